@@ -1,0 +1,90 @@
+"""Randomness as an argument: every number is addressed, none is consumed.
+
+A draw is made by a counter-based generator (Philox-4x64, Salmon et al. 2011) whose key is the seed
+and whose counter holds (step, index, stream and rank). Asking twice for the same address gives the
+same numbers, so a run that is resumed at step k needs nothing but k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+
+Draw = dict[str, Tensor]
+
+
+class Stream(IntEnum):
+    """What the numbers are for. Data differ between ranks; noise on weights must not."""
+
+    DATA = 0
+    NOISE = 1
+    INIT = 2
+    SAMPLE = 3
+    AUDIT = 4
+
+
+def generator(
+    seed: int, stream: Stream, step: int = 0, rank: int = 0, index: int = 0
+) -> np.random.Generator:
+    """The generator at one address. Its first 2**64 blocks of four words belong to that address alone."""
+    key = np.array([seed & (2**64 - 1), 0x65_71_75_69], dtype=np.uint64)
+    counter = np.array([0, step, index, (int(stream) << 32) | rank], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def normal(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: Any) -> Tensor:
+    """Standard normal numbers of the given shape, drawn in `dtype` (float32 or float64)."""
+    kind = np.float64 if dtype == torch.float64 else np.float32
+    return torch.from_numpy(rng.standard_normal(tuple(shape), dtype=kind)).to(device, dtype)
+
+
+def uniform(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: Any) -> Tensor:
+    """Uniform numbers on [0, 1)."""
+    kind = np.float64 if dtype == torch.float64 else np.float32
+    return torch.from_numpy(rng.random(tuple(shape), dtype=kind)).to(device, dtype)
+
+
+class Draws:
+    """What one step may draw: batches and weights' noise, made when they are asked for.
+
+    `make` turns a NumPy generator into a draw (a game's own `draw`, with its data and batch size).
+    """
+
+    def __init__(
+        self, make: Callable[[np.random.Generator], Draw], seed: int, step: int, rank: int = 0,
+        stream: Stream = Stream.DATA,
+    ) -> None:
+        self._make, self.seed, self.step, self.rank, self.stream = make, seed, step, rank, stream
+
+    def batch(self, index: int = 0) -> Draw:
+        """Minibatch `index` of this step: independent for each index."""
+        return self._make(generator(self.seed, self.stream, self.step, self.rank, index))
+
+    def noise(self, like: Mapping[str, Any], index: int = 0) -> tree.Tree:
+        """Standard normal noise shaped as the tree `like`: the same on every rank."""
+        rng = generator(self.seed, Stream.NOISE, self.step, 0, index)
+        return tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), like)
+
+
+class StackedDraws:
+    """The draws of several seeds at once, stacked along a leading dimension."""
+
+    def __init__(self, members: Sequence[Draws]) -> None:
+        self.members = tuple(members)
+
+    def batch(self, index: int = 0) -> Draw:
+        """Minibatch `index` of every member: each entry has shape [members, ...]."""
+        return tree.stack([member.batch(index) for member in self.members])
+
+    def noise(self, like: Mapping[str, Any], index: int = 0) -> tree.Tree:
+        """Noise for stacked players: each member's own."""
+        return tree.stack(
+            [m.noise(tree.member(like, i), index) for i, m in enumerate(self.members)]
+        )

@@ -1,0 +1,49 @@
+"""Errors that a user meets: one line that names the thing, what is wrong with it and what to do."""
+
+
+class EquilibristError(Exception):
+    """Base of all errors of this library that a user can act upon. `exit_code` is the command's."""
+
+    exit_code = 2
+
+
+class GameError(EquilibristError):
+    """A game that is not what it must be: impure, mis-shaped, or not what it claims."""
+
+
+class DataError(EquilibristError):
+    """A data file or array that is missing, damaged or of the wrong kind."""
+
+    exit_code = 3
+
+
+class RecordError(EquilibristError):
+    """A run directory that is missing, damaged, or belongs to another recipe."""
+
+    exit_code = 3
+
+
+class RecipeError(EquilibristError):
+    """A recipe or a setting that does not exist or does not fit."""
+
+
+class NonFiniteError(EquilibristError):
+    """Training met an infinite or undefined loss or gradient.
+
+    Attributes: `step`, the first step concerned; `player`; `quantity` ("loss" or "gradient");
+    `checkpoint`, the newest one that is sound (or None).
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, message: str, *, step: int, player: str, quantity: str, checkpoint: str | None
+    ) -> None:
+        super().__init__(message)
+        self.step, self.player, self.quantity, self.checkpoint = step, player, quantity, checkpoint
+
+
+class RequirementError(EquilibristError):
+    """A claim that was required does not hold, or could not be assessed."""
+
+    exit_code = 5

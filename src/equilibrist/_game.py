@@ -1,0 +1,129 @@
+"""A game: players, and a pure function from their choices and one draw to each player's own loss."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._draws import Draw
+from equilibrist._errors import GameError
+
+Players = dict[str, dict[str, Tensor]]
+Constants = dict[str, dict[str, Tensor]]
+
+
+@runtime_checkable
+class Game(Protocol):
+    """What every game provides. Each player minimises its own entry of `losses`.
+
+    Attributes:
+        players: names, in the order of play's bookkeeping.
+        zero_sum: the losses add up to zero exactly, penalties included. Licenses one backward pass
+            for both players; two players only.
+        separable: every loss is a mean over the draw's samples. Licenses averaging over machines.
+    """
+
+    @property
+    def players(self) -> tuple[str, ...]: ...
+    @property
+    def zero_sum(self) -> bool: ...
+    @property
+    def separable(self) -> bool: ...
+
+    def losses(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, Tensor]:
+        """Each player's loss, a 0-d tensor, pure in its arguments.
+
+        With `only`, the entry of that player alone is needed, up to terms that do not depend on its
+        parameters.
+        """
+        ...
+
+    def refresh(
+        self, players: Players, constants: Constants, draw: Draw, exact: bool = False
+    ) -> Constants:
+        """New constants: running estimates moved on by one update, or solved for if `exact`."""
+        ...
+
+    def project(self, players: Players) -> Players:
+        """Each player mapped into its feasible set, as new values."""
+        ...
+
+
+class Plain:
+    """Defaults for games without constants and without feasible sets: inherit and give `losses`."""
+
+    players: tuple[str, ...]
+    zero_sum: bool = False
+    separable: bool = True
+
+    def refresh(
+        self, players: Players, constants: Constants, draw: Draw, exact: bool = False
+    ) -> Constants:
+        """Nothing to refresh."""
+        return constants
+
+    def project(self, players: Players) -> Players:
+        """Everything is feasible."""
+        return players
+
+    def draw(self, rng: np.random.Generator, batch: int, dtype: Any = None, device: Any = None) -> Draw:
+        """A deterministic game draws nothing."""
+        return {}
+
+
+def check_zero_sum(game: Game, players: Players, constants: Constants, draw: Draw) -> None:
+    """Raise `GameError` unless a game that claims to be zero-sum is so on this draw."""
+    if not game.zero_sum:
+        return
+    if len(game.players) != 2:
+        raise GameError(
+            f"{_name(game)}.zero_sum is True with {len(game.players)} players; it licenses one "
+            "backward pass for exactly two: set zero_sum=False"
+        )
+    with torch.no_grad():
+        losses = [loss.double() for loss in game.losses(players, constants, draw).values()]
+    total, size = float(sum(losses)), float(max(abs(loss) for loss in losses))
+    precision = max((torch.finfo(leaf.dtype).eps for leaf in tree.leaves(players)), default=2e-16)
+    if not abs(total) <= 100 * precision * max(size, 1.0):
+        raise GameError(
+            f"{_name(game)} claims zero_sum, but its losses add up to {total:.3g} on a batch: set "
+            "zero_sum=False or leave out what only one player pays (penalties, for example)"
+        )
+
+
+def check_separable(
+    game: Game, players: Players, constants: Constants, draw: Draw
+) -> tuple[bool, str]:
+    """Whether each loss on `draw` is the mean of the losses on its two halves, and what was seen.
+
+    This is what makes averaging over machines exact; batch statistics break it.
+    """
+    size = min((len(entry) for entry in draw.values() if entry.ndim), default=0)
+    if size < 2:
+        return True, "nothing is drawn"
+    half = size // 2
+    cut = {key: entry[: 2 * half] for key, entry in draw.items()}
+    parts = [{k: e[:half] for k, e in cut.items()}, {k: e[half:] for k, e in cut.items()}]
+    with torch.no_grad():
+        whole = game.losses(players, constants, cut)
+        halves = [game.losses(players, constants, part) for part in parts]
+    precision = max((torch.finfo(leaf.dtype).eps for leaf in tree.leaves(players)), default=2e-16)
+    for player, loss in whole.items():
+        mean = (halves[0][player].double() + halves[1][player].double()) / 2
+        scale = max(1.0, *(float(h[player].abs()) for h in halves))
+        difference = float((loss.double() - mean).abs())
+        if not difference <= 1000 * precision * scale:
+            return False, (
+                f"the {player}'s loss on a batch differs by {difference:.3g} from the mean over its halves"
+            )
+    return True, "each loss on a batch is the mean over its halves"
+
+
+def _name(game: object) -> str:
+    return type(game).__name__

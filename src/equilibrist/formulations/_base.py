@@ -1,0 +1,82 @@
+"""What a formulation is, and the common case: losses that are functions of the critic's scores."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Critic(Protocol):
+    """The critic at fixed parameters: samples [batch, ...] to scores [batch].
+
+    `samplewise`: a score depends on its own sample only, so that real and generated samples may
+    share one pass.
+    """
+
+    @property
+    def samplewise(self) -> bool: ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Formulation(Protocol):
+    """Each player's own loss, to be minimised. `zero_sum`: they add up to zero exactly.
+
+    With `only`, the entry of that player alone is needed, up to terms free of its parameters.
+    `formula` states V or the losses in words for reports; `unit` names what a loss is measured in.
+    """
+
+    @property
+    def zero_sum(self) -> bool: ...
+    @property
+    def formula(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+
+    def losses(
+        self, critic: Critic, real: Tensor, fake: Tensor, only: str | None = None
+    ) -> dict[str, Tensor]: ...
+
+    def scale(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+        """How large a difference of losses is large: the yardstick of an audit's tolerance."""
+        ...
+
+
+class ScoreFormulation:
+    """Losses that depend on samples through the critic's scores: give three functions of scores.
+
+    The generator's loss on generated scores, and the critic's loss on real and on generated scores;
+    `real_term` is what the generator's loss holds of the real ones (free of its parameters).
+    """
+
+    zero_sum: bool
+    formula: str
+    unit: str
+
+    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def real_term(self, real: Tensor) -> Tensor | None:
+        """The generator's loss on the real scores, constant in its parameters; None if there is none."""
+        return None
+
+    def losses(
+        self, critic: Critic, real: Tensor, fake: Tensor, only: str | None = None
+    ) -> dict[str, Tensor]:
+        if only == "generator":
+            return {"generator": self.generator_loss(critic(fake))}
+        if critic.samplewise:  # one pass over both halves: fewer, larger kernels
+            on_real, on_fake = critic(torch.cat([real, fake])).tensor_split([len(real)])
+        else:
+            on_real, on_fake = critic(real), critic(fake)
+        losses = {"critic": self.critic_loss(on_real, on_fake)}
+        if only is None:
+            constant = self.real_term(on_real)
+            own = self.generator_loss(on_fake)
+            losses = {"generator": own if constant is None else own + constant, **losses}
+        return losses

@@ -1,0 +1,50 @@
+"""The original GAN (Goodfellow et al. 2014)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from equilibrist.formulations._base import Critic, ScoreFormulation
+
+
+@dataclass(frozen=True)
+class Vanilla(ScoreFormulation):
+    """V(G, D) = E log s(D(x)) + E log(1 - s(D(G(z)))), s the sigmoid, D a free logit.
+
+    Farnia and Ozdaglar 2020, equation 6. The critic's loss is -V. The generator's is V
+    (`saturating=True`: zero-sum; value at the optimum -log 4, max over D = 2 JS - log 4), or
+    -E log s(D(G(z))) (`saturating=False`, the usual choice: not zero-sum). Unit: nats.
+    """
+
+    saturating: bool = False
+
+    @property
+    def zero_sum(self) -> bool:  # type: ignore[override]
+        return self.saturating
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        value = "V = E log s(D(x)) + E log(1 - s(D(G(z))))"
+        own = "V" if self.saturating else "-E log s(D(G(z))), the non-saturating loss"
+        return f"{value}; the critic maximises V, the generator minimises {own}"
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        return "nats"
+
+    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(-real).mean() + softplus(fake).mean()
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        return -softplus(fake).mean() if self.saturating else softplus(-fake).mean()
+
+    def real_term(self, real: Tensor) -> Tensor | None:
+        return -softplus(-real).mean() if self.saturating else None
+
+    def scale(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+        """One nat: log-likelihoods carry their own unit."""
+        return torch.ones((), dtype=real.dtype, device=real.device)

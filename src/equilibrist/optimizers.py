@@ -1,0 +1,155 @@
+"""Update rules of one player: from a gradient to a change of parameters.
+
+Each is frozen hyperparameters; `init(params)` gives its state (a tree of tensors) and
+`update(grads, state, params)` overwrites params and state. They act entry by entry, so the same rule
+serves stacked players. Adam, SGD and RMSProp run torch.optim's own kernels and equal it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
+
+from equilibrist.tree import Tree
+
+Params = dict[str, Tensor]
+
+
+class Optimizer(Protocol):
+    """An update rule. `update` overwrites `params` and `state`; it is called without a graph."""
+
+    def init(self, params: Params) -> Tree: ...
+
+    def update(self, grads: Params, state: Tree, params: Params) -> None: ...
+
+
+def _check(rule: Any, **bounds: tuple[float, float]) -> None:
+    for field in fields(rule):
+        value = getattr(rule, field.name)
+        low, high = bounds.get(field.name, (0.0, math.inf))
+        if isinstance(value, float | int) and not isinstance(value, bool) and not low <= value <= high:
+            raise ValueError(f"{type(rule).__name__}.{field.name} must lie in [{low}, {high}], not {value}")
+
+
+def _zeros(params: Params) -> Params:
+    return {k: torch.zeros_like(p) for k, p in params.items()}
+
+
+def _counters(params: Params) -> Params:
+    # One a parameter, on its device, in float32: the form that torch's fused kernels take.
+    return {k: torch.zeros((), dtype=torch.float32, device=p.device) for k, p in params.items()}
+
+
+def _lists(*parts: Params) -> list[list[Tensor]]:
+    return [list(part.values()) for part in parts]
+
+
+@dataclass(frozen=True)
+class SGD:
+    """x <- x - lr * b, b <- momentum * b + g (b = g at the first step); momentum = 0: x <- x - lr * g.
+
+    torch.optim.SGD. A negative momentum is allowed: it damps rotation (Gidel et al. 2019).
+    """
+
+    lr: float = 1e-2
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self, momentum=(-1.0, 1.0))
+
+    def init(self, params: Params) -> Tree:
+        # Starting at zero equals torch's "b = g at the first step".
+        return {"momentum": _zeros(params)} if self.momentum else {}
+
+    def update(self, grads: Params, state: Tree, params: Params) -> None:
+        p, g = _lists(params, grads)
+        buffers: list[Tensor | None] = list(state["momentum"].values()) if self.momentum else [None] * len(p)
+        sgd(
+            p, g, buffers, foreach=True, weight_decay=0.0, momentum=self.momentum, lr=self.lr,
+            dampening=0.0, nesterov=False, maximize=False,
+        )
+
+
+@dataclass(frozen=True)
+class Adam:
+    """m, s: averages of g and g^2; x <- x - lr * (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps).
+
+    Kingma and Ba 2015; torch.optim.Adam.
+    """
+
+    lr: float = 1e-4
+    beta1: float = 0.5
+    beta2: float = 0.9
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check(self, beta1=(0.0, 1.0), beta2=(0.0, 1.0))
+
+    def init(self, params: Params) -> Tree:
+        return {"mean": _zeros(params), "square": _zeros(params), "count": _counters(params)}
+
+    def update(self, grads: Params, state: Tree, params: Params) -> None:
+        p, g, mean, square, count = _lists(params, grads, state["mean"], state["square"], state["count"])
+        # The fused kernel walks through memory and ignores strides; autograd.grad and vmap may
+        # return a transposed layout.
+        g = [y if y.stride() == x.stride() else torch.empty_like(x).copy_(y) for x, y in zip(p, g, strict=True)]
+        adam(
+            p, g, mean, square, [], count, fused=True, amsgrad=False, beta1=float(self.beta1),
+            beta2=float(self.beta2), lr=self.lr, weight_decay=0.0, eps=self.eps, maximize=False,
+        )
+
+
+@dataclass(frozen=True)
+class RMSProp:
+    """s <- alpha s + (1 - alpha) g^2, from 0; x <- x - lr * g / (sqrt(s) + eps).  torch.optim.RMSprop."""
+
+    lr: float = 5e-5
+    alpha: float = 0.99
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check(self, alpha=(0.0, 1.0))
+
+    def init(self, params: Params) -> Tree:
+        return {"square": _zeros(params), "count": _counters(params)}
+
+    def update(self, grads: Params, state: Tree, params: Params) -> None:
+        p, g, square, count = _lists(params, grads, state["square"], state["count"])
+        rmsprop(
+            p, g, square, [], [], count, foreach=True, lr=self.lr, alpha=self.alpha, eps=self.eps,
+            weight_decay=0.0, momentum=0.0, centered=False, maximize=False,
+        )
+
+
+@dataclass(frozen=True)
+class TFRMSProp:
+    """s <- decay s + (1 - decay) g^2, from **1**; x <- x - lr * g / sqrt(s + eps).
+
+    The form of TensorFlow 1, in which most papers before 2019 ran: its first steps are smaller than
+    torch's by a factor of about ten where |g| is small, for the accumulator starts at one.
+    """
+
+    lr: float = 1e-4
+    decay: float = 0.9
+    eps: float = 1e-10
+
+    def __post_init__(self) -> None:
+        _check(self, decay=(0.0, 1.0))
+
+    def init(self, params: Params) -> Tree:
+        return {"square": {k: torch.ones_like(p) for k, p in params.items()}}
+
+    def update(self, grads: Params, state: Tree, params: Params) -> None:
+        p, g, square = _lists(params, grads, state["square"])
+        torch._foreach_mul_(square, self.decay)
+        torch._foreach_addcmul_(square, g, g, 1 - self.decay)
+        root = torch._foreach_add(square, self.eps)
+        torch._foreach_sqrt_(root)
+        torch._foreach_addcdiv_(p, g, root, -self.lr)

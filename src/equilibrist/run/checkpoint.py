@@ -1,0 +1,118 @@
+"""Checkpoints: one file each, atomic, self-checksummed, loaded without executing code.
+
+A checkpoint is a safetensors file. Its metadata hold the step and a SHA-256 over every tensor's
+name, type, shape and bytes, so that any damage is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._errors import RecordError
+from equilibrist._files import remove_leftovers, write_atomically
+
+_NAME = re.compile(r"step_(\d{8,})\.safetensors")
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies."""
+    return folder / f"step_{step:08d}.safetensors"
+
+
+def existing(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of the checkpoints in `folder`, oldest first; unfinished files do not count."""
+    found = [(int(m[1]), p) for p in folder.glob("step_*.safetensors") if (m := _NAME.fullmatch(p.name))]
+    return sorted(found)
+
+
+def write(path: Path, values: tree.Tree, meta: dict[str, Any]) -> str:
+    """Write `values` (nested dictionaries of tensors) and `meta` (JSON); returns the checksum."""
+    flat = {_key(p): t.detach().cpu().contiguous() for p, t in tree.items(values)}
+    text = json.dumps(meta, sort_keys=True)
+    digest = _digest(flat, text)
+    # Tied or viewed tensors share memory, which the format refuses: each leaf is stored by itself.
+    content = save({k: t.clone() for k, t in flat.items()}, {"meta": text, "sha256": digest})
+    write_atomically(path, content)
+    return digest
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """(tensors by key, meta, checksum) of a checkpoint; RecordError names what is wrong with it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            # Copies in fresh, aligned memory: kernels may round differently on other alignments.
+            flat = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist: look at the folder for the steps that do") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RecordError(f"{path} is damaged ({_line(error)}): use an older checkpoint") from None
+    if "sha256" not in header or "meta" not in header:
+        raise RecordError(f"{path} was not written by equilibrist: it has no checksum")
+    if _digest(flat, header["meta"]) != header["sha256"]:
+        raise RecordError(f"{path} is damaged (its checksum does not match): use an older checkpoint")
+    return flat, json.loads(header["meta"]), header["sha256"]
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], str] | None:
+    """The newest checkpoint that is sound, with a warning for each newer one that is not; None
+    where there is none at all."""
+    remove_leftovers(folder)
+    found = existing(folder)
+    for _, path in reversed(found):
+        try:
+            return (path, *read(path))
+        except RecordError as error:
+            warnings.warn(f"{error}; falling back to the one before", stacklevel=2)
+    if found:
+        raise RecordError(
+            f"none of the {len(found)} checkpoints in {folder} is sound: start again in another folder"
+        )
+    return None
+
+
+def fit(flat: dict[str, Tensor], like: tree.Tree, path: Path) -> tree.Tree:
+    """Tensors arranged, typed and placed as the tree `like`; RecordError where they do not fit."""
+    wanted = {_key(p): t for p, t in tree.items(like)}
+    for key, t in wanted.items():
+        if key not in flat or flat[key].shape != t.shape or flat[key].dtype != t.dtype:
+            held = f"{list(flat[key].shape)} {flat[key].dtype}" if key in flat else "nothing"
+            raise RecordError(
+                f"{path} holds {held} for {key} where the recipe needs {list(t.shape)} {t.dtype}: "
+                "it belongs to another recipe"
+            )
+    return tree.fill(like, [flat[key].to(t.device) for key, t in wanted.items()])
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for _, path in existing(folder)[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+def _key(path: tuple[str, ...]) -> str:
+    return "/".join(path)
+
+
+def _digest(flat: dict[str, Tensor], meta: str) -> str:
+    total = hashlib.sha256(meta.encode())
+    for key in sorted(flat):
+        t = flat[key]
+        total.update(f"\n{key} {t.dtype} {list(t.shape)}\n".encode())
+        total.update(t.reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b"")
+    return total.hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

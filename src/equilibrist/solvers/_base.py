@@ -1,0 +1,46 @@
+"""What a solver is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from equilibrist._draws import Draw
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.tree import Tree
+
+State = Tree
+
+
+class DrawSource(Protocol):
+    """What a step may draw (`equilibrist.Draws`, or a stack of them)."""
+
+    def batch(self, index: int = 0) -> Draw: ...
+
+    def noise(self, like: Mapping[str, Any], index: int = 0) -> Tree: ...
+
+
+class Step(NamedTuple):
+    """The result of one step. `info` holds measurements, `{"loss": {player: ...}, "grad_norm":
+    {player: ...}}`, each a tensor, never a number: reading one would wait for the device."""
+
+    players: Players
+    constants: Constants
+    state: State
+    info: dict[str, dict[str, Tensor]]
+
+
+class Solver(Protocol):
+    """A method: frozen hyperparameters, state in and out.
+
+    `step` may overwrite the players and the state that it is given; clone them to keep them.
+    """
+
+    def init(self, players: Players) -> State: ...
+
+    def step(
+        self, field: VectorField, players: Players, constants: Constants, state: State, draws: DrawSource
+    ) -> Step: ...

@@ -1,0 +1,64 @@
+"""Alternating gradient steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.optimizers import Adam, Optimizer
+from equilibrist.solvers._base import DrawSource, State, Step
+
+
+@dataclass(frozen=True)
+class Alternating:
+    """k critic steps, each on a fresh minibatch, then one generator step against the new critic.
+
+        for j = 0..k-1:  w <- P(w - rule(v_w(theta, w; batch j)))
+        theta <- P(theta - rule(v_theta(theta, w; batch k)))
+
+    Args:
+        critic_steps: k (Goodfellow et al. 2014, Algorithm 1; Arjovsky et al. 2017: 5).
+        optimizer: the update rule of every player that `optimizers` does not name.
+        optimizers: rules by player's name.
+        leader, follower: the players' names.
+
+    Power vectors are refreshed before each critic gradient. Each player's loss and gradient norm
+    are those of its last update, taken before it; the critic's are of inner step k - 1.
+    """
+
+    critic_steps: int = 1
+    optimizer: Optimizer = field(default_factory=Adam)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    leader: str = "generator"
+    follower: str = "critic"
+
+    def __post_init__(self) -> None:
+        if self.critic_steps < 1:
+            raise ValueError(f"Alternating.critic_steps must be at least 1, not {self.critic_steps}")
+
+    def _rule(self, player: str) -> Optimizer:
+        return self.optimizers.get(player, self.optimizer)
+
+    def init(self, players: Players) -> State:
+        return {player: self._rule(player).init(part) for player, part in players.items()}
+
+    def step(
+        self, field: VectorField, players: Players, constants: Constants, state: State, draws: DrawSource
+    ) -> Step:
+        loss, grad_norm = {}, {}
+        turns = [self.follower] * self.critic_steps + [self.leader]
+        for index, mover in enumerate(turns):
+            draw = draws.batch(index)
+            if mover == self.follower:
+                constants = field.refresh(players, constants, draw)
+            v, losses = field(players, constants, draw, only=mover)
+            with torch.no_grad():
+                self._rule(mover).update(v[mover], state[mover], players[mover])
+                players = field.project(players)
+            if index >= self.critic_steps - 1:
+                loss[mover] = losses[mover]
+                grad_norm.update(field.norms(v))
+        return Step(players, constants, state, {"loss": loss, "grad_norm": grad_norm})

@@ -1,0 +1,46 @@
+"""Simultaneous gradient steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.optimizers import SGD, Optimizer
+from equilibrist.solvers._base import DrawSource, State, Step
+
+
+@dataclass(frozen=True)
+class Simultaneous:
+    """x_p <- x_p - rule_p(v_p(x)) for all players at once, on one minibatch.
+
+    Args:
+        optimizer: the update rule of every player that `optimizers` does not name.
+        optimizers: rules by player's name (different step sizes: two time scales).
+
+    Losses and gradients are taken at the iterate before the step, after the refresh of the power
+    vectors. SimGA of Mescheder et al. 2017 with the sign of own losses.
+    """
+
+    optimizer: Optimizer = field(default_factory=SGD)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+
+    def _rule(self, player: str) -> Optimizer:
+        return self.optimizers.get(player, self.optimizer)
+
+    def init(self, players: Players) -> State:
+        return {player: self._rule(player).init(part) for player, part in players.items()}
+
+    def step(
+        self, field: VectorField, players: Players, constants: Constants, state: State, draws: DrawSource
+    ) -> Step:
+        draw = draws.batch()
+        constants = field.refresh(players, constants, draw)
+        v, losses = field(players, constants, draw)
+        with torch.no_grad():
+            for player in players:
+                self._rule(player).update(v[player], state[player], players[player])
+            players = field.project(players)
+        return Step(players, constants, state, {"loss": losses, "grad_norm": field.norms(v)})

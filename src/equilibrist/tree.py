@@ -1,0 +1,120 @@
+"""Arithmetic on nested dictionaries of tensors: players, constants, gradients, states.
+
+A tree is a dictionary whose values are tensors or trees. Order of keys is part of a tree: flat
+vectors concatenate leaves in the order of insertion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Tree = dict[str, Any]
+
+
+def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
+    """All tensors of `tree`, in order."""
+    found: list[Tensor] = []
+    for value in tree.values():
+        if isinstance(value, Tensor):
+            found.append(value)
+        else:
+            found.extend(leaves(value))
+    return found
+
+
+def items(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """Pairs (path, tensor) of `tree`, in order."""
+    for key, value in tree.items():
+        if isinstance(value, Tensor):
+            yield (*prefix, key), value
+        else:
+            yield from items(value, (*prefix, key))
+
+
+def map(fn: Callable[..., Tensor], tree: Mapping[str, Any], *others: Mapping[str, Any]) -> Tree:
+    """Apply `fn` leaf by leaf to trees of the same structure."""
+    return {
+        key: fn(value, *(other[key] for other in others))
+        if isinstance(value, Tensor)
+        else map(fn, value, *(other[key] for other in others))
+        for key, value in tree.items()
+    }
+
+
+def fill(tree: Mapping[str, Any], values: Sequence[Tensor]) -> Tree:
+    """A tree shaped as `tree` whose leaves are `values`, in order."""
+    remaining = iter(values)
+    return map(lambda _: next(remaining), tree)
+
+
+def clone(tree: Mapping[str, Any]) -> Tree:
+    """A copy that shares no memory and no graph with `tree`."""
+    return map(lambda t: t.detach().clone(), tree)
+
+
+def detach(tree: Mapping[str, Any]) -> Tree:
+    """The same values without their graph; memory is shared."""
+    return map(lambda t: t.detach(), tree)
+
+
+def zeros_like(tree: Mapping[str, Any]) -> Tree:
+    """A tree of zeros."""
+    return map(torch.zeros_like, tree)
+
+
+def to(tree: Mapping[str, Any], *, device: Any = None, dtype: torch.dtype | None = None) -> Tree:
+    """Move leaves to `device`, and those of floating type to `dtype`."""
+    return map(
+        lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None), tree
+    )
+
+
+def stack(trees: Sequence[Mapping[str, Any]]) -> Tree:
+    """Stack trees along a new leading dimension: one member of an ensemble each."""
+    return map(lambda *ts: torch.stack(ts), trees[0], *trees[1:])
+
+
+def member(tree: Mapping[str, Any], index: int) -> Tree:
+    """Member `index` of a stacked tree (views)."""
+    return map(lambda t: t[index], tree)
+
+
+def flatten(tree: Mapping[str, Any]) -> Tensor:
+    """One vector with all entries of `tree`."""
+    return torch.cat([leaf.reshape(-1) for leaf in leaves(tree)])
+
+
+def unflatten(vector: Tensor, like: Mapping[str, Any]) -> Tree:
+    """The inverse of `flatten` for a tree shaped as `like`."""
+    sizes = [leaf.numel() for leaf in leaves(like)]
+    parts = iter(vector.split(sizes))
+    return map(lambda leaf: next(parts).reshape(leaf.shape), like)
+
+
+def dot(a: Mapping[str, Any], b: Mapping[str, Any]) -> Tensor:
+    """Euclidean inner product, a 0-d tensor."""
+    return torch.stack([(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]).sum()
+
+
+def norm(tree: Mapping[str, Any]) -> Tensor:
+    """Euclidean norm, a 0-d tensor."""
+    return torch.stack(torch._foreach_norm(leaves(tree))).norm()
+
+
+def axpy(alpha: float, x: Mapping[str, Any], y: Mapping[str, Any]) -> Tree:
+    """alpha * x + y, a new tree."""
+    return map(lambda a, b: torch.add(b, a, alpha=alpha), x, y)
+
+
+def scale(alpha: float, x: Mapping[str, Any]) -> Tree:
+    """alpha * x, a new tree."""
+    return map(lambda a: alpha * a, x)
+
+
+def count(tree: Mapping[str, Any]) -> int:
+    """Number of entries."""
+    return sum(leaf.numel() for leaf in leaves(tree))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist._errors import RecordError
-from equilibrist._files import remove_leftovers, write_atomically
+from equilibrist._files import write_atomically
 
 _NAME = re.compile(r"step_(\d{8,})\.safetensors")
 
@@ -68,7 +68,6 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 def newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], str] | None:
     """The newest checkpoint that is sound, with a warning for each newer one that is not; None
     where there is none at all."""
-    remove_leftovers(folder)
     found = existing(folder)
     for _, path in reversed(found):
         try:

@@ -39,11 +39,11 @@ class Alternating:
         if self.critic_steps < 1:
             raise ValueError(f"Alternating.critic_steps must be at least 1, not {self.critic_steps}")
 
-    def _rule(self, player: str) -> Optimizer:
+    def rule(self, player: str) -> Optimizer:
         return self.optimizers.get(player, self.optimizer)
 
     def init(self, players: Players) -> State:
-        return {player: self._rule(player).init(part) for player, part in players.items()}
+        return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(
         self, field: VectorField, players: Players, constants: Constants, state: State, draws: DrawSource
@@ -56,7 +56,7 @@ class Alternating:
                 constants = field.refresh(players, constants, draw)
             v, losses = field(players, constants, draw, only=mover)
             with torch.no_grad():
-                self._rule(mover).update(v[mover], state[mover], players[mover])
+                self.rule(mover).update(v[mover], state[mover], players[mover])
                 players = field.project(players)
             if index >= self.critic_steps - 1:
                 loss[mover] = losses[mover]

@@ -27,11 +27,11 @@ class Simultaneous:
     optimizer: Optimizer = field(default_factory=SGD)
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
 
-    def _rule(self, player: str) -> Optimizer:
+    def rule(self, player: str) -> Optimizer:
         return self.optimizers.get(player, self.optimizer)
 
     def init(self, players: Players) -> State:
-        return {player: self._rule(player).init(part) for player, part in players.items()}
+        return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(
         self, field: VectorField, players: Players, constants: Constants, state: State, draws: DrawSource
@@ -41,6 +41,6 @@ class Simultaneous:
         v, losses = field(players, constants, draw)
         with torch.no_grad():
             for player in players:
-                self._rule(player).update(v[player], state[player], players[player])
+                self.rule(player).update(v[player], state[player], players[player])
             players = field.project(players)
         return Step(players, constants, state, {"loss": losses, "grad_norm": field.norms(v)})

@@ -1,0 +1,182 @@
+"""From a recipe's name and settings, as typed, to a recipe.
+
+Recipes are plain functions with typed keyword parameters that return a `Recipe`. Packages offer
+them under the entry-point group `equilibrist.recipes` (a mapping from names to functions); a user's
+own is named as `file.py:function`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from equilibrist._errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe's function with all its settings: `build()` gives the `Recipe`."""
+
+    name: str
+    function: Callable[..., Any]
+    settings: dict[str, Any]
+    origin: dict[str, Any]
+
+    def build(self) -> Any:
+        """Call the function. Values that it refuses become a `RecipeError`."""
+        from equilibrist.run.recipe import Recipe
+
+        try:
+            recipe = self.function(**self.settings)
+        except (ValueError, TypeError) as error:
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RecipeError(f"recipe {self.name} refuses its settings: {text}") from error
+        if not isinstance(recipe, Recipe):
+            raise RecipeError(f"recipe {self.name} returns {type(recipe).__name__}: it must return a Recipe")
+        return recipe
+
+
+def catalogue() -> dict[str, Callable[..., Any]]:
+    """All recipes that installed packages offer, by name."""
+    found: dict[str, Callable[..., Any]] = {}
+    for entry in importlib.metadata.entry_points(group="equilibrist.recipes"):
+        found.update(entry.load())
+    return found
+
+
+def resolve(name: str, settings: Mapping[str, Any] | None = None) -> Resolved:
+    """The recipe `name` with `settings` (values, or text as typed after --set) over its defaults.
+
+    Raises RecipeError for an unknown name or setting (with the closest ones) and for a value of
+    another type than the parameter's.
+    """
+    if ":" in name or name.endswith(".py"):
+        function, origin = _from_file(name)
+    else:
+        offered = catalogue()
+        if name not in offered:
+            raise RecipeError(
+                f"there is no recipe {name!r}{_close(name, list(offered))}; `equilibrist list` shows them all, "
+                "and your own is named as file.py:function"
+            )
+        function, origin = offered[name], {"kind": "builtin"}
+    known = parameters(function)
+    values = {key: p.default for key, p in known.items() if p.default is not inspect.Parameter.empty}
+    for key, value in (settings or {}).items():
+        if key not in known:
+            raise RecipeError(
+                f"recipe {name} has no setting {key!r}{_close(key, list(known))}; it has {', '.join(known) or 'none'}"
+            )
+        values[key] = convert(value, known[key].annotation, f"{name}: {key}")
+    if missing := [key for key in known if key not in values]:
+        raise RecipeError(f"recipe {name} needs a value for {missing[0]}: add --set {missing[0]}=...")
+    return Resolved(name, function, {key: values[key] for key in known}, origin)
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """A recipe's settings: its parameters, with their types resolved."""
+    try:
+        # Not the return type: recipes name Recipe there without importing torch.
+        own = {k: t for k, t in function.__annotations__.items() if k != "return"}
+        hints = typing.get_type_hints(
+            types.SimpleNamespace(__annotations__=own), getattr(function, "__globals__", {})
+        )
+    except (NameError, TypeError) as error:
+        raise RecipeError(f"recipe {function.__name__} has a type that cannot be read: {error}") from None
+    return {
+        key: p.replace(annotation=hints.get(key, type(p.default) if p.default is not None else str))
+        for key, p in inspect.signature(function).parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+
+
+def convert(value: Any, kind: Any, what: str) -> Any:
+    """`value`, or the text of it, as `kind`: int, float, bool, str, a Literal, or one of these or None."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(kind)
+        if type(None) in options and (value is None or value == "none"):
+            return None
+        for option in (o for o in options if o is not type(None)):
+            try:
+                return convert(value, option, what)
+            except RecipeError:
+                continue
+        raise RecipeError(f"{what}={value} is not {_name(kind)}")
+    if origin is typing.Literal:
+        choices = typing.get_args(kind)
+        for choice in choices:
+            if value == choice or str(value) == str(choice):
+                return choice
+        hint = _close(str(value), [str(c) for c in choices])
+        raise RecipeError(f"{what}={value} is not one of {', '.join(map(str, choices))}{hint}")
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+    elif kind is str and isinstance(value, str):
+        return value
+    elif kind in (int, float) and not isinstance(value, bool):
+        try:
+            number = kind(value) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if kind is int and isinstance(number, int):
+            return number
+        if kind is float and isinstance(number, int | float) and number - number == 0:
+            return float(number)
+    elif kind not in (int, float, str, bool):
+        return value
+    raise RecipeError(f"{what}={value} is not {_name(kind)}")
+
+
+def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    file, _, attribute = name.rpartition(":")
+    if not file or not attribute:
+        raise RecipeError(f"{name!r} names no function: write it as file.py:function")
+    path = Path(file)
+    if not path.is_file():
+        raise RecipeError(f"{file} does not exist: give the path of a Python file that defines {attribute}")
+    spec = importlib.util.spec_from_file_location(f"_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{file} is not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        text = str(error).splitlines()[0] if str(error) else ""
+        raise RecipeError(f"{file} fails on import: {type(error).__name__}: {text}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        offered = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == spec.name]
+        raise RecipeError(f"{file} defines no function {attribute!r}{_close(attribute, offered)}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return function, {"kind": "file", "path": str(path), "sha256": digest}
+
+
+def _close(word: str, options: list[str]) -> str:
+    near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _name(kind: Any) -> str:
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+    options = typing.get_args(kind)
+    if options:
+        return " or ".join(_name(o) for o in options if o is not type(None)) + (
+            " or none" if type(None) in options else ""
+        )
+    return names.get(kind, getattr(kind, "__name__", str(kind)))

@@ -1,0 +1,183 @@
+"""Run the checks, collect the certificates, write them beside the run."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from equilibrist import tree
+from equilibrist._errors import RecordError, RequirementError
+from equilibrist._files import finite, write_atomically, write_json
+from equilibrist._game import Constants, Players
+from equilibrist.audit import deviation, stationarity
+from equilibrist.audit._bench import Bench, Settings
+from equilibrist.audit.certificate import Certificate
+from equilibrist.data import Source
+from equilibrist.games import GAN
+from equilibrist.run import Run, samples
+from equilibrist.run.progress import showing
+
+CHECKS = ("stationary", "nash")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Certificates by claim: `audit["nash"]`, `audit["stationary/critic"]`."""
+
+    certificates: tuple[Certificate, ...]
+    settings: Settings
+    seconds: float
+    about: dict[str, Any] = field(default_factory=dict)
+    sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, claim: str) -> Certificate:
+        for certificate in self.certificates:
+            if certificate.claim == claim:
+                return certificate
+        known = [c.claim for c in self.certificates]
+        near = difflib.get_close_matches(claim, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise RequirementError(f"this audit says nothing of {claim!r}{hint}; its claims are {', '.join(known)}")
+
+    def __iter__(self) -> Iterator[Certificate]:
+        return iter(self.certificates)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as in audit.json (docs/design.md)."""
+        rows = []
+        for c in self.certificates:
+            row = {k: getattr(c, k) for k in (
+                "claim", "player", "summary", "evidence", "scope", "limits", "references")}
+            rows.append(row | {
+                "verdict": c.verdict.value,
+                "tolerance": asdict(c.tolerance) if c.tolerance else None,
+                "witness": f"nash_{c.player}.safetensors" if c.witness else None,
+            })
+        value: dict[str, Any] = finite({
+            "format": FORMAT, **self.about, "seconds": round(self.seconds, 2),
+            "settings": self.settings.describe(), "certificates": rows,
+        })
+        return value
+
+    def save(self, directory: Path, data: Source) -> None:
+        """Write audit.json, the witnesses and the sheets as the folder `directory`, whole or not at all."""
+        part = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".audit.", suffix=".part"))
+        try:
+            os.chmod(part, 0o755)
+            value = self.to_json()
+            for c in self.certificates:
+                if c.witness is not None:
+                    flat = {"/".join(k): t.cpu().contiguous() for k, t in tree.items(c.witness)}
+                    write_atomically(part / f"nash_{c.player}.safetensors", save(flat))
+            names = {
+                when: samples.write_sheet(part / f"nash_generator_{when}", sheet, data).name
+                for when, sheet in self.sheets.items()
+            }
+            for row in value["certificates"]:
+                if row["claim"] == "nash/generator" and names:
+                    row["evidence"]["samples"] = names
+            write_json(part / "audit.json", value)
+            if directory.exists():
+                shutil.rmtree(directory)
+            os.replace(part, directory)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def audit(
+    run: Run, *, checks: Sequence[str] = CHECKS, progress: str = "auto", write: bool = True, **settings: Any
+) -> Audit:
+    """Audit the pair that `run` holds and write the answer to RUN/audit.
+
+    Args:
+        run: what `train` or `load` returned. It is left as it was.
+        checks: any of "stationary", "nash".
+        progress: "auto", "bar", "lines" or "none".
+        write: False keeps the answer in memory only.
+        settings: fields of `Settings`; they override the recipe's own.
+
+    Raises: RecordError for an unknown check or setting.
+    """
+    recipe = run.recipe
+    rule = getattr(recipe.solver, "rule", None)
+    chosen = replace(
+        Settings(batch=recipe.batch, optimizers={p: rule(p) for p in recipe.game.players} if rule else {}),
+        **_known({**recipe.audit, **settings}),
+    )
+    result = audit_pair(
+        recipe.game, run.players, run.constants, run.data, chosen, seed=run.seed, checks=checks,
+        progress=progress, generator_batch=recipe.batch,
+    )
+    result = replace(result, about={"step": run.step, "checkpoint": run.checkpoint, "sha256": run.sha256})
+    if write:
+        result.save(run.directory / "audit", run.data)
+    return result
+
+
+def audit_pair(
+    game: GAN, players: Players, constants: Constants, data: Source, settings: Settings | None = None, *,
+    seed: int = 0, checks: Sequence[str] = CHECKS, progress: str = "auto", generator_batch: int = 0,
+) -> Audit:
+    """The same for a pair at hand: nothing is read or written."""
+    for check in checks:
+        if check not in CHECKS:
+            near = difflib.get_close_matches(check, CHECKS, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise RecordError(f"there is no check {check!r}{hint}; choose from {', '.join(CHECKS)}")
+    settings = settings or Settings()
+    begun = time.monotonic()
+    bench = Bench(game, players, constants, data, settings, seed)
+    work = {
+        "stationary": settings.groups * settings.group_batches,
+        "nash": 2 * settings.starts * settings.steps,
+    }
+
+    def show(at: Players, fixed: Constants) -> torch.Tensor:
+        n = samples.SHEET[data.kind]
+        return samples.generate(game, at, fixed, n, seed, batch=generator_batch).cpu()
+
+    certificates: list[Certificate] = []
+    sheets: dict[str, torch.Tensor] = {}
+    with showing(progress, "audit", sum(work[c] for c in checks)) as bar:
+        done = 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            if done % 10 == 0:
+                bar.update(done, {})
+
+        if "stationary" in checks:
+            certificates += stationarity.stationarity(bench, tick)
+        if "nash" in checks:
+            found, sheets = deviation.nash(bench, tick, show)
+            certificates += found
+    return Audit(tuple(certificates), settings, time.monotonic() - begun, sheets=sheets)
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    names = [f.name for f in fields(Settings)]
+    for key, value in settings.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise RecordError(f"an audit has no setting {key!r}{hint}; it has {', '.join(names)}")
+        if key in ("batch", "starts", "steps", "looks", "batches", "group_batches") and value < 1:
+            raise RecordError(f"audit setting {key}={value} must be at least 1")
+    if settings.get("groups", 3) < 3:
+        raise RecordError(f"audit setting groups={settings['groups']} must be at least 3")
+    return settings

@@ -1,0 +1,201 @@
+"""What the checks share: the pair under audit, its splits of the data, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from equilibrist import _draws, tree
+from equilibrist._draws import Draw, Stream
+from equilibrist._game import Constants, Players
+from equilibrist.data import Source
+from equilibrist.games import GAN
+from equilibrist.optimizers import Adam, Optimizer
+
+PARTS = ("optimise", "select", "score")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The budget and the yardsticks of an audit.
+
+    Args:
+        batch: samples in a minibatch of the searches and of batch statistics.
+        starts: searches per player; the first starts at the trained point itself, the others at
+            perturbed copies of it.
+        steps: optimiser steps per search.
+        looks: how often a search is looked at on the selection split.
+        perturbation: size of the perturbation, relative to the root mean square of each tensor.
+        optimizers: update rules of the searches, by player (default: Adam 1e-4, betas 0.5, 0.9).
+        tolerance: how much gain is called nothing, relative to the formulation's scale.
+        move: relative size of the move to which stationarity is held: a residual is the loss that
+            a move by this fraction of a player's norm would gain, to first order.
+        groups: independent estimates of each gradient; `group_batches` minibatches in each.
+        batches: at most this many batches for selection and for scoring.
+        confidence: of all intervals.
+    """
+
+    batch: int = 64
+    starts: int = 3
+    steps: int = 500
+    looks: int = 20
+    perturbation: float = 0.02
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    tolerance: float = 0.02
+    move: float = 0.01
+    groups: int = 10
+    group_batches: int = 8
+    batches: int = 64
+    confidence: float = 0.95
+
+    def rule(self, player: str) -> Optimizer:
+        """The update rule of searches for `player`."""
+        return self.optimizers.get(player, Adam())
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values."""
+        plain = {k: v for k, v in vars(self).items() if k != "optimizers"}
+        return plain | {"optimizers": {k: repr(v) for k, v in self.optimizers.items()}}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with a two-sided interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def student(values: torch.Tensor, confidence: float) -> Interval:
+    """Mean of independent values with Student's interval; infinite for fewer than two of them."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    mean = float(values.double().mean())
+    if n < 2:
+        return Interval(mean, -float("inf"), float("inf"))
+    reach = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(values.double().std()) / n**0.5
+    return Interval(mean, mean - reach, mean + reach)
+
+
+class Bench:
+    """The pair under audit and three disjoint parts of its data.
+
+    Everything here is a copy or a pure function: the pair that was handed over stays as it was. The
+    searches run in the pair's own precision, the scores in float64, both with exact singular vectors
+    where the critic is spectrally normalised.
+    """
+
+    def __init__(
+        self, game: GAN, players: Players, constants: Constants, data: Source, settings: Settings, seed: int
+    ) -> None:
+        self.game, self.data, self.settings, self.seed = game, data, settings, seed
+        self.players = tree.clone(players)
+        anchor = next(iter(self.players["generator"].values()))
+        self.dtype, self.device = anchor.dtype, anchor.device
+        rng = _draws.generator(seed, Stream.AUDIT, index=2**32)
+        self.parts = dict(zip(PARTS, data.split((0.5, 0.25, 0.25), rng), strict=True))
+        self.constants = self.exact(self.players, tree.clone(constants))
+        self._banks: dict[str, list[Draw]] = {}
+
+    def exact(self, players: Players, constants: Constants) -> Constants:
+        """Constants with exact singular vectors at `players`."""
+        return self.game.refresh(players, constants, {}, exact=True)
+
+    def minibatch(self, step: int, part: str = "optimise", index: int = 0) -> Draw:
+        """An i.i.d. minibatch from a part of the data; the same address gives the same draw."""
+        rng = _draws.generator(self.seed, Stream.AUDIT, step, index=index + 1000 * PARTS.index(part))
+        return self.game.draw(rng, self.parts[part], self.settings.batch, self.dtype, self.device)
+
+    def bank(self, part: str) -> list[Draw]:
+        """Fixed float64 batches that cover a part of the data once, without replacement.
+
+        Separable games get `batches` of them, however small; where a batch's samples interact (batch
+        norm) each has the size of a minibatch, drawn with replacement where the part is too small.
+        """
+        if part not in self._banks:
+            self._banks[part] = list(self._bank(part))
+        return self._banks[part]
+
+    def _bank(self, part: str) -> Iterator[Draw]:
+        source, batch, count = self.parts[part].to(dtype=torch.float64), self.settings.batch, self.settings.batches
+        rng = _draws.generator(self.seed, Stream.AUDIT, index=2**32 + 1 + PARTS.index(part))
+        if source.size is None:
+            for _ in range(count):
+                yield self.game.draw(rng, source, batch, torch.float64, self.device)
+            return
+        if self.game.separable:
+            batch = max(1, min(batch, source.size // count))
+        elif source.size // batch < 8:
+            for _ in range(min(count, 16)):
+                yield self.game.draw(rng, source, batch, torch.float64, self.device)
+            return
+        everything = source.all()
+        order = torch.from_numpy(rng.permutation(source.size)).to(everything.device)
+        for rows in order.split(batch)[: min(count, source.size // batch)]:
+            # The draw's own real samples are replaced: those are i.i.d., these cover the part.
+            draw = self.game.draw(rng, source, batch, torch.float64, self.device)
+            yield {**draw, "real": everything[rows]}
+
+    def losses(self, player: str, players: Players, constants: Constants, part: str) -> torch.Tensor:
+        """The player's loss on every batch of a bank, float64 [batches]."""
+        wide = tree.to(players, dtype=torch.float64)
+        fixed = self.exact(wide, tree.to(constants, dtype=torch.float64))
+        with torch.no_grad():
+            return torch.stack(
+                # All terms, so that a loss before and after is the full loss and not a part of it.
+                [self.game.losses(wide, fixed, draw)[player] for draw in self.bank(part)]
+            )
+
+    def scale(self) -> float:
+        """The formulation's yardstick at the trained pair, on the selection split."""
+        wide = tree.to(self.players, dtype=torch.float64)
+        fixed = self.exact(wide, tree.to(self.constants, dtype=torch.float64))
+        bank = self.bank("select")
+        whole = {k: torch.cat([draw[k] for draw in bank]) for k in bank[0]}
+        if not self.game.separable:
+            whole = bank[0]
+        return float(self.game.scale(wide, fixed, whole))
+
+    def scope(self) -> dict[str, Any]:
+        """What every certificate of this bench is about."""
+        game = self.game
+        return {
+            "losses": "own losses" if not game.zero_sum else "V (zero-sum)",
+            "penalties": "part of the critic's own loss" if game.penalties else "none",
+            "critic_class": "weights divided by their exact largest singular value" if game.normalised
+            else "; ".join(repr(p) for p in game.projections) or "all weights of this architecture",
+            "search_precision": str(self.dtype).removeprefix("torch."),
+            "score_precision": "float64",
+            "iterate": "last",
+            "data": f"{self.data.name}, in disjoint parts: half to optimise, a quarter each to select and to score",
+        }
+
+
+def with_overrides(settings: Settings, **changes: Any) -> Settings:
+    """`settings` with the changes that are not None."""
+    return replace(settings, **{k: v for k, v in changes.items() if v is not None})
+
+
+def relative_noise(
+    like: dict[str, torch.Tensor], size: float, rng: np.random.Generator
+) -> dict[str, torch.Tensor]:
+    """Gaussian noise with standard deviation `size` times each tensor's root mean square (of all
+    tensors together, where one is zero)."""
+    overall = (tree.flatten({"all": like}).square().mean()).sqrt()
+    noise = {}
+    for key, value in like.items():
+        own = value.square().mean().sqrt()
+        noise[key] = size * torch.where(own > 0, own, overall) * _draws.normal(
+            rng, value.shape, value.dtype, value.device
+        )
+    return noise

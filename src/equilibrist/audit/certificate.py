@@ -1,0 +1,92 @@
+"""Certificates: typed, scoped answers. A search refutes or does not; only a bound verifies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NoReturn
+
+from equilibrist._errors import RequirementError
+from equilibrist._game import Players
+
+
+class Verdict(Enum):
+    """What is known of a claim.
+
+    VERIFIED: an exhaustive or bounded computation shows it. REFUTED: a witness shows the contrary.
+    NOT_REFUTED: a search under the stated budget found nothing. UNASSESSED: cannot be told (noise
+    above the tolerance, a non-finite value, a failed search).
+    """
+
+    VERIFIED = "VERIFIED"
+    REFUTED = "REFUTED"
+    NOT_REFUTED = "NOT_REFUTED"
+    UNASSESSED = "UNASSESSED"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much is called nothing: a value, its unit, and where it comes from."""
+
+    value: float
+    unit: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A claim about where training landed.
+
+    Attributes:
+        claim: "stationary", "nash", or either of one player ("nash/critic").
+        verdict: see `Verdict`.
+        summary: one sentence for practitioners.
+        evidence: numbers, plain values.
+        tolerance: what the numbers were held against.
+        scope: the game, iterate, precision and data that the claim is about.
+        limits: what it does not say.
+        references: sources of the method.
+        witness: for a refuted claim, the player's parameters that refute it.
+    """
+
+    claim: str
+    verdict: Verdict
+    summary: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    tolerance: Tolerance | None = None
+    scope: dict[str, Any] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    player: str | None = None
+    witness: Players | None = field(default=None, repr=False, compare=False)
+
+    def require(self, verified: bool = False) -> Certificate:
+        """Itself, if the claim is verified or (unless `verified`) at least not refuted by search;
+        else RequirementError with the summary."""
+        passing = {Verdict.VERIFIED} if verified else {Verdict.VERIFIED, Verdict.NOT_REFUTED}
+        if self.verdict not in passing:
+            raise RequirementError(f"{self.claim} is {self.verdict.value}: {self.summary}")
+        return self
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            "a certificate is not true or false: look at .verdict (four values), or call .require()"
+        )
+
+
+def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:
+    """The claim that holds iff it holds of every player: refuted if one part is, verified if all are."""
+    verdicts = [part.verdict for part in parts]
+    if Verdict.REFUTED in verdicts:
+        verdict = Verdict.REFUTED
+    elif Verdict.UNASSESSED in verdicts:
+        verdict = Verdict.UNASSESSED
+    elif Verdict.NOT_REFUTED in verdicts:
+        verdict = Verdict.NOT_REFUTED
+    else:
+        verdict = Verdict.VERIFIED
+    return Certificate(
+        claim, verdict, summary, {part.claim: part.verdict.value for part in parts},
+        scope=parts[0].scope, references=parts[0].references,
+    )

@@ -1,0 +1,132 @@
+"""Is the pair stationary? The projected-gradient residual of each player, with its noise floor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from equilibrist import tree
+from equilibrist._field import VectorField
+from equilibrist.audit._bench import Bench
+from equilibrist.audit.certificate import Certificate, Tolerance, Verdict, both
+
+REFERENCES = ("Farnia and Ozdaglar 2020, section 2", "Jin, Netrapalli and Jordan 2020, section 2")
+
+
+def stationarity(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
+    """Certificates "stationary/<player>" and "stationary".
+
+    The residual of player p is |r| with r = (x - P(x - h v)) / h, h |v| = move * |x|, P the
+    projection onto its feasible set (r = v without one). It is reported as move * |x| * |E r|: the
+    loss that a move by this fraction of the player's norm gains to first order.
+
+    |E r|^2 is estimated from K group means r_1..r_K as the mean of r_i . r_j over i != j, which
+    noise does not bias, with a delete-one jackknife interval (K - 1 degrees of freedom). The noise
+    floor is the residual that pure noise of the measured size would be taken for at this confidence.
+
+    VERIFIED: the interval's upper end is below the tolerance. REFUTED: its lower end is above.
+    UNASSESSED: the noise floor is above. NOT_REFUTED: the interval holds the tolerance.
+    """
+    settings, game = bench.settings, bench.game
+    field = VectorField(game)
+    groups: dict[str, list[torch.Tensor]] = {player: [] for player in game.players}
+    for group in range(settings.groups):
+        total = None
+        for k in range(settings.group_batches):
+            draw = bench.minibatch(group * settings.group_batches + k, index=1)
+            v, _ = field(bench.players, bench.constants, draw)
+            total = v if total is None else tree.axpy(1.0, total, v)
+            tick()
+        mean = tree.scale(1 / settings.group_batches, total or {})
+        for player in game.players:
+            groups[player].append(residual(bench, player, mean[player]).double().cpu())
+    unit = f"{game.formulation.unit} per {settings.move:.0%} move"
+    tolerance = Tolerance(
+        settings.tolerance * bench.scale(), unit,
+        f"{settings.tolerance:g} of the formulation's scale ({game.formulation.unit})",
+    )
+    parts = [_certificate(bench, p, torch.stack(groups[p]), tolerance) for p in game.players]
+    worst = max(parts, key=lambda c: c.evidence["residual"] or 0.0)
+    return [*parts, both("stationary", parts, _overall(parts, worst))]
+
+
+def residual(bench: Bench, player: str, gradient: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(x - P(x - h v)) / h as a flat vector, h |v| = move * |x|."""
+    x = bench.players[player]
+    size = tree.norm({"v": gradient})
+    if not bench.game.projections or size == 0:
+        return tree.flatten({"v": gradient})
+    h = float(bench.settings.move * tree.norm({"x": x}) / size)
+    moved = {**bench.players, player: {k: x[k] - h * gradient[k] for k in x}}
+    landed = bench.game.project(moved)[player]
+    return tree.flatten({"r": {k: (x[k] - landed[k]) / h for k in x}})
+
+
+def squared_norm(groups: torch.Tensor, confidence: float) -> tuple[float, float, float, float]:
+    """From K independent estimates [K, n] of a vector m: an unbiased estimate of |m|^2, its jackknife
+    interval, and the bound below which |m|^2 = 0 would lie with this (one-sided) confidence."""
+    from scipy.special import stdtrit
+
+    K = len(groups)
+    gram = groups @ groups.mT
+    cross = gram.sum() - gram.diagonal().sum()
+    estimate = cross / (K * (K - 1))
+    without = (cross - 2 * (gram.sum(1) - gram.diagonal())) / ((K - 1) * (K - 2))
+    spread = ((K - 1) / K * (without - without.mean()).square().sum()).sqrt()
+    reach = float(stdtrit(K - 1, 0.5 + confidence / 2)) * float(spread)
+    # Under m = 0 the estimate has variance 2 tr(S^2) / (K (K - 1)), S the covariance of one group;
+    # centred products estimate tr(S^2).
+    centred = groups - groups.mean(0)
+    products = (centred @ centred.mT).square()
+    trace = (products.sum() - products.diagonal().sum()) / (K * (K - 1)) * (K / (K - 1)) ** 2
+    floor = float(stdtrit(K - 1, confidence)) * float((2 * trace / (K * (K - 1))).clamp_min(0).sqrt())
+    return float(estimate), float(estimate) - reach, float(estimate) + reach, floor
+
+
+def _certificate(bench: Bench, player: str, groups: torch.Tensor, tolerance: Tolerance) -> Certificate:
+    settings = bench.settings
+    scope = bench.scope() | {"player": player, "minibatches": settings.groups * settings.group_batches}
+    limits = (
+        "a stationary pair need not be an equilibrium: saddle points and maxima are stationary too",
+        f"the interval is statistical, at {settings.confidence:.0%} confidence over minibatches of "
+        f"{settings.batch}",
+    )
+    common = {"tolerance": tolerance, "scope": scope, "limits": limits, "references": REFERENCES,
+              "player": player}
+    if not torch.isfinite(groups).all():
+        return Certificate(
+            f"stationary/{player}", Verdict.UNASSESSED,
+            f"The {player}'s gradient is not finite, so nothing can be said.", {"residual": None}, **common
+        )
+    unit = settings.move * float(tree.norm({"x": bench.players[player]}))
+    squares = squared_norm(groups, settings.confidence)
+    value, low, high, floor = (unit * max(s, 0.0) ** 0.5 for s in squares)
+    noise = unit * float((groups - groups.mean(0)).square().sum(1).mean().sqrt())
+    if low > tolerance.value:
+        verdict, said = Verdict.REFUTED, "still moving"
+    elif floor > tolerance.value:
+        verdict, said = Verdict.UNASSESSED, "hidden in the noise"
+    elif high <= tolerance.value:
+        verdict, said = Verdict.VERIFIED, "at rest"
+    else:
+        verdict, said = Verdict.NOT_REFUTED, "at rest as far as this many minibatches can tell"
+    evidence = {
+        "residual": value, "interval": [low, high], "noise_floor": floor, "unit": tolerance.unit,
+        "signal_to_noise": value / noise if noise else None,
+        "gradient_norm": value / unit if unit else None, "confidence": settings.confidence,
+        "groups": settings.groups, "batches_per_group": settings.group_batches,
+    }
+    summary = (
+        f"The {player} is {said}: a {settings.move:.0%} move of its weights down its gradient promises "
+        f"{value:.3g} {bench.game.formulation.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})."
+    )
+    return Certificate(f"stationary/{player}", verdict, summary, evidence, **common)
+
+
+def _overall(parts: list[Certificate], worst: Certificate) -> str:
+    if any(part.verdict is Verdict.REFUTED for part in parts):
+        return "Training has not come to rest. " + worst.summary
+    if all(part.verdict is Verdict.VERIFIED for part in parts):
+        return "Training has come to rest: both players' gradients are below the tolerance."
+    return "No player is seen to move, within what the noise allows to see."

@@ -1,0 +1,88 @@
+"""What a law of real samples must offer."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from equilibrist._errors import DataError
+
+Kind = Literal["images", "points"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A law of real samples, finite (an array) or infinite (a density that can be drawn from).
+
+    Every draw is a deterministic function of the generator that is handed in; a source keeps no
+    random state. Sources are values: `to` and `split` return new ones.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name, as `load` and recipes know it."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """`"images"` (samples [channels, height, width]) or `"points"` (samples [d])."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Number of samples; None for an infinite law."""
+        ...
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Closed interval that holds every value; None where there is no such bound."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Where the samples came from, in a sentence for a human reader."""
+        ...
+
+    def sample(self, rng: np.random.Generator, n: int) -> torch.Tensor:
+        """Draw [n, *shape]; from a finite source independently and with replacement."""
+        ...
+
+    def all(self) -> torch.Tensor:
+        """Every sample of a finite source, [size, *shape]. `DataError` for an infinite law."""
+        ...
+
+    def split(self, fractions: Sequence[float], rng: np.random.Generator) -> tuple["Source", ...]:
+        """Cut into disjoint random parts; an infinite law returns itself once per fraction."""
+        ...
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Source":
+        """The same law on another device or in another floating dtype."""
+        ...
+
+
+def check_count(name: str, n: int) -> None:
+    """Refuse to draw fewer than one sample."""
+    if n < 1:
+        raise DataError(f"{name}: cannot draw {n} samples; ask for at least 1")
+
+
+def cumulated(name: str, fractions: Sequence[float]) -> list[float]:
+    """Right ends of the parts, as fractions of the whole. `DataError` unless each fraction is
+    positive and their sum is at most 1."""
+    ends = [math.fsum(fractions[: i + 1]) for i in range(len(fractions))]
+    # The slack forgives rounded fractions; a NaN fails the comparisons.
+    if not ends or not all(f > 0 for f in fractions) or not ends[-1] <= 1 + 1e-9:
+        raise DataError(
+            f"{name}: cannot split into fractions {list(fractions)}; "
+            "give positive numbers with a sum of at most 1"
+        )
+    return ends

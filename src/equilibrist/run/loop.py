@@ -1,0 +1,364 @@
+"""The one loop: steps, records, checkpoints, resumption, non-finite values, interruption."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equilibrist import _game
+from equilibrist._draws import Draws
+from equilibrist._errors import GameError, NonFiniteError, RecordError
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.data import Source
+from equilibrist.run import checkpoint, environment, samples
+from equilibrist.run.progress import Progress, showing
+from equilibrist.run.recipe import Recipe
+from equilibrist.run.record import FORMAT, Record
+
+
+@dataclass
+class Run:
+    """A run at one step: what `run` returns and what an audit reads.
+
+    Attributes:
+        directory: the run directory.
+        recipe: what was trained; its data lie on the run's device.
+        players, constants: the pair at `step`.
+        seed: the run's seed.
+        checkpoint, sha256: file name and checksum of the checkpoint it was read from.
+        interrupted: the run was asked to stop before its last step.
+    """
+
+    directory: Path
+    recipe: Recipe
+    data: Source
+    players: Players
+    constants: Constants
+    step: int
+    seed: int
+    checkpoint: str
+    sha256: str
+    interrupted: bool = False
+
+    def samples(self, n: int, index: int = 0) -> Tensor:
+        """n generated samples, the same for the same (seed, index)."""
+        return samples.generate(
+            self.recipe.game, self.players, self.constants, n, self.seed, index, batch=self.recipe.batch
+        )
+
+
+class Interrupts:
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is not None:
+            raise KeyboardInterrupt
+        self.asked = number
+
+
+def device_of(name: str) -> torch.device:
+    """ "auto" is the first CUDA device where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecordError(
+            f"--device {name} cannot be used ({str(error).splitlines()[0]}): try 'auto' or 'cpu'"
+        ) from None
+    return device
+
+
+def train(
+    recipe: Recipe, directory: Path | str, *, name: str = "python", settings: dict[str, Any] | None = None,
+    origin: dict[str, Any] | None = None, seed: int = 0, device: str = "auto", progress: str = "auto",
+    tensorboard: bool = False,
+) -> Run:
+    """Train `recipe` in `directory` up to its last step, or go on where that directory stopped.
+
+    A resumed run is bit-identical to an uninterrupted one on the same machine, thread count and
+    torch build.
+
+    Raises:
+        RecordError: the directory holds something else, is damaged, or is in use.
+        GameError: the data do not fit the networks.
+        NonFiniteError: a loss or gradient became infinite or undefined.
+    """
+    record = Record(Path(directory))
+    place = device_of(device)
+    with record.lock(), Interrupts() as interrupts:
+        record.create(_manifest(recipe, name, settings, origin, seed, place))
+        loop = _Loop(recipe, record, seed, place, tensorboard)
+        try:
+            loop.restore()
+            with _deterministic(place), showing(
+                progress, recipe.title or name, recipe.steps, loop.step
+            ) as bar:
+                loop.play(interrupts, bar)
+        finally:
+            loop.close()
+        return loop.result(interrupted=interrupts.asked is not None and loop.step < recipe.steps)
+
+
+def load(directory: Path | str, recipe: Recipe, *, device: str = "auto", step: int | None = None) -> Run:
+    """The pair that `directory` holds, at its newest sound checkpoint or at `step`."""
+    record = Record(Path(directory))
+    seed = int(record.manifest()["seed"])
+    if step is None:
+        found = checkpoint.newest(record.checkpoints)
+    else:
+        path = checkpoint.path_of(record.checkpoints, step)
+        found = (path, *checkpoint.read(path))
+    if found is None:
+        raise RecordError(f"{directory} holds no checkpoint yet: train it with `equilibrist run`")
+    path, flat, meta, digest = found
+    place = device_of(device)
+    start = recipe.game.init(seed, device=place, dtype=recipe.dtype)
+    like = {"players": start.players, "constants": start.constants}
+    values = checkpoint.fit(flat, like, path)
+    return Run(
+        Path(directory), recipe, recipe.data.to(place, recipe.dtype), values["players"],
+        values["constants"], int(meta["step"]), seed, path.name, digest,
+    )
+
+
+class _Loop:
+    """State of one session of training."""
+
+    def __init__(
+        self, recipe: Recipe, record: Record, seed: int, device: torch.device, tensorboard: bool
+    ) -> None:
+        self.recipe, self.record, self.seed, self.device = recipe, record, seed, device
+        self.data = recipe.data.to(device, recipe.dtype)
+        self.make = partial(
+            recipe.game.draw, source=self.data, batch=recipe.batch, dtype=recipe.dtype, device=device
+        )
+        self.field = VectorField(recipe.game)
+        self.players, self.constants = recipe.game.init(seed, device=device, dtype=recipe.dtype)
+        self.state = recipe.solver.init(self.players)
+        self.step, self.seconds, self.digest = 0, 0.0, ""
+        self.saved: str | None = None
+        self.window: list[dict[str, Tensor]] = []  # measurements since the last row of metrics
+        self.checked = 0  # how many of them were seen to be finite
+        self.writer = _writer(record.directory) if tensorboard else None
+
+    # -- beginning and end --------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Take up the newest sound checkpoint, or begin."""
+        found = checkpoint.newest(self.record.checkpoints)
+        entry = environment.environment(self.device, 0)
+        if found is None:
+            _fits(self.recipe, self.players, self.constants, self.make)
+            self.record.rewind(-1)
+            self.record.session(entry)
+            self._sheet("real")
+            self._sheet(self.step)
+            return
+        path, flat, meta, self.digest = found
+        like = {"players": self.players, "constants": self.constants, "state": self.state}
+        values = checkpoint.fit(flat, like, path)
+        self.players, self.constants, self.state = (values[k] for k in like)
+        self.step, self.saved = int(meta["step"]), path.name
+        if self.step > self.recipe.steps:
+            raise RecordError(
+                f"{self.record.directory} is at step {self.step} already, past steps={self.recipe.steps}: "
+                "ask for more steps, or choose another --dir"
+            )
+        names = meta["window"]
+        self.window = [dict(zip(names, row, strict=True)) for row in flat.get("window", torch.empty(0, 0))]
+        self.checked = len(self.window)
+        self.seconds = self.record.rewind(self.step)
+        sessions = self.record.session({**entry, "from_step": self.step})
+        was, now = environment.identity(sessions[0]), environment.identity(entry)
+        if changed := [f"{k}: {was[k]}, now {now[k]}" for k in was if was[k] != now[k]]:
+            warnings.warn(
+                f"resuming {self.record.directory} on other ground ({'; '.join(changed)}): "
+                "the continuation will not be bit-identical to an uninterrupted run",
+                stacklevel=2,
+            )
+
+    def result(self, interrupted: bool) -> Run:
+        return Run(
+            self.record.directory, self.recipe, self.data, self.players, self.constants, self.step,
+            self.seed, self.saved or "", self.digest, interrupted,
+        )
+
+    def close(self) -> None:
+        self.record.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def play(self, interrupts: Interrupts, bar: Progress) -> None:
+        """Steps until the end or until asked to stop."""
+        recipe, solver, field = self.recipe, self.recipe.solver, self.field
+        log, sheet, save = (recipe.every(what) for what in ("log", "sample", "checkpoint"))
+        if self.step < recipe.steps:
+            self.record.status("running", self.step)
+        begun = time.monotonic() - self.seconds
+        while self.step < recipe.steps and interrupts.asked is None:
+            draws = Draws(self.make, self.seed, self.step)
+            self.players, self.constants, self.state, info = solver.step(
+                field, self.players, self.constants, self.state, draws
+            )
+            self.step += 1
+            self.window.append(
+                {f"{kind}/{player}": value for kind, part in info.items() for player, value in part.items()}
+            )
+            last = self.step == recipe.steps or interrupts.asked is not None
+            logs = self.step % log == 0 or self.step == recipe.steps
+            if logs or self.step % sheet == 0 or self.step % save == 0 or last:
+                self._require_finite()
+                self.seconds = time.monotonic() - begun
+                if logs:
+                    bar.update(self.step, self._log())
+                if self.step % sheet == 0 or self.step == recipe.steps:
+                    self._sheet(self.step)
+                if self.step % save == 0 or last:
+                    self._save()
+        finished = self.step == recipe.steps
+        self.record.status("finished" if finished else "interrupted", self.step)
+
+    def _require_finite(self) -> None:
+        """Look at the measurements taken since the last look; the device is waited for only here."""
+        fresh = self.window[self.checked:]
+        if fresh:
+            names = list(fresh[0])
+            table = torch.stack([row[n] for row in fresh for n in names]).reshape(len(fresh), -1)
+            bad = (~torch.isfinite(table)).nonzero()
+            if len(bad):
+                row, column = bad[0].tolist()
+                self._stop(self.step - len(fresh) + row + 1, *names[column].split("/", 1))
+        self.checked = len(self.window)
+
+    def _stop(self, step: int, kind: str, player: str) -> None:
+        quantity = "loss" if kind == "loss" else "gradient"
+        kept = f"the last good checkpoint is {self.saved}" if self.saved else "there is no checkpoint yet"
+        message = (
+            f"step {step}: the {player}'s {quantity} is not finite; {kept} in {self.record.checkpoints}: "
+            "try a smaller step size or another loss"
+        )
+        self.record.status("diverged", step, message)
+        raise NonFiniteError(message, step=step, player=player, quantity=quantity, checkpoint=self.saved)
+
+    def _log(self) -> dict[str, float]:
+        """A row of metrics: means over the steps since the row before. Returns the losses."""
+        names = list(self.window[0])
+        table = torch.stack([row[n].double() for row in self.window for n in names])
+        means = dict(zip(names, table.reshape(-1, len(names)).mean(0).tolist(), strict=True))
+        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 3)}
+        for name, value in means.items():
+            kind, player = name.split("/", 1)
+            row.setdefault(kind, {})[player] = value
+            if self.writer is not None:
+                self.writer.add_scalar(name, value, self.step)
+        self.record.log(row)
+        self.window, self.checked = [], 0
+        return dict(row.get("loss", {}))
+
+    def _sheet(self, at: int | str) -> None:
+        """A sheet of samples of the generator at this step, or of the data."""
+        n = samples.SHEET[self.data.kind]
+        if at == "real":
+            rng = samples.real_generator(self.seed)
+            sheet, stem = self.data.sample(rng, n), "real"
+        else:
+            sheet = samples.generate(
+                self.recipe.game, self.players, self.constants, n, self.seed, batch=self.recipe.batch
+            )
+            stem = f"step_{self.step:08d}"
+        samples.write_sheet(self.record.samples / stem, sheet, self.data)
+
+    def _save(self) -> None:
+        path = checkpoint.path_of(self.record.checkpoints, self.step)
+        values: dict[str, Any] = {
+            "players": self.players, "constants": self.constants, "state": self.state,
+        }
+        names = list(self.window[0]) if self.window else []
+        if names:
+            values["window"] = torch.stack([torch.stack([row[n] for n in names]) for row in self.window])
+        self.record.settle()
+        self.digest = checkpoint.write(
+            path, values, {"step": self.step, "seed": self.seed, "window": names}
+        )
+        self.saved = path.name
+        checkpoint.prune(self.record.checkpoints, self.recipe.keep)
+
+
+def _manifest(
+    recipe: Recipe, name: str, settings: dict[str, Any] | None, origin: dict[str, Any] | None, seed: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT, "recipe": name, "settings": settings or {}, "seed": seed, "steps": recipe.steps,
+        "device": str(device), "dtype": str(recipe.dtype).removeprefix("torch."), "title": recipe.title,
+        "summary": recipe.summary, "origin": origin or {"kind": "python"},
+        "description": recipe.describe(),
+        "references": [{"text": r.text, "bibtex": r.bibtex} for r in recipe.references],
+    }
+
+
+def _fits(recipe: Recipe, players: Players, constants: Constants, make: Any) -> None:
+    """The game's claims on real data, before the first step."""
+    draw = Draws(make, 0, 0).batch()
+    with torch.no_grad():
+        fake = recipe.game.generate(players, constants, draw["latent"])
+    if fake.shape[1:] != draw["real"].shape[1:]:
+        raise GameError(
+            f"the generator makes samples of shape {list(fake.shape[1:])}, but {recipe.data.name} has "
+            f"{list(draw['real'].shape[1:])}: change the generator or the data"
+        )
+    _game.check_zero_sum(recipe.game, players, constants, draw)
+
+
+class _deterministic:  # noqa: N801 (reads as a statement)
+    """cuDNN's deterministic kernels while a run goes on: resumption is bit-identical on a GPU too."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+
+    def __enter__(self) -> None:
+        backend = torch.backends.cudnn
+        self.before = (backend.deterministic, backend.benchmark)
+        if self.cuda:
+            backend.deterministic, backend.benchmark = True, False
+
+    def __exit__(self, *_: object) -> None:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.before
+
+
+def _writer(directory: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise RecordError("--tensorboard needs TensorBoard: pip install 'equilibrist[tensorboard]'") from None
+    return SummaryWriter(str(directory / "tensorboard"))
+

@@ -1,0 +1,172 @@
+"""The run directory: the one record of a run (its format is in docs/design.md)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from equilibrist._errors import RecordError
+from equilibrist._files import finite, remove_leftovers, write_atomically, write_json
+
+FORMAT = 1
+
+
+class Record:
+    """Paths, manifest and metrics of one run directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+        self.checkpoints = self.directory / "checkpoints"
+        self.samples = self.directory / "samples"
+        self.audit = self.directory / "audit"
+        self._metrics: IO[str] | None = None
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.directory / "recipe.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.directory / "metrics.jsonl"
+
+    def manifest(self) -> dict[str, Any]:
+        """recipe.json; RecordError where there is none or it cannot be read."""
+        path = self.manifest_path
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RecordError(
+                f"{self.directory} is not a run directory (it has no recipe.json): "
+                "make one with `equilibrist run RECIPE`"
+            ) from None
+        except NotADirectoryError:
+            raise RecordError(f"{self.directory} is a file, not a run directory") from None
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise RecordError(f"{path} is not of format {FORMAT}: it comes from another version of equilibrist")
+        return value
+
+    def create(self, manifest: dict[str, Any]) -> None:
+        """Write recipe.json and the folders, or see that what is there is the same run."""
+        if self.directory.exists() and not self.directory.is_dir():
+            raise RecordError(f"{self.directory} is a file: choose another folder with --dir")
+        if self.manifest_path.exists():
+            self._compare(self.manifest(), finite(manifest))
+        elif self.directory.exists() and any(
+            p.name != ".lock" and not p.name.endswith(".part") for p in self.directory.iterdir()
+        ):
+            raise RecordError(
+                f"{self.directory} holds other files and no recipe.json: choose an empty folder with --dir"
+            )
+        for folder in (self.directory, self.checkpoints, self.samples):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RecordError(f"{folder} cannot be made ({error.strerror}): choose another --dir") from None
+            remove_leftovers(folder)
+        write_json(self.manifest_path, manifest)
+
+    def _compare(self, held: dict[str, Any], wanted: dict[str, Any]) -> None:
+        for key in ("recipe", "seed", "settings", "dtype", "description"):
+            if held.get(key) == wanted.get(key):
+                continue
+            was, now = held.get(key), wanted.get(key)
+            if isinstance(was, dict) and isinstance(now, dict):
+                part = next(k for k in [*was, *now] if was.get(k) != now.get(k))
+                was, now, key = was.get(part), now.get(part), f"{key} {part}"
+            raise RecordError(
+                f"{self.directory} holds another run: its {key} is {_short(was)}, not {_short(now)}; "
+                "choose another --dir, or the same settings to go on"
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while one process writes here; a second is refused."""
+        if self.directory.exists() and not self.directory.is_dir():
+            raise RecordError(f"{self.directory} is a file: choose another folder with --dir")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.directory / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+        except OSError as error:
+            raise RecordError(
+                f"{self.directory} cannot be written ({error.strerror}): choose another --dir"
+            ) from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RecordError(
+                    f"another process is writing to {self.directory}: wait for it, or choose another --dir"
+                ) from None
+            yield
+        finally:
+            os.close(handle)
+
+    # -- metrics --------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every whole row of metrics.jsonl; a last line cut short by a crash does not count."""
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
+        rows = []
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                raise RecordError(f"{self.metrics_path}, line {number} is damaged: remove that line") from None
+        return rows
+
+    def rewind(self, step: int) -> float:
+        """Forget metrics and samples after `step`; returns the seconds trained until then."""
+        kept = [row for row in self.rows() if row["step"] <= step]
+        write_atomically(self.metrics_path, "".join(json.dumps(r) + "\n" for r in kept).encode())
+        for sheet in self.samples.glob("step_*"):
+            number = sheet.stem.removeprefix("step_")
+            if number.isdigit() and int(number) > step:
+                sheet.unlink()
+        return float(kept[-1]["seconds"]) if kept else 0.0
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one row."""
+        if self._metrics is None:
+            self._metrics = self.metrics_path.open("a", encoding="utf-8")
+        self._metrics.write(json.dumps(finite(row)) + "\n")
+        self._metrics.flush()
+
+    def settle(self) -> None:
+        """Metrics on the disk: called before a checkpoint is, so that no checkpoint outlives its rows."""
+        if self._metrics is not None:
+            os.fsync(self._metrics.fileno())
+
+    def close(self) -> None:
+        """Release metrics.jsonl."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def session(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        """Add a session to environment.json; returns all of them."""
+        path = self.directory / "environment.json"
+        try:
+            sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        except ValueError:
+            raise RecordError(f"{path} is damaged: remove it to go on without the earlier sessions") from None
+        sessions.append(entry)
+        write_json(path, sessions)
+        return sessions
+
+    def status(self, state: str, step: int, message: str = "") -> None:
+        """Write status.json: running, interrupted, diverged or finished."""
+        write_json(self.directory / "status.json", {"state": state, "step": step, "message": message})
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,74 @@
+"""Samples of a generator, as sheets for people and as arrays."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equilibrist import _draws
+from equilibrist._draws import Stream
+from equilibrist._files import write_atomically
+from equilibrist._game import Constants, Players
+from equilibrist.data import Source
+from equilibrist.games import GAN
+
+SHEET = {"images": 64, "points": 2048}
+
+
+def generate(
+    game: GAN, players: Players, constants: Constants, n: int, seed: int, index: int = 0, batch: int = 0
+) -> Tensor:
+    """n samples [n, ...] from latents addressed by (seed, sample stream, index); no graph.
+
+    They are made `batch` at a time (0: all at once): it matters where a generator normalises by
+    batch statistics.
+    """
+    anchor = next(iter(players["generator"].values()))
+    rng = _draws.generator(seed, Stream.SAMPLE, index=index)
+    latents = game.latent.sample(rng, n, anchor.dtype, anchor.device)
+    with torch.no_grad():
+        parts = [game.generate(players, constants, z) for z in latents.split(batch or n)]
+    return torch.cat(parts)
+
+
+def real_generator(seed: int) -> np.random.Generator:
+    """Where the sheet of real samples is drawn from."""
+    return _draws.generator(seed, Stream.SAMPLE, step=1)
+
+
+def write_sheet(stem: Path, samples: Tensor, data: Source) -> Path:
+    """A sheet at `stem`.png (images: a square grid) or `stem`.npy (points); returns its path."""
+    values = samples.detach().double().cpu().numpy()
+    if data.kind == "points":
+        buffer = io.BytesIO()
+        np.save(buffer, values.astype(np.float32), allow_pickle=False)
+        path = stem.with_name(stem.name + ".npy")
+    else:
+        buffer = io.BytesIO()
+        low, high = data.value_range or (float(values.min()), float(values.max()))
+        _grid(np.clip((values - low) / (high - low), 0, 1)).save(buffer, "PNG")
+        path = stem.with_name(stem.name + ".png")
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def _grid(images: np.ndarray):  # type: ignore[no-untyped-def,type-arg]
+    """Images [n, c, h, w] in [0, 1] as one picture, about 400 pixels wide at least."""
+    from PIL import Image
+
+    n, c, h, w = images.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    cells = np.zeros((rows * columns, h + 1, w + 1, c))
+    cells[:n, :h, :w] = images.transpose(0, 2, 3, 1)
+    sheet = cells.reshape(rows, columns, h + 1, w + 1, c).transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(rows * (h + 1), columns * (w + 1), c)[:-1, :-1]
+    pixels = np.round(255 * sheet).astype(np.uint8)
+    picture = Image.fromarray(pixels[..., 0] if c == 1 else pixels[..., :3])
+    factor = max(1, round(400 / picture.width))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

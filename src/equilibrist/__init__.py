@@ -1,0 +1,81 @@
+"""Equilibrist: train GANs as the two-player games they are, and say which equilibrium they reached.
+
+Names are loaded on first use, so that `import equilibrist` is quick and the command's help needs no
+torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from equilibrist import tree
+    from equilibrist._errors import (
+        DataError,
+        EquilibristError,
+        GameError,
+        NonFiniteError,
+        RecipeError,
+        RecordError,
+        RequirementError,
+    )
+    from equilibrist._field import VectorField
+    from equilibrist._game import Game
+    from equilibrist._resolve import resolve
+    from equilibrist.checks import Audit, Certificate, Verdict, audit, audit_pair
+    from equilibrist.data import ArraySource, Source, digits, eight_gaussians, mnist
+    from equilibrist.formulations import WGAN, Vanilla
+    from equilibrist.games import GAN, Quadratic, bilinear
+    from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
+    from equilibrist.penalties import GradientPenalty
+    from equilibrist.projections import WeightClipping
+    from equilibrist.report import write_report
+    from equilibrist.run import Recipe, Reference, Run, load, train
+    from equilibrist.solvers import Alternating, Simultaneous
+
+_WHERE = {
+    "_errors": (
+        "DataError", "EquilibristError", "GameError", "NonFiniteError", "RecipeError", "RecordError",
+        "RequirementError",
+    ),
+    "_field": ("VectorField",),
+    "_game": ("Game",),
+    "_resolve": ("resolve",),
+    "checks": ("Audit", "Certificate", "Verdict", "audit", "audit_pair"),
+    "data": ("ArraySource", "Source", "digits", "eight_gaussians", "mnist"),
+    "formulations": ("WGAN", "Vanilla"),
+    "games": ("GAN", "Quadratic", "bilinear"),
+    "optimizers": ("SGD", "Adam", "RMSProp", "TFRMSProp"),
+    "penalties": ("GradientPenalty",),
+    "projections": ("WeightClipping",),
+    "report": ("write_report",),
+    "run": ("Recipe", "Reference", "Run", "load", "train"),
+    "solvers": ("Alternating", "Simultaneous"),
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GAN", "SGD", "WGAN", "Adam", "Alternating", "ArraySource", "Audit", "Certificate", "DataError",
+    "EquilibristError", "Game", "GameError", "GradientPenalty", "NonFiniteError", "Quadratic",
+    "RMSProp", "Recipe", "RecipeError", "RecordError", "Reference", "RequirementError", "Run",
+    "Simultaneous", "Source", "TFRMSProp", "Vanilla", "VectorField", "Verdict", "WeightClipping",
+    "audit", "audit_pair", "bilinear", "digits", "eight_gaussians", "load", "mnist", "resolve",
+    "train", "tree", "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tree":
+        return importlib.import_module("equilibrist.tree")
+    if name not in _MODULE:
+        raise AttributeError(f"module 'equilibrist' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"equilibrist.{_MODULE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 
 def digits_sngan(
-    steps: int = 4000, dim: int = 32, latent: int = 32, critic_steps: int = 2, batch: int = 64,
-    lr: float = 5e-4, saturating: bool = False,
+    steps: int = 3000, dim: int = 32, latent: int = 32, critic_steps: int = 1, batch: int = 64,
+    lr: float = 2e-3, beta1: float = 0.0, saturating: bool = False,
 ) -> Recipe:
     """Spectrally normalised GAN on scikit-learn's 8x8 digits: the demo, about a minute on two cores."""
     from equilibrist.data import digits
@@ -28,7 +28,7 @@ def digits_sngan(
             latent=latent, spectral_norm=True,
         ),
         data=digits(),
-        solver=Alternating(critic_steps, Adam(lr, 0.5, 0.9)),
+        solver=Alternating(critic_steps, Adam(lr, beta1, 0.9)),
         steps=steps, batch=batch, title="SN-GAN on 8x8 digits",
         summary="A small convolutional pair learns scikit-learn's handwritten digits; the critic's layers "
         "are spectrally normalised.",

@@ -36,7 +36,7 @@ class Recipe:
         log_every, sample_every, checkpoint_every: steps between records; 0 chooses about 200
             records, 8 sample sheets and 20 checkpoints.
         keep: checkpoints that stay on the disk.
-        audit: settings of the audit that differ from the defaults (see `equilibrist.audit`).
+        audit: settings of the audit that differ from the defaults (see `equilibrist.checks`).
         references: what to cite.
     """
 

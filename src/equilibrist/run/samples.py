@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from equilibrist import _draws
 from equilibrist._draws import Stream
+from equilibrist._errors import RecordError
 from equilibrist._files import write_atomically
 from equilibrist._game import Constants, Players
 from equilibrist.data import Source
@@ -43,18 +45,37 @@ def real_generator(seed: int) -> np.random.Generator:
 
 def write_sheet(stem: Path, samples: Tensor, data: Source) -> Path:
     """A sheet at `stem`.png (images: a square grid) or `stem`.npy (points); returns its path."""
-    values = samples.detach().double().cpu().numpy()
     if data.kind == "points":
-        buffer = io.BytesIO()
-        np.save(buffer, values.astype(np.float32), allow_pickle=False)
-        path = stem.with_name(stem.name + ".npy")
-    else:
-        buffer = io.BytesIO()
-        low, high = data.value_range or (float(values.min()), float(values.max()))
-        _grid(np.clip((values - low) / (high - low), 0, 1)).save(buffer, "PNG")
-        path = stem.with_name(stem.name + ".png")
+        return write_array(stem.with_name(stem.name + ".npy"), samples)
+    values = samples.detach().double().cpu().numpy()
+    buffer = io.BytesIO()
+    low, high = data.value_range or (float(values.min()), float(values.max()))
+    _grid(np.clip((values - low) / (high - low), 0, 1)).save(buffer, "PNG")
+    path = stem.with_name(stem.name + ".png")
     write_atomically(path, buffer.getvalue())
     return path
+
+
+def write_array(path: Path, samples: Tensor) -> Path:
+    """Samples as a NumPy array, float32 [n, ...], without pickles."""
+    buffer = io.BytesIO()
+    np.save(buffer, samples.detach().float().cpu().numpy(), allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def export(game: GAN, players: Players, constants: Constants, folder: Path) -> list[Path]:
+    """Each player's state_dict as `folder`/<player>.safetensors, spectral normalisation folded in."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"{folder} cannot be made ({error.strerror}): choose another --out") from None
+    paths = []
+    for player, module in game.load(players, constants).items():
+        flat = {k: t.detach().cpu().contiguous().clone() for k, t in module.state_dict().items()}
+        paths.append(folder / f"{player}.safetensors")
+        write_atomically(paths[-1], save(flat))
+    return paths
 
 
 def _grid(images: np.ndarray):  # type: ignore[no-untyped-def,type-arg]

@@ -11,8 +11,8 @@ import torch
 from equilibrist import _draws, tree
 from equilibrist._draws import Stream
 from equilibrist._field import VectorField
-from equilibrist.audit._bench import Bench, Interval, relative_noise, student
-from equilibrist.audit.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.checks._bench import Bench, Interval, relative_noise, student
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 2, problem (5)",

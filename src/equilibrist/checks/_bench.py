@@ -35,7 +35,7 @@ class Settings:
         move: relative size of the move to which stationarity is held: a residual is the loss that
             a move by this fraction of a player's norm would gain, to first order.
         groups: independent estimates of each gradient; `group_batches` minibatches in each.
-        batches: at most this many batches for selection and for scoring.
+        batches: at most this many batches for the score; `look_batches` for each look at a search.
         confidence: of all intervals.
     """
 
@@ -50,6 +50,7 @@ class Settings:
     groups: int = 10
     group_batches: int = 8
     batches: int = 64
+    look_batches: int = 16
     confidence: float = 0.95
 
     def rule(self, player: str) -> Optimizer:
@@ -127,7 +128,8 @@ class Bench:
         return self._banks[part]
 
     def _bank(self, part: str) -> Iterator[Draw]:
-        source, batch, count = self.parts[part].to(dtype=torch.float64), self.settings.batch, self.settings.batches
+        source, batch = self.parts[part].to(dtype=torch.float64), self.settings.batch
+        count = self.settings.batches if part == "score" else self.settings.look_batches
         rng = _draws.generator(self.seed, Stream.AUDIT, index=2**32 + 1 + PARTS.index(part))
         if source.size is None:
             for _ in range(count):

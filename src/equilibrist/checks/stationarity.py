@@ -8,8 +8,8 @@ import torch
 
 from equilibrist import tree
 from equilibrist._field import VectorField
-from equilibrist.audit._bench import Bench
-from equilibrist.audit.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.checks._bench import Bench
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
 REFERENCES = ("Farnia and Ozdaglar 2020, section 2", "Jin, Netrapalli and Jordan 2020, section 2")
 

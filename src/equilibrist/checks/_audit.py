@@ -19,9 +19,9 @@ from equilibrist import tree
 from equilibrist._errors import RecordError, RequirementError
 from equilibrist._files import finite, write_atomically, write_json
 from equilibrist._game import Constants, Players
-from equilibrist.audit import deviation, stationarity
-from equilibrist.audit._bench import Bench, Settings
-from equilibrist.audit.certificate import Certificate
+from equilibrist.checks import deviation, stationarity
+from equilibrist.checks._bench import Bench, Settings
+from equilibrist.checks.certificate import Certificate
 from equilibrist.data import Source
 from equilibrist.games import GAN
 from equilibrist.run import Run, samples
@@ -176,7 +176,7 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise RecordError(f"an audit has no setting {key!r}{hint}; it has {', '.join(names)}")
-        if key in ("batch", "starts", "steps", "looks", "batches", "group_batches") and value < 1:
+        if key in ("batch", "starts", "steps", "looks", "batches", "look_batches", "group_batches") and value < 1:
             raise RecordError(f"audit setting {key}={value} must be at least 1")
     if settings.get("groups", 3) < 3:
         raise RecordError(f"audit setting groups={settings['groups']} must be at least 3")

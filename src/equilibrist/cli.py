@@ -1,0 +1,372 @@
+"""The command `equilibrist`. Nothing here imports torch before it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from equilibrist._errors import EquilibristError, RecipeError, RecordError
+
+if TYPE_CHECKING:
+    from equilibrist.run import Run
+
+INTERRUPTED = 130
+EXIT_CODES = """Exit codes: 0 done; 2 a wrong name, setting or option; 3 data or a run directory missing or
+damaged; 4 training met a non-finite loss or gradient; 5 a required claim does not hold; 130 interrupted
+(saved: run the same command again to go on)."""
+
+app = typer.Typer(
+    name="equilibrist",
+    help="Train GANs as the two-player games they are, then say with evidence which equilibrium they "
+    "reached.\n\nFirst steps: `equilibrist list`, `equilibrist run digits-sngan`, "
+    "`equilibrist audit runs/digits-sngan`, then open runs/digits-sngan/report.html.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by `equilibrist run`.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be given several times. `equilibrist info RECIPE` lists a recipe's."),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Folder of data files (also the environment variable EQUILIBRIST_DATA)."),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="FILE:FUNCTION", help="The recipe of a run that came from a file of your own: its code is loaded only if you name it."),
+]
+ProgressOption = Annotated[str, typer.Option(help="auto, bar, lines or none.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (`equilibrist list`), or file.py:function.")],
+    directory: Annotated[Path | None, typer.Option("--dir", help="Run directory [default: runs/RECIPE].")] = None,
+    settings: SetOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and of every draw.")] = 0,
+    device: DeviceOption = "auto",
+    data_root: DataOption = None,
+    audit_too: Annotated[bool, typer.Option("--audit", help="Audit the pair when it is trained.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard events to RUN/tensorboard.")] = False,
+    threads: ThreadsOption = 0,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Train a recipe. Running it again goes on where it stopped.
+
+    Example: equilibrist run mnist-sngan --set dim=16 --set steps=20000 --dir runs/sngan
+    """
+    _prepare(data_root, threads, progress)
+    resolved = _resolved(recipe, _pairs(settings))
+    from equilibrist.run import train
+
+    where = directory or Path("runs") / _folder_name(resolved.name)
+    trained = train(
+        resolved.build(), where, name=resolved.name, settings=resolved.settings, origin=resolved.origin,
+        seed=seed, device=device, progress=progress, tensorboard=tensorboard,
+    )
+    if trained.interrupted:
+        _report(where)
+        _say(f"Stopped and saved at step {trained.step}. Run the same command again to go on.")
+        raise typer.Exit(INTERRUPTED)
+    _say(f"Trained to step {trained.step} in {where}")
+    if audit_too:
+        _audit(trained, {}, ("stationary", "nash"), progress)
+    _say(f"Report: {_report(where)}")
+    if not audit_too:
+        _say(f"Next: equilibrist audit {where}")
+
+
+@app.command()
+def audit(
+    directory: RunArgument,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLAIM", help="Exit with 5 unless this claim is verified or, at least, not refuted; CLAIM=verified accepts proof only. May be given several times."),
+    ] = None,
+    check: Annotated[list[str] | None, typer.Option(help="Only these checks: stationary, nash.")] = None,
+    settings: SetOption = None,
+    step: Annotated[int | None, typer.Option(help="Audit this checkpoint [default: the newest].")] = None,
+    recipe: RecipeOption = None,
+    device: DeviceOption = "auto",
+    data_root: DataOption = None,
+    threads: ThreadsOption = 0,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Say which equilibrium the trained pair reached, with evidence.
+
+    stationary: does either player's gradient still promise anything? nash: with one player frozen, can
+    the other lower its own loss? Settings are those of the audit: starts, steps, tolerance, ...
+
+    Example: equilibrist audit runs/sngan --require nash --set steps=1000
+    """
+    _prepare(data_root, threads, progress)
+    subject = _loaded(directory, recipe, device, step)
+    found = _audit(subject, _audit_settings(_pairs(settings)), tuple(check or ("stationary", "nash")), progress)
+    _say(f"Report: {_report(directory)}")
+    for claim in require or []:
+        name, _, strictness = claim.partition("=")
+        if strictness not in ("", "verified"):
+            raise RecipeError(f"--require {claim}: after the claim only '=verified' may follow")
+        found[name].require(verified=bool(strictness))
+
+
+@app.command()
+def report(directory: RunArgument) -> None:
+    """Write RUN/report.html and RUN/report.json from the run directory alone."""
+    _say(f"Report: {_report(directory)}")
+
+
+@app.command()
+def sample(
+    directory: RunArgument,
+    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many.")] = 64,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png sheet (images) or a .npy array [n, ...].")] = Path("samples.npy"),
+    index: Annotated[int, typer.Option(min=0, help="Another index, other latents.")] = 0,
+    step: Annotated[int | None, typer.Option(help="From this checkpoint [default: the newest].")] = None,
+    recipe: RecipeOption = None,
+    device: DeviceOption = "auto",
+    data_root: DataOption = None,
+) -> None:
+    """Generate samples from a trained run: the same seed and index give the same samples."""
+    _prepare(data_root, 0)
+    if out.suffix not in (".png", ".npy"):
+        raise RecordError(f"--out {out}: the name must end in .png or .npy")
+    if not out.parent.is_dir():
+        raise RecordError(f"--out {out}: the folder {out.parent} does not exist")
+    subject = _loaded(directory, recipe, device, step)
+    from equilibrist.run import samples
+
+    if out.suffix == ".png" and subject.data.kind == "points":
+        raise RecordError(f"--out {out}: this run generates points, not images; use a name ending in .npy")
+    values = subject.samples(n, index)
+    if out.suffix == ".png":
+        samples.write_sheet(out.with_suffix(""), values, subject.data)
+    else:
+        samples.write_array(out, values)
+    _say(f"{n} samples of shape {list(values.shape[1:])}: {out}")
+
+
+@app.command()
+def export(
+    directory: RunArgument,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder [default: RUN/export].")] = None,
+    step: Annotated[int | None, typer.Option(help="From this checkpoint [default: the newest].")] = None,
+    recipe: RecipeOption = None,
+    data_root: DataOption = None,
+) -> None:
+    """Write plain state_dicts as safetensors: generator.safetensors and critic.safetensors.
+
+    Load them with safetensors.torch.load_file and module.load_state_dict. Spectral normalisation is
+    folded into the critic's weights.
+    """
+    _prepare(data_root, 0)
+    subject = _loaded(directory, recipe, "cpu", step)
+    from equilibrist.run import samples
+
+    for path in samples.export(subject.recipe.game, subject.players, subject.constants, out or directory / "export"):
+        _say(str(path))
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+    """List the recipes that can be run."""
+    from equilibrist._resolve import catalogue
+
+    rows = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in catalogue().items()}
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    width = max(map(len, rows), default=0)
+    for name, line in rows.items():
+        print(f"{name:{width}}  {line}")
+
+
+@app.command()
+def info(
+    what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's name, file.py:function, or a run directory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show a recipe's settings, or what a run directory holds."""
+    if Path(what).is_dir():
+        _info_run(Path(what), as_json)
+        return
+    from equilibrist._resolve import parameters, resolve
+
+    resolved = resolve(what)
+    kinds = parameters(resolved.function)
+    if as_json:
+        print(json.dumps({"recipe": resolved.name, "settings": resolved.settings}, indent=1))
+        return
+    print((resolved.function.__doc__ or "").strip())
+    print(f"\nSettings of {resolved.name} (change them with --set key=value):")
+    width = max(map(len, kinds), default=0)
+    for key, p in kinds.items():
+        print(f"  {key:{width}}  {resolved.settings[key]!r:12}  {_kind(p.annotation)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: every error that a user can act upon is one line on stderr, with its exit code."""
+    from typer.exceptions import Abort, TyperException
+
+    try:
+        code = app(arguments, standalone_mode=False)
+        return int(code or 0)
+    except EquilibristError as error:
+        _complain(str(error))
+        return error.exit_code
+    except TyperException as error:
+        text = getattr(error, "format_message", error.__str__)()
+        if text:  # empty where the help was shown for want of arguments
+            _complain(f"{text} (see equilibrist --help)")
+        return 2
+    except (Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return 3
+
+
+def script() -> None:
+    """What the installed command calls."""
+    sys.exit(main())
+
+
+# -- helpers --------------------------------------------------------------------------------------------
+
+
+def _prepare(data_root: Path | None, threads: int, progress: str = "auto") -> None:
+    if progress not in ("auto", "bar", "lines", "none"):
+        raise RecipeError(f"--progress {progress} is not one of auto, bar, lines, none")
+    if data_root is not None:
+        os.environ["EQUILIBRIST_DATA"] = str(data_root)
+    warnings.showwarning = lambda message, *_, **__: _complain(str(message), "warning")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _resolved(name: str, settings: dict[str, str]) -> Any:
+    from equilibrist._resolve import resolve
+
+    return resolve(name, settings)
+
+
+def _pairs(settings: list[str] | None) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in settings or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {text}: write it as key=value")
+        if key in pairs:
+            raise RecipeError(f"--set {key} is given twice: give it once")
+        pairs[key] = value
+    return pairs
+
+
+def _folder_name(name: str) -> str:
+    return Path(name.replace(":", "-")).name.replace(".py-", "-") if ":" in name else name
+
+
+def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) -> Run:
+    """A run with its recipe rebuilt. A recipe's own file is executed only if the user names it."""
+    from equilibrist.run import load
+    from equilibrist.run.record import Record
+
+    manifest = Record(directory).manifest()
+    name, origin = manifest["recipe"], manifest.get("origin", {})
+    if origin.get("kind") != "builtin":
+        if recipe is None:
+            known = name if origin.get("kind") == "file" else "FILE:FUNCTION"
+            raise RecordError(
+                f"{directory} was made by code of your own, which is not run unasked: add --recipe {known}"
+            )
+        name = recipe
+    resolved = _resolved(name, manifest["settings"])
+    if origin.get("kind") == "file" and resolved.origin.get("sha256") != origin.get("sha256"):
+        _complain(f"{name} has changed since {directory} was trained", "warning")
+    return load(directory, resolved.build(), device=device, step=step)
+
+
+def _audit(subject: Run, settings: dict[str, Any], checks: tuple[str, ...], progress: str) -> Any:
+    from equilibrist.checks import audit as check
+
+    found = check(subject, checks=checks, progress=progress, **settings)
+    print(found)
+    return found
+
+
+def _audit_settings(pairs: dict[str, str]) -> dict[str, Any]:
+    """Values of `checks.Settings`, by the types of its fields."""
+    import dataclasses
+
+    from equilibrist._resolve import convert
+    from equilibrist.checks import Settings
+
+    kinds = {"int": int, "float": float}
+    typed = {f.name: kinds[str(f.type)] for f in dataclasses.fields(Settings) if str(f.type) in kinds}
+    return {k: convert(v, typed[k], f"audit: {k}") if k in typed else v for k, v in pairs.items()}
+
+
+def _report(directory: Path) -> Path:
+    from equilibrist.report import write_report
+
+    return write_report(directory)
+
+
+def _info_run(directory: Path, as_json: bool) -> None:
+    from equilibrist.run.record import Record
+
+    manifest = Record(directory).manifest()
+    status = directory / "status.json"
+    manifest["status"] = json.loads(status.read_text(encoding="utf-8")) if status.exists() else None
+    answer = directory / "audit" / "audit.json"
+    if answer.exists():
+        rows = json.loads(answer.read_text(encoding="utf-8"))["certificates"]
+        manifest["audit"] = {row["claim"]: row["verdict"] for row in rows}
+    if as_json:
+        print(json.dumps(manifest, indent=1))
+        return
+    print(f"{manifest['title'] or manifest['recipe']} ({manifest['recipe']}), seed {manifest['seed']}")
+    if manifest["status"]:
+        print(f"{manifest['status']['state']} at step {manifest['status']['step']} of {manifest['steps']}")
+    for player, about in manifest["description"]["game"]["players"].items():
+        print(f"{player}: {about['class']}, {about['parameters']:,} parameters")
+    print(f"data: {manifest['description']['data']['source']}")
+    print(f"solver: {manifest['description']['solver']['text']}")
+    for claim, verdict in manifest.get("audit", {}).items():
+        print(f"{claim}: {verdict}")
+    if "audit" not in manifest:
+        print(f"not audited yet: equilibrist audit {directory}")
+
+
+def _kind(annotation: Any) -> str:
+    import typing
+
+    choices = typing.get_args(annotation)
+    return " | ".join(map(str, choices)) if choices else getattr(annotation, "__name__", str(annotation))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _complain(text: str, kind: str = "error") -> None:
+    print(f"equilibrist: {kind}: {' '.join(text.split())}", file=sys.stderr, flush=True)

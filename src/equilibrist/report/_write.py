@@ -1,0 +1,124 @@
+"""Writes the report beside the run: a page for people, the same facts as JSON for machines."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equilibrist._files import write_atomically
+
+from . import _words as words
+from ._load import Certificate, Record, Series, load
+from ._page import page
+
+
+def write_report(run_directory: Path) -> Path:
+    """Reports on a run, from its directory alone.
+
+    Writes `RUN/report.html`, one self-contained page that loads nothing, and `RUN/report.json`,
+    the same facts for machines. A run that was stopped, that broke down or that was not audited
+    gets a report too, which says what is missing and which command makes it. The same run
+    directory always gives the same bytes. Files are replaced atomically.
+
+    Arguments:
+        run_directory: the folder of one run (`docs/design.md` has its format).
+
+    Returns the path of the page. Raises `RecordError` where the folder is no run, or where one of
+    its files is damaged or written in another format.
+    """
+    run_directory = Path(run_directory)
+    record = load(run_directory)
+    body = json.dumps(facts(record), indent=1, allow_nan=False) + "\n"
+    write_atomically(run_directory / "report.json", body.encode("utf-8"))
+    # A lone surrogate in a name cannot be written as UTF-8: it becomes a question mark.
+    path = run_directory / "report.html"
+    write_atomically(path, page(record).encode("utf-8", "replace"))
+    return path
+
+
+def facts(record: Record) -> dict[str, Any]:
+    """The report's content as JSON values; numbers that are not finite become texts."""
+    head, audit = words.headline(record), record.audit
+    content = {
+        "format": 1,
+        "run": record.name,
+        "headline": {
+            "verdict": head.badge,
+            "text": head.text,
+            "interval": head.aside,
+            "detail": list(head.detail),
+        },
+        "missing": [{"what": m.what, "command": m.command} for m in words.missing(record)],
+        "notes": record.notes,
+        "recipe": record.recipe,
+        "status": None if record.status is None else record.status.state,
+        "last_step": record.last_step,
+        "seconds": record.seconds,
+        "metrics": {
+            quantity: {player: _series_facts(series) for player, series in players.items()}
+            for quantity, players in record.series.items()
+        },
+        "samples": [{"file": f"samples/{s.name}", "step": s.step} for s in record.samples],
+        "real": None if record.real is None else f"samples/{record.real.name}",
+        "audit": None
+        if audit is None
+        else {
+            "step": audit.step,
+            "seconds": audit.seconds,
+            "checkpoint": audit.checkpoint,
+            "sha256": audit.sha256,
+            "settings": audit.settings,
+            "dtype": audit.dtype,
+            "certificates": [_certificate_facts(c) for c in audit.certificates],
+        },
+        "commands": {
+            "run": words.run_command(record),
+            "audit": words.audit_command(record, settings=True),
+        },
+        "sessions": record.sessions,
+    }
+    cleaned: dict[str, Any] = _clean(content)
+    return cleaned
+
+
+def _series_facts(series: Series) -> dict[str, Any]:
+    sound = series.values[np.isfinite(series.values)]
+    return {
+        "count": int(series.values.size),
+        "not_finite": int(series.values.size - sound.size),
+        "first": float(series.values[0]),
+        "last": float(series.values[-1]),
+        "smallest": float(sound.min()) if sound.size else None,
+        "largest": float(sound.max()) if sound.size else None,
+    }
+
+
+def _certificate_facts(certificate: Certificate) -> dict[str, Any]:
+    tolerance = certificate.tolerance
+    return {
+        "claim": certificate.claim,
+        "player": certificate.player,
+        "verdict": certificate.verdict.value,
+        "meaning": words.BADGES[certificate.verdict],
+        "summary": certificate.summary,
+        "evidence": {k: v for k, v in certificate.evidence.items() if k != "curves"},
+        "tolerance": None
+        if tolerance is None
+        else {"value": tolerance.value, "unit": tolerance.unit, "why": tolerance.why},
+        "scope": certificate.scope,
+        "limits": certificate.limits,
+        "references": certificate.references,
+        "witness": certificate.witness,
+    }
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

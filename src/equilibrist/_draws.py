@@ -39,13 +39,17 @@ def generator(
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def normal(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: Any) -> Tensor:
+def normal(
+    rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: Any
+) -> Tensor:
     """Standard normal numbers of the given shape, drawn in `dtype` (float32 or float64)."""
     kind = np.float64 if dtype == torch.float64 else np.float32
     return torch.from_numpy(rng.standard_normal(tuple(shape), dtype=kind)).to(device, dtype)
 
 
-def uniform(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: Any) -> Tensor:
+def uniform(
+    rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: Any
+) -> Tensor:
     """Uniform numbers on [0, 1)."""
     kind = np.float64 if dtype == torch.float64 else np.float32
     return torch.from_numpy(rng.random(tuple(shape), dtype=kind)).to(device, dtype)
@@ -58,7 +62,11 @@ class Draws:
     """
 
     def __init__(
-        self, make: Callable[[np.random.Generator], Draw], seed: int, step: int, rank: int = 0,
+        self,
+        make: Callable[[np.random.Generator], Draw],
+        seed: int,
+        step: int,
+        rank: int = 0,
         stream: Stream = Stream.DATA,
     ) -> None:
         self._make, self.seed, self.step, self.rank, self.stream = make, seed, step, rank, stream

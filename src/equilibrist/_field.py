@@ -48,7 +48,9 @@ class VectorField:
         GameError: a game that is not separable cannot be averaged over machines.
     """
 
-    def __init__(self, game: Game, *, reduce: Reduce | None = None, stacked: int | None = None) -> None:
+    def __init__(
+        self, game: Game, *, reduce: Reduce | None = None, stacked: int | None = None
+    ) -> None:
         if reduce is not None and not game.separable:
             why = getattr(game, "why_not_separable", "") or "its losses are not means over samples"
             raise GameError(
@@ -64,11 +66,11 @@ class VectorField:
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> Evaluation:
         """Gradients at `players` on one draw; with `only`, of that player alone."""
-        active, losses, v = self._differentiate(players, constants, draw, only, create_graph=False)
+        _, losses, v = self._differentiate(players, constants, draw, only, create_graph=False)
         return Evaluation(*self._averaged(v, losses))
 
     def linearize(self, players: Players, constants: Constants, draw: Draw) -> Linearization:
-        """v and J^T from one graph. `pullback` costs about 1.6 gradients (measured by `make bench`)."""
+        """v and J^T from one graph, which lives as long as `pullback` does."""
         active, losses, v = self._differentiate(players, constants, draw, None, create_graph=True)
         inputs, outputs = tree.leaves(active), tree.leaves(v)
         kept = [i for i, leaf in enumerate(outputs) if leaf.requires_grad]
@@ -79,8 +81,11 @@ class VectorField:
             if not kept:
                 return tree.zeros_like(players)
             product = torch.autograd.grad(
-                [outputs[i] for i in kept], inputs, [directions[i] for i in kept],
-                retain_graph=True, materialize_grads=True,
+                [outputs[i] for i in kept],
+                inputs,
+                [directions[i] for i in kept],
+                retain_graph=True,
+                materialize_grads=True,
             )
             return tree.fill(players, self._mean(list(product)))
 
@@ -104,10 +109,16 @@ class VectorField:
             product = torch.autograd.grad(
                 outputs, inputs, probe, create_graph=True, materialize_grads=True
             )
-            pairs = [(p, d) for p, d in zip(product, tree.leaves(u), strict=True) if p.requires_grad]
-            forward = torch.autograd.grad(
-                [p for p, _ in pairs], probe, [d for _, d in pairs], materialize_grads=True
-            ) if pairs else [torch.zeros_like(p) for p in probe]
+            pairs = [
+                (p, d) for p, d in zip(product, tree.leaves(u), strict=True) if p.requires_grad
+            ]
+            forward = (
+                torch.autograd.grad(
+                    [p for p, _ in pairs], probe, [d for _, d in pairs], materialize_grads=True
+                )
+                if pairs
+                else [torch.zeros_like(p) for p in probe]
+            )
             where = [i for i, leaf in enumerate(tree.leaves(v)) if leaf.requires_grad]
             for i, value in zip(where, forward, strict=True):
                 result[i] = value
@@ -126,12 +137,25 @@ class VectorField:
 
     def project(self, players: Players) -> Players:
         """The game's `project`, member by member where stacked."""
-        return torch.func.vmap(self.game.project)(players) if self.stacked else self.game.project(players)
+        return (
+            torch.func.vmap(self.game.project)(players)
+            if self.stacked
+            else self.game.project(players)
+        )
 
-    def evaluate(self, fn: Callable[[Players, Constants, Draw], Any], players: Players,
-                 constants: Constants, draw: Draw) -> Any:
+    def evaluate(
+        self,
+        fn: Callable[[Players, Constants, Draw], Any],
+        players: Players,
+        constants: Constants,
+        draw: Draw,
+    ) -> Any:
         """`fn(players, constants, draw)`, member by member where stacked; not averaged."""
-        return torch.func.vmap(fn)(players, constants, draw) if self.stacked else fn(players, constants, draw)
+        return (
+            torch.func.vmap(fn)(players, constants, draw)
+            if self.stacked
+            else fn(players, constants, draw)
+        )
 
     def of(self, game: Game) -> VectorField:
         """The field of another game over the same machines and members (an inner problem, say)."""
@@ -142,18 +166,27 @@ class VectorField:
         if not self.stacked:
             return {player: tree.norm(part) for player, part in v.items()}
         return {
-            player: torch.stack([leaf.flatten(1).norm(dim=1) for leaf in tree.leaves(part)]).norm(dim=0)
+            player: torch.stack([leaf.flatten(1).norm(dim=1) for leaf in tree.leaves(part)]).norm(
+                dim=0
+            )
             for player, part in v.items()
         }
 
     def _differentiate(
-        self, players: Players, constants: Constants, draw: Draw, only: str | None, create_graph: bool
+        self,
+        players: Players,
+        constants: Constants,
+        draw: Draw,
+        only: str | None,
+        create_graph: bool,
     ) -> tuple[Players, dict[str, Tensor], Players]:
         game = self.game
         moving = (only,) if only else game.players
         active = {
             # Fresh leaves that share memory: flags of the caller's tensors stay as they are.
-            player: {k: t.detach().requires_grad_() for k, t in part.items()} if player in moving else part
+            player: {k: t.detach().requires_grad_() for k, t in part.items()}
+            if player in moving
+            else part
             for player, part in players.items()
         }
         with torch.enable_grad():
@@ -168,7 +201,9 @@ class VectorField:
             else:
                 parts = {
                     player: self._grad(
-                        losses[player], list(active[player].values()), create_graph,
+                        losses[player],
+                        list(active[player].values()),
+                        create_graph,
                         retain=player != moving[-1],
                     )
                     for player in moving
@@ -182,10 +217,15 @@ class VectorField:
         if not loss.requires_grad:
             return [torch.zeros_like(t) for t in inputs]
         total = loss.sum() if self.stacked else loss
-        return list(torch.autograd.grad(
-            total, inputs, create_graph=create_graph, retain_graph=create_graph or retain,
-            materialize_grads=True,
-        ))
+        return list(
+            torch.autograd.grad(
+                total,
+                inputs,
+                create_graph=create_graph,
+                retain_graph=create_graph or retain,
+                materialize_grads=True,
+            )
+        )
 
     def _averaged(self, v: Players, losses: dict[str, Tensor]) -> tuple[Players, dict[str, Tensor]]:
         if self.reduce is None:
@@ -201,4 +241,3 @@ class VectorField:
 def _negated(tensors: list[Tensor]) -> list[Tensor]:
     torch._foreach_neg_(tensors)
     return tensors
-

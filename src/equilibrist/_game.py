@@ -72,7 +72,9 @@ class Plain:
         """Everything is feasible."""
         return players
 
-    def draw(self, rng: np.random.Generator, batch: int, dtype: Any = None, device: Any = None) -> Draw:
+    def draw(
+        self, rng: np.random.Generator, batch: int, dtype: Any = None, device: Any = None
+    ) -> Draw:
         """A deterministic game draws nothing."""
         return {}
 

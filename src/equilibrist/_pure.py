@@ -35,7 +35,8 @@ class PureModule:
         self._module = copy.deepcopy(module).to("meta")
         self._recurrent = any(hasattr(m, "_flat_weights") for m in self._module.modules())
         self._tracking = [
-            m for m in self._module.modules()
+            m
+            for m in self._module.modules()
             if isinstance(m, _Norm) and m.training and m.track_running_stats
         ]
         for layer in self._tracking:
@@ -45,11 +46,15 @@ class PureModule:
         names = {id(p): path for path, p in self._module.named_parameters()}
         self._parameters = [
             (owner._parameters, key, names[id(p)])
-            for owner in modules.values() for key, p in owner._parameters.items() if p is not None
+            for owner in modules.values()
+            for key, p in owner._parameters.items()
+            if p is not None
         ]
         self._buffers = [
             (owner._buffers, key, f"{path}.{key}" if path else key)
-            for path, owner in modules.items() for key, b in owner._buffers.items() if b is not None
+            for path, owner in modules.items()
+            for key, b in owner._buffers.items()
+            if b is not None
         ]
 
     @property
@@ -57,7 +62,9 @@ class PureModule:
         """Whether some layer keeps running statistics."""
         return bool(self._tracking)
 
-    def __call__(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any) -> Any:
+    def __call__(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any
+    ) -> Any:
         if self._recurrent:  # their forward reads a private list that only functional_call renews
             return torch.func.functional_call(self._module, (dict(params), dict(buffers)), args)
         with self._holding(params, buffers):
@@ -115,7 +122,8 @@ class PureModule:
                 return
             if not torch.equal(state, _random_state()):
                 mend = (
-                    "call .eval() on it, or leave it out" if "Dropout" in kind
+                    "call .eval() on it, or leave it out"
+                    if "Dropout" in kind
                     else "draw the noise as part of the latent"
                 )
                 found.append((f"{where} draws random numbers in its forward pass", mend))
@@ -125,14 +133,14 @@ class PureModule:
                         mend = "take torch's spectral norm off and pass spectral_norm=True to GAN"
                     else:
                         mend = "freeze it with .eval(), or compute the new value outside the forward pass"
-                    found.append((f"{where} overwrites its buffer {key!r} in its forward pass", mend))
+                    found.append(
+                        (f"{where} overwrites its buffer {key!r} in its forward pass", mend)
+                    )
 
         handles = []
         for path, module in self._module.named_modules():
             handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(
-                lambda m, a, o, path=path: leave(path, m)  # type: ignore[misc]
-            ))
+            handles.append(module.register_forward_hook(lambda m, a, o, path=path: leave(path, m)))
         state = torch.get_rng_state()
         try:
             with torch.no_grad():

@@ -42,7 +42,9 @@ class Resolved:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RecipeError(f"recipe {self.name} refuses its settings: {text}") from error
         if not isinstance(recipe, Recipe):
-            raise RecipeError(f"recipe {self.name} returns {type(recipe).__name__}: it must return a Recipe")
+            raise RecipeError(
+                f"recipe {self.name} returns {type(recipe).__name__}: it must return a Recipe"
+            )
         return recipe
 
 
@@ -71,7 +73,9 @@ def resolve(name: str, settings: Mapping[str, Any] | None = None) -> Resolved:
             )
         function, origin = offered[name], {"kind": "builtin"}
     known = parameters(function)
-    values = {key: p.default for key, p in known.items() if p.default is not inspect.Parameter.empty}
+    values = {
+        key: p.default for key, p in known.items() if p.default is not inspect.Parameter.empty
+    }
     for key, value in (settings or {}).items():
         if key not in known:
             raise RecipeError(
@@ -79,7 +83,9 @@ def resolve(name: str, settings: Mapping[str, Any] | None = None) -> Resolved:
             )
         values[key] = convert(value, known[key].annotation, f"{name}: {key}")
     if missing := [key for key in known if key not in values]:
-        raise RecipeError(f"recipe {name} needs a value for {missing[0]}: add --set {missing[0]}=...")
+        raise RecipeError(
+            f"recipe {name} needs a value for {missing[0]}: add --set {missing[0]}=..."
+        )
     return Resolved(name, function, {key: values[key] for key in known}, origin)
 
 
@@ -92,7 +98,9 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
             types.SimpleNamespace(__annotations__=own), getattr(function, "__globals__", {})
         )
     except (NameError, TypeError) as error:
-        raise RecipeError(f"recipe {function.__name__} has a type that cannot be read: {error}") from None
+        raise RecipeError(
+            f"recipe {function.__name__} has a type that cannot be read: {error}"
+        ) from None
     return {
         key: p.replace(annotation=hints.get(key, type(p.default) if p.default is not None else str))
         for key, p in inspect.signature(function).parameters.items()
@@ -148,7 +156,9 @@ def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
         raise RecipeError(f"{name!r} names no function: write it as file.py:function")
     path = Path(file)
     if not path.is_file():
-        raise RecipeError(f"{file} does not exist: give the path of a Python file that defines {attribute}")
+        raise RecipeError(
+            f"{file} does not exist: give the path of a Python file that defines {attribute}"
+        )
     spec = importlib.util.spec_from_file_location(f"_recipe_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise RecipeError(f"{file} is not a Python file: its name must end in .py")
@@ -161,7 +171,11 @@ def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
         raise RecipeError(f"{file} fails on import: {type(error).__name__}: {text}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
-        offered = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == spec.name]
+        offered = [
+            n
+            for n, f in vars(module).items()
+            if inspect.isfunction(f) and f.__module__ == spec.name
+        ]
         raise RecipeError(f"{file} defines no function {attribute!r}{_close(attribute, offered)}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return function, {"kind": "file", "path": str(path), "sha256": digest}

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from equilibrist.run import Run
 
 INTERRUPTED = 130
-EXIT_CODES = """Exit codes: 0 done; 2 a wrong name, setting or option; 3 data or a run directory missing or
-damaged; 4 training met a non-finite loss or gradient; 5 a required claim does not hold; 130 interrupted
-(saved: run the same command again to go on)."""
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 a wrong name, setting or option; 3 data or a run directory missing or damaged; "
+    "4 training met a non-finite loss or gradient; 5 a required claim does not hold; 130 interrupted "
+    "(saved: run the same command again to go on)."
+)
 
 app = typer.Typer(
     name="equilibrist",
@@ -33,19 +35,33 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by `equilibrist run`.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run directory, as made by `equilibrist run`.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be given several times. `equilibrist info RECIPE` lists a recipe's."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting; may be given several times. `equilibrist info RECIPE` lists a recipe's.",
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data-root", help="Folder of data files (also the environment variable EQUILIBRIST_DATA)."),
+    typer.Option(
+        "--data-root", help="Folder of data files (also the environment variable EQUILIBRIST_DATA)."
+    ),
 ]
 RecipeOption = Annotated[
     str | None,
-    typer.Option("--recipe", metavar="FILE:FUNCTION", help="The recipe of a run that came from a file of your own: its code is loaded only if you name it."),
+    typer.Option(
+        "--recipe",
+        metavar="FILE:FUNCTION",
+        help="The recipe of a run that came from a file of your own: its code is loaded only if you name it.",
+    ),
 ]
 ProgressOption = Annotated[str, typer.Option(help="auto, bar, lines or none.")]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
@@ -53,14 +69,24 @@ ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves t
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (`equilibrist list`), or file.py:function.")],
-    directory: Annotated[Path | None, typer.Option("--dir", help="Run directory [default: runs/RECIPE].")] = None,
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name (`equilibrist list`), or file.py:function.")
+    ],
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Run directory; runs/RECIPE if left out.")
+    ] = None,
     settings: SetOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and of every draw.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of initial weights and of every draw.")
+    ] = 0,
     device: DeviceOption = "auto",
     data_root: DataOption = None,
-    audit_too: Annotated[bool, typer.Option("--audit", help="Audit the pair when it is trained.")] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard events to RUN/tensorboard.")] = False,
+    audit_too: Annotated[
+        bool, typer.Option("--audit", help="Audit the pair when it is trained.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Also write TensorBoard events to RUN/tensorboard.")
+    ] = False,
     threads: ThreadsOption = 0,
     progress: ProgressOption = "auto",
 ) -> None:
@@ -74,8 +100,15 @@ def run(
 
     where = directory or Path("runs") / _folder_name(resolved.name)
     trained = train(
-        resolved.build(), where, name=resolved.name, settings=resolved.settings, origin=resolved.origin,
-        seed=seed, device=device, progress=progress, tensorboard=tensorboard,
+        resolved.build(),
+        where,
+        name=resolved.name,
+        settings=resolved.settings,
+        origin=resolved.origin,
+        seed=seed,
+        device=device,
+        progress=progress,
+        tensorboard=tensorboard,
     )
     if trained.interrupted:
         _report(where)
@@ -94,11 +127,17 @@ def audit(
     directory: RunArgument,
     require: Annotated[
         list[str] | None,
-        typer.Option(metavar="CLAIM", help="Exit with 5 unless this claim is verified or, at least, not refuted; CLAIM=verified accepts proof only. May be given several times."),
+        typer.Option(
+            metavar="CLAIM",
+            help="Exit with 5 unless this claim is verified or at least not refuted; "
+            "CLAIM=verified accepts proof only. May be given several times.",
+        ),
     ] = None,
-    check: Annotated[list[str] | None, typer.Option(help="Only these checks: stationary, nash.")] = None,
+    check: Annotated[
+        list[str] | None, typer.Option(help="Only these checks: stationary, nash.")
+    ] = None,
     settings: SetOption = None,
-    step: Annotated[int | None, typer.Option(help="Audit this checkpoint [default: the newest].")] = None,
+    step: Annotated[int | None, typer.Option(help="Audit this checkpoint, not the newest.")] = None,
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
     data_root: DataOption = None,
@@ -114,7 +153,9 @@ def audit(
     """
     _prepare(data_root, threads, progress)
     subject = _loaded(directory, recipe, device, step)
-    found = _audit(subject, _audit_settings(_pairs(settings)), tuple(check or ("stationary", "nash")), progress)
+    found = _audit(
+        subject, _audit_settings(_pairs(settings)), tuple(check or ("stationary", "nash")), progress
+    )
     _say(f"Report: {_report(directory)}")
     for claim in require or []:
         name, _, strictness = claim.partition("=")
@@ -133,9 +174,11 @@ def report(directory: RunArgument) -> None:
 def sample(
     directory: RunArgument,
     n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many.")] = 64,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .png sheet (images) or a .npy array [n, ...].")] = Path("samples.npy"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="A .png sheet (images) or a .npy array [n, ...].")
+    ] = Path("samples.npy"),
     index: Annotated[int, typer.Option(min=0, help="Another index, other latents.")] = 0,
-    step: Annotated[int | None, typer.Option(help="From this checkpoint [default: the newest].")] = None,
+    step: Annotated[int | None, typer.Option(help="From this checkpoint, not the newest.")] = None,
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
     data_root: DataOption = None,
@@ -150,7 +193,9 @@ def sample(
     from equilibrist.run import samples
 
     if out.suffix == ".png" and subject.data.kind == "points":
-        raise RecordError(f"--out {out}: this run generates points, not images; use a name ending in .npy")
+        raise RecordError(
+            f"--out {out}: this run generates points, not images; use a name ending in .npy"
+        )
     values = subject.samples(n, index)
     if out.suffix == ".png":
         samples.write_sheet(out.with_suffix(""), values, subject.data)
@@ -162,8 +207,10 @@ def sample(
 @app.command()
 def export(
     directory: RunArgument,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder [default: RUN/export].")] = None,
-    step: Annotated[int | None, typer.Option(help="From this checkpoint [default: the newest].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; RUN/export if left out.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="From this checkpoint, not the newest.")] = None,
     recipe: RecipeOption = None,
     data_root: DataOption = None,
 ) -> None:
@@ -176,7 +223,9 @@ def export(
     subject = _loaded(directory, recipe, "cpu", step)
     from equilibrist.run import samples
 
-    for path in samples.export(subject.recipe.game, subject.players, subject.constants, out or directory / "export"):
+    for path in samples.export(
+        subject.recipe.game, subject.players, subject.constants, out or directory / "export"
+    ):
         _say(str(path))
 
 
@@ -185,7 +234,10 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For machines.")]
     """List the recipes that can be run."""
     from equilibrist._resolve import catalogue
 
-    rows = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in catalogue().items()}
+    rows = {
+        name: (function.__doc__ or "").strip().splitlines()[0]
+        for name, function in catalogue().items()
+    }
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -196,7 +248,12 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For machines.")]
 
 @app.command()
 def info(
-    what: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe's name, file.py:function, or a run directory.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|RUN", help="A recipe's name, file.py:function, or a run directory."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Show a recipe's settings, or what a run directory holds."""
@@ -321,7 +378,9 @@ def _audit_settings(pairs: dict[str, str]) -> dict[str, Any]:
     from equilibrist.checks import Settings
 
     kinds = {"int": int, "float": float}
-    typed = {f.name: kinds[str(f.type)] for f in dataclasses.fields(Settings) if str(f.type) in kinds}
+    typed = {
+        f.name: kinds[str(f.type)] for f in dataclasses.fields(Settings) if str(f.type) in kinds
+    }
     return {k: convert(v, typed[k], f"audit: {k}") if k in typed else v for k, v in pairs.items()}
 
 
@@ -344,9 +403,13 @@ def _info_run(directory: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(manifest, indent=1))
         return
-    print(f"{manifest['title'] or manifest['recipe']} ({manifest['recipe']}), seed {manifest['seed']}")
+    print(
+        f"{manifest['title'] or manifest['recipe']} ({manifest['recipe']}), seed {manifest['seed']}"
+    )
     if manifest["status"]:
-        print(f"{manifest['status']['state']} at step {manifest['status']['step']} of {manifest['steps']}")
+        print(
+            f"{manifest['status']['state']} at step {manifest['status']['step']} of {manifest['steps']}"
+        )
     for player, about in manifest["description"]["game"]["players"].items():
         print(f"{player}: {about['class']}, {about['parameters']:,} parameters")
     print(f"data: {manifest['description']['data']['source']}")
@@ -361,7 +424,11 @@ def _kind(annotation: Any) -> str:
     import typing
 
     choices = typing.get_args(annotation)
-    return " | ".join(map(str, choices)) if choices else getattr(annotation, "__name__", str(annotation))
+    return (
+        " | ".join(map(str, choices))
+        if choices
+        else getattr(annotation, "__name__", str(annotation))
+    )
 
 
 def _say(text: str) -> None:

@@ -15,7 +15,9 @@ def mean_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
     import torch.distributed as dist
 
     if not dist.is_initialized():
-        raise RuntimeError("mean_over_ranks needs a process group: call torch.distributed.init_process_group first")
+        raise RuntimeError(
+            "mean_over_ranks needs a process group: call torch.distributed.init_process_group first"
+        )
     if not tensors:
         return tensors
     flat = torch.cat([t.reshape(-1) for t in tensors])

@@ -34,8 +34,14 @@ def _check(rule: Any, **bounds: tuple[float, float]) -> None:
     for field in fields(rule):
         value = getattr(rule, field.name)
         low, high = bounds.get(field.name, (0.0, math.inf))
-        if isinstance(value, float | int) and not isinstance(value, bool) and not low <= value <= high:
-            raise ValueError(f"{type(rule).__name__}.{field.name} must lie in [{low}, {high}], not {value}")
+        if (
+            isinstance(value, float | int)
+            and not isinstance(value, bool)
+            and not low <= value <= high
+        ):
+            raise ValueError(
+                f"{type(rule).__name__}.{field.name} must lie in [{low}, {high}], not {value}"
+            )
 
 
 def _zeros(params: Params) -> Params:
@@ -70,10 +76,20 @@ class SGD:
 
     def update(self, grads: Params, state: Tree, params: Params) -> None:
         p, g = _lists(params, grads)
-        buffers: list[Tensor | None] = list(state["momentum"].values()) if self.momentum else [None] * len(p)
+        buffers: list[Tensor | None] = (
+            list(state["momentum"].values()) if self.momentum else [None] * len(p)
+        )
         sgd(
-            p, g, buffers, foreach=True, weight_decay=0.0, momentum=self.momentum, lr=self.lr,
-            dampening=0.0, nesterov=False, maximize=False,
+            p,
+            g,
+            buffers,
+            foreach=True,
+            weight_decay=0.0,
+            momentum=self.momentum,
+            lr=self.lr,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
         )
 
 
@@ -96,13 +112,30 @@ class Adam:
         return {"mean": _zeros(params), "square": _zeros(params), "count": _counters(params)}
 
     def update(self, grads: Params, state: Tree, params: Params) -> None:
-        p, g, mean, square, count = _lists(params, grads, state["mean"], state["square"], state["count"])
+        p, g, mean, square, count = _lists(
+            params, grads, state["mean"], state["square"], state["count"]
+        )
         # The fused kernel walks through memory and ignores strides; autograd.grad and vmap may
         # return a transposed layout.
-        g = [y if y.stride() == x.stride() else torch.empty_like(x).copy_(y) for x, y in zip(p, g, strict=True)]
+        g = [
+            y if y.stride() == x.stride() else torch.empty_like(x).copy_(y)
+            for x, y in zip(p, g, strict=True)
+        ]
         adam(
-            p, g, mean, square, [], count, fused=True, amsgrad=False, beta1=float(self.beta1),
-            beta2=float(self.beta2), lr=self.lr, weight_decay=0.0, eps=self.eps, maximize=False,
+            p,
+            g,
+            mean,
+            square,
+            [],
+            count,
+            fused=True,
+            amsgrad=False,
+            beta1=float(self.beta1),
+            beta2=float(self.beta2),
+            lr=self.lr,
+            weight_decay=0.0,
+            eps=self.eps,
+            maximize=False,
         )
 
 
@@ -123,8 +156,20 @@ class RMSProp:
     def update(self, grads: Params, state: Tree, params: Params) -> None:
         p, g, square, count = _lists(params, grads, state["square"], state["count"])
         rmsprop(
-            p, g, square, [], [], count, foreach=True, lr=self.lr, alpha=self.alpha, eps=self.eps,
-            weight_decay=0.0, momentum=0.0, centered=False, maximize=False,
+            p,
+            g,
+            square,
+            [],
+            [],
+            count,
+            foreach=True,
+            lr=self.lr,
+            alpha=self.alpha,
+            eps=self.eps,
+            weight_decay=0.0,
+            momentum=0.0,
+            centered=False,
+            maximize=False,
         )
 
 

@@ -17,7 +17,9 @@ class Penalty(Protocol):
     @property
     def needs_mix(self) -> bool: ...
 
-    def __call__(self, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None) -> Tensor: ...
+    def __call__(
+        self, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None
+    ) -> Tensor: ...
 
 
 def input_gradient(critic: Critic, x: Tensor) -> Tensor:
@@ -44,5 +46,5 @@ class GradientPenalty:
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None) -> Tensor:
         assert mix is not None
         between = torch.lerp(fake, real, mix.reshape(-1, *[1] * (real.ndim - 1)))
-        norms = torch.linalg.vector_norm(input_gradient(critic, between).flatten(1), dim=1)
+        norms: Tensor = torch.linalg.vector_norm(input_gradient(critic, between).flatten(1), dim=1)
         return self.weight * (norms - self.target).square().mean()

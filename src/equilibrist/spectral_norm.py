@@ -23,7 +23,8 @@ _PREFIX = "spectral_norm/"
 def normalised_names(module: nn.Module) -> tuple[str, ...]:
     """The parameters that are normalised: every `weight` of two or more dimensions."""
     return tuple(
-        name for name, p in module.named_parameters()
+        name
+        for name, p in module.named_parameters()
         if p.ndim >= 2 and name.rpartition(".")[2] == "weight"
     )
 
@@ -38,7 +39,10 @@ def power_vectors(params: Mapping[str, Tensor], names: tuple[str, ...]) -> dict[
 
 
 def refreshed(
-    params: Mapping[str, Tensor], constants: Mapping[str, Tensor], names: tuple[str, ...], exact: bool
+    params: Mapping[str, Tensor],
+    constants: Mapping[str, Tensor],
+    names: tuple[str, ...],
+    exact: bool,
 ) -> dict[str, Tensor]:
     """New power vectors: one power iteration from the old ones, or the exact ones."""
     if exact:

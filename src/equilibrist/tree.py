@@ -26,7 +26,9 @@ def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
     return found
 
 
-def items(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+def items(
+    tree: Mapping[str, Any], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     """Pairs (path, tensor) of `tree`, in order."""
     for key, value in tree.items():
         if isinstance(value, Tensor):
@@ -68,9 +70,7 @@ def zeros_like(tree: Mapping[str, Any]) -> Tree:
 
 def to(tree: Mapping[str, Any], *, device: Any = None, dtype: torch.dtype | None = None) -> Tree:
     """Move leaves to `device`, and those of floating type to `dtype`."""
-    return map(
-        lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None), tree
-    )
+    return map(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None), tree)
 
 
 def stack(trees: Sequence[Mapping[str, Any]]) -> Tree:
@@ -97,12 +97,15 @@ def unflatten(vector: Tensor, like: Mapping[str, Any]) -> Tree:
 
 def dot(a: Mapping[str, Any], b: Mapping[str, Any]) -> Tensor:
     """Euclidean inner product, a 0-d tensor."""
-    return torch.stack([(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]).sum()
+    products = [(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]
+    return torch.stack(products).sum()
 
 
 def norm(tree: Mapping[str, Any]) -> Tensor:
     """Euclidean norm, a 0-d tensor."""
-    return torch.stack(torch._foreach_norm(leaves(tree))).norm()
+    parts: list[Tensor] = list(torch._foreach_norm(leaves(tree)))
+    total: Tensor = torch.linalg.vector_norm(torch.stack(parts))
+    return total
 
 
 def axpy(alpha: float, x: Mapping[str, Any], y: Mapping[str, Any]) -> Tree:

@@ -9,8 +9,14 @@ if TYPE_CHECKING:
 
 
 def digits_sngan(
-    steps: int = 3000, dim: int = 32, latent: int = 32, critic_steps: int = 1, batch: int = 64,
-    lr: float = 2e-3, beta1: float = 0.0, saturating: bool = False,
+    steps: int = 3000,
+    dim: int = 32,
+    latent: int = 32,
+    critic_steps: int = 1,
+    batch: int = 64,
+    lr: float = 2e-3,
+    beta1: float = 0.0,
+    saturating: bool = False,
 ) -> Recipe:
     """Spectrally normalised GAN on scikit-learn's 8x8 digits: the demo, about a minute on two cores."""
     from equilibrist.data import digits
@@ -24,12 +30,17 @@ def digits_sngan(
 
     return Recipe(
         game=GAN(
-            lambda: DigitsGenerator(dim, latent), lambda: DigitsCritic(dim), Vanilla(saturating),
-            latent=latent, spectral_norm=True,
+            lambda: DigitsGenerator(dim, latent),
+            lambda: DigitsCritic(dim),
+            Vanilla(saturating),
+            latent=latent,
+            spectral_norm=True,
         ),
         data=digits(),
         solver=Alternating(critic_steps, Adam(lr, beta1, 0.9)),
-        steps=steps, batch=batch, title="SN-GAN on 8x8 digits",
+        steps=steps,
+        batch=batch,
+        title="SN-GAN on 8x8 digits",
         summary="A small convolutional pair learns scikit-learn's handwritten digits; the critic's layers "
         "are spectrally normalised.",
         audit={"steps": 400},
@@ -38,8 +49,13 @@ def digits_sngan(
 
 
 def digits_wgan_gp(
-    steps: int = 4000, dim: int = 32, latent: int = 32, critic_steps: int = 3, batch: int = 64,
-    lr: float = 5e-4, penalty: float = 10.0,
+    steps: int = 4000,
+    dim: int = 32,
+    latent: int = 32,
+    critic_steps: int = 3,
+    batch: int = 64,
+    lr: float = 5e-4,
+    penalty: float = 10.0,
 ) -> Recipe:
     """Wasserstein GAN with gradient penalty on scikit-learn's 8x8 digits."""
     from equilibrist.data import digits
@@ -54,12 +70,17 @@ def digits_wgan_gp(
 
     return Recipe(
         game=GAN(
-            lambda: DigitsGenerator(dim, latent), lambda: DigitsCritic(dim), WGAN(), latent=latent,
+            lambda: DigitsGenerator(dim, latent),
+            lambda: DigitsCritic(dim),
+            WGAN(),
+            latent=latent,
             penalties=[GradientPenalty(penalty)],
         ),
         data=digits(),
         solver=Alternating(critic_steps, Adam(lr, 0.5, 0.9)),
-        steps=steps, batch=batch, title="WGAN-GP on 8x8 digits",
+        steps=steps,
+        batch=batch,
+        title="WGAN-GP on 8x8 digits",
         summary="A small convolutional pair learns scikit-learn's handwritten digits; the critic pays for "
         "gradients whose norm is not one.",
         audit={"steps": 400},

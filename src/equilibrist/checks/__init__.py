@@ -5,5 +5,12 @@ from equilibrist.checks._bench import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
 __all__ = [
-    "CHECKS", "Audit", "Certificate", "Settings", "Tolerance", "Verdict", "audit", "audit_pair",
+    "CHECKS",
+    "Audit",
+    "Certificate",
+    "Settings",
+    "Tolerance",
+    "Verdict",
+    "audit",
+    "audit_pair",
 ]

@@ -48,29 +48,43 @@ class Audit:
         known = [c.claim for c in self.certificates]
         near = difflib.get_close_matches(claim, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise RequirementError(f"this audit says nothing of {claim!r}{hint}; its claims are {', '.join(known)}")
+        raise RequirementError(
+            f"this audit says nothing of {claim!r}{hint}; its claims are {', '.join(known)}"
+        )
 
     def __iter__(self) -> Iterator[Certificate]:
         return iter(self.certificates)
 
     def __str__(self) -> str:
-        return "\n".join(f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates)
+        return "\n".join(
+            f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as in audit.json (docs/design.md)."""
         rows = []
         for c in self.certificates:
-            row = {k: getattr(c, k) for k in (
-                "claim", "player", "summary", "evidence", "scope", "limits", "references")}
-            rows.append(row | {
-                "verdict": c.verdict.value,
-                "tolerance": asdict(c.tolerance) if c.tolerance else None,
-                "witness": f"nash_{c.player}.safetensors" if c.witness else None,
-            })
-        value: dict[str, Any] = finite({
-            "format": FORMAT, **self.about, "seconds": round(self.seconds, 2),
-            "settings": self.settings.describe(), "certificates": rows,
-        })
+            row = {
+                k: getattr(c, k)
+                for k in ("claim", "player", "summary", "evidence", "scope", "limits", "references")
+            }
+            rows.append(
+                row
+                | {
+                    "verdict": c.verdict.value,
+                    "tolerance": asdict(c.tolerance) if c.tolerance else None,
+                    "witness": f"nash_{c.player}.safetensors" if c.witness else None,
+                }
+            )
+        value: dict[str, Any] = finite(
+            {
+                "format": FORMAT,
+                **self.about,
+                "seconds": round(self.seconds, 2),
+                "settings": self.settings.describe(),
+                "certificates": rows,
+            }
+        )
         return value
 
     def save(self, directory: Path, data: Source) -> None:
@@ -99,7 +113,12 @@ class Audit:
 
 
 def audit(
-    run: Run, *, checks: Sequence[str] = CHECKS, progress: str = "auto", write: bool = True, **settings: Any
+    run: Run,
+    *,
+    checks: Sequence[str] = CHECKS,
+    progress: str = "auto",
+    write: bool = True,
+    **settings: Any,
 ) -> Audit:
     """Audit the pair that `run` holds and write the answer to RUN/audit.
 
@@ -115,22 +134,41 @@ def audit(
     recipe = run.recipe
     rule = getattr(recipe.solver, "rule", None)
     chosen = replace(
-        Settings(batch=recipe.batch, optimizers={p: rule(p) for p in recipe.game.players} if rule else {}),
+        Settings(
+            batch=recipe.batch, optimizers={p: rule(p) for p in recipe.game.players} if rule else {}
+        ),
         **_known({**recipe.audit, **settings}),
     )
     result = audit_pair(
-        recipe.game, run.players, run.constants, run.data, chosen, seed=run.seed, checks=checks,
-        progress=progress, generator_batch=recipe.batch,
+        recipe.game,
+        run.players,
+        run.constants,
+        run.data,
+        chosen,
+        seed=run.seed,
+        checks=checks,
+        progress=progress,
+        generator_batch=recipe.batch,
     )
-    result = replace(result, about={"step": run.step, "checkpoint": run.checkpoint, "sha256": run.sha256})
+    result = replace(
+        result, about={"step": run.step, "checkpoint": run.checkpoint, "sha256": run.sha256}
+    )
     if write:
         result.save(run.directory / "audit", run.data)
     return result
 
 
 def audit_pair(
-    game: GAN, players: Players, constants: Constants, data: Source, settings: Settings | None = None, *,
-    seed: int = 0, checks: Sequence[str] = CHECKS, progress: str = "auto", generator_batch: int = 0,
+    game: GAN,
+    players: Players,
+    constants: Constants,
+    data: Source,
+    settings: Settings | None = None,
+    *,
+    seed: int = 0,
+    checks: Sequence[str] = CHECKS,
+    progress: str = "auto",
+    generator_batch: int = 0,
 ) -> Audit:
     """The same for a pair at hand: nothing is read or written."""
     for check in checks:
@@ -176,7 +214,10 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise RecordError(f"an audit has no setting {key!r}{hint}; it has {', '.join(names)}")
-        if key in ("batch", "starts", "steps", "looks", "batches", "look_batches", "group_batches") and value < 1:
+        if (
+            key in ("batch", "starts", "steps", "looks", "batches", "look_batches", "group_batches")
+            and value < 1
+        ):
             raise RecordError(f"audit setting {key}={value} must be at least 1")
     if settings.get("groups", 3) < 3:
         raise RecordError(f"audit setting groups={settings['groups']} must be at least 3")

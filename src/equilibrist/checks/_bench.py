@@ -97,7 +97,13 @@ class Bench:
     """
 
     def __init__(
-        self, game: GAN, players: Players, constants: Constants, data: Source, settings: Settings, seed: int
+        self,
+        game: GAN,
+        players: Players,
+        constants: Constants,
+        data: Source,
+        settings: Settings,
+        seed: int,
     ) -> None:
         self.game, self.data, self.settings, self.seed = game, data, settings, seed
         self.players = tree.clone(players)
@@ -114,7 +120,9 @@ class Bench:
 
     def minibatch(self, step: int, part: str = "optimise", index: int = 0) -> Draw:
         """An i.i.d. minibatch from a part of the data; the same address gives the same draw."""
-        rng = _draws.generator(self.seed, Stream.AUDIT, step, index=index + 1000 * PARTS.index(part))
+        rng = _draws.generator(
+            self.seed, Stream.AUDIT, step, index=index + 1000 * PARTS.index(part)
+        )
         return self.game.draw(rng, self.parts[part], self.settings.batch, self.dtype, self.device)
 
     def bank(self, part: str) -> list[Draw]:
@@ -148,7 +156,9 @@ class Bench:
             draw = self.game.draw(rng, source, batch, torch.float64, self.device)
             yield {**draw, "real": everything[rows]}
 
-    def losses(self, player: str, players: Players, constants: Constants, part: str) -> torch.Tensor:
+    def losses(
+        self, player: str, players: Players, constants: Constants, part: str
+    ) -> torch.Tensor:
         """The player's loss on every batch of a bank, float64 [batches]."""
         wide = tree.to(players, dtype=torch.float64)
         fixed = self.exact(wide, tree.to(constants, dtype=torch.float64))
@@ -174,7 +184,8 @@ class Bench:
         return {
             "losses": "own losses" if not game.zero_sum else "V (zero-sum)",
             "penalties": "part of the critic's own loss" if game.penalties else "none",
-            "critic_class": "weights divided by their exact largest singular value" if game.normalised
+            "critic_class": "weights divided by their exact largest singular value"
+            if game.normalised
             else "; ".join(repr(p) for p in game.projections) or "all weights of this architecture",
             "search_precision": str(self.dtype).removeprefix("torch."),
             "score_precision": "float64",
@@ -197,7 +208,9 @@ def relative_noise(
     noise = {}
     for key, value in like.items():
         own = value.square().mean().sqrt()
-        noise[key] = size * torch.where(own > 0, own, overall) * _draws.normal(
-            rng, value.shape, value.dtype, value.device
+        noise[key] = (
+            size
+            * torch.where(own > 0, own, overall)
+            * _draws.normal(rng, value.shape, value.dtype, value.device)
         )
     return noise

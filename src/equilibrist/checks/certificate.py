@@ -87,6 +87,10 @@ def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:
     else:
         verdict = Verdict.VERIFIED
     return Certificate(
-        claim, verdict, summary, {part.claim: part.verdict.value for part in parts},
-        scope=parts[0].scope, references=parts[0].references,
+        claim,
+        verdict,
+        summary,
+        {part.claim: part.verdict.value for part in parts},
+        scope=parts[0].scope,
+        references=parts[0].references,
     )

@@ -53,7 +53,8 @@ def nash(
     scale = bench.scale()
     settings, unit = bench.settings, bench.game.formulation.unit
     tolerance = Tolerance(
-        settings.tolerance * scale, unit,
+        settings.tolerance * scale,
+        unit,
         f"{settings.tolerance:g} of the formulation's scale, {scale:.4g} {unit}",
     )
     sheets: dict[str, torch.Tensor] = {}
@@ -73,11 +74,17 @@ def nash(
 def gain(bench: Bench, player: str, deviation: dict[str, torch.Tensor], part: str) -> torch.Tensor:
     """Loss before minus loss after the deviation, on every batch of a part's bank, float64."""
     before = bench.losses(player, bench.players, bench.constants, part)
-    return before - bench.losses(player, {**bench.players, player: deviation}, bench.constants, part)
+    return before - bench.losses(
+        player, {**bench.players, player: deviation}, bench.constants, part
+    )
 
 
 def _search(
-    bench: Bench, player: str, start: int, before: torch.Tensor, tick: Any,
+    bench: Bench,
+    player: str,
+    start: int,
+    before: torch.Tensor,
+    tick: Any,
     show: Callable[[Any, Any], torch.Tensor] | None,
 ) -> Search:
     settings, game = bench.settings, bench.game
@@ -118,7 +125,9 @@ def _search(
     return found
 
 
-def _certificate(bench: Bench, player: str, searches: list[Search], tolerance: Tolerance) -> Certificate:
+def _certificate(
+    bench: Bench, player: str, searches: list[Search], tolerance: Tolerance
+) -> Certificate:
     settings, unit = bench.settings, bench.game.formulation.unit
     best = max(searches, key=lambda s: s.best_gain)
     failed = [s.failed for s in searches if s.failed]
@@ -126,13 +135,22 @@ def _certificate(bench: Bench, player: str, searches: list[Search], tolerance: T
     evidence: dict[str, Any] = {
         "confidence": settings.confidence,
         "budget": {
-            "starts": settings.starts, "steps": settings.steps, "failed": len(failed),
+            "starts": settings.starts,
+            "steps": settings.steps,
+            "failed": len(failed),
             "gradients": sum(s.steps[-1] if s.steps else 0 for s in searches),
-            "batch": settings.batch, "optimizer": repr(settings.rule(player)),
+            "batch": settings.batch,
+            "optimizer": repr(settings.rule(player)),
         },
         "curves": [
-            {"start": s.start, "perturbation": s.perturbation, "optimizer": repr(settings.rule(player)),
-             "steps": s.steps, "gain": s.gains, "failed": s.failed or None}
+            {
+                "start": s.start,
+                "perturbation": s.perturbation,
+                "optimizer": repr(settings.rule(player)),
+                "steps": s.steps,
+                "gain": s.gains,
+                "failed": s.failed or None,
+            }
             for s in searches
         ],
         "chosen": {"start": best.start, "step": best.best_step},
@@ -148,7 +166,9 @@ def _certificate(bench: Bench, player: str, searches: list[Search], tolerance: T
         measured = student(differences, settings.confidence)
         evidence["loss_after"] = float((before - differences).mean())
     evidence |= {
-        "gain": measured.mean, "interval": [measured.low, measured.high], "score_batches": score_batches,
+        "gain": measured.mean,
+        "interval": [measured.low, measured.high],
+        "score_batches": score_batches,
     }
     reach = f"{measured.mean:.3g} {unit} ({settings.confidence:.0%} interval {measured.low:.3g} to {measured.high:.3g})"
     witness = None
@@ -175,13 +195,23 @@ def _certificate(bench: Bench, player: str, searches: list[Search], tolerance: T
         f"the interval holds batch-to-batch noise over {score_batches} batches of the score split",
     ]
     if not bench.game.separable:
-        limits.append(f"losses depend on whole batches ({bench.game.why_not_separable}): batches of "
-                      f"{settings.batch} were resampled")
+        limits.append(
+            f"losses depend on whole batches ({bench.game.why_not_separable}): batches of "
+            f"{settings.batch} were resampled"
+        )
     if failed:
         limits.append(f"{len(failed)} of {len(searches)} searches failed: {failed[0]}")
     return Certificate(
-        f"nash/{player}", verdict, summary, evidence, tolerance, bench.scope() | {"player": player},
-        tuple(limits), REFERENCES, player, witness,
+        f"nash/{player}",
+        verdict,
+        summary,
+        evidence,
+        tolerance,
+        bench.scope() | {"player": player},
+        tuple(limits),
+        REFERENCES,
+        player,
+        witness,
     )
 
 

@@ -43,7 +43,8 @@ def stationarity(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
             groups[player].append(residual(bench, player, mean[player]).double().cpu())
     unit = f"{game.formulation.unit} per {settings.move:.0%} move"
     tolerance = Tolerance(
-        settings.tolerance * bench.scale(), unit,
+        settings.tolerance * bench.scale(),
+        unit,
         f"{settings.tolerance:g} of the formulation's scale ({game.formulation.unit})",
     )
     parts = [_certificate(bench, p, torch.stack(groups[p]), tolerance) for p in game.players]
@@ -80,24 +81,39 @@ def squared_norm(groups: torch.Tensor, confidence: float) -> tuple[float, float,
     centred = groups - groups.mean(0)
     products = (centred @ centred.mT).square()
     trace = (products.sum() - products.diagonal().sum()) / (K * (K - 1)) * (K / (K - 1)) ** 2
-    floor = float(stdtrit(K - 1, confidence)) * float((2 * trace / (K * (K - 1))).clamp_min(0).sqrt())
+    floor = float(stdtrit(K - 1, confidence)) * float(
+        (2 * trace / (K * (K - 1))).clamp_min(0).sqrt()
+    )
     return float(estimate), float(estimate) - reach, float(estimate) + reach, floor
 
 
-def _certificate(bench: Bench, player: str, groups: torch.Tensor, tolerance: Tolerance) -> Certificate:
+def _certificate(
+    bench: Bench, player: str, groups: torch.Tensor, tolerance: Tolerance
+) -> Certificate:
     settings = bench.settings
-    scope = bench.scope() | {"player": player, "minibatches": settings.groups * settings.group_batches}
+    scope = bench.scope() | {
+        "player": player,
+        "minibatches": settings.groups * settings.group_batches,
+    }
     limits = (
         "a stationary pair need not be an equilibrium: saddle points and maxima are stationary too",
         f"the interval is statistical, at {settings.confidence:.0%} confidence over minibatches of "
         f"{settings.batch}",
     )
-    common = {"tolerance": tolerance, "scope": scope, "limits": limits, "references": REFERENCES,
-              "player": player}
+    common: dict[str, Any] = {
+        "tolerance": tolerance,
+        "scope": scope,
+        "limits": limits,
+        "references": REFERENCES,
+        "player": player,
+    }
     if not torch.isfinite(groups).all():
         return Certificate(
-            f"stationary/{player}", Verdict.UNASSESSED,
-            f"The {player}'s gradient is not finite, so nothing can be said.", {"residual": None}, **common
+            f"stationary/{player}",
+            Verdict.UNASSESSED,
+            f"The {player}'s gradient is not finite, so nothing can be said.",
+            {"residual": None},
+            **common,
         )
     unit = settings.move * float(tree.norm({"x": bench.players[player]}))
     squares = squared_norm(groups, settings.confidence)
@@ -112,10 +128,15 @@ def _certificate(bench: Bench, player: str, groups: torch.Tensor, tolerance: Tol
     else:
         verdict, said = Verdict.NOT_REFUTED, "at rest as far as this many minibatches can tell"
     evidence = {
-        "residual": value, "interval": [low, high], "noise_floor": floor, "unit": tolerance.unit,
+        "residual": value,
+        "interval": [low, high],
+        "noise_floor": floor,
+        "unit": tolerance.unit,
         "signal_to_noise": value / noise if noise else None,
-        "gradient_norm": value / unit if unit else None, "confidence": settings.confidence,
-        "groups": settings.groups, "batches_per_group": settings.group_batches,
+        "gradient_norm": value / unit if unit else None,
+        "confidence": settings.confidence,
+        "groups": settings.groups,
+        "batches_per_group": settings.group_batches,
     }
     summary = (
         f"The {player} is {said}: a {settings.move:.0%} move of its weights down its gradient promises "

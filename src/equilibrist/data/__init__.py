@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from equilibrist._errors import DataError
+from equilibrist.data._digits import digits
+from equilibrist.data._mnist import mnist
 from equilibrist.data._source import Source
 from equilibrist.data.arrays import ArraySource
-from equilibrist.data._digits import digits
 from equilibrist.data.mixtures import Mixture2D, eight_gaussians
-from equilibrist.data._mnist import mnist
 
 __all__ = [
     "SOURCES",

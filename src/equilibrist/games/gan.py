@@ -29,7 +29,9 @@ class Reals(Protocol):
 class Latent(Protocol):
     """The law of the generator's input."""
 
-    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor: ...
+    def sample(
+        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,11 @@ class GAN:
         normalisation; one update of running statistics where layers keep any (and unless `exact`)."""
         renewed = {player: dict(values) for player, values in constants.items()}
         if self.normalised:
-            renewed["critic"].update(spectral_norm.refreshed(
-                players["critic"], constants["critic"], self.normalised, exact
-            ))
+            renewed["critic"].update(
+                spectral_norm.refreshed(
+                    players["critic"], constants["critic"], self.normalised, exact
+                )
+            )
         if not exact and any(pure.keeps_statistics for pure in self._pure.values()):
             generator, critic = self._pure["generator"], self._pure["critic"]
             renewed["generator"] = generator.statistics(
@@ -161,7 +165,9 @@ class GAN:
 
     def generate(self, players: Players, constants: Constants, latent: Tensor) -> Tensor:
         """Generated samples [B, ...]."""
-        samples: Tensor = self._pure["generator"](players["generator"], constants["generator"], latent)
+        samples: Tensor = self._pure["generator"](
+            players["generator"], constants["generator"], latent
+        )
         return samples
 
     def critic(self, players: Players, constants: Constants) -> _Scores:
@@ -176,16 +182,25 @@ class GAN:
             return self.formulation.scale(self.critic(players, constants), draw["real"], fake)
 
     def draw(
-        self, rng: np.random.Generator, source: Reals, batch: int,
-        dtype: torch.dtype = torch.float32, device: Any = None,
+        self,
+        rng: np.random.Generator,
+        source: Reals,
+        batch: int,
+        dtype: torch.dtype = torch.float32,
+        device: Any = None,
     ) -> Draw:
         """One minibatch: real samples first, then latents, then mixing weights."""
-        draw = {"real": source.sample(rng, batch), "latent": self.latent.sample(rng, batch, dtype, device)}
+        draw = {
+            "real": source.sample(rng, batch),
+            "latent": self.latent.sample(rng, batch, dtype, device),
+        }
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (batch,), dtype, device)
         return draw
 
-    def init(self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None) -> Start:
+    def init(
+        self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> Start:
         """Copies of the modules' parameters and buffers, and the power vectors at them.
 
         With a seed, players given as functions are built afresh under it; those given as modules
@@ -196,9 +211,10 @@ class GAN:
         for index, player in enumerate(self.players):
             module = self.modules[player]
             if seed is not None and not isinstance(self._build[player], nn.Module):
-                module = _built(self._build[player], _draws.generator(
-                    seed, Stream.INIT, index=index
-                ).integers(2**63).item())
+                module = _built(
+                    self._build[player],
+                    _draws.generator(seed, Stream.INIT, index=index).integers(2**63).item(),
+                )
             players[player] = {k: p.detach().clone() for k, p in module.named_parameters()}
             constants[player] = {k: b.detach().clone() for k, b in module.named_buffers()}
         players, constants = (tree.to(t, device=device, dtype=dtype) for t in (players, constants))
@@ -211,7 +227,9 @@ class GAN:
         loaded = {}
         for player, module in ((p, _copy(self.modules[p])) for p in self.players):
             values = self._seen(players, constants) if player == "critic" else players[player]
-            buffers = {k: b for k, b in constants[player].items() if not spectral_norm.is_power_vector(k)}
+            buffers = {
+                k: b for k, b in constants[player].items() if not spectral_norm.is_power_vector(k)
+            }
             with torch.no_grad():
                 for key, p in module.named_parameters():
                     p.data = values[key].detach().clone()
@@ -261,22 +279,28 @@ class GAN:
             raise GameError(f"the {empty} has no parameters, so it has nothing to choose")
         rng = _draws.generator(0, Stream.INIT)
         latent = self.latent.sample(rng, 8, anchor.dtype, anchor.device)
-        fake = self._run("generator", players, constants, latent, f"latents of shape {list(latent.shape)}")
+        fake = self._run(
+            "generator", players, constants, latent, f"latents of shape {list(latent.shape)}"
+        )
         if not isinstance(fake, Tensor) or fake.ndim == 0 or len(fake) != 8:
             raise GameError(
                 f"the generator maps latents {list(latent.shape)} to {_shape(fake)}: it must return one "
                 "sample for each latent, [batch, ...]"
             )
-        scores = self._run("critic", players, constants, fake, f"the generator's samples {list(fake.shape)}")
+        scores = self._run(
+            "critic", players, constants, fake, f"the generator's samples {list(fake.shape)}"
+        )
         if not isinstance(scores, Tensor) or scores.numel() != 8:
             raise GameError(
                 f"the critic maps samples {list(fake.shape)} to {_shape(scores)}: it must return one score "
                 "for each sample, [batch] or [batch, 1]"
             )
         # The second half differs from the first in kind, so that mixing samples shows.
-        real = torch.lerp(fake, fake.roll(1, 0), 0.5) + torch.arange(8, device=fake.device).reshape(
-            -1, *[1] * (fake.ndim - 1)
-        ).to(fake.dtype) / 8
+        real = (
+            torch.lerp(fake, fake.roll(1, 0), 0.5)
+            + torch.arange(8, device=fake.device).reshape(-1, *[1] * (fake.ndim - 1)).to(fake.dtype)
+            / 8
+        )
         draw: Draw = {"real": real, "latent": latent}
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (8,), anchor.dtype, anchor.device)
@@ -294,7 +318,9 @@ class GAN:
         self.separable, seen = check_separable(self, players, constants, draw)
         self.why_not_separable = "" if self.separable else seen
 
-    def _run(self, player: str, players: Players, constants: Constants, x: Tensor, what: str) -> Any:
+    def _run(
+        self, player: str, players: Players, constants: Constants, x: Tensor, what: str
+    ) -> Any:
         pure = self._pure[player]
         params = self._seen(players, constants) if player == "critic" else players[player]
         try:
@@ -308,7 +334,9 @@ class GAN:
 
 def _builder(player: nn.Module | Callable[[], nn.Module]) -> Any:
     if not callable(player):
-        raise GameError(f"a player must be an nn.Module or a function that builds one, not {player!r}")
+        raise GameError(
+            f"a player must be an nn.Module or a function that builds one, not {player!r}"
+        )
     return player
 
 
@@ -320,14 +348,18 @@ def _built(build: Any, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         module = build()
     if not isinstance(module, nn.Module):
-        raise GameError(f"a player's function must return an nn.Module, not {type(module).__name__}")
+        raise GameError(
+            f"a player's function must return an nn.Module, not {type(module).__name__}"
+        )
     return module
 
 
 def _normalised(critic: nn.Module) -> tuple[str, ...]:
     names = spectral_norm.normalised_names(critic)
     if not names:
-        raise GameError("spectral_norm=True, but the critic has no weight matrix to normalise: leave it out")
+        raise GameError(
+            "spectral_norm=True, but the critic has no weight matrix to normalise: leave it out"
+        )
     return names
 
 

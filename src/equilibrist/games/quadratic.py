@@ -43,9 +43,7 @@ class Quadratic(Plain):
 
     def jacobian(self) -> Tensor:
         """J, dense [n + m, n + m]."""
-        return torch.cat([
-            torch.cat([self.A, self.B], 1), torch.cat([-self.B.mT, self.C], 1)
-        ])
+        return torch.cat([torch.cat([self.A, self.B], 1), torch.cat([-self.B.mT, self.C], 1)])
 
     def equilibrium(self) -> Players:
         """The stationary point; raises torch's LinAlgError where J is singular."""

@@ -32,7 +32,9 @@ def path_of(folder: Path, step: int) -> Path:
 
 def existing(folder: Path) -> list[tuple[int, Path]]:
     """(step, path) of the checkpoints in `folder`, oldest first; unfinished files do not count."""
-    found = [(int(m[1]), p) for p in folder.glob("step_*.safetensors") if (m := _NAME.fullmatch(p.name))]
+    found = [
+        (int(m[1]), p) for p in folder.glob("step_*.safetensors") if (m := _NAME.fullmatch(p.name))
+    ]
     return sorted(found)
 
 
@@ -55,13 +57,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             # Copies in fresh, aligned memory: kernels may round differently on other alignments.
             flat = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise RecordError(f"{path} does not exist: look at the folder for the steps that do") from None
+        raise RecordError(
+            f"{path} does not exist: look at the folder for the steps that do"
+        ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged ({_line(error)}): use an older checkpoint") from None
     if "sha256" not in header or "meta" not in header:
         raise RecordError(f"{path} was not written by equilibrist: it has no checksum")
     if _digest(flat, header["meta"]) != header["sha256"]:
-        raise RecordError(f"{path} is damaged (its checksum does not match): use an older checkpoint")
+        raise RecordError(
+            f"{path} is damaged (its checksum does not match): use an older checkpoint"
+        )
     return flat, json.loads(header["meta"]), header["sha256"]
 
 

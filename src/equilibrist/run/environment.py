@@ -34,8 +34,10 @@ def environment(device: torch.device, from_step: int) -> dict[str, Any]:
 def identity(entry: dict[str, Any]) -> dict[str, Any]:
     """The part of a session's environment on which bit-identical resumption depends."""
     return {
-        "torch": entry["versions"].get("torch"), "threads": entry["threads"],
-        "processor": entry["machine"]["processor"], "device": entry["machine"]["device"],
+        "torch": entry["versions"].get("torch"),
+        "threads": entry["threads"],
+        "processor": entry["machine"]["processor"],
+        "device": entry["machine"]["device"],
     }
 
 
@@ -65,7 +67,8 @@ def _git() -> dict[str, Any] | None:
     try:
         ask = ["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]
         commit, changes = (
-            subprocess.run(a, capture_output=True, text=True, timeout=5, check=True).stdout for a in ask
+            subprocess.run(a, capture_output=True, text=True, timeout=5, check=True).stdout
+            for a in ask
         )
     except (OSError, subprocess.SubprocessError):
         return None

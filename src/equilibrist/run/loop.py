@@ -54,7 +54,13 @@ class Run:
     def samples(self, n: int, index: int = 0) -> Tensor:
         """n generated samples, the same for the same (seed, index)."""
         return samples.generate(
-            self.recipe.game, self.players, self.constants, n, self.seed, index, batch=self.recipe.batch
+            self.recipe.game,
+            self.players,
+            self.constants,
+            n,
+            self.seed,
+            index,
+            batch=self.recipe.batch,
         )
 
 
@@ -96,8 +102,15 @@ def device_of(name: str) -> torch.device:
 
 
 def train(
-    recipe: Recipe, directory: Path | str, *, name: str = "python", settings: dict[str, Any] | None = None,
-    origin: dict[str, Any] | None = None, seed: int = 0, device: str = "auto", progress: str = "auto",
+    recipe: Recipe,
+    directory: Path | str,
+    *,
+    name: str = "python",
+    settings: dict[str, Any] | None = None,
+    origin: dict[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: str = "auto",
     tensorboard: bool = False,
 ) -> Run:
     """Train `recipe` in `directory` up to its last step, or go on where that directory stopped.
@@ -117,16 +130,19 @@ def train(
         loop = _Loop(recipe, record, seed, place, tensorboard)
         try:
             loop.restore()
-            with _deterministic(place), showing(
-                progress, recipe.title or name, recipe.steps, loop.step
-            ) as bar:
+            with (
+                _deterministic(place),
+                showing(progress, recipe.title or name, recipe.steps, loop.step) as bar,
+            ):
                 loop.play(interrupts, bar)
         finally:
             loop.close()
         return loop.result(interrupted=interrupts.asked is not None and loop.step < recipe.steps)
 
 
-def load(directory: Path | str, recipe: Recipe, *, device: str = "auto", step: int | None = None) -> Run:
+def load(
+    directory: Path | str, recipe: Recipe, *, device: str = "auto", step: int | None = None
+) -> Run:
     """The pair that `directory` holds, at its newest sound checkpoint or at `step`."""
     record = Record(Path(directory))
     seed = int(record.manifest()["seed"])
@@ -143,8 +159,15 @@ def load(directory: Path | str, recipe: Recipe, *, device: str = "auto", step: i
     like = {"players": start.players, "constants": start.constants}
     values = checkpoint.fit(flat, like, path)
     return Run(
-        Path(directory), recipe, recipe.data.to(place, recipe.dtype), values["players"],
-        values["constants"], int(meta["step"]), seed, path.name, digest,
+        Path(directory),
+        recipe,
+        recipe.data.to(place, recipe.dtype),
+        values["players"],
+        values["constants"],
+        int(meta["step"]),
+        seed,
+        path.name,
+        digest,
     )
 
 
@@ -157,7 +180,11 @@ class _Loop:
         self.recipe, self.record, self.seed, self.device = recipe, record, seed, device
         self.data = recipe.data.to(device, recipe.dtype)
         self.make = partial(
-            recipe.game.draw, source=self.data, batch=recipe.batch, dtype=recipe.dtype, device=device
+            recipe.game.draw,
+            source=self.data,
+            batch=recipe.batch,
+            dtype=recipe.dtype,
+            device=device,
         )
         self.field = VectorField(recipe.game)
         self.players, self.constants = recipe.game.init(seed, device=device, dtype=recipe.dtype)
@@ -192,7 +219,9 @@ class _Loop:
                 "ask for more steps, or choose another --dir"
             )
         names = meta["window"]
-        self.window = [dict(zip(names, row, strict=True)) for row in flat.get("window", torch.empty(0, 0))]
+        self.window = [
+            dict(zip(names, row, strict=True)) for row in flat.get("window", torch.empty(0, 0))
+        ]
         self.checked = len(self.window)
         self.seconds = self.record.rewind(self.step)
         sessions = self.record.session({**entry, "from_step": self.step})
@@ -206,8 +235,16 @@ class _Loop:
 
     def result(self, interrupted: bool) -> Run:
         return Run(
-            self.record.directory, self.recipe, self.data, self.players, self.constants, self.step,
-            self.seed, self.saved or "", self.digest, interrupted,
+            self.record.directory,
+            self.recipe,
+            self.data,
+            self.players,
+            self.constants,
+            self.step,
+            self.seed,
+            self.saved or "",
+            self.digest,
+            interrupted,
         )
 
     def close(self) -> None:
@@ -231,7 +268,11 @@ class _Loop:
             )
             self.step += 1
             self.window.append(
-                {f"{kind}/{player}": value for kind, part in info.items() for player, value in part.items()}
+                {
+                    f"{kind}/{player}": value
+                    for kind, part in info.items()
+                    for player, value in part.items()
+                }
             )
             last = self.step == recipe.steps or interrupts.asked is not None
             logs = self.step % log == 0 or self.step == recipe.steps
@@ -249,7 +290,7 @@ class _Loop:
 
     def _require_finite(self) -> None:
         """Look at the measurements taken since the last look; the device is waited for only here."""
-        fresh = self.window[self.checked:]
+        fresh = self.window[self.checked :]
         if fresh:
             names = list(fresh[0])
             table = torch.stack([row[n] for row in fresh for n in names]).reshape(len(fresh), -1)
@@ -261,13 +302,19 @@ class _Loop:
 
     def _stop(self, step: int, kind: str, player: str) -> None:
         quantity = "loss" if kind == "loss" else "gradient"
-        kept = f"the last good checkpoint is {self.saved}" if self.saved else "there is no checkpoint yet"
+        kept = (
+            f"the last good checkpoint is {self.saved}"
+            if self.saved
+            else "there is no checkpoint yet"
+        )
         message = (
             f"step {step}: the {player}'s {quantity} is not finite; {kept} in {self.record.checkpoints}: "
             "try a smaller step size or another loss"
         )
         self.record.status("diverged", step, message)
-        raise NonFiniteError(message, step=step, player=player, quantity=quantity, checkpoint=self.saved)
+        raise NonFiniteError(
+            message, step=step, player=player, quantity=quantity, checkpoint=self.saved
+        )
 
     def _log(self) -> dict[str, float]:
         """A row of metrics: means over the steps since the row before. Returns the losses."""
@@ -292,7 +339,12 @@ class _Loop:
             sheet, stem = self.data.sample(rng, n), "real"
         else:
             sheet = samples.generate(
-                self.recipe.game, self.players, self.constants, n, self.seed, batch=self.recipe.batch
+                self.recipe.game,
+                self.players,
+                self.constants,
+                n,
+                self.seed,
+                batch=self.recipe.batch,
             )
             stem = f"step_{self.step:08d}"
         samples.write_sheet(self.record.samples / stem, sheet, self.data)
@@ -300,11 +352,15 @@ class _Loop:
     def _save(self) -> None:
         path = checkpoint.path_of(self.record.checkpoints, self.step)
         values: dict[str, Any] = {
-            "players": self.players, "constants": self.constants, "state": self.state,
+            "players": self.players,
+            "constants": self.constants,
+            "state": self.state,
         }
         names = list(self.window[0]) if self.window else []
         if names:
-            values["window"] = torch.stack([torch.stack([row[n] for n in names]) for row in self.window])
+            values["window"] = torch.stack(
+                [torch.stack([row[n] for n in names]) for row in self.window]
+            )
         self.record.settle()
         self.digest = checkpoint.write(
             path, values, {"step": self.step, "seed": self.seed, "window": names}
@@ -314,13 +370,24 @@ class _Loop:
 
 
 def _manifest(
-    recipe: Recipe, name: str, settings: dict[str, Any] | None, origin: dict[str, Any] | None, seed: int,
+    recipe: Recipe,
+    name: str,
+    settings: dict[str, Any] | None,
+    origin: dict[str, Any] | None,
+    seed: int,
     device: torch.device,
 ) -> dict[str, Any]:
     return {
-        "format": FORMAT, "recipe": name, "settings": settings or {}, "seed": seed, "steps": recipe.steps,
-        "device": str(device), "dtype": str(recipe.dtype).removeprefix("torch."), "title": recipe.title,
-        "summary": recipe.summary, "origin": origin or {"kind": "python"},
+        "format": FORMAT,
+        "recipe": name,
+        "settings": settings or {},
+        "seed": seed,
+        "steps": recipe.steps,
+        "device": str(device),
+        "dtype": str(recipe.dtype).removeprefix("torch."),
+        "title": recipe.title,
+        "summary": recipe.summary,
+        "origin": origin or {"kind": "python"},
         "description": recipe.describe(),
         "references": [{"text": r.text, "bibtex": r.bibtex} for r in recipe.references],
     }
@@ -359,6 +426,7 @@ def _writer(directory: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise RecordError("--tensorboard needs TensorBoard: pip install 'equilibrist[tensorboard]'") from None
+        raise RecordError(
+            "--tensorboard needs TensorBoard: pip install 'equilibrist[tensorboard]'"
+        ) from None
     return SummaryWriter(str(directory / "tensorboard"))
-

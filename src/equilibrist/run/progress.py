@@ -41,7 +41,8 @@ class Lines:
         left = (self.steps - step) / rate if rate else 0.0
         print(
             f"{self.title} {step}/{self.steps}  {_values(values)}  {rate:.1f} steps/s  {left:.0f} s left",
-            file=sys.stderr, flush=True,
+            file=sys.stderr,
+            flush=True,
         )
 
     def finish(self) -> None: ...
@@ -56,8 +57,12 @@ class Bar:
         from rich.progress import Progress as Live
 
         self._live = Live(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[values]}"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}"),
             console=Console(stderr=True),
         )
         self._task = self._live.add_task(title, total=steps, completed=start, rate="", values="")
@@ -66,7 +71,9 @@ class Bar:
 
     def update(self, step: int, values: dict[str, float]) -> None:
         rate = (step - self._start) / max(time.monotonic() - self._begun, 1e-9)
-        self._live.update(self._task, completed=step, rate=f"{rate:.1f} steps/s", values=_values(values))
+        self._live.update(
+            self._task, completed=step, rate=f"{rate:.1f} steps/s", values=_values(values)
+        )
 
     def finish(self) -> None:
         self._live.stop()
@@ -91,7 +98,10 @@ class showing:  # noqa: N801 (reads as a statement: with showing(...) as bar)
         return self._shown
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> Any:
         self._shown.finish()
 

@@ -58,10 +58,14 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "keep"):
             if getattr(self, name) < 1:
-                raise RecipeError(f"{name}={getattr(self, name)} in the recipe: it must be at least 1")
+                raise RecipeError(
+                    f"{name}={getattr(self, name)} in the recipe: it must be at least 1"
+                )
         for name in ("log_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) < 0:
-                raise RecipeError(f"{name}={getattr(self, name)} in the recipe: it must not be negative")
+                raise RecipeError(
+                    f"{name}={getattr(self, name)} in the recipe: it must not be negative"
+                )
         if self.data.size is not None and self.batch > self.data.size:
             raise RecipeError(
                 f"batch={self.batch} is larger than the {self.data.size} samples of {self.data.name}: "
@@ -78,8 +82,15 @@ class Recipe:
         return {
             "game": self.game.describe(),
             "data": {
-                "name": self.data.name, "kind": self.data.kind, "size": self.data.size,
-                "shape": list(self.data.shape), "source": self.data.origin,
+                "name": self.data.name,
+                "kind": self.data.kind,
+                "size": self.data.size,
+                "shape": list(self.data.shape),
+                "source": self.data.origin,
             },
-            "solver": {"name": type(self.solver).__name__, "text": repr(self.solver), "batch": self.batch},
+            "solver": {
+                "name": type(self.solver).__name__,
+                "text": repr(self.solver),
+                "batch": self.batch,
+            },
         }

@@ -49,7 +49,9 @@ class Record:
         except (OSError, ValueError) as error:
             raise RecordError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise RecordError(f"{path} is not of format {FORMAT}: it comes from another version of equilibrist")
+            raise RecordError(
+                f"{path} is not of format {FORMAT}: it comes from another version of equilibrist"
+            )
         return value
 
     def create(self, manifest: dict[str, Any]) -> None:
@@ -68,7 +70,9 @@ class Record:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise RecordError(f"{folder} cannot be made ({error.strerror}): choose another --dir") from None
+                raise RecordError(
+                    f"{folder} cannot be made ({error.strerror}): choose another --dir"
+                ) from None
             remove_leftovers(folder)
         write_json(self.manifest_path, manifest)
 
@@ -120,7 +124,9 @@ class Record:
             try:
                 rows.append(json.loads(line))
             except ValueError:
-                raise RecordError(f"{self.metrics_path}, line {number} is damaged: remove that line") from None
+                raise RecordError(
+                    f"{self.metrics_path}, line {number} is damaged: remove that line"
+                ) from None
         return rows
 
     def rewind(self, step: int) -> float:
@@ -157,14 +163,18 @@ class Record:
         try:
             sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         except ValueError:
-            raise RecordError(f"{path} is damaged: remove it to go on without the earlier sessions") from None
+            raise RecordError(
+                f"{path} is damaged: remove it to go on without the earlier sessions"
+            ) from None
         sessions.append(entry)
         write_json(path, sessions)
         return sessions
 
     def status(self, state: str, step: int, message: str = "") -> None:
         """Write status.json: running, interrupted, diverged or finished."""
-        write_json(self.directory / "status.json", {"state": state, "step": step, "message": message})
+        write_json(
+            self.directory / "status.json", {"state": state, "step": step, "message": message}
+        )
 
 
 def _short(value: Any) -> str:

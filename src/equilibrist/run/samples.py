@@ -23,7 +23,13 @@ SHEET = {"images": 64, "points": 2048}
 
 
 def generate(
-    game: GAN, players: Players, constants: Constants, n: int, seed: int, index: int = 0, batch: int = 0
+    game: GAN,
+    players: Players,
+    constants: Constants,
+    n: int,
+    seed: int,
+    index: int = 0,
+    batch: int = 0,
 ) -> Tensor:
     """n samples [n, ...] from latents addressed by (seed, sample stream, index); no graph.
 
@@ -69,7 +75,9 @@ def export(game: GAN, players: Players, constants: Constants, folder: Path) -> l
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RecordError(f"{folder} cannot be made ({error.strerror}): choose another --out") from None
+        raise RecordError(
+            f"{folder} cannot be made ({error.strerror}): choose another --out"
+        ) from None
     paths = []
     for player, module in game.load(players, constants).items():
         flat = {k: t.detach().cpu().contiguous().clone() for k, t in module.state_dict().items()}
@@ -78,7 +86,7 @@ def export(game: GAN, players: Players, constants: Constants, folder: Path) -> l
     return paths
 
 
-def _grid(images: np.ndarray):  # type: ignore[no-untyped-def,type-arg]
+def _grid(images: np.ndarray):  # type: ignore[no-untyped-def]
     """Images [n, c, h, w] in [0, 1] as one picture, about 400 pixels wide at least."""
     from PIL import Image
 
@@ -92,4 +100,6 @@ def _grid(images: np.ndarray):  # type: ignore[no-untyped-def,type-arg]
     pixels = np.round(255 * sheet).astype(np.uint8)
     picture = Image.fromarray(pixels[..., 0] if c == 1 else pixels[..., :3])
     factor = max(1, round(400 / picture.width))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+    )

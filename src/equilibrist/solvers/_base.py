@@ -42,5 +42,10 @@ class Solver(Protocol):
     def init(self, players: Players) -> State: ...
 
     def step(
-        self, field: VectorField, players: Players, constants: Constants, state: State, draws: DrawSource
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
     ) -> Step: ...

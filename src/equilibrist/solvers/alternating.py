@@ -37,7 +37,9 @@ class Alternating:
 
     def __post_init__(self) -> None:
         if self.critic_steps < 1:
-            raise ValueError(f"Alternating.critic_steps must be at least 1, not {self.critic_steps}")
+            raise ValueError(
+                f"Alternating.critic_steps must be at least 1, not {self.critic_steps}"
+            )
 
     def rule(self, player: str) -> Optimizer:
         return self.optimizers.get(player, self.optimizer)
@@ -46,7 +48,12 @@ class Alternating:
         return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(
-        self, field: VectorField, players: Players, constants: Constants, state: State, draws: DrawSource
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
     ) -> Step:
         loss, grad_norm = {}, {}
         turns = [self.follower] * self.critic_steps + [self.leader]

@@ -34,7 +34,12 @@ class Simultaneous:
         return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(
-        self, field: VectorField, players: Players, constants: Constants, state: State, draws: DrawSource
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
     ) -> Step:
         draw = draws.batch()
         constants = field.refresh(players, constants, draw)

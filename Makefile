@@ -1,0 +1,49 @@
+# Everything happens in a virtual environment of its own, .venv, made from constraints.txt.
+# Needs Python 3.11 or newer (PYTHON=python3.12 make ... chooses another) and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+
+.PHONY: help demo test lint types bench kill clean
+
+help:
+	@echo "make demo    train a GAN on real digits, audit it, write its report (4 minutes on 2 cores)"
+	@echo "make test    lint, types, README's code, all tests (10 minutes on 2 cores)"
+	@echo "make bench   our training step against a hand-written loop, interleaved"
+	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
+	@echo "make clean   remove the environment and the demo's run"
+
+$(VENV)/user: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "equilibrist needs Python 3.11 or newer: PYTHON=python3.11 make ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/developer: $(VENV)/user
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/user
+	@rm -rf $(RUN)
+	$(BIN)/equilibrist run digits-sngan --dir $(RUN) --device cpu --threads 1 --audit
+	@echo "Open it in a browser: $(CURDIR)/$(RUN)/report.html"
+
+test: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/developer
+	$(BIN)/ruff check .
+
+types: $(VENV)/developer
+	$(BIN)/mypy
+
+bench: $(VENV)/developer
+	$(BIN)/python benchmarks/training_step.py
+
+kill: $(VENV)/developer
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill_campaign.py --kills 200
+
+clean:
+	rm -rf $(VENV) runs/demo

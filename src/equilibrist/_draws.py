@@ -1,8 +1,9 @@
 """Randomness as an argument: every number is addressed, none is consumed.
 
-A draw is made by a counter-based generator (Philox-4x64, Salmon et al. 2011) whose key is the seed
-and whose counter holds (step, index, stream and rank). Asking twice for the same address gives the
-same numbers, so a run that is resumed at step k needs nothing but k.
+An address (seed, stream, step, rank, index) is hashed into the state of a generator of its own
+(NumPy's SeedSequence into SFC64). Asking twice for the same address gives the same numbers, so a run
+that is resumed at step k needs nothing but k. A counter-based generator would do as well; this one
+draws normal numbers more than twice as fast, which small networks feel.
 """
 
 from __future__ import annotations
@@ -33,10 +34,9 @@ class Stream(IntEnum):
 def generator(
     seed: int, stream: Stream, step: int = 0, rank: int = 0, index: int = 0
 ) -> np.random.Generator:
-    """The generator at one address. Its first 2**64 blocks of four words belong to that address alone."""
-    key = np.array([seed & (2**64 - 1), 0x65_71_75_69], dtype=np.uint64)
-    counter = np.array([0, step, index, (int(stream) << 32) | rank], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    """The generator at one address; generators at different addresses are independent."""
+    address = np.random.SeedSequence(seed, spawn_key=(int(stream), step, rank, index))
+    return np.random.Generator(np.random.SFC64(address))
 
 
 def normal(

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     )
     from equilibrist._field import VectorField
     from equilibrist._game import Game
+    from equilibrist._jacobian import JacobianOperator
     from equilibrist._resolve import resolve
     from equilibrist.checks import Audit, Certificate, Verdict, audit, audit_pair
     from equilibrist.data import ArraySource, Source, digits, eight_gaussians, mnist
     from equilibrist.formulations import WGAN, Vanilla
-    from equilibrist.games import GAN, Quadratic, bilinear
+    from equilibrist.games import GAN, Quadratic
     from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
     from equilibrist.penalties import GradientPenalty
     from equilibrist.projections import WeightClipping
@@ -46,11 +47,12 @@ _WHERE = {
     ),
     "_field": ("VectorField",),
     "_game": ("Game",),
+    "_jacobian": ("JacobianOperator",),
     "_resolve": ("resolve",),
     "checks": ("Audit", "Certificate", "Verdict", "audit", "audit_pair"),
     "data": ("ArraySource", "Source", "digits", "eight_gaussians", "mnist"),
     "formulations": ("WGAN", "Vanilla"),
-    "games": ("GAN", "Quadratic", "bilinear"),
+    "games": ("GAN", "Quadratic"),
     "optimizers": ("SGD", "Adam", "RMSProp", "TFRMSProp"),
     "penalties": ("GradientPenalty",),
     "projections": ("WeightClipping",),
@@ -76,6 +78,7 @@ __all__ = [
     "Game",
     "GameError",
     "GradientPenalty",
+    "JacobianOperator",
     "NonFiniteError",
     "Quadratic",
     "RMSProp",
@@ -94,7 +97,6 @@ __all__ = [
     "WeightClipping",
     "audit",
     "audit_pair",
-    "bilinear",
     "digits",
     "eight_gaussians",
     "load",

@@ -22,6 +22,9 @@ class Vanilla(ScoreFormulation):
 
     saturating: bool = False
 
+    def __str__(self) -> str:
+        return "vanilla GAN, " + ("saturating" if self.saturating else "non-saturating")
+
     @property
     def zero_sum(self) -> bool:  # type: ignore[override]
         return self.saturating

@@ -18,6 +18,9 @@ class WGAN(ScoreFormulation):
     `spectral_norm=True` to the GAN. Zero-sum without a penalty. Unit: that of the critic's scores.
     """
 
+    def __str__(self) -> str:
+        return "Wasserstein GAN"
+
     zero_sum: bool = True
     formula: str = "V = E D(x) - E D(G(z)); the critic maximises V, the generator minimises V"
     unit: str = "critic's score"

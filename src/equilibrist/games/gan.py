@@ -40,6 +40,9 @@ class Normal:
 
     dim: int
 
+    def __str__(self) -> str:
+        return f"z ~ N(0, I) in {self.dim} dimensions"
+
     def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
         return _draws.normal(rng, (n, self.dim), dtype, device)
 
@@ -244,7 +247,8 @@ class GAN:
     def describe(self) -> dict[str, Any]:
         """What was built, for the record: plain values only."""
         return {
-            "formulation": repr(self.formulation),
+            "formulation": str(self.formulation),
+            "spec": repr(self.formulation),
             "loss": self.formulation.formula,
             "unit": self.formulation.unit,
             "zero_sum": self.zero_sum,
@@ -252,7 +256,7 @@ class GAN:
             "penalties": [repr(p) for p in self.penalties],
             "projections": [repr(p) for p in self.projections],
             "spectral_norm": bool(self.normalised),
-            "latent": repr(self.latent),
+            "latent": str(self.latent),
             "players": {
                 p: {
                     "class": type(m).__name__,

@@ -90,7 +90,8 @@ class Recipe:
             },
             "solver": {
                 "name": type(self.solver).__name__,
-                "text": repr(self.solver),
+                "text": str(self.solver),
+                "spec": repr(self.solver),
                 "batch": self.batch,
             },
         }

@@ -93,7 +93,8 @@ def _grid(images: np.ndarray):  # type: ignore[no-untyped-def]
     n, c, h, w = images.shape
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    cells = np.zeros((rows * columns, h + 1, w + 1, c))
+    # Grey lines between the cells: small black digits would run together without them.
+    cells = np.full((rows * columns, h + 1, w + 1, c), 0.3)
     cells[:n, :h, :w] = images.transpose(0, 2, 3, 1)
     sheet = cells.reshape(rows, columns, h + 1, w + 1, c).transpose(0, 2, 1, 3, 4)
     sheet = sheet.reshape(rows * (h + 1), columns * (w + 1), c)[:-1, :-1]

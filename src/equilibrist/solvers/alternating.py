@@ -41,6 +41,15 @@ class Alternating:
                 f"Alternating.critic_steps must be at least 1, not {self.critic_steps}"
             )
 
+    def __str__(self) -> str:
+        plural = "step" if self.critic_steps == 1 else "steps"
+        rules = [f"{p}: {self.rule(p)}" for p in (self.follower, self.leader)]
+        same = self.rule(self.follower) == self.rule(self.leader)
+        return (
+            f"Alternating: {self.critic_steps} {self.follower} {plural} per {self.leader} step; "
+            f"{self.rule(self.leader) if same else ', '.join(rules)}"
+        )
+
     def rule(self, player: str) -> Optimizer:
         return self.optimizers.get(player, self.optimizer)
 

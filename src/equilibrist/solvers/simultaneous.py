@@ -27,6 +27,10 @@ class Simultaneous:
     optimizer: Optimizer = field(default_factory=SGD)
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        named = "".join(f", {player}: {rule}" for player, rule in self.optimizers.items())
+        return f"Simultaneous: {self.optimizer}{named}"
+
     def rule(self, player: str) -> Optimizer:
         return self.optimizers.get(player, self.optimizer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_names_resolve_and_are_few() -> None:
 def test_type_checkers_see_the_same_names() -> None:
     offered = {name for names in equilibrist._WHERE.values() for name in names} | {"tree"}
     assert offered == set(equilibrist.__all__)
-    source = open(equilibrist.__file__, encoding="utf-8").read()
+    source = Path(equilibrist.__file__).read_text(encoding="utf-8")
     block = source[source.index("if TYPE_CHECKING") : source.index("_WHERE")]
     assert not [name for name in equilibrist.__all__ if name not in block]
 

@@ -35,7 +35,7 @@ def test_links_and_targets_exist() -> None:
 def test_commands_are_real() -> None:
     from equilibrist._resolve import catalogue, parameters
 
-    for name, settings in re.findall(r"equilibrist run ([\w-]+)((?: --set \w+=\S+)*)", README):
+    for name, settings in re.findall(r"equilibrist run ([\w-]+)(?!\S)((?: --set \w+=\S+)*)", README):
         assert name in catalogue(), name
         for key in re.findall(r"--set (\w+)=", settings):
             assert key in parameters(catalogue()[name]), key

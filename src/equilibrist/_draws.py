@@ -77,7 +77,8 @@ class Draws:
 
     def noise(self, like: Mapping[str, Any], index: int = 0) -> tree.Tree:
         """Standard normal noise shaped as the tree `like`: the same on every rank."""
-        rng = generator(self.seed, Stream.NOISE, self.step, 0, index)
+        # The stream of the data stands where a rank would: an audit's noise is not the training's.
+        rng = generator(self.seed, Stream.NOISE, self.step, int(self.stream), index)
         return tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), like)
 
 

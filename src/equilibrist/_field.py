@@ -71,13 +71,14 @@ class VectorField:
 
     def linearize(self, players: Players, constants: Constants, draw: Draw) -> Linearization:
         """v and J^T from one graph, which lives as long as `pullback` does."""
+        players = {player: players[player] for player in self.game.players}
         active, losses, v = self._differentiate(players, constants, draw, None, create_graph=True)
         inputs, outputs = tree.leaves(active), tree.leaves(v)
         kept = [i for i, leaf in enumerate(outputs) if leaf.requires_grad]
         mean_v, mean_losses = self._averaged(tree.detach(v), losses)
 
         def pullback(u: Players) -> Players:
-            directions = tree.leaves(u)
+            directions = _like(u, players)
             if not kept:
                 return tree.zeros_like(players)
             product = torch.autograd.grad(
@@ -100,6 +101,7 @@ class VectorField:
 
         Two reverse passes rather than a forward one: some layers have no forward mode.
         """
+        players = {player: players[player] for player in self.game.players}
         active, _, v = self._differentiate(players, constants, draw, None, create_graph=True)
         inputs = tree.leaves(active)
         outputs = [leaf for leaf in tree.leaves(v) if leaf.requires_grad]
@@ -110,7 +112,7 @@ class VectorField:
                 outputs, inputs, probe, create_graph=True, materialize_grads=True
             )
             pairs = [
-                (p, d) for p, d in zip(product, tree.leaves(u), strict=True) if p.requires_grad
+                (p, d) for p, d in zip(product, _like(u, players), strict=True) if p.requires_grad
             ]
             forward = (
                 torch.autograd.grad(
@@ -181,6 +183,8 @@ class VectorField:
         create_graph: bool,
     ) -> tuple[Players, dict[str, Tensor], Players]:
         game = self.game
+        if only is not None and only not in game.players:
+            raise GameError(f"there is no player {only!r}: choose from {', '.join(game.players)}")
         moving = (only,) if only else game.players
         active = {
             # Fresh leaves that share memory: flags of the caller's tensors stay as they are.
@@ -196,7 +200,8 @@ class VectorField:
                 inputs = [*active[first].values(), *active[second].values()]
                 grads = self._grad(losses[first], inputs, create_graph)
                 split = len(active[first])
-                opposite = [-g for g in grads[split:]] if create_graph else _negated(grads[split:])
+                # Not in place: autograd may hand out one tensor for several parameters.
+                opposite = [-g for g in grads[split:]]
                 parts = {first: grads[:split], second: opposite}
             else:
                 parts = {
@@ -238,6 +243,6 @@ class VectorField:
         return tensors if self.reduce is None else self.reduce(tensors)
 
 
-def _negated(tensors: list[Tensor]) -> list[Tensor]:
-    torch._foreach_neg_(tensors)
-    return tensors
+def _like(u: Players, players: Players) -> list[Tensor]:
+    """The leaves of `u` in the order of `players`, whatever order its own dictionaries have."""
+    return [u[player][name] for player, part in players.items() for name in part]

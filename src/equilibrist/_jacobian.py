@@ -33,8 +33,15 @@ class JacobianOperator:
         if not draws:
             raise ValueError("a Jacobian needs at least one draw to be taken on")
         if field.stacked:
-            raise ValueError("a Jacobian is of one member: take it from a field that is not stacked")
-        self.field, self.players, self.constants, self.draws = field, players, constants, tuple(draws)
+            raise ValueError(
+                "a Jacobian is of one member: take it from a field that is not stacked"
+            )
+        self.field, self.players, self.constants, self.draws = (
+            field,
+            players,
+            constants,
+            tuple(draws),
+        )
         self.transposed = transposed
         n = tree.count(players)
         self.shape = (n, n)
@@ -89,8 +96,11 @@ class JacobianOperator:
 
         def of(operator: JacobianOperator) -> Any:
             return lambda u: (
-                operator @ torch.as_tensor(u.reshape(-1)).to(self._device, self.dtype)
-            ).double().cpu().numpy()
+                (operator @ torch.as_tensor(u.reshape(-1)).to(self._device, self.dtype))
+                .double()
+                .cpu()
+                .numpy()
+            )
 
         return LinearOperator(self.shape, matvec=of(self), rmatvec=of(self.T), dtype="float64")
 

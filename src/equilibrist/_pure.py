@@ -25,14 +25,9 @@ class PureModule:
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:
-        for path, parameter in module.named_parameters():
-            if isinstance(parameter, nn.parameter.UninitializedParameter):
-                raise GameError(
-                    f"the {name}'s parameter {path} has no shape yet (a lazy layer): run the module "
-                    "once on a batch before you build the game"
-                )
+        _refuse(module, name)
         self.name = name
-        self._module = copy.deepcopy(module).to("meta")
+        self._module = copied(module, name).to("meta")
         self._recurrent = any(hasattr(m, "_flat_weights") for m in self._module.modules())
         self._tracking = [
             m
@@ -41,21 +36,20 @@ class PureModule:
         ]
         for layer in self._tracking:
             layer.track_running_stats = False
-        modules = dict(self._module.named_modules())
-        # Tied parameters appear under several names and are addressed by the first.
-        names = {id(p): path for path, p in self._module.named_parameters()}
-        self._parameters = [
-            (owner._parameters, key, names[id(p)])
-            for owner in modules.values()
-            for key, p in owner._parameters.items()
-            if p is not None
-        ]
-        self._buffers = [
-            (owner._buffers, key, f"{path}.{key}" if path else key)
-            for path, owner in modules.items()
-            for key, b in owner._buffers.items()
-            if b is not None
-        ]
+        # Tied tensors stand in several places and are addressed by their first name. Names are read
+        # off the original: moving to "meta" has untied the copy.
+        places = dict(self._module.named_modules(remove_duplicate=False))
+        names = {id(t): path for path, t in [*module.named_parameters(), *module.named_buffers()]}
+        self._parameters: list[tuple[dict[str, Any], str, str]] = []
+        self._constants: list[tuple[dict[str, Any], str, str]] = []
+        for path, owner in module.named_modules():
+            for key, p in owner._parameters.items():
+                if p is not None:
+                    slots = self._parameters if p.requires_grad else self._constants
+                    slots.append((places[path]._parameters, key, names[id(p)]))
+            for key, b in owner._buffers.items():
+                if b is not None:
+                    self._constants.append((places[path]._buffers, key, names[id(b)]))
 
     @property
     def keeps_statistics(self) -> bool:
@@ -93,7 +87,7 @@ class PureModule:
         for owner, key, name in self._parameters:
             before.append((owner, key, owner[key]))
             owner[key] = params[name]
-        for owner, key, name in self._buffers:
+        for owner, key, name in self._constants:
             before.append((owner, key, owner[key]))
             owner[key] = buffers[name]
         try:
@@ -116,44 +110,53 @@ class PureModule:
 
         def leave(path: str, module: nn.Module) -> None:
             state, own = before.pop(id(module))
-            kind = type(module).__name__
-            where = f"{self.name}{'.' + path if path else ''} ({kind})"
+            where = f"{self.name}{'.' + path if path else ''} ({type(module).__name__})"
             if found:
                 return
             if not torch.equal(state, _random_state()):
+                dropout = "Dropout" in type(module).__name__
                 mend = (
                     "call .eval() on it, or leave it out"
-                    if "Dropout" in kind
+                    if dropout
                     else "draw the noise as part of the latent"
                 )
                 found.append((f"{where} draws random numbers in its forward pass", mend))
             for key, value, version in own:
                 if module._buffers[key] is not value or value._version != version:
-                    if key in ("_u", "_v", "weight_u", "weight_v"):
-                        mend = "take torch's spectral norm off and pass spectral_norm=True to GAN"
-                    else:
-                        mend = "freeze it with .eval(), or compute the new value outside the forward pass"
+                    mend = (
+                        "freeze it with .eval(), or compute the new value outside the forward pass"
+                    )
                     found.append(
                         (f"{where} overwrites its buffer {key!r} in its forward pass", mend)
                     )
 
         handles = []
         for path, module in self._module.named_modules():
-            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_pre_hook(enter, prepend=True))
             handles.append(module.register_forward_hook(lambda m, a, o, path=path: leave(path, m)))
-        state = torch.get_rng_state()
+        versions = [x._version for x in args]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.random.fork_rng(devices=_cuda()):
                 output = self(params, held, *args)
-                if not found:
-                    again = self(params, {k: b.clone() for k, b in buffers.items()}, *args)
+                fresh = {k: b.clone() for k, b in buffers.items()}
+                again = output if found else self(params, fresh, *args)
         finally:
-            torch.set_rng_state(state)
             for handle in handles:
                 handle.remove()
+        if not found and versions != [x._version for x in args]:
+            found.append(
+                (
+                    f"the {self.name} changes its input in place",
+                    "set inplace=False on its first layer",
+                )
+            )
         if found:
             problem, mend = found[0]
             raise GameError(f"{problem}, so its loss is not a function of its parameters: {mend}")
+        if isinstance(output, Tensor) and not torch.isfinite(output).all():
+            raise GameError(
+                f"the {self.name}'s output is not finite at its initial weights: initialise it anew"
+            )
         if isinstance(output, Tensor) and not torch.equal(output, again):
             raise GameError(
                 f"the {self.name} gives two answers to the same input, so its loss is not a function "
@@ -162,7 +165,43 @@ class PureModule:
         return output
 
 
+def copied(module: nn.Module, name: str) -> nn.Module:
+    """A deep copy, or GameError where torch cannot make one."""
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise GameError(
+            f"the {name} cannot be copied ({str(error).splitlines()[0]}): hooks that keep computed weights "
+            "(torch's old weight_norm, for example) must be taken off"
+        ) from error
+
+
+def _refuse(module: nn.Module, name: str) -> None:
+    for path, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise GameError(
+                f"the {name}'s parameter {path} has no shape yet (a lazy layer): run the module once on a "
+                "batch before you build the game"
+            )
+    for path, layer in module.named_modules():
+        hooks = [type(h).__name__ for h in layer._forward_pre_hooks.values()]
+        # In training mode torch's forms overwrite their power vectors in every forward pass, in
+        # evaluation mode they freeze them for good: a search then escapes the constraint.
+        if type(layer).__name__ == "_SpectralNorm" or "SpectralNorm" in hooks:
+            where = path.removesuffix(".0").replace("parametrizations.", "")
+            raise GameError(
+                f"the {name}'s {where or type(layer).__name__} has torch's spectral norm, which overwrites or freezes "
+                "buffers of its own, so its loss is not a function of its parameters: take it off and pass "
+                "spectral_norm=True to GAN"
+            )
+
+
+def _cuda() -> list[int]:
+    ready = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return list(range(torch.cuda.device_count())) if ready else []
+
+
 def _random_state() -> Tensor:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if _cuda():
         return torch.cat([torch.get_rng_state(), torch.cuda.get_rng_state()])
     return torch.get_rng_state()

@@ -7,7 +7,7 @@ serves stacked players. Adam, SGD and RMSProp run torch.optim's own kernels and 
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ from torch.optim.sgd import sgd
 from equilibrist.tree import Tree
 
 Params = dict[str, Tensor]
+_LARGEST = sys.float_info.max
+_BELOW_ONE = 1 - sys.float_info.epsilon
 
 
 class Optimizer(Protocol):
@@ -33,7 +35,7 @@ class Optimizer(Protocol):
 def _check(rule: Any, **bounds: tuple[float, float]) -> None:
     for field in fields(rule):
         value = getattr(rule, field.name)
-        low, high = bounds.get(field.name, (0.0, math.inf))
+        low, high = bounds.get(field.name, (0.0, _LARGEST))
         if (
             isinstance(value, float | int)
             and not isinstance(value, bool)
@@ -106,9 +108,14 @@ class Adam:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        _check(self, beta1=(0.0, 1.0), beta2=(0.0, 1.0))
+        _check(self, beta1=(0.0, _BELOW_ONE), beta2=(0.0, _BELOW_ONE))
 
     def init(self, params: Params) -> Tree:
+        for name, p in params.items():
+            if not torch.ops.aten.is_non_overlapping_and_dense(p):
+                raise ValueError(
+                    f"{name} has gaps in memory, which a fused kernel would write to: clone it"
+                )
         return {"mean": _zeros(params), "square": _zeros(params), "count": _counters(params)}
 
     def update(self, grads: Params, state: Tree, params: Params) -> None:

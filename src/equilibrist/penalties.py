@@ -46,5 +46,13 @@ class GradientPenalty:
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None) -> Tensor:
         assert mix is not None
         between = torch.lerp(fake, real, mix.reshape(-1, *[1] * (real.ndim - 1)))
-        norms: Tensor = torch.linalg.vector_norm(input_gradient(critic, between).flatten(1), dim=1)
+        norms = _norms(input_gradient(critic, between).flatten(1))
         return self.weight * (norms - self.target).square().mean()
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """|row_i|, with derivatives of every order zero where a row is zero (a ReLU critic whose units are
+    all dead on a sample): the norm's own second derivative is undefined there."""
+    dead = (rows == 0).all(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(torch.where(dead[:, None], 1.0, rows), dim=1)
+    return torch.where(dead, 0.0, norms)

@@ -5,8 +5,9 @@ matrix [out, rest]. The singular vectors u, v are constants: nobody descends the
 iteration moves them on at each `refresh`; `exact=True` solves for them, so that both sigma and its
 derivative u v^T are exact at the given weights.
 
-The norm is that of the matrix [out, rest], as in the paper and in torch; the norm of the
-convolution itself can be larger, up to the number of overlapping kernel positions.
+The norm is that of the matrix [out, rest], as in the paper; the norm of the convolution itself can be
+larger, up to the number of overlapping kernel positions. A transposed convolution's weight is read as
+[in, rest], its first dimension (torch reads it the other way).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _PREFIX = "spectral_norm/"
 
 
 def normalised_names(module: nn.Module) -> tuple[str, ...]:
-    """The parameters that are normalised: every `weight` of two or more dimensions."""
-    return tuple(
-        name
-        for name, p in module.named_parameters()
-        if p.ndim >= 2 and name.rpartition(".")[2] == "weight"
-    )
+    """The parameters that are normalised: the weights of linear and convolutional layers, a tied one
+    once, by its first name."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    layers = nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd
+    found = [names.get(id(m.weight)) for m in module.modules() if isinstance(m, layers)]
+    return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
 def power_vectors(params: Mapping[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:

@@ -34,7 +34,9 @@ class Consensus:
             drift = first.pullback(first.v)
         else:
             second = field.linearize(players, constants, draws.batch(1))
-            drift = tree.scale(0.5, tree.axpy(1.0, first.pullback(second.v), second.pullback(first.v)))
+            drift = tree.scale(
+                0.5, tree.axpy(1.0, first.pullback(second.v), second.pullback(first.v))
+            )
         players = tree.map(
             lambda x, v, j: x - self.h * (v + self.gamma * j), players, first.v, drift
         )
@@ -74,7 +76,10 @@ class Proximal:
         draw = draws.batch(0)
         constants = field.refresh(players, constants, draw)
         anchor = field.evaluate(
-            lambda p, c, d: input_gradient(field.game.critic(p, c), d["real"]), players, constants, draw
+            lambda p, c, d: input_gradient(field.game.critic(p, c), d["real"]),
+            players,
+            constants,
+            draw,
         )
         inner = field.of(ProximalInner(field.game, self.lam))
         held = {**draw, "anchor": anchor.detach()}
@@ -102,6 +107,7 @@ class Langevin:
 
     def step(self, field: Any, players: Any, constants: Any, state: Any, draws: Any) -> Step:
         outer, index, means = players, 0, {}
+        spread = (2 * self.h) ** 0.5 * self.eps
         for mover in players:
             here, mean = outer[mover], outer[mover]
             for _ in range(self.steps):
@@ -110,10 +116,7 @@ class Langevin:
                 constants = field.refresh(at, constants, draw)
                 v, losses = field(at, constants, draw, only=mover)
                 noise = draws.noise(here, index)
-                spread = (2 * self.h) ** 0.5 * self.eps
-                here = tree.map(
-                    lambda x, g, n: x - self.h * g + spread * n, here, v[mover], noise
-                )
+                here = tree.map(lambda x, g, n: x - self.h * g + spread * n, here, v[mover], noise)
                 mean = tree.map(lambda m, x: torch.lerp(m, x, self.beta), mean, here)
                 index += 1
             means[mover] = tree.map(lambda o, m: torch.lerp(o, m, self.beta), outer[mover], mean)

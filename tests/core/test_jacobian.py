@@ -20,8 +20,10 @@ F64 = torch.float64
 def _quadratic() -> tuple[Quadratic, dict]:
     g = torch.Generator().manual_seed(1)
     A, B, C = (torch.randn(*s, dtype=F64, generator=g) for s in ((3, 3), (3, 2), (2, 2)))
-    point = {"x": {"value": torch.randn(3, dtype=F64, generator=g)},
-             "y": {"value": torch.randn(2, dtype=F64, generator=g)}}
+    point = {
+        "x": {"value": torch.randn(3, dtype=F64, generator=g)},
+        "y": {"value": torch.randn(2, dtype=F64, generator=g)},
+    }
     return Quadratic(A, B, C), point
 
 
@@ -49,8 +51,12 @@ class _Normal2:
 def test_gan_against_central_differences(saturating: bool) -> None:
     game = GAN(
         lambda: nn.Sequential(nn.Linear(2, 3, dtype=F64), nn.Tanh(), nn.Linear(3, 2, dtype=F64)),
-        lambda: nn.Sequential(nn.Linear(2, 3, dtype=F64), nn.Softplus(), nn.Linear(3, 1, dtype=F64)),
-        Vanilla(saturating), latent=2, spectral_norm=True,
+        lambda: nn.Sequential(
+            nn.Linear(2, 3, dtype=F64), nn.Softplus(), nn.Linear(3, 1, dtype=F64)
+        ),
+        Vanilla(saturating),
+        latent=2,
+        spectral_norm=True,
     )
     players, constants = game.init(0)
     draws = [game.draw(generator(0, Stream.DATA, k), _Normal2(), 5, F64) for k in range(2)]

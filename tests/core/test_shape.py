@@ -35,14 +35,18 @@ BATCH, STEPS, MEMBERS = 6, 3, 3
 
 def _generator(norm: bool = False) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(3, 7, dtype=F64), *([nn.BatchNorm1d(7, dtype=F64)] if norm else []), nn.Tanh(),
+        nn.Linear(3, 7, dtype=F64),
+        *([nn.BatchNorm1d(7, dtype=F64)] if norm else []),
+        nn.Tanh(),
         nn.Linear(7, 2, dtype=F64),
     )
 
 
 def _critic(norm: bool = False) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(2, 7, dtype=F64), *([nn.BatchNorm1d(7, dtype=F64)] if norm else []), nn.Softplus(),
+        nn.Linear(2, 7, dtype=F64),
+        *([nn.BatchNorm1d(7, dtype=F64)] if norm else []),
+        nn.Softplus(),
         nn.Linear(7, 1, dtype=F64),
     )
 
@@ -132,7 +136,9 @@ def test_stacked_equals_loop(name: str) -> None:
     ]
     stacked = type(starts[0])(*(tree.stack(part) for part in zip(*starts, strict=True)))
     together, loss = play(
-        VectorField(g, stacked=MEMBERS), solver, stacked,
+        VectorField(g, stacked=MEMBERS),
+        solver,
+        stacked,
         lambda k: StackedDraws([draws_of(g, s, k) for s in range(MEMBERS)]),
     )
     for index, (values, own) in enumerate(alone):
@@ -151,7 +157,9 @@ def _rank(rank: int, folder: str) -> None:
     for name, (kind, solver) in CASES.items():
         g = game(kind)
         values, loss = play(
-            VectorField(g, reduce=mean_over_ranks), solver, g.init(0),
+            VectorField(g, reduce=mean_over_ranks),
+            solver,
+            g.init(0),
             lambda k, g=g: draws_of(g, 0, k, rank),
         )
         results[name] = {**values, "loss": loss}
@@ -171,7 +179,9 @@ def test_two_machines_equal_one(name: str, two_ranks: Any) -> None:
     kind, solver = CASES[name]
     g = game(kind)
     values, loss = play(
-        VectorField(g), solver, g.init(0),
+        VectorField(g),
+        solver,
+        g.init(0),
         lambda k: Joined(draws_of(g, 0, k, 0), draws_of(g, 0, k, 1)),
     )
     for result in two_ranks:
@@ -179,5 +189,7 @@ def test_two_machines_equal_one(name: str, two_ranks: Any) -> None:
 
 
 def test_batch_norm_is_not_averaged() -> None:
-    with pytest.raises(GameError, match=r"cannot be averaged over machines: .* differs by .*batch norm"):
+    with pytest.raises(
+        GameError, match=r"cannot be averaged over machines: .* differs by .*batch norm"
+    ):
         VectorField(game("batch norm"), reduce=mean_over_ranks)

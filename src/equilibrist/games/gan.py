@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from equilibrist import _draws, spectral_norm, tree
 from equilibrist._draws import Draw, Stream
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Players, check_separable, check_zero_sum
-from equilibrist._pure import PureModule
+from equilibrist._pure import PureModule, copied
 from equilibrist.formulations import Formulation
 from equilibrist.penalties import Penalty
 from equilibrist.projections import Projection
@@ -104,16 +105,22 @@ class GAN:
         spectral_norm: bool = False,
     ) -> None:
         self._build = {"generator": _builder(generator), "critic": _builder(critic)}
+        self._fresh = {p: not isinstance(build, nn.Module) for p, build in self._build.items()}
         self.formulation = formulation
-        self.latent: Latent = Normal(latent) if isinstance(latent, int) else latent
+        if isinstance(formulation, type):
+            raise GameError(
+                f"formulation={formulation.__name__} is a class: write {formulation.__name__}()"
+            )
+        self.latent = _law(latent)
         self.penalties, self.projections = tuple(penalties), tuple(projections)
         for projection in self.projections:
             if projection.player not in self.players:
                 raise GameError(f"{projection} names no player: choose 'generator' or 'critic'")
         self.zero_sum = formulation.zero_sum and not self.penalties
         self._needs_mix = any(p.needs_mix for p in self.penalties)
-        self.modules = {player: _built(build, 0) for player, build in self._build.items()}
-        self._pure = {p: PureModule(m, p) for p, m in self.modules.items()}
+        built = {player: _built(build, 0) for player, build in self._build.items()}
+        self._pure = {p: PureModule(m, p) for p, m in built.items()}
+        self.modules = {p: copied(m, p) for p, m in built.items()}
         self.normalised = _normalised(self.modules["critic"]) if spectral_norm else ()
         self.samplewise = True
         self.separable, self.why_not_separable = True, ""
@@ -194,7 +201,7 @@ class GAN:
     ) -> Draw:
         """One minibatch: real samples first, then latents, then mixing weights."""
         draw = {
-            "real": source.sample(rng, batch),
+            "real": source.sample(rng, batch).to(device, dtype),
             "latent": self.latent.sample(rng, batch, dtype, device),
         }
         if self._needs_mix:
@@ -206,20 +213,23 @@ class GAN:
     ) -> Start:
         """Copies of the modules' parameters and buffers, and the power vectors at them.
 
-        With a seed, players given as functions are built afresh under it; those given as modules
+        Frozen parameters (requires_grad=False) are constants: nobody descends them. With a seed,
+        players given as functions are built afresh under it; those given as modules
         keep their weights. The global random state is left as it was.
         """
         players: Players = {}
         constants: Constants = {}
         for index, player in enumerate(self.players):
             module = self.modules[player]
-            if seed is not None and not isinstance(self._build[player], nn.Module):
+            if seed is not None and self._fresh[player]:
                 module = _built(
                     self._build[player],
                     _draws.generator(seed, Stream.INIT, index=index).integers(2**63).item(),
                 )
-            players[player] = {k: p.detach().clone() for k, p in module.named_parameters()}
-            constants[player] = {k: b.detach().clone() for k, b in module.named_buffers()}
+            free = {k: p.detach().clone() for k, p in module.named_parameters() if p.requires_grad}
+            frozen = {k: p.detach().clone() for k, p in module.named_parameters() if k not in free}
+            players[player] = free
+            constants[player] = frozen | {k: b.detach().clone() for k, b in module.named_buffers()}
         players, constants = (tree.to(t, device=device, dtype=dtype) for t in (players, constants))
         players = self.project(players)
         constants["critic"].update(spectral_norm.power_vectors(players["critic"], self.normalised))
@@ -228,19 +238,20 @@ class GAN:
     def load(self, players: Players, constants: Constants) -> dict[str, nn.Module]:
         """Modules that hold these values, spectral normalisation folded into the weights."""
         loaded = {}
-        for player, module in ((p, _copy(self.modules[p])) for p in self.players):
+        for player, module in ((p, copied(self.modules[p], p)) for p in self.players):
             values = self._seen(players, constants) if player == "critic" else players[player]
             buffers = {
                 k: b for k, b in constants[player].items() if not spectral_norm.is_power_vector(k)
             }
             with torch.no_grad():
                 for key, p in module.named_parameters():
-                    p.data = values[key].detach().clone()
-                for path, owner in module.named_modules():
-                    for key in owner._buffers:
-                        name = f"{path}.{key}" if path else key
-                        if name in buffers:
-                            owner._buffers[key] = buffers[name].detach().clone()
+                    p.data = (values if key in values else buffers)[key].detach().clone()
+                names = {id(b): name for name, b in module.named_buffers()}
+                fresh = {name: buffers[name].detach().clone() for name in names.values()}
+                for owner in module.modules():
+                    for key, b in owner._buffers.items():
+                        if b is not None:
+                            owner._buffers[key] = fresh[names[id(b)]]
             loaded[player] = module
         return loaded
 
@@ -299,28 +310,45 @@ class GAN:
                 f"the critic maps samples {list(fake.shape)} to {_shape(scores)}: it must return one score "
                 "for each sample, [batch] or [batch, 1]"
             )
-        # The second half differs from the first in kind, so that mixing samples shows.
-        real = (
-            torch.lerp(fake, fake.roll(1, 0), 0.5)
-            + torch.arange(8, device=fake.device).reshape(-1, *[1] * (fake.ndim - 1)).to(fake.dtype)
-            / 8
-        )
+        # Distinct samples, and weights moved off their start: a last layer that begins at zero would
+        # hide what mixes the samples of a batch.
+        slope = torch.arange(8, device=fake.device).reshape(-1, *[1] * (fake.ndim - 1)) / 8
+        real = torch.lerp(fake, fake.roll(1, 0), 0.5) + slope.to(fake.dtype)
         draw: Draw = {"real": real, "latent": latent}
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (8,), anchor.dtype, anchor.device)
-        with torch.no_grad():
-            critic = self.critic(players, constants)
-            together, apart = critic(real), torch.cat([critic(half) for half in real.chunk(2)])
-            close = 1e-4 * float(apart.abs().max().clamp_min(1e-6))
-            self.samplewise = bool((together - apart).abs().max() <= close)
+        moved: Players = tree.map(
+            lambda x: (
+                x
+                + 0.1 * (x.std(correction=0) + 0.1) * _draws.normal(rng, x.shape, x.dtype, x.device)
+            ),
+            players,
+        )
+        self.samplewise = self._scores_samplewise(moved, constants, real)
         if self.penalties and not self.samplewise:
             raise GameError(
                 f"{self.penalties[0]} needs the gradient of each score by its own sample, but the critic's "
                 "scores depend on the whole batch (batch norm?): use layer or group norm in the critic"
             )
-        check_zero_sum(self, players, constants, draw)
-        self.separable, seen = check_separable(self, players, constants, draw)
+        check_zero_sum(self, moved, constants, draw)
+        self.separable, seen = check_separable(self, moved, constants, draw)
         self.why_not_separable = "" if self.separable else seen
+
+    def _scores_samplewise(self, players: Players, constants: Constants, x: Tensor) -> bool:
+        """Whether the scores of even and odd samples by themselves are those of all together."""
+
+        def same(players: Players, constants: Constants, x: Tensor, tolerance: float) -> bool:
+            critic = self.critic(players, constants)
+            parts, whole = torch.cat([critic(x[::2]), critic(x[1::2])]), critic(x)
+            together = torch.cat([whole[::2], whole[1::2]])
+            return bool(torch.allclose(together, parts, rtol=tolerance, atol=1e-12))
+
+        with torch.no_grad():
+            try:
+                wide, fixed = (tree.to(t, dtype=torch.float64) for t in (players, constants))
+                return same(wide, fixed, x.double(), 1e-7)
+            except RuntimeError:  # a module that insists on its own precision
+                return same(players, constants, x, 1e-4)
 
     def _run(
         self, player: str, players: Players, constants: Constants, x: Tensor, what: str
@@ -334,6 +362,17 @@ class GAN:
         except Exception as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise GameError(f"the {player} fails on {what}: {first_line}") from error
+
+
+def _law(latent: Any) -> Latent:
+    if isinstance(latent, Integral) and int(latent) > 0:
+        return Normal(int(latent))
+    if not hasattr(latent, "sample"):
+        raise GameError(
+            f"latent={latent!r} is neither a dimension (1, 2, ...) nor a law with a method sample"
+        )
+    law: Latent = latent
+    return law
 
 
 def _builder(player: nn.Module | Callable[[], nn.Module]) -> Any:
@@ -365,12 +404,6 @@ def _normalised(critic: nn.Module) -> tuple[str, ...]:
             "spectral_norm=True, but the critic has no weight matrix to normalise: leave it out"
         )
     return names
-
-
-def _copy(module: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(module)
 
 
 def _shape(value: Any) -> str:

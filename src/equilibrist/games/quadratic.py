@@ -30,6 +30,11 @@ class Quadratic(Plain):
                 f"Quadratic needs A [{n}, {n}] and C [{m}, {m}] for B [{n}, {m}], "
                 f"not {list(A.shape)} and {list(C.shape)}"
             )
+        for name, vector, size in (("a", a, n), ("c", c, m)):
+            if vector is not None and vector.shape != (size,):
+                raise ValueError(
+                    f"Quadratic needs {name} [{size}] for B [{n}, {m}], not {list(vector.shape)}"
+                )
         self.A, self.B, self.C = (A + A.mT) / 2, B, (C + C.mT) / 2
         self.a = B.new_zeros(n) if a is None else a
         self.c = B.new_zeros(m) if c is None else c

@@ -49,3 +49,11 @@ class Solver(Protocol):
         state: State,
         draws: DrawSource,
     ) -> Step: ...
+
+
+def check_names(named: Mapping[str, Any], players: Players) -> None:
+    """ValueError where a rule is given for a player that does not exist."""
+    if unknown := [name for name in named if name not in players]:
+        raise ValueError(
+            f"optimizers names {unknown[0]!r}, but the players are {', '.join(players)}"
+        )

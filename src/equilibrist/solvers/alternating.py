@@ -9,7 +9,7 @@ import torch
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import Adam, Optimizer
-from equilibrist.solvers._base import DrawSource, State, Step
+from equilibrist.solvers._base import DrawSource, State, Step, check_names
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Alternating:
         leader, follower: the players' names.
 
     Power vectors are refreshed before each critic gradient. Each player's loss and gradient norm
-    are those of its last update, taken before it; the critic's are of inner step k - 1.
+    are those of its last update, taken before it; the critic's are of inner step k - 1. Terms that
+    do not depend on the mover's parameters are left out of its loss: that of the generator in a
+    zero-sum game is V without its real term.
     """
 
     critic_steps: int = 1
@@ -54,6 +56,7 @@ class Alternating:
         return self.optimizers.get(player, self.optimizer)
 
     def init(self, players: Players) -> State:
+        check_names(self.optimizers, players)
         return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(

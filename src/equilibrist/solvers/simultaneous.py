@@ -9,7 +9,7 @@ import torch
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import SGD, Optimizer
-from equilibrist.solvers._base import DrawSource, State, Step
+from equilibrist.solvers._base import DrawSource, State, Step, check_names
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Simultaneous:
         return self.optimizers.get(player, self.optimizer)
 
     def init(self, players: Players) -> State:
+        check_names(self.optimizers, players)
         return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(

@@ -47,7 +47,8 @@ def finite(value: Any) -> Any:
 def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files of a process that died while writing."""
     for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+        if part.is_file():
+            part.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:

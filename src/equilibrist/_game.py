@@ -91,6 +91,10 @@ def check_zero_sum(game: Game, players: Players, constants: Constants, draw: Dra
     players, constants, draw, precision = _precisely(game, players, constants, draw)
     with torch.no_grad():
         losses = [float(loss) for loss in game.losses(players, constants, draw).values()]
+    if any(loss - loss != 0 for loss in losses):
+        raise GameError(
+            f"the losses of {_name(game)} are not finite on a batch: look at the data and the weights"
+        )
     total, size = sum(losses), max(abs(loss) for loss in losses)
     if not abs(total) <= 10 * precision * size + 1e-12:
         raise GameError(

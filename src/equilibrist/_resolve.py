@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equilibrist._errors import RecipeError
+from equilibrist._errors import EquilibristError, RecipeError
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,12 @@ class Resolved:
 
         try:
             recipe = self.function(**self.settings)
-        except (ValueError, TypeError) as error:
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RecipeError(f"recipe {self.name} refuses its settings: {text}") from error
+        except EquilibristError:
+            raise
+        except Exception as error:  # whatever a user's function does wrong is one line to its user
+            raise RecipeError(
+                f"recipe {self.name} fails on its settings: {_line(error)}"
+            ) from error
         if not isinstance(recipe, Recipe):
             raise RecipeError(
                 f"recipe {self.name} returns {type(recipe).__name__}: it must return a Recipe"
@@ -56,13 +59,16 @@ def catalogue() -> dict[str, Callable[..., Any]]:
     return found
 
 
-def resolve(name: str, settings: Mapping[str, Any] | None = None) -> Resolved:
+def resolve(
+    name: str, settings: Mapping[str, Any] | None = None, *, builtin: bool = False
+) -> Resolved:
     """The recipe `name` with `settings` (values, or text as typed after --set) over its defaults.
 
     Raises RecipeError for an unknown name or setting (with the closest ones) and for a value of
-    another type than the parameter's.
+    another type than the parameter's. With `builtin`, only the catalogue counts: a name read from a
+    file must never have code executed.
     """
-    if ":" in name or name.endswith(".py"):
+    if not builtin and (":" in name or name.endswith(".py")):
         function, origin = _from_file(name)
     else:
         offered = catalogue()
@@ -166,9 +172,8 @@ def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        text = str(error).splitlines()[0] if str(error) else ""
-        raise RecipeError(f"{file} fails on import: {type(error).__name__}: {text}") from error
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"{file} fails on import: {_line(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         offered = [
@@ -194,3 +199,8 @@ def _name(kind: Any) -> str:
             " or none" if type(None) in options else ""
         )
     return names.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _line(error: BaseException) -> str:
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return kind + (str(error).splitlines()[0] if str(error) else "no message")

@@ -99,17 +99,24 @@ def run(
     from equilibrist.run import train
 
     where = directory or Path("runs") / _folder_name(resolved.name)
-    trained = train(
-        resolved.build(),
-        where,
-        name=resolved.name,
-        settings=resolved.settings,
-        origin=resolved.origin,
-        seed=seed,
-        device=device,
-        progress=progress,
-        tensorboard=tensorboard,
-    )
+    built = resolved.build()
+    try:
+        trained = train(
+            built,
+            where,
+            name=resolved.name,
+            settings=resolved.settings,
+            origin=resolved.origin,
+            seed=seed,
+            device=device,
+            progress=progress,
+            tensorboard=tensorboard,
+        )
+    except KeyboardInterrupt:
+        _complain(
+            f"interrupted at once; {where} goes on from its last checkpoint when it is run again"
+        )
+        raise typer.Exit(INTERRUPTED) from None
     if trained.interrupted:
         _report(where)
         _say(f"Stopped and saved at step {trained.step}. Run the same command again to go on.")
@@ -152,16 +159,14 @@ def audit(
     Example: equilibrist audit runs/sngan --require nash --set steps=1000
     """
     _prepare(data_root, threads, progress)
+    chosen = tuple(check or ("stationary", "nash"))
+    required = _requirements(require or [], chosen)
+    typed = _audit_settings(_pairs(settings))
     subject = _loaded(directory, recipe, device, step)
-    found = _audit(
-        subject, _audit_settings(_pairs(settings)), tuple(check or ("stationary", "nash")), progress
-    )
+    found = _audit(subject, typed, chosen, progress)
     _say(f"Report: {_report(directory)}")
-    for claim in require or []:
-        name, _, strictness = claim.partition("=")
-        if strictness not in ("", "verified"):
-            raise RecipeError(f"--require {claim}: after the claim only '=verified' may follow")
-        found[name].require(verified=bool(strictness))
+    for claim, verified in required:
+        found[claim].require(verified=verified)
 
 
 @app.command()
@@ -186,7 +191,9 @@ def sample(
     """Generate samples from a trained run: the same seed and index give the same samples."""
     _prepare(data_root, 0)
     if out.suffix not in (".png", ".npy"):
-        raise RecordError(f"--out {out}: the name must end in .png or .npy")
+        raise RecipeError(f"--out {out}: the name must end in .png or .npy")
+    if out.is_dir():
+        raise RecipeError(f"--out {out}: this is a folder; name a file in it")
     if not out.parent.is_dir():
         raise RecordError(f"--out {out}: the folder {out.parent} does not exist")
     subject = _loaded(directory, recipe, device, step)
@@ -320,10 +327,30 @@ def _prepare(data_root: Path | None, threads: int, progress: str = "auto") -> No
         torch.set_num_threads(threads)
 
 
-def _resolved(name: str, settings: dict[str, str]) -> Any:
+def _resolved(name: str, settings: dict[str, Any], builtin: bool = False) -> Any:
     from equilibrist._resolve import resolve
 
-    return resolve(name, settings)
+    return resolve(name, settings, builtin=builtin)
+
+
+def _requirements(claims: list[str], checks: tuple[str, ...]) -> list[tuple[str, bool]]:
+    """(claim, must be verified) of each --require, refused before an audit is paid for."""
+    import difflib
+
+    known = [f"{check}{part}" for check in checks for part in ("", "/generator", "/critic")]
+    found = []
+    for text in claims:
+        claim, _, strictness = text.partition("=")
+        if claim not in known:
+            near = difflib.get_close_matches(claim, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise RecipeError(
+                f"--require {text}: there is no such claim{hint}; choose from {', '.join(known)}"
+            )
+        if strictness not in ("", "verified"):
+            raise RecipeError(f"--require {text}: after the claim only '=verified' may follow")
+        found.append((claim, bool(strictness)))
+    return found
 
 
 def _pairs(settings: list[str] | None) -> dict[str, str]:
@@ -348,15 +375,20 @@ def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) 
     from equilibrist.run.record import Record
 
     manifest = Record(directory).manifest()
-    name, origin = manifest["recipe"], manifest.get("origin", {})
-    if origin.get("kind") != "builtin":
+    name, origin = manifest["recipe"], manifest["origin"]
+    builtin = origin.get("kind") == "builtin"
+    if builtin and recipe is not None:
+        raise RecipeError(
+            f"--recipe {recipe}: {directory} came from the recipe {name}; leave --recipe out"
+        )
+    if not builtin:
         if recipe is None:
             known = name if origin.get("kind") == "file" else "FILE:FUNCTION"
             raise RecordError(
                 f"{directory} was made by code of your own, which is not run unasked: add --recipe {known}"
             )
         name = recipe
-    resolved = _resolved(name, manifest["settings"])
+    resolved = _resolved(name, manifest["settings"], builtin)
     if origin.get("kind") == "file" and resolved.origin.get("sha256") != origin.get("sha256"):
         _complain(f"{name} has changed since {directory} was trained", "warning")
     return load(directory, resolved.build(), device=device, step=step)
@@ -373,6 +405,7 @@ def _audit(subject: Run, settings: dict[str, Any], checks: tuple[str, ...], prog
 def _audit_settings(pairs: dict[str, str]) -> dict[str, Any]:
     """Values of `checks.Settings`, by the types of its fields."""
     import dataclasses
+    import difflib
 
     from equilibrist._resolve import convert
     from equilibrist.checks import Settings
@@ -381,7 +414,14 @@ def _audit_settings(pairs: dict[str, str]) -> dict[str, Any]:
     typed = {
         f.name: kinds[str(f.type)] for f in dataclasses.fields(Settings) if str(f.type) in kinds
     }
-    return {k: convert(v, typed[k], f"audit: {k}") if k in typed else v for k, v in pairs.items()}
+    for key in pairs:
+        if key not in typed:
+            near = difflib.get_close_matches(key, typed, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise RecipeError(
+                f"--set {key}: an audit has no such setting{hint}; it has {', '.join(typed)}"
+            )
+    return {k: convert(v, typed[k], f"audit: {k}") for k, v in pairs.items()}
 
 
 def _report(directory: Path) -> Path:
@@ -391,15 +431,25 @@ def _report(directory: Path) -> Path:
 
 
 def _info_run(directory: Path, as_json: bool) -> None:
-    from equilibrist.run.record import Record
+    from equilibrist.run.record import Record, read_json
 
     manifest = Record(directory).manifest()
-    status = directory / "status.json"
-    manifest["status"] = json.loads(status.read_text(encoding="utf-8")) if status.exists() else None
-    answer = directory / "audit" / "audit.json"
-    if answer.exists():
-        rows = json.loads(answer.read_text(encoding="utf-8"))["certificates"]
-        manifest["audit"] = {row["claim"]: row["verdict"] for row in rows}
+    status, answer = directory / "status.json", directory / "audit" / "audit.json"
+    manifest["status"] = read_json(status) if status.exists() else None
+    try:
+        if manifest["status"] is not None:
+            manifest["status"] = {k: manifest["status"][k] for k in ("state", "step", "message")}
+        if answer.exists():
+            rows = read_json(answer)["certificates"]
+            manifest["audit"] = {row["claim"]: row["verdict"] for row in rows}
+        players = manifest["description"]["game"]["players"].items()
+        counts = {player: (about["class"], int(about["parameters"])) for player, about in players}
+        sources = (
+            manifest["description"]["data"]["source"],
+            manifest["description"]["solver"]["text"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(f"{directory} is damaged: its record lacks {error}") from None
     if as_json:
         print(json.dumps(manifest, indent=1))
         return
@@ -410,10 +460,10 @@ def _info_run(directory: Path, as_json: bool) -> None:
         print(
             f"{manifest['status']['state']} at step {manifest['status']['step']} of {manifest['steps']}"
         )
-    for player, about in manifest["description"]["game"]["players"].items():
-        print(f"{player}: {about['class']}, {about['parameters']:,} parameters")
-    print(f"data: {manifest['description']['data']['source']}")
-    print(f"solver: {manifest['description']['solver']['text']}")
+    for player, (kind, count) in counts.items():
+        print(f"{player}: {kind}, {count:,} parameters")
+    print(f"data: {sources[0]}")
+    print(f"solver: {sources[1]}")
     for claim, verdict in manifest.get("audit", {}).items():
         print(f"{claim}: {verdict}")
     if "audit" not in manifest:

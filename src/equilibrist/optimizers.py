@@ -20,7 +20,7 @@ from torch.optim.sgd import sgd
 from equilibrist.tree import Tree
 
 Params = dict[str, Tensor]
-_LARGEST = sys.float_info.max
+_LARGEST = 3e38  # of float32
 _BELOW_ONE = 1 - sys.float_info.epsilon
 
 

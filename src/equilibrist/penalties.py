@@ -43,6 +43,12 @@ class GradientPenalty:
     target: float = 1.0
     needs_mix: bool = True
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(
+                f"GradientPenalty.weight must be finite and not negative, not {self.weight}"
+            )
+
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None) -> Tensor:
         assert mix is not None
         between = torch.lerp(fake, real, mix.reshape(-1, *[1] * (real.ndim - 1)))

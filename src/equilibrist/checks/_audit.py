@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from equilibrist import tree
-from equilibrist._errors import RecordError, RequirementError
+from equilibrist._errors import RecipeError, RequirementError
 from equilibrist._files import finite, write_atomically, write_json
 from equilibrist._game import Constants, Players
 from equilibrist.checks import deviation, stationarity
@@ -40,6 +40,7 @@ class Audit:
     seconds: float
     about: dict[str, Any] = field(default_factory=dict)
     sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    precision: str = "float32"
 
     def __getitem__(self, claim: str) -> Certificate:
         for certificate in self.certificates:
@@ -81,6 +82,7 @@ class Audit:
                 "format": FORMAT,
                 **self.about,
                 "seconds": round(self.seconds, 2),
+                "dtype": {"search": self.precision, "score": "float64"},
                 "settings": self.settings.describe(),
                 "certificates": rows,
             }
@@ -89,6 +91,10 @@ class Audit:
 
     def save(self, directory: Path, data: Source) -> None:
         """Write audit.json, the witnesses and the sheets as the folder `directory`, whole or not at all."""
+        aside = directory.with_name(f".{directory.name}.old")
+        if aside.exists() and not directory.exists():
+            os.replace(aside, directory)  # an earlier save died between its two renamings
+        directory.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".audit.", suffix=".part"))
         try:
             os.chmod(part, 0o755)
@@ -106,8 +112,16 @@ class Audit:
                     row["evidence"]["samples"] = names
             write_json(part / "audit.json", value)
             if directory.exists():
-                shutil.rmtree(directory)
-            os.replace(part, directory)
+                if aside.exists():
+                    shutil.rmtree(aside)
+                os.replace(directory, aside)
+            try:
+                os.replace(part, directory)
+            except BaseException:
+                if aside.exists():
+                    os.replace(aside, directory)
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -129,7 +143,7 @@ def audit(
         write: False keeps the answer in memory only.
         settings: fields of `Settings`; they override the recipe's own.
 
-    Raises: RecordError for an unknown check or setting.
+    Raises: RecipeError for an unknown check or setting.
     """
     recipe = run.recipe
     rule = getattr(recipe.solver, "rule", None)
@@ -151,7 +165,13 @@ def audit(
         generator_batch=recipe.batch,
     )
     result = replace(
-        result, about={"step": run.step, "checkpoint": run.checkpoint, "sha256": run.sha256}
+        result,
+        about={
+            "step": run.step,
+            "seed": run.seed,
+            "checkpoint": run.checkpoint,
+            "sha256": run.sha256,
+        },
     )
     if write:
         result.save(run.directory / "audit", run.data)
@@ -171,11 +191,13 @@ def audit_pair(
     generator_batch: int = 0,
 ) -> Audit:
     """The same for a pair at hand: nothing is read or written."""
+    if isinstance(checks, str):
+        checks = (checks,)
     for check in checks:
         if check not in CHECKS:
             near = difflib.get_close_matches(check, CHECKS, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise RecordError(f"there is no check {check!r}{hint}; choose from {', '.join(CHECKS)}")
+            raise RecipeError(f"there is no check {check!r}{hint}; choose from {', '.join(CHECKS)}")
     settings = settings or Settings()
     begun = time.monotonic()
     bench = Bench(game, players, constants, data, settings, seed)
@@ -204,21 +226,20 @@ def audit_pair(
         if "nash" in checks:
             found, sheets = deviation.nash(bench, tick, show)
             certificates += found
-    return Audit(tuple(certificates), settings, time.monotonic() - begun, sheets=sheets)
+    return Audit(
+        tuple(certificates),
+        settings,
+        time.monotonic() - begun,
+        sheets=sheets,
+        precision=str(bench.dtype).removeprefix("torch."),
+    )
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
     names = [f.name for f in fields(Settings)]
-    for key, value in settings.items():
+    for key in settings:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise RecordError(f"an audit has no setting {key!r}{hint}; it has {', '.join(names)}")
-        if (
-            key in ("batch", "starts", "steps", "looks", "batches", "look_batches", "group_batches")
-            and value < 1
-        ):
-            raise RecordError(f"audit setting {key}={value} must be at least 1")
-    if settings.get("groups", 3) < 3:
-        raise RecordError(f"audit setting groups={settings['groups']} must be at least 3")
+            raise RecipeError(f"an audit has no setting {key!r}{hint}; it has {', '.join(names)}")
     return settings

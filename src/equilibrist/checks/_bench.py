@@ -11,7 +11,9 @@ import torch
 
 from equilibrist import _draws, tree
 from equilibrist._draws import Draw, Stream
+from equilibrist._errors import RecipeError
 from equilibrist._game import Constants, Players
+from equilibrist.checks.certificate import Tolerance
 from equilibrist.data import Source
 from equilibrist.games import GAN
 from equilibrist.optimizers import Adam, Optimizer
@@ -31,7 +33,8 @@ class Settings:
         looks: how often a search is looked at on the selection split.
         perturbation: size of the perturbation, relative to the root mean square of each tensor.
         optimizers: update rules of the searches, by player (default: Adam 1e-4, betas 0.5, 0.9).
-        tolerance: how much gain is called nothing, relative to the formulation's scale.
+        tolerance: how much gain is called nothing, relative to the formulation's scale; `absolute`,
+            where it is positive, says it in the loss's own unit instead.
         move: relative size of the move to which stationarity is held: a residual is the loss that
             a move by this fraction of a player's norm would gain, to first order.
         groups: independent estimates of each gradient; `group_batches` minibatches in each.
@@ -46,12 +49,44 @@ class Settings:
     perturbation: float = 0.02
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
     tolerance: float = 0.02
+    absolute: float = 0.0
     move: float = 0.01
     groups: int = 10
     group_batches: int = 8
     batches: int = 64
     look_batches: int = 16
     confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        least = {
+            "batch": 1,
+            "starts": 1,
+            "steps": 1,
+            "looks": 1,
+            "groups": 3,
+            "group_batches": 1,
+            "batches": 2,
+            "look_batches": 1,
+        }
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise RecipeError(
+                    f"audit setting {name}={value!r}: it must be a whole number of at least {low}"
+                )
+        spans = {
+            "perturbation": (0.0, 1e6),
+            "tolerance": (0.0, 1e6),
+            "absolute": (0.0, 1e300),
+            "move": (1e-12, 1.0),
+            "confidence": (0.5, 1 - 1e-9),
+        }
+        for name, (low_, high) in spans.items():
+            value = getattr(self, name)
+            if not isinstance(value, float | int) or not low_ <= value <= high:
+                raise RecipeError(
+                    f"audit setting {name}={value!r}: it must lie in [{low_:g}, {high:g}]"
+                )
 
     def rule(self, player: str) -> Optimizer:
         """The update rule of searches for `player`."""
@@ -105,13 +140,19 @@ class Bench:
         settings: Settings,
         seed: int,
     ) -> None:
-        self.game, self.data, self.settings, self.seed = game, data, settings, seed
+        self.game, self.settings, self.seed = game, settings, seed
         self.players = tree.clone(players)
         anchor = next(iter(self.players["generator"].values()))
         self.dtype, self.device = anchor.dtype, anchor.device
+        if unknown := [name for name in settings.optimizers if name not in game.players]:
+            raise RecipeError(f"audit setting optimizers names {unknown[0]!r}, which is no player")
+        self.data = data = data.to(self.device, self.dtype)
         rng = _draws.generator(seed, Stream.AUDIT, index=2**32)
-        self.parts = dict(zip(PARTS, data.split((0.5, 0.25, 0.25), rng), strict=True))
+        self.parts: dict[str, Source] = dict(
+            zip(PARTS, data.split((0.5, 0.25, 0.25), rng), strict=True)
+        )
         self.constants = self.exact(self.players, tree.clone(constants))
+        self.parts["all"] = data
         self._banks: dict[str, list[Draw]] = {}
 
     def exact(self, players: Players, constants: Constants) -> Constants:
@@ -119,17 +160,19 @@ class Bench:
         return self.game.refresh(players, constants, {}, exact=True)
 
     def minibatch(self, step: int, part: str = "optimise", index: int = 0) -> Draw:
-        """An i.i.d. minibatch from a part of the data; the same address gives the same draw."""
-        rng = _draws.generator(
-            self.seed, Stream.AUDIT, step, index=index + 1000 * PARTS.index(part)
-        )
+        """An i.i.d. minibatch from a part of the data ("all": from all of it); the same address gives
+        the same draw."""
+        where = index + 1000 * list(self.parts).index(part)
+        rng = _draws.generator(self.seed, Stream.AUDIT, step, index=where)
         return self.game.draw(rng, self.parts[part], self.settings.batch, self.dtype, self.device)
 
     def bank(self, part: str) -> list[Draw]:
-        """Fixed float64 batches that cover a part of the data once, without replacement.
+        """Fixed float64 batches of a part of the data, without replacement: all of it, or as much as
+        that many batches hold.
 
         Separable games get `batches` of them, however small; where a batch's samples interact (batch
-        norm) each has the size of a minibatch, drawn with replacement where the part is too small.
+        norm) each has the size of a minibatch, and a part too small for eight is drawn from with
+        replacement (see `resampling`).
         """
         if part not in self._banks:
             self._banks[part] = list(self._bank(part))
@@ -144,17 +187,41 @@ class Bench:
                 yield self.game.draw(rng, source, batch, torch.float64, self.device)
             return
         if self.game.separable:
-            batch = max(1, min(batch, source.size // count))
+            batch = min(batch, -(-source.size // count))
         elif source.size // batch < 8:
             for _ in range(min(count, 16)):
                 yield self.game.draw(rng, source, batch, torch.float64, self.device)
             return
         everything = source.all()
         order = torch.from_numpy(rng.permutation(source.size)).to(everything.device)
-        for rows in order.split(batch)[: min(count, source.size // batch)]:
+        for rows in order.split(batch)[:count]:
+            if len(rows) < batch:  # a remainder would weigh as much as a whole batch
+                break
             # The draw's own real samples are replaced: those are i.i.d., these cover the part.
             draw = self.game.draw(rng, source, batch, torch.float64, self.device)
             yield {**draw, "real": everything[rows]}
+
+    def resampling(self, part: str) -> float:
+        """How much wider an interval over a bank must be because its batches share real samples:
+        sqrt(1 + drawn / size) where they were drawn with replacement, else 1."""
+        size = self.parts[part].size
+        if size is None or self.game.separable or size // self.settings.batch >= 8:
+            return 1.0
+        return float((1 + len(self.bank(part)) * self.settings.batch / size) ** 0.5)
+
+    def tolerance(self, per: str = "") -> Tolerance:
+        """What is called nothing; its value is not a number where there is no yardstick."""
+        unit = self.game.formulation.unit
+        if self.settings.absolute > 0:
+            return Tolerance(self.settings.absolute, unit + per, "as set")
+        scale = self.scale()
+        if not 0 < scale < float("inf"):
+            why = f"the formulation's scale is {scale:g} {unit}: set absolute to a gain that you call nothing"
+            return Tolerance(float("nan"), unit + per, why)
+        value, share = self.settings.tolerance * scale, self.settings.tolerance
+        return Tolerance(
+            value, unit + per, f"{share:.0%} of the formulation's scale, {scale:.4g} {unit}"
+        )
 
     def losses(
         self, player: str, players: Players, constants: Constants, part: str
@@ -203,8 +270,9 @@ def relative_noise(
     like: dict[str, torch.Tensor], size: float, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
     """Gaussian noise with standard deviation `size` times each tensor's root mean square (of all
-    tensors together, where one is zero)."""
-    overall = (tree.flatten({"all": like}).square().mean()).sqrt()
+    tensors together where one is zero, one where all are)."""
+    overall = tree.flatten({"all": like}).square().mean().sqrt()
+    overall = torch.where(overall > 0, overall, torch.ones_like(overall))
     noise = {}
     for key, value in like.items():
         own = value.square().mean().sqrt()

@@ -91,6 +91,6 @@ def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:
         verdict,
         summary,
         {part.claim: part.verdict.value for part in parts},
-        scope=parts[0].scope,
+        scope={k: v for k, v in parts[0].scope.items() if k != "player"},
         references=parts[0].references,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,16 +48,11 @@ def nash(
     the third part scores it, by paired differences over common batches.
 
     REFUTED: the interval's lower end is above the tolerance; the deviation is the witness.
-    UNASSESSED: every search failed, or half the interval is wider than the tolerance.
+    UNASSESSED: every search failed, half the interval is wider than the tolerance, or the interval
+    holds the tolerance while the estimate is above it.
     NOT_REFUTED: otherwise. A search cannot verify.
     """
-    scale = bench.scale()
-    settings, unit = bench.settings, bench.game.formulation.unit
-    tolerance = Tolerance(
-        settings.tolerance * scale,
-        unit,
-        f"{settings.tolerance:g} of the formulation's scale, {scale:.4g} {unit}",
-    )
+    settings, tolerance = bench.settings, bench.tolerance()
     sheets: dict[str, torch.Tensor] = {}
     parts = []
     for player in bench.game.players:
@@ -164,31 +160,50 @@ def _certificate(
     else:
         differences = gain(bench, player, best.best, "score")
         measured = student(differences, settings.confidence)
+        reach = measured.half_width * bench.resampling("score")
+        measured = Interval(measured.mean, measured.mean - reach, measured.mean + reach)
         evidence["loss_after"] = float((before - differences).mean())
     evidence |= {
         "gain": measured.mean,
         "interval": [measured.low, measured.high],
         "score_batches": score_batches,
     }
-    reach = f"{measured.mean:.3g} {unit} ({settings.confidence:.0%} interval {measured.low:.3g} to {measured.high:.3g})"
+    span = f"{settings.confidence:.0%} interval {measured.low:.3g} to {measured.high:.3g}"
+    gained = f"{measured.mean:.3g} {unit} ({span})"
     witness = None
-    if len(failed) == len(searches) or not torch.isfinite(before).all() or not _finite(measured):
+    if not math.isfinite(evidence["loss_before"]):
+        verdict, summary = (
+            Verdict.UNASSESSED,
+            f"The {player}'s loss is not finite at the trained pair.",
+        )
+    elif math.isnan(tolerance.value):
         verdict = Verdict.UNASSESSED
-        summary = f"Every search for a better {player} failed ({failed[0] if failed else 'non-finite loss'})."
+        summary = f"The {player}'s best deviation gains {gained}; not assessed: {tolerance.why}."
     elif measured.low > tolerance.value:
         verdict, witness = Verdict.REFUTED, {player: best.best or {}}
-        summary = f"With the {other} frozen, the {player} alone lowers its loss by {reach}."
-    elif measured.half_width > tolerance.value:
+        summary = f"With the {other} frozen, the {player} alone lowers its loss by {gained}."
+    elif len(failed) == len(searches):
+        verdict, summary = (
+            Verdict.UNASSESSED,
+            f"Every search for a better {player} failed (non-finite loss): {failed[0]}.",
+        )
+    elif measured.half_width > tolerance.value or not math.isfinite(measured.half_width):
         verdict = Verdict.UNASSESSED
         summary = (
-            f"The {player}'s best deviation gains {reach}: the noise is above the tolerance of "
+            f"The {player}'s best deviation gains {gained}: the noise is above the tolerance of "
+            f"{tolerance.value:.3g}, so more data are needed to tell."
+        )
+    elif measured.mean > tolerance.value:
+        verdict = Verdict.UNASSESSED
+        summary = (
+            f"The {player}'s best deviation gains {gained}: the interval holds the tolerance of "
             f"{tolerance.value:.3g}, so more data are needed to tell."
         )
     else:
         verdict = Verdict.NOT_REFUTED
         summary = (
-            f"{settings.starts} searches of {settings.steps} steps found no {player} that gains more than "
-            f"{tolerance.value:.3g} {unit} against the frozen {other}: the best gains {reach}."
+            f"{len(searches) - len(failed)} searches of {settings.steps} steps found no {player} that gains "
+            f"more than {tolerance.value:.3g} {unit} against the frozen {other}: the best gains {gained}."
         )
     limits = [
         "a gain is a lower bound: a longer or luckier search may find more",
@@ -199,6 +214,13 @@ def _certificate(
             f"losses depend on whole batches ({bench.game.why_not_separable}): batches of "
             f"{settings.batch} were resampled"
         )
+    if bench.resampling("score") > 1:
+        limits.append(
+            "the score split is too small for eight whole batches: they were drawn with "
+            "replacement, and the interval widened for it"
+        )
+    if settings.starts == 1:
+        limits.append("one start, unperturbed: it cannot leave a stationary point")
     if failed:
         limits.append(f"{len(failed)} of {len(searches)} searches failed: {failed[0]}")
     return Certificate(
@@ -225,10 +247,6 @@ def _sheets(searches: list[Search]) -> dict[str, torch.Tensor]:
     # Before: the trained pair itself, which is where the unperturbed search begins.
     before = searches[0].samples[0] if searches[0].samples else best.samples[0]
     return {"before": before, "during": best.samples[(last + 1) // 2], "after": best.samples[last]}
-
-
-def _finite(interval: Interval) -> bool:
-    return interval.high - interval.low < float("inf")
 
 
 def _overall(parts: list[Certificate]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -19,11 +20,15 @@ def stationarity(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
 
     The residual of player p is |r| with r = (x - P(x - h v)) / h, h |v| = move * |x|, P the
     projection onto its feasible set (r = v without one). It is reported as move * |x| * |E r|: the
-    loss that a move by this fraction of the player's norm gains to first order.
+    loss that a move by this fraction of the player's norm gains to first order (|x| = sqrt(n) for a
+    player whose parameters are all zero).
 
     |E r|^2 is estimated from K group means r_1..r_K as the mean of r_i . r_j over i != j, which
-    noise does not bias, with a delete-one jackknife interval (K - 1 degrees of freedom). The noise
-    floor is the residual that pure noise of the measured size would be taken for at this confidence.
+    noise does not bias, with a delete-one jackknife interval (K - 1 degrees of freedom). Which
+    coordinates a wall blocks is decided once, by the mean of all groups: projecting each group's
+    noise would look like motion. The noise floor is the residual that pure noise of the measured
+    size would be taken for at this confidence. Minibatches come from all of the data: nothing is
+    selected here.
 
     VERIFIED: the interval's upper end is below the tolerance. REFUTED: its lower end is above.
     UNASSESSED: the noise floor is above. NOT_REFUTED: the interval holds the tolerance.
@@ -34,34 +39,42 @@ def stationarity(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
     for group in range(settings.groups):
         total = None
         for k in range(settings.group_batches):
-            draw = bench.minibatch(group * settings.group_batches + k, index=1)
+            draw = bench.minibatch(group * settings.group_batches + k, "all", index=1)
             v, _ = field(bench.players, bench.constants, draw)
             total = v if total is None else tree.axpy(1.0, total, v)
             tick()
         mean = tree.scale(1 / settings.group_batches, total or {})
         for player in game.players:
-            groups[player].append(residual(bench, player, mean[player]).double().cpu())
-    unit = f"{game.formulation.unit} per {settings.move:.0%} move"
-    tolerance = Tolerance(
-        settings.tolerance * bench.scale(),
-        unit,
-        f"{settings.tolerance:g} of the formulation's scale ({game.formulation.unit})",
-    )
-    parts = [_certificate(bench, p, torch.stack(groups[p]), tolerance) for p in game.players]
-    worst = max(parts, key=lambda c: c.evidence["residual"] or 0.0)
-    return [*parts, both("stationary", parts, _overall(parts, worst))]
+            groups[player].append(tree.flatten({"v": mean[player]}).double().cpu())
+    tolerance = bench.tolerance(f" per {settings.move:.0%} move")
+    parts = [
+        _certificate(bench, p, unblocked(bench, p, torch.stack(groups[p])), tolerance)
+        for p in game.players
+    ]
+    return [*parts, both("stationary", parts, _overall(parts))]
 
 
-def residual(bench: Bench, player: str, gradient: dict[str, torch.Tensor]) -> torch.Tensor:
-    """(x - P(x - h v)) / h as a flat vector, h |v| = move * |x|."""
+def norm_of(bench: Bench, player: str) -> float:
+    """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
+    x = tree.flatten({"x": bench.players[player]}).double()
+    size = float(x.norm())
+    return size if size > 0 else float(len(x)) ** 0.5
+
+
+def unblocked(bench: Bench, player: str, groups: torch.Tensor) -> torch.Tensor:
+    """The groups' gradients [K, n] without the coordinates in which a step along their mean would be
+    undone by the projection."""
+    mean = groups.mean(0)
+    size = float(mean.norm())
+    if not bench.game.projections or not size > 0:
+        return groups
     x = bench.players[player]
-    size = tree.norm({"v": gradient})
-    if not bench.game.projections or size == 0:
-        return tree.flatten({"v": gradient})
-    h = float(bench.settings.move * tree.norm({"x": x}) / size)
-    moved = {**bench.players, player: {k: x[k] - h * gradient[k] for k in x}}
-    landed = bench.game.project(moved)[player]
-    return tree.flatten({"r": {k: (x[k] - landed[k]) / h for k in x}})
+    flat = tree.flatten({"x": x})
+    step = bench.settings.move * norm_of(bench, player) / size * mean.to(flat)
+    moved = {**bench.players, player: tree.unflatten(flat - step, {"x": x})["x"]}
+    landed = tree.flatten({"x": bench.game.project(moved)[player]})
+    blocked = ((landed == flat) & (step != 0)).cpu()
+    return torch.where(blocked, 0.0, groups)
 
 
 def squared_norm(groups: torch.Tensor, confidence: float) -> tuple[float, float, float, float]:
@@ -76,15 +89,24 @@ def squared_norm(groups: torch.Tensor, confidence: float) -> tuple[float, float,
     without = (cross - 2 * (gram.sum(1) - gram.diagonal())) / ((K - 1) * (K - 2))
     spread = ((K - 1) / K * (without - without.mean()).square().sum()).sqrt()
     reach = float(stdtrit(K - 1, 0.5 + confidence / 2)) * float(spread)
-    # Under m = 0 the estimate has variance 2 tr(S^2) / (K (K - 1)), S the covariance of one group;
-    # centred products estimate tr(S^2).
-    centred = groups - groups.mean(0)
-    products = (centred @ centred.mT).square()
-    trace = (products.sum() - products.diagonal().sum()) / (K * (K - 1)) * (K / (K - 1)) ** 2
+    # Under m = 0 the estimate has variance 2 tr(S^2) / (K (K - 1)), S the covariance of one group.
+    trace = _trace_of_square(gram)
     floor = float(stdtrit(K - 1, confidence)) * float(
         (2 * trace / (K * (K - 1))).clamp_min(0).sqrt()
     )
     return float(estimate), float(estimate) - reach, float(estimate) + reach, floor
+
+
+def _trace_of_square(gram: torch.Tensor) -> torch.Tensor:
+    """tr(S^2) without bias, from the Gram matrix of K independent vectors of covariance S: the mean of
+    ((g_i - g_j) . (g_k - g_l))^2 / 4 over distinct i, j, k, l. (With three, pairs that share one.)"""
+    K = len(gram)
+    if K < 4:
+        centred = gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
+        products = centred.square()
+        return (products.sum() - products.diagonal().sum()) / (K * (K - 1)) * (K / (K - 1)) ** 2
+    i, j, k, m = torch.tensor(list(itertools.permutations(range(K), 4))).T
+    return (gram[i, k] - gram[i, m] - gram[j, k] + gram[j, m]).square().mean() / 4
 
 
 def _certificate(
@@ -92,6 +114,7 @@ def _certificate(
 ) -> Certificate:
     settings = bench.settings
     scope = bench.scope() | {
+        "data": f"{bench.data.name}, all of it",
         "player": player,
         "minibatches": settings.groups * settings.group_batches,
     }
@@ -115,16 +138,18 @@ def _certificate(
             {"residual": None},
             **common,
         )
-    unit = settings.move * float(tree.norm({"x": bench.players[player]}))
+    unit = settings.move * norm_of(bench, player)
     squares = squared_norm(groups, settings.confidence)
     value, low, high, floor = (unit * max(s, 0.0) ** 0.5 for s in squares)
-    noise = unit * float((groups - groups.mean(0)).square().sum(1).mean().sqrt())
-    if low > tolerance.value:
+    noise = unit * float(groups.var(0).sum().sqrt())
+    if tolerance.value != tolerance.value:
+        verdict, said = Verdict.UNASSESSED, f"not assessed: {tolerance.why}"
+    elif low > tolerance.value:
         verdict, said = Verdict.REFUTED, "still moving"
     elif floor > tolerance.value:
         verdict, said = Verdict.UNASSESSED, "hidden in the noise"
     elif high <= tolerance.value:
-        verdict, said = Verdict.VERIFIED, "at rest"
+        verdict, said = Verdict.VERIFIED, "at rest within the tolerance"
     else:
         verdict, said = Verdict.NOT_REFUTED, "at rest as far as this many minibatches can tell"
     evidence = {
@@ -145,9 +170,14 @@ def _certificate(
     return Certificate(f"stationary/{player}", verdict, summary, evidence, **common)
 
 
-def _overall(parts: list[Certificate], worst: Certificate) -> str:
-    if any(part.verdict is Verdict.REFUTED for part in parts):
-        return "Training has not come to rest. " + worst.summary
+def _overall(parts: list[Certificate]) -> str:
+    for verdict, opening in (
+        (Verdict.REFUTED, "Training has not come to rest. "),
+        (Verdict.UNASSESSED, "Cannot tell whether training has come to rest. "),
+    ):
+        those = [part for part in parts if part.verdict is verdict]
+        if those:
+            return opening + max(those, key=lambda c: c.evidence["residual"] or 0.0).summary
     if all(part.verdict is Verdict.VERIFIED for part in parts):
         return "Training has come to rest: both players' gradients are below the tolerance."
     return "No player is seen to move, within what the noise allows to see."

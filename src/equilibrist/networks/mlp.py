@@ -30,6 +30,8 @@ class MLP(nn.Module):
         super().__init__()
         if len(sizes) < 2:
             raise ValueError(f"MLP expects at least two sizes (input, output), got {list(sizes)}")
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"MLP expects sizes of at least 1, got {list(sizes)}")
         self.sizes = tuple(sizes)
         layers: list[nn.Module] = []
         for fan_in, fan_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
@@ -60,7 +62,7 @@ class MixtureGenerator(MLP):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__([latent, *[width] * depth, 2], device=device, dtype=dtype)
+        super().__init__([latent, *_hidden(width, depth), 2], device=device, dtype=dtype)
 
 
 class MixtureCritic(MLP):
@@ -73,8 +75,14 @@ class MixtureCritic(MLP):
     def __init__(
         self, width: int = 16, depth: int = 4, *, device: Any = None, dtype: Any = None
     ) -> None:
-        super().__init__([2, *[width] * depth, 1], device=device, dtype=dtype)
+        super().__init__([2, *_hidden(width, depth), 1], device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2] -> [B]."""
         return super().forward(x).squeeze(1)
+
+
+def _hidden(width: int, depth: int) -> list[int]:
+    if depth < 0:
+        raise ValueError(f"depth must not be negative, got {depth}")
+    return [width] * depth

@@ -44,7 +44,9 @@ def write(path: Path, values: tree.Tree, meta: dict[str, Any]) -> str:
     text = json.dumps(meta, sort_keys=True)
     digest = _digest(flat, text)
     # Tied or viewed tensors share memory, which the format refuses: each leaf is stored by itself.
-    content = save({k: t.clone() for k, t in flat.items()}, {"meta": text, "sha256": digest})
+    # One key: the format writes several in random order, and equal states should be equal files.
+    header = {"equilibrist": json.dumps({"meta": text, "sha256": digest})}
+    content = save({k: t.clone() for k, t in flat.items()}, header)
     write_atomically(path, content)
     return digest
 
@@ -62,27 +64,41 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged ({_line(error)}): use an older checkpoint") from None
-    if "sha256" not in header or "meta" not in header:
+    if "equilibrist" not in header:
         raise RecordError(f"{path} was not written by equilibrist: it has no checksum")
-    if _digest(flat, header["meta"]) != header["sha256"]:
+    try:
+        held = json.loads(header["equilibrist"])
+        meta, digest = held["meta"], held["sha256"]
+        sound = _digest(flat, meta) == digest
+    except (ValueError, TypeError, KeyError, AttributeError):
+        sound = False
+    if not sound:
         raise RecordError(
             f"{path} is damaged (its checksum does not match): use an older checkpoint"
         )
-    return flat, json.loads(header["meta"]), header["sha256"]
+    values: dict[str, Any] = json.loads(meta)
+    if path_of(path.parent, int(values["step"])).name != path.name:
+        raise RecordError(f"{path} is the checkpoint of step {values['step']}: it has been renamed")
+    return flat, values, digest
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], str] | None:
     """The newest checkpoint that is sound, with a warning for each newer one that is not; None
     where there is none at all."""
-    found = existing(folder)
+    found, damaged = existing(folder), []
     for _, path in reversed(found):
         try:
-            return (path, *read(path))
+            sound = (path, *read(path))
         except RecordError as error:
-            warnings.warn(f"{error}; falling back to the one before", stacklevel=2)
+            damaged.append(str(error))
+            continue
+        for problem in damaged:
+            warnings.warn(f"{problem}; falling back to {path.name}", stacklevel=2)
+        return sound
     if found:
         raise RecordError(
-            f"none of the {len(found)} checkpoints in {folder} is sound: start again in another folder"
+            f"none of the {len(found)} checkpoints in {folder} is sound ({damaged[0]}): start again in "
+            "another folder"
         )
     return None
 
@@ -97,7 +113,8 @@ def fit(flat: dict[str, Tensor], like: tree.Tree, path: Path) -> tree.Tree:
                 f"{path} holds {held} for {key} where the recipe needs {list(t.shape)} {t.dtype}: "
                 "it belongs to another recipe"
             )
-    return tree.fill(like, [flat[key].to(t.device) for key, t in wanted.items()])
+    # Into memory laid out as the recipe's: kernels may round differently on another layout.
+    return tree.fill(like, [torch.empty_like(t).copy_(flat[key]) for key, t in wanted.items()])
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equilibrist import _game
+from equilibrist import _game, tree
 from equilibrist._draws import Draws
-from equilibrist._errors import GameError, NonFiniteError, RecordError
+from equilibrist._errors import GameError, NonFiniteError, RecipeError, RecordError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.data import Source
@@ -93,9 +93,11 @@ def device_of(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError("it does not compute")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RecordError(
+        raise RecipeError(
             f"--device {name} cannot be used ({str(error).splitlines()[0]}): try 'auto' or 'cpu'"
         ) from None
     return device
@@ -125,11 +127,13 @@ def train(
     """
     record = Record(Path(directory))
     place = device_of(device)
+    manifest = _manifest(recipe, name, settings, origin, seed, place)
     with record.lock(), Interrupts() as interrupts:
-        record.create(_manifest(recipe, name, settings, origin, seed, place))
+        record.create(manifest)
         loop = _Loop(recipe, record, seed, place, tensorboard)
         try:
             loop.restore()
+            record.update(manifest)
             with (
                 _deterministic(place),
                 showing(progress, recipe.title or name, recipe.steps, loop.step) as bar,
@@ -157,6 +161,7 @@ def load(
     place = device_of(device)
     start = recipe.game.init(seed, device=place, dtype=recipe.dtype)
     like = {"players": start.players, "constants": start.constants}
+    _belongs(path, flat, meta, seed, like)
     values = checkpoint.fit(flat, like, path)
     return Run(
         Path(directory),
@@ -169,6 +174,22 @@ def load(
         path.name,
         digest,
     )
+
+
+def _belongs(
+    path: Path, flat: dict[str, Tensor], meta: dict[str, Any], seed: int, like: dict[str, Any]
+) -> None:
+    """RecordError for a checkpoint of another seed, or with tensors that the recipe does not have."""
+    if meta.get("seed") != seed:
+        raise RecordError(
+            f"{path} is of seed {meta.get('seed')}, not {seed}: it belongs to another run"
+        )
+    wanted = {"/".join(key) for key, _ in tree.items(like)}
+    for key in flat:
+        if key.partition("/")[0] in like and key not in wanted:
+            raise RecordError(
+                f"{path} holds {key}, which the recipe does not have: it belongs to another recipe"
+            )
 
 
 class _Loop:
@@ -210,9 +231,11 @@ class _Loop:
             return
         path, flat, meta, self.digest = found
         like = {"players": self.players, "constants": self.constants, "state": self.state}
+        _belongs(path, flat, meta, self.seed, like)
         values = checkpoint.fit(flat, like, path)
         self.players, self.constants, self.state = (values[k] for k in like)
         self.step, self.saved = int(meta["step"]), path.name
+        checkpoint.prune(self.record.checkpoints, self.recipe.keep)
         if self.step > self.recipe.steps:
             raise RecordError(
                 f"{self.record.directory} is at step {self.step} already, past steps={self.recipe.steps}: "
@@ -285,6 +308,8 @@ class _Loop:
                     self._sheet(self.step)
                 if self.step % save == 0 or last:
                     self._save()
+        if self.saved != checkpoint.path_of(self.record.checkpoints, self.step).name:
+            self._save()  # asked to stop between steps, or before the first
         finished = self.step == recipe.steps
         self.record.status("finished" if finished else "interrupted", self.step)
 
@@ -301,7 +326,7 @@ class _Loop:
         self.checked = len(self.window)
 
     def _stop(self, step: int, kind: str, player: str) -> None:
-        quantity = "loss" if kind == "loss" else "gradient"
+        quantity = {"loss": "loss", "grad_norm": "gradient"}.get(kind, kind)
         kept = (
             f"the last good checkpoint is {self.saved}"
             if self.saved
@@ -350,6 +375,10 @@ class _Loop:
         samples.write_sheet(self.record.samples / stem, sheet, self.data)
 
     def _save(self) -> None:
+        self._require_finite()
+        for player, part in self.players.items():  # an update may overflow a finite gradient
+            if not all(torch.isfinite(value).all() for value in part.values()):
+                self._stop(self.step, "parameter", player)
         path = checkpoint.path_of(self.record.checkpoints, self.step)
         values: dict[str, Any] = {
             "players": self.players,

@@ -14,6 +14,14 @@ from equilibrist._errors import RecordError
 from equilibrist._files import finite, remove_leftovers, write_atomically, write_json
 
 FORMAT = 1
+_KEYS = {
+    "recipe": str,
+    "settings": dict,
+    "seed": int,
+    "steps": int,
+    "origin": dict,
+    "description": dict,
+}
 
 
 class Record:
@@ -52,51 +60,71 @@ class Record:
             raise RecordError(
                 f"{path} is not of format {FORMAT}: it comes from another version of equilibrist"
             )
+        for key, kind in _KEYS.items():
+            if not isinstance(value.get(key), kind):
+                raise RecordError(f"{path} is damaged: its {key!r} is missing or of the wrong kind")
         return value
 
-    def create(self, manifest: dict[str, Any]) -> None:
-        """Write recipe.json and the folders, or see that what is there is the same run."""
+    def refuse_foreign(self) -> None:
+        """RecordError where the directory is a file, or holds other things than a run."""
         if self.directory.exists() and not self.directory.is_dir():
             raise RecordError(f"{self.directory} is a file: choose another folder with --dir")
-        if self.manifest_path.exists():
-            self._compare(self.manifest(), finite(manifest))
-        elif self.directory.exists() and any(
+        if not self.directory.exists() or self.manifest_path.exists():
+            return
+        if any(
             p.name != ".lock" and not p.name.endswith(".part") for p in self.directory.iterdir()
         ):
             raise RecordError(
                 f"{self.directory} holds other files and no recipe.json: choose an empty folder with --dir"
             )
-        for folder in (self.directory, self.checkpoints, self.samples):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise RecordError(
-                    f"{folder} cannot be made ({error.strerror}): choose another --dir"
-                ) from None
-            remove_leftovers(folder)
-        write_json(self.manifest_path, manifest)
+
+    def create(self, manifest: dict[str, Any]) -> None:
+        """Make the folders and recipe.json, or see that what is there is the same run."""
+        self.refuse_foreign()
+        if self.manifest_path.exists():
+            self._compare(self.manifest(), finite(manifest))
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.directory)
+            if not self.manifest_path.exists():
+                # Before the folders: a process killed in between leaves nothing that looks foreign.
+                write_json(self.manifest_path, manifest)
+            for folder in (self.checkpoints, self.samples):
+                folder.mkdir(exist_ok=True)
+                remove_leftovers(folder)
+        except OSError as error:
+            raise RecordError(
+                f"{error.filename or self.directory} cannot be made ({error.strerror}): choose another --dir"
+            ) from None
+
+    def update(self, manifest: dict[str, Any]) -> None:
+        """Renew recipe.json (more steps, another device) once it is clear that training goes on."""
+        if self.manifest() != finite(manifest):
+            write_json(self.manifest_path, manifest)
 
     def _compare(self, held: dict[str, Any], wanted: dict[str, Any]) -> None:
         for key in ("recipe", "seed", "settings", "dtype", "description"):
-            if held.get(key) == wanted.get(key):
-                continue
-            was, now = held.get(key), wanted.get(key)
-            if isinstance(was, dict) and isinstance(now, dict):
-                part = next(k for k in [*was, *now] if was.get(k) != now.get(k))
-                was, now, key = was.get(part), now.get(part), f"{key} {part}"
-            raise RecordError(
-                f"{self.directory} holds another run: its {key} is {_short(was)}, not {_short(now)}; "
-                "choose another --dir, or the same settings to go on"
+            # A run may be asked for more steps; everything else makes it another run.
+            was, now = (
+                {k: v for k, v in m[key].items() if k != "steps"}
+                if key == "settings"
+                else m.get(key)
+                for m in (held, wanted)
             )
+            if was != now:
+                where, was, now = _difference(was, now, key)
+                raise RecordError(
+                    f"{self.directory} holds another run: its {where} is {_short(was)}, not {_short(now)}; "
+                    "choose another --dir, or the same settings to go on"
+                )
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held while one process writes here; a second is refused."""
-        if self.directory.exists() and not self.directory.is_dir():
-            raise RecordError(f"{self.directory} is a file: choose another folder with --dir")
+    def lock(self, what: str = "") -> Iterator[None]:
+        """Held while one process trains here (or audits: `what`); a second is refused."""
+        self.refuse_foreign()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.directory / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+            handle = os.open(self.directory / f".{what}lock", os.O_CREAT | os.O_RDWR, 0o666)
         except OSError as error:
             raise RecordError(
                 f"{self.directory} cannot be written ({error.strerror}): choose another --dir"
@@ -122,8 +150,9 @@ class Record:
         rows = []
         for number, line in enumerate(lines[:-1], 1):
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+                rows.append({**row, "step": int(row["step"]), "seconds": float(row["seconds"])})
+            except (ValueError, TypeError, KeyError):
                 raise RecordError(
                     f"{self.metrics_path}, line {number} is damaged: remove that line"
                 ) from None
@@ -160,12 +189,11 @@ class Record:
     def session(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
         """Add a session to environment.json; returns all of them."""
         path = self.directory / "environment.json"
-        try:
-            sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        except ValueError:
-            raise RecordError(
-                f"{path} is damaged: remove it to go on without the earlier sessions"
-            ) from None
+        sessions = read_json(path) if path.exists() else []
+        if not isinstance(sessions, list) or not all(
+            isinstance(e, dict) and "versions" in e for e in sessions
+        ):
+            raise RecordError(f"{path} is damaged: remove it to go on without the earlier sessions")
         sessions.append(entry)
         write_json(path, sessions)
         return sessions
@@ -177,6 +205,23 @@ class Record:
         )
 
 
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; RecordError where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it") from None
+
+
+def _difference(was: Any, now: Any, where: str) -> tuple[str, Any, Any]:
+    """The innermost place at which two values differ."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in [*was, *now]:
+            if key not in was or key not in now or was[key] != now[key]:
+                return _difference(was.get(key), now.get(key), f"{where} {key}")
+    return where, was, now
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -33,15 +33,17 @@ def generate(
 ) -> Tensor:
     """n samples [n, ...] from latents addressed by (seed, sample stream, index); no graph.
 
-    They are made `batch` at a time (0: all at once): it matters where a generator normalises by
-    batch statistics.
+    They are made `batch` at a time (0: all at once). Where samples interact (batch statistics) every
+    batch is a full one, the last filled up with further latents.
     """
     anchor = next(iter(players["generator"].values()))
     rng = _draws.generator(seed, Stream.SAMPLE, index=index)
-    latents = game.latent.sample(rng, n, anchor.dtype, anchor.device)
+    size = batch or n
+    count = n if game.separable else -(-n // size) * size
+    latents = game.latent.sample(rng, count, anchor.dtype, anchor.device)
     with torch.no_grad():
-        parts = [game.generate(players, constants, z) for z in latents.split(batch or n)]
-    return torch.cat(parts)
+        parts = [game.generate(players, constants, z) for z in latents.split(size)]
+    return torch.cat(parts)[:n]
 
 
 def real_generator(seed: int) -> np.random.Generator:

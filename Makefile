@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test lint types bench kill clean
+.PHONY: help demo test browser lint types bench kill clean
 
 help:
 	@echo "make demo    train a GAN on real digits, audit it, write its report (4 minutes on 2 cores)"
 	@echo "make test    lint, types, README's code, all tests (10 minutes on 2 cores)"
+	@echo "make browser opens the report in headless Chromium (skipped where there is none)"
 	@echo "make bench   our training step against a hand-written loop, interleaved"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
 	@echo "make clean   remove the environment and the demo's run"
@@ -31,7 +32,10 @@ demo: $(VENV)/user
 	@echo "Open it in a browser: $(CURDIR)/$(RUN)/report.html"
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not browser"
+
+browser: $(VENV)/developer
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs
 
 lint: $(VENV)/developer
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 """Kills training processes at random moments and sees that nothing is lost.
 
 A run that was killed and started again until it ended must leave the same bytes as one that nobody
-disturbed: checkpoints, samples, metrics (but for the seconds). Most kills come at a random moment,
-the others at a chosen phase of a file's writing. A kill that finds the process finished does not
-count. The machinery is tests/run/killing.py.
+disturbed: checkpoints, samples, status, recipe, metrics (but for the seconds). Most kills come at a
+random moment, the others at a chosen phase of a file's writing. A kill that finds the process
+finished does not count. The machinery is tests/run/killing.py.
 
     python benchmarks/kill_campaign.py --kills 200 --seed 0
 
@@ -37,19 +37,29 @@ def main() -> int:
     settings = {"steps": asked.steps, "every": (4, 24, 6)}
     with tempfile.TemporaryDirectory(dir=asked.dir) as folder:
         tallies = killing.campaign(
-            asked.kills, asked.seed, Path(folder), NAMES, settings, lambda text: print(text, flush=True)
+            asked.kills,
+            asked.seed,
+            Path(folder),
+            NAMES,
+            settings,
+            lambda text: print(text, flush=True),
         )
     total = sum(tallies.values(), killing.Tally())
     columns = (
-        ("kills", lambda t: t.kills), ("at a chosen phase", lambda t: t.chosen),
-        ("in a checkpoint", lambda t: t.in_checkpoint), ("in another file", lambda t: t.in_other),
-        ("restarts", lambda t: t.restarts), ("runs", lambda t: t.runs),
+        ("kills", lambda t: t.kills),
+        ("at a chosen phase", lambda t: t.chosen),
+        ("in a checkpoint", lambda t: t.in_checkpoint),
+        ("in another file", lambda t: t.in_other),
+        ("restarts", lambda t: t.restarts),
+        ("runs", lambda t: t.runs),
         ("mismatches", lambda t: len(t.problems)),
     )
     width = max(map(len, NAMES))
     print(f"\n{'':{width}}  " + "  ".join(title for title, _ in columns))
     for name, tally in [*tallies.items(), ("all", total)]:
-        print(f"{name:{width}}  " + "  ".join(f"{get(tally):{len(title)}}" for title, get in columns))
+        print(
+            f"{name:{width}}  " + "  ".join(f"{get(tally):{len(title)}}" for title, get in columns)
+        )
     print(f"seed {asked.seed}, {asked.steps} steps a run, {time.monotonic() - begun:.0f} s")
     for problem in total.problems:
         print(problem)

@@ -81,7 +81,9 @@ def ours(case: Case) -> Callable[[int], None]:
     """One alternating step of the library, drawing included."""
     game = GAN(case.generator, case.critic, Vanilla(), latent=case.latent)
     solver, field = Alternating(1, Adam(LR, *BETAS)), VectorField(game)
-    data = eight_gaussians() if case.shape == (2,) else ArraySource(reals(case), name="x", origin="x")
+    data = (
+        eight_gaussians() if case.shape == (2,) else ArraySource(reals(case), name="x", origin="x")
+    )
     held: dict = {}
     held["players"], held["constants"] = game.init(0)
     held["state"] = solver.init(held["players"])
@@ -102,7 +104,8 @@ def lean(case: Case) -> Callable[[int], None]:
     torch.manual_seed(0)
     generator, critic, data = case.generator(), case.critic(), reals(case)
     rules = [
-        torch.optim.Adam(m.parameters(), lr=LR, betas=BETAS, fused=True) for m in (generator, critic)
+        torch.optim.Adam(m.parameters(), lr=LR, betas=BETAS, fused=True)
+        for m in (generator, critic)
     ]
 
     def step(k: int) -> None:
@@ -154,13 +157,17 @@ def peak(name: str, side: str) -> float:
     """Peak resident memory in MiB of a fresh process that takes 20 steps of one side."""
     output = subprocess.run(
         [sys.executable, __file__, "--peak", side, "--only", name],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     return float(output) / 1024
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=21)
     parser.add_argument("--only", default="")
     parser.add_argument("--threads", type=int, default=1)
@@ -175,8 +182,12 @@ def main() -> int:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
         return 0
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.pairs} interleaved pairs")
-    print(f"{'case':32} {'ours ms':>8} {'lean ms':>8} {'ratio':>6} {'quartiles':>13} {'bound':>6} {'memory':>7}")
+    print(
+        f"torch {torch.__version__}, {options.threads} thread(s), {options.pairs} interleaved pairs"
+    )
+    print(
+        f"{'case':32} {'ours ms':>8} {'lean ms':>8} {'ratio':>6} {'quartiles':>13} {'bound':>6} {'memory':>7}"
+    )
     missed = 0
     for name, case in chosen.items():
         found, mine, theirs = ratios(case, options.pairs)

@@ -32,7 +32,10 @@ def rings(steps: int = 3000, width: int = 64, lr: float = 5e-4, critic_steps: in
             nn.Linear(8, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)
         ),
         critic=lambda: nn.Sequential(
-            nn.Linear(2, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2),
+            nn.Linear(2, width),
+            nn.LeakyReLU(0.2),
+            nn.Linear(width, width),
+            nn.LeakyReLU(0.2),
             nn.Linear(width, 1),
         ),
         formulation=eq.WGAN(),

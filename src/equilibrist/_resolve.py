@@ -173,7 +173,9 @@ def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise RecipeError(f"{file} fails on import: {_line(error)}") from error
+        raise RecipeError(
+            f"{file} fails on import: {type(error).__name__}: {_first(error)}"
+        ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         offered = [
@@ -202,5 +204,13 @@ def _name(kind: Any) -> str:
 
 
 def _line(error: BaseException) -> str:
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    return kind + (str(error).splitlines()[0] if str(error) else "no message")
+    # A ValueError is a function's own word to its caller; anything else needs its name.
+    return (
+        _first(error)
+        if isinstance(error, ValueError)
+        else f"{type(error).__name__}: {_first(error)}"
+    )
+
+
+def _first(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else "no message"

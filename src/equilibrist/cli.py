@@ -340,14 +340,14 @@ def _requirements(claims: list[str], checks: tuple[str, ...]) -> list[tuple[str,
     known = [f"{check}{part}" for check in checks for part in ("", "/generator", "/critic")]
     found = []
     for text in claims:
-        claim, _, strictness = text.partition("=")
+        claim, equals, strictness = text.partition("=")
         if claim not in known:
             near = difflib.get_close_matches(claim, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise RecipeError(
                 f"--require {text}: there is no such claim{hint}; choose from {', '.join(known)}"
             )
-        if strictness not in ("", "verified"):
+        if equals and strictness != "verified":
             raise RecipeError(f"--require {text}: after the claim only '=verified' may follow")
         found.append((claim, bool(strictness)))
     return found
@@ -436,12 +436,15 @@ def _info_run(directory: Path, as_json: bool) -> None:
     manifest = Record(directory).manifest()
     status, answer = directory / "status.json", directory / "audit" / "audit.json"
     manifest["status"] = read_json(status) if status.exists() else None
+    concerned = status
     try:
         if manifest["status"] is not None:
             manifest["status"] = {k: manifest["status"][k] for k in ("state", "step", "message")}
+        concerned = answer
         if answer.exists():
             rows = read_json(answer)["certificates"]
             manifest["audit"] = {row["claim"]: row["verdict"] for row in rows}
+        concerned = Record(directory).manifest_path
         players = manifest["description"]["game"]["players"].items()
         counts = {player: (about["class"], int(about["parameters"])) for player, about in players}
         sources = (
@@ -449,7 +452,9 @@ def _info_run(directory: Path, as_json: bool) -> None:
             manifest["description"]["solver"]["text"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"{directory} is damaged: its record lacks {error}") from None
+        raise RecordError(
+            f"{concerned} is damaged: an entry is missing or of the wrong kind ({error})"
+        ) from None
     if as_json:
         print(json.dumps(manifest, indent=1))
         return

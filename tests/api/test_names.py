@@ -31,7 +31,9 @@ def test_unknown_name() -> None:
         _ = equilibrist.Gan
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["info", "mnist-sngan"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["list"], ["info", "mnist-sngan"]]
+)
 def test_help_and_lists_need_no_torch(arguments: list[str]) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

@@ -329,7 +329,9 @@ def test_a_search_that_blows_up_is_a_failure_and_no_gain() -> None:
     game = GAN(Shift([0.0, 0.0]), critic, Vanilla(), latent=2)
     explosive = SGD(lr=0.1)
     object.__setattr__(explosive, "lr", 1e308)  # past what the rule itself would accept
-    found = audited(game, Gaussian(2), **FAST, optimizers={"critic": explosive, "generator": SGD(lr=0.1)})
+    found = audited(
+        game, Gaussian(2), **FAST, optimizers={"critic": explosive, "generator": SGD(lr=0.1)}
+    )
     certificate = found["nash/critic"]
     assert certificate.verdict is Verdict.UNASSESSED
     assert certificate.evidence["budget"]["failed"] == 3

@@ -165,7 +165,11 @@ def test_interrupted_twice(tmp_path, cli, monkeypatch):
     monkeypatch.setattr(loop, "_fits", lambda *a: None)
     monkeypatch.setattr(loop, "Draws", draws)
     answer = cli("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r")
-    assert (answer.code, answer.err) == (130, "equilibrist: error: interrupted\n")
+    assert answer.code == 130
+    assert answer.err == (
+        f"equilibrist: error: interrupted at once; {tmp_path / 'r'} goes on from its last checkpoint "
+        "when it is run again\n"
+    )
 
 
 def test_diverged(tmp_path, cli):
@@ -241,9 +245,15 @@ def test_require_several(points, cli, monkeypatch):
 
 
 def test_require_a_claim_that_the_audit_lacks(points, cli):
+    """Refused before the audit is paid for."""
+    before = (points / "audit" / "audit.json").read_bytes()
     answer = cli("audit", points, *AUDIT, "--check", "stationary", "--require", "nash")
-    assert answer.code == 5
-    assert "says nothing of 'nash'" in answer.err
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == (
+        "equilibrist: error: --require nash: there is no such claim; choose from stationary, "
+        "stationary/generator, stationary/critic\n"
+    )
+    assert (points / "audit" / "audit.json").read_bytes() == before
 
 
 # -- report, sample, export --------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from equilibrist.cli import main
 EXAMPLE = Path(__file__).parents[2] / "examples/own_recipe.py"
 
 
-def test_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     name = f"{EXAMPLE}:rings"
     assert main(["run", name, "--set", "steps=20", "--progress", "none"]) == 0

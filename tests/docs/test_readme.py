@@ -15,7 +15,10 @@ def test_python_block_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) == 1
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", blocks[0]], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-W", "error", "-c", blocks[0]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/mine/report.html").stat().st_size > 20_000
@@ -35,7 +38,9 @@ def test_links_and_targets_exist() -> None:
 def test_commands_are_real() -> None:
     from equilibrist._resolve import catalogue, parameters
 
-    for name, settings in re.findall(r"equilibrist run ([\w-]+)(?!\S)((?: --set \w+=\S+)*)", README):
+    for name, settings in re.findall(
+        r"equilibrist run ([\w-]+)(?!\S)((?: --set \w+=\S+)*)", README
+    ):
         assert name in catalogue(), name
         for key in re.findall(r"--set (\w+)=", settings):
             assert key in parameters(catalogue()[name]), key

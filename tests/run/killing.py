@@ -139,9 +139,9 @@ CONFIGURATIONS: dict[str, Callable[..., Recipe]] = {
 # -- what it leaves behind --------------------------------------------------------------------------
 
 
-def picture(directory: Path, exact: bool = False) -> dict[str, bytes]:
-    """Every file of a run by its relative name, less what differs between sessions: the seconds,
-    the list of sessions, the lock; checkpoints in their `canonical` form unless `exact`."""
+def picture(directory: Path) -> dict[str, bytes]:
+    """Every file of a run by its relative name, byte by byte, less what differs between sessions:
+    the seconds, the list of sessions, the lock."""
     found = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         name = str(path.relative_to(directory))
@@ -153,16 +153,8 @@ def picture(directory: Path, exact: bool = False) -> dict[str, bytes]:
             content = "".join(
                 json.dumps({k: v for k, v in row.items() if k != "seconds"}) + "\n" for row in rows
             ).encode()
-        found[name] = content if exact or path.suffix != ".safetensors" else canonical(content)
+        found[name] = content
     return found
-
-
-def canonical(content: bytes) -> bytes:
-    """A safetensors file with its header's keys in order: the library writes those of the metadata
-    in an order that differs from one call to the next."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    return json.dumps(header, sort_keys=True).encode() + b"\n" + content[8 + size :]
 
 
 def differences(reference: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
@@ -361,6 +353,18 @@ def session(
 ) -> int | None:
     """One process that trains; killed `delay` seconds after it began. Returns its exit code: 0
     where it ended, -9 where it was killed."""
+    return _timed(name, directory, settings, delay, sabotage)[0]
+
+
+def _timed(
+    name: str,
+    directory: Path,
+    settings: dict[str, Any] | None = None,
+    delay: float = math.inf,
+    sabotage: Sabotage | None = None,
+) -> tuple[int | None, float]:
+    """A session's exit code, and its seconds since it began: the start of the fork server, which
+    the first session waits for, does not count."""
     told, tell = context().Pipe(duplex=False)
     process = context().Process(
         target=_child, args=(name, str(directory), settings or {}, sabotage, tell)
@@ -371,14 +375,15 @@ def session(
         told.recv()
     except EOFError:  # it died before it began
         process.join()
-        return process.exitcode
+        return process.exitcode, 0.0
     finally:
         told.close()
+    begun = time.monotonic()
     if delay < math.inf:
         time.sleep(delay)
         process.kill()
     process.join()
-    return process.exitcode
+    return process.exitcode, time.monotonic() - begun
 
 
 @dataclass
@@ -460,10 +465,9 @@ def undisturbed(
     name: str, directory: Path, settings: dict[str, Any] | None = None
 ) -> tuple[dict[str, bytes], float]:
     """What a run leaves that nobody disturbs, and how long it takes."""
-    begun = time.monotonic()
-    code = session(name, directory, settings)
+    code, seconds = _timed(name, directory, settings)
     assert code == 0, f"{name} ended with {code} though nobody killed it"
-    return picture(directory), time.monotonic() - begun
+    return picture(directory), seconds
 
 
 def campaign(

@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def one_line(error) -> str:
 
 def test_every_flipped_bit_is_noticed(finished, tmp_path):
     whole = (finished / "checkpoints" / NEWEST).read_bytes()
-    path, rng = tmp_path / "flipped.safetensors", random.Random(0)
+    path, rng = tmp_path / NEWEST, random.Random(0)
     path.write_bytes(whole)
     checkpoint.read(path)  # whole it is sound
     header = int.from_bytes(whole[:8], "little") + 8
@@ -52,21 +53,21 @@ def test_every_flipped_bit_is_noticed(finished, tmp_path):
         damaged = bytearray(whole)
         damaged[offset] ^= 1 << bit
         path.write_bytes(damaged)
-        with pytest.raises(RecordError, match=r"flipped.safetensors") as error:
+        with pytest.raises(RecordError, match=NEWEST) as error:
             checkpoint.read(path)
-        one_line(error)
+        assert "renamed" not in one_line(error)
 
 
 def test_every_truncation_is_noticed(finished, tmp_path):
     whole = (finished / "checkpoints" / NEWEST).read_bytes()
-    path = tmp_path / "cut.safetensors"
+    path = tmp_path / NEWEST
     for length in [*range(16), *range(16, len(whole), 13), len(whole) - 1]:
         path.write_bytes(whole[:length])
-        with pytest.raises(RecordError, match=r"cut.safetensors") as error:
+        with pytest.raises(RecordError, match=f"{NEWEST} is damaged") as error:
             checkpoint.read(path)
         one_line(error)
     path.write_bytes(whole + b"\0")
-    with pytest.raises(RecordError, match=r"cut.safetensors"):
+    with pytest.raises(RecordError, match=f"{NEWEST} is damaged"):
         checkpoint.read(path)
 
 
@@ -92,8 +93,9 @@ def flip(path: Path) -> None:
 
 def flip_meta(path: Path) -> None:
     content = path.read_bytes()
-    assert content.count(b'\\"step\\": ') == 1
-    path.write_bytes(content.replace(b'\\"step\\": ', b'\\"stop\\": '))
+    step = rb"\\\"step\\\": "  # JSON within JSON within JSON
+    assert content.count(step) == 1
+    path.write_bytes(content.replace(step, step.replace(b"step", b"stop")))
 
 
 def empty(path: Path) -> None:
@@ -141,17 +143,18 @@ def test_the_bomb_explodes_where_it_is_unpickled(tmp_path):
     assert (tmp_path / "exploded").is_dir()
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        d
-        if d is not folder
-        else pytest.param(
-            d, marks=pytest.mark.xfail(strict=True, reason="os.replace cannot replace a folder")
-        )
-        for d in DAMAGES
-    ],
-)
+def test_several_are_damaged(run):
+    paths = sorted((run / "checkpoints").iterdir())
+    truncate(paths[1])
+    flip(paths[2])
+    with pytest.warns(UserWarning, match="falling back") as seen:
+        assert load(run, CONFIGURATIONS["plain"](), device="cpu").step == 12
+    for warning, path in zip(seen, reversed(paths[1:]), strict=True):
+        assert str(warning.message).startswith(f"{path} is damaged (")
+        assert str(warning.message).endswith(f"; falling back to {paths[0].name}")
+
+
+@pytest.mark.parametrize("damage", [d for d in DAMAGES if d is not folder])
 def test_training_goes_on_from_the_one_before(damage, run, finished, go):
     damage(run / "checkpoints" / NEWEST)
     with pytest.warns(UserWarning, match=NEWEST):
@@ -160,28 +163,42 @@ def test_training_goes_on_from_the_one_before(damage, run, finished, go):
     go(run)  # and it is mended: no warning any more
 
 
+def test_folder_in_the_place_of_a_checkpoint(run, finished, go):
+    """Nobody deletes a folder of the user's; training says so where it gets in the way."""
+    folder(run / "checkpoints" / NEWEST)
+    with (
+        pytest.warns(UserWarning, match=f"{NEWEST}.*falling back"),
+        pytest.raises(RecordError, match=f"{NEWEST} is a folder: remove it") as error,
+    ):
+        go(run)
+    one_line(error)
+    assert not list(run.rglob("*.part"))
+    (run / "checkpoints" / NEWEST).rmdir()
+    go(run)
+    assert differences(picture(finished), picture(run)) == []
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_all_are_damaged(damage, run, go):
     for path in sorted((run / "checkpoints").iterdir()):
         damage(path)
     for call in (lambda: go(run), lambda: load(run, CONFIGURATIONS["plain"](), device="cpu")):
-        with pytest.warns(UserWarning, match="falling back") as seen:  # noqa: SIM117
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
             with pytest.raises(RecordError, match="none of the 3 checkpoints") as error:
                 call()
-        assert str(run) in one_line(error)
-        assert len(seen) == 3
+        assert str(run / "checkpoints" / NEWEST) in one_line(error)  # what is wrong, and with which
+    assert not (run / "checkpoints" / "exploded").exists()
 
 
 def test_checkpoint_of_another_recipe(run, tmp_path, go):
-    go(tmp_path / "other", "images, spectral norm")
-    shutil.copy(
-        tmp_path / "other" / "checkpoints" / NEWEST,
-        run / "checkpoints" / "step_00000099.safetensors",
-    )
-    with pytest.raises(RecordError, match=r"step_00000099.*belongs to another recipe") as error:
+    go(tmp_path / "other", "images, spectral norm", steps=30)
+    newer = tmp_path / "other" / "checkpoints" / "step_00000030.safetensors"
+    shutil.copy(newer, run / "checkpoints")
+    with pytest.raises(RecordError, match=r"step_00000030.*belongs to another recipe") as error:
         load(run, CONFIGURATIONS["plain"](), device="cpu")
     one_line(error)
-    with pytest.raises(RecordError, match=r"step_00000099.*belongs to another recipe"):
+    with pytest.raises(RecordError, match=r"step_00000030.*belongs to another recipe"):
         go(run)
 
 
@@ -192,14 +209,28 @@ def test_checkpoint_with_more_than_the_recipe_knows(run, tmp_path, go):
         load(run, CONFIGURATIONS["plain"](), device="cpu")
 
 
-@pytest.mark.parametrize(
-    "source", ["other/checkpoints/" + NEWEST, "run/checkpoints/step_00000012.safetensors"]
-)
-def test_checkpoint_of_another_step_or_seed(source, run, tmp_path, go):
+def test_checkpoint_of_another_seed(run, tmp_path, go):
     go(tmp_path / "other", seed=1)
-    shutil.copy(tmp_path / source, run / "checkpoints" / NEWEST)
-    with pytest.warns(UserWarning, match=NEWEST):
+    shutil.copy(tmp_path / "other" / "checkpoints" / NEWEST, run / "checkpoints")
+    words = f"{NEWEST} is of seed 1, not 0: it belongs to another run"
+    for call in (lambda: go(run), lambda: load(run, CONFIGURATIONS["plain"](), device="cpu")):
+        with pytest.raises(RecordError, match=words) as error:
+            call()
+        one_line(error)
+
+
+def test_checkpoint_of_another_step(run, finished, go):
+    shutil.copy(run / "checkpoints" / "step_00000012.safetensors", run / "checkpoints" / NEWEST)
+    words = f"{NEWEST} is the checkpoint of step 12: it has been renamed"
+    with pytest.raises(RecordError, match=words) as error:
+        load(run, CONFIGURATIONS["plain"](), device="cpu", step=24)
+    one_line(error)
+    with pytest.warns(UserWarning, match=f"{words}; falling back to step_00000018") as seen:
         assert load(run, CONFIGURATIONS["plain"](), device="cpu").step == 18
+    assert len(seen) == 1
+    with pytest.warns(UserWarning, match=words):
+        go(run)
+    assert differences(picture(finished), picture(run)) == []
 
 
 def test_unfinished_and_foreign_names_do_not_count(run):

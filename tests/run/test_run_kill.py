@@ -70,7 +70,7 @@ def test_killed_at_random_moments(name, tmp_path):
     reference, seconds = undisturbed(name, tmp_path / "undisturbed", settings)
     rng = random.Random(0)
     kills = 0
-    for attempt in range(4):
+    for attempt in range(20):
         tally = torture(
             name,
             tmp_path / f"run-{attempt}",
@@ -85,6 +85,8 @@ def test_killed_at_random_moments(name, tmp_path):
         kills += tally.kills
         if kills >= 6:
             break
+        if tally.kills == 0:  # the machine is less busy than it was: strike sooner
+            seconds *= 0.7
     assert kills >= 6
 
 

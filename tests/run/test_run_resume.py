@@ -207,11 +207,11 @@ def test_checkpoint_files_are_a_function_of_their_content(tmp_path: Path):
 
 
 def test_older_checkpoints_are_pruned_after_a_late_kill(tmp_path, go):
-    go(tmp_path)
-    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    go(tmp_path / "run")
+    names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
     # As if it had been killed after the last checkpoint was written and before the oldest was deleted.
-    shutil.copy(
-        tmp_path / "checkpoints" / names[0], tmp_path / "checkpoints" / "step_00000006.safetensors"
-    )
-    go(tmp_path)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == names
+    go(tmp_path / "all", keep=100)
+    older = tmp_path / "all" / "checkpoints" / "step_00000006.safetensors"
+    shutil.copy(older, tmp_path / "run" / "checkpoints")
+    go(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == names

@@ -89,9 +89,12 @@ def test_a_game_that_blows_up(tmp_path):
 
 
 def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
-    subject = recipe(Simultaneous(Adam(1e39)), steps=1, every=(1, 1, 1))
-    with pytest.raises(NonFiniteError):
+    rule = Adam(1e-3)
+    object.__setattr__(rule, "lr", 1e39)  # no rule can be made with that
+    subject = recipe(Simultaneous(rule), steps=1, every=(1, 1, 1))
+    with pytest.raises(NonFiniteError, match="parameter is not finite") as error:
         train(subject, tmp_path, device="cpu", progress="none")
+    assert (error.value.step, error.value.quantity) == (1, "parameter")
     assert checkpoint.existing(tmp_path / "checkpoints") == []
 
 

@@ -23,7 +23,7 @@ class WGAN(ScoreFormulation):
 
     zero_sum: bool = True
     formula: str = "V = E D(x) - E D(G(z)); the critic maximises V, the generator minimises V"
-    unit: str = "critic's score"
+    unit: str = "score units"
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()

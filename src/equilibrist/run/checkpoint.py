@@ -47,7 +47,10 @@ def write(path: Path, values: tree.Tree, meta: dict[str, Any]) -> str:
     # One key: the format writes several in random order, and equal states should be equal files.
     header = {"equilibrist": json.dumps({"meta": text, "sha256": digest})}
     content = save({k: t.clone() for k, t in flat.items()}, header)
-    write_atomically(path, content)
+    try:
+        write_atomically(path, content)
+    except IsADirectoryError:
+        raise RecordError(f"{path} is a folder: remove it to go on") from None
     return digest
 
 

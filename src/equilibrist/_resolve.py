@@ -170,6 +170,8 @@ def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
         raise RecipeError(f"{file} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)  # as `python file.py` would: the file may import its neighbours
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

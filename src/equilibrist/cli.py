@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 EXIT_CODES = (
-    "Exit codes: 0 done; 2 a wrong name, setting or option; 3 data or a run directory missing or damaged; "
-    "4 training met a non-finite loss or gradient; 5 a required claim does not hold; 130 interrupted "
-    "(saved: run the same command again to go on)."
+    "Exit codes: 0 done; 1 an unforeseen fault; 2 a wrong name, setting or option; 3 data or a run "
+    "directory missing or damaged; 4 training met a non-finite loss or gradient; 5 a required claim does "
+    "not hold; 130 interrupted (saved: run the same command again to go on)."
 )
 
 app = typer.Typer(
@@ -126,7 +126,8 @@ def run(
         _audit(trained, {}, ("stationary", "nash"), progress)
     _say(f"Report: {_report(where)}")
     if not audit_too:
-        _say(f"Next: equilibrist audit {where}")
+        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {recipe}"
+        _say(f"Next: equilibrist audit {where}{own}")
 
 
 @app.command()
@@ -154,7 +155,9 @@ def audit(
     """Say which equilibrium the trained pair reached, with evidence.
 
     stationary: does either player's gradient still promise anything? nash: with one player frozen, can
-    the other lower its own loss? Settings are those of the audit: starts, steps, tolerance, ...
+    the other lower its own loss? Settings (--set): starts=3 searches of steps=500 steps for each player,
+    perturbation=0.02, tolerance=0.02 of the loss's scale (or absolute=...), confidence=0.95, batch, looks,
+    batches, look_batches, groups, group_batches, move=0.01.
 
     Example: equilibrist audit runs/sngan --require nash --set steps=1000
     """
@@ -305,6 +308,20 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
         return 3
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """A fault that no check foresaw, in one line; the whole story on request."""
+    if os.environ.get("EQUILIBRIST_TRACEBACK"):
+        raise error
+    text = str(error).splitlines()[0] if str(error) else "no message"
+    _complain(
+        f"unexpected {type(error).__name__}: {text} (a fault of the recipe or of equilibrist: "
+        "EQUILIBRIST_TRACEBACK=1 shows where)"
+    )
+    return 1
 
 
 def script() -> None:
@@ -472,7 +489,13 @@ def _info_run(directory: Path, as_json: bool) -> None:
     for claim, verdict in manifest.get("audit", {}).items():
         print(f"{claim}: {verdict}")
     if "audit" not in manifest:
-        print(f"not audited yet: equilibrist audit {directory}")
+        kind = manifest["origin"].get("kind")
+        own = (
+            ""
+            if kind == "builtin"
+            else f" --recipe {manifest['recipe'] if kind == 'file' else 'FILE:FUNCTION'}"
+        )
+        print(f"not audited yet: equilibrist audit {directory}{own}")
 
 
 def _kind(annotation: Any) -> str:

@@ -35,6 +35,8 @@ class Optimizer(Protocol):
 def _check(rule: Any, **bounds: tuple[float, float]) -> None:
     for field in fields(rule):
         value = getattr(rule, field.name)
+        if not isinstance(value, float | int):
+            raise ValueError(f"{type(rule).__name__}.{field.name} must be a number, not {value!r}")
         low, high = bounds.get(field.name, (0.0, _LARGEST))
         if (
             isinstance(value, float | int)

@@ -314,8 +314,12 @@ def test_export(digits, well, tmp_path):
     fake = game.generate(run.players, run.constants, latent)
     with torch.no_grad():
         assert torch.equal(generator(latent), fake)
-        scores = game.critic(run.players, run.constants)(fake)
+        exact = game.refresh(run.players, run.constants, {}, exact=True)
+        scores = game.critic(run.players, exact)(fake)
         assert torch.equal(critic(fake).flatten(), scores)
+        for name in game.normalised:
+            matrix = critic.state_dict()[name].double().flatten(1)
+            assert torch.linalg.matrix_norm(matrix, 2) == pytest.approx(1.0, abs=1e-6)
         # Spectral normalisation is in them: the raw weights give other scores.
         raw = DigitsCritic(4)
         raw.load_state_dict({**critic.state_dict(), **run.players["critic"]})

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from equilibrist import tree
 from equilibrist._errors import RecipeError, RequirementError
 from equilibrist._files import finite, write_atomically, write_json
 from equilibrist._game import Constants, Players
@@ -89,8 +88,17 @@ class Audit:
         )
         return value
 
-    def save(self, directory: Path, data: Source) -> None:
-        """Write audit.json, the witnesses and the sheets as the folder `directory`, whole or not at all."""
+    def save(
+        self,
+        directory: Path,
+        data: Source,
+        witnesses: dict[str, dict[str, torch.Tensor]] | None = None,
+    ) -> None:
+        """Write audit.json, the witnesses and the sheets as the folder `directory`, whole or not at all.
+
+        `witnesses` are plain state_dicts by player, as `replayable` makes them: they load into the
+        modules that `export` fills. Without them the players' own parameters are written.
+        """
         aside = directory.with_name(f".{directory.name}.old")
         if aside.exists() and not directory.exists():
             os.replace(aside, directory)  # an earlier save died between its two renamings
@@ -100,8 +108,9 @@ class Audit:
             os.chmod(part, 0o755)
             value = self.to_json()
             for c in self.certificates:
-                if c.witness is not None:
-                    flat = {"/".join(k): t.cpu().contiguous() for k, t in tree.items(c.witness)}
+                if c.witness is not None and c.player is not None:
+                    values = (witnesses or c.witness)[c.player]
+                    flat = {k: t.cpu().contiguous().clone() for k, t in values.items()}
                     write_atomically(part / f"nash_{c.player}.safetensors", save(flat))
             names = {
                 when: samples.write_sheet(part / f"nash_generator_{when}", sheet, data).name
@@ -145,6 +154,10 @@ def audit(
 
     Raises: RecipeError for an unknown check or setting.
     """
+    if not isinstance(run, Run):
+        raise RecipeError(
+            f"audit needs a run, not {type(run).__name__}: pass what train or load returned"
+        )
     recipe = run.recipe
     rule = getattr(recipe.solver, "rule", None)
     chosen = replace(
@@ -174,8 +187,23 @@ def audit(
         },
     )
     if write:
-        result.save(run.directory / "audit", run.data)
+        result.save(
+            run.directory / "audit",
+            run.data,
+            replayable(result, recipe.game, run.players, run.constants),
+        )
     return result
+
+
+def replayable(
+    found: Audit, game: GAN, players: Players, constants: Constants
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The witnesses as state_dicts of plain modules, spectral normalisation folded in exactly."""
+    return {
+        c.player: game.load({**players, **c.witness}, constants)[c.player].state_dict()
+        for c in found
+        if c.witness is not None and c.player is not None
+    }
 
 
 def audit_pair(

@@ -152,6 +152,7 @@ class Bench:
             zip(PARTS, data.split((0.5, 0.25, 0.25), rng), strict=True)
         )
         self.constants = self.exact(self.players, tree.clone(constants))
+        self.lag = _lag(game, self.players, constants)
         self.parts["all"] = data
         self._banks: dict[str, list[Draw]] = {}
 
@@ -254,6 +255,7 @@ class Bench:
             "critic_class": "weights divided by their exact largest singular value"
             if game.normalised
             else "; ".join(repr(p) for p in game.projections) or "all weights of this architecture",
+            "sigma_in_training": self.lag,
             "search_precision": str(self.dtype).removeprefix("torch."),
             "score_precision": "float64",
             "iterate": "last",
@@ -282,3 +284,12 @@ def relative_noise(
             * _draws.normal(rng, value.shape, value.dtype, value.device)
         )
     return noise
+
+
+def _lag(game: GAN, players: Players, constants: Constants) -> float | None:
+    """The largest effective norm under training's own power vectors (1 if they had converged)."""
+    if not game.normalised:
+        return None
+    seen = game.critic(players, constants).params
+    norms = [torch.linalg.matrix_norm(seen[k].double().flatten(1), 2) for k in game.normalised]
+    return round(float(torch.stack(norms).max()), 4)

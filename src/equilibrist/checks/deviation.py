@@ -219,6 +219,11 @@ def _certificate(
             "the score split is too small for eight whole batches: they were drawn with "
             "replacement, and the interval widened for it"
         )
+    if bench.lag is not None:
+        limits.append(
+            f"training divided by running estimates of the singular values (effective norms up to {bench.lag:g}); "
+            "the audited critic has norms of exactly 1, as `export` writes it"
+        )
     if settings.starts == 1:
         limits.append("one start, unperturbed: it cannot leave a stationary point")
     if failed:

@@ -1,6 +1,7 @@
 """Samples that fit into memory as one tensor."""
 
 import copy
+import hashlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -45,8 +46,8 @@ class ArraySource:
         self,
         data: torch.Tensor | np.ndarray[Any, Any],
         *,
-        name: str,
-        origin: str,
+        name: str = "array",
+        origin: str = "an array in memory",
         kind: Kind = "images",
         value_range: tuple[float, float] | None = None,
         labels: torch.Tensor | np.ndarray[Any, Any] | None = None,
@@ -82,6 +83,12 @@ class ArraySource:
             # A blocking copy would stall the queue of kernels at every step.
             rows = rows.to(data.device, non_blocking=True)
         return data.index_select(0, rows)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the samples (as float32): what tells a run's data from others of their shape."""
+        values = self._data.detach().float().cpu().contiguous()
+        return hashlib.sha256(values.numpy().tobytes()).hexdigest()
 
     def all(self) -> torch.Tensor:
         """Every sample, [size, *shape]. This is the stored tensor: read it, do not write to it."""

@@ -111,6 +111,10 @@ class GAN:
             raise GameError(
                 f"formulation={formulation.__name__} is a class: write {formulation.__name__}()"
             )
+        if not hasattr(formulation, "losses"):
+            raise GameError(f"formulation={formulation!r} is none: write Vanilla() or WGAN()")
+        _each("penalties", penalties, "needs_mix", "GradientPenalty()")
+        _each("projections", projections, "player", "WeightClipping()")
         self.latent = _law(latent)
         self.penalties, self.projections = tuple(penalties), tuple(projections)
         for projection in self.projections:
@@ -236,7 +240,10 @@ class GAN:
         return Start(players, constants)
 
     def load(self, players: Players, constants: Constants) -> dict[str, nn.Module]:
-        """Modules that hold these values, spectral normalisation folded into the weights."""
+        """Modules that hold these values. Spectral normalisation is folded into the weights, by the exact
+        singular values: the effective norms are 1, as an audit holds them."""
+        if self.normalised:
+            constants = self.refresh(players, constants, {}, exact=True)
         loaded = {}
         for player, module in ((p, copied(self.modules[p], p)) for p in self.players):
             values = self._seen(players, constants) if player == "critic" else players[player]
@@ -362,6 +369,17 @@ class GAN:
         except Exception as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise GameError(f"the {player} fails on {what}: {first_line}") from error
+
+
+def _each(name: str, values: Any, attribute: str, example: str) -> None:
+    if not isinstance(values, list | tuple):
+        raise GameError(f"{name} must be a list: write {name}=[{example}]")
+    for value in values:
+        if isinstance(value, type) or not hasattr(value, attribute):
+            shown = value.__name__ if isinstance(value, type) else type(value).__name__
+            raise GameError(
+                f"{name} holds {shown}, which does not belong there: write {name}=[{example}]"
+            )
 
 
 def _law(latent: Any) -> Latent:

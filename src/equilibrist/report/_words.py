@@ -261,7 +261,7 @@ def claim_short(certificate: Certificate) -> str:
     if kind == "nash":
         return f"{label(player)} cannot gain alone" if player else "Nash equilibrium"
     if kind == "stationary":
-        return f"{label(player)} at rest" if player else "Both at rest"
+        return f"{label(player)}'s gradient at rest" if player else "Both gradients at rest"
     return label(certificate.claim)
 
 

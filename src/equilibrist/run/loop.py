@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -41,10 +41,10 @@ class Run:
     """
 
     directory: Path
-    recipe: Recipe
-    data: Source
-    players: Players
-    constants: Constants
+    recipe: Recipe = field(repr=False)
+    data: Source = field(repr=False)
+    players: Players = field(repr=False)
+    constants: Constants = field(repr=False)
     step: int
     seed: int
     checkpoint: str
@@ -150,6 +150,8 @@ def load(
     """The pair that `directory` holds, at its newest sound checkpoint or at `step`."""
     record = Record(Path(directory))
     seed = int(record.manifest()["seed"])
+    # Names and shapes alone would let another loss, or other data, be audited under this run's name.
+    record.require_same(_identity(recipe), "dtype", "description")
     if step is None:
         found = checkpoint.newest(record.checkpoints)
     else:
@@ -398,6 +400,13 @@ class _Loop:
         checkpoint.prune(self.record.checkpoints, self.recipe.keep)
 
 
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "dtype": str(recipe.dtype).removeprefix("torch."),
+        "description": recipe.describe(),
+    }
+
+
 def _manifest(
     recipe: Recipe,
     name: str,
@@ -413,11 +422,10 @@ def _manifest(
         "seed": seed,
         "steps": recipe.steps,
         "device": str(device),
-        "dtype": str(recipe.dtype).removeprefix("torch."),
+        **_identity(recipe),
         "title": recipe.title,
         "summary": recipe.summary,
         "origin": origin or {"kind": "python"},
-        "description": recipe.describe(),
         "references": [{"text": r.text, "bibtex": r.bibtex} for r in recipe.references],
     }
 

@@ -56,6 +56,19 @@ class Recipe:
     references: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, wanted, mend in (
+            ("game", ("losses", "init"), "a GAN(...)"),
+            ("data", ("sample", "origin"), "a source such as digits() or ArraySource(x)"),
+            ("solver", ("step", "init"), "a solver such as Alternating()"),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, type) or not all(hasattr(value, part) for part in wanted):
+                shown = value.__name__ if isinstance(value, type) else type(value).__name__
+                raise RecipeError(f"{name}={shown} in the recipe is not {mend}")
+        for name in ("steps", "batch", "keep", "log_every", "sample_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise RecipeError(f"{name}={value!r} in the recipe: it must be a whole number")
         for name in ("steps", "batch", "keep"):
             if getattr(self, name) < 1:
                 raise RecipeError(
@@ -87,6 +100,7 @@ class Recipe:
                 "size": self.data.size,
                 "shape": list(self.data.shape),
                 "source": self.data.origin,
+                "sha256": getattr(self.data, "sha256", None),
             },
             "solver": {
                 "name": type(self.solver).__name__,

@@ -82,7 +82,7 @@ class Record:
         """Make the folders and recipe.json, or see that what is there is the same run."""
         self.refuse_foreign()
         if self.manifest_path.exists():
-            self._compare(self.manifest(), finite(manifest))
+            self.require_same(manifest)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.directory)
@@ -102,20 +102,16 @@ class Record:
         if self.manifest() != finite(manifest):
             write_json(self.manifest_path, manifest)
 
-    def _compare(self, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-        for key in ("recipe", "seed", "settings", "dtype", "description"):
-            # A run may be asked for more steps; everything else makes it another run.
-            was, now = (
-                {k: v for k, v in m[key].items() if k != "steps"}
-                if key == "settings"
-                else m.get(key)
-                for m in (held, wanted)
-            )
+    def require_same(self, wanted: dict[str, Any], *keys: str) -> None:
+        """RecordError unless the record and `wanted` agree in these keys, naming where they do not."""
+        held, wanted = self.manifest(), finite(wanted)
+        for key in keys or ("recipe", "seed", "settings", "dtype", "description"):
+            was, now = (_identifying(key, m.get(key)) for m in (held, wanted))
             if was != now:
                 where, was, now = _difference(was, now, key)
                 raise RecordError(
                     f"{self.directory} holds another run: its {where} is {_short(was)}, not {_short(now)}; "
-                    "choose another --dir, or the same settings to go on"
+                    "take the recipe and settings that made it, or another directory (--dir)"
                 )
 
     @contextmanager
@@ -211,6 +207,16 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it") from None
+
+
+def _identifying(key: str, value: Any) -> Any:
+    """The part of an entry that makes it another run: not the steps asked for, nor the sentence that
+    says which file the data came from (their checksum counts)."""
+    if key == "settings" and isinstance(value, dict):
+        return {k: v for k, v in value.items() if k != "steps"}
+    if key == "description" and isinstance(value, dict) and isinstance(value.get("data"), dict):
+        return value | {"data": {k: v for k, v in value["data"].items() if k != "source"}}
+    return value
 
 
 def _difference(was: Any, now: Any, where: str) -> tuple[str, Any, Any]:

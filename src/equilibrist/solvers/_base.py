@@ -51,6 +51,16 @@ class Solver(Protocol):
     ) -> Step: ...
 
 
+def check_rules(*rules: Any) -> None:
+    """ValueError for what is no update rule: a class instead of a value, or an optimiser of torch's."""
+    for rule in rules:
+        if isinstance(rule, type) or not (hasattr(rule, "init") and hasattr(rule, "update")):
+            name = rule.__name__ if isinstance(rule, type) else type(rule).__name__
+            raise ValueError(
+                f"{name} is no update rule: write equilibrist.Adam(1e-3), SGD(...), RMSProp(...)"
+            )
+
+
 def check_names(named: Mapping[str, Any], players: Players) -> None:
     """ValueError where a rule is given for a player that does not exist."""
     if unknown := [name for name in named if name not in players]:

@@ -9,7 +9,7 @@ import torch
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import Adam, Optimizer
-from equilibrist.solvers._base import DrawSource, State, Step, check_names
+from equilibrist.solvers._base import DrawSource, State, Step, check_names, check_rules
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Alternating:
     follower: str = "critic"
 
     def __post_init__(self) -> None:
+        check_rules(self.optimizer, *self.optimizers.values())
         if self.critic_steps < 1:
             raise ValueError(
                 f"Alternating.critic_steps must be at least 1, not {self.critic_steps}"

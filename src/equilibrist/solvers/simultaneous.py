@@ -9,7 +9,7 @@ import torch
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import SGD, Optimizer
-from equilibrist.solvers._base import DrawSource, State, Step, check_names
+from equilibrist.solvers._base import DrawSource, State, Step, check_names, check_rules
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Simultaneous:
 
     optimizer: Optimizer = field(default_factory=SGD)
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_rules(self.optimizer, *self.optimizers.values())
 
     def __str__(self) -> str:
         named = "".join(f", {player}: {rule}" for player, rule in self.optimizers.items())

@@ -26,7 +26,7 @@ from torch.nn.functional import softplus
 
 from equilibrist._draws import Draws
 from equilibrist._field import VectorField
-from equilibrist.data import ArraySource, eight_gaussians
+from equilibrist.data import ArraySource
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN
 from equilibrist.networks import (
@@ -81,9 +81,8 @@ def ours(case: Case) -> Callable[[int], None]:
     """One alternating step of the library, drawing included."""
     game = GAN(case.generator, case.critic, Vanilla(), latent=case.latent)
     solver, field = Alternating(1, Adam(LR, *BETAS)), VectorField(game)
-    data = (
-        eight_gaussians() if case.shape == (2,) else ArraySource(reals(case), name="x", origin="x")
-    )
+    kind = "points" if case.shape == (2,) else "images"
+    data = ArraySource(reals(case), kind=kind)  # both sides draw rows of one tensor
     held: dict = {}
     held["players"], held["constants"] = game.init(0)
     held["state"] = solver.init(held["players"])

@@ -67,7 +67,7 @@ class Mixture2D:
                 f"{self.name}: points cannot be drawn in {dtype}; "
                 "choose torch.float32 or torch.float64"
             )
-        self._draw_dtype = _NUMPY[dtype]
+        self._dtype, self._draw_dtype = dtype, _NUMPY[dtype]
         self._draw_centres = self._centres.astype(self._draw_dtype)
         self.modes = torch.from_numpy(self._centres).to(device, dtype, copy=True)
 
@@ -92,10 +92,11 @@ class Mixture2D:
             rng.shuffle(which)
         else:
             which = rng.integers(0, modes, size=n)
-        points = rng.standard_normal((n, 2), dtype=self._draw_dtype)
+        drawn = torch.empty(n, 2, dtype=self._dtype)  # torch's memory is aligned, NumPy's is not
+        points = drawn.numpy()
+        rng.standard_normal(dtype=self._draw_dtype, out=points)
         points *= self.sigma
         points += self._draw_centres.take(which, axis=0)
-        drawn = torch.from_numpy(points)
         device = self.modes.device
         return drawn if device.type == "cpu" else drawn.to(device, non_blocking=True)
 

@@ -290,6 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()  # here, where a reader that has left is known what to do with
         return int(code or 0)
     except EquilibristError as error:
         _complain(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -44,7 +45,7 @@ class Formulation(Protocol):
         ...
 
 
-class ScoreFormulation:
+class ScoreFormulation(ABC):
     """Losses that depend on samples through the critic's scores: give three functions of scores.
 
     The generator's loss on generated scores, and the critic's loss on real and on generated scores;
@@ -55,11 +56,13 @@ class ScoreFormulation:
     formula: str
     unit: str
 
+    @abstractmethod
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The critic's loss from its scores on real and on generated samples."""
 
+    @abstractmethod
     def generator_loss(self, fake: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The generator's loss from the scores on its samples."""
 
     def real_term(self, real: Tensor) -> Tensor | None:
         """The generator's loss on the real scores, constant in its parameters; None if there is none."""

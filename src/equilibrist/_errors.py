@@ -1,5 +1,8 @@
 """Errors that a user meets: one line that names the thing, what is wrong with it and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class EquilibristError(Exception):
     """Base of all errors of this library that a user can act upon. `exit_code` is the command's."""
@@ -47,3 +50,9 @@ class RequirementError(EquilibristError):
     """A claim that was required does not hold, or could not be assessed."""
 
     exit_code = 5
+
+
+def did_you_mean(word: str, options: Iterable[str], n: int = 1, cutoff: float = 0.6) -> str:
+    """ " (did you mean ...?)" with the `n` options closest to `word`; empty where none is close."""
+    near = difflib.get_close_matches(word, list(options), n=n, cutoff=cutoff)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -7,7 +7,6 @@ own is named as `file.py:function`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equilibrist._errors import EquilibristError, RecipeError
+from equilibrist._errors import EquilibristError, RecipeError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -191,8 +190,7 @@ def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
 
 
 def _close(word: str, options: list[str]) -> str:
-    near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    return did_you_mean(word, options, n=2, cutoff=0.5)
 
 
 def _name(kind: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from equilibrist._errors import EquilibristError, RecipeError, RecordError
+from equilibrist._errors import EquilibristError, RecipeError, RecordError, did_you_mean
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
@@ -353,15 +353,12 @@ def _resolved(name: str, settings: dict[str, Any], builtin: bool = False) -> Any
 
 def _requirements(claims: list[str], checks: tuple[str, ...]) -> list[tuple[str, bool]]:
     """(claim, must be verified) of each --require, refused before an audit is paid for."""
-    import difflib
-
     known = [f"{check}{part}" for check in checks for part in ("", "/generator", "/critic")]
     found = []
     for text in claims:
         claim, equals, strictness = text.partition("=")
         if claim not in known:
-            near = difflib.get_close_matches(claim, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(claim, known)
             raise RecipeError(
                 f"--require {text}: there is no such claim{hint}; choose from {', '.join(known)}"
             )
@@ -423,7 +420,6 @@ def _audit(subject: Run, settings: dict[str, Any], checks: tuple[str, ...], prog
 def _audit_settings(pairs: dict[str, str]) -> dict[str, Any]:
     """Values of `checks.Settings`, by the types of its fields."""
     import dataclasses
-    import difflib
 
     from equilibrist._resolve import convert
     from equilibrist.checks import Settings
@@ -434,8 +430,7 @@ def _audit_settings(pairs: dict[str, str]) -> dict[str, Any]:
     }
     for key in pairs:
         if key not in typed:
-            near = difflib.get_close_matches(key, typed, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(key, typed)
             raise RecipeError(
                 f"--set {key}: an audit has no such setting{hint}; it has {', '.join(typed)}"
             )

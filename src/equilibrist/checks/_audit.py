@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from equilibrist._errors import RecipeError, RequirementError
+from equilibrist._errors import RecipeError, RequirementError, did_you_mean
 from equilibrist._files import finite, write_atomically, write_json
 from equilibrist._game import Constants, Players
 from equilibrist.checks import deviation, stationarity
@@ -46,8 +45,7 @@ class Audit:
             if certificate.claim == claim:
                 return certificate
         known = [c.claim for c in self.certificates]
-        near = difflib.get_close_matches(claim, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(claim, known)
         raise RequirementError(
             f"this audit says nothing of {claim!r}{hint}; its claims are {', '.join(known)}"
         )
@@ -223,8 +221,7 @@ def audit_pair(
         checks = (checks,)
     for check in checks:
         if check not in CHECKS:
-            near = difflib.get_close_matches(check, CHECKS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(check, CHECKS)
             raise RecipeError(f"there is no check {check!r}{hint}; choose from {', '.join(CHECKS)}")
     settings = settings or Settings()
     begun = time.monotonic()
@@ -267,7 +264,6 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
     names = [f.name for f in fields(Settings)]
     for key in settings:
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(key, names)
             raise RecipeError(f"an audit has no setting {key!r}{hint}; it has {', '.join(names)}")
     return settings

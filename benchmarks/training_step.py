@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from equilibrist._draws import Draws
+from equilibrist._draws import Batches
 from equilibrist._field import VectorField
 from equilibrist.data import ArraySource
 from equilibrist.formulations import Vanilla
@@ -87,12 +87,11 @@ def ours(case: Case) -> Callable[[int], None]:
     held["players"], held["constants"] = game.init(0)
     held["state"] = solver.init(held["players"])
 
-    def make(rng):  # type: ignore[no-untyped-def]
-        return game.draw(rng, data, case.batch)
+    batches = Batches(lambda rng, n: game.draw(rng, data, n), case.batch, 0)
 
     def step(k: int) -> None:
         held["players"], held["constants"], held["state"], _ = solver.step(
-            field, held["players"], held["constants"], held["state"], Draws(make, 0, k)
+            field, held["players"], held["constants"], held["state"], batches.at(k)
         )
 
     return step

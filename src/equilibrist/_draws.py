@@ -92,6 +92,68 @@ class Draws:
         return tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), like)
 
 
+class Batches:
+    """The minibatches of a whole run, made several steps at a time where they are small.
+
+    One generator and one call of `make` per minibatch cost a small network as much as its own
+    gradient. Where a minibatch holds less than 64 KiB, one generator, addressed by the first of 16
+    steps, makes those of all 16, and each step gets its rows. Which numbers a step gets depends on
+    its address alone: a run that is resumed inside a block makes that block again.
+
+    `make(rng, batch)` makes a draw whose entries all have a leading dimension of size `batch`.
+    """
+
+    SMALL, STEPS = 2**16, 16
+
+    def __init__(
+        self,
+        make: Callable[[np.random.Generator, int], Draw],
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        stream: Stream = Stream.DATA,
+    ) -> None:
+        self._make, self._batch = make, batch
+        self.seed, self.rank, self.stream = seed, rank, stream
+        probe = make(generator(seed, stream, 0, rank), batch)
+        size = sum(value.nbytes for value in probe.values())
+        rows = all(value.ndim and len(value) == batch for value in probe.values())
+        self.steps = self.STEPS if rows and size < self.SMALL else 1
+        self._blocks: dict[int, tuple[int, list[Draw]]] = {}  # by index: the block made last
+
+    def at(self, step: int) -> Draws:
+        """What step `step` may draw."""
+        return _Row(self, step)
+
+    def batch(self, step: int, index: int) -> Draw:
+        """Minibatch `index` of step `step`."""
+        number, row = divmod(step, self.steps)
+        held, rows = self._blocks.get(index, (-1, []))
+        if held != number:
+            rows = self._block(number * self.steps, index)
+            if self.steps > 1:
+                self._blocks[index] = (number, rows)
+        # A dictionary of its own: what a solver adds to it must not reach a later reader.
+        return dict(rows[row])
+
+    def _block(self, first: int, index: int) -> list[Draw]:
+        rng = generator(self.seed, self.stream, first, self.rank, index)
+        draw = self._make(rng, self.steps * self._batch)
+        if self.steps == 1:
+            return [draw]
+        parts = {name: value.split(self._batch) for name, value in draw.items()}
+        return [{name: part[i] for name, part in parts.items()} for i in range(self.steps)]
+
+
+class _Row(Draws):
+    def __init__(self, batches: Batches, step: int) -> None:
+        self._batches, self.step = batches, step
+        self.seed, self.rank, self.stream = batches.seed, batches.rank, batches.stream
+
+    def batch(self, index: int = 0) -> Draw:
+        return self._batches.batch(self.step, index)
+
+
 class StackedDraws:
     """The draws of several seeds at once, stacked along a leading dimension."""
 

@@ -338,7 +338,14 @@ def _prepare(data_root: Path | None, threads: int, progress: str = "auto") -> No
         raise RecipeError(f"--progress {progress} is not one of auto, bar, lines, none")
     if data_root is not None:
         os.environ["EQUILIBRIST_DATA"] = str(data_root)
-    warnings.showwarning = lambda message, *_, **__: _complain(str(message), "warning")
+    said: set[str] = set()
+
+    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in said:  # the same words from two places tell a person nothing new
+            said.add(str(message))
+            _complain(str(message), "warning")
+
+    warnings.showwarning = warn
     if threads:
         import torch
 

@@ -139,15 +139,15 @@ def test_run_with_audit(tmp_path, well, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(number, tmp_path, cli, monkeypatch):
-    real = loop.Draws
+    real = loop.Batches.at
 
-    def draws(make, seed, step):
+    def at(batches, step):
         if step == 1:
             signal.raise_signal(number)
-        return real(make, seed, step)
+        return real(batches, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "Draws", draws)
+        patch.setattr(loop.Batches, "at", at)
         answer = cli("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r")
     assert (answer.code, answer.err) == (130, "")
     assert "Stopped and saved at step 2. Run the same command again to go on." in answer.out
@@ -158,12 +158,11 @@ def test_interrupted(number, tmp_path, cli, monkeypatch):
 
 
 def test_interrupted_twice(tmp_path, cli, monkeypatch):
-    def draws(make, seed, step):
+    def at(batches, step):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop, "_fits", lambda *a: None)
-    monkeypatch.setattr(loop, "Draws", draws)
+    monkeypatch.setattr(loop.Batches, "at", at)
     answer = cli("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r")
     assert answer.code == 130
     assert answer.err == (

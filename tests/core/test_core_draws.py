@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from equilibrist import tree
-from equilibrist._draws import Draws, StackedDraws, Stream, generator, normal, uniform
+from equilibrist._draws import Batches, Draws, StackedDraws, Stream, generator, normal, uniform
 
 F64, M32, M64 = torch.float64, 2**32 - 1, 2**64 - 1
 
@@ -188,3 +188,54 @@ def test_stacked_draws_equal_their_members() -> None:
         assert torch.equal(noise["critic"]["w"][i], alone["critic"]["w"])
         assert torch.equal(noise["critic"]["b"][i], alone["critic"]["b"])
     assert not torch.equal(batch["real"][0], batch["real"][1])
+
+
+def _small(rng: np.random.Generator, n: int) -> dict[str, torch.Tensor]:
+    return {"x": normal(rng, (n, 2), F64, None), "u": uniform(rng, (n,), F64, None)}
+
+
+def test_small_batches_are_rows_of_one_block() -> None:
+    batches = Batches(_small, 5, 3, rank=1)
+    assert batches.steps == 16
+    whole = _small(generator(3, Stream.DATA, 32, 1, 2), 16 * 5)
+    for step in (32, 40, 47):
+        got = batches.at(step).batch(2)
+        row = 5 * (step - 32)
+        assert torch.equal(got["x"], whole["x"][row : row + 5])
+        assert torch.equal(got["u"], whole["u"][row : row + 5])
+
+
+def test_a_step_gets_the_same_numbers_in_any_order() -> None:
+    forwards, backwards = Batches(_small, 5, 3), Batches(_small, 5, 3)
+    first = {(s, i): forwards.at(s).batch(i)["x"] for s in range(40) for i in range(2)}
+    for (step, index), x in reversed(first.items()):
+        assert torch.equal(backwards.at(step).batch(index)["x"], x)
+    flat = torch.cat([x.flatten() for x in first.values()])
+    assert len(flat.unique()) == len(flat), "two addresses share a number"
+
+
+def test_what_a_reader_adds_to_a_draw_stays_its_own() -> None:
+    batches = Batches(_small, 5, 3)
+    batches.at(7).batch()["extra"] = torch.zeros(1)
+    assert set(batches.at(7).batch()) == {"x", "u"}
+
+
+def test_large_batches_are_drawn_one_by_one() -> None:
+    n = Batches.SMALL // 24
+    large = Batches(_small, n + 1, 3)
+    assert (large.steps, Batches(_small, n, 3).steps) == (1, 16)
+    expected = Draws(lambda rng: _small(rng, n + 1), 3, 9).batch(1)
+    assert torch.equal(large.at(9).batch(1)["x"], expected["x"])
+
+
+def test_a_draw_that_is_no_row_per_sample_is_never_cut() -> None:
+    batches = Batches(lambda rng, n: {"t": uniform(rng, (), F64, None)}, 4, 0)
+    assert batches.steps == 1
+    assert batches.at(0).batch()["t"] != batches.at(1).batch()["t"]
+
+
+def test_noise_of_a_row_is_that_of_its_step() -> None:
+    like = {"w": torch.zeros(3, dtype=F64)}
+    batches = Batches(_small, 5, 3)
+    expected = Draws(lambda rng: _small(rng, 5), 3, 21).noise(like)
+    assert torch.equal(batches.at(21).noise(like)["w"], expected["w"])

@@ -16,15 +16,15 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[],
     """Calls something within a step of training, by the number of the step."""
 
     def arrange(events: dict[int, Callable[[], None]]) -> None:
-        real = loop.Draws
+        real = loop.Batches.at
 
-        def draws(make: Any, seed: int, step: int) -> Any:
-            event = events.pop(step + 1, None) if make is not None else None
+        def at(batches: Any, step: int) -> Any:
+            event = events.pop(step + 1, None)
             if event is not None:
                 event()
-            return real(make, seed, step)
+            return real(batches, step)
 
-        monkeypatch.setattr(loop, "Draws", draws)
+        monkeypatch.setattr(loop.Batches, "at", at)
 
     return arrange
 

@@ -12,15 +12,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from equilibrist import _game, tree
-from equilibrist._draws import Draws
+from equilibrist._draws import Batches, Draw
 from equilibrist._errors import GameError, NonFiniteError, RecipeError, RecordError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.data import Source
+from equilibrist.games import GAN
 from equilibrist.run import checkpoint, environment, samples
 from equilibrist.run.progress import Progress, showing
 from equilibrist.run.recipe import Recipe
@@ -202,13 +204,8 @@ class _Loop:
     ) -> None:
         self.recipe, self.record, self.seed, self.device = recipe, record, seed, device
         self.data = recipe.data.to(device, recipe.dtype)
-        self.make = partial(
-            recipe.game.draw,
-            source=self.data,
-            batch=recipe.batch,
-            dtype=recipe.dtype,
-            device=device,
-        )
+        make = partial(_draw, recipe.game, self.data, recipe.dtype, device)
+        self.batches = Batches(make, recipe.batch, seed)
         self.field = VectorField(recipe.game)
         self.players, self.constants = recipe.game.init(seed, device=device, dtype=recipe.dtype)
         self.state = recipe.solver.init(self.players)
@@ -225,7 +222,7 @@ class _Loop:
         found = checkpoint.newest(self.record.checkpoints)
         entry = environment.environment(self.device, 0)
         if found is None:
-            _fits(self.recipe, self.players, self.constants, self.make)
+            _fits(self.recipe, self.players, self.constants, self.batches.batch(0, 0))
             self.record.rewind(-1)
             self.record.session(entry)
             self._sheet("real")
@@ -287,9 +284,8 @@ class _Loop:
             self.record.status("running", self.step)
         begun = time.monotonic() - self.seconds
         while self.step < recipe.steps and interrupts.asked is None:
-            draws = Draws(self.make, self.seed, self.step)
             self.players, self.constants, self.state, info = solver.step(
-                field, self.players, self.constants, self.state, draws
+                field, self.players, self.constants, self.state, self.batches.at(self.step)
             )
             self.step += 1
             self.window.append(
@@ -430,9 +426,19 @@ def _manifest(
     }
 
 
-def _fits(recipe: Recipe, players: Players, constants: Constants, make: Any) -> None:
+def _draw(
+    game: GAN,
+    data: Source,
+    dtype: torch.dtype,
+    device: torch.device,
+    rng: np.random.Generator,
+    batch: int,
+) -> Draw:
+    return game.draw(rng, data, batch, dtype, device)
+
+
+def _fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) -> None:
     """The game's claims on real data, before the first step."""
-    draw = Draws(make, 0, 0).batch()
     with torch.no_grad():
         fake = recipe.game.generate(players, constants, draw["latent"])
     if fake.shape[1:] != draw["real"].shape[1:]:

@@ -43,21 +43,34 @@ class VectorField:
             averaging each rank's nonlinear combination of them would be wrong.
         stacked: number of members when players, constants and draws carry a leading dimension of
             that size (an ensemble of seeds). Losses then have shape [stacked].
+        parts: cut every draw into that many parts, one after the other, and average: the same
+            gradient in less memory (accumulation).
+        autocast: the losses' matrix products in this dtype (torch.bfloat16); parameters, gradients
+            and penalties keep theirs.
 
     Raises:
-        GameError: a game that is not separable cannot be averaged over machines.
+        GameError: a game that is not separable can neither be averaged over machines nor in parts.
     """
 
     def __init__(
-        self, game: Game, *, reduce: Reduce | None = None, stacked: int | None = None
+        self,
+        game: Game,
+        *,
+        reduce: Reduce | None = None,
+        stacked: int | None = None,
+        parts: int = 1,
+        autocast: torch.dtype | None = None,
     ) -> None:
-        if reduce is not None and not game.separable:
+        if (reduce is not None or parts > 1) and not game.separable:
+            how = "over machines" if reduce is not None else "in parts"
+            instead = "train it on one machine" if reduce is not None else "take whole batches"
             why = getattr(game, "why_not_separable", "") or "its losses are not means over samples"
             raise GameError(
-                f"{type(game).__name__} cannot be averaged over machines: {why}; train it on one "
-                "machine, or replace what mixes the samples of a batch (batch norm by layer or group norm)"
+                f"{type(game).__name__} cannot be averaged {how}: {why}; {instead}, or replace "
+                "what mixes the samples of a batch (batch norm by layer or group norm)"
             )
         self.game, self.reduce, self.stacked = game, reduce, stacked
+        self.parts, self.autocast = parts, autocast
         self._losses = (
             torch.func.vmap(game.losses, in_dims=(0, 0, 0, None)) if stacked else game.losses
         )
@@ -66,11 +79,19 @@ class VectorField:
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> Evaluation:
         """Gradients at `players` on one draw; with `only`, of that player alone."""
+        if self.parts > 1:
+            return self._accumulated(players, constants, draw, only)
         _, losses, v = self._differentiate(players, constants, draw, only, create_graph=False)
         return Evaluation(*self._averaged(v, losses))
 
     def linearize(self, players: Players, constants: Constants, draw: Draw) -> Linearization:
-        """v and J^T from one graph, which lives as long as `pullback` does."""
+        """v and J^T from one graph, which lives as long as `pullback` does (with `parts`: from one graph
+        a part, all of them kept)."""
+        if self.parts > 1:
+            whole = self._whole()
+            pieces = [whole.linearize(players, constants, part) for part in self._cut(draw)]
+            v, losses = _mean([p.v for p in pieces]), _mean([p.losses for p in pieces])
+            return Linearization(v, losses, lambda u: _mean([p.pullback(u) for p in pieces]))
         players = {player: players[player] for player in self.game.players}
         active, losses, v = self._differentiate(players, constants, draw, None, create_graph=True)
         inputs, outputs = tree.leaves(active), tree.leaves(v)
@@ -101,6 +122,11 @@ class VectorField:
 
         Two reverse passes rather than a forward one: some layers have no forward mode.
         """
+        if self.parts > 1:
+            whole = self._whole()
+            pieces = [whole.jvp(players, constants, u, part) for part in self._cut(draw)]
+            mean: Players = _mean(pieces)
+            return mean
         players = {player: players[player] for player in self.game.players}
         active, _, v = self._differentiate(players, constants, draw, None, create_graph=True)
         inputs = tree.leaves(active)
@@ -161,7 +187,13 @@ class VectorField:
 
     def of(self, game: Game) -> VectorField:
         """The field of another game over the same machines and members (an inner problem, say)."""
-        return VectorField(game, reduce=self.reduce, stacked=self.stacked)
+        return VectorField(
+            game,
+            reduce=self.reduce,
+            stacked=self.stacked,
+            parts=self.parts,
+            autocast=self.autocast,
+        )
 
     def norms(self, v: Players) -> dict[str, Tensor]:
         """Euclidean norm of each player's part of `v`: 0-d, or [stacked]."""
@@ -173,6 +205,45 @@ class VectorField:
             )
             for player, part in v.items()
         }
+
+    def _whole(self) -> VectorField:
+        """The same field without parts."""
+        return VectorField(
+            self.game, reduce=self.reduce, stacked=self.stacked, autocast=self.autocast
+        )
+
+    def _cut(self, draw: Draw) -> list[Draw]:
+        dim = 1 if self.stacked else 0
+        sizes = {len(t) if dim == 0 else t.shape[1] for t in draw.values() if t.ndim > dim}
+        if any(size % self.parts for size in sizes):
+            raise GameError(
+                f"a batch of {min(sizes)} cannot be cut into {self.parts} equal parts: take a multiple"
+            )
+        pieces = {
+            k: t.chunk(self.parts, dim) if t.ndim > dim else (t,) * self.parts
+            for k, t in draw.items()
+        }
+        return [{k: piece[i] for k, piece in pieces.items()} for i in range(self.parts)]
+
+    def _accumulated(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None
+    ) -> Evaluation:
+        """The mean over parts, one part's graph alive at a time; averaged over machines once."""
+        total: list[Tensor] = []
+        for part in self._cut(draw):
+            _, losses, v = self._differentiate(players, constants, part, only, create_graph=False)
+            found = [*tree.leaves(v), *losses.values()]
+            if total:
+                torch._foreach_add_(total, found)
+            else:
+                total = [leaf.clone() for leaf in found]
+        torch._foreach_div_(total, self.parts)
+        count = len(total) - len(losses)
+        return Evaluation(
+            *self._averaged(
+                tree.fill(v, total[:count]), dict(zip(losses, total[count:], strict=True))
+            )
+        )
 
     def _differentiate(
         self,
@@ -194,7 +265,7 @@ class VectorField:
             for player, part in players.items()
         }
         with torch.enable_grad():
-            losses = self._losses(active, constants, draw, only)
+            losses = self._evaluated(active, constants, draw, only)
             if game.zero_sum and only is None:
                 first, second = game.players
                 inputs = [*active[first].values(), *active[second].values()]
@@ -215,6 +286,16 @@ class VectorField:
                 }
         v = {p: dict(zip(players[p], parts[p], strict=True)) for p in moving}
         return active, {p: losses[p].detach() for p in losses}, v
+
+    def _evaluated(
+        self, active: Players, constants: Constants, draw: Draw, only: str | None
+    ) -> dict[str, Tensor]:
+        if self.autocast is None:
+            return self._losses(active, constants, draw, only)
+        kind = next(iter(tree.leaves(active))).device.type
+        # No cache of cast weights: it would outlive the graph of one evaluation.
+        with torch.autocast(kind, dtype=self.autocast, cache_enabled=False):
+            return self._losses(active, constants, draw, only)
 
     def _grad(
         self, loss: Tensor, inputs: list[Tensor], create_graph: bool, retain: bool = False
@@ -241,6 +322,11 @@ class VectorField:
 
     def _mean(self, tensors: list[Tensor]) -> list[Tensor]:
         return tensors if self.reduce is None else self.reduce(tensors)
+
+
+def _mean(trees: list[Any]) -> Any:
+    """The mean of trees of the same structure."""
+    return tree.map(lambda *leaves: torch.stack(leaves).mean(0), trees[0], *trees[1:])
 
 
 def _like(u: Players, players: Players) -> list[Tensor]:

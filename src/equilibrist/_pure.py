@@ -57,12 +57,14 @@ class PureModule:
         return bool(self._tracking)
 
     def __call__(
-        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
     ) -> Any:
         if self._recurrent:  # their forward reads a private list that only functional_call renews
-            return torch.func.functional_call(self._module, (dict(params), dict(buffers)), args)
+            return torch.func.functional_call(
+                self._module, (dict(params), dict(buffers)), args, kwargs
+            )
         with self._holding(params, buffers):
-            return self._module(*args)
+            return self._module(*args, **kwargs)
 
     def statistics(
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any

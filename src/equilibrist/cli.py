@@ -55,6 +55,12 @@ DataOption = Annotated[
         "--data-root", help="Folder of data files (also the environment variable EQUILIBRIST_DATA)."
     ),
 ]
+IterateOption = Annotated[
+    str,
+    typer.Option(
+        help="auto (the exponential average where the run keeps one), average, or last.",
+    ),
+]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
@@ -146,6 +152,7 @@ def audit(
     ] = None,
     settings: SetOption = None,
     step: Annotated[int | None, typer.Option(help="Audit this checkpoint, not the newest.")] = None,
+    iterate: IterateOption = "auto",
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
     data_root: DataOption = None,
@@ -166,7 +173,7 @@ def audit(
     required = _requirements(require or [], chosen)
     typed = _audit_settings(_pairs(settings))
     subject = _loaded(directory, recipe, device, step)
-    found = _audit(subject, typed, chosen, progress)
+    found = _audit(subject, typed, chosen, progress, iterate)
     _say(f"Report: {_report(directory)}")
     for claim, verified in required:
         found[claim].require(verified=verified)
@@ -187,6 +194,7 @@ def sample(
     ] = Path("samples.npy"),
     index: Annotated[int, typer.Option(min=0, help="Another index, other latents.")] = 0,
     step: Annotated[int | None, typer.Option(help="From this checkpoint, not the newest.")] = None,
+    iterate: IterateOption = "auto",
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
     data_root: DataOption = None,
@@ -206,7 +214,7 @@ def sample(
         raise RecordError(
             f"--out {out}: this run generates points, not images; use a name ending in .npy"
         )
-    values = subject.samples(n, index)
+    values = subject.samples(n, index, iterate)
     if out.suffix == ".png":
         samples.write_sheet(out.with_suffix(""), values, subject.data)
     else:
@@ -221,6 +229,7 @@ def export(
         Path | None, typer.Option("--out", "-o", help="Folder; RUN/export if left out.")
     ] = None,
     step: Annotated[int | None, typer.Option(help="From this checkpoint, not the newest.")] = None,
+    iterate: IterateOption = "auto",
     recipe: RecipeOption = None,
     data_root: DataOption = None,
 ) -> None:
@@ -234,7 +243,7 @@ def export(
     from equilibrist.run import samples
 
     for path in samples.export(
-        subject.recipe.game, subject.players, subject.constants, out or directory / "export"
+        subject.recipe.game, subject.pair(iterate), subject.constants, out or directory / "export"
     ):
         _say(str(path))
 
@@ -416,10 +425,16 @@ def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) 
     return load(directory, resolved.build(), device=device, step=step)
 
 
-def _audit(subject: Run, settings: dict[str, Any], checks: tuple[str, ...], progress: str) -> Any:
+def _audit(
+    subject: Run,
+    settings: dict[str, Any],
+    checks: tuple[str, ...],
+    progress: str,
+    iterate: str = "auto",
+) -> Any:
     from equilibrist.checks import audit as check
 
-    found = check(subject, checks=checks, progress=progress, **settings)
+    found = check(subject, checks=checks, progress=progress, iterate=iterate, **settings)
     print(found)
     return found
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from equilibrist.formulations import Critic
+from equilibrist.formulations._gradient import input_gradient
+
+__all__ = ["R1", "R2", "GradientPenalty", "Penalty", "input_gradient"]
 
 
 class Penalty(Protocol):
-    """A 0-d tensor that the critic pays. `needs_mix`: the draw must hold `mix` ~ U[0,1], one a sample."""
+    """A 0-d tensor that the critic pays. `needs_mix`: the draw must hold `mix` ~ U[0,1], one a sample.
+
+    Generated samples keep their graph: the critic's own gradient does not see it, but the Jacobian's block
+    that says how this gradient moves with the generator does.
+    """
 
     @property
     def needs_mix(self) -> bool: ...
@@ -22,43 +29,90 @@ class Penalty(Protocol):
     ) -> Tensor: ...
 
 
-def input_gradient(critic: Critic, x: Tensor) -> Tensor:
-    """grad_x D(x_i) for each sample i, shape of `x`; differentiable, and right under vmap.
-
-    Needs a critic that scores each sample by itself: batch norm would mix their gradients.
-    """
-    gradient: Tensor = torch.func.grad(lambda points: critic(points).sum())(x)
-    return gradient
-
-
 @dataclass(frozen=True)
 class GradientPenalty:
     """weight * mean_i (|grad_x D(x_i)| - target)^2 at x_i = mix_i real_i + (1 - mix_i) fake_i.
 
-    Two-sided, one norm and one mixing weight per sample (Gulrajani et al. 2017, equation 3,
-    whose weight is 10).
+    One norm and one mixing weight per sample, two-sided (Gulrajani et al. 2017, equation 3, whose weight
+    is 10). With `one_sided` only what exceeds the target is paid for, max(0, |grad_x D(x_i)| - target)^2
+    (their section 4; Petzka et al. 2018).
+
+    Raises:
+        ValueError: a weight that is negative or not finite.
     """
 
     weight: float = 10.0
     target: float = 1.0
     needs_mix: bool = True
+    one_sided: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(
-                f"GradientPenalty.weight must be finite and not negative, not {self.weight}"
-            )
+        _check_weight(self, self.weight)
 
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None) -> Tensor:
         assert mix is not None
         between = torch.lerp(fake, real, mix.reshape(-1, *[1] * (real.ndim - 1)))
-        norms = _norms(input_gradient(critic, between).flatten(1))
-        return self.weight * (norms - self.target).square().mean()
+        excess = _norms(input_gradient(critic, between).flatten(1)) - self.target
+        if self.one_sided:
+            excess = excess.clamp_min(0)
+        return self.weight * excess.square().mean()
+
+
+@dataclass(frozen=True)
+class R1:
+    """weight / 2 * mean_i |grad_x D(x_i)|^2 at real samples (Mescheder, Geiger and Nowozin 2018).
+
+    Their gamma is the weight.
+
+    Raises:
+        ValueError: a weight that is negative or not finite.
+    """
+
+    weight: float = 10.0
+
+    needs_mix: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_weight(self, self.weight)
+
+    def __call__(self, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None) -> Tensor:
+        return self.weight / 2 * _mean_square(input_gradient(critic, real))
+
+
+@dataclass(frozen=True)
+class R2:
+    """weight / 2 * mean_i |grad_x D(x_i)|^2 at generated samples (Mescheder et al. 2018).
+
+    Raises:
+        ValueError: a weight that is negative or not finite.
+    """
+
+    weight: float = 10.0
+
+    needs_mix: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_weight(self, self.weight)
+
+    def __call__(self, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None) -> Tensor:
+        return self.weight / 2 * _mean_square(input_gradient(critic, fake))
+
+
+def _check_weight(penalty: object, weight: float) -> None:
+    if not 0 <= weight < float("inf"):
+        raise ValueError(
+            f"{type(penalty).__name__}.weight must be finite and not negative, not {weight}"
+        )
+
+
+def _mean_square(gradient: Tensor) -> Tensor:
+    return gradient.flatten(1).square().sum(dim=1).mean()
 
 
 def _norms(rows: Tensor) -> Tensor:
     """|row_i|, with derivatives of every order zero where a row is zero (a ReLU critic whose units are
-    all dead on a sample): the norm's own second derivative is undefined there."""
-    dead = (rows == 0).all(dim=1)
-    norms: Tensor = torch.linalg.vector_norm(torch.where(dead[:, None], 1.0, rows), dim=1)
-    return torch.where(dead, 0.0, norms)
+    all dead on a sample, or so near that the square underflows): the norm's own second derivative is
+    undefined there."""
+    squares = rows.square().sum(dim=1)
+    dead = squares == 0
+    return torch.where(dead, 0.0, torch.where(dead, 1.0, squares).sqrt())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
+
+from equilibrist._errors import GameError, did_you_mean
 
 
 class Projection(Protocol):
@@ -26,6 +30,7 @@ class WeightClipping:
 
     limit: float = 0.01
     player: str = "critic"
+    coordinatewise: ClassVar[bool] = True  # a box: each coordinate is projected by itself
 
     def __post_init__(self) -> None:
         if not self.limit > 0:
@@ -33,3 +38,103 @@ class WeightClipping:
 
     def __call__(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.clamp(-self.limit, self.limit) for name, value in params.items()}
+
+
+# The projections below subtract what exceeds the limit: feasible values come back as they are, bit for
+# bit, without a branch that a GPU would have to wait for.
+
+
+@dataclass(frozen=True)
+class SpectralBall:
+    """sigma_max(W) <= limit for the matrix `name` [n, m] of `player`: singular values are cut off there.
+
+    The nearest such matrix in the Frobenius norm. The generator's set in Farnia and Ozdaglar 2020,
+    Theorem 1, with limit 1.
+
+    Raises:
+        ValueError: a limit that is not positive. GameError, when applied: no such matrix.
+    """
+
+    player: str
+    name: str
+    limit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise ValueError(f"SpectralBall.limit must be positive, not {self.limit}")
+
+    def __call__(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        matrix = _named(self, params)
+        if matrix.ndim != 2:
+            raise GameError(
+                f"SpectralBall needs a matrix, but the {self.player}'s {self.name} has shape "
+                f"{list(matrix.shape)}: name a parameter with two dimensions"
+            )
+        left, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
+        excess = (sigma - self.limit).clamp_min(0)
+        return {**params, self.name: matrix - (left * excess) @ right}
+
+
+@dataclass(frozen=True)
+class NormBall:
+    """|u| <= limit for the parameter `name` of `player`, in the Euclidean norm of all its entries.
+
+    The set of the generator's shift in Farnia and Ozdaglar 2020, Theorem 1.
+
+    Raises:
+        ValueError: a limit that is not positive. GameError, when applied: no such parameter.
+    """
+
+    player: str
+    name: str
+    limit: float
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise ValueError(f"NormBall.limit must be positive, not {self.limit}")
+
+    def __call__(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        value = _named(self, params)
+        norm = value.square().sum().sqrt()
+        return {**params, self.name: value * (self.limit / norm.clamp_min(self.limit))}
+
+
+@dataclass(frozen=True)
+class Below:
+    """sym(A) <= ceiling I for the square matrix `name` of `player`: eigenvalues of the symmetric part
+    are cut off there, the antisymmetric part stays. The nearest such matrix in the Frobenius norm.
+
+    With a ceiling below eta a quadratic critic x^T A x + b^T x has a finite transform
+    (`QuadraticCritic`, `W2GAN`).
+
+    Raises:
+        ValueError: a ceiling that is not finite. GameError, when applied: no such matrix.
+    """
+
+    player: str
+    name: str
+    ceiling: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.ceiling):
+            raise ValueError(f"Below.ceiling must be finite, not {self.ceiling}")
+
+    def __call__(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        matrix = _named(self, params)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise GameError(
+                f"Below needs a square matrix, but the {self.player}'s {self.name} has shape "
+                f"{list(matrix.shape)}: name a parameter of shape [d, d]"
+            )
+        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+        excess = (values - self.ceiling).clamp_min(0)
+        return {**params, self.name: matrix - (vectors * excess) @ vectors.mT}
+
+
+def _named(projection: SpectralBall | NormBall | Below, params: dict[str, Tensor]) -> Tensor:
+    if projection.name not in params:
+        raise GameError(
+            f"{type(projection).__name__} finds no parameter {projection.name!r} of the "
+            f"{projection.player}{did_you_mean(projection.name, params)}: name one of {', '.join(params)}"
+        )
+    return params[projection.name]

@@ -46,3 +46,33 @@ DIGITS = Reference(
     "@misc{alpaydin1998optical, title={Optical recognition of handwritten digits}, "
     "author={Alpaydin, Ethem and Kaynak, Cenk}, howpublished={UCI Machine Learning Repository}, year={1998}}",
 )
+NOWOZIN = Reference(
+    "S. Nowozin, B. Cseke and R. Tomioka, f-GAN: training generative neural samplers using variational "
+    "divergence minimization, NeurIPS 2016",
+    "@inproceedings{nowozin2016fgan, title={f-{GAN}: Training generative neural samplers using variational "
+    "divergence minimization}, author={Nowozin, Sebastian and Cseke, Botond and Tomioka, Ryota}, "
+    "booktitle={NeurIPS}, year={2016}}",
+)
+MESCHEDER2018 = Reference(
+    "L. Mescheder, A. Geiger and S. Nowozin, Which training methods for GANs do actually converge?, "
+    "ICML 2018",
+    "@inproceedings{mescheder2018which, title={Which training methods for {GANs} do actually converge?}, "
+    "author={Mescheder, Lars and Geiger, Andreas and Nowozin, Sebastian}, booktitle={ICML}, year={2018}}",
+)
+PROJECTION = Reference(
+    "T. Miyato and M. Koyama, cGANs with projection discriminator, ICLR 2018",
+    "@inproceedings{miyato2018cgans, title={{cGANs} with projection discriminator}, "
+    "author={Miyato, Takeru and Koyama, Masanori}, booktitle={ICLR}, year={2018}}",
+)
+HUANG = Reference(
+    "Y. Huang, A. Gokaslan, V. Kuleshov and J. Tompkin, The GAN is dead; long live the GAN! A modern "
+    "GAN baseline, NeurIPS 2024",
+    "@inproceedings{huang2024gan, title={The {GAN} is dead; long live the {GAN}! A modern {GAN} baseline}, "
+    "author={Huang, Yiwen and Gokaslan, Aaron and Kuleshov, Volodymyr and Tompkin, James}, "
+    "booktitle={NeurIPS}, year={2024}}",
+)
+KRIZHEVSKY = Reference(
+    "A. Krizhevsky, Learning multiple layers of features from tiny images, technical report 2009 (CIFAR-10)",
+    "@techreport{krizhevsky2009learning, title={Learning multiple layers of features from tiny images}, "
+    "author={Krizhevsky, Alex}, institution={University of Toronto}, year={2009}}",
+)

@@ -132,7 +132,7 @@ def test_run_with_audit(tmp_path, well, monkeypatch):
     seen = []
     monkeypatch.setattr(checks, "audit", lambda run, **k: seen.append((run.step, k)) or "as it is")
     answer = well("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r", "--audit")
-    assert seen == [(4, {"checks": ("stationary", "nash"), "progress": "none"})]
+    assert seen == [(4, {"checks": ("stationary", "nash"), "progress": "none", "iterate": "auto"})]
     assert "as it is" in answer.out
     assert "Next:" not in answer.out
 

@@ -93,7 +93,7 @@ CASES = {
     "consensus, two minibatches": ("plain", Consensus(batches=2)),
     "consensus, zero-sum": ("zero-sum", Consensus()),
     "consensus, spectral norm": ("spectral norm", Consensus()),
-    "consensus, gradient penalty": ("gradient penalty", Consensus()),
+    "consensus, gradient penalty": ("gradient penalty", Consensus(h=0.005)),
     "proximal training": ("plain", Proximal()),
     "proximal training, spectral norm": ("spectral norm", Proximal()),
     "Langevin sampler": ("plain", Langevin()),

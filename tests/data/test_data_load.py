@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import made_up_cifar
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from equilibrist import data
@@ -44,7 +47,32 @@ def test_load_finds_by_name(write_mnist, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", sorted(data.SOURCES))
 def test_names_of_the_table_are_those_of_the_sources(name, write_mnist, tmp_path) -> None:
-    assert data.load(name, write_mnist(tmp_path / "files")).name == name
+    root = tmp_path / "files"
+    write_mnist(root)
+    write_mnist(root / "fashion-mnist")
+    _, md5 = made_up_cifar.write(root, "python")
+    settings = {"md5": md5} if name == "cifar10" else {}
+    source = data.load(name, root, **settings)
+    assert source.name == name
+    assert isinstance(source, data.Source)
+    assert source.sample(np.random.default_rng(0), 3).shape == (3, *source.shape)
+
+
+def test_load_finds_by_path(tmp_path, monkeypatch) -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "pictures" / "a.png")
+    np.save(tmp_path / "points.npy", np.zeros((5, 2), np.float32))
+    assert data.load(tmp_path / "pictures", channels=1).shape == (1, 4, 4)
+    assert data.load(str(tmp_path / "pictures"), root="unused").size == 1
+    assert data.load(f"{tmp_path}/points.npy").kind == "points"
+    monkeypatch.chdir(tmp_path)
+    assert data.load("pictures").name == "pictures"
+    assert data.load("points.npy", dtype=torch.float64).all().dtype == torch.float64
+    # A name goes before a folder of that name; a path does not.
+    (tmp_path / "pictures").rename("digits")
+    assert data.load("digits").size == 1797
+    assert data.load("./digits").size == data.load(Path("digits")).size == 1
 
 
 @pytest.mark.parametrize(
@@ -60,7 +88,8 @@ def test_names_of_the_table_are_those_of_the_sources(name, write_mnist, tmp_path
         (
             lambda: data.load("celeba"),
             "celeba: no such data",
-            "choose one of digits, eight-gaussians, mnist",
+            "choose one of cifar10, digits, eight-gaussians, fashion-mnist, mnist, swiss-roll, "
+            "twenty-five-gaussians",
         ),
         (
             lambda: data.load("eight-gaussians", radios=2.0),
@@ -72,6 +101,19 @@ def test_names_of_the_table_are_those_of_the_sources(name, write_mnist, tmp_path
             "digits: no setting batch",
             "choose one of value_range",
         ),
+        (
+            lambda: data.load("none/such"),
+            "none/such: no such folder or file",
+            "name one that holds samples",
+        ),
+        (
+            lambda: data.load(Path("digits")),
+            "digits: no such folder or file",
+            "name one that holds samples",
+        ),
+        (lambda: data.load("none.npz"), "none.npz: not found", "name an array file"),
+        (lambda: data.load("a.pt"), "a.pt: reading .pt files executes", "save_file"),
+        (lambda: data.load(".", sise=2), ".: no setting sise", "did you mean size?"),
         (lambda: data.digits((1.0, 1.0)), "digits: value range (1.0, 1.0)", "try (0, 1)"),
         (lambda: data.mnist(value_range=(2.0, 1.0)), "mnist: value range (2.0, 1.0)", "try (0, 1)"),
     ],

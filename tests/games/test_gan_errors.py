@@ -202,7 +202,6 @@ def test_a_lying_formulation_is_refused() -> None:
 
 
 ALLOWED: dict[str, dict[str, Any]] = {
-    "sigmoid": {"c": nn.Sequential(critic(), nn.Sigmoid())},
     "scores [batch]": {"c": nn.Sequential(critic(), nn.Flatten(0))},
     "dropout in eval mode": {"c": critic(nn.Dropout()).eval()},
     "dropout of nothing": {"c": critic(nn.Dropout(0.0))},
@@ -217,6 +216,13 @@ ALLOWED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", ALLOWED)
 def test_allowed(name: str) -> None:
     gan(**ALLOWED[name])
+
+
+def test_a_sigmoid_at_the_end_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="ends with a sigmoid") as seen:
+        gan(c=nn.Sequential(critic(), nn.Sigmoid()))
+    assert len(seen) == 1
+    gan(c=nn.Sequential(critic(), nn.Sigmoid()), formulation=Vanilla(probabilities=True))
 
 
 @pytest.mark.parametrize(

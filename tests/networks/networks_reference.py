@@ -56,3 +56,19 @@ def standardise(x: Array, scale: Array, shift: Array) -> Array:
     column = (-1, *[1] * (x.ndim - 2))
     mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
     return (x - mean) / np.sqrt(var + 1e-5) * scale.reshape(column) + shift.reshape(column)
+
+
+def grouped_conv(x: Array, w: Array, b: Array, pad: tuple[int, int], groups: int) -> Array:
+    """Stride 1; kernels [out, in / groups, k, k], the channels in `groups` separate parts."""
+    parts = zip(np.split(x, groups, 1), np.split(w, groups), np.split(b, groups), strict=True)
+    return np.concatenate([conv(a, k, c, 1, pad) for a, k, c in parts], 1)
+
+
+def lowpass(n: int) -> Array:
+    """The matrix [n, 2 n] that filters with (1, 3, 3, 1) / 8 and keeps every second pixel."""
+    matrix = np.zeros((n, 2 * n))
+    for i in range(n):
+        for j, weight in zip(range(2 * i - 1, 2 * i + 3), (1, 3, 3, 1), strict=True):
+            if 0 <= j < 2 * n:
+                matrix[i, j] = weight / 8
+    return matrix

@@ -61,6 +61,19 @@ def test_initialisation_is_that_of_linear_layers() -> None:
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), expected, strict=True))
 
 
+def test_glorot_initialisation() -> None:
+    for net in (MixtureGenerator(200, 300, 2, glorot=True), MixtureCritic(300, 2, glorot=True)):
+        for name, p in net.named_parameters():
+            if p.ndim == 1:
+                assert not p.detach().any()
+                continue
+            variance = 2 / (p.shape[0] + p.shape[1])
+            # A sample variance of uniform numbers strays by sqrt(0.8 / n): five of those.
+            exact = 5 * (0.8 / p.numel()) ** 0.5
+            assert float(p.detach().square().mean()) == pytest.approx(variance, rel=exact), name
+            assert float(p.detach().abs().max()) <= (3 * variance) ** 0.5 * (1 + 1e-6), name
+
+
 def test_vmap_equals_the_loop() -> None:
     ds = [MixtureCritic(**F64) for _ in range(3)]
     x = torch.randn(3, 4, 2, **F64)

@@ -24,6 +24,8 @@ from equilibrist.data import Source
 from equilibrist.games import GAN
 from equilibrist.run import Run, samples
 from equilibrist.run.progress import showing
+from equilibrist.schedules import base
+from equilibrist.solvers import Averaged
 
 CHECKS = ("stationary", "nash")
 FORMAT = 1
@@ -139,6 +141,7 @@ def audit(
     checks: Sequence[str] = CHECKS,
     progress: str = "auto",
     write: bool = True,
+    iterate: str = "auto",
     **settings: Any,
 ) -> Audit:
     """Audit the pair that `run` holds and write the answer to RUN/audit.
@@ -148,6 +151,8 @@ def audit(
         checks: any of "stationary", "nash".
         progress: "auto", "bar", "lines" or "none".
         write: False keeps the answer in memory only.
+        iterate: "last", "average" (where the solver keeps averages), or "auto": the average where
+            there is one, for that is the generator that gets used.
         settings: fields of `Settings`; they override the recipe's own.
 
     Raises: RecipeError for an unknown check or setting.
@@ -157,19 +162,25 @@ def audit(
             f"audit needs a run, not {type(run).__name__}: pass what train or load returned"
         )
     recipe = run.recipe
-    rule = getattr(recipe.solver, "rule", None)
+    solver = recipe.solver
+    while isinstance(solver, Averaged):
+        solver = solver.solver
+    rule = getattr(solver, "rule", None)
+    players = run.pair(iterate)
     chosen = replace(
         Settings(
-            batch=recipe.batch, optimizers={p: rule(p) for p in recipe.game.players} if rule else {}
+            batch=recipe.batch,
+            optimizers={p: base(rule(p)) for p in recipe.game.players} if rule else {},
         ),
         **_known({**recipe.audit, **settings}),
     )
     result = audit_pair(
         recipe.game,
-        run.players,
+        players,
         run.constants,
         run.data,
         chosen,
+        iterate=_described(run, iterate),
         seed=run.seed,
         checks=checks,
         progress=progress,
@@ -182,15 +193,21 @@ def audit(
             "seed": run.seed,
             "checkpoint": run.checkpoint,
             "sha256": run.sha256,
+            "iterate": _described(run, iterate),
         },
     )
     if write:
         result.save(
             run.directory / "audit",
             run.data,
-            replayable(result, recipe.game, run.players, run.constants),
+            replayable(result, recipe.game, players, run.constants),
         )
     return result
+
+
+def _described(run: Run, iterate: str) -> str:
+    averaged = "" if iterate == "last" else " and ".join(run.average)
+    return f"exponential average of the {averaged}" if averaged else "last"
 
 
 def replayable(
@@ -215,6 +232,7 @@ def audit_pair(
     checks: Sequence[str] = CHECKS,
     progress: str = "auto",
     generator_batch: int = 0,
+    iterate: str = "last",
 ) -> Audit:
     """The same for a pair at hand: nothing is read or written."""
     if isinstance(checks, str):
@@ -225,7 +243,7 @@ def audit_pair(
             raise RecipeError(f"there is no check {check!r}{hint}; choose from {', '.join(CHECKS)}")
     settings = settings or Settings()
     begun = time.monotonic()
-    bench = Bench(game, players, constants, data, settings, seed)
+    bench = Bench(game, players, constants, data, settings, seed, iterate)
     work = {
         "stationary": settings.groups * settings.group_batches,
         "nash": 2 * settings.starts * settings.steps,
@@ -233,7 +251,7 @@ def audit_pair(
 
     def show(at: Players, fixed: Constants) -> torch.Tensor:
         n = samples.SHEET[data.kind]
-        return samples.generate(game, at, fixed, n, seed, batch=generator_batch).cpu()
+        return samples.generate(game, at, fixed, n, seed, batch=generator_batch, data=data).cpu()
 
     certificates: list[Certificate] = []
     sheets: dict[str, torch.Tensor] = {}

@@ -16,6 +16,7 @@ from equilibrist._game import Constants, Players
 from equilibrist.checks.certificate import Tolerance
 from equilibrist.data import Source
 from equilibrist.games import GAN
+from equilibrist.games._setup import as_condition
 from equilibrist.optimizers import Adam, Optimizer
 
 PARTS = ("optimise", "select", "score")
@@ -88,6 +89,24 @@ class Settings:
                     f"audit setting {name}={value!r}: it must lie in [{low_:g}, {high:g}]"
                 )
 
+    @classmethod
+    def within(cls, gradients: int, **settings: Any) -> Settings:
+        """Settings whose audit takes about `gradients` minibatch gradients: a quarter for stationarity,
+        the rest for the searches, two a player unless `starts` says otherwise.
+
+        Raises RecipeError for fewer than 60, which could tell nothing.
+        """
+        if not isinstance(gradients, int) or gradients < 60:
+            raise RecipeError(
+                f"a budget of {gradients} gradients is too small for an audit: give at least 60"
+            )
+        starts = settings.setdefault("starts", 2)
+        still = min(80, gradients // 4)  # one gradient here serves both players
+        settings.setdefault("groups", 5 if still < 50 else 10)
+        settings.setdefault("group_batches", max(1, still // settings["groups"]))
+        settings.setdefault("steps", max(1, (gradients - still) // (2 * starts)))
+        return cls(**settings)
+
     def rule(self, player: str) -> Optimizer:
         """The update rule of searches for `player`."""
         return self.optimizers.get(player, Adam())
@@ -139,8 +158,10 @@ class Bench:
         data: Source,
         settings: Settings,
         seed: int,
+        iterate: str = "last",
     ) -> None:
         self.game, self.settings, self.seed = game, settings, seed
+        self.iterate = iterate
         self.players = tree.clone(players)
         anchor = next(iter(self.players["generator"].values()))
         self.dtype, self.device = anchor.dtype, anchor.device
@@ -193,14 +214,21 @@ class Bench:
             for _ in range(min(count, 16)):
                 yield self.game.draw(rng, source, batch, torch.float64, self.device)
             return
-        everything = source.all()
-        order = torch.from_numpy(rng.permutation(source.size)).to(everything.device)
+        order = torch.from_numpy(rng.permutation(source.size)).to(self.device)
         for rows in order.split(batch)[:count]:
             if len(rows) < batch:  # a remainder would weigh as much as a whole batch
                 break
             # The draw's own real samples are replaced: those are i.i.d., these cover the part.
             draw = self.game.draw(rng, source, batch, torch.float64, self.device)
-            yield {**draw, "real": everything[rows]}
+            yield {**draw, **self._covered(source, rows)}
+
+    def _covered(self, source: Source, rows: torch.Tensor) -> Draw:
+        """These samples of a finite source, with their conditions where the game is conditional."""
+        if self.game.condition is None:
+            take = getattr(source, "take", None)
+            return {"real": source.all()[rows] if take is None else take(rows)}
+        real, condition = source.take_pairs(rows)  # type: ignore[attr-defined]
+        return {"real": real, "condition": as_condition(condition, self.device, torch.float64)}
 
     def resampling(self, part: str) -> float:
         """How much wider an interval over a bank must be because its batches share real samples:
@@ -258,7 +286,7 @@ class Bench:
             "sigma_in_training": self.lag,
             "search_precision": str(self.dtype).removeprefix("torch."),
             "score_precision": "float64",
-            "iterate": "last",
+            "iterate": self.iterate,
             "data": f"{self.data.name}, in disjoint parts: half to optimise, a quarter each to select and to score",
         }
 
@@ -271,8 +299,9 @@ def with_overrides(settings: Settings, **changes: Any) -> Settings:
 def relative_noise(
     like: dict[str, torch.Tensor], size: float, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    """Gaussian noise with standard deviation `size` times each tensor's root mean square (of all
-    tensors together where one is zero, one where all are)."""
+    """Gaussian noise with standard deviation `size` times each tensor's root mean square. A tensor below a
+    millionth of that of all tensors together takes theirs (a shift that trained to 1e-18 would
+    otherwise be searched around by as little), one where all are zero."""
     overall = tree.flatten({"all": like}).square().mean().sqrt()
     overall = torch.where(overall > 0, overall, torch.ones_like(overall))
     noise = {}
@@ -280,7 +309,7 @@ def relative_noise(
         own = value.square().mean().sqrt()
         noise[key] = (
             size
-            * torch.where(own > 0, own, overall)
+            * torch.where(own > 1e-6 * overall, own, overall)
             * _draws.normal(rng, value.shape, value.dtype, value.device)
         )
     return noise

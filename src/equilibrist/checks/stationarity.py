@@ -62,8 +62,8 @@ def norm_of(bench: Bench, player: str) -> float:
 
 
 def unblocked(bench: Bench, player: str, groups: torch.Tensor) -> torch.Tensor:
-    """The groups' gradients [K, n] without the coordinates in which a step along their mean would be
-    undone by the projection."""
+    """The groups' gradients [K, n] without what the projection would undo of a step along their mean:
+    coordinates, where every feasible set is a box, else directions."""
     mean = groups.mean(0)
     size = float(mean.norm())
     if not bench.game.projections or not size > 0:
@@ -71,10 +71,36 @@ def unblocked(bench: Bench, player: str, groups: torch.Tensor) -> torch.Tensor:
     x = bench.players[player]
     flat = tree.flatten({"x": x})
     step = bench.settings.move * norm_of(bench, player) / size * mean.to(flat)
-    moved = {**bench.players, player: tree.unflatten(flat - step, {"x": x})["x"]}
-    landed = tree.flatten({"x": bench.game.project(moved)[player]})
-    blocked = ((landed == flat) & (step != 0)).cpu()
-    return torch.where(blocked, 0.0, groups)
+    if all(getattr(p, "coordinatewise", False) for p in bench.game.projections):
+        moved = {**bench.players, player: tree.unflatten(flat - step, {"x": x})["x"]}
+        landed = tree.flatten({"x": bench.game.project(moved)[player]})
+        blocked = ((landed == flat) & (step != 0)).cpu()
+        return torch.where(blocked, 0.0, groups)
+    return _slid(bench, player, groups, bench.settings.move * norm_of(bench, player) / size)
+
+
+def _slid(bench: Bench, player: str, groups: torch.Tensor, h: float) -> torch.Tensor:
+    """Residuals r_i = (x - P(x - h g)) / h of the groups' gradients, P linearised around the step along
+    their mean m: r_i = r(m) + DP (g_i - m). A set such as a ball of matrices blocks directions, not
+    coordinates; DP keeps those in which noise could move the player."""
+    wide = tree.to(bench.players[player], dtype=torch.float64, device="cpu")
+    rest = tree.to(bench.players, dtype=torch.float64, device="cpu")
+    flat = tree.flatten({"x": wide})
+
+    def projected(point: torch.Tensor) -> torch.Tensor:
+        moved = {**rest, player: tree.unflatten(point, {"x": wide})["x"]}
+        return tree.flatten({"x": bench.game.project(moved)[player]})
+
+    groups = groups.double()
+    mean = groups.mean(0)
+    there = flat - h * mean
+    still = (flat - projected(there)) / h
+    rows = []
+    for deviation in groups - mean:
+        # Central differences: P has no derivative that autograd could take where singular values tie.
+        a, b = (projected(there - sign * 1e-3 * h * deviation) for sign in (1, -1))
+        rows.append(still + (b - a) / (2e-3 * h))
+    return torch.stack(rows)
 
 
 def squared_norm(groups: torch.Tensor, confidence: float) -> tuple[float, float, float, float]:

@@ -1,53 +1,96 @@
-"""Laws of real samples: arrays in memory, mixtures with a density, and two sets of digits."""
+"""Laws of real samples: sets of images, folders and arrays, and laws with a density."""
 
 import difflib
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from equilibrist._errors import DataError
+from equilibrist.data._cifar10 import cifar10
 from equilibrist.data._digits import digits
+from equilibrist.data._fashion import fashion_mnist
+from equilibrist.data._idx import shown
 from equilibrist.data._mnist import mnist
-from equilibrist.data._source import Source
+from equilibrist.data._source import Paired, Source
 from equilibrist.data.arrays import ArraySource
-from equilibrist.data.mixtures import Mixture2D, eight_gaussians
+from equilibrist.data.augment import Augmented
+from equilibrist.data.files import READABLE, REFUSED, array_file
+from equilibrist.data.folder import folder
+from equilibrist.data.gaussian import Gaussian
+from equilibrist.data.mixtures import Mixture2D, eight_gaussians, twenty_five_gaussians
+from equilibrist.data.roll import SwissRoll, swiss_roll
 
 __all__ = [
     "SOURCES",
     "ArraySource",
+    "Augmented",
     "DataError",
+    "Gaussian",
     "Mixture2D",
+    "Paired",
     "Source",
+    "SwissRoll",
+    "array_file",
+    "cifar10",
     "digits",
     "eight_gaussians",
+    "fashion_mnist",
+    "folder",
     "load",
     "mnist",
+    "swiss_roll",
+    "twenty_five_gaussians",
 ]
 
 SOURCES: dict[str, Callable[..., Source]] = {
+    "cifar10": cifar10,
     "digits": digits,
     "eight-gaussians": eight_gaussians,
+    "fashion-mnist": fashion_mnist,
     "mnist": mnist,
+    "swiss-roll": swiss_roll,
+    "twenty-five-gaussians": twenty_five_gaussians,
 }
-"""What `load` knows: names and the functions that make the sources."""
+"""What `load` knows by name, and the functions that make it."""
 
 
-def load(name: str, root: str | os.PathLike[str] | None = None, **settings: Any) -> Source:
-    """The source called `name`, made by its function with `settings`.
+def load(
+    name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, **settings: Any
+) -> Source:
+    """The source called `name`, or at the path `name`, made by its function with `settings`.
 
-    `root` is the folder of data files; sources that need none ignore it. Raises `DataError` for a
-    name or setting that does not exist, with the nearest that does.
+    A name of `SOURCES` goes first (write ./digits for a folder of that name). A path of a folder is
+    read by `folder`, one of an array file by `array_file`. `root` is the folder of data files;
+    sources that need none ignore it. Raises `DataError` for a name or setting that does not exist,
+    with the nearest that does.
     """
-    key = name.lower().replace("_", "-")
-    if key not in SOURCES:
-        raise DataError(f"{name}: no such data; {_hint(key, list(SOURCES))}")
-    make = SOURCES[key]
-    known = list(inspect.signature(make).parameters)
+    text = os.fspath(name)
+    key = text.lower().replace("_", "-")
+    make = SOURCES.get(key)
+    if make is not None and not isinstance(name, os.PathLike):
+        _check_settings(key, make, settings)
+        known = inspect.signature(make).parameters
+        return make(root=root, **settings) if "root" in known else make(**settings)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        read: Callable[..., Source] = folder
+    elif path.exists() or path.suffix.lower() in READABLE + REFUSED:
+        read = array_file
+    elif isinstance(name, os.PathLike) or os.sep in text:
+        raise DataError(f"{shown(path)}: no such folder or file; name one that holds samples")
+    else:
+        raise DataError(f"{text}: no such data; {_hint(key, list(SOURCES))}")
+    _check_settings(shown(path), read, settings)
+    return read(path, **settings)
+
+
+def _check_settings(name: str, make: Callable[..., Source], settings: dict[str, Any]) -> None:
+    known = [setting for setting in inspect.signature(make).parameters if setting != "path"]
     for setting in settings:
         if setting not in known:
-            raise DataError(f"{key}: no setting {setting}; {_hint(setting, known)}")
-    return make(root=root, **settings) if "root" in known else make(**settings)
+            raise DataError(f"{name}: no setting {setting}; {_hint(setting, known)}")
 
 
 def _hint(name: str, known: list[str]) -> str:

@@ -69,6 +69,25 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Paired(Source, Protocol):
+    """A source whose samples carry a condition: a class, or an image that belongs to each.
+
+    What conditional players read. A source may have the methods and yet no conditions (an array
+    without labels): then `sample_pairs` raises `DataError`.
+    """
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, K; None where the conditions are no classes or there are none."""
+        ...
+
+    def sample_pairs(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw (x, y): x is what `sample` draws from the same generator, y the conditions of its
+        rows: classes 0..K-1, int64 [n], or floats [n, ...]."""
+        ...
+
+
 def check_count(name: str, n: int) -> None:
     """Refuse to draw fewer than one sample."""
     if n < 1:

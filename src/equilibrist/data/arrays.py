@@ -1,7 +1,8 @@
 """Samples that fit into memory as one tensor."""
 
+from __future__ import annotations
+
 import copy
-import hashlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from equilibrist._errors import DataError
+from equilibrist.data._rows import Rows
 from equilibrist.data._source import Kind, check_count, cumulated
 
 
@@ -30,16 +32,24 @@ class ArraySource:
     Arguments:
         data: tensor or array, [N, channels, height, width] for images, [N, d] for points.
             Floats must lie in `value_range`; uint8 is mapped linearly onto it, 0 to its low end
-            and 255 to its high end. The values are copied.
+            and 255 to its high end. The values are copied. Many bytes (above 256 MiB as floats)
+            are stored as bytes and converted when they are drawn: the same numbers.
         name, origin: as in `Source`.
         kind: `"images"` or `"points"`.
         value_range: (low, high). None means (0, 1) for images and no bound for points.
-        labels: optional integers [N], one class per sample. Training never reads them; they
-            follow their samples through `split` and `to`.
+        labels: optional integers [N], the class of each sample, counted from 0.
+        classes: number of classes, K; None takes the largest label plus one.
+        class_names: optional, what each class is called, K texts.
+        conditions: instead of labels, floats [N, ...] that belong to the samples, such as the
+            images [N, C, H, W] of image-to-image pairs; uint8 is mapped as in `data`.
         dtype: floating dtype of the draws.
 
+    Labels and conditions follow their samples through `split` and `to`; `sample` never reads them.
+
+    Attributes besides those of `Source`: `labels` (int64 [N] or None), `classes` (K or None),
+    `class_names` (or None).
     Raises `DataError` for an empty array, a wrong number of dimensions, another dtype, values that
-    are not finite or out of range, and labels that do not fit.
+    are not finite or out of range, and labels or conditions that do not fit.
     """
 
     def __init__(
@@ -51,6 +61,9 @@ class ArraySource:
         kind: Kind = "images",
         value_range: tuple[float, float] | None = None,
         labels: torch.Tensor | np.ndarray[Any, Any] | None = None,
+        classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        conditions: torch.Tensor | np.ndarray[Any, Any] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if kind not in ("images", "points"):
@@ -61,49 +74,96 @@ class ArraySource:
         self.origin = origin
         self.kind: Kind = kind
         self.value_range = None if value_range is None else check_range(name, value_range)
-        self._data = _floats(name, _tensor(name, data), kind, self.value_range, dtype)
-        self.labels = None if labels is None else _labels(name, labels, len(self._data))
+        _check_dtype(name, dtype)
+        tensor = _tensor(name, data)
+        _check_shape(name, tensor, kind)
+        self._rows = _rows(name, tensor, self.value_range, dtype)
+        if labels is not None and conditions is not None:
+            raise DataError(f"{name}: has labels and conditions; give one of them")
+        if labels is None and (classes is not None or class_names is not None):
+            raise DataError(f"{name}: classes without labels; give the labels too")
+        self.labels: torch.Tensor | None = None
+        self.classes: int | None = None
+        self.class_names = None if class_names is None else tuple(class_names)
+        if labels is not None:
+            self.labels = _labels(name, labels, len(self._rows))
+            self.classes = _classes(name, self.labels, classes, self.class_names)
+        self._conditions: Rows | None = None
+        if conditions is not None:
+            self._conditions = _paired(name, conditions, len(self._rows), self.value_range, dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
-        return tuple(self._data.shape[1:])
+        return self._rows.shape
 
     @property
     def size(self) -> int:
         """Number of samples, N."""
-        return len(self._data)
+        return len(self._rows)
+
+    @property
+    def conditions(self) -> torch.Tensor | None:
+        """The conditions that are no classes, [N, ...], or None."""
+        return None if self._conditions is None else self._conditions.all()
 
     def sample(self, rng: np.random.Generator, n: int) -> torch.Tensor:
         """Draw n rows independently and uniformly, with replacement: [n, *shape]."""
+        return self._rows.take(self._draw(rng, n))
+
+    def sample_pairs(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw (x, y): the rows that `sample` draws, with their labels [n] or conditions [n, ...].
+
+        Raises `DataError` where the samples have neither.
+        """
+        return self.take_pairs(self._draw(rng, n))
+
+    def take_pairs(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(x, y) at `index` (integers [n] on their device), as `sample_pairs` draws them."""
+        if self.labels is not None:
+            return self._rows.take(index), self.labels.index_select(0, index)
+        if self._conditions is None:
+            raise DataError(
+                f"{self.name}: the samples have no labels or conditions; "
+                "give ArraySource labels=... or conditions=..., or train without conditions"
+            )
+        return self._rows.take(index), self._conditions.take(index)
+
+    def _draw(self, rng: np.random.Generator, n: int) -> torch.Tensor:
         check_count(self.name, n)
-        data = self._data
-        rows = torch.from_numpy(rng.integers(0, data.shape[0], size=n))
-        if data.device.type != "cpu":
+        index = torch.from_numpy(rng.integers(0, len(self._rows), size=n))
+        if self._rows.device.type != "cpu":
             # A blocking copy would stall the queue of kernels at every step.
-            rows = rows.to(data.device, non_blocking=True)
-        return data.index_select(0, rows)
+            index = index.to(self._rows.device, non_blocking=True)
+        return index
 
     @property
     def sha256(self) -> str:
         """Checksum of the samples (as float32): what tells a run's data from others of their shape."""
-        values = self._data.detach().float().cpu().contiguous()
-        return hashlib.sha256(values.numpy().tobytes()).hexdigest()
+        return self._rows.sha256()
 
     def all(self) -> torch.Tensor:
-        """Every sample, [size, *shape]. This is the stored tensor: read it, do not write to it."""
-        return self._data
+        """Every sample, [size, *shape].
+
+        Floats that are stored are returned as they lie: read them, do not write to them. Bytes
+        that are stored are converted, all at once; `take` converts some.
+        """
+        return self._rows.all()
+
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        """The samples at `index` (integers [n] on their device): [n, *shape]."""
+        return self._rows.take(index)
 
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator
-    ) -> tuple["ArraySource", ...]:
+    ) -> tuple[ArraySource, ...]:
         """Disjoint random parts of about `fraction * size` samples each.
 
         A sum below 1 leaves samples out. Raises `DataError` for fractions that are not positive,
         sum to more than 1, or leave a part without samples.
         """
         ends = [0] + [round(end * self.size) for end in cumulated(self.name, fractions)]
-        order = torch.from_numpy(rng.permutation(self.size)).to(self._data.device)
+        order = torch.from_numpy(rng.permutation(self.size)).to(self._rows.device)
         parts = []
         for i, (start, stop) in enumerate(itertools.pairwise(ends), 1):
             if start == stop:
@@ -112,25 +172,29 @@ class ArraySource:
                     f"give larger fractions of its {self.size} samples"
                 )
             part = copy.copy(self)
-            part._data = self._data.index_select(0, order[start:stop])
+            part._rows = self._rows.part(order[start:stop])
             if self.labels is not None:
                 part.labels = self.labels.index_select(0, order[start:stop])
+            if self._conditions is not None:
+                part._conditions = self._conditions.part(order[start:stop])
             part.origin = f"{self.origin}; part {i} of {len(fractions)}, {stop - start} samples"
             parts.append(part)
         return tuple(parts)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> "ArraySource":
+    ) -> ArraySource:
         """The same samples elsewhere; memory is shared where nothing changes.
 
         Raises `DataError` for a dtype that is not floating.
         """
         _check_dtype(self.name, dtype)
         moved = copy.copy(self)
-        moved._data = self._data.to(device=device, dtype=dtype)
+        moved._rows = self._rows.to(device, dtype)
         if self.labels is not None:
             moved.labels = self.labels.to(device=device)
+        if self._conditions is not None:
+            moved._conditions = self._conditions.to(device, dtype)
         return moved
 
 
@@ -141,7 +205,9 @@ def _check_dtype(name: str, dtype: torch.dtype | None) -> None:
 
 def _tensor(name: str, values: torch.Tensor | np.ndarray[Any, Any]) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
-        return values.detach()
+        values = values.detach()
+        # Floats are copied when they are checked; bytes may be kept as they are.
+        return values.clone() if values.dtype == torch.uint8 else values
     try:
         # The copy makes read-only, reversed and foreign-endian arrays digestible.
         array = np.array(values, order="C")
@@ -152,28 +218,25 @@ def _tensor(name: str, values: torch.Tensor | np.ndarray[Any, Any]) -> torch.Ten
         ) from None
 
 
-def _floats(
-    name: str,
-    data: torch.Tensor,
-    kind: Kind,
-    value_range: tuple[float, float] | None,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    _check_dtype(name, dtype)
+def _check_shape(name: str, data: torch.Tensor, kind: Kind) -> None:
     shape = list(data.shape)
     wanted = "[N, channels, height, width]" if kind == "images" else "[N, d]"
     if data.ndim != wanted.count(",") + 1:
         raise DataError(f"{name}: shape {shape} does not fit {kind}; reshape it to {wanted}")
     if data.numel() == 0:
         raise DataError(f"{name}: the array is empty (shape {shape}); give at least one sample")
+
+
+def _rows(
+    name: str,
+    data: torch.Tensor,
+    value_range: tuple[float, float] | None,
+    dtype: torch.dtype,
+) -> Rows:
     if data.dtype == torch.uint8:
         if value_range is None:
             raise DataError(f"{name}: uint8 has no scale here; give a value_range or pass floats")
-        low, high = value_range
-        # Dividing first keeps 0 and 255 exactly on the ends of (0, 1) and (-1, 1); the clamp
-        # catches the rounding of other ranges.
-        scaled = data.to(dtype).div_(255).mul_(high - low).add_(low)
-        return scaled.clamp_(low, high).contiguous()
+        return Rows(data, value_range, dtype)
     if not data.dtype.is_floating_point:
         raise DataError(f"{name}: {data.dtype} is neither floating nor uint8; convert it first")
     converted = data.to(dtype, copy=True, memory_format=torch.contiguous_format)
@@ -189,7 +252,25 @@ def _floats(
                 f"{name}: values run from {least.item():.6g} to {most.item():.6g}, outside of "
                 f"{value_range}; pass the value_range that they have"
             )
-    return converted
+    return Rows(converted, value_range or (0.0, 1.0), dtype)
+
+
+def _paired(
+    name: str,
+    conditions: torch.Tensor | np.ndarray[Any, Any],
+    size: int,
+    value_range: tuple[float, float] | None,
+    dtype: torch.dtype,
+) -> Rows:
+    tensor = _tensor(f"{name}: conditions", conditions)
+    if tensor.ndim < 2 or len(tensor) != size or tensor.numel() == 0:
+        raise DataError(
+            f"{name}: conditions of shape {list(tensor.shape)} do not fit {size} samples; "
+            f"give [{size}, ...], or classes as labels"
+        )
+    # Floats may have a range of their own: heights, or maps of segments.
+    bound = value_range if tensor.dtype == torch.uint8 else None
+    return _rows(f"{name}: conditions", tensor, bound, dtype)
 
 
 def _labels(name: str, labels: torch.Tensor | np.ndarray[Any, Any], size: int) -> torch.Tensor:
@@ -201,3 +282,22 @@ def _labels(name: str, labels: torch.Tensor | np.ndarray[Any, Any], size: int) -
             f"{size} samples; give {size} integers"
         )
     return tensor.to(torch.int64, copy=True)
+
+
+def _classes(
+    name: str, labels: torch.Tensor, classes: int | None, class_names: tuple[str, ...] | None
+) -> int:
+    """The number of classes, after every label was found to be one of them."""
+    least, most = (int(end) for end in torch.aminmax(labels))
+    if classes is None:
+        classes = most + 1 if class_names is None else len(class_names)
+    if class_names is not None and len(class_names) != classes:
+        raise DataError(
+            f"{name}: {len(class_names)} class names for {classes} classes; name each class once"
+        )
+    if least < 0 or most >= classes:
+        bad = least if least < 0 else most
+        raise DataError(
+            f"{name}: a label of {bad} is none of {max(classes, 0)} classes; count classes from 0"
+        )
+    return classes

@@ -1,6 +1,7 @@
 """Mixtures of Gaussians in the plane, with their densities."""
 
-import copy
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +10,11 @@ import numpy as np
 import torch
 
 from equilibrist._errors import DataError
-from equilibrist.data._source import Kind, check_count, cumulated
+from equilibrist.data._law import Law
+from equilibrist.data._source import check_count
 
-_NUMPY: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 
-
-class Mixture2D:
+class Mixture2D(Law):
     """The law with density p(x) = 1/K sum_k exp(-|x - m_k|^2 / (2 sigma^2)) / (2 pi sigma^2).
 
     Arguments:
@@ -24,15 +24,13 @@ class Mixture2D:
         name, origin: as in `Source`.
         dtype: torch.float32 or torch.float64; draws are made in it, not converted to it.
 
-    Attributes besides those of `Source`: `modes` (tensor [K, 2]), `sigma`, `balanced`.
+    Attributes besides those of `Source`: `modes` (tensor [K, 2]), `sigma`, `balanced`, `classes`
+    (K: a point's class is the mode that it was drawn from).
     Raises `DataError` for modes of another shape or not finite, and for a sigma that is not a
     positive number.
     """
 
-    kind: Kind = "points"
     shape: tuple[int, ...] = (2,)
-    size: int | None = None
-    value_range: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -59,15 +57,11 @@ class Mixture2D:
             raise DataError(f"{name}: modes have shape {list(self._centres.shape)}; give [K, 2]")
         if not np.isfinite(self._centres).all():
             raise DataError(f"{name}: some modes are NaN or infinite; give finite centres")
+        self.classes = len(self._centres)
         self._place(torch.device("cpu"), dtype)
 
     def _place(self, device: torch.device, dtype: torch.dtype) -> None:
-        if dtype not in _NUMPY:
-            raise DataError(
-                f"{self.name}: points cannot be drawn in {dtype}; "
-                "choose torch.float32 or torch.float64"
-            )
-        self._dtype, self._draw_dtype = dtype, _NUMPY[dtype]
+        super()._place(device, dtype)
         self._draw_centres = self._centres.astype(self._draw_dtype)
         self.modes = torch.from_numpy(self._centres).to(device, dtype, copy=True)
 
@@ -78,11 +72,21 @@ class Mixture2D:
         random order. Each row follows p, but the rows of one draw are not independent: means over
         them vary less than those of n independent draws. Otherwise the rows are independent.
         """
+        return self._delivered(self._draw(rng, n)[0])
+
+    def sample_pairs(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw (x, y): the points [n, 2] that `sample` draws, and each one's mode k, int64 [n]."""
+        points, which = self._draw(rng, n)
+        return self._delivered(points), self._delivered(torch.from_numpy(which))
+
+    def _draw(
+        self, rng: np.random.Generator, n: int
+    ) -> tuple[torch.Tensor, np.ndarray[Any, np.dtype[np.int64]]]:
         check_count(self.name, n)
         modes = len(self._draw_centres)
         if self.balanced:
             # The remainder leads, so that the arithmetic below it needs no second array.
-            which = np.arange(n)
+            which = np.arange(n, dtype=np.int64)
             rest = n % modes
             which -= rest
             which %= modes
@@ -92,47 +96,23 @@ class Mixture2D:
             rng.shuffle(which)
         else:
             which = rng.integers(0, modes, size=n)
-        drawn = torch.empty(n, 2, dtype=self._dtype)  # torch's memory is aligned, NumPy's is not
+        drawn = self._normal(rng, n)
         points = drawn.numpy()
-        rng.standard_normal(dtype=self._draw_dtype, out=points)
         points *= self.sigma
         points += self._draw_centres.take(which, axis=0)
-        device = self.modes.device
-        return drawn if device.type == "cpu" else drawn.to(device, non_blocking=True)
+        return drawn, which
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
         """log p(x) in nats: [..., 2] to [...], in the dtype of x and differentiable in it.
 
         Raises `DataError` for x of another shape or of integers.
         """
-        if x.shape[-1:] != (2,) or not x.dtype.is_floating_point:
-            raise DataError(
-                f"{self.name}: no density at {x.dtype} {list(x.shape)}; give floats [..., 2]"
-            )
+        self._check_points(x)
         # Not self.modes: those may be rounded to fewer digits than x has.
         modes = torch.from_numpy(self._centres).to(x)
         distance = (x.unsqueeze(-2) - modes).square().sum(-1)
         scale = math.log(2 * math.pi * self.sigma**2 * len(modes))
         return torch.logsumexp(distance / (-2 * self.sigma**2), -1) - scale
-
-    def all(self) -> torch.Tensor:
-        """Always raises `DataError`: the law has no list of samples."""
-        raise DataError(f"{self.name}: an infinite law has no list of samples; use sample(rng, n)")
-
-    def split(
-        self, fractions: Sequence[float], rng: np.random.Generator
-    ) -> tuple["Mixture2D", ...]:
-        """This law once per fraction: fresh draws share no sample, so nothing need be cut."""
-        return (self,) * len(cumulated(self.name, fractions))
-
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> "Mixture2D":
-        """The same law, drawn in `dtype` (float32 or float64, else `DataError`) onto `device`."""
-        moved = copy.copy(self)
-        place = self.modes.device if device is None else torch.device(device)
-        moved._place(place, self.modes.dtype if dtype is None else dtype)
-        return moved
 
 
 def eight_gaussians(radius: float = 1.0, sigma: float = 0.01, balanced: bool = True) -> Mixture2D:
@@ -154,5 +134,32 @@ def eight_gaussians(radius: float = 1.0, sigma: float = 0.01, balanced: bool = T
             f"eight Gaussians of standard deviation {sigma:g} on a circle of radius {radius:g}, "
             f"drawn afresh{', equally many of each' if balanced else ''} "
             "(after Mescheder, Nowozin and Geiger, 2017)"
+        ),
+    )
+
+
+def twenty_five_gaussians(
+    spacing: float = 2.0, sigma: float = 0.05, balanced: bool = False
+) -> Mixture2D:
+    """25 Gaussians on a grid: m_ij = spacing (i, j), i and j = -2..2, equal weights.
+
+    Mode 5 (i + 2) + (j + 2) is m_ij. The "2D-grid" on which lost modes are counted: spacing 2 and
+    variance 0.0025 along each axis in Lin, Khetan, Fanti and Oh, "PacGAN: The Power of Two Samples
+    in Generative Adversarial Networks", NeurIPS 2018, after Srivastava et al., "VEEGAN", NeurIPS
+    2017. Raises `DataError` for a spacing or sigma that is not a positive number.
+    """
+    name = "twenty-five-gaussians"
+    if not (math.isfinite(spacing) and spacing > 0):
+        raise DataError(f"{name}: spacing is {spacing}; give a positive number")
+    axis = spacing * np.arange(-2.0, 3.0)
+    return Mixture2D(
+        np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(25, 2),
+        sigma,
+        balanced=balanced,
+        name=name,
+        origin=(
+            f"25 Gaussians of standard deviation {sigma:g} on a square grid of spacing "
+            f"{spacing:g}, drawn afresh{', equally many of each' if balanced else ''} "
+            "(after Lin, Khetan, Fanti and Oh, 2018)"
         ),
     )

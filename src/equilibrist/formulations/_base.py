@@ -45,6 +45,14 @@ class Formulation(Protocol):
         ...
 
 
+def both_scores(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores on real and on generated samples: in one pass where the critic allows it."""
+    if critic.samplewise:  # one pass over both halves: fewer, larger kernels
+        on_real, on_fake = critic(torch.cat([real, fake])).tensor_split([len(real)])
+        return on_real, on_fake
+    return critic(real), critic(fake)
+
+
 class ScoreFormulation(ABC):
     """Losses that depend on samples through the critic's scores: give three functions of scores.
 
@@ -73,10 +81,7 @@ class ScoreFormulation(ABC):
     ) -> dict[str, Tensor]:
         if only == "generator":
             return {"generator": self.generator_loss(critic(fake))}
-        if critic.samplewise:  # one pass over both halves: fewer, larger kernels
-            on_real, on_fake = critic(torch.cat([real, fake])).tensor_split([len(real)])
-        else:
-            on_real, on_fake = critic(real), critic(fake)
+        on_real, on_fake = both_scores(critic, real, fake)
         losses = {"critic": self.critic_loss(on_real, on_fake)}
         if only is None:
             constant = self.real_term(on_real)

@@ -18,9 +18,14 @@ class Vanilla(ScoreFormulation):
     Farnia and Ozdaglar 2020, equation 6. The critic's loss is -V. The generator's is V
     (`saturating=True`: zero-sum; value at the optimum -log 4, max over D = 2 JS - log 4), or
     -E log s(D(G(z))) (`saturating=False`, the usual choice: not zero-sum). Unit: nats.
+
+    With `probabilities=True` the critic's own output is s(D), as of one that ends with a sigmoid:
+    logarithms are then cut off at -100, as binary cross entropy is in torch. A free logit is the
+    better choice, for a saturated sigmoid has no gradient left.
     """
 
     saturating: bool = False
+    probabilities: bool = False
 
     def __str__(self) -> str:
         return "vanilla GAN, " + ("saturating" if self.saturating else "non-saturating")
@@ -40,13 +45,21 @@ class Vanilla(ScoreFormulation):
         return "nats"
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return softplus(-real).mean() + softplus(fake).mean()
+        return self._surprise(real).mean() + self._surprise(fake, generated=True).mean()
 
     def generator_loss(self, fake: Tensor) -> Tensor:
-        return -softplus(fake).mean() if self.saturating else softplus(-fake).mean()
+        if self.saturating:
+            return -self._surprise(fake, generated=True).mean()
+        return self._surprise(fake).mean()
 
     def real_term(self, real: Tensor) -> Tensor | None:
-        return -softplus(-real).mean() if self.saturating else None
+        return -self._surprise(real).mean() if self.saturating else None
+
+    def _surprise(self, score: Tensor, generated: bool = False) -> Tensor:
+        """-log of the probability that the critic gives to "real", or to "generated"."""
+        if self.probabilities:
+            return -torch.log(1 - score if generated else score).clamp_min(-100.0)
+        return softplus(score if generated else -score)
 
     def scale(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """One nat: log-likelihoods carry their own unit."""

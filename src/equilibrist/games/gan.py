@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,36 +15,22 @@ from equilibrist._draws import Draw, Stream
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Players, check_separable, check_zero_sum
 from equilibrist._pure import PureModule, copied
+from equilibrist.auxiliary import Auxiliary
+from equilibrist.data import Source
 from equilibrist.formulations import Formulation
+from equilibrist.games import _setup
+from equilibrist.games._scores import Scores
+from equilibrist.games._setup import Latent
 from equilibrist.penalties import Penalty
 from equilibrist.projections import Projection
 
+Player = nn.Module | Callable[[], nn.Module] | Sequence[nn.Module | Callable[[], nn.Module]]
+
 
 class Reals(Protocol):
-    """A law of real samples, as `equilibrist.data.Source`."""
+    """A law of real samples, as `equilibrist.data.Source`; `sample_pairs` where the game is conditional."""
 
     def sample(self, rng: np.random.Generator, n: int) -> Tensor: ...
-
-
-class Latent(Protocol):
-    """The law of the generator's input."""
-
-    def sample(
-        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any
-    ) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Normal:
-    """z ~ N(0, I), shape [n, dim]."""
-
-    dim: int
-
-    def __str__(self) -> str:
-        return f"z ~ N(0, I) in {self.dim} dimensions"
-
-    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
-        return _draws.normal(rng, (n, self.dim), dtype, device)
 
 
 class Start(NamedTuple):
@@ -55,32 +40,25 @@ class Start(NamedTuple):
     constants: Constants
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """The critic at fixed parameters (see `formulations.Critic`)."""
-
-    module: PureModule
-    params: Mapping[str, Tensor]
-    buffers: Mapping[str, Tensor]
-    samplewise: bool
-
-    def __call__(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.module(self.params, self.buffers, x)
-        return scores.flatten()
-
-
 class GAN:
     """Generator against critic, each with its own loss.
 
     Args:
         generator: an nn.Module from latents [batch, ...] to samples, or a function that builds one
             (then every seed starts from fresh weights). Modules are copied, never touched, and run
-            in the mode (train or eval) in which they are handed over.
+            in the mode (train or eval) in which they are handed over. A list makes one player of
+            several generators: an equal mixture of them, the component chosen by one latent more.
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
-            no sigmoid; or a function that builds one.
+            no sigmoid; or a function that builds one. A list makes one player of several critics:
+            every loss is then the mean of the losses against each.
         formulation: `Vanilla()`, `WGAN()`, ...
-        latent: dimension of z ~ N(0, I), or a `Latent` law.
+        latent: dimension of z ~ N(0, I), a shape such as (100, 1, 1), a `Latent` law, or a
+            source of data (`equilibrist.data.Gaussian`).
+        condition: what both players are shown beside their input, generator(z, c) and critic(x, c):
+            the number of classes (c: int64 [batch]), or the shape of one condition (c: floats
+            [batch, *shape]; image-to-image). It comes from the data, real and generated alike.
         penalties: added to the critic's loss.
+        auxiliary: further terms of either player's loss (`equilibrist.auxiliary`).
         projections: feasible sets, applied after every step.
         spectral_norm: normalise every weight matrix of the critic by its largest singular value.
 
@@ -88,23 +66,29 @@ class GAN:
         GameError: shapes that do not fit, a loss that is not a pure function of the parameters (the
             message names the layer and the mend), a claim of zero-sum that does not hold.
 
-    Attributes: `zero_sum` and `separable` as in `Game`; `why_not_separable` says what was seen.
+    Attributes: `zero_sum` and `separable` as in `Game`; `why_not_separable` says what was seen;
+    `heads` is the number of critics.
     """
 
     players = ("generator", "critic")
 
     def __init__(
         self,
-        generator: nn.Module | Callable[[], nn.Module],
-        critic: nn.Module | Callable[[], nn.Module],
+        generator: Player,
+        critic: Player,
         formulation: Formulation,
         *,
-        latent: int | Latent,
+        latent: int | tuple[int, ...] | Latent | Source,
+        condition: int | tuple[int, ...] | None = None,
         penalties: Sequence[Penalty] = (),
+        auxiliary: Sequence[Auxiliary] = (),
         projections: Sequence[Projection] = (),
         spectral_norm: bool = False,
     ) -> None:
-        self._build = {"generator": _builder(generator), "critic": _builder(critic)}
+        self._build = {
+            "generator": _setup.builder(generator, "generator"),
+            "critic": _setup.builder(critic, "critic"),
+        }
         self._fresh = {p: not isinstance(build, nn.Module) for p, build in self._build.items()}
         self.formulation = formulation
         if isinstance(formulation, type):
@@ -113,19 +97,25 @@ class GAN:
             )
         if not hasattr(formulation, "losses"):
             raise GameError(f"formulation={formulation!r} is none: write Vanilla() or WGAN()")
-        _each("penalties", penalties, "needs_mix", "GradientPenalty()")
-        _each("projections", projections, "player", "WeightClipping()")
-        self.latent = _law(latent)
+        _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
+        _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
+        _setup.each("projections", projections, "player", "WeightClipping()")
+        self.latent, self.condition = _setup.law_of(latent), _setup.condition_of(condition)
+        if isinstance(generator, list | tuple):
+            self.latent = _setup.chooses(self.latent)
         self.penalties, self.projections = tuple(penalties), tuple(projections)
-        for projection in self.projections:
-            if projection.player not in self.players:
-                raise GameError(f"{projection} names no player: choose 'generator' or 'critic'")
-        self.zero_sum = formulation.zero_sum and not self.penalties
+        self.auxiliary = tuple(auxiliary)
+        named: list[Projection | Auxiliary] = [*self.projections, *self.auxiliary]
+        for part in named:
+            if part.player not in self.players:
+                raise GameError(f"{part} names no player: choose 'generator' or 'critic'")
+        self.zero_sum = formulation.zero_sum and not self.penalties and not self.auxiliary
         self._needs_mix = any(p.needs_mix for p in self.penalties)
-        built = {player: _built(build, 0) for player, build in self._build.items()}
+        built = {player: _setup.built(build, 0) for player, build in self._build.items()}
+        self.heads = int(getattr(built["critic"], "heads", 1))
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
-        self.normalised = _normalised(self.modules["critic"]) if spectral_norm else ()
+        self.normalised = _setup.normalised(self.modules["critic"]) if spectral_norm else ()
         self.samplewise = True
         self.separable, self.why_not_separable = True, ""
         self._check()
@@ -135,14 +125,27 @@ class GAN:
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        """Each player's loss on draw = {real [B, ...], latent [B, ...], mix [B] if penalties need it}."""
-        fake = self.generate(players, constants, draw["latent"])
-        critic = self.critic(players, constants)
-        losses = self.formulation.losses(critic, draw["real"], fake, only)
-        if only != "generator":
-            for penalty in self.penalties:
-                paid = penalty(critic, draw["real"], fake, draw.get("mix"))
-                losses["critic"] = losses["critic"] + paid
+        """Each player's loss on draw = {real [B, ...], latent [B, ...], condition [B, ...] of conditional
+        games, mix [B] if penalties need it}."""
+        condition, real = draw.get("condition"), draw["real"]
+        fake = self.generate(players, constants, draw["latent"], condition)
+        if fake.dtype != real.dtype:  # under autocast
+            fake = fake.to(real.dtype)
+        losses: dict[str, Tensor] = {}
+        for head in range(self.heads):
+            critic = self.critic(players, constants, condition, head)
+            against = self.formulation.losses(critic, real, fake, only)
+            if only != "generator":
+                for penalty in self.penalties:
+                    paid = _paid(penalty, critic, real, fake, draw.get("mix"))
+                    against["critic"] = against["critic"] + paid
+            losses = {p: losses[p] + loss for p, loss in against.items()} if losses else against
+        if self.heads > 1:
+            losses = {player: loss / self.heads for player, loss in losses.items()}
+        for term in self.auxiliary:
+            if only in (None, term.player):
+                critic = self.critic(players, constants, condition)
+                losses[term.player] = losses[term.player] + term(critic, fake, draw)
         return losses
 
     def refresh(
@@ -159,14 +162,15 @@ class GAN:
             )
         if not exact and any(pure.keeps_statistics for pure in self._pure.values()):
             generator, critic = self._pure["generator"], self._pure["critic"]
+            shown = () if self.condition is None else (draw["condition"],)
             renewed["generator"] = generator.statistics(
-                players["generator"], renewed["generator"], draw["latent"]
+                players["generator"], renewed["generator"], draw["latent"], *shown
             )
             with torch.no_grad():
-                fake = self.generate(players, constants, draw["latent"])
+                fake = self.generate(players, constants, draw["latent"], *shown)
             for x in (draw["real"], fake):
                 params = self._seen(players, renewed)
-                renewed["critic"] = critic.statistics(params, renewed["critic"], x)
+                renewed["critic"] = critic.statistics(params, renewed["critic"], x, *shown)
         return renewed
 
     def project(self, players: Players) -> Players:
@@ -177,23 +181,46 @@ class GAN:
 
     # -- its pieces ------------------------------------------------------------------------------
 
-    def generate(self, players: Players, constants: Constants, latent: Tensor) -> Tensor:
+    def generate(
+        self,
+        players: Players,
+        constants: Constants,
+        latent: Tensor,
+        condition: Tensor | None = None,
+    ) -> Tensor:
         """Generated samples [B, ...]."""
+        shown = () if condition is None else (condition,)
         samples: Tensor = self._pure["generator"](
-            players["generator"], constants["generator"], latent
+            players["generator"], constants["generator"], latent, *shown
         )
         return samples
 
-    def critic(self, players: Players, constants: Constants) -> _Scores:
-        """The critic as a function of samples, its weights normalised where that is asked for."""
-        params = self._seen(players, constants)
-        return _Scores(self._pure["critic"], params, constants["critic"], self.samplewise)
+    def critic(
+        self,
+        players: Players,
+        constants: Constants,
+        condition: Tensor | None = None,
+        head: int = 0,
+    ) -> Scores:
+        """The critic as a function of samples, its weights normalised where that is asked for; of
+        several critics, number `head`."""
+        return Scores(
+            self._pure["critic"],
+            self._seen(players, constants),
+            constants["critic"],
+            self.samplewise,
+            condition,
+            head if self.heads > 1 else None,
+            getattr(self.modules["critic"], "closed_transform", False),
+        )
 
     def scale(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """The formulation's yardstick for differences of losses, on one draw."""
+        condition = draw.get("condition")
         with torch.no_grad():
-            fake = self.generate(players, constants, draw["latent"])
-            return self.formulation.scale(self.critic(players, constants), draw["real"], fake)
+            fake = self.generate(players, constants, draw["latent"], condition)
+            critic = self.critic(players, constants, condition)
+            return self.formulation.scale(critic, draw["real"], fake)
 
     def draw(
         self,
@@ -203,11 +230,21 @@ class GAN:
         dtype: torch.dtype = torch.float32,
         device: Any = None,
     ) -> Draw:
-        """One minibatch: real samples first, then latents, then mixing weights."""
-        draw = {
-            "real": source.sample(rng, batch).to(device, dtype),
-            "latent": self.latent.sample(rng, batch, dtype, device),
-        }
+        """One minibatch: real samples (with their conditions) first, then latents, then mixing weights."""
+        draw: Draw = {}
+        if self.condition is None:
+            draw["real"] = source.sample(rng, batch).to(device, dtype)
+        else:
+            if not hasattr(source, "sample_pairs"):
+                name = getattr(source, "name", type(source).__name__)
+                raise GameError(
+                    f"the game is conditional, but {name} has no conditions: take data with labels, "
+                    "or leave condition out"
+                )
+            real, condition = source.sample_pairs(rng, batch)
+            draw["real"] = real.to(device, dtype)
+            draw["condition"] = _setup.as_condition(condition, device, dtype)
+        draw["latent"] = self.latent.sample(rng, batch, dtype, device)
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (batch,), dtype, device)
         return draw
@@ -226,7 +263,7 @@ class GAN:
         for index, player in enumerate(self.players):
             module = self.modules[player]
             if seed is not None and self._fresh[player]:
-                module = _built(
+                module = _setup.built(
                     self._build[player],
                     _draws.generator(seed, Stream.INIT, index=index).integers(2**63).item(),
                 )
@@ -238,6 +275,43 @@ class GAN:
         players = self.project(players)
         constants["critic"].update(spectral_norm.power_vectors(players["critic"], self.normalised))
         return Start(players, constants)
+
+    def read(
+        self, generator: nn.Module, critic: nn.Module, constants: Constants | None = None
+    ) -> Start:
+        """The values that these modules hold now: views, no copies. They must have the layers of those
+        that the game was built from; which parameters are frozen was settled then. Power vectors
+        are those of `constants`, or exact at these weights.
+
+        Raises:
+            GameError: a module of another structure.
+        """
+        players: Players = {}
+        fixed: Constants = {}
+        for player, module in zip(self.players, (generator, critic), strict=True):
+            built = self.modules[player]
+            free = [name for name, p in built.named_parameters() if p.requires_grad]
+            held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            wanted = {**dict(built.named_parameters()), **dict(built.named_buffers())}
+            for name, value in wanted.items():
+                if name not in held or held[name].shape != value.shape:
+                    found = list(held[name].shape) if name in held else "nothing"
+                    raise GameError(
+                        f"the {player} has {found} at {name!r}, where the game was built from "
+                        f"{list(value.shape)}: build the GAN from these modules"
+                    )
+            players[player] = {name: held[name].detach() for name in free}
+            fixed[player] = {
+                name: held[name].detach() for name in wanted if name not in players[player]
+            }
+        if constants is None:
+            vectors = spectral_norm.power_vectors(players["critic"], self.normalised)
+        else:
+            vectors = {
+                k: v for k, v in constants["critic"].items() if spectral_norm.is_power_vector(k)
+            }
+        fixed["critic"].update(vectors)
+        return Start(players, fixed)
 
     def load(self, players: Players, constants: Constants) -> dict[str, nn.Module]:
         """Modules that hold these values. Spectral normalisation is folded into the weights, by the exact
@@ -272,6 +346,8 @@ class GAN:
             "zero_sum": self.zero_sum,
             "separable": self.separable,
             "penalties": [repr(p) for p in self.penalties],
+            **({"auxiliary": [repr(a) for a in self.auxiliary]} if self.auxiliary else {}),
+            **({"condition": self.condition} if self.condition is not None else {}),
             "projections": [repr(p) for p in self.projections],
             "spectral_norm": bool(self.normalised),
             "latent": str(self.latent),
@@ -301,27 +377,49 @@ class GAN:
             raise GameError(f"the {empty} has no parameters, so it has nothing to choose")
         rng = _draws.generator(0, Stream.INIT)
         latent = self.latent.sample(rng, 8, anchor.dtype, anchor.device)
+        condition = _setup.probe(self.condition, rng, 8, anchor.dtype, anchor.device)
+        shown = () if condition is None else (condition,)
+        beside = "" if condition is None else f" and conditions {list(condition.shape)}"
         fake = self._run(
-            "generator", players, constants, latent, f"latents of shape {list(latent.shape)}"
+            "generator",
+            players,
+            constants,
+            f"latents of shape {list(latent.shape)}{beside}",
+            latent,
+            *shown,
         )
         if not isinstance(fake, Tensor) or fake.ndim == 0 or len(fake) != 8:
             raise GameError(
-                f"the generator maps latents {list(latent.shape)} to {_shape(fake)}: it must return one "
-                "sample for each latent, [batch, ...]"
+                f"the generator maps latents {list(latent.shape)} to {_setup.shape_of(fake)}: it must return "
+                "one sample for each latent, [batch, ...]"
             )
         scores = self._run(
-            "critic", players, constants, fake, f"the generator's samples {list(fake.shape)}"
+            "critic",
+            players,
+            constants,
+            f"the generator's samples {list(fake.shape)}{beside}",
+            fake,
+            *shown,
         )
-        if not isinstance(scores, Tensor) or scores.numel() != 8:
+        if not isinstance(scores, Tensor) or scores.numel() != 8 * self.heads:
             raise GameError(
-                f"the critic maps samples {list(fake.shape)} to {_shape(scores)}: it must return one score "
-                "for each sample, [batch] or [batch, 1]"
+                f"the critic maps samples {list(fake.shape)} to {_setup.shape_of(scores)}: it must return one "
+                "score for each sample, [batch] or [batch, 1]"
+            )
+        wants = getattr(self.formulation, "probabilities", False)
+        if _setup.ends_with_sigmoid(self.modules["critic"]) and not wants:
+            warnings.warn(
+                f"the critic ends with a sigmoid, but {self.formulation} takes free scores: take the sigmoid "
+                "off, or say Vanilla(probabilities=True)",
+                stacklevel=3,
             )
         # Distinct samples, and weights moved off their start: a last layer that begins at zero would
         # hide what mixes the samples of a batch.
         slope = torch.arange(8, device=fake.device).reshape(-1, *[1] * (fake.ndim - 1)) / 8
         real = torch.lerp(fake, fake.roll(1, 0), 0.5) + slope.to(fake.dtype)
         draw: Draw = {"real": real, "latent": latent}
+        if condition is not None:
+            draw["condition"] = condition
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (8,), anchor.dtype, anchor.device)
         moved: Players = tree.map(
@@ -331,7 +429,7 @@ class GAN:
             ),
             players,
         )
-        self.samplewise = self._scores_samplewise(moved, constants, real)
+        self.samplewise = self._scores_samplewise(moved, constants, real, condition)
         if self.penalties and not self.samplewise:
             raise GameError(
                 f"{self.penalties[0]} needs the gradient of each score by its own sample, but the critic's "
@@ -341,14 +439,25 @@ class GAN:
         self.separable, seen = check_separable(self, moved, constants, draw)
         self.why_not_separable = "" if self.separable else seen
 
-    def _scores_samplewise(self, players: Players, constants: Constants, x: Tensor) -> bool:
+    def _scores_samplewise(
+        self, players: Players, constants: Constants, x: Tensor, condition: Tensor | None
+    ) -> bool:
         """Whether the scores of even and odd samples by themselves are those of all together."""
 
         def same(players: Players, constants: Constants, x: Tensor, tolerance: float) -> bool:
-            critic = self.critic(players, constants)
-            parts, whole = torch.cat([critic(x[::2]), critic(x[1::2])]), critic(x)
-            together = torch.cat([whole[::2], whole[1::2]])
-            return bool(torch.allclose(together, parts, rtol=tolerance, atol=1e-12))
+            c = (
+                condition.to(x.dtype)
+                if condition is not None and condition.is_floating_point()
+                else condition
+            )
+            for head in range(self.heads):
+                whole = self.critic(players, constants, c, head)(x)
+                for start in (0, 1):
+                    part = None if c is None else c[start::2]
+                    scores = self.critic(players, constants, part, head)(x[start::2])
+                    if not torch.allclose(whole[start::2], scores, rtol=tolerance, atol=1e-12):
+                        return False
+            return True
 
         with torch.no_grad():
             try:
@@ -358,12 +467,12 @@ class GAN:
                 return same(players, constants, x, 1e-4)
 
     def _run(
-        self, player: str, players: Players, constants: Constants, x: Tensor, what: str
+        self, player: str, players: Players, constants: Constants, what: str, *args: Tensor
     ) -> Any:
         pure = self._pure[player]
         params = self._seen(players, constants) if player == "critic" else players[player]
         try:
-            return pure.check(params, constants[player], x)
+            return pure.check(params, constants[player], *args)
         except GameError:
             raise
         except Exception as error:
@@ -371,58 +480,13 @@ class GAN:
             raise GameError(f"the {player} fails on {what}: {first_line}") from error
 
 
-def _each(name: str, values: Any, attribute: str, example: str) -> None:
-    if not isinstance(values, list | tuple):
-        raise GameError(f"{name} must be a list: write {name}=[{example}]")
-    for value in values:
-        if isinstance(value, type) or not hasattr(value, attribute):
-            shown = value.__name__ if isinstance(value, type) else type(value).__name__
-            raise GameError(
-                f"{name} holds {shown}, which does not belong there: write {name}=[{example}]"
-            )
-
-
-def _law(latent: Any) -> Latent:
-    if isinstance(latent, Integral) and int(latent) > 0:
-        return Normal(int(latent))
-    if not hasattr(latent, "sample"):
-        raise GameError(
-            f"latent={latent!r} is neither a dimension (1, 2, ...) nor a law with a method sample"
-        )
-    law: Latent = latent
-    return law
-
-
-def _builder(player: nn.Module | Callable[[], nn.Module]) -> Any:
-    if not callable(player):
-        raise GameError(
-            f"a player must be an nn.Module or a function that builds one, not {player!r}"
-        )
-    return player
-
-
-def _built(build: Any, seed: int) -> nn.Module:
-    if isinstance(build, nn.Module):
-        return build
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        module = build()
-    if not isinstance(module, nn.Module):
-        raise GameError(
-            f"a player's function must return an nn.Module, not {type(module).__name__}"
-        )
-    return module
-
-
-def _normalised(critic: nn.Module) -> tuple[str, ...]:
-    names = spectral_norm.normalised_names(critic)
-    if not names:
-        raise GameError(
-            "spectral_norm=True, but the critic has no weight matrix to normalise: leave it out"
-        )
-    return names
-
-
-def _shape(value: Any) -> str:
-    return f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+def _paid(
+    penalty: Penalty, critic: Scores, real: Tensor, fake: Tensor, mix: Tensor | None
+) -> Tensor:
+    """A penalty, in full precision also where the rest runs in less: squares of gradients overflow
+    and lose their digits first."""
+    kind = real.device.type
+    if not torch.is_autocast_enabled(kind):
+        return penalty(critic, real, fake, mix)
+    with torch.autocast(kind, enabled=False):
+        return penalty(critic, real, fake, mix)

@@ -136,3 +136,12 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
 def _same_padding(n: int, kernel_size: int, stride: int) -> tuple[int, int]:
     total = max((-(-n // stride) - 1) * stride + kernel_size - n, 0)
     return total // 2, total - total // 2
+
+
+def doublings(owner: nn.Module, size: int) -> int:
+    """How often 4 pixels must be doubled to give `size`: at least once."""
+    if size < 8 or size & (size - 1):
+        raise ValueError(
+            f"{type(owner).__name__}.size must be a power of two, at least 8, not {size}"
+        )
+    return size.bit_length() - 3

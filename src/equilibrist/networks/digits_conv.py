@@ -77,10 +77,13 @@ class DigitsCritic(nn.Module):
         self.conv2 = SameConv2d(dim, 2 * dim, 4, 2, **kind)
         self.linear = GlorotLinear(32 * dim, 1, **kind)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, 1, 8, 8] -> [B]."""
+    def features(self, x: Tensor) -> Tensor:
+        """[B, 1, 8, 8] -> what the last map reads, [B, 32 dim]."""
         check_shape(self, "images", x, (1, 8, 8))
         h = leaky_relu(self.conv1(x), 0.2)
-        h = leaky_relu(self.conv2(h), 0.2)
-        value: Tensor = self.linear(h.flatten(1))
+        return leaky_relu(self.conv2(h), 0.2).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 1, 8, 8] -> [B]."""
+        value: Tensor = self.linear(self.features(x))
         return value.squeeze(1)

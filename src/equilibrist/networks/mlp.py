@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from equilibrist.networks._layers import check_shape
+from equilibrist.networks._layers import GlorotLinear, check_shape
 
 
 class MLP(nn.Module):
@@ -16,7 +16,8 @@ class MLP(nn.Module):
     `sizes` lists the widths from input to output, at least two; nothing follows the last map.
     `activation` makes one activation module (`nn.ReLU`, `nn.Tanh`, a lambda). Parameters:
     sum of (sizes[i] + 1) sizes[i + 1]. Initialisation is that of `nn.Linear`: weights and biases
-    uniform on +-1 / sqrt(inputs).
+    uniform on +-1 / sqrt(inputs); or, with `glorot`, weights uniform of variance 2 / (in + out) and
+    biases 0.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class MLP(nn.Module):
         sizes: Sequence[int],
         activation: Callable[[], nn.Module] = nn.ReLU,
         *,
+        glorot: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -33,9 +35,10 @@ class MLP(nn.Module):
         if any(size < 1 for size in sizes):
             raise ValueError(f"MLP expects sizes of at least 1, got {list(sizes)}")
         self.sizes = tuple(sizes)
+        linear = GlorotLinear if glorot else nn.Linear
         layers: list[nn.Module] = []
         for fan_in, fan_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-            layers += [nn.Linear(fan_in, fan_out, device=device, dtype=dtype), activation()]
+            layers += [linear(fan_in, fan_out, device=device, dtype=dtype), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +53,8 @@ class MixtureGenerator(MLP):
 
     The defaults are the networks of Mescheder, Nowozin and Geiger (The Numerics of GANs, NeurIPS
     2017, arXiv:1705.10461) for the circle of 8 Gaussians, with 1,122 parameters. Initialisation:
-    `nn.Linear`'s.
+    `nn.Linear`'s; with `glorot=True` that of the authors' published notebook (slim's default), whose
+    weights are larger by sqrt(3) between layers of equal width and whose biases start at 0.
     """
 
     def __init__(
@@ -59,10 +63,12 @@ class MixtureGenerator(MLP):
         width: int = 16,
         depth: int = 4,
         *,
+        glorot: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__([latent, *_hidden(width, depth), 2], device=device, dtype=dtype)
+        kind = {"device": device, "dtype": dtype}
+        super().__init__([latent, *_hidden(width, depth), 2], glorot=glorot, **kind)
 
 
 class MixtureCritic(MLP):
@@ -73,9 +79,16 @@ class MixtureCritic(MLP):
     """
 
     def __init__(
-        self, width: int = 16, depth: int = 4, *, device: Any = None, dtype: Any = None
+        self,
+        width: int = 16,
+        depth: int = 4,
+        *,
+        glorot: bool = False,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
-        super().__init__([2, *_hidden(width, depth), 1], device=device, dtype=dtype)
+        kind = {"device": device, "dtype": dtype}
+        super().__init__([2, *_hidden(width, depth), 1], glorot=glorot, **kind)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2] -> [B]."""

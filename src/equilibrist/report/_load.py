@@ -163,6 +163,7 @@ class Record:
     last_step: int | None
     seconds: float | None
     notes: list[str]
+    scores: list[Json] = field(default_factory=list)
 
     def text(self, *path: str) -> str | None:
         """A text of the recipe, found along `path`; None where it is absent or empty."""
@@ -256,6 +257,7 @@ def load(run_directory: Path) -> Record:
         last_step=max((step for step in reached if step is not None), default=None),
         seconds=seconds,
         notes=notes,
+        scores=_scores(run_directory / "scores.jsonl"),
     )
 
 
@@ -398,6 +400,31 @@ def _metrics(
     last = max(rows, default=None)
     spent = as_number(rows[last].get("seconds")) if last is not None else None
     return series, last, spent
+
+
+def _scores(path: Path) -> list[Json]:
+    """Rows of scores.jsonl: a step, a name, values."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+    rows: list[Json] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse(line)
+            if not isinstance(row["step"], int) or not isinstance(row["name"], str):
+                raise ValueError("no step or name")
+            for key in ("values", "floor", "better"):
+                if not isinstance(row.get(key) or {}, dict):
+                    raise ValueError(f"{key} is no object")
+        except (ValueError, KeyError, TypeError):
+            raise RecordError(f"{path}, line {number}: damaged, no row of a score") from None
+        rows.append(row)
+    return rows
 
 
 def _numbers(row: Json) -> Iterator[tuple[str, str, float]]:

@@ -11,6 +11,7 @@ from typing import Any
 from . import _charts as charts
 from . import _words as words
 from ._load import Certificate, Record, Sample, dig
+from ._scores import scores
 
 # Nothing may be fetched or run, whatever a record contains. The browser enforces it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -33,6 +34,7 @@ def page(record: Record) -> str:
         _missing(record),
         _section("trained", "What was trained", _trained(record)),
         _section("samples", "Samples over time", _samples(record)),
+        _section("scores", "Scores of the samples", scores(record)) if record.scores else "",
         _section("training", "Losses and gradients", _training(record)),
         _section("verdicts", "The verdicts", _verdicts(record)),
         _section("nash", "The Nash check, step by step", _nash(record)),
@@ -149,9 +151,17 @@ def _trained(record: Record) -> str:
         zero = "Yes: what one player wins, the other loses."
         own = "No: each player has its own loss and minimises it."
         rows.append(("Zero-sum", zero if game["zero_sum"] else own))
-    for key, name in (("penalties", "Penalties"), ("projections", "Constraints")):
+    for key, name in (
+        ("penalties", "Penalties"),
+        ("auxiliary", "Further terms"),
+        ("projections", "Constraints"),
+    ):
         if game.get(key):
             rows.append((name, words.plain(game[key])))
+    if game.get("condition"):
+        shown = game["condition"]
+        kind = f"{shown} classes" if isinstance(shown, int) else f"shape {words.plain(shown)}"
+        rows.append(("Both are shown", kind))
     if isinstance(game.get("spectral_norm"), bool):
         rows.append(("Spectral norm", words.plain(game["spectral_norm"])))
     if game.get("latent") is not None:
@@ -164,6 +174,9 @@ def _trained(record: Record) -> str:
         rows.append(("Solver", words.plain(solver.get("text") or solver.get("name"))))
         if solver.get("batch") is not None:
             rows.append(("Batch", words.plain(solver["batch"])))
+        for key in ("accumulate", "mixed_precision"):
+            if solver.get(key) is not None:
+                rows.append((words.label(key), words.plain(solver[key])))
     steps = record.integer("steps")
     if steps is not None:
         reached = "" if record.last_step is None else f"; reached {words.count(record.last_step)}"

@@ -60,6 +60,7 @@ def facts(record: Record) -> dict[str, Any]:
             quantity: {player: _series_facts(series) for player, series in players.items()}
             for quantity, players in record.series.items()
         },
+        "scores": record.scores,
         "samples": [{"file": f"samples/{s.name}", "step": s.step} for s in record.samples],
         "real": None if record.real is None else f"samples/{record.real.name}",
         "audit": None

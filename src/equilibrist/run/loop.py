@@ -40,6 +40,7 @@ class Run:
         seed: the run's seed.
         checkpoint, sha256: file name and checksum of the checkpoint it was read from.
         interrupted: the run was asked to stop before its last step.
+        average: exponential averages by player, where the solver keeps any (`solvers.Averaged`).
     """
 
     directory: Path
@@ -52,17 +53,33 @@ class Run:
     checkpoint: str
     sha256: str
     interrupted: bool = False
+    average: Players = field(default_factory=dict, repr=False)
 
-    def samples(self, n: int, index: int = 0) -> Tensor:
+    def pair(self, iterate: str = "auto") -> Players:
+        """The players as they are used: "average" (averaged where there are averages), "last", or "auto":
+        the average where there is one.
+
+        Raises RecipeError for another word, and for "average" where there is none.
+        """
+        if iterate not in ("auto", "average", "last"):
+            raise RecipeError(f"iterate={iterate!r}: choose 'auto', 'average' or 'last'")
+        if iterate == "average" and not self.average:
+            raise RecipeError(
+                "this run keeps no averages: train it with Averaged(solver), or ask for 'last'"
+            )
+        return self.players if iterate == "last" else {**self.players, **self.average}
+
+    def samples(self, n: int, index: int = 0, iterate: str = "auto") -> Tensor:
         """n generated samples, the same for the same (seed, index)."""
         return samples.generate(
             self.recipe.game,
-            self.players,
+            self.pair(iterate),
             self.constants,
             n,
             self.seed,
             index,
             batch=self.recipe.batch,
+            data=self.data,
         )
 
 
@@ -167,6 +184,11 @@ def load(
     like = {"players": start.players, "constants": start.constants}
     _belongs(path, flat, meta, seed, like)
     values = checkpoint.fit(flat, like, path)
+    state = recipe.solver.init(start.players)
+    average = {}
+    if "average" in state:
+        kept = {"state": {"average": state["average"]}}
+        average = checkpoint.fit(flat, kept, path)["state"]["average"]
     return Run(
         Path(directory),
         recipe,
@@ -177,6 +199,7 @@ def load(
         seed,
         path.name,
         digest,
+        average=average,
     )
 
 
@@ -206,7 +229,11 @@ class _Loop:
         self.data = recipe.data.to(device, recipe.dtype)
         make = partial(_draw, recipe.game, self.data, recipe.dtype, device)
         self.batches = Batches(make, recipe.batch, seed)
-        self.field = VectorField(recipe.game)
+        self.field = VectorField(
+            recipe.game,
+            parts=recipe.accumulate,
+            autocast=torch.bfloat16 if recipe.mixed_precision else None,
+        )
         self.players, self.constants = recipe.game.init(seed, device=device, dtype=recipe.dtype)
         self.state = recipe.solver.init(self.players)
         self.step, self.seconds, self.digest = 0, 0.0, ""
@@ -267,6 +294,7 @@ class _Loop:
             self.saved or "",
             self.digest,
             interrupted,
+            self.state.get("average", {}),
         )
 
     def close(self) -> None:
@@ -279,7 +307,8 @@ class _Loop:
     def play(self, interrupts: Interrupts, bar: Progress) -> None:
         """Steps until the end or until asked to stop."""
         recipe, solver, field = self.recipe, self.recipe.solver, self.field
-        log, sheet, save = (recipe.every(what) for what in ("log", "sample", "checkpoint"))
+        kinds = ("log", "sample", "checkpoint", "score")
+        log, sheet, save, judge = (recipe.every(what) for what in kinds)
         if self.step < recipe.steps:
             self.record.status("running", self.step)
         begun = time.monotonic() - self.seconds
@@ -297,13 +326,15 @@ class _Loop:
             )
             last = self.step == recipe.steps or interrupts.asked is not None
             logs = self.step % log == 0 or self.step == recipe.steps
-            if logs or self.step % sheet == 0 or self.step % save == 0 or last:
+            if logs or last or any(self.step % every == 0 for every in (sheet, save, judge)):
                 self._require_finite()
                 self.seconds = time.monotonic() - begun
                 if logs:
                     bar.update(self.step, self._log())
                 if self.step % sheet == 0 or self.step == recipe.steps:
                     self._sheet(self.step)
+                if recipe.scores and (self.step % judge == 0 or self.step == recipe.steps):
+                    self._score()
                 if self.step % save == 0 or last:
                     self._save()
         if self.saved != checkpoint.path_of(self.record.checkpoints, self.step).name:
@@ -361,16 +392,33 @@ class _Loop:
             rng = samples.real_generator(self.seed)
             sheet, stem = self.data.sample(rng, n), "real"
         else:
-            sheet = samples.generate(
-                self.recipe.game,
-                self.players,
-                self.constants,
-                n,
-                self.seed,
-                batch=self.recipe.batch,
-            )
+            sheet = self._generate(n)
             stem = f"step_{self.step:08d}"
         samples.write_sheet(self.record.samples / stem, sheet, self.data)
+
+    def _generate(self, n: int, index: int = 0, condition: Tensor | None = None) -> Tensor:
+        return samples.generate(
+            self.recipe.game,
+            {**self.players, **self.state.get("average", {})},
+            self.constants,
+            n,
+            self.seed,
+            index,
+            batch=self.recipe.batch,
+            data=self.data,
+            condition=condition,
+        )
+
+    def _score(self) -> None:
+        """Every score of the recipe, on samples and real data of its own addresses."""
+        for place, score in enumerate(self.recipe.scores):
+            rng = samples.score_generator(self.seed, place)
+            condition = None
+            if self.recipe.game.condition is not None:
+                pairs = self.data.sample_pairs  # type: ignore[attr-defined]
+                _, condition = pairs(samples.score_generator(self.seed, place, 1), score.samples)
+            fake = self._generate(score.samples, 1 + place, condition)
+            self.record.score({"step": self.step, **score(fake, self.data, rng).to_json()})
 
     def _save(self) -> None:
         self._require_finite()
@@ -439,8 +487,19 @@ def _draw(
 
 def _fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) -> None:
     """The game's claims on real data, before the first step."""
+    wanted = recipe.game.condition
+    has = getattr(recipe.data, "classes", None)
+    if isinstance(wanted, int) and has is not None and has > wanted:
+        raise GameError(
+            f"{recipe.data.name} has {has} classes, but the game is built for {wanted}: set condition={has}"
+        )
+    if isinstance(wanted, tuple) and tuple(draw["condition"].shape[1:]) != wanted:
+        raise GameError(
+            f"{recipe.data.name} has conditions of shape {list(draw['condition'].shape[1:])}, but the game is "
+            f"built for {list(wanted)}: change condition or the data"
+        )
     with torch.no_grad():
-        fake = recipe.game.generate(players, constants, draw["latent"])
+        fake = recipe.game.generate(players, constants, draw["latent"], draw.get("condition"))
     if fake.shape[1:] != draw["real"].shape[1:]:
         raise GameError(
             f"the generator makes samples of shape {list(fake.shape[1:])}, but {recipe.data.name} has "

@@ -10,6 +10,7 @@ import torch
 from equilibrist._errors import RecipeError
 from equilibrist.data import Source
 from equilibrist.games import GAN
+from equilibrist.scores import Score
 from equilibrist.solvers import Solver
 
 
@@ -33,8 +34,13 @@ class Recipe:
         batch: samples in each minibatch.
         title, summary: for people.
         dtype: of parameters and data.
-        log_every, sample_every, checkpoint_every: steps between records; 0 chooses about 200
-            records, 8 sample sheets and 20 checkpoints.
+        accumulate: cut each minibatch into that many equal parts, one after the other: the same
+            gradient in less memory (not with batch norm).
+        mixed_precision: losses in bfloat16, parameters and penalties in `dtype`; audits never.
+            (bfloat16 has float32's range, so there is no loss scale that could go wrong.)
+        scores: what to measure on samples while training goes on (see `equilibrist.scores`).
+        log_every, sample_every, checkpoint_every, score_every: steps between records; 0 chooses
+            about 200 records, 8 sample sheets, 20 checkpoints and 8 looks at the scores.
         keep: checkpoints that stay on the disk.
         audit: settings of the audit that differ from the defaults (see `equilibrist.checks`).
         references: what to cite.
@@ -51,6 +57,10 @@ class Recipe:
     log_every: int = 0
     sample_every: int = 0
     checkpoint_every: int = 0
+    score_every: int = 0
+    accumulate: int = 1
+    mixed_precision: bool = False
+    scores: tuple[Score, ...] = ()
     keep: int = 3
     audit: dict[str, Any] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
@@ -65,20 +75,40 @@ class Recipe:
             if isinstance(value, type) or not all(hasattr(value, part) for part in wanted):
                 shown = value.__name__ if isinstance(value, type) else type(value).__name__
                 raise RecipeError(f"{name}={shown} in the recipe is not {mend}")
-        for name in ("steps", "batch", "keep", "log_every", "sample_every", "checkpoint_every"):
+        for score in self.scores:
+            if isinstance(score, type) or not callable(score) or not hasattr(score, "samples"):
+                raise RecipeError(
+                    f"scores holds {score!r}, which is no score: write scores=(Frechet(),)"
+                )
+        every = ("log_every", "sample_every", "checkpoint_every", "score_every")
+        for name in ("steps", "batch", "keep", "accumulate", *every):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise RecipeError(f"{name}={value!r} in the recipe: it must be a whole number")
-        for name in ("steps", "batch", "keep"):
+        for name in ("steps", "batch", "keep", "accumulate"):
             if getattr(self, name) < 1:
                 raise RecipeError(
                     f"{name}={getattr(self, name)} in the recipe: it must be at least 1"
                 )
-        for name in ("log_every", "sample_every", "checkpoint_every"):
+        for name in every:
             if getattr(self, name) < 0:
                 raise RecipeError(
                     f"{name}={getattr(self, name)} in the recipe: it must not be negative"
                 )
+        if self.batch % self.accumulate:
+            raise RecipeError(
+                f"batch={self.batch} cannot be cut into accumulate={self.accumulate} equal parts: "
+                "take a multiple"
+            )
+        if self.accumulate > 1 and not self.game.separable:
+            raise RecipeError(
+                f"accumulate={self.accumulate}, but losses depend on whole batches "
+                f"({self.game.why_not_separable}): leave it at 1, or replace batch norm"
+            )
+        if self.mixed_precision and self.dtype != torch.float32:
+            raise RecipeError(
+                f"mixed_precision with dtype {self.dtype}: it is meant for torch.float32"
+            )
         if self.data.size is not None and self.batch > self.data.size:
             raise RecipeError(
                 f"batch={self.batch} is larger than the {self.data.size} samples of {self.data.name}: "
@@ -86,9 +116,11 @@ class Recipe:
             )
 
     def every(self, what: str) -> int:
-        """Steps between records of `what` ("log", "sample" or "checkpoint")."""
+        """Steps between records of `what` ("log", "sample", "checkpoint", "score")."""
         chosen: int = getattr(self, f"{what}_every")
-        return chosen or max(1, self.steps // {"log": 200, "sample": 8, "checkpoint": 20}[what])
+        return chosen or max(
+            1, self.steps // {"log": 200, "sample": 8, "checkpoint": 20, "score": 8}[what]
+        )
 
     def describe(self) -> dict[str, Any]:
         """Plain values for the record."""
@@ -107,5 +139,9 @@ class Recipe:
                 "text": str(self.solver),
                 "spec": repr(self.solver),
                 "batch": self.batch,
+                # Only where they are used: a record from before they existed describes the same run.
+                **({"accumulate": self.accumulate} if self.accumulate > 1 else {}),
+                **({"mixed_precision": "bfloat16"} if self.mixed_precision else {}),
             },
+            **({"scores": [repr(score) for score in self.scores]} if self.scores else {}),
         }

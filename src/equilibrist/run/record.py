@@ -42,6 +42,10 @@ class Record:
     def metrics_path(self) -> Path:
         return self.directory / "metrics.jsonl"
 
+    @property
+    def scores_path(self) -> Path:
+        return self.directory / "scores.jsonl"
+
     def manifest(self) -> dict[str, Any]:
         """recipe.json; RecordError where there is none or it cannot be read."""
         path = self.manifest_path
@@ -140,22 +144,26 @@ class Record:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every whole row of metrics.jsonl; a last line cut short by a crash does not count."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
-        rows = []
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                row = json.loads(line)
-                rows.append({**row, "step": int(row["step"]), "seconds": float(row["seconds"])})
-            except (ValueError, TypeError, KeyError):
-                raise RecordError(
-                    f"{self.metrics_path}, line {number} is damaged: remove that line"
-                ) from None
-        return rows
+        return [
+            {**row, "seconds": float(row["seconds"])}
+            for row in _lines(self.metrics_path, "seconds")
+        ]
+
+    def scores(self) -> list[dict[str, Any]]:
+        """Every whole row of scores.jsonl."""
+        return _lines(self.scores_path)
+
+    def score(self, row: dict[str, Any]) -> None:
+        """Append one row of scores.jsonl, on the disk at once: they are few."""
+        rows = [*self.scores(), row]
+        text = "".join(json.dumps(finite(r)) + "\n" for r in rows)
+        write_atomically(self.scores_path, text.encode())
 
     def rewind(self, step: int) -> float:
-        """Forget metrics and samples after `step`; returns the seconds trained until then."""
+        """Forget metrics, scores and samples after `step`; returns the seconds trained until then."""
+        if self.scores_path.exists():
+            rows = [json.dumps(r) + "\n" for r in self.scores() if r["step"] <= step]
+            write_atomically(self.scores_path, "".join(rows).encode())
         kept = [row for row in self.rows() if row["step"] <= step]
         write_atomically(self.metrics_path, "".join(json.dumps(r) + "\n" for r in kept).encode())
         for sheet in self.samples.glob("step_*"):
@@ -199,6 +207,22 @@ class Record:
         write_json(
             self.directory / "status.json", {"state": state, "step": step, "message": message}
         )
+
+
+def _lines(path: Path, *numbers: str) -> list[dict[str, Any]]:
+    """The whole rows of a file of JSON lines, each with a step and these numbers."""
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            for name in numbers:
+                float(row[name])
+            rows.append({**row, "step": int(row["step"])})
+        except (ValueError, TypeError, KeyError):
+            raise RecordError(f"{path}, line {number} is damaged: remove that line") from None
+    return rows
 
 
 def read_json(path: Path) -> Any:

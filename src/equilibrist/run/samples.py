@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from equilibrist import _draws
 from equilibrist._draws import Stream
-from equilibrist._errors import RecordError
+from equilibrist._errors import RecipeError, RecordError
 from equilibrist._files import write_atomically
 from equilibrist._game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.games import GAN
+from equilibrist.games._setup import as_condition
 
 SHEET = {"images": 64, "points": 2048}
 
@@ -30,25 +32,52 @@ def generate(
     seed: int,
     index: int = 0,
     batch: int = 0,
+    data: Source | None = None,
+    condition: Tensor | None = None,
 ) -> Tensor:
-    """n samples [n, ...] from latents addressed by (seed, sample stream, index); no graph.
+    """n generated samples [n, ...] from latents addressed by (seed, sample stream, index); no graph.
 
     They are made `batch` at a time (0: all at once). Where samples interact (batch statistics) every
-    batch is a full one, the last filled up with further latents.
+    batch is a full one, the last filled up with further latents. A conditional game is shown
+    `condition` [n, ...]; without it the classes in order and in equal shares, or conditions of `data`.
     """
     anchor = next(iter(players["generator"].values()))
     rng = _draws.generator(seed, Stream.SAMPLE, index=index)
     size = batch or n
     count = n if game.separable else -(-n // size) * size
     latents = game.latent.sample(rng, count, anchor.dtype, anchor.device)
+    shown: Sequence[Tensor | None] = [None] * (-(-count // size))
+    if game.condition is not None:
+        if condition is None:
+            condition = _conditions(game, n, seed, data)
+        rows = torch.arange(count, device=condition.device) % n
+        shown = as_condition(condition[rows], anchor.device, anchor.dtype).split(size)
     with torch.no_grad():
-        parts = [game.generate(players, constants, z) for z in latents.split(size)]
+        parts = [
+            game.generate(players, constants, z, c)
+            for z, c in zip(latents.split(size), shown, strict=True)
+        ]
     return torch.cat(parts)[:n]
+
+
+def _conditions(game: GAN, n: int, seed: int, data: Source | None) -> Tensor:
+    if isinstance(game.condition, int):
+        return torch.arange(n) * game.condition // n
+    if data is None:
+        raise RecipeError("this game's conditions come from its data: pass data or condition")
+    condition: Tensor = data.sample_pairs(real_generator(seed), n)[1]  # type: ignore[attr-defined]
+    return condition
 
 
 def real_generator(seed: int) -> np.random.Generator:
     """Where the sheet of real samples is drawn from."""
     return _draws.generator(seed, Stream.SAMPLE, step=1)
+
+
+def score_generator(seed: int, place: int, what: int = 0) -> np.random.Generator:
+    """Where the real samples of score number `place` are drawn from, the same at every step: their
+    features are then computed once. `what` = 1: where its conditions are."""
+    return _draws.generator(seed, Stream.SAMPLE, step=2 + what, index=place)
 
 
 def write_sheet(stem: Path, samples: Tensor, data: Source) -> Path:

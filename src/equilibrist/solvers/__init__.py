@@ -2,6 +2,7 @@
 
 from equilibrist.solvers._base import DrawSource, Solver, State, Step
 from equilibrist.solvers.alternating import Alternating
+from equilibrist.solvers.averaged import Averaged
 from equilibrist.solvers.simultaneous import Simultaneous
 
-__all__ = ["Alternating", "DrawSource", "Simultaneous", "Solver", "State", "Step"]
+__all__ = ["Alternating", "Averaged", "DrawSource", "Simultaneous", "Solver", "State", "Step"]

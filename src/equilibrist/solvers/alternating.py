@@ -9,6 +9,7 @@ import torch
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import Adam, Optimizer
+from equilibrist.schedules import update
 from equilibrist.solvers._base import DrawSource, State, Step, check_names, check_rules
 
 
@@ -76,7 +77,7 @@ class Alternating:
                 constants = field.refresh(players, constants, draw)
             v, losses = field(players, constants, draw, only=mover)
             with torch.no_grad():
-                self.rule(mover).update(v[mover], state[mover], players[mover])
+                update(self.rule(mover), v[mover], state[mover], players[mover], field.stacked)
                 players = field.project(players)
             if index >= self.critic_steps - 1:
                 loss[mover] = losses[mover]

@@ -9,6 +9,7 @@ import torch
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import SGD, Optimizer
+from equilibrist.schedules import update
 from equilibrist.solvers._base import DrawSource, State, Step, check_names, check_rules
 
 
@@ -54,6 +55,6 @@ class Simultaneous:
         v, losses = field(players, constants, draw)
         with torch.no_grad():
             for player in players:
-                self.rule(player).update(v[player], state[player], players[player])
+                update(self.rule(player), v[player], state[player], players[player], field.stacked)
             players = field.project(players)
         return Step(players, constants, state, {"loss": losses, "grad_norm": field.norms(v)})

@@ -1,0 +1,200 @@
+"""Images in a folder, read with Pillow into one tensor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from equilibrist._errors import DataError
+from equilibrist.data._idx import shown
+from equilibrist.data._waiting import watched
+from equilibrist.data.arrays import ArraySource, check_range
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm")
+"""Names that count as images, in either case."""
+
+_SIXTEEN = ("PNG", "PPM")  # formats whose 16 bits some versions of Pillow hold in 32
+
+
+def folder(
+    path: str | os.PathLike[str],
+    size: int | tuple[int, int] | None = None,
+    crop: Literal["center"] | None = None,
+    channels: int = 3,
+    value_range: tuple[float, float] = (-1.0, 1.0),
+    limit: int | None = None,
+) -> ArraySource:
+    """Every image below a folder, [N, channels, height, width], in the order of their names.
+
+    Arguments:
+        path: the folder. It is searched with its subfolders for the `ENDINGS`; names that begin
+            with a dot are passed over.
+        size: pixels of the result, one number for squares or (height, width). None takes the
+            images as they are, which must then have one size.
+        crop: "center" first cuts the largest centred rectangle of the result's proportions; None
+            stretches each image to the result.
+        channels: 3 for colour, 1 for grey (Rec. 601 luma).
+        value_range: what the bytes 0 and 255 become.
+        limit: take so many images at most, spread evenly over the sorted list.
+
+    Resizing is Pillow's bicubic filter, whose support grows with the reduction, so that no detail
+    is aliased. Images are turned upright as their EXIF data say; transparency is laid on white; 16
+    bits are rounded to 8; of an animation the first frame is taken. All images are kept in memory,
+    as bytes.
+
+    Where every image lies in a subfolder, the first folder of its path is its class: classes are
+    counted in the order of their sorted names, which become `class_names`.
+
+    Raises `DataError`, one line, for a folder that is missing, unreadable or without images, a file
+    that is no image or damaged, images of several sizes where `size` is None, and bad arguments.
+    """
+    root = Path(path).expanduser()
+    where = shown(root)
+    check_range(where, value_range)
+    if channels not in (1, 3):
+        raise DataError(f"{where}: cannot read {channels} channels; use 3 for colour or 1 for grey")
+    if crop not in (None, "center"):
+        raise DataError(f'{where}: unknown crop {crop!r}; use "center" or None')
+    if limit is not None and limit < 1:
+        raise DataError(f"{where}: a limit of {limit} leaves no image; give at least 1")
+    extent = _extent(where, size)
+    if crop is not None and extent is None:
+        raise DataError(f"{where}: a crop needs a size; give both")
+
+    found = _images(root)
+    classes = sorted({file.parts[0] for file in found if len(file.parts) > 1})
+    labelled = all(len(file.parts) > 1 for file in found)
+    if limit is not None and limit < len(found):
+        found = [found[i * len(found) // limit] for i in range(limit)]
+    data: NDArray[np.uint8] | None = None
+    for i, file in enumerate(watched(found, where)):
+        pixels = _pixels(root / file, extent, crop is not None, channels)
+        if data is None:
+            data = np.empty((len(found), *pixels.shape), np.uint8)
+        if pixels.shape != data.shape[1:]:
+            first = " x ".join(map(str, data.shape[1:3]))
+            raise DataError(
+                f"{shown(root / file)}: is {' x '.join(map(str, pixels.shape[:2]))} pixels, but "
+                f"{found[0].name} is {first}; give a size to resize them to"
+            )
+        data[i] = pixels
+    assert data is not None
+    height, width = data.shape[1:3]
+    how = "as they are" if extent is None else "centre-cropped, resized" if crop else "resized"
+    part = "" if limit is None else f", at most {limit} of them"
+    return ArraySource(
+        torch.from_numpy(data).permute(0, 3, 1, 2).contiguous(),
+        name=shown(Path(root.resolve().name)),
+        origin=(
+            f"{len(found)} images below {where}{part}, {how} (bicubic), "
+            f"{height}x{width}, {'colour' if channels == 3 else 'grey'}"
+        ).replace("as they are (bicubic)", "as they are"),
+        value_range=value_range,
+        labels=np.array([classes.index(f.parts[0]) for f in found]) if labelled else None,
+        class_names=classes if labelled else None,
+    )
+
+
+def _extent(where: str, size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """(width, height), as Pillow has it."""
+    if size is None:
+        return None
+    sides = list(size) if isinstance(size, Sequence) else [size, size]
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise DataError(f"{where}: size {size} is no number of pixels; give one, or two")
+    return sides[1], sides[0]
+
+
+def _images(root: Path) -> list[Path]:
+    """The images below `root`, relative to it, sorted."""
+    if not root.exists():
+        raise DataError(f"{shown(root)}: no such folder; name the folder of the images")
+    if not root.is_dir():
+        raise DataError(f"{shown(root)}: a file, not a folder; name the folder of the images")
+    found = sorted(_walk(root), key=lambda file: file.parts)
+    if not found:
+        raise DataError(
+            f"{shown(root)}: holds no image ({' '.join(ENDINGS)}); name the folder of the images"
+        )
+    return found
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        name = shown(Path(error.filename or root))
+        raise DataError(
+            f"{name}: cannot be read ({error.strerror}); make it a folder that you may read"
+        ) from None
+
+    # Links to folders are followed, as whoever put them there expects.
+    seen = set()
+    for parent, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+                yield (Path(parent) / name).relative_to(root)
+
+
+def _pixels(
+    path: Path, extent: tuple[int, int] | None, crop: bool, channels: int
+) -> NDArray[np.uint8]:
+    """One image, [height, width, channels]."""
+    try:
+        with Image.open(path) as file:
+            file.load()
+            sixteen = file.mode.startswith("I;16") or (file.mode == "I" and file.format in _SIXTEEN)
+            image = _plain(ImageOps.exif_transpose(file), channels, sixteen)
+    except OSError as error:
+        why = error.strerror or "not an image, truncated or damaged"
+        raise DataError(f"{shown(path)}: {why}; mend it or take it away") from None
+    except _UnscaledError as error:
+        raise DataError(f"{shown(path)}: {error}; convert it to 8 bits") from None
+    except Exception as error:  # Pillow's plugins raise nearly anything at damaged files
+        raise DataError(
+            f"{shown(path)}: truncated or damaged ({type(error).__name__}); mend it or take it away"
+        ) from None
+    if extent is not None and image.size != extent:
+        if crop:
+            # Not `resize(box=...)`: its filter reads pixels beyond the box.
+            image = image.crop(_centre(image.size, extent))
+        image = image.resize(extent, Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+class _UnscaledError(Exception):
+    """Pixels of which nothing says what is white."""
+
+
+def _plain(image: Image.Image, channels: int, sixteen: bool) -> Image.Image:
+    """The image in 8 bits, colour or grey, without transparency."""
+    if sixteen:
+        values = np.asarray(image).clip(0, 65535).astype(np.uint32)
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise _UnscaledError(f"its pixels (mode {image.mode}) have no scale")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def _centre(have: tuple[int, int], want: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest centred box (left, upper, right, lower) with the proportions of `want`."""
+    scale = min(have[0] / want[0], have[1] / want[1])
+    width, height = max(1, round(want[0] * scale)), max(1, round(want[1] * scale))
+    left, upper = (have[0] - width) // 2, (have[1] - height) // 2
+    return left, upper, left + width, upper + height

@@ -1,0 +1,190 @@
+"""What a GAN is built from: checks of its arguments, with errors that name the mend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from numbers import Integral
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equilibrist import _draws, spectral_norm
+from equilibrist._errors import GameError
+from equilibrist.data import Source
+
+
+class Latent(Protocol):
+    """The law of the generator's input."""
+
+    def sample(
+        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Normal:
+    """z ~ N(0, I), shape [n, dim], or [n, *shape] where `dim` is a shape such as (100, 1, 1)."""
+
+    dim: int | tuple[int, ...]
+
+    def __str__(self) -> str:
+        shape = f", shaped {list(self.dim)}" if isinstance(self.dim, tuple) else ""
+        size = prod(self.dim) if isinstance(self.dim, tuple) else self.dim
+        return f"z ~ N(0, I) in {size} dimensions{shape}"
+
+    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
+        tail = self.dim if isinstance(self.dim, tuple) else (self.dim,)
+        return _draws.normal(rng, (n, *tail), dtype, device)
+
+
+@dataclass(frozen=True)
+class FromSource:
+    """Latents drawn from a source of data, `equilibrist.data.Gaussian` say."""
+
+    source: Source
+
+    def __str__(self) -> str:
+        return f"z from {self.source.origin}"
+
+    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
+        # A few rows more for the game's own probe of eight: laws with exact moments need a group.
+        least = 4 * (prod(self.source.shape) + 1)
+        return self.source.to(device, dtype).sample(rng, max(n, least))[:n]
+
+
+def each(name: str, values: Any, attribute: str, example: str) -> None:
+    if not isinstance(values, list | tuple):
+        raise GameError(f"{name} must be a list: write {name}=[{example}]")
+    for value in values:
+        if isinstance(value, type) or not hasattr(value, attribute):
+            shown = value.__name__ if isinstance(value, type) else type(value).__name__
+            raise GameError(
+                f"{name} holds {shown}, which does not belong there: write {name}=[{example}]"
+            )
+
+
+def law_of(latent: Any) -> Latent:
+    """A latent law from a dimension, a shape or a law."""
+    if isinstance(latent, Integral) and int(latent) > 0:
+        return Normal(int(latent))
+    if isinstance(latent, tuple | list) and latent and _counts(latent):
+        return Normal(tuple(int(n) for n in latent))
+    if isinstance(latent, Source):
+        return FromSource(latent)
+    if not hasattr(latent, "sample"):
+        raise GameError(
+            f"latent={latent!r} is neither a dimension (1, 2, ...) nor a law with a method sample"
+        )
+    law: Latent = latent
+    return law
+
+
+def chooses(latent: Latent) -> Latent:
+    """The law with one coordinate more, by which a mixture of generators chooses its component."""
+    if not isinstance(latent, Normal) or isinstance(latent.dim, tuple):
+        raise GameError(
+            "several generators choose by one latent coordinate more: give latent as a dimension"
+        )
+    return Normal(latent.dim + 1)
+
+
+def condition_of(condition: Any) -> int | tuple[int, ...] | None:
+    """The number of classes, or the shape of one condition."""
+    if condition is None:
+        return None
+    if isinstance(condition, Integral) and condition is not True and int(condition) > 0:
+        return int(condition)
+    if isinstance(condition, tuple | list) and condition and _counts(condition):
+        return tuple(int(n) for n in condition)
+    raise GameError(
+        f"condition={condition!r} is neither a number of classes (10) nor a shape such as (1, 28, 28)"
+    )
+
+
+def as_condition(condition: Tensor, device: Any, dtype: torch.dtype) -> Tensor:
+    """Labels stay integers; anything else takes the players' precision."""
+    return condition.to(device, dtype if condition.is_floating_point() else None)
+
+
+def probe(
+    condition: int | tuple[int, ...] | None,
+    rng: np.random.Generator,
+    n: int,
+    dtype: torch.dtype,
+    device: Any,
+) -> Tensor | None:
+    """Some n conditions of this kind."""
+    if condition is None:
+        return None
+    if isinstance(condition, int):
+        return torch.arange(n, device=device) % condition
+    return _draws.normal(rng, (n, *condition), dtype, device)
+
+
+def ends_with_sigmoid(module: nn.Module) -> bool:
+    """Whether the last of nested sequential layers is a sigmoid."""
+    while True:
+        children = list(module.children())
+        if not children:
+            return isinstance(module, nn.Sigmoid)
+        module = children[-1]
+
+
+def _counts(values: Any) -> bool:
+    return all(isinstance(n, Integral) and int(n) > 0 for n in values)
+
+
+def builder(player: Any, name: str) -> Any:
+    """A module, or the function that builds it; a list becomes one player of several."""
+    if isinstance(player, list | tuple):
+        return _several([builder(one, name) for one in player], name)
+    if not callable(player):
+        raise GameError(
+            f"a player must be an nn.Module or a function that builds one, not {player!r}"
+        )
+    return player
+
+
+def _several(builds: list[Any], name: str) -> Any:
+    if len(builds) < 2:
+        raise GameError(
+            f"the {name} is a list of {len(builds)}: give two or more, or one by itself"
+        )
+    from equilibrist.networks import CriticEnsemble, GeneratorMixture
+
+    container: Any = GeneratorMixture if name == "generator" else CriticEnsemble
+    if all(isinstance(build, nn.Module) for build in builds):
+        return container(builds)
+    return lambda: container(
+        [build if isinstance(build, nn.Module) else build() for build in builds]
+    )
+
+
+def built(build: Any, seed: int) -> nn.Module:
+    if isinstance(build, nn.Module):
+        return build
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        module = build()
+    if not isinstance(module, nn.Module):
+        raise GameError(
+            f"a player's function must return an nn.Module, not {type(module).__name__}"
+        )
+    return module
+
+
+def normalised(critic: nn.Module) -> tuple[str, ...]:
+    names = spectral_norm.normalised_names(critic)
+    if not names:
+        raise GameError(
+            "spectral_norm=True, but the critic has no weight matrix to normalise: leave it out"
+        )
+    return names
+
+
+def shape_of(value: Any) -> str:
+    return f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

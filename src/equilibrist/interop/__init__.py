@@ -1,0 +1,7 @@
+"""Other people's training loops: audits in the middle of them, and solvers as steps over modules."""
+
+from equilibrist.interop.data import source_of
+from equilibrist.interop.play import Play, TorchRule
+from equilibrist.interop.watch import Watch, lightning_callback
+
+__all__ = ["Play", "TorchRule", "Watch", "lightning_callback", "source_of"]

@@ -1,0 +1,100 @@
+"""Data as other loops hold them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equilibrist._errors import DataError
+from equilibrist.data import ArraySource, Source
+
+
+def source_of(data: Any, limit: int = 10_000, name: str = "") -> Source:
+    """A source of real samples from what a training loop holds.
+
+    Args:
+        data: a `Source` (returned as it is); a tensor or array [N, ...]; or anything that one can
+            iterate over to get batches [B, ...], or tuples of which the samples are the first entry
+            and labels may be the second: a torch DataLoader.
+        limit: at most this many samples are taken.
+        name: for records.
+
+    Samples with four dimensions [N, channels, height, width] are images, all others points (further
+    dimensions are kept in order and flattened). The global random states are left as they were,
+    although a shuffling loader draws from them.
+
+    Raises:
+        DataError: nothing to iterate over, no samples, or samples that are not tensors.
+    """
+    if isinstance(data, Source):
+        return data
+    labels: Tensor | None = None
+    if isinstance(data, Tensor | np.ndarray):
+        samples = torch.as_tensor(data)[:limit]
+        origin = "an array in memory"
+    elif isinstance(data, Iterable):
+        samples, labels = _gathered(data, limit)
+        origin = f"the first {len(samples)} samples of a {type(data).__name__}"
+    else:
+        raise DataError(
+            f"data of type {type(data).__name__} cannot be read: pass a tensor [N, ...], a DataLoader or a Source"
+        )
+    samples = samples.detach().cpu()
+    if samples.ndim < 2 or len(samples) == 0:
+        raise DataError(f"data of shape {list(samples.shape)} are no samples: give [N, ...]")
+    kind = "images" if samples.ndim == 4 else "points"
+    if kind == "points":
+        samples = samples.flatten(1)
+    if not samples.dtype.is_floating_point:
+        samples = samples.float()
+    span = None
+    if kind == "images":
+        low, high = (float(x) for x in torch.aminmax(samples))
+        # Pixels are scaled to one of these; anything else is taken as it is.
+        usual = [(0.0, 1.0), (-1.0, 1.0)]
+        span = next((s for s in usual if s[0] <= low and high <= s[1]), (low, max(high, low + 1.0)))
+    return ArraySource(
+        samples,
+        name=name or "data of the loop",
+        origin=origin,
+        kind="images" if kind == "images" else "points",
+        value_range=span,
+        labels=labels,
+    )
+
+
+def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None]:
+    state, numpy_state = random.getstate(), np.random.get_state()
+    samples: list[Tensor] = []
+    labels: list[Tensor] = []
+    count = 0
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for batch in batches:
+                first, *others = batch if isinstance(batch, tuple | list) else (batch,)
+                if not isinstance(first, Tensor) or first.ndim == 0:
+                    raise DataError(
+                        f"a batch holds {type(first).__name__} where samples should be: its first "
+                        "entry must be a tensor [B, ...]"
+                    )
+                samples.append(first.detach().cpu())
+                label = others[0] if others else None
+                if isinstance(label, Tensor) and label.shape == first.shape[:1]:
+                    labels.append(label.detach().cpu())
+                count += len(first)
+                if count >= limit:
+                    break
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+    if not samples:
+        raise DataError("the data hold no batch: give at least one")
+    whole = bool(labels) and len(labels) == len(samples)
+    if whole and any(part.is_floating_point() for part in labels):
+        whole = False
+    return torch.cat(samples)[:limit], torch.cat(labels)[:limit] if whole else None

@@ -1,0 +1,165 @@
+"""Our solvers as steps over modules of another loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equilibrist import _draws, tree
+from equilibrist._draws import Draw, Draws
+from equilibrist._errors import GameError
+from equilibrist._field import VectorField
+from equilibrist._game import Constants
+from equilibrist.games import GAN
+from equilibrist.games._setup import as_condition
+from equilibrist.interop.watch import unwrapped
+from equilibrist.optimizers import Params
+from equilibrist.solvers import Solver
+from equilibrist.tree import Tree
+
+
+class TorchRule:
+    """A torch.optim optimiser as the update rule of one player of a single run.
+
+    What a solver would descend along is put into `.grad`, then the optimiser steps: it preconditions
+    the solver's direction. Its state stays its own (save its state_dict with yours).
+
+        opt = torch.optim.Adam(critic.parameters(), 1e-4)
+        Alternating(optimizers={"critic": TorchRule(opt, critic), ...})
+
+    Raises:
+        GameError: a parameter of the module that the optimiser does not hold.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+        self.optimizer = optimizer
+        self.parameters = dict(unwrapped(module).named_parameters())
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, p in self.parameters.items():
+            if p.requires_grad and id(p) not in held:
+                raise GameError(
+                    f"the optimiser does not hold {name!r} of {type(module).__name__}: build it from "
+                    "module.parameters()"
+                )
+
+    def __repr__(self) -> str:
+        return f"TorchRule({type(self.optimizer).__name__})"
+
+    def init(self, params: Params) -> Tree:
+        """Nothing: torch.optim keeps its own state."""
+        return {}
+
+    def update(self, grads: Params, state: Tree, params: Params) -> None:
+        """One step of the optimiser from `params` along `grads`, written back to `params`."""
+        with torch.no_grad():
+            for name, value in params.items():
+                parameter = self.parameters[name]
+                if parameter.shape != value.shape:
+                    raise GameError(
+                        f"TorchRule serves single runs, not stacked ones: {name} has shape {list(value.shape)}, "
+                        f"the module's {list(parameter.shape)}"
+                    )
+                # A projection has made new values: the optimiser must step from those.
+                if parameter.data_ptr() != value.data_ptr():
+                    parameter.copy_(value)
+                parameter.grad = grads[name]
+        self.optimizer.step()
+        with torch.no_grad():
+            for name, value in params.items():
+                parameter = self.parameters[name]
+                parameter.grad = None
+                if parameter.data_ptr() != value.data_ptr():
+                    value.copy_(parameter)
+
+
+class Play:
+    """One solver's steps on the modules of a loop, in place.
+
+        play = Play(GAN(generator, critic, WGAN(), latent=64), generator, critic, Simultaneous(...))
+        for real in loader:
+            info = play.step(real)
+
+    Args:
+        game: the game, built from these modules.
+        generator, critic: the modules; their parameters and buffers are overwritten at every step.
+        solver: any solver; its update rules may be `TorchRule`s.
+        seed: of latents and other draws, addressed by (seed, step).
+
+    Attributes: `steps` taken. Save `play.state_dict()` beside the modules' and optimisers' own.
+    """
+
+    def __init__(
+        self, game: GAN, generator: nn.Module, critic: nn.Module, solver: Solver, seed: int = 0
+    ) -> None:
+        self.game, self.solver, self.seed = game, solver, seed
+        self._modules = unwrapped(generator), unwrapped(critic)
+        self._field = VectorField(game)
+        start = game.read(*self._modules)
+        self._constants: Constants = tree.clone(start.constants)
+        self._state = solver.init(start.players)
+        self.steps = 0
+
+    def step(self, *batches: Tensor | tuple[Tensor, Tensor]) -> dict[str, dict[str, float]]:
+        """One step of the solver; the j-th minibatch that it draws has real samples `batches[j]`, the
+        last of them again and again where it draws more. A batch of a conditional game is (real,
+        condition). Returns the measurements, {"loss": {player: ...}, "grad_norm": {...}}."""
+        if not batches:
+            raise GameError("step needs at least one batch of real samples")
+        here = self.game.read(*self._modules, constants=self._constants)
+        draws = _Given(
+            self.game, batches, self.seed, self.steps, next(iter(tree.leaves(here.players)))
+        )
+        taken = self.solver.step(self._field, here.players, here.constants, self._state, draws)
+        self._constants, self._state = taken.constants, taken.state
+        with torch.no_grad():
+            for player, module in zip(self.game.players, self._modules, strict=True):
+                values = {**taken.constants[player], **taken.players[player]}
+                for name, held in [*module.named_parameters(), *module.named_buffers()]:
+                    if held.data_ptr() != values[name].data_ptr():
+                        held.copy_(values[name])
+        self.steps += 1
+        return {
+            kind: {player: float(value) for player, value in part.items()}
+            for kind, part in taken.info.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and counts: the solver's state, constants, steps."""
+        return {
+            "steps": self.steps,
+            "state": tree.clone(self._state),
+            "constants": tree.clone(self._constants),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.steps = int(state["steps"])
+        self._state, self._constants = tree.clone(state["state"]), tree.clone(state["constants"])
+
+
+class _Given(Draws):
+    """Draws whose real samples come from a loop."""
+
+    def __init__(
+        self, game: GAN, batches: tuple[Any, ...], seed: int, step: int, like: Tensor
+    ) -> None:
+        super().__init__(lambda rng: {}, seed, step)
+        self._game, self._batches, self._like = game, batches, like
+
+    def batch(self, index: int = 0) -> Draw:
+        given = self._batches[min(index, len(self._batches) - 1)]
+        real, *condition = given if isinstance(given, tuple | list) else (given,)
+        dtype, device = self._like.dtype, self._like.device
+        real = real.to(device, dtype)
+        draw: Draw = {"real": real}
+        if self._game.condition is not None:
+            if not condition:
+                raise GameError("the game is conditional: give each batch as (real, condition)")
+            draw["condition"] = as_condition(condition[0], device, dtype)
+        rng = _draws.generator(self.seed, self.stream, self.step, index=index)
+        draw["latent"] = self._game.latent.sample(rng, len(real), dtype, device)
+        if any(penalty.needs_mix for penalty in self._game.penalties):
+            draw["mix"] = _draws.uniform(rng, (len(real),), dtype, device)
+        return draw

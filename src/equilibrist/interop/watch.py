@@ -1,0 +1,138 @@
+"""Audits in the middle of any training loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from equilibrist._errors import RequirementError
+from equilibrist.checks import CHECKS, Audit, Settings, audit_pair
+from equilibrist.formulations import Formulation
+from equilibrist.games import GAN
+from equilibrist.interop.data import source_of
+
+
+class Watch:
+    """Audits two modules while some other loop trains them.
+
+        watch = Watch(generator, critic, Vanilla(), loader, latent=64, every=1000)
+        for step, batch in enumerate(loader):
+            ...                      # the loop as it was
+            watch(step)
+
+    An audit builds its losses from the modules alone, so nothing that the loop does to its own
+    losses (a detached sample, a scaled gradient) can mislead it. It works on copies and leaves
+    weights, buffers, gradients, optimisers, modes and random states as they were.
+
+    Args:
+        generator, critic: the modules as they are trained; wrapped ones (DistributedDataParallel,
+            torch.compile) are unwrapped. They are looked at in the mode in which they are handed over.
+        formulation: the loss of the loop: `Vanilla()` for binary cross entropy on logits,
+            `Vanilla(probabilities=True)` behind a sigmoid, `WGAN()`, ...
+        data: real samples: a `Source`, a tensor, a DataLoader (see `source_of`).
+        latent: dimension, shape or law of the generator's input.
+        every: steps between audits, when called with a step.
+        gradients: what one audit may spend, in minibatch gradients (see `Settings.within`).
+        batch: samples in each of them.
+        seed: of the audits' draws.
+        checks: any of "stationary", "nash".
+        progress: "auto", "bar", "lines" or "none".
+        settings: fields of `Settings`, over those that the budget gives.
+        game: arguments of `GAN` besides (penalties, projections, condition, ...).
+
+    Attributes: `audits`, pairs (step, Audit) in order.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        formulation: Formulation,
+        data: Any,
+        *,
+        latent: Any,
+        every: int = 1000,
+        gradients: int = 600,
+        batch: int = 64,
+        seed: int = 0,
+        checks: tuple[str, ...] = CHECKS,
+        progress: str = "none",
+        settings: dict[str, Any] | None = None,
+        **game: Any,
+    ) -> None:
+        self._modules = unwrapped(generator), unwrapped(critic)
+        self.game = GAN(*self._modules, formulation, latent=latent, **game)
+        self.data = source_of(data)
+        self.settings = Settings.within(gradients, batch=batch, **(settings or {}))
+        self.every, self.seed, self.checks, self.progress = every, seed, checks, progress
+        self.audits: list[tuple[int, Audit]] = []
+
+    def __call__(self, step: int) -> Audit | None:
+        """An audit where `step` is a positive multiple of `every`, else None."""
+        if step <= 0 or step % self.every:
+            return None
+        return self.audit(step)
+
+    def audit(self, step: int = 0) -> Audit:
+        """An audit now."""
+        here = self.game.read(*self._modules)
+        found = audit_pair(
+            self.game,
+            here.players,
+            here.constants,
+            self.data,
+            self.settings,
+            seed=self.seed,
+            checks=self.checks,
+            progress=self.progress,
+            generator_batch=self.settings.batch,
+        )
+        self.audits.append((step, found))
+        return found
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside of DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        if hasattr(module, "_orig_mod"):
+            module = module._orig_mod  # type: ignore[assignment]
+        elif type(module).__name__ in ("DataParallel", "DistributedDataParallel"):
+            module = module.module  # type: ignore[assignment]
+        else:
+            return module
+
+
+def lightning_callback(watch: Watch, log: bool = True) -> Any:
+    """A Lightning callback that calls `watch` after every training batch, on the first process, and logs
+    "nash/<player>" gains and verdicts where the trainer has a logger.
+
+    Raises:
+        RequirementError: neither `lightning` nor `pytorch_lightning` is installed.
+    """
+    base = _lightning()
+
+    class EquilibriumCallback(base):  # type: ignore[misc, valid-type]
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if not trainer.is_global_zero:
+                return
+            found = watch(trainer.global_step)
+            if found is not None and log and trainer.logger is not None:
+                gains = {
+                    f"audit/{c.claim}": c.evidence["gain"] for c in found if "gain" in c.evidence
+                }
+                trainer.logger.log_metrics(gains, step=trainer.global_step)
+
+    return EquilibriumCallback()
+
+
+def _lightning() -> Any:
+    for name in ("lightning.pytorch", "pytorch_lightning"):
+        try:
+            module = __import__(f"{name}.callbacks", fromlist=["Callback"])
+        except ImportError:
+            continue
+        return module.Callback
+    raise RequirementError(
+        "lightning_callback needs Lightning: pip install lightning (a plain loop needs only Watch)"
+    )

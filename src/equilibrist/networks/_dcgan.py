@@ -1,0 +1,136 @@
+"""The reference DCGAN of `levels` strided layers, whatever the image size 4 * 2^levels.
+
+After the CIFAR-10 networks in the code of Gulrajani et al. (Improved Training of Wasserstein GANs,
+NeurIPS 2017, arXiv:1704.00028); the public classes are in `cifar10_dcgan` and `dcgan64`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from equilibrist.networks._layers import (
+    GlorotLinear,
+    SameConv2d,
+    SameConvTranspose2d,
+    check_shape,
+)
+from equilibrist.networks.conditional import (
+    LabelEmbedding,
+    label_vectors,
+    projection_embedding,
+    projection_score,
+)
+
+
+class DCGANGenerator(nn.Module):
+    """Latent vectors [B, latent] (and labels [B]) to images [B, channels, n, n] in (-1, 1).
+
+    n = 4 * 2^levels. The widths are 2^(levels - 1) dim at 4x4 pixels, halved at each level.
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        channels: int,
+        dim: int,
+        latent: int,
+        batch_norm: bool,
+        conditions: int,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        kind = {"device": device, "dtype": dtype}
+        _check_counts(self, dim=dim, latent=latent, channels=channels, conditions=conditions)
+        self.dim, self.latent, self.channels = dim, latent, channels
+        self.conditions = conditions
+        self.embedding = LabelEmbedding(conditions, latent, **kind) if conditions else None
+        widths = [dim << level for level in reversed(range(levels))]
+        self.linear = GlorotLinear(latent * (2 if conditions else 1), 16 * widths[0], **kind)
+        self.deconvs = nn.ModuleList(
+            SameConvTranspose2d(a, b, **kind) for a, b in pairwise([*widths, channels])
+        )
+        self.norms = nn.ModuleList(
+            [_norm(nn.BatchNorm1d, 16 * widths[0], batch_norm, kind)]
+            + [_norm(nn.BatchNorm2d, width, batch_norm, kind) for width in widths[1:]]
+        )
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, latent] (and [B]) -> [B, channels, n, n]."""
+        check_shape(self, "latent vectors", z, (self.latent,))
+        vectors = label_vectors(self, self.embedding, y, len(z))
+        h = z if vectors is None else torch.cat([z, vectors], 1)
+        h = torch.relu(self.norms[0](self.linear(h))).reshape(len(z), -1, 4, 4)
+        for deconv, norm in zip(self.deconvs[:-1], self.norms[1:], strict=True):
+            h = torch.relu(norm(deconv(h)))
+        return torch.tanh(self.deconvs[-1](h))
+
+
+class DCGANCritic(nn.Module):
+    """Images [B, channels, n, n] (and labels [B]) to one value each, shape [B].
+
+    n = 4 * 2^levels. The widths are dim after the first convolution, doubled at each level.
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        channels: int,
+        dim: int,
+        batch_norm: bool,
+        conditions: int,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        kind = {"device": device, "dtype": dtype}
+        _check_counts(self, dim=dim, channels=channels, conditions=conditions)
+        self.dim, self.channels, self.size = dim, channels, 4 << levels
+        self.conditions = conditions
+        widths = [dim << level for level in range(levels)]
+        self.convs = nn.ModuleList(
+            SameConv2d(a, b, **kind) for a, b in pairwise([channels, *widths])
+        )
+        self.norms = nn.ModuleList(
+            [nn.Identity()] + [_norm(nn.BatchNorm2d, w, batch_norm, kind) for w in widths[1:]]
+        )
+        features = 16 * widths[-1]
+        self.linear = GlorotLinear(features, 1, **kind)
+        self.embedding = projection_embedding(conditions, features, **kind) if conditions else None
+
+    def features(self, x: Tensor) -> Tensor:
+        """[B, channels, n, n] -> what the last map reads, [B, 2^(levels + 3) dim]."""
+        check_shape(self, "images", x, (self.channels, self.size, self.size))
+        h = x
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            h = leaky_relu(norm(conv(h)), 0.2)
+        return h.flatten(1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, channels, n, n] (and [B]) -> [B]."""
+        phi = self.features(x)
+        return projection_score(self.linear, phi, label_vectors(self, self.embedding, y, len(phi)))
+
+
+def _check_counts(owner: nn.Module, *, conditions: int, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{type(owner).__name__}.{name} must be at least 1, not {count}")
+    if conditions < 0:
+        raise ValueError(
+            f"{type(owner).__name__}.conditions must be 0 (no labels) or the number of classes, "
+            f"not {conditions}"
+        )
+
+
+def _norm(
+    layer: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int, wanted: bool, kind: dict[str, Any]
+) -> nn.Module:
+    return layer(features, track_running_stats=False, **kind) if wanted else nn.Identity()

@@ -1,0 +1,141 @@
+"""Step sizes that change over time, and gradients of bounded size: update rules around update rules."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from equilibrist.optimizers import Optimizer, Params
+from equilibrist.tree import Tree
+
+
+class Schedule(Protocol):
+    """The factor of the step size at update t = 0, 1, ... (a 0-d float tensor)."""
+
+    def __call__(self, t: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """Straight lines between the points (t, factor), constant before the first and after the last.
+
+    Warm-up over 100 updates: ((0, 0.01), (100, 1.0)). Linear decay from update 5,000 to 20,000:
+    ((5000, 1.0), (20000, 0.0)). A drop: ((999, 1.0), (1000, 0.1)).
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        times = [t for t, _ in self.points]
+        if len(times) < 2 or any(b <= a for a, b in itertools.pairwise(times)):
+            raise ValueError(
+                f"Piecewise needs two points or more with growing t, not {self.points}"
+            )
+        if any(not 0 <= factor < math.inf for _, factor in self.points):
+            raise ValueError(f"Piecewise needs factors that are not negative, not {self.points}")
+
+    def __call__(self, t: Tensor) -> Tensor:
+        value = torch.full_like(t, self.points[0][1])
+        for (t0, f0), (t1, f1) in itertools.pairwise(self.points):
+            share = ((t - t0) / (t1 - t0)).clamp(0, 1)
+            value = value + share * (f1 - f0)
+        return value
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """end + (1 - end) (1 + cos(pi t / steps)) / 2 up to t = steps, `end` from there on
+    (Loshchilov and Hutter 2017, equation 5, one period)."""
+
+    steps: int
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.end <= 1:
+            raise ValueError(f"Cosine needs steps >= 1 and an end in [0, 1], not {self}")
+
+    def __call__(self, t: Tensor) -> Tensor:
+        share = (t / self.steps).clamp(0, 1)
+        return self.end + (1 - self.end) * (1 + torch.cos(math.pi * share)) / 2
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """The rule's own step times schedule(t), t its updates so far: x <- x + schedule(t) (rule(x) - x).
+
+    For rules whose step is proportional to their step size (all of `equilibrist.optimizers`) that is
+    the rule with step size lr * schedule(t).
+    """
+
+    rule: Optimizer
+    schedule: Schedule
+
+    def init(self, params: Params) -> Tree:
+        device = next(iter(params.values())).device
+        # Counted in float64: float32 stands still at 2^24.
+        return {
+            "rule": self.rule.init(params),
+            "t": torch.zeros((), dtype=torch.float64, device=device),
+        }
+
+    def update(
+        self, grads: Params, state: Tree, params: Params, members: int | None = None
+    ) -> None:
+        before = [p.clone() for p in params.values()]
+        update(self.rule, grads, state["rule"], params, members)
+        factor = self.schedule(state["t"])
+        for old, new in zip(before, params.values(), strict=True):
+            new.copy_(torch.lerp(old, new, factor.to(new.dtype)))
+        state["t"] += 1
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """The rule on g * min(1, limit / |g|), |g| the norm over all of the player's parameters
+    (Pascanu et al. 2013, Algorithm 1). Of stacked players each has its own norm."""
+
+    rule: Optimizer
+    limit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < math.inf:
+            raise ValueError(f"Clipped.limit must be positive, not {self.limit}")
+
+    def init(self, params: Params) -> Tree:
+        return {"rule": self.rule.init(params)}
+
+    def update(
+        self, grads: Params, state: Tree, params: Params, members: int | None = None
+    ) -> None:
+        start = 0 if members is None else 1
+        norms = [torch.linalg.vector_norm(g.flatten(start), dim=-1) for g in grads.values()]
+        size = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        # The smallest number beside it keeps 0 / 0 away and changes nothing else; an infinite norm
+        # stays visible as 0 * inf, and the run stops for it.
+        factor = (self.limit / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1.0)
+        shaped = {
+            k: g * factor.reshape(factor.shape + (1,) * (g.ndim - start)) for k, g in grads.items()
+        }
+        update(self.rule, shaped, state["rule"], params, members)
+
+
+def update(
+    rule: Optimizer, grads: Params, state: Tree, params: Params, members: int | None = None
+) -> None:
+    """One update of a rule; `members` of stacked players reach the rules that look at whole players."""
+    if members is not None and isinstance(rule, Scheduled | Clipped):
+        rule.update(grads, state, params, members)
+    else:
+        rule.update(grads, state, params)
+
+
+def base(rule: Optimizer) -> Optimizer:
+    """The rule inside of schedules and clipping: what a search begins with."""
+    while isinstance(rule, Scheduled | Clipped):
+        rule = rule.rule
+    return rule

@@ -1,0 +1,66 @@
+"""Faces at 64x64, from a folder or an array file of one's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from equilibrist.run import Recipe
+
+
+def faces64_sngan(
+    data: str,
+    steps: int = 20000,
+    dim: int = 16,
+    channels: int = 3,
+    critic_steps: int = 1,
+    batch: int = 64,
+    lr: float = 2e-4,
+    flip: bool = True,
+    average: float = 0.0,
+    limit: int = 0,
+) -> Recipe:
+    """Spectrally normalised GAN at 64x64 on any folder of images, or an array file (CelebA, LFW).
+
+    data=PATH names the folder (cropped to squares at their centre, then resized) or a .npy, .npz or
+    .safetensors file that holds [N, 64, 64] or [N, channels, 64, 64]. limit=N takes the first N
+    images of a folder.
+    """
+    from pathlib import Path
+
+    from equilibrist.data import Augmented, Source, array_file, folder
+    from equilibrist.formulations import Vanilla
+    from equilibrist.games import GAN
+    from equilibrist.networks import DCGAN64Critic, DCGAN64Generator
+    from equilibrist.optimizers import Adam
+    from equilibrist.run import Recipe
+    from equilibrist.scores import Frechet
+    from equilibrist.solvers import Alternating, Averaged, Solver
+    from equilibrist_recipes._references import MIYATO
+
+    path = Path(data).expanduser()
+    source: Source
+    if path.suffix in (".npy", ".npz", ".safetensors"):
+        source = array_file(path, value_range=(-1.0, 1.0))
+    else:
+        source = folder(path, 64, crop="center", channels=channels, limit=limit or None)
+    solver: Solver = Alternating(critic_steps, Adam(lr, 0.5, 0.9))
+    return Recipe(
+        game=GAN(
+            lambda: DCGAN64Generator(dim, channels=source.shape[0]),
+            lambda: DCGAN64Critic(dim, channels=source.shape[0]),
+            Vanilla(),
+            latent=128,
+            spectral_norm=True,
+        ),
+        data=Augmented(source, flip=True) if flip else source,
+        solver=Averaged(solver, average) if average else solver,
+        steps=steps,
+        batch=batch,
+        title=f"SN-GAN on faces (DIM {dim})",
+        summary=f"The DCGAN pair at 64x64 and width {dim}, with a spectrally normalised critic, on images of "
+        "the user's own.",
+        scores=(Frechet(),),
+        audit={"steps": 1000},
+        references=(MIYATO,),
+    )

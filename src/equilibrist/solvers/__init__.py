@@ -1,8 +1,39 @@
 """Solvers: one file each."""
 
-from equilibrist.solvers._base import DrawSource, Solver, State, Step
+from equilibrist.solvers._base import DrawSource, Linear, Rules, Solver, State, Step
 from equilibrist.solvers.alternating import Alternating
 from equilibrist.solvers.averaged import Averaged
+from equilibrist.solvers.competitive import Competitive
+from equilibrist.solvers.consensus import Consensus
+from equilibrist.solvers.extragradient import Extragradient, PastExtragradient
+from equilibrist.solvers.implicit import Implicit
+from equilibrist.solvers.lookahead import Lookahead
+from equilibrist.solvers.optimistic import Optimistic
+from equilibrist.solvers.proximal import Proximal
+from equilibrist.solvers.ridge import FollowTheRidge
 from equilibrist.solvers.simultaneous import Simultaneous
+from equilibrist.solvers.symplectic import SymplecticAdjustment
+from equilibrist.solvers.unrolled import Unrolled
 
-__all__ = ["Alternating", "Averaged", "DrawSource", "Simultaneous", "Solver", "State", "Step"]
+__all__ = [
+    "Alternating",
+    "Averaged",
+    "Competitive",
+    "Consensus",
+    "DrawSource",
+    "Extragradient",
+    "FollowTheRidge",
+    "Implicit",
+    "Linear",
+    "Lookahead",
+    "Optimistic",
+    "PastExtragradient",
+    "Proximal",
+    "Rules",
+    "Simultaneous",
+    "Solver",
+    "State",
+    "Step",
+    "SymplecticAdjustment",
+    "Unrolled",
+]

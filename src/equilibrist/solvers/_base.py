@@ -1,18 +1,23 @@
-"""What a solver is."""
+"""What a solver is, and what most of them share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from equilibrist._draws import Draw
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist.optimizers import SGD, Optimizer
+from equilibrist.schedules import update
 from equilibrist.tree import Tree
 
 State = Tree
+Sizes = Mapping[str, int]
 
 
 class DrawSource(Protocol):
@@ -51,6 +56,69 @@ class Solver(Protocol):
     ) -> Step: ...
 
 
+class Linear(Protocol):
+    """A solver whose step is known exactly on games with a linear field v(x) = J x + c.
+
+    `linear_map(J, sizes)` is the matrix M [n + m, n + m] of one step: (x, s) at the next step is
+    M (x, s) plus a constant, x the players [n] and s the floating state [m], both flattened in their
+    own order. `sizes` gives each player's number of parameters, in order; rules must be SGD.
+    """
+
+    def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Update rules by player: what solvers with a direction for every player inherit.
+
+    Args:
+        optimizer: the update rule of every player that `optimizers` does not name.
+        optimizers: rules by player's name (different step sizes: two time scales).
+    """
+
+    optimizer: Optimizer = field(default_factory=SGD)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_rules(self.optimizer, *self.optimizers.values())
+
+    def __str__(self) -> str:
+        named = "".join(f", {player}: {rule}" for player, rule in self.optimizers.items())
+        return f"{type(self).__name__}: {self._options()}{self.optimizer}{named}"
+
+    def _options(self) -> str:
+        return ""
+
+    def rule(self, player: str) -> Optimizer:
+        """The update rule of this player."""
+        return self.optimizers.get(player, self.optimizer)
+
+    def init(self, players: Players) -> State:
+        """State of every player's rule."""
+        check_names(self.optimizers, players)
+        return {player: self.rule(player).init(part) for player, part in players.items()}
+
+    def move(
+        self, field: VectorField, direction: Players, state: State, players: Players
+    ) -> Players:
+        """Every player's rule along `direction`, in place, then the projection."""
+        with torch.no_grad():
+            for player, part in players.items():
+                update(self.rule(player), direction[player], state[player], part, field.stacked)
+            return field.project(players)
+
+    def step_sizes(self, like: Tensor, sizes: Sizes) -> Tensor:
+        """The step size of every parameter [n], for `linear_map`. ValueError for rules that are not
+        linear, or that have a memory."""
+        rates = []
+        for player, size in sizes.items():
+            rule = self.rule(player)
+            if not isinstance(rule, SGD) or rule.momentum:
+                raise ValueError(f"linear_map is that of plain SGD, not of {rule}")
+            rates.append(torch.full((size,), rule.lr, dtype=like.dtype, device=like.device))
+        return torch.cat(rates)
+
+
 def check_rules(*rules: Any) -> None:
     """ValueError for what is no update rule: a class instead of a value, or an optimiser of torch's."""
     for rule in rules:
@@ -67,3 +135,24 @@ def check_names(named: Mapping[str, Any], players: Players) -> None:
         raise ValueError(
             f"optimizers names {unknown[0]!r}, but the players are {', '.join(players)}"
         )
+
+
+def positive(owner: Any, **values: float) -> None:
+    """ValueError unless each value is positive and finite."""
+    for name, value in values.items():
+        if not isinstance(value, float | int) or not 0 < value < float("inf"):
+            raise ValueError(f"{type(owner).__name__}.{name} must be positive, not {value!r}")
+
+
+def at_least(owner: Any, low: int, **values: int) -> None:
+    """ValueError unless each value is a whole number of at least `low`."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise ValueError(
+                f"{type(owner).__name__}.{name} must be a whole number of at least {low}, not {value!r}"
+            )
+
+
+def measured(field: VectorField, v: Players, losses: dict[str, Tensor]) -> dict[str, Any]:
+    """A step's info: losses and gradient norms of one evaluation."""
+    return {"loss": losses, "grad_norm": field.norms(v)}

@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.schedules import update
-from equilibrist.solvers._base import DrawSource, State, Step, check_names, check_rules
+from equilibrist.solvers._base import (
+    DrawSource,
+    Rules,
+    Sizes,
+    State,
+    Step,
+    at_least,
+    check_names,
+    check_rules,
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,7 @@ class Alternating:
 
     def __post_init__(self) -> None:
         check_rules(self.optimizer, *self.optimizers.values())
-        if self.critic_steps < 1:
-            raise ValueError(
-                f"Alternating.critic_steps must be at least 1, not {self.critic_steps}"
-            )
+        at_least(self, 1, critic_steps=self.critic_steps)
 
     def __str__(self) -> str:
         plural = "step" if self.critic_steps == 1 else "steps"
@@ -83,3 +90,17 @@ class Alternating:
                 loss[mover] = losses[mover]
                 grad_norm.update(field.norms(v))
         return Step(players, constants, state, {"loss": loss, "grad_norm": grad_norm})
+
+    def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
+        """(I - H P_x J) (I - H P_y J)^k, P_x and P_y the leader's and the follower's rows. Plain SGD."""
+        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        rates = Rules(self.optimizer, self.optimizers).step_sizes(jacobian, sizes)
+        total, start = {}, 0
+        for player, size in sizes.items():
+            rows = torch.zeros_like(rates)
+            rows[start : start + size] = rates[start : start + size]
+            total[player] = unit - rows[:, None] * jacobian
+            start += size
+        follower = torch.linalg.matrix_power(total[self.follower], self.critic_steps)
+        product: Tensor = total[self.leader] @ follower
+        return product

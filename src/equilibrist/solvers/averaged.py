@@ -31,7 +31,15 @@ class Averaged:
     players: tuple[str, ...] = ("generator",)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
+        if isinstance(self.solver, type) or not hasattr(self.solver, "step"):
+            raise ValueError(
+                f"Averaged needs a solver, not {self.solver!r}: write Averaged(Alternating(), 0.999)"
+            )
+        if not isinstance(self.players, tuple) or not self.players:
+            raise ValueError(
+                f"Averaged.players must be a tuple of names such as ('generator',), not {self.players!r}"
+            )
+        if not isinstance(self.decay, float | int) or not 0 <= self.decay < 1:
             raise ValueError(f"Averaged.decay must lie in [0, 1), not {self.decay}")
 
     def __str__(self) -> str:

@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
-from equilibrist.optimizers import SGD, Optimizer
-from equilibrist.schedules import update
-from equilibrist.solvers._base import DrawSource, State, Step, check_names, check_rules
+from equilibrist.optimizers import SGD
+from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
 
 
 @dataclass(frozen=True)
-class Simultaneous:
-    """x_p <- x_p - rule_p(v_p(x)) for all players at once, on one minibatch.
+class Simultaneous(Rules):
+    """x_p <- P(x_p - rule_p(v_p(x))) for all players at once, on one minibatch.
 
     Args:
-        optimizer: the update rule of every player that `optimizers` does not name.
-        optimizers: rules by player's name (different step sizes: two time scales).
+        optimizer, optimizers: update rules (see `Rules`). A negative momentum damps rotation (Gidel
+            et al. 2019).
 
     Losses and gradients are taken at the iterate before the step, after the refresh of the power
     vectors. SimGA of Mescheder et al. 2017 with the sign of own losses.
     """
-
-    optimizer: Optimizer = field(default_factory=SGD)
-    optimizers: dict[str, Optimizer] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_rules(self.optimizer, *self.optimizers.values())
-
-    def __str__(self) -> str:
-        named = "".join(f", {player}: {rule}" for player, rule in self.optimizers.items())
-        return f"Simultaneous: {self.optimizer}{named}"
-
-    def rule(self, player: str) -> Optimizer:
-        return self.optimizers.get(player, self.optimizer)
-
-    def init(self, players: Players) -> State:
-        check_names(self.optimizers, players)
-        return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(
         self,
@@ -53,8 +36,20 @@ class Simultaneous:
         draw = draws.batch()
         constants = field.refresh(players, constants, draw)
         v, losses = field(players, constants, draw)
-        with torch.no_grad():
-            for player in players:
-                update(self.rule(player), v[player], state[player], players[player], field.stacked)
-            players = field.project(players)
-        return Step(players, constants, state, {"loss": losses, "grad_norm": field.norms(v)})
+        info = measured(field, v, losses)
+        return Step(self.move(field, v, state, players), constants, state, info)
+
+    def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
+        """I - H J; with momentum m on all players [[I - H J, -m H], [J, m I]] on (x, b)."""
+        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        rules = [self.rule(player) for player in sizes]
+        momenta = {rule.momentum for rule in rules if isinstance(rule, SGD)}
+        if momenta in ({0.0}, {0}):
+            return unit - self.step_sizes(jacobian, sizes)[:, None] * jacobian
+        if len(momenta) != 1 or not all(isinstance(rule, SGD) for rule in rules):
+            raise ValueError(f"linear_map is that of SGD with one momentum for all, not of {self}")
+        m = momenta.pop()
+        plain = Simultaneous(optimizers={p: SGD(self.rule(p).lr) for p in sizes})  # type: ignore[attr-defined]
+        h = plain.step_sizes(jacobian, sizes)
+        top = torch.cat([unit - h[:, None] * jacobian, -m * torch.diag(h)], 1)
+        return torch.cat([top, torch.cat([jacobian, m * unit], 1)])

@@ -1,0 +1,54 @@
+"""Linear systems in the players' parameters, by products only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist.tree import Tree
+
+
+def dot(a: Tree, b: Tree, stacked: int | None) -> Tensor:
+    """<a, b>: 0-d, or [stacked]."""
+    if not stacked:
+        return tree.dot(a, b)
+    products = [
+        (x * y).flatten(1).sum(1) for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True)
+    ]
+    return torch.stack(products).sum(0)
+
+
+def over(weight: Tensor | float, leaf: Tensor) -> Tensor | float:
+    """A weight, or weights [stacked], shaped to multiply a leaf [stacked, ...]."""
+    if isinstance(weight, float) or weight.ndim == 0:
+        return weight
+    return weight.reshape(-1, *[1] * (leaf.ndim - 1))
+
+
+def conjugate_gradients(
+    apply: Callable[[Tree], Tree], b: Tree, iterations: int, stacked: int | None = None
+) -> Tree:
+    """x with `apply`(x) = b for a symmetric positive definite `apply`, from x = 0 (Hestenes and Stiefel
+    1952). Exactly `iterations` products: a test on the residual would make a GPU wait. What has
+    converged stays where it is."""
+    x, r = tree.zeros_like(b), b
+    p, square = b, dot(b, b, stacked)
+    for _ in range(iterations):
+        q = apply(p)
+        curvature = dot(p, q, stacked)
+        step = _ratio(square, curvature)
+        x = tree.map(lambda u, d, s=step: u + over(s, u) * d, x, p)
+        r = tree.map(lambda u, d, s=step: u - over(s, u) * d, r, q)
+        after = dot(r, r, stacked)
+        p = tree.map(lambda u, d, s=_ratio(after, square): u + over(s, u) * d, r, p)
+        square = after
+    return x
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, zero where b is: there the residual has vanished."""
+    sound = b != 0
+    return torch.where(sound, a / torch.where(sound, b, 1.0), 0.0)

@@ -1,0 +1,82 @@
+"""Consensus optimisation (Mescheder, Nowozin and Geiger 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
+
+
+@dataclass(frozen=True)
+class Consensus(Rules):
+    """x <- P(x - rule(v + gamma J^T v)), the gradient of gamma/2 |v|^2 added to the players' own.
+
+    Args:
+        optimizer, optimizers: update rules; they precondition the sum v + gamma J^T v (the paper's is
+            `TFRMSProp(1e-4)`).
+        gamma: weight of the regulariser (the paper: 10 on toy data, 0.1 and 10 on images).
+        batches: 1 takes v and J^T v on one minibatch, as the paper does. E |v_B|^2 is |v|^2 plus the
+            trace of the gradients' covariance over B, so that regulariser also pulls towards points with
+            less noise. 2 is free of that bias: (J_1^T v_2 + J_2^T v_1) / 2 on two independent
+            minibatches, v the mean of theirs, at twice the cost.
+
+    Mescheder et al. 2017, equation 9 and Algorithm 2, with the sign of own losses. Losses and gradient
+    norms are those at the iterate before the step (of the first minibatch). Consensus does not tell minima from other
+    stationary points: a large gamma also attracts to saddle points.
+
+    Raises:
+        ValueError: a gamma that is negative, batches that are neither 1 nor 2.
+    """
+
+    gamma: float = 10.0
+    batches: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.gamma < float("inf"):
+            raise ValueError(f"Consensus.gamma must not be negative, not {self.gamma!r}")
+        if self.batches not in (1, 2):
+            raise ValueError(
+                f"Consensus.batches must be 1 (biased, cheaper) or 2, not {self.batches!r}"
+            )
+
+    def _options(self) -> str:
+        two = ", two independent minibatches" if self.batches == 2 else ""
+        return f"gamma {self.gamma:g}{two}; "
+
+    def step(
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
+    ) -> Step:
+        draw = draws.batch(0)
+        constants = field.refresh(players, constants, draw)
+        first = field.linearize(players, constants, draw)
+        if self.batches == 1:
+            v, slope = first.v, first.pullback(first.v)
+        else:
+            second = field.linearize(players, constants, draws.batch(1))
+            v = _mean(first.v, second.v)
+            slope = _mean(first.pullback(second.v), second.pullback(first.v))
+        info = measured(field, first.v, first.losses)
+        direction = tree.axpy(self.gamma, slope, v)
+        return Step(self.move(field, direction, state, players), constants, state, info)
+
+    def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
+        """I - H (J + gamma J^T J)."""
+        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        rates = self.step_sizes(jacobian, sizes)[:, None]
+        return unit - rates * (jacobian + self.gamma * jacobian.mT @ jacobian)
+
+
+def _mean(a: Players, b: Players) -> Players:
+    return tree.map(lambda x, y: (x + y) / 2, a, b)

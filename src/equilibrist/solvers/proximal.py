@@ -1,0 +1,172 @@
+"""Proximal training (Farnia and Ozdaglar 2020, Algorithm 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._draws import Draw
+from equilibrist._errors import GameError
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.games import GAN
+from equilibrist.optimizers import Adam, Optimizer
+from equilibrist.penalties import input_gradient
+from equilibrist.schedules import update
+from equilibrist.solvers._base import (
+    DrawSource,
+    State,
+    Step,
+    at_least,
+    check_names,
+    check_rules,
+    positive,
+)
+
+
+class _Inner:
+    """The critic's problem: its own loss plus lam mean_i |grad_x D(x_i) - anchor_i|^2."""
+
+    zero_sum = False
+
+    def __init__(self, game: GAN, lam: float) -> None:
+        self.game, self.lam = game, lam
+        self.players, self.separable = game.players, game.separable
+        self.refresh, self.project = game.refresh, game.project
+
+    def losses(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, Tensor]:
+        loss = self.game.losses(players, constants, draw, "critic")["critic"]
+        here = slopes(self.game, players, constants, draw)
+        moved = (here - draw["anchor"]).square().flatten(1).sum(1).mean()
+        return {"critic": loss + self.lam * moved}
+
+
+def slopes(game: GAN, players: Players, constants: Constants, draw: Draw) -> Tensor:
+    """grad_x D(x_i) at the real samples [B, ...], the critic as its constants normalise it."""
+    return input_gradient(game.critic(players, constants, draw.get("condition")), draw["real"])
+
+
+@dataclass(frozen=True)
+class Proximal:
+    """T critic steps on f_w + lam ||D_w~ - D_w||^2 from w~ = w, then one generator step against the new critic.
+
+        anchor_i = grad_x D_w(x_i), once;  w~ <- P(w~ - rule(d/dw~ [f_w(theta, w~)
+            + lam mean_i |grad_x D_w~(x_i) - anchor_i|^2])), T times;  w <- w~
+        theta <- P(theta - rule(v_theta(theta, w)))
+
+    Farnia and Ozdaglar 2020, Algorithm 1: the envelope theorem (Proposition 4) makes v_theta at the new critic
+    the gradient of V_prox.
+
+    Args:
+        steps: T (the paper's experiments: 20).
+        lam: lambda of equation 11, V - lambda ||D~ - D||^2. Algorithm 1 prints lambda / 2 before the
+            penalty: pass half of its lambda here.
+        optimizer, optimizers: update rules, as everywhere.
+        reset: begin every inner problem with the critic's rule in its initial state. False keeps its
+            moments from one outer step to the next.
+        fresh: a minibatch of its own for every inner step (its anchor's gradients are then computed
+            for each). False keeps one minibatch, and the samples generated from it, for all T.
+
+    Power vectors are refreshed before every inner gradient; the anchor is the critic as it was seen
+    when the step began. Where the penalty's slopes are kept, they are data: nothing is differentiated through
+    them. GANs whose critic scores each sample by itself, with one critic. Losses and gradient norms: the
+    critic's own loss with the penalty at its last inner step, the generator's before its step.
+
+    Raises:
+        ValueError: T below 1, a lambda that is not positive. GameError: a game without such a critic.
+    """
+
+    steps: int = 20
+    lam: float = 0.1
+    optimizer: Optimizer = field(default_factory=Adam)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    reset: bool = True
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        check_rules(self.optimizer, *self.optimizers.values())
+        at_least(self, 1, steps=self.steps)
+        positive(self, lam=self.lam)
+
+    def __str__(self) -> str:
+        own = ", fresh minibatches" if self.fresh else ""
+        kept = "" if self.reset else ", moments kept"
+        rules = {p: self.rule(p) for p in ("critic", "generator")}
+        said = str(self.optimizer) if len(set(map(str, rules.values()))) == 1 else str(rules)
+        return f"Proximal training: {self.steps} inner critic steps, lambda {self.lam:g}{own}{kept}; {said}"
+
+    def rule(self, player: str) -> Optimizer:
+        """The update rule of this player."""
+        return self.optimizers.get(player, self.optimizer)
+
+    def init(self, players: Players) -> State:
+        check_names(self.optimizers, players)
+        return {player: self.rule(player).init(part) for player, part in players.items()}
+
+    def step(
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
+    ) -> Step:
+        game: Any = field.game
+        if not isinstance(game, GAN):
+            raise GameError(f"proximal training needs a GAN, not {type(game).__name__}")
+        if not game.samplewise or game.heads > 1:
+            raise GameError(
+                "proximal training needs one critic that scores each sample by itself (no batch norm in it)"
+            )
+        inner = field.of(_Inner(game, self.lam))
+        rule = self.rule("critic")
+        memory = rule.init(players["critic"]) if self.reset else state["critic"]
+        first = draws.batch(0)
+        constants = field.refresh(players, constants, first)
+        start, seen = tree.clone(players), constants
+        held = None
+        for k in range(self.steps):
+            if held is None or self.fresh:
+                held = self._held(field, start, seen, draws.batch(k) if k else first)
+            if k:
+                constants = field.refresh(players, constants, held)
+            v, losses = inner(players, constants, held, only="critic")
+            with torch.no_grad():
+                update(rule, v["critic"], memory, players["critic"], field.stacked)
+                players = field.project(players)
+        last = draws.batch(self.steps) if self.fresh else first
+        lead = field(players, constants, last, only="generator")
+        with torch.no_grad():
+            mine = self.rule("generator")
+            update(
+                mine, lead.v["generator"], state["generator"], players["generator"], field.stacked
+            )
+            players = field.project(players)
+        info = {
+            "loss": {**lead.losses, "critic": losses["critic"]},
+            "grad_norm": {**field.norms(lead.v), **field.norms(v)},
+        }
+        state = {**state, "critic": memory}
+        return Step(players, constants, state, info)
+
+    def _held(self, field: VectorField, players: Players, constants: Constants, draw: Draw) -> Draw:
+        """The draw with the anchor's slopes, and the samples that the generator makes of it: neither
+        changes while the critic moves."""
+        game: Any = field.game
+        anchor = field.evaluate(
+            lambda p, c, d: slopes(game, p, c, d), players, constants, draw
+        ).detach()
+        with torch.no_grad():
+            fake = field.evaluate(
+                lambda p, c, d: game.generate(p, c, d["latent"], d.get("condition")),
+                players,
+                constants,
+                draw,
+            )
+        return {**draw, "anchor": anchor, "fake": fake}

@@ -1,0 +1,111 @@
+"""Follow-the-ridge (Wang, Zhang and Ba 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.schedules import update
+from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, at_least, measured
+from equilibrist.solvers._linear_solve import conjugate_gradients
+from equilibrist.tree import Tree
+
+
+@dataclass(frozen=True)
+class FollowTheRidge(Rules):
+    """Leader x <- P(x - rule(v_x)); follower y <- P(y - rule(v_y) - J_yy^{-1} J_yx dx), dx the leader's change.
+
+    The last term keeps the follower on the ridge where its gradient vanishes, so that exactly the
+    local minimax points attract (Wang et al. 2020, Algorithm 1, with the sign of own losses).
+
+    Args:
+        optimizer, optimizers: update rules; the correction uses the leader's change as its rule made it.
+        leader, follower: the players' names.
+        damping: (J_yy^2 + damping I)^{-1} J_yy in place of J_yy^{-1}.
+        iterations: products in the conjugate gradients on J_yy^2 + damping I, which works for an
+            indefinite J_yy as well.
+
+    Losses and gradient norms are those at the iterate before the step.
+    """
+
+    leader: str = "generator"
+    follower: str = "critic"
+    damping: float = 0.0
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.damping < float("inf"):
+            raise ValueError(f"FollowTheRidge.damping must not be negative, not {self.damping!r}")
+        at_least(self, 1, iterations=self.iterations)
+
+    def step(
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
+    ) -> Step:
+        draw = draws.batch(0)
+        constants = field.refresh(players, constants, draw)
+        v, losses = field(players, constants, draw)
+        info = measured(field, v, losses)
+        here = tree.clone(players)
+        with torch.no_grad():
+            part = players[self.leader]
+            update(self.rule(self.leader), v[self.leader], state[self.leader], part, field.stacked)
+            change = tree.map(torch.sub, part, here[self.leader])
+        zero = tree.zeros_like(here)
+
+        def product(leader: Tree | None, follower: Tree | None) -> Tree:
+            u = {
+                **zero,
+                **({self.leader: leader} if leader is not None else {}),
+                **({self.follower: follower} if follower is not None else {}),
+            }
+            return field.jvp(here, constants, u, draw)[self.follower]
+
+        # J_yy is a Hessian, hence symmetric: its square is positive semi-definite.
+        crossed = product(change, None)
+        inverse = conjugate_gradients(
+            lambda u: tree.map(
+                lambda a, b: a + self.damping * b, product(None, product(None, u)), u
+            ),
+            product(None, crossed),
+            self.iterations,
+            field.stacked,
+        )
+        with torch.no_grad():
+            mine = players[self.follower]
+            update(
+                self.rule(self.follower),
+                v[self.follower],
+                state[self.follower],
+                mine,
+                field.stacked,
+            )
+            players = {**players, self.follower: tree.map(torch.sub, mine, inverse)}
+            players = field.project(players)
+        return Step(players, constants, state, info)
+
+    def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
+        """I - H J, the follower's rows less J_yy^{-1} J_yx times the leader's change -H_x J_x."""
+        if self.damping:
+            raise ValueError("linear_map is that of damping 0")
+        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        plain = -self.step_sizes(jacobian, sizes)[:, None] * jacobian
+        where, start = {}, 0
+        for player, size in sizes.items():
+            where[player] = slice(start, start + size)
+            start += size
+        x, y = where[self.leader], where[self.follower]
+        correction = torch.linalg.solve(jacobian[y, y], jacobian[y, x] @ plain[x])
+        change = plain.clone()
+        change[y] -= correction
+        return unit + change

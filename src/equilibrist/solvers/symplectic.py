@@ -1,0 +1,75 @@
+"""Symplectic gradient adjustment (Balduzzi et al. 2018; Letcher et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers._linear_solve import dot, over
+
+
+@dataclass(frozen=True)
+class SymplecticAdjustment(Rules):
+    """x <- P(x - rule(v + lambda A^T v)), A = (J - J^T) / 2 the antisymmetric part of J = dv/dx.
+
+    Args:
+        optimizer, optimizers: update rules of the adjusted direction.
+        strength: lambda.
+        align: take the sign of lambda from sign(<v, J^T v> <A^T v, J^T v> / n + 1/10), n the number of
+            parameters (Balduzzi et al. 2018, section 4.2 with the code's epsilon): towards stable points,
+            away from unstable ones. Of several stacked members each has its own sign.
+
+    Balduzzi et al. 2018, Proposition 5 and Algorithm 1. Losses and gradient norms are those at x.
+    """
+
+    strength: float = 1.0
+    align: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not abs(self.strength) < float("inf"):
+            raise ValueError(f"SymplecticAdjustment.strength must be finite, not {self.strength!r}")
+
+    def _options(self) -> str:
+        return f"lambda {self.strength:g}{', aligned' if self.align else ''}; "
+
+    def step(
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
+    ) -> Step:
+        draw = draws.batch(0)
+        constants = field.refresh(players, constants, draw)
+        here = field.linearize(players, constants, draw)
+        v = {player: here.v[player] for player in players}
+        pulled = here.pullback(v)
+        pushed = field.jvp(players, constants, v, draw)
+        adjusted = tree.map(lambda a, b: (a - b) / 2, pulled, pushed)
+        weights: Tensor | float = self.strength
+        if self.align:
+            size = sum(leaf.numel() for leaf in tree.leaves(v)) / (field.stacked or 1)
+            agreement = (
+                dot(v, pulled, field.stacked) * dot(adjusted, pulled, field.stacked) / size + 0.1
+            )
+            weights = self.strength * torch.sign(agreement)
+        direction = tree.map(lambda x, a: x + over(weights, a) * a, v, adjusted)
+        info = measured(field, here.v, here.losses)
+        return Step(self.move(field, direction, state, players), constants, state, info)
+
+    def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
+        """I - H (I + lambda A^T) J, without alignment (with it the step is not linear: ValueError)."""
+        if self.align:
+            raise ValueError("linear_map: with align the sign of lambda depends on the point")
+        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        antisymmetric = (jacobian - jacobian.mT) / 2
+        rates = self.step_sizes(jacobian, sizes)[:, None]
+        return unit - rates * ((unit + self.strength * antisymmetric.mT) @ jacobian)

@@ -10,7 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equilibrist import tree
+    from equilibrist import (
+        auxiliary as auxiliary,
+        data as data,
+        formulations as formulations,
+        games as games,
+        interop as interop,
+        networks as networks,
+        optimizers as optimizers,
+        penalties as penalties,
+        projections as projections,
+        schedules as schedules,
+        scores as scores,
+        solvers as solvers,
+        tree,
+    )
     from equilibrist._errors import (
         DataError,
         EquilibristError,
@@ -62,6 +76,23 @@ _WHERE = {
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
+# Importable without being names of the package's own: eq.formulations.FGAN, eq.scores.Frechet.
+_MODULES = (
+    "auxiliary",
+    "data",
+    "formulations",
+    "games",
+    "interop",
+    "networks",
+    "optimizers",
+    "penalties",
+    "projections",
+    "schedules",
+    "scores",
+    "solvers",
+    "tree",
+)
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -109,8 +140,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tree":
-        return importlib.import_module("equilibrist.tree")
+    if name in _MODULES:
+        return importlib.import_module(f"equilibrist.{name}")
     if name not in _MODULE:
         raise AttributeError(f"module 'equilibrist' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"equilibrist.{_MODULE[name]}"), name)

@@ -59,12 +59,17 @@ def catalogue() -> dict[str, Callable[..., Any]]:
 
 
 def resolve(
-    name: str, settings: Mapping[str, Any] | None = None, *, builtin: bool = False
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    builtin: bool = False,
+    complete: bool = True,
 ) -> Resolved:
     """The recipe `name` with `settings` (values, or text as typed after --set) over its defaults.
 
     Raises RecipeError for an unknown name or setting (with the closest ones) and for a value of
-    another type than the parameter's. With `builtin`, only the catalogue counts: a name read from a
+    another type than the parameter's, and, if `complete`, for a setting without default that was not
+    given. With `builtin`, only the catalogue counts: a name read from a
     file must never have code executed.
     """
     if not builtin and (":" in name or name.endswith(".py")):
@@ -87,11 +92,12 @@ def resolve(
                 f"recipe {name} has no setting {key!r}{_close(key, list(known))}; it has {', '.join(known) or 'none'}"
             )
         values[key] = convert(value, known[key].annotation, f"{name}: {key}")
-    if missing := [key for key in known if key not in values]:
+    missing = [key for key in known if key not in values]
+    if missing and complete:
         raise RecipeError(
             f"recipe {name} needs a value for {missing[0]}: add --set {missing[0]}=..."
         )
-    return Resolved(name, function, {key: values[key] for key in known}, origin)
+    return Resolved(name, function, {key: values[key] for key in known if key in values}, origin)
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

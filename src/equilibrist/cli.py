@@ -281,16 +281,21 @@ def info(
         return
     from equilibrist._resolve import parameters, resolve
 
-    resolved = resolve(what)
+    resolved = resolve(what, complete=False)
     kinds = parameters(resolved.function)
+    held = resolved.settings
+    required = [key for key in kinds if key not in held]
     if as_json:
-        print(json.dumps({"recipe": resolved.name, "settings": resolved.settings}, indent=1))
+        more = {"required": required} if required else {}
+        print(json.dumps({"recipe": resolved.name, "settings": held, **more}, indent=1))
         return
     print((resolved.function.__doc__ or "").strip())
     print(f"\nSettings of {resolved.name} (change them with --set key=value):")
     width = max(map(len, kinds), default=0)
     for key, p in kinds.items():
-        print(f"  {key:{width}}  {resolved.settings[key]!r:12}  {_kind(p.annotation)}")
+        print(
+            f"  {key:{width}}  {repr(held[key]) if key in held else 'required':12}  {_kind(p.annotation)}"
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -32,7 +32,9 @@ class Piecewise:
 
     def __post_init__(self) -> None:
         times = [t for t, _ in self.points]
-        if len(times) < 2 or any(b <= a for a, b in itertools.pairwise(times)):
+        if len(times) < 2 or not all(
+            -math.inf < a < b < math.inf for a, b in itertools.pairwise(times)
+        ):
             raise ValueError(
                 f"Piecewise needs two points or more with growing t, not {self.points}"
             )
@@ -56,7 +58,7 @@ class Cosine:
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 <= self.end <= 1:
+        if not self.steps >= 1 or not 0 <= self.end <= 1:
             raise ValueError(f"Cosine needs steps >= 1 and an end in [0, 1], not {self}")
 
     def __call__(self, t: Tensor) -> Tensor:
@@ -74,6 +76,11 @@ class Scheduled:
 
     rule: Optimizer
     schedule: Schedule
+
+    def __post_init__(self) -> None:
+        _check_rule(self, self.rule)
+        if isinstance(self.schedule, type) or not callable(self.schedule):
+            raise ValueError(f"Scheduled.schedule must be Cosine(...), say, not {self.schedule!r}")
 
     def init(self, params: Params) -> Tree:
         device = next(iter(params.values())).device
@@ -103,6 +110,7 @@ class Clipped:
     limit: float = 1.0
 
     def __post_init__(self) -> None:
+        _check_rule(self, self.rule)
         if not 0 < self.limit < math.inf:
             raise ValueError(f"Clipped.limit must be positive, not {self.limit}")
 
@@ -132,6 +140,11 @@ def update(
         rule.update(grads, state, params, members)
     else:
         rule.update(grads, state, params)
+
+
+def _check_rule(owner: Scheduled | Clipped, rule: Optimizer) -> None:
+    if isinstance(rule, type) or not hasattr(rule, "update"):
+        raise ValueError(f"{type(owner).__name__}.rule must be Adam(1e-3), say, not {rule!r}")
 
 
 def base(rule: Optimizer) -> Optimizer:

@@ -23,12 +23,14 @@ def cifar10_sngan(
     average: float = 0.0,
     accumulate: int = 1,
     mixed_precision: bool = False,
+    batch_norm: bool = True,
     saturating: bool = False,
 ) -> Recipe:
     """Spectrally normalised vanilla GAN on CIFAR-10 (Miyato et al. 2018). The paper's size: dim=64 or 128.
 
     conditional=true shows both players the class (projection critic); average=0.999 keeps an
-    exponential average of the generator, from which samples, scores and audits come.
+    exponential average of the generator, from which samples, scores and audits come. accumulate
+    needs batch_norm=false (it is the generator's; the critic has none).
     """
     from equilibrist.formulations import Vanilla
     from equilibrist.networks import CIFAR10Critic, CIFAR10Generator
@@ -41,7 +43,7 @@ def cifar10_sngan(
         "SN-GAN",
         f"the reference DCGAN pair at width {dim} with a spectrally normalised critic",
         (
-            lambda: CIFAR10Generator(dim, conditions=classes),
+            lambda: CIFAR10Generator(dim, batch_norm=batch_norm, conditions=classes),
             lambda: CIFAR10Critic(dim, conditions=classes),
         ),
         Vanilla(saturating),

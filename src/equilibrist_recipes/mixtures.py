@@ -58,24 +58,24 @@ def eight_gaussians(
 
 
 def eight_gaussians_fgan(
-    steps: int = 4000,
+    steps: int = 3000,
     divergence: Divergence = "kl",
     method: Method = "alternating",
     width: int = 64,
     depth: int = 3,
     latent: int = 16,
     batch: int = 256,
-    lr: float = 5e-4,
+    lr: float = 1e-3,
     sigma: float = 0.05,
     clip: float = 1.0,
-    penalty: float = 0.1,
+    penalty: float = 5.0,
     saturating: bool = False,
 ) -> Recipe:
     """f-GAN of any divergence (Nowozin et al. 2016) on eight Gaussians, gradients clipped.
 
     The Gaussians are wider than Mescheder's: where data and samples hardly overlap, most of these
-    divergences are infinite, and their gradients grow without bound; R1 with weight `penalty` keeps the
-    critic from it (0 leaves it out).
+    divergences are infinite, and their gradients grow without bound. R1 with weight `penalty` keeps the
+    critic from it: with 0.1 KL and Pearson lost all modes but one, with 5 all eight divergences find them.
     """
     from equilibrist.data import eight_gaussians as circle
     from equilibrist.formulations import FGAN

@@ -39,7 +39,9 @@ from equilibrist.penalties import GradientPenalty
 from equilibrist.projections import WeightClipping
 from equilibrist.run import Recipe, train
 from equilibrist.run.record import Record
-from equilibrist.solvers import Alternating, Simultaneous
+from equilibrist.schedules import Clipped, Cosine, Piecewise, Scheduled
+from equilibrist.scores import Frechet, MixtureQuality, pixels
+from equilibrist.solvers import Alternating, Averaged, Simultaneous
 
 HERE = Path(__file__).resolve().parent
 
@@ -70,9 +72,11 @@ def recipe(
     dtype: torch.dtype = torch.float32,
     keep: int = 3,
     audit: dict[str, Any] | None = None,
+    further: dict[str, Any] | None = None,
     **game: Any,
 ) -> Recipe:
-    """Two small perceptrons in the plane; `every` holds the steps between logs, sheets, checkpoints."""
+    """Two small perceptrons in the plane; `every` holds the steps between logs, sheets, checkpoints,
+    `further` other arguments of the recipe."""
     return Recipe(
         game=GAN(
             generator or (lambda: perceptron(4, 12, 2, norm=norm)),
@@ -92,14 +96,48 @@ def recipe(
         checkpoint_every=every[2],
         keep=keep,
         audit=audit or {},
+        **(further or {}),
     )
 
 
-def images(n: int = 40) -> ArraySource:
-    """Made-up 4x4 pictures."""
+def images(n: int = 40, classes: int = 0) -> ArraySource:
+    """Made-up 4x4 pictures, of so many classes in turn (0: unlabelled)."""
     pixels = np.random.default_rng(0).random((n, 1, 4, 4), dtype=np.float32)
-    return ArraySource(pixels, name="made-up", origin="random pixels")
+    labels = np.arange(n) % classes if classes else None
+    return ArraySource(pixels, name="made-up", origin="random pixels", labels=labels)
 
+
+class Shown(nn.Module):
+    """`body` on the input beside the one-hot code of its class, all flattened."""
+
+    def __init__(self, body: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.body, self.classes = body, classes
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        code = nn.functional.one_hot(label, self.classes).to(x.dtype)
+        shown: torch.Tensor = self.body(torch.cat([x.flatten(1), code], 1))
+        return shown
+
+
+def conditional(solver: Any, *, norm: bool = False, **settings: Any) -> Recipe:
+    """Pictures of three classes; both players are told which."""
+    return recipe(
+        solver,
+        data=images(classes=3),
+        generator=lambda: Shown(
+            nn.Sequential(
+                perceptron(4 + 3, 12, 16, norm=norm), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4))
+            ),
+            3,
+        ),
+        critic=lambda: Shown(perceptron(16 + 3, 12, 1), 3),
+        condition=3,
+        **settings,
+    )
+
+
+SCORED: dict[str, Any] = {"scores": (Frechet(pixels(4), samples=20),), "score_every": 5}
 
 CONFIGURATIONS: dict[str, Callable[..., Recipe]] = {
     "plain": lambda **k: recipe(Simultaneous(SGD(0.05)), **k),
@@ -132,6 +170,31 @@ CONFIGURATIONS: dict[str, Callable[..., Recipe]] = {
         critic=lambda: nn.Sequential(
             nn.Conv2d(1, 3, 3, padding=1), nn.LeakyReLU(), nn.Flatten(), nn.Linear(48, 1)
         ),
+        **k,
+    ),
+    "averages, schedule, clipping, scores": lambda **k: recipe(
+        Averaged(Alternating(2, Clipped(Scheduled(Adam(1e-2), Cosine(24, 0.1)), 0.5)), 0.9),
+        further={"scores": (MixtureQuality(64, 32),), "score_every": 5},
+        spectral_norm=True,
+        **k,
+    ),
+    "conditions, mixed precision, accumulation": lambda **k: conditional(
+        Averaged(Alternating(1, Clipped(Adam(1e-2))), 0.8, ("generator", "critic")),
+        further={**SCORED, "accumulate": 4, "mixed_precision": True},
+        spectral_norm=True,
+        **k,
+    ),
+    "conditions, batch norm": lambda **k: conditional(
+        Averaged(Simultaneous(Scheduled(RMSProp(1e-3), Piecewise(((5, 1.0), (20, 0.1)))))),
+        further=SCORED,
+        norm=True,
+        **k,
+    ),
+    "several players": lambda **k: recipe(
+        Alternating(1, Adam(1e-2)),
+        generator=[lambda: perceptron(4, 12, 2)] * 2,
+        critic=[lambda: perceptron(2, 12, 1)] * 2,
+        spectral_norm=True,
         **k,
     ),
 }

@@ -121,6 +121,10 @@ def test_values_are_mapped_as_floats() -> None:
     torch.testing.assert_close(
         seen[-1].flatten(), torch.tensor([0, 127.5, 165.75, 255], dtype=torch.float64)
     )
+    FeatureNetwork(look, "look", value_range=(2, 4))(x, (-1.0, 3.0))
+    torch.testing.assert_close(
+        seen[-1].flatten(), torch.tensor([2, 2.5, 2.65, 3], dtype=torch.float64)
+    )
     FeatureNetwork(look, "look", value_range=(-1, 1))(x, (-1.0, 1.0))
     FeatureNetwork(look, "look", value_range=None)(x, (0.0, 1.0))
     assert torch.equal(seen[-2], x)
@@ -208,14 +212,18 @@ def test_checksum_tells_networks_apart() -> None:
 
 def test_checksum_has_no_addresses_in_it() -> None:
     class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = [object()]
+
         def extra_repr(self) -> str:
-            return repr(object())
+            return repr(self.held)
 
         def forward(self, x: Tensor) -> Tensor:
             return x
 
-    kept = [Holder() for _ in range(3)]
-    assert len({FeatureNetwork(h, "holder").sha256 for h in kept}) == 1
+    networks = [FeatureNetwork(Holder(), "holder") for _ in range(3)]
+    assert len({n.sha256 for n in networks}) == 1
 
 
 def test_a_function_has_no_checksum() -> None:

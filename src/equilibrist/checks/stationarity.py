@@ -63,15 +63,16 @@ def norm_of(bench: Bench, player: str) -> float:
 
 def unblocked(bench: Bench, player: str, groups: torch.Tensor) -> torch.Tensor:
     """The groups' gradients [K, n] without what the projection would undo of a step along their mean:
-    coordinates, where every feasible set is a box, else directions."""
+    coordinates, where its feasible set is a box, else directions."""
     mean = groups.mean(0)
     size = float(mean.norm())
-    if not bench.game.projections or not size > 0:
+    own = [p for p in bench.game.projections if p.player == player]
+    if not own or not size > 0:
         return groups
     x = bench.players[player]
     flat = tree.flatten({"x": x})
     step = bench.settings.move * norm_of(bench, player) / size * mean.to(flat)
-    if all(getattr(p, "coordinatewise", False) for p in bench.game.projections):
+    if all(getattr(p, "coordinatewise", False) for p in own):
         moved = {**bench.players, player: tree.unflatten(flat - step, {"x": x})["x"]}
         landed = tree.flatten({"x": bench.game.project(moved)[player]})
         blocked = ((landed == flat) & (step != 0)).cpu()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist._pure import PureModule
+from equilibrist.games._setup import full_precision
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -38,9 +39,10 @@ class Scores:
 
     def transform(self, x: Tensor, eta: float) -> Tensor:
         """D^c(x) = sup_x' D(x') - eta |x - x'|^2 [B], where the critic knows it (`closed_transform`)."""
-        value: Tensor = self.module(
-            self.params, self.buffers, x, *self._shown(x), **self._which(), eta=eta
-        )
+        with full_precision(x.device.type):  # it solves a linear system
+            value: Tensor = self.module(
+                self.params, self.buffers, x, *self._shown(x), **self._which(), eta=eta
+            )
         return value.flatten()
 
     def _shown(self, x: Tensor) -> tuple[Tensor, ...]:

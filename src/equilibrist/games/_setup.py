@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
@@ -105,8 +106,9 @@ def condition_of(condition: Any) -> int | tuple[int, ...] | None:
 
 
 def as_condition(condition: Tensor, device: Any, dtype: torch.dtype) -> Tensor:
-    """Labels stay integers; anything else takes the players' precision."""
-    return condition.to(device, dtype if condition.is_floating_point() else None)
+    """Labels become int64, of whichever integers they are; anything else takes the players' precision."""
+    labels = condition.ndim == 1 and not condition.is_floating_point()
+    return condition.to(device, torch.int64 if labels else dtype)
 
 
 def probe(
@@ -119,9 +121,39 @@ def probe(
     """Some n conditions of this kind."""
     if condition is None:
         return None
-    if isinstance(condition, int):
-        return torch.arange(n, device=device) % condition
+    if isinstance(condition, int):  # the last class first: a table that is too small shows there
+        return condition - 1 - torch.arange(n, device=device) % condition
     return _draws.normal(rng, (n, *condition), dtype, device)
+
+
+def check_term(term: Any, critic: Any, fake: Tensor, draw: dict[str, Tensor]) -> None:
+    """GameError unless a further term gives one number on this draw."""
+    try:
+        with torch.no_grad():
+            value = term(critic, fake, draw)
+    except Exception as error:
+        first_line = str(error).splitlines()[0] if str(error) else "no message"
+        raise GameError(
+            f"{term} fails on eight samples ({type(error).__name__}: {first_line}): it is called with the "
+            f"critic, the generated samples and a draw of {', '.join(draw)}"
+        ) from error
+    if not isinstance(value, Tensor) or value.ndim:
+        raise GameError(
+            f"{term} gives {shape_of(value)}: it must return a 0-d tensor, a mean over the batch"
+        )
+
+
+def full_precision(device: str) -> AbstractContextManager[Any]:
+    """No autocast in here, where there is any."""
+    on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
+
+
+def heads(critic: nn.Module) -> int:
+    """The number of critics: any other module may have an attribute of that name (attention)."""
+    from equilibrist.networks import CriticEnsemble
+
+    return critic.heads if isinstance(critic, CriticEnsemble) else 1
 
 
 def ends_with_sigmoid(module: nn.Module) -> bool:

@@ -112,7 +112,7 @@ class GAN:
         self.zero_sum = formulation.zero_sum and not self.penalties and not self.auxiliary
         self._needs_mix = any(p.needs_mix for p in self.penalties)
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
-        self.heads = int(getattr(built["critic"], "heads", 1))
+        self.heads = _setup.heads(built["critic"])
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
         self.normalised = _setup.normalised(self.modules["critic"]) if spectral_norm else ()
@@ -126,9 +126,13 @@ class GAN:
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
         """Each player's loss on draw = {real [B, ...], latent [B, ...], condition [B, ...] of conditional
-        games, mix [B] if penalties need it}."""
+        games, mix [B] if penalties need it}. With only="critic" a `fake` [B, ...] in the draw stands for the
+        generator's samples."""
         condition, real = draw.get("condition"), draw["real"]
-        fake = self.generate(players, constants, draw["latent"], condition)
+        if only == "critic" and "fake" in draw:  # made beforehand, for a generator that rests
+            fake = draw["fake"]
+        else:
+            fake = self.generate(players, constants, draw["latent"], condition)
         if fake.dtype != real.dtype:  # under autocast
             fake = fake.to(real.dtype)
         losses: dict[str, Tensor] = {}
@@ -139,13 +143,12 @@ class GAN:
                 for penalty in self.penalties:
                     paid = _paid(penalty, critic, real, fake, draw.get("mix"))
                     against["critic"] = against["critic"] + paid
+            for term in self.auxiliary:
+                if only in (None, term.player):
+                    against[term.player] = against[term.player] + term(critic, fake, draw)
             losses = {p: losses[p] + loss for p, loss in against.items()} if losses else against
         if self.heads > 1:
             losses = {player: loss / self.heads for player, loss in losses.items()}
-        for term in self.auxiliary:
-            if only in (None, term.player):
-                critic = self.critic(players, constants, condition)
-                losses[term.player] = losses[term.player] + term(critic, fake, draw)
         return losses
 
     def refresh(
@@ -215,12 +218,18 @@ class GAN:
         )
 
     def scale(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
-        """The formulation's yardstick for differences of losses, on one draw."""
+        """The formulation's yardstick for differences of losses, on one draw; of several critics, the
+        mean of theirs, as the losses are."""
         condition = draw.get("condition")
         with torch.no_grad():
             fake = self.generate(players, constants, draw["latent"], condition)
-            critic = self.critic(players, constants, condition)
-            return self.formulation.scale(critic, draw["real"], fake)
+            scales = [
+                self.formulation.scale(
+                    self.critic(players, constants, condition, head), draw["real"], fake
+                )
+                for head in range(self.heads)
+            ]
+            return scales[0] if self.heads == 1 else torch.stack(scales).mean()
 
     def draw(
         self,
@@ -366,7 +375,10 @@ class GAN:
     def _seen(self, players: Players, constants: Constants) -> Mapping[str, Tensor]:
         if not self.normalised:
             return players["critic"]
-        return spectral_norm.effective(players["critic"], constants["critic"], self.normalised)
+        kind = next(iter(players["critic"].values())).device.type
+        # In full precision under autocast too: the norm is what bounds the critic.
+        with _setup.full_precision(kind):
+            return spectral_norm.effective(players["critic"], constants["critic"], self.normalised)
 
     def _check(self) -> None:
         """Shapes, purity, and the claims on a probe of eight samples."""
@@ -435,6 +447,8 @@ class GAN:
                 f"{self.penalties[0]} needs the gradient of each score by its own sample, but the critic's "
                 "scores depend on the whole batch (batch norm?): use layer or group norm in the critic"
             )
+        for term in self.auxiliary:
+            _setup.check_term(term, self.critic(moved, constants, condition), fake, draw)
         check_zero_sum(self, moved, constants, draw)
         self.separable, seen = check_separable(self, moved, constants, draw)
         self.why_not_separable = "" if self.separable else seen
@@ -485,8 +499,5 @@ def _paid(
 ) -> Tensor:
     """A penalty, in full precision also where the rest runs in less: squares of gradients overflow
     and lose their digits first."""
-    kind = real.device.type
-    if not torch.is_autocast_enabled(kind):
-        return penalty(critic, real, fake, mix)
-    with torch.autocast(kind, enabled=False):
+    with _setup.full_precision(real.device.type):
         return penalty(critic, real, fake, mix)

@@ -30,7 +30,8 @@ class TorchRule:
         Alternating(optimizers={"critic": TorchRule(opt, critic), ...})
 
     Raises:
-        GameError: a parameter of the module that the optimiser does not hold.
+        GameError: a parameter of the module that the optimiser does not hold, or one of the optimiser
+            that is not the module's: each player needs an optimiser of its own.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
@@ -43,6 +44,11 @@ class TorchRule:
                     f"the optimiser does not hold {name!r} of {type(module).__name__}: build it from "
                     "module.parameters()"
                 )
+        if held - {id(p) for p in self.parameters.values()}:
+            raise GameError(
+                f"the optimiser holds parameters that are not of {type(module).__name__}, and its step "
+                "would move them too: give each player an optimiser of its own"
+            )
 
     def __repr__(self) -> str:
         return f"TorchRule({type(self.optimizer).__name__})"

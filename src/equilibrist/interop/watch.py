@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
-from equilibrist._errors import RequirementError
+from equilibrist._errors import RecipeError, RequirementError
 from equilibrist.checks import CHECKS, Audit, Settings, audit_pair
 from equilibrist.formulations import Formulation
 from equilibrist.games import GAN
@@ -23,7 +26,9 @@ class Watch:
 
     An audit builds its losses from the modules alone, so nothing that the loop does to its own
     losses (a detached sample, a scaled gradient) can mislead it. It works on copies and leaves
-    weights, buffers, gradients, optimisers, modes and random states as they were.
+    weights, buffers, gradients, optimisers, modes and random states as they were; it may be called
+    under no_grad, inference_mode or autocast and says the same. Forward hooks belong to the modules:
+    they are copied with them and run in an audit too.
 
     Args:
         generator, critic: the modules as they are trained; wrapped ones (DistributedDataParallel,
@@ -40,6 +45,11 @@ class Watch:
         progress: "auto", "bar", "lines" or "none".
         settings: fields of `Settings`, over those that the budget gives.
         game: arguments of `GAN` besides (penalties, projections, condition, ...).
+
+    Raises:
+        GameError: modules that make no game (`GAN`): dropout in training mode, torch's spectral norm.
+        DataError: data that cannot be read (`source_of`).
+        RecipeError: a budget below 60 gradients, or `every` below 1.
 
     Attributes: `audits`, pairs (step, Audit) in order.
     """
@@ -61,8 +71,11 @@ class Watch:
         settings: dict[str, Any] | None = None,
         **game: Any,
     ) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise RecipeError(f"every={every!r} steps: it must be a whole number of at least 1")
         self._modules = unwrapped(generator), unwrapped(critic)
-        self.game = GAN(*self._modules, formulation, latent=latent, **game)
+        with _by_itself(self._modules[0]):
+            self.game = GAN(*self._modules, formulation, latent=latent, **game)
         self.data = source_of(data)
         self.settings = Settings.within(gradients, batch=batch, **(settings or {}))
         self.every, self.seed, self.checks, self.progress = every, seed, checks, progress
@@ -76,18 +89,19 @@ class Watch:
 
     def audit(self, step: int = 0) -> Audit:
         """An audit now."""
-        here = self.game.read(*self._modules)
-        found = audit_pair(
-            self.game,
-            here.players,
-            here.constants,
-            self.data,
-            self.settings,
-            seed=self.seed,
-            checks=self.checks,
-            progress=self.progress,
-            generator_batch=self.settings.batch,
-        )
+        with _by_itself(self._modules[0]):
+            here = self.game.read(*self._modules)
+            found = audit_pair(
+                self.game,
+                here.players,
+                here.constants,
+                self.data,
+                self.settings,
+                seed=self.seed,
+                checks=self.checks,
+                progress=self.progress,
+                generator_batch=self.settings.batch,
+            )
         self.audits.append((step, found))
         return found
 
@@ -103,9 +117,22 @@ def unwrapped(module: nn.Module) -> nn.Module:
             return module
 
 
+@contextmanager
+def _by_itself(module: nn.Module) -> Iterator[None]:
+    """Gradients and full precision, whatever the loop has switched on around the call."""
+    kind = next((p.device.type for p in module.parameters()), "cpu")
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(kind, enabled=False):
+        yield
+
+
 def lightning_callback(watch: Watch, log: bool = True) -> Any:
-    """A Lightning callback that calls `watch` after every training batch, on the first process, and logs
-    "nash/<player>" gains and verdicts where the trainer has a logger.
+    """A Lightning callback that calls `watch` with the number of training batches so far, on the first
+    process.
+
+    Batches are counted here, for `trainer.global_step` counts optimiser steps: two a batch where both
+    players have an optimiser. The count is saved in Lightning's checkpoints. With `log`, every logger
+    of the trainer gets "audit/nash/<player>" (gains) and "audit/stationary/<player>" (residuals) at
+    that count; the audits themselves are in `watch.audits`.
 
     Raises:
         RequirementError: neither `lightning` nor `pytorch_lightning` is installed.
@@ -113,15 +140,28 @@ def lightning_callback(watch: Watch, log: bool = True) -> Any:
     base = _lightning()
 
     class EquilibriumCallback(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches = 0
+
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            if not trainer.is_global_zero:
+            self.batches += 1
+            found = watch(self.batches) if trainer.is_global_zero else None
+            if found is None or not log:
                 return
-            found = watch(trainer.global_step)
-            if found is not None and log and trainer.logger is not None:
-                gains = {
-                    f"audit/{c.claim}": c.evidence["gain"] for c in found if "gain" in c.evidence
-                }
-                trainer.logger.log_metrics(gains, step=trainer.global_step)
+            values = {}
+            for c in found:
+                measured = c.evidence.get("gain", c.evidence.get("residual"))
+                if measured is not None:
+                    values[f"audit/{c.claim}"] = measured
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=self.batches)
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"batches": self.batches}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.batches = int(state_dict["batches"])
 
     return EquilibriumCallback()
 

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from equilibrist import _game, tree
 from equilibrist._draws import Batches, Draw
-from equilibrist._errors import GameError, NonFiniteError, RecipeError, RecordError
+from equilibrist._errors import (
+    EquilibristError,
+    GameError,
+    NonFiniteError,
+    RecipeError,
+    RecordError,
+)
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.data import Source
@@ -148,10 +154,15 @@ def train(
     place = device_of(device)
     manifest = _manifest(recipe, name, settings, origin, seed, place)
     with record.lock(), Interrupts() as interrupts:
+        fresh = not record.manifest_path.exists()
         record.create(manifest)
-        loop = _Loop(recipe, record, seed, place, tensorboard)
         try:
-            loop.restore()
+            loop = _begun(recipe, record, seed, place, tensorboard)
+        except EquilibristError:
+            if fresh:  # a mended recipe would be refused where this one stands recorded
+                record.forget()
+            raise
+        try:
             record.update(manifest)
             with (
                 _deterministic(place),
@@ -161,6 +172,19 @@ def train(
         finally:
             loop.close()
         return loop.result(interrupted=interrupts.asked is not None and loop.step < recipe.steps)
+
+
+def _begun(
+    recipe: Recipe, record: Record, seed: int, place: torch.device, tensorboard: bool
+) -> _Loop:
+    """A session at the newest checkpoint or at the beginning, ready to play."""
+    loop = _Loop(recipe, record, seed, place, tensorboard)
+    try:
+        loop.restore()
+    except BaseException:
+        loop.close()
+        raise
+    return loop
 
 
 def load(
@@ -235,7 +259,10 @@ class _Loop:
             autocast=torch.bfloat16 if recipe.mixed_precision else None,
         )
         self.players, self.constants = recipe.game.init(seed, device=device, dtype=recipe.dtype)
-        self.state = recipe.solver.init(self.players)
+        try:
+            self.state = recipe.solver.init(self.players)
+        except ValueError as error:  # it names a player who does not play
+            raise RecipeError(str(error)) from error
         self.step, self.seconds, self.digest = 0, 0.0, ""
         self.saved: str | None = None
         self.window: list[dict[str, Tensor]] = []  # measurements since the last row of metrics
@@ -254,6 +281,7 @@ class _Loop:
             self.record.session(entry)
             self._sheet("real")
             self._sheet(self.step)
+            self._score()  # also where a score shows that it does not fit the data
             return
         path, flat, meta, self.digest = found
         like = {"players": self.players, "constants": self.constants, "state": self.state}
@@ -410,15 +438,12 @@ class _Loop:
         )
 
     def _score(self) -> None:
-        """Every score of the recipe, on samples and real data of its own addresses."""
-        for place, score in enumerate(self.recipe.scores):
-            rng = samples.score_generator(self.seed, place)
-            condition = None
-            if self.recipe.game.condition is not None:
-                pairs = self.data.sample_pairs  # type: ignore[attr-defined]
-                _, condition = pairs(samples.score_generator(self.seed, place, 1), score.samples)
-            fake = self._generate(score.samples, 1 + place, condition)
-            self.record.score({"step": self.step, **score(fake, self.data, rng).to_json()})
+        recipe = self.recipe
+        players = {**self.players, **self.state.get("average", {})}
+        for row in samples.scored(
+            recipe.game, recipe.scores, self.data, players, self.constants, self.seed, recipe.batch
+        ):
+            self.record.score({"step": self.step, **row})
 
     def _save(self) -> None:
         self._require_finite()
@@ -493,6 +518,8 @@ def _fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) ->
         raise GameError(
             f"{recipe.data.name} has {has} classes, but the game is built for {wanted}: set condition={has}"
         )
+    if isinstance(wanted, int):
+        _labels_fit(recipe.data.name, draw["condition"], wanted)
     if isinstance(wanted, tuple) and tuple(draw["condition"].shape[1:]) != wanted:
         raise GameError(
             f"{recipe.data.name} has conditions of shape {list(draw['condition'].shape[1:])}, but the game is "
@@ -506,6 +533,20 @@ def _fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) ->
             f"{list(draw['real'].shape[1:])}: change the generator or the data"
         )
     _game.check_zero_sum(recipe.game, players, constants, draw)
+
+
+def _labels_fit(name: str, labels: Tensor, classes: int) -> None:
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise GameError(
+            f"{name} has conditions of shape {list(labels.shape[1:])} and {labels.dtype}, but the game is "
+            f"built for labels of {classes} classes: change condition or the data"
+        )
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+        raise GameError(
+            f"{name} has the label {least if least < 0 else most}, but the game is built for the classes "
+            f"0 to {classes - 1}: count classes from 0, or change condition"
+        )
 
 
 class _deterministic:  # noqa: N801 (reads as a statement)

@@ -75,6 +75,8 @@ class Recipe:
             if isinstance(value, type) or not all(hasattr(value, part) for part in wanted):
                 shown = value.__name__ if isinstance(value, type) else type(value).__name__
                 raise RecipeError(f"{name}={shown} in the recipe is not {mend}")
+        if not isinstance(self.scores, tuple | list):
+            raise RecipeError(f"scores={self.scores!r} in the recipe: write scores=(Frechet(),)")
         for score in self.scores:
             if isinstance(score, type) or not callable(score) or not hasattr(score, "samples"):
                 raise RecipeError(
@@ -95,6 +97,15 @@ class Recipe:
                 raise RecipeError(
                     f"{name}={getattr(self, name)} in the recipe: it must not be negative"
                 )
+        if not isinstance(self.mixed_precision, bool):
+            raise RecipeError(
+                f"mixed_precision={self.mixed_precision!r} in the recipe: it must be True or False"
+            )
+        if self.dtype not in (torch.float32, torch.float64):
+            raise RecipeError(
+                f"dtype={self.dtype!r} in the recipe: take torch.float32 or torch.float64 "
+                "(bfloat16 is mixed_precision=True)"
+            )
         if self.batch % self.accumulate:
             raise RecipeError(
                 f"batch={self.batch} cannot be cut into accumulate={self.accumulate} equal parts: "

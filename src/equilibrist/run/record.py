@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,14 @@ class Record:
             raise RecordError(
                 f"{error.filename or self.directory} cannot be made ({error.strerror}): choose another --dir"
             ) from None
+
+    def forget(self) -> None:
+        """Take back a record in which no step was trained."""
+        for path in (self.manifest_path, self.metrics_path, self.scores_path):
+            path.unlink(missing_ok=True)
+        (self.directory / "environment.json").unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.samples, self.directory / "tensorboard"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def update(self, manifest: dict[str, Any]) -> None:
         """Renew recipe.json (more steps, another device) once it is clear that training goes on."""
@@ -214,7 +223,7 @@ def _lines(path: Path, *numbers: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             row = json.loads(line)
             for name in numbers:

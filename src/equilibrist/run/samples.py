@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from equilibrist._game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.games import GAN
 from equilibrist.games._setup import as_condition
+from equilibrist.scores import Score
 
 SHEET = {"images": 64, "points": 2048}
 
@@ -40,6 +42,7 @@ def generate(
     They are made `batch` at a time (0: all at once). Where samples interact (batch statistics) every
     batch is a full one, the last filled up with further latents. A conditional game is shown
     `condition` [n, ...]; without it the classes in order and in equal shares, or conditions of `data`.
+    Where samples interact, the classes are dealt out among the batches: each sees a mixture.
     """
     anchor = next(iter(players["generator"].values()))
     rng = _draws.generator(seed, Stream.SAMPLE, index=index)
@@ -51,13 +54,18 @@ def generate(
         if condition is None:
             condition = _conditions(game, n, seed, data)
         rows = torch.arange(count, device=condition.device) % n
+        if not game.separable:
+            rows = rows.reshape(size, -1).mT.flatten()
         shown = as_condition(condition[rows], anchor.device, anchor.dtype).split(size)
     with torch.no_grad():
         parts = [
             game.generate(players, constants, z, c)
             for z, c in zip(latents.split(size), shown, strict=True)
         ]
-    return torch.cat(parts)[:n]
+    made = torch.cat(parts)
+    if game.condition is not None and not game.separable:
+        made = made.reshape(-1, size, *made.shape[1:]).transpose(0, 1).flatten(0, 1)
+    return made[:n]
 
 
 def _conditions(game: GAN, n: int, seed: int, data: Source | None) -> Tensor:
@@ -78,6 +86,29 @@ def score_generator(seed: int, place: int, what: int = 0) -> np.random.Generator
     """Where the real samples of score number `place` are drawn from, the same at every step: their
     features are then computed once. `what` = 1: where its conditions are."""
     return _draws.generator(seed, Stream.SAMPLE, step=2 + what, index=place)
+
+
+def scored(
+    game: GAN,
+    scores: Sequence[Score],
+    data: Source,
+    players: Players,
+    constants: Constants,
+    seed: int,
+    batch: int = 0,
+) -> list[dict[str, Any]]:
+    """Every score's plain values, on samples, real data and conditions of their own addresses."""
+    rows = []
+    for place, score in enumerate(scores):
+        condition = None
+        if game.condition is not None:
+            rng = score_generator(seed, place, 1)
+            condition = data.sample_pairs(rng, score.samples)[1]  # type: ignore[attr-defined]
+        fake = generate(
+            game, players, constants, score.samples, seed, 1 + place, batch, data, condition
+        )
+        rows.append(score(fake, data, score_generator(seed, place)).to_json())
+    return rows
 
 
 def write_sheet(stem: Path, samples: Tensor, data: Source) -> Path:

@@ -39,8 +39,8 @@ def precision_recall(real: Array, fake: Array, k: int = 3) -> ManifoldScores:
 
     Arguments: features [n, d] and [m, d], more than k of each; distances are Euclidean. Computed in
     float64; distances in blocks of 8 MiB, so that 10,000 samples of each kind take about 100 MB
-    besides copies of the features. Raises `DataError` for other shapes, fewer rows, values that are not
-    finite, and distances whose squares overflow.
+    besides copies of the features. Raises `DataError` for other shapes, fewer rows, values that are
+    not finite, and distances whose squares overflow.
     """
     if k < 1:
         raise ValueError(f"precision_recall needs k >= 1, not {k}")

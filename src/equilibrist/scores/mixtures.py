@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from equilibrist._errors import DataError
@@ -47,10 +48,10 @@ def mode_figures(points: Array, modes: Array, sigma: float, within: float = 3.0)
 def wasserstein2(x: Array, y: Array) -> float:
     """The 2-Wasserstein distance between two empirical laws of n points each, exactly.
 
-    min over pairings of sqrt(mean |x_i - y_pi(i)|^2), by assignment: in the unit of the points. The
-    time grows a little faster than n^2 at first, n^3 at worst, and memory is 8 n^2 bytes: about
-    2.5 s and 32 MB at n = 2,000. Between samples of one law it falls slowly with n (n^-1/2 at best,
-    in the plane): read it beside its real-against-real floor.
+    min over pairings of sqrt(mean |x_i - y_pi(i)|^2), by assignment: in the unit of the points. Its
+    cost depends on the laws: between 0.6 s (samples of one law) and 4 s (one law far narrower) at
+    n = 2,000 on one core, ten times that at 4,000; memory is 8 n^2 bytes. Between samples of one law
+    it falls slowly with n, so read it beside its real-against-real floor.
 
     Arguments: [n, d] both. Raises `DataError` for other shapes, unequal numbers of points, values
     that are not finite, and distances that overflow.
@@ -61,10 +62,13 @@ def wasserstein2(x: Array, y: Array) -> float:
     a, b = pair(x, y)
     if len(a) != len(b):
         raise DataError(f"{len(a)} and {len(b)} points cannot be paired; give as many of each")
-    cost = cdist(a.cpu().numpy(), b.cpu().numpy(), "sqeuclidean")
-    if not np.isfinite(cost).all():
+    # A shift adds its square to every pairing alike, but slows the search for the best one.
+    shift = a.mean(0) - b.mean(0)
+    cost = cdist((a - a.mean(0)).cpu().numpy(), (b - b.mean(0)).cpu().numpy(), "sqeuclidean")
+    if not np.isfinite(cost).all() or not bool(torch.isfinite(shift.square()).all()):
         raise DataError("squared distances between the points overflow; rescale them")
-    return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
+    mean = cost[linear_sum_assignment(cost)].mean() + float(shift.square().sum())
+    return float(np.sqrt(mean))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def conjugate_gradients(
         x = tree.map(lambda u, d, s=step: u + over(s, u) * d, x, p)
         r = tree.map(lambda u, d, s=step: u - over(s, u) * d, r, q)
         after = dot(r, r, stacked)
-        p = tree.map(lambda u, d, s=_ratio(after, square): u + over(s, u) * d, r, p)
+        turn = _ratio(after, square)
+        p = tree.map(lambda u, d, s=turn: u + over(s, u) * d, r, p)
         square = after
     return x
 

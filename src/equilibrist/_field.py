@@ -5,6 +5,7 @@ and the one place that averages over machines.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from equilibrist import tree
 from equilibrist._draws import Draw
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Game, Players
+from equilibrist._slopes import Slopes
 
 Reduce = Callable[[list[Tensor]], list[Tensor]]
 
@@ -265,7 +267,9 @@ class VectorField:
             for player, part in players.items()
         }
         with torch.enable_grad():
-            losses = self._evaluated(active, constants, draw, only)
+            # Gradients that will be differentiated once more: see Slopes.
+            with Slopes() if create_graph else nullcontext():
+                losses = self._evaluated(active, constants, draw, only)
             if game.zero_sum and only is None:
                 first, second = game.players
                 inputs = [*active[first].values(), *active[second].values()]

@@ -101,7 +101,7 @@ LIMITS: list[Any] = [
     (Below("critic", "p", 0.4), (4, 4), symmetric_top, 0.4),
     (Below("critic", "p", -0.3), (4, 4), symmetric_top, -0.3),
 ]
-limits = pytest.mark.parametrize(("projection", "shape", "measure", "limit"), LIMITS, ids=repr)
+limits = pytest.mark.parametrize(("projection", "shape", "measure", "limit"), LIMITS)
 
 
 @limits
@@ -194,7 +194,6 @@ def test_bad_numbers(build: Any, message: str) -> None:
         (SpectralBall("generator", "bias"), "needs a matrix"),
         (Below("generator", "weight", 1.0), "needs a square matrix"),
     ],
-    ids=repr,
 )
 def test_parameters_that_do_not_fit(projection: Any, message: str) -> None:
     """Said when the game is built."""

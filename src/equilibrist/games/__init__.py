@@ -1,7 +1,28 @@
 """Games: players with losses. Analytic games carry their truth."""
 
 from equilibrist.games._setup import Latent, Normal
+from equilibrist.games.dirac import Dirac
 from equilibrist.games.gan import GAN
-from equilibrist.games.quadratic import Quadratic, bilinear
+from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN
+from equilibrist.games.planar import Planar, curved_ridge, three_nash
+from equilibrist.games.quadratic import Quadratic, bilinear, false_attractor, hidden_minimax
+from equilibrist.games.truth import Analytic, Known, Point
 
-__all__ = ["GAN", "Latent", "Normal", "Quadratic", "bilinear"]
+__all__ = [
+    "GAN",
+    "Analytic",
+    "Dirac",
+    "GaussianW2GAN",
+    "GaussianWGAN",
+    "Known",
+    "Latent",
+    "Normal",
+    "Planar",
+    "Point",
+    "Quadratic",
+    "bilinear",
+    "curved_ridge",
+    "false_attractor",
+    "hidden_minimax",
+    "three_nash",
+]

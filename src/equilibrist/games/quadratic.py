@@ -6,20 +6,24 @@ import torch
 from torch import Tensor
 
 from equilibrist._draws import Draw
-from equilibrist._game import Constants, Plain, Players
+from equilibrist._game import Constants, Players
+from equilibrist.games.truth import Analytic, Point, classify
 
 
-class Quadratic(Plain):
+class Quadratic(Analytic):
     """f(x, y) = 1/2 x^T A x + x^T B y - 1/2 y^T C y + a^T x - c^T y; x minimises f, y maximises it.
 
     A is [n, n] and C [m, m] symmetric, B [n, m], a [n], c [m]. The field of own losses is
     v = (A x + B y + a, -B^T x + C y + c), so J = [[A, B], [-B^T, C]], and where J is regular the
     only stationary point is -J^{-1} (a, c). It is a Nash equilibrium iff A and C are positive
-    semi-definite.
+    semi-definite, and a strict local minimax point where x leads iff C and A + B C^{-1} B^T are positive
+    definite (Jin, Netrapalli and Jordan 2020, Proposition 19).
     """
 
     players = ("x", "y")
     zero_sum = True
+    leader = "x"
+    linear = True
 
     def __init__(
         self, A: Tensor, B: Tensor, C: Tensor, a: Tensor | None = None, c: Tensor | None = None
@@ -46,18 +50,59 @@ class Quadratic(Plain):
         f = x @ (self.A @ x / 2 + self.B @ y + self.a) - y @ (self.C @ y / 2 + self.c)
         return {"x": f, "y": -f}
 
-    def jacobian(self) -> Tensor:
-        """J, dense [n + m, n + m]."""
+    def jacobian(self, players: Players | None = None) -> Tensor:
+        """J, dense [n + m, n + m]: the same everywhere."""
         return torch.cat([torch.cat([self.A, self.B], 1), torch.cat([-self.B.mT, self.C], 1)])
 
     def equilibrium(self) -> Players:
         """The stationary point; raises torch's LinAlgError where J is singular."""
-        solution = torch.linalg.solve(self.jacobian(), -torch.cat([self.a, self.c]))
+        return self._players(torch.linalg.solve(self.jacobian(), -torch.cat([self.a, self.c])))
+
+    def points(self) -> tuple[Point, ...]:
+        """The stationary point; where J is singular, the one of least norm out of an affine set of them,
+        or none. The kind is that of the eigenvalues of A, C and the Schur complement."""
+        solution = self._least()
+        if solution is None:
+            return ()
+        sizes = {"x": len(self.a), "y": len(self.c)}
+        kind, attracts, leaders = classify(self.jacobian(), sizes, self.leader)
+        return (Point(self._players(solution), kind, attracts, leaders),)
+
+    @property
+    def why_none(self) -> str:
+        """Why there is no stationary point; "" where there is one."""
+        if self._least() is not None:
+            return ""
+        return "J is singular and the offset (a, c) lies outside its range: v vanishes nowhere"
+
+    def _least(self) -> Tensor | None:
+        J, offset = self.jacobian(), torch.cat([self.a, self.c])
+        solution = -torch.linalg.pinv(J) @ offset
+        size = float(J.abs().max() * solution.abs().max() + offset.abs().max())
+        return solution if float((J @ solution + offset).abs().max()) <= 1e-9 * size else None
+
+    def _players(self, flat: Tensor) -> Players:
         n = len(self.a)
-        return {"x": {"value": solution[:n]}, "y": {"value": solution[n:]}}
+        return {"x": {"value": flat[:n]}, "y": {"value": flat[n:]}}
 
 
 def bilinear(n: int = 1, dtype: torch.dtype = torch.float64) -> Quadratic:
     """f(x, y) = x^T y: the origin is its only equilibrium, and gradient steps spiral away from it."""
     zero = torch.zeros(n, n, dtype=dtype)
     return Quadratic(zero, torch.eye(n, dtype=dtype), zero)
+
+
+def false_attractor(dtype: torch.dtype = torch.float64) -> Quadratic:
+    """f(x, y) = 3 x^2 + y^2 + 4 x y, y maximises: gradient steps and most of their kin converge to the
+    origin, where f is smallest in y: neither Nash nor minimax (Wang, Zhang and Ba 2020, section 5.1)."""
+    return _of_two(6.0, 4.0, -2.0, dtype)
+
+
+def hidden_minimax(dtype: torch.dtype = torch.float64) -> Quadratic:
+    """f(x, y) = -3 x^2 - y^2 + 4 x y, y maximises: the origin is a local (and global) minimax point,
+    max_y f = x^2, no Nash equilibrium, and gradient steps leave it (Wang, Zhang and Ba 2020, section 5.1)."""
+    return _of_two(-6.0, 4.0, 2.0, dtype)
+
+
+def _of_two(a: float, b: float, c: float, dtype: torch.dtype) -> Quadratic:
+    return Quadratic(*(torch.full((1, 1), value, dtype=dtype) for value in (a, b, c)))

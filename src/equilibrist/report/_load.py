@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilibrist._errors import RecordError
+from equilibrist._files import finite
 
 FORMAT = 1
 Json = dict[str, Any]
@@ -257,7 +258,7 @@ def load(run_directory: Path) -> Record:
         last_step=max((step for step in reached if step is not None), default=None),
         seconds=seconds,
         notes=notes,
-        scores=_scores(run_directory / "scores.jsonl"),
+        scores=_scores(run_directory / "scores.jsonl", notes),
     )
 
 
@@ -402,8 +403,8 @@ def _metrics(
     return series, last, spent
 
 
-def _scores(path: Path) -> list[Json]:
-    """Rows of scores.jsonl: a step, a name, values."""
+def _scores(path: Path, notes: list[str]) -> list[Json]:
+    """Rows of scores.jsonl: a step, a name, values. A last line cut short does not count."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -415,13 +416,17 @@ def _scores(path: Path) -> list[Json]:
         if not line.strip():
             continue
         try:
-            row = _parse(line)
-            if not isinstance(row["step"], int) or not isinstance(row["name"], str):
+            row = finite(_parse(line))
+            step = row["step"]
+            if type(step) is not int or not 0 <= step < 2**53 or not isinstance(row["name"], str):
                 raise ValueError("no step or name")
             for key in ("values", "floor", "better"):
                 if not isinstance(row.get(key) or {}, dict):
                     raise ValueError(f"{key} is no object")
         except (ValueError, KeyError, TypeError):
+            if number == len(lines):  # nothing but a newline ends a whole line
+                notes.append(f"The last line of {path.name}, line {number}, is cut short.")
+                break
             raise RecordError(f"{path}, line {number}: damaged, no row of a score") from None
         rows.append(row)
     return rows

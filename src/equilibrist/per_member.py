@@ -1,0 +1,97 @@
+"""Step sizes that differ among the members of an ensemble."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equilibrist._errors import RecipeError
+from equilibrist.optimizers import Optimizer, Params
+from equilibrist.schedules import Clipped, Schedule, Scheduled, update
+from equilibrist.tree import Tree
+
+
+def _constant(t: Tensor) -> Tensor:
+    return torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class PerMember(Scheduled):
+    """The rule's own step times the member's factor: x_s <- x_s + factors[s] (rule(x_s) - x_s).
+
+    For rules whose step is proportional to their step size (all of `equilibrist.optimizers`) member s is
+    trained with step size lr * factors[s]. Around or inside of `Scheduled`; inside of `Clipped`.
+
+    Args:
+        rule: the update rule.
+        factors: one a member, in the order of the ensemble's seeds.
+
+    Raises:
+        ValueError: no factor, one that is not positive. RecipeError, when used: a run that is no
+        ensemble, or one with another number of members.
+    """
+
+    # A schedule over members, not over time: what treats `Scheduled` right treats this right.
+    schedule: Schedule = field(default=_constant, init=False, repr=False, compare=False)
+    factors: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sound = isinstance(self.factors, tuple) and self.factors
+        if not sound or not all(0 < f < math.inf for f in self.factors):
+            raise ValueError(
+                f"PerMember.factors must be a tuple of positive numbers, not {self.factors!r}"
+            )
+
+    def init(self, params: Params) -> Tree:
+        return self.rule.init(params)
+
+    def update(
+        self, grads: Params, state: Tree, params: Params, members: int | None = None
+    ) -> None:
+        if members != len(self.factors):
+            who = "a run by itself" if members is None else f"an ensemble of {members}"
+            raise RecipeError(
+                f"PerMember has {len(self.factors)} factors, but this is {who}: give one factor a seed"
+            )
+        before = [p.clone() for p in params.values()]
+        update(self.rule, grads, state, params, members)
+        for old, new in zip(before, params.values(), strict=True):
+            factors = torch.tensor(self.factors, dtype=new.dtype).to(new.device)
+            new.copy_(torch.lerp(old, new, factors.reshape(-1, *[1] * (new.ndim - 1))))
+
+
+def member_of(value: Any, index: int, members: int) -> Any:
+    """A solver (or a rule) as member `index` of an ensemble has it: what a single run needs to equal it.
+
+    Raises RecipeError where the factors are not as many as the members.
+    """
+    if isinstance(value, PerMember):
+        if len(value.factors) != members:
+            raise RecipeError(
+                f"PerMember has {len(value.factors)} factors for {members} seeds: give one factor a seed"
+            )
+        return _scaled(member_of(value.rule, index, members), value.factors[index])
+    if isinstance(value, dict):
+        return {k: member_of(part, index, members) for k, part in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        own = {k: member_of(part, index, members) for k, part in parts.items()}
+        if any(own[k] is not part and own[k] != part for k, part in parts.items()):
+            return dataclasses.replace(value, **own)
+    return value
+
+
+def _scaled(rule: Optimizer, factor: float) -> Optimizer:
+    """The rule with its step size times `factor`."""
+    if isinstance(rule, Scheduled | Clipped):
+        return dataclasses.replace(rule, rule=_scaled(rule.rule, factor))
+    if not hasattr(rule, "lr"):
+        raise RecipeError(f"PerMember: {rule} has no step size lr that could be scaled")
+    scaled: Optimizer = dataclasses.replace(rule, lr=rule.lr * factor)  # type: ignore[type-var]
+    return scaled

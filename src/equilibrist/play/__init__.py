@@ -1,0 +1,1 @@
+"""Pictures of games: fields, trajectories, basins, spectra."""

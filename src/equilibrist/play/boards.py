@@ -1,0 +1,188 @@
+"""The games that `equilibrist play` knows. Nothing here imports torch before a game is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from equilibrist._errors import EquilibristError, RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from equilibrist.games.truth import Known
+
+# Four numbers: the least and largest first coordinate, the least and largest second one.
+Window = tuple[float, float, float, float]
+
+
+def bilinear(scale: float = 1.0) -> Known:
+    """f = scale x y: the origin is the only equilibrium; gradient steps spiral away from it."""
+    return quadratic(0.0, scale, 0.0)
+
+
+def quadratic(a: float = 0.2, b: float = 1.0, c: float = 0.2) -> Known:
+    """f = a x²/2 + b x y - c y²/2: Nash at the origin for a, c >= 0, rotation of strength b."""
+    import torch
+
+    from equilibrist.games import Quadratic
+
+    return Quadratic(*(torch.full((1, 1), value, dtype=torch.float64) for value in (a, b, c)))
+
+
+def dirac(
+    loss: Literal["vanilla", "non-saturating", "wgan"] = "vanilla", gamma: float = 0.0
+) -> Known:
+    """Dirac-GAN: data at 0, generator at theta, critic D(x) = psi x; gamma > 0 is the R1 penalty."""
+    from equilibrist.games import Dirac
+
+    return Dirac(loss, gamma)
+
+
+def false_attractor() -> Known:
+    """f = 3x² + y² + 4xy, y maximises: most methods converge to a point that is no equilibrium."""
+    from equilibrist.games import false_attractor as made
+
+    return made()
+
+
+def hidden_minimax() -> Known:
+    """f = -3x² - y² + 4xy, y maximises: the origin is minimax and not Nash; gradient steps leave it."""
+    from equilibrist.games import hidden_minimax as made
+
+    return made()
+
+
+def three_nash() -> Known:
+    """Nine stationary points: three local Nash, one attractor that is none, five saddles."""
+    from equilibrist.games import three_nash as made
+
+    return made()
+
+
+def curved_ridge() -> Known:
+    """A curved ridge: the origin is a local minimax point, which only follow-the-ridge keeps to."""
+    from equilibrist.games import curved_ridge as made
+
+    return made()
+
+
+@dataclass(frozen=True)
+class Board:
+    """How a game is shown unless told otherwise.
+
+    Attributes:
+        make: builds the game; its typed keyword parameters are the game's options.
+        window: the part of the plane.
+        lr, steps: of every solver.
+        solvers: texts as given after --solver.
+        options: a solver's own defaults on this game (name to its options).
+        basins: whether basins are drawn.
+    """
+
+    make: Callable[..., Any]
+    window: Window = (-2.0, 2.0, -2.0, 2.0)
+    lr: float = 0.1
+    steps: int = 300
+    solvers: tuple[str, ...] = ("simultaneous", "consensus", "extragradient")
+    options: Mapping[str, Mapping[str, str]] = field(
+        default_factory=lambda: {"consensus": {"gamma": "0.5"}}
+    )
+    basins: bool = False
+
+    @property
+    def line(self) -> str:
+        """One line about the game."""
+        return (self.make.__doc__ or "no description").strip().splitlines()[0]
+
+
+BOARDS: dict[str, Board] = {
+    "bilinear": Board(bilinear),
+    "quadratic": Board(quadratic),
+    "dirac": Board(dirac, lr=0.2),
+    "false-attractor": Board(
+        false_attractor,
+        lr=0.02,
+        solvers=("simultaneous", "consensus", "follow-the-ridge"),
+        options={"consensus": {"gamma": "0.1"}},
+    ),
+    "hidden-minimax": Board(
+        hidden_minimax,
+        lr=0.02,
+        solvers=("simultaneous", "consensus", "follow-the-ridge"),
+        options={"consensus": {"gamma": "0.5"}},
+    ),
+    "three-nash": Board(
+        three_nash,
+        window=(-18.0, 18.0, -18.0, 18.0),
+        lr=0.05,
+        steps=600,
+        solvers=("simultaneous", "consensus", "follow-the-ridge"),
+        options={"consensus": {"gamma": "0.1"}},
+        basins=True,
+    ),
+    "curved-ridge": Board(
+        curved_ridge,
+        window=(-9.0, 9.0, -9.0, 9.0),
+        lr=0.05,
+        steps=600,
+        solvers=("simultaneous", "consensus", "follow-the-ridge"),
+        options={"consensus": {"gamma": "0.1"}},
+        basins=True,
+    ),
+}
+
+
+def board(name: str) -> Board:
+    """The board of this name, or of a function in a file of the user's (file.py:function).
+
+    Raises RecipeError for an unknown name, with the closest one.
+    """
+    if name in BOARDS:
+        return BOARDS[name]
+    if ":" in name or name.endswith(".py"):
+        from equilibrist._resolve import _from_file
+
+        return Board(_from_file(name)[0])
+    raise RecipeError(
+        f"there is no game {name!r}{did_you_mean(name, BOARDS)}; `equilibrist play` lists them all, "
+        "and your own is named as file.py:function"
+    )
+
+
+def build(name: str, chosen: Board, settings: Mapping[str, str]) -> tuple[Known, dict[str, Any]]:
+    """(the game, all its options).
+
+    Raises RecipeError for options that it does not have or refuses, and for a game that is no
+    two-parameter game with a truth.
+    """
+    from equilibrist._resolve import convert, parameters
+
+    known = parameters(chosen.make)
+    values = {k: p.default for k, p in known.items() if p.default is not p.empty}
+    for key, text in settings.items():
+        if key not in known:
+            raise RecipeError(
+                f"--set {key}: the game {name} has no such option{did_you_mean(key, known)}; it has "
+                f"{', '.join(known) or 'none'}"
+            )
+        values[key] = convert(text, known[key].annotation, f"{name}: {key}")
+    if missing := [key for key in known if key not in values]:
+        raise RecipeError(f"the game {name} needs a value for {missing[0]}: add --set {missing[0]}=...")
+    try:
+        game = chosen.make(**values)
+    except EquilibristError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"the game {name} fails on its options: {_first(error)}") from error
+    from equilibrist.games.truth import Known
+
+    if not isinstance(game, Known):
+        raise RecipeError(
+            f"the game {name} is a {type(game).__name__}, which carries no truth: it needs points() and "
+            "jacobian(players), as equilibrist.games.Analytic has"
+        )
+    return game, values
+
+
+def _first(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,274 @@
+"""Solvers on two-parameter games: trajectories, basins, rates, as stacked computations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._draws import Draw, Draws
+from equilibrist._errors import GameError
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.games.truth import Known, Point
+
+Array = NDArray[np.float64]
+
+# What became of an iterate that reached no stationary point.
+NONE, DIVERGED = -1, -2
+
+
+class Flat:
+    """`game` with every parameter as a vector, whatever shape it has: solvers that work on stacked members
+    read a leaf's dimensions after the first as one member's."""
+
+    def __init__(self, game: Known, like: Players) -> None:
+        self.game, self.players, self.leader = game, game.players, game.leader
+        self.zero_sum, self.separable = game.zero_sum, game.separable
+        self._shapes = {p: {k: t.shape for k, t in part.items()} for p, part in like.items()}
+
+    def losses(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, Tensor]:
+        return self.game.losses(self.shaped(players), constants, draw, only)
+
+    def refresh(
+        self, players: Players, constants: Constants, draw: Draw, exact: bool = False
+    ) -> Constants:
+        return self.game.refresh(self.shaped(players), constants, draw, exact)
+
+    def project(self, players: Players) -> Players:
+        nearest = self.game.project(self.shaped(players))
+        return tree.map(lambda t: t.reshape(-1), nearest)
+
+    def shaped(self, players: Players) -> Players:
+        return {
+            p: {k: t.reshape(self._shapes[p][k]) for k, t in part.items()}
+            for p, part in players.items()
+        }
+
+
+class Table:
+    """A two-parameter game laid out in the plane.
+
+    Args:
+        game: a game with its truth.
+
+    Raises:
+        GameError: a game that does not have two parameters, or says nowhere what they look like.
+
+    Attributes: `points`, the stationary points; `places` [k, 2], where they lie; `names`, of the two
+    axes; `sizes`, each player's number of parameters.
+    """
+
+    def __init__(self, game: Known) -> None:
+        self.game, self.points = game, game.points()
+        like = self._like()
+        n = tree.count(like)
+        if n != 2:
+            raise GameError(
+                f"{type(game).__name__} has {n} parameters: pictures are of games with two"
+            )
+        self.like: Players = tree.map(lambda t: t.detach().double(), like)
+        self.flat = Flat(game, self.like)
+        self.sizes = {p: tree.count(part) for p, part in self.like.items()}
+        self.places: Array = np.array(
+            [tree.flatten(p.players).double().numpy() for p in self.points]
+        ).reshape(-1, 2)
+        self.names = [
+            (player if name == "value" else name) + (f"[{i}]" if leaf.numel() > 1 else "")
+            for player, part in self.like.items()
+            for name, leaf in part.items()
+            for i in range(leaf.numel())
+        ]
+
+    def _like(self) -> Players:
+        if self.points:
+            return self.points[0].players
+        init = getattr(self.game, "init", None)
+        if init is None:
+            raise GameError(
+                f"{type(self.game).__name__} has no stationary point ({self.game.why_none}) and no init(): "
+                "nothing says what its parameters look like"
+            )
+        return dict(init(0).players)
+
+    def stacked(self, positions: Tensor) -> Players:
+        """Players of S members at positions [S, 2]."""
+        columns = iter(positions.split([leaf.numel() for leaf in tree.leaves(self.like)], dim=1))
+        found: Players = tree.map(lambda _: next(columns).clone(), self.like)
+        return found
+
+    def positions(self, players: Players) -> Tensor:
+        """Their positions [S, 2]."""
+        return torch.cat(tree.leaves({p: players[p] for p in self.like}), dim=1)
+
+    def field(self, positions: Array) -> Array:
+        """v at positions [S, 2]: gradients of own losses."""
+        at = torch.as_tensor(positions, dtype=torch.float64)
+        players = self.stacked(at)
+        field = VectorField(self.flat, stacked=len(at))
+        v, _ = field(players, self._nothing(), self._draws(len(at), 0).batch())
+        return self.positions(v).numpy()
+
+    def walk(
+        self, solver: Any, starts: Array, steps: int, limit: float, keep: bool = True
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """(positions [steps + 1, S, 2], step at which each member left, -1 where none did).
+
+        All members move by the solver's own step, as one stacked computation. A member that is further
+        than `limit` from the origin or not finite has left: it is held where it last was and does not
+        disturb the others. Without `keep` only the positions at 3/4 of the steps and at the end
+        are returned, [2, S, 2].
+
+        Raises GameError where the solver cannot step there.
+        """
+        here = torch.as_tensor(starts, dtype=torch.float64)
+        members = len(here)
+        field = VectorField(self.flat, stacked=members)
+        players, constants = self.stacked(here), self._nothing()
+        state = solver.init(players)
+        left = torch.full((members,), -1, dtype=torch.int64)
+        kept = [here.clone()] if keep else []
+        for step in range(1, steps + 1):
+            try:
+                players, constants, state, _ = solver.step(
+                    field, players, constants, state, self._draws(members, step - 1)
+                )
+            except torch.linalg.LinAlgError as error:
+                raise GameError(
+                    f"{type(solver).__name__} cannot step here: {str(error).splitlines()[0]}"
+                ) from error
+            now = self.positions(players)
+            gone = ~(now.norm(dim=1) <= limit)
+            if gone.any():
+                now = torch.where(gone[:, None], here, now)
+                players = self.stacked(now)
+                left = torch.where(gone & (left < 0), step, left)
+            # Also those that came back: what has left stays where it was.
+            out = (left >= 0)[:, None]
+            if out.any():
+                now = torch.where(out, here, now)
+                players = self.stacked(now)
+            here = now.clone()
+            if keep or step == 3 * steps // 4 or step == steps:
+                kept.append(here)
+        return torch.stack(kept).numpy(), left.numpy()
+
+    def outcomes(
+        self, late: Array, last: Array, left: NDArray[np.int64], reach: float
+    ) -> NDArray[np.int64]:
+        """For each member the index of the stationary point it is at, `NONE` or `DIVERGED`: within `reach` of it
+        at the end, and no further away than at 3/4 of the steps."""
+        found = np.full(len(last), NONE)
+        if len(self.places):
+            far = np.linalg.norm(last[:, None] - self.places, axis=2)
+            before = np.linalg.norm(late[:, None] - self.places, axis=2)
+            nearest = far.argmin(axis=1)
+            rows = np.arange(len(last))
+            d, was = far[rows, nearest], before[rows, nearest]
+            found = np.where((d <= reach) & (d <= was + 1e-9 * reach), nearest, found)
+        return np.where(left >= 0, DIVERGED, found)
+
+    def distances(self, positions: Array) -> Array:
+        """To the nearest stationary point: [T, S] for positions [T, S, 2]."""
+        gaps = np.linalg.norm(positions[:, :, None] - self.places, axis=3)
+        nearest: Array = gaps.min(axis=2)
+        return nearest
+
+    def _nothing(self) -> Constants:
+        return {player: {} for player in self.like}
+
+    def _draws(self, members: int, step: int) -> Any:
+        """Every member sees the same numbers."""
+        draw = getattr(self.game, "draw", None)
+
+        def make(rng: np.random.Generator) -> Draw:
+            one = draw(rng, 1, torch.float64, None) if draw is not None else {}
+            return {k: t.expand(members, *t.shape) for k, t in one.items()}
+
+        return Draws(make, 0, step)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How a solver behaves at one stationary point.
+
+    Attributes:
+        point: the index of the point.
+        predicted: spectral radius of the solver's `linear_map` there; None without one.
+        why: why there is none.
+        observed: factor per step by which the solver's own steps shrink, or grow, a small displacement.
+        steps: steps it was seen over; 0 where nothing could be fitted.
+    """
+
+    point: int
+    predicted: float | None
+    why: str
+    observed: float | None
+    steps: int
+
+
+def rate(table: Table, solver: Any, index: int, steps: int = 600) -> Rate:
+    """Prediction against observation at stationary point `index`.
+
+    Observed: eight members start 1e-5 (times max(1, |x*|)) beside one that starts at x*; the factor is
+    exp of the slope of the mean of log |x_t - x_t*| by least squares, over the last two thirds of the steps at
+    which every distance lies between 1e-13 and 1e-3 in that unit: above rounding, below where the
+    field bends.
+    """
+    point = table.points[index]
+    predicted, why = _predicted(table, solver, point)
+    place = table.places[index]
+    unit = max(1.0, float(np.linalg.norm(place)))
+    angles = np.arange(8) * np.pi / 4 + 0.3
+    around = 1e-5 * unit * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    starts = np.concatenate([place[None], place + around])
+    positions, _ = table.walk(solver, starts, steps, limit=float("inf"))
+    gaps = np.linalg.norm(positions[:, 1:] - positions[:, :1], axis=2)
+    sound = ((gaps > 1e-13 * unit) & (gaps < 1e-3 * unit)).all(axis=1)
+    end = len(sound) if sound.all() else int(sound.argmin())
+    first = end // 3
+    if end - first < 3:
+        return Rate(index, predicted, why, None, 0)
+    times = np.arange(first, end)
+    slope = np.polyfit(times, np.log(gaps[first:end]).mean(axis=1), 1)[0]
+    return Rate(index, predicted, why, float(np.exp(slope)), end - first)
+
+
+def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, str]:
+    if not hasattr(solver, "linear_map"):
+        return None, f"{type(solver).__name__} has no linear map"
+    # Its leader's rows use that the losses add up to zero.
+    if type(solver).__name__ == "Unrolled" and not table.game.zero_sum:
+        return None, "the linear map of Unrolled is that of zero-sum games"
+    J = table.game.jacobian(tree.to(point.players, dtype=torch.float64))
+    try:
+        matrix = solver.linear_map(J, table.sizes)
+    except ValueError as error:
+        return None, str(error)
+    except torch.linalg.LinAlgError:
+        return None, "a block of the Jacobian is singular there"
+    return float(torch.linalg.eigvals(matrix).abs().max()), ""
+
+
+def spread(window: Sequence[float], count: int) -> Array:
+    """`count` starts in the window: Halton's points of bases 2 and 3 (first to be kept when more are asked
+    for), in the middle 80% of each side."""
+    def halton(index: int, base: int) -> float:
+        value, share = 0.0, 1.0
+        while index:
+            share /= base
+            value += share * (index % base)
+            index //= base
+        return value
+
+    unit = np.array([[halton(i, 2), halton(i, 3)] for i in range(1, count + 1)]).reshape(-1, 2)
+    x0, x1, y0, y1 = window
+    return np.array([x0, y0]) + (0.1 + 0.8 * unit) * np.array([x1 - x0, y1 - y0])

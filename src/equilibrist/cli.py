@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from equilibrist import commands_play
 from equilibrist._errors import EquilibristError, RecipeError, RecordError, did_you_mean
 
 if TYPE_CHECKING:
@@ -298,6 +299,10 @@ def info(
         )
 
 
+app.command()(commands_play.play)
+app.command()(commands_play.spectrum)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: every error that a user can act upon is one line on stderr, with its exit code."""
     from typer.exceptions import Abort, TyperException
@@ -538,3 +543,6 @@ def _say(text: str) -> None:
 
 def _complain(text: str, kind: str = "error") -> None:
     print(f"equilibrist: {kind}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+from equilibrist import commands_compare  # noqa: E402, F401 (adds the command; it needs what stands above)

@@ -28,7 +28,7 @@ def faces64_sngan(
     """
     from pathlib import Path
 
-    from equilibrist.data import Augmented, Source, array_file, folder
+    from equilibrist.data import Augmented, DataError, Source, array_file, folder
     from equilibrist.formulations import Vanilla
     from equilibrist.games import GAN
     from equilibrist.networks import DCGAN64Critic, DCGAN64Generator
@@ -38,12 +38,19 @@ def faces64_sngan(
     from equilibrist.solvers import Alternating, Averaged, Solver
     from equilibrist_recipes._references import MIYATO
 
+    if not data.strip():
+        raise DataError("data= is empty: name a folder of images or an array file")
     path = Path(data).expanduser()
     source: Source
     if path.suffix in (".npy", ".npz", ".safetensors"):
         source = array_file(path, value_range=(-1.0, 1.0))
     else:
         source = folder(path, 64, crop="center", channels=channels, limit=limit or None)
+    if tuple(source.shape[1:]) != (64, 64):
+        raise DataError(
+            f"{data}: samples of shape {list(source.shape)}, but this recipe takes [channels, 64, 64]: "
+            "resize them, or name the folder of the images"
+        )
     solver: Solver = Alternating(critic_steps, Adam(lr, 0.5, 0.9))
     return Recipe(
         game=GAN(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,14 @@ GAMES: dict[str, Any] = {
     "wgan s=2": lambda: GaussianWGAN(2.0),
     "wgan s=0.5": lambda: GaussianWGAN(0.5),
 }
-POINTS = [(name, i) for name, make in GAMES.items() for i in range(len(make().points()))]
+
+
+@cache
+def made(name: str) -> Any:
+    return GAMES[name]()
+
+
+POINTS = [(name, i) for name in GAMES for i in range(len(made(name).points()))]
 
 
 def own_loss(game: Any, player: str, like: Any) -> Any:
@@ -98,7 +106,7 @@ def free(game: Any, point: Point) -> tuple[Tensor, dict[str, int]]:
 
 @pytest.mark.parametrize(("name", "i"), POINTS)
 def test_stationary(name: str, i: int) -> None:
-    game: Any = GAMES[name]()
+    game = made(name)
     point = game.points()[i]
     assert isinstance(game, Known)
     assert game.why_none == ""
@@ -116,7 +124,7 @@ def test_stationary(name: str, i: int) -> None:
 @pytest.mark.parametrize(("name", "i"), POINTS)
 def test_kind(name: str, i: int) -> None:
     """By eigenvalues in NumPy, and by trying the players' own small deviations."""
-    game: Any = GAMES[name]()
+    game = made(name)
     point = game.points()[i]
     tensor, sizes = free(game, point)
     J, size = tensor.numpy(), list(sizes.values())
@@ -148,19 +156,18 @@ def test_kind(name: str, i: int) -> None:
     rng = np.random.default_rng(0)
     at = point.players
     before = game.losses(at, {}, {})
-    for player, _ in itertools.product(game.players, range(30)):
-        step = {
-            k: 1e-2 * torch.as_tensor(rng.standard_normal(v.shape)) for k, v in at[player].items()
-        }
-        there = game.project({**at, player: tree.axpy(1.0, step, at[player])})
-        gains.append(float(before[player] - game.losses(there, {}, {})[player]))
+    for (player, name_), _ in itertools.product(spans(at), range(12)):
+        value = at[player][name_]
+        there = value + 1e-2 * torch.as_tensor(rng.standard_normal(value.shape))
+        moved = game.project({**at, player: {**at[player], name_: there}})
+        gains.append(float(before[player] - game.losses(moved, {}, {})[player]))
     assert (max(gains) < 1e-12) == (point.kind == "local nash")
 
 
 @pytest.mark.parametrize("name", GAMES)
 def test_jacobian(name: str) -> None:
     """At a point and beside it: against autograd's Hessians, and finite differences of the field."""
-    game: Any = GAMES[name]()
+    game = made(name)
     at = game.points()[0].players
     z = tree.flatten(at)
     for shift in (0.0, 0.05):
@@ -210,7 +217,7 @@ def test_kinds_of_the_two_quadratics() -> None:
 
 
 def test_every_kind_occurs() -> None:
-    seen = {GAMES[name]().points()[i].kind for name, i in POINTS}
+    seen = {made(name).points()[i].kind for name, i in POINTS}
     assert seen == set(KINDS) - {"neither"}
     kind, attracts, _ = classify(torch.zeros(2, 2, dtype=F64), {"x": 1, "y": 1}, "x")
     assert (kind, attracts) == ("local nash", False), "two constants: nobody gains"
@@ -233,8 +240,8 @@ def test_dirac_eigenvalues(loss: Any, slope: float, gamma: float) -> None:
 def test_dirac_losses_by_hand() -> None:
     theta, psi, gamma = 0.7, -1.3, 0.6
     players = {
-        "generator": {"theta": torch.tensor(theta, dtype=F64)},
-        "critic": {"psi": torch.tensor(psi, dtype=F64)},
+        "generator": {"theta": torch.tensor([theta], dtype=F64)},
+        "critic": {"psi": torch.tensor([psi], dtype=F64)},
     }
     f = {"vanilla": lambda t: -np.log1p(np.exp(-t)), "wgan": lambda t: t}
     f["non-saturating"] = f["vanilla"]

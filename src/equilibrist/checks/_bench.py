@@ -104,7 +104,9 @@ class Settings:
         still = min(80, gradients // 4)  # one gradient here serves both players
         settings.setdefault("groups", 5 if still < 50 else 10)
         settings.setdefault("group_batches", max(1, still // settings["groups"]))
-        settings.setdefault("steps", max(1, (gradients - still) // (2 * starts)))
+        steps = settings.setdefault("steps", max(1, (gradients - still) // (2 * starts)))
+        # A look evaluates a whole split: it must not cost more than the steps between two of them.
+        settings.setdefault("looks", max(3, min(20, steps // 20)))
         return cls(**settings)
 
     def rule(self, player: str) -> Optimizer:

@@ -94,7 +94,7 @@ def _search(
         noise = relative_noise(here, size, rng)
         here = {k: x + noise[k] for k, x in here.items()}
     constants, state = bench.constants, rule.init(here)
-    look = max(1, settings.steps // settings.looks)
+    look = -(-settings.steps // settings.looks)
     found = Search(start, size, [], [], [])
     for step in range(settings.steps + 1):
         at = game.project({**bench.players, player: here})

@@ -28,8 +28,8 @@ class Dirac(Analytic):
     Mescheder et al. 2018, Definition 2.1 and Lemma 2.3 (their sign: the discriminator is low on
     real data). The only stationary point is (0, 0), a Nash equilibrium: theta is free where psi = 0, and
     psi where theta = 0 (with gamma, psi = 0 is then the strict best). The eigenvalues of J there are
-    gamma/2 +- sqrt(gamma^2/4 - f'(0)^2): +- i f'(0) without the penalty. Of 0-d tensors
-    {"generator": {"theta"}, "critic": {"psi"}}.
+    gamma/2 +- sqrt(gamma^2/4 - f'(0)^2): +- i f'(0) without the penalty. Players are
+    {"generator": {"theta": [1]}, "critic": {"psi": [1]}}.
 
     Raises:
         ValueError: an unknown loss, a gamma that is negative.
@@ -52,7 +52,7 @@ class Dirac(Analytic):
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        theta, psi = players["generator"]["theta"], players["critic"]["psi"]
+        theta, psi = players["generator"]["theta"].squeeze(), players["critic"]["psi"].squeeze()
         value = self._f(theta * psi) + self._f(torch.zeros_like(psi))
         generator = -self._f(-theta * psi) if self.loss == "non-saturating" else value
         return {"generator": generator, "critic": self.gamma / 2 * psi.square() - value}
@@ -60,7 +60,7 @@ class Dirac(Analytic):
     def jacobian(self, players: Players) -> Tensor:
         """[[g''(t) psi^2, g''(t) t + g'(t)], [-f''(t) t - f'(t), gamma - f''(t) theta^2]] with t = theta psi and
         g(t) the generator's loss: f(t), or -f(-t) where it is non-saturating."""
-        theta, psi = players["generator"]["theta"], players["critic"]["psi"]
+        theta, psi = players["generator"]["theta"].squeeze(), players["critic"]["psi"].squeeze()
         t = theta * psi
         first, second = self._derivatives(t)
         own, bent = first, second
@@ -72,7 +72,7 @@ class Dirac(Analytic):
 
     def points(self) -> tuple[Point, ...]:
         """(0, 0)."""
-        zero = torch.zeros((), dtype=self.dtype)
+        zero = torch.zeros(1, dtype=self.dtype)
         here: Players = {"generator": {"theta": zero}, "critic": {"psi": zero.clone()}}
         return (Point(here, "local nash", self.gamma > 0),)
 

@@ -161,6 +161,8 @@ class GaussianWGAN(Analytic):
     w in [0.01, 1] for s > 1 (Farnia and Ozdaglar 2020, Theorem 1), w >= 1 for s < 1 (Remark 1); w > 0
     without loss. Unit: that of the data.
 
+    Players are {"generator": {"w": [1], "u": [1]}, "critic": {"a": [1], "c": [1]}}.
+
     Truth: w = 1, u = 0, c = 0, a = sign(s - 1), with value |s - 1| sqrt(2/pi). For s > 1 a minimax point and no Nash
     equilibrium: the shift u gains sqrt(2/pi) (e^{-u^2/2} - 1) + u erf(u / sqrt 2), and no lambda > 0 makes it a
     proximal equilibrium. For s < 1 a Nash equilibrium.
@@ -188,8 +190,8 @@ class GaussianWGAN(Analytic):
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        w, u = players["generator"]["w"], players["generator"]["u"]
-        a, c = players["critic"]["a"], players["critic"]["c"]
+        w, u = (players["generator"][name].squeeze() for name in ("w", "u"))
+        a, c = (players["critic"][name].squeeze() for name in ("a", "c"))
         value = a * (_mean_modulus(torch.full_like(c, self.s), c) - _mean_modulus(w, u - c))
         return {"generator": value, "critic": -value}
 
@@ -229,7 +231,7 @@ class GaussianWGAN(Analytic):
 
     def points(self) -> tuple[Point, ...]:
         """The optimum."""
-        one, zero = torch.ones((), dtype=self.dtype), torch.zeros((), dtype=self.dtype)
+        one, zero = torch.ones(1, dtype=self.dtype), torch.zeros(1, dtype=self.dtype)
         here: Players = {
             "generator": {"w": one, "u": zero},
             "critic": {"a": math.copysign(1.0, self.s - 1) * one, "c": zero.clone()},

@@ -22,7 +22,7 @@ class Planar(Analytic):
             the caller knows.
         dtype: of the points.
 
-    Players are 0-d tensors {"x": {"value"}, "y": {"value"}}.
+    Players are {"x": {"value": [1]}, "y": {"value": [1]}}, as those of `Quadratic`.
 
     Raises:
         ValueError: a minimiser that is neither, or a place from which Newton's method goes elsewhere.
@@ -46,7 +46,7 @@ class Planar(Analytic):
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        value = self.f(players["x"]["value"], players["y"]["value"])
+        value = self.f(players["x"]["value"].squeeze(), players["y"]["value"].squeeze())
         return {"x": value, "y": -value} if self.leader == "x" else {"x": -value, "y": value}
 
     def points(self) -> tuple[Point, ...]:
@@ -64,9 +64,11 @@ class Planar(Analytic):
             slope = torch.autograd.functional.jacobian(self._flat, z)
             step = torch.linalg.solve(torch.autograd.functional.hessian(self._flat, z), slope)
             z = z - step
+            if float(step.abs().max()) < 1e-15 * max(1.0, float(z.abs().max())):
+                break
         if not float((z - torch.tensor([x, y], dtype=torch.float64)).norm()) < 0.1:
             raise ValueError(f"Planar.near: no stationary point lies within 0.1 of ({x}, {y})")
-        here: Players = {p: {"value": v.clone()} for p, v in zip("xy", z, strict=True)}
+        here: Players = {p: {"value": v.clone()} for p, v in zip("xy", z.split(1), strict=True)}
         kind, attracts, leaders = classify(self.jacobian(here), {"x": 1, "y": 1}, self.leader)
         cast = {p: {"value": part["value"].to(self.dtype)} for p, part in here.items()}
         return Point(cast, kind, attracts, leaders)

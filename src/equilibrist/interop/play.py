@@ -24,7 +24,9 @@ class TorchRule:
     """A torch.optim optimiser as the update rule of one player of a single run.
 
     What a solver would descend along is put into `.grad`, then the optimiser steps: it preconditions
-    the solver's direction. Its state stays its own (save its state_dict with yours).
+    the solver's direction. Its learning rates and schedules stay its own; its moments belong to the
+    solver's state, for some solvers look ahead with a copy of them, or begin them anew. The first
+    `init` takes over the moments that the optimiser has.
 
         opt = torch.optim.Adam(critic.parameters(), 1e-4)
         Alternating(optimizers={"critic": TorchRule(opt, critic), ...})
@@ -37,6 +39,7 @@ class TorchRule:
     def __init__(self, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
         self.optimizer = optimizer
         self.parameters = dict(unwrapped(module).named_parameters())
+        self._begun = False
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, p in self.parameters.items():
             if p.requires_grad and id(p) not in held:
@@ -54,30 +57,45 @@ class TorchRule:
         return f"TorchRule({type(self.optimizer).__name__})"
 
     def init(self, params: Params) -> Tree:
-        """Nothing: torch.optim keeps its own state."""
-        return {}
+        """The optimiser's moments by parameter; from the second time on none, as at a beginning."""
+        fresh, self._begun = self._begun, True
+        return {} if fresh else {name: self._moments(name) for name in params}
 
     def update(self, grads: Params, state: Tree, params: Params) -> None:
-        """One step of the optimiser from `params` along `grads`, written back to `params`."""
-        with torch.no_grad():
-            for name, value in params.items():
-                parameter = self.parameters[name]
-                if parameter.shape != value.shape:
-                    raise GameError(
-                        f"TorchRule serves single runs, not stacked ones: {name} has shape {list(value.shape)}, "
-                        f"the module's {list(parameter.shape)}"
-                    )
-                # A projection has made new values: the optimiser must step from those.
-                if parameter.data_ptr() != value.data_ptr():
-                    parameter.copy_(value)
-                parameter.grad = grads[name]
-        self.optimizer.step()
-        with torch.no_grad():
-            for name, value in params.items():
-                parameter = self.parameters[name]
-                parameter.grad = None
-                if parameter.data_ptr() != value.data_ptr():
-                    value.copy_(parameter)
+        """One step of the optimiser from `params` along `grads`, with the moments of `state`; both are
+        overwritten, the module is not unless `params` are its own tensors."""
+        own = {name: p.data for name, p in self.parameters.items()}
+        for name, value in params.items():
+            if own[name].shape != value.shape:
+                raise GameError(
+                    f"TorchRule serves single runs, not stacked ones: {name} has shape {list(value.shape)}, "
+                    f"the module's {list(own[name].shape)}"
+                )
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.grad = grads.get(name)
+                if name in params:
+                    # Values that a projection or a look-ahead has made stand in for the module's.
+                    parameter.data = params[name]
+                    self.optimizer.state[parameter] = dict(state.get(name, {}))
+            self.optimizer.step()
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data, parameter.grad = own[name], None
+        for name in params:
+            state[name] = self._moments(name)
+
+    def _moments(self, name: str) -> Tree:
+        moments = {}
+        for key, value in self.optimizer.state.get(self.parameters[name], {}).items():
+            if isinstance(value, Tensor):
+                moments[key] = value
+            elif value is not None:
+                raise GameError(
+                    f"{type(self.optimizer).__name__} keeps {key!r} as {type(value).__name__}, which no solver "
+                    "can copy: choose an optimiser whose state is tensors"
+                )
+        return moments
 
 
 class Play:
@@ -93,7 +111,8 @@ class Play:
         solver: any solver; its update rules may be `TorchRule`s.
         seed: of latents and other draws, addressed by (seed, step).
 
-    Attributes: `steps` taken. Save `play.state_dict()` beside the modules' and optimisers' own.
+    Attributes: `steps` taken. Save `play.state_dict()` (moments included) beside the modules' own, and
+    the torch optimisers' for their learning rates.
     """
 
     def __init__(

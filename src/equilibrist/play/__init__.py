@@ -1,1 +1,44 @@
-"""Pictures of games: fields, trajectories, basins, spectra."""
+"""Pictures of games: fields, trajectories and basins of two-parameter games; spectra of any run.
+
+Names are loaded on first use: the list of games needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from equilibrist.play.page import Played, play, write_play
+    from equilibrist.play.spectrum import Eigenvalues, Spectrum, spectrum_at, spectrum_of
+    from equilibrist.play.spectrum_page import write_spectrum
+
+_MODULE = {
+    "Eigenvalues": "spectrum",
+    "Played": "page",
+    "Spectrum": "spectrum",
+    "play": "page",
+    "spectrum_at": "spectrum",
+    "spectrum_of": "spectrum",
+    "write_play": "page",
+    "write_spectrum": "spectrum_page",
+}
+
+__all__ = [
+    "Eigenvalues",
+    "Played",
+    "Spectrum",
+    "play",
+    "spectrum_at",
+    "spectrum_of",
+    "write_play",
+    "write_spectrum",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'equilibrist.play' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"equilibrist.play.{_MODULE[name]}"), name)
+    globals()[name] = value
+    return value

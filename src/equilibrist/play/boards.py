@@ -11,6 +11,14 @@ from equilibrist._errors import EquilibristError, RecipeError, did_you_mean
 if TYPE_CHECKING:
     from equilibrist.games.truth import Known
 
+# With two parameters, one a player, so many iterations solve exactly.
+_EXACT = {"competitive": {"iterations": "2"}, "ridge": {"iterations": "1"}}
+
+
+def _with(gamma: float) -> dict[str, dict[str, str]]:
+    return {"consensus": {"gamma": f"{gamma:g}"}, **_EXACT}
+
+
 # Four numbers: the least and largest first coordinate, the least and largest second one.
 Window = tuple[float, float, float, float]
 
@@ -84,9 +92,7 @@ class Board:
     lr: float = 0.1
     steps: int = 300
     solvers: tuple[str, ...] = ("simultaneous", "consensus", "extragradient")
-    options: Mapping[str, Mapping[str, str]] = field(
-        default_factory=lambda: {"consensus": {"gamma": "0.5"}}
-    )
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: _with(0.5))
     basins: bool = False
 
     @property
@@ -96,37 +102,37 @@ class Board:
 
 
 BOARDS: dict[str, Board] = {
-    "bilinear": Board(bilinear),
+    "bilinear": Board(bilinear, lr=0.15, steps=200),
     "quadratic": Board(quadratic),
-    "dirac": Board(dirac, lr=0.2),
+    "dirac": Board(dirac, lr=0.3, steps=200),
     "false-attractor": Board(
         false_attractor,
         lr=0.02,
-        solvers=("simultaneous", "consensus", "follow-the-ridge"),
-        options={"consensus": {"gamma": "0.1"}},
+        solvers=("simultaneous", "consensus", "ridge"),
+        options=_with(0.1),
     ),
     "hidden-minimax": Board(
         hidden_minimax,
         lr=0.02,
-        solvers=("simultaneous", "consensus", "follow-the-ridge"),
-        options={"consensus": {"gamma": "0.5"}},
+        solvers=("simultaneous", "consensus", "ridge"),
+        options=_with(0.5),
     ),
     "three-nash": Board(
         three_nash,
-        window=(-18.0, 18.0, -18.0, 18.0),
-        lr=0.05,
-        steps=600,
-        solvers=("simultaneous", "consensus", "follow-the-ridge"),
-        options={"consensus": {"gamma": "0.1"}},
+        window=(-20.0, 20.0, -20.0, 20.0),
+        lr=0.02,
+        steps=800,
+        solvers=("simultaneous", "consensus", "ridge"),
+        options=_with(0.1),
         basins=True,
     ),
     "curved-ridge": Board(
         curved_ridge,
-        window=(-9.0, 9.0, -9.0, 9.0),
-        lr=0.05,
-        steps=600,
-        solvers=("simultaneous", "consensus", "follow-the-ridge"),
-        options={"consensus": {"gamma": "0.1"}},
+        window=(-10.0, 10.0, -10.0, 10.0),
+        lr=0.02,
+        steps=800,
+        solvers=("simultaneous", "consensus", "ridge"),
+        options=_with(0.1),
         basins=True,
     ),
 }
@@ -167,7 +173,9 @@ def build(name: str, chosen: Board, settings: Mapping[str, str]) -> tuple[Known,
             )
         values[key] = convert(text, known[key].annotation, f"{name}: {key}")
     if missing := [key for key in known if key not in values]:
-        raise RecipeError(f"the game {name} needs a value for {missing[0]}: add --set {missing[0]}=...")
+        raise RecipeError(
+            f"the game {name} needs a value for {missing[0]}: add --set {missing[0]}=..."
+        )
     try:
         game = chosen.make(**values)
     except EquilibristError:

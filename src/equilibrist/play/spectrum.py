@@ -15,6 +15,7 @@ from equilibrist._draws import Stream
 from equilibrist._errors import GameError, RecipeError
 from equilibrist._field import VectorField
 from equilibrist._jacobian import JacobianOperator
+from equilibrist.optimizers import SGD
 from equilibrist.play._exact import Exact
 from equilibrist.solvers import Consensus
 
@@ -90,7 +91,7 @@ class Eigenvalues:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What `spectrum` returns.
+    """What `spectrum_of` and `spectrum_at` return.
 
     Attributes:
         jacobian: of J = dv/dx, v the gradients of own losses: stable means Re > 0.
@@ -154,7 +155,7 @@ def _described(found: Eigenvalues | None, h: float | None) -> dict[str, Any] | N
     if found is None:
         return None
     return {
-        "eigenvalues": [[float(l.real), float(l.imag)] for l in found.values],
+        "eigenvalues": [[float(z.real), float(z.imag)] for z in found.values],
         "residuals": [float(r) for r in found.residuals],
         "complete": found.complete,
         "zero_to_rounding": len(found.values) - len(found.nonzero),
@@ -197,8 +198,9 @@ def extremes(
     What did not converge is left out: a pair counts only if its own residual is at most sqrt(tolerance)
     times the largest |l| found. The start vector is fixed, so the answer is.
     """
-    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigs
+    from scipy.sparse import linalg
 
+    eigs: Any = linalg.eigs
     n = operator.shape[0]
     k = max(1, min(k, n - 2))
     start = np.random.default_rng(0).standard_normal(n)
@@ -207,26 +209,26 @@ def extremes(
     for which, words in SEARCHES.items():
         try:
             found = eigs(operator, k, which=which, v0=start, tol=tolerance, maxiter=iterations)
-        except ArpackNoConvergence as error:
+        except linalg.ArpackNoConvergence as error:
             found = (error.eigenvalues, error.eigenvectors)
             missing[words] = f"{len(found[0])} of {k} converged within {iterations} iterations"
-        except ArpackError as error:
+        except linalg.ArpackError as error:
             missing[words] = str(error).splitlines()[0]
             continue
-        pairs += [(complex(l), u) for l, u in zip(found[0], found[1].T, strict=True)]
-    largest = max((abs(l) for l, _ in pairs), default=0.0)
+        pairs += [(complex(z), u) for z, u in zip(found[0], found[1].T, strict=True)]
+    largest = max((abs(z) for z, _ in pairs), default=0.0)
     kept: list[tuple[complex, float]] = []
-    for l, u in sorted(pairs, key=lambda pair: (pair[0].real, pair[0].imag)):
+    for z, u in sorted(pairs, key=lambda pair: (pair[0].real, pair[0].imag)):
         image = operator.matvec(u.real) + 1j * operator.matvec(u.imag)
-        residual = float(np.linalg.norm(image - l * u) / np.linalg.norm(u))
+        residual = float(np.linalg.norm(image - z * u) / np.linalg.norm(u))
         if not residual <= tolerance**0.5 * largest:
             continue
         # Several searches find the same: closer than their residuals allow, they are one.
         near = 1e-6 * largest + residual
-        if not any(abs(l - other) <= near + r for other, r in kept):
-            kept.append((l, residual))
+        if not any(abs(z - other) <= near + r for other, r in kept):
+            kept.append((z, residual))
     return Eigenvalues(
-        np.array([l for l, _ in kept], dtype=np.complex128),
+        np.array([z for z, _ in kept], dtype=np.complex128),
         np.array([r for _, r in kept]),
         False,
         largest,
@@ -235,7 +237,7 @@ def extremes(
     )
 
 
-def spectrum_of(
+def spectrum_at(
     operator: JacobianOperator,
     rates: Mapping[str, float] | None = None,
     *,
@@ -291,7 +293,7 @@ def spectrum_of(
                 f"Consensus is left out: J + gamma JᵀJ is only taken where J is dense, up to "
                 f"{dense:,} parameters, and this pair has {n:,}."
             )
-    if not flat.dtype == torch.float64:
+    if flat.dtype != torch.float64:
         notes.append(f"Products were taken in {flat.dtype}: small eigenvalues are rounded.")
     return Spectrum(
         whole,
@@ -309,7 +311,7 @@ def spectrum_of(
     )
 
 
-def spectrum(
+def spectrum_of(
     run: Run,
     *,
     gamma: float | None = None,
@@ -323,11 +325,11 @@ def spectrum(
     """The spectrum of a run's pair, in float64, on minibatches that training did not see in that order.
 
     Args:
-        gamma: see `spectrum_of`; None takes that of a run trained by `Consensus`.
+        gamma: see `spectrum_at`; None takes that of a run trained by `Consensus`.
         lr: the step size of the disc; None takes those of the run's update rules.
         batches, batch: J is the mean over so many minibatches of so many samples (None: the run's own size).
         iterate: "last", "average" or "auto", as in `Run.pair`.
-        dense, k: see `spectrum_of`.
+        dense, k: see `spectrum_at`.
 
     Singular vectors of spectrally normalised weights follow the weights; batch norm takes the statistics of
     each minibatch.
@@ -362,7 +364,7 @@ def spectrum(
     if gamma is None and isinstance(solver, Consensus) and solver.gamma > 0:
         gamma = solver.gamma
     operator = JacobianOperator(VectorField(Exact(game)), players, constants, draws)
-    return spectrum_of(
+    return spectrum_at(
         operator, rates, gamma=gamma, dense=dense, k=k, samples=batches * size, notes=notes
     )
 
@@ -384,10 +386,11 @@ def step_sizes(solver: Any, players: Sequence[str]) -> tuple[dict[str, float], t
     for player in players:
         rule = method.rule(player)
         plain = schedules.base(rule)
-        if not isinstance(getattr(plain, "lr", None), float | int):
+        rate = getattr(plain, "lr", None)
+        if not isinstance(rate, float | int):
             raise RecipeError(f"the {player}'s rule {rule} has no step size: give one with --lr")
-        rates[player] = float(plain.lr)
-        if not type(plain).__name__ == "SGD":
+        rates[player] = float(rate)
+        if not isinstance(plain, SGD):
             notes.append(
                 f"{type(plain).__name__} preconditions its steps. The disc is that of plain gradient steps with "
                 f"the same step size: it says nothing of what {type(plain).__name__} itself does."

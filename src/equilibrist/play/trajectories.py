@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 # What became of an iterate that reached no stationary point.
 NONE, DIVERGED = -1, -2
+_RADII = (1e-5, 1e-10)  # what shrinks is seen from the first, what grows from the second
+NEAR = 1 + 8 * len(_RADII)
 
 
 class Flat:
@@ -52,6 +54,22 @@ class Flat:
             p: {k: t.reshape(self._shapes[p][k]) for k, t in part.items()}
             for p, part in players.items()
         }
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Where the members of a stacked computation went.
+
+    Attributes:
+        path: positions [steps + 1, kept, 2] of the first members.
+        late, last: positions [S, 2] of all at 3/4 of the steps and at the end.
+        left: step at which each left, -1 where none did.
+    """
+
+    path: Array
+    late: Array
+    last: Array
+    left: NDArray[np.int64]
 
 
 class Table:
@@ -118,63 +136,55 @@ class Table:
         return self.positions(v).numpy()
 
     def walk(
-        self, solver: Any, starts: Array, steps: int, limit: float, keep: bool = True
-    ) -> tuple[Array, NDArray[np.int64]]:
-        """(positions [steps + 1, S, 2], step at which each member left, -1 where none did).
+        self, solver: Any, starts: Array, steps: int, limit: float, kept: int | None = None
+    ) -> Walk:
+        """`steps` of the solver from starts [S, 2].
 
         All members move by the solver's own step, as one stacked computation. A member that is further
-        than `limit` from the origin or not finite has left: it is held where it last was and does not
-        disturb the others. Without `keep` only the positions at 3/4 of the steps and at the end
-        are returned, [2, S, 2].
+        than `limit` from the origin, or not finite, has left: it is held where it last was and does
+        not disturb the others. Of members after the first `kept` only the ends are returned.
 
         Raises GameError where the solver cannot step there.
         """
         here = torch.as_tensor(starts, dtype=torch.float64)
         members = len(here)
+        kept = members if kept is None else kept
         field = VectorField(self.flat, stacked=members)
         players, constants = self.stacked(here), self._nothing()
         state = solver.init(players)
         left = torch.full((members,), -1, dtype=torch.int64)
-        kept = [here.clone()] if keep else []
+        path, late = [here[:kept]], here
         for step in range(1, steps + 1):
             try:
                 players, constants, state, _ = solver.step(
                     field, players, constants, state, self._draws(members, step - 1)
                 )
-            except torch.linalg.LinAlgError as error:
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
                 raise GameError(
                     f"{type(solver).__name__} cannot step here: {str(error).splitlines()[0]}"
                 ) from error
-            now = self.positions(players)
-            gone = ~(now.norm(dim=1) <= limit)
-            if gone.any():
-                now = torch.where(gone[:, None], here, now)
+            now = self.positions(players).clone()
+            left = torch.where((left < 0) & ~(now.norm(dim=1) <= limit), step, left)
+            if (left >= 0).any():
+                now = torch.where((left >= 0)[:, None], here, now)
                 players = self.stacked(now)
-                left = torch.where(gone & (left < 0), step, left)
-            # Also those that came back: what has left stays where it was.
-            out = (left >= 0)[:, None]
-            if out.any():
-                now = torch.where(out, here, now)
-                players = self.stacked(now)
-            here = now.clone()
-            if keep or step == 3 * steps // 4 or step == steps:
-                kept.append(here)
-        return torch.stack(kept).numpy(), left.numpy()
+            here = now
+            path.append(here[:kept])
+            if step == 3 * steps // 4:
+                late = here
+        return Walk(torch.stack(path).numpy(), late.numpy(), here.numpy(), left.numpy())
 
-    def outcomes(
-        self, late: Array, last: Array, left: NDArray[np.int64], reach: float
-    ) -> NDArray[np.int64]:
+    def outcomes(self, walk: Walk, reach: float) -> NDArray[np.int64]:
         """For each member the index of the stationary point it is at, `NONE` or `DIVERGED`: within `reach` of it
         at the end, and no further away than at 3/4 of the steps."""
-        found = np.full(len(last), NONE)
+        found = np.full(len(walk.last), NONE)
         if len(self.places):
-            far = np.linalg.norm(last[:, None] - self.places, axis=2)
-            before = np.linalg.norm(late[:, None] - self.places, axis=2)
-            nearest = far.argmin(axis=1)
-            rows = np.arange(len(last))
+            far = np.linalg.norm(walk.last[:, None] - self.places, axis=2)
+            before = np.linalg.norm(walk.late[:, None] - self.places, axis=2)
+            rows, nearest = np.arange(len(far)), far.argmin(axis=1)
             d, was = far[rows, nearest], before[rows, nearest]
             found = np.where((d <= reach) & (d <= was + 1e-9 * reach), nearest, found)
-        return np.where(left >= 0, DIVERGED, found)
+        return np.where(walk.left >= 0, DIVERGED, found)
 
     def distances(self, positions: Array) -> Array:
         """To the nearest stationary point: [T, S] for positions [T, S, 2]."""
@@ -215,31 +225,41 @@ class Rate:
     steps: int
 
 
-def rate(table: Table, solver: Any, index: int, steps: int = 600) -> Rate:
-    """Prediction against observation at stationary point `index`.
-
-    Observed: eight members start 1e-5 (times max(1, |x*|)) beside one that starts at x*; the factor is
-    exp of the slope of the mean of log |x_t - x_t*| by least squares, over the last two thirds of the steps at
-    which every distance lies between 1e-13 and 1e-3 in that unit: above rounding, below where the
-    field bends.
-    """
-    point = table.points[index]
-    predicted, why = _predicted(table, solver, point)
+def beside(table: Table, index: int) -> Array:
+    """Starts [NEAR, 2] for `rate`: stationary point `index`, and eight around it at each of two radii."""
     place = table.places[index]
-    unit = max(1.0, float(np.linalg.norm(place)))
     angles = np.arange(8) * np.pi / 4 + 0.3
-    around = 1e-5 * unit * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    starts = np.concatenate([place[None], place + around])
-    positions, _ = table.walk(solver, starts, steps, limit=float("inf"))
-    gaps = np.linalg.norm(positions[:, 1:] - positions[:, :1], axis=2)
-    sound = ((gaps > 1e-13 * unit) & (gaps < 1e-3 * unit)).all(axis=1)
-    end = len(sound) if sound.all() else int(sound.argmin())
-    first = end // 3
+    circle = _unit(place) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.concatenate([place[None], *(place + radius * circle for radius in _RADII)])
+
+
+def rate(table: Table, solver: Any, index: int, path: Array) -> Rate:
+    """Prediction against observation at stationary point `index`, from the path [T, NEAR, 2] of `beside`.
+
+    Observed: members start 1e-5 and 1e-10 (times max(1, |x*|)) beside one that starts at x*. The factor is
+    exp of the slope of the mean of log |x_t - x_t*| by least squares, over the last two thirds of the steps at
+    which every distance of a circle lies between 1e-13 and 1e-3 in that unit (above rounding, below where
+    the field bends), of the circle for which these are more.
+    """
+    predicted, why = _predicted(table, solver, table.points[index])
+    unit = _unit(table.places[index])
+    best: tuple[int, int, Array] = (0, 0, np.zeros(0))
+    for k in range(len(_RADII)):
+        circle = path[:, 1 + 8 * k : 9 + 8 * k]
+        gaps = np.linalg.norm(circle - path[:, :1], axis=2)
+        sound = ((gaps > 1e-13 * unit) & (gaps < 1e-3 * unit)).all(axis=1)
+        end = len(sound) if sound.all() else int(sound.argmin())
+        if end > best[1]:
+            best = (end // 3, end, gaps)
+    first, end, gaps = best
     if end - first < 3:
         return Rate(index, predicted, why, None, 0)
-    times = np.arange(first, end)
-    slope = np.polyfit(times, np.log(gaps[first:end]).mean(axis=1), 1)[0]
+    slope = np.polyfit(np.arange(first, end), np.log(gaps[first:end]).mean(axis=1), 1)[0]
     return Rate(index, predicted, why, float(np.exp(slope)), end - first)
+
+
+def _unit(place: Array) -> float:
+    return max(1.0, float(np.linalg.norm(place)))
 
 
 def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, str]:
@@ -253,7 +273,7 @@ def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, s
         matrix = solver.linear_map(J, table.sizes)
     except ValueError as error:
         return None, str(error)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         return None, "a block of the Jacobian is singular there"
     return float(torch.linalg.eigvals(matrix).abs().max()), ""
 
@@ -261,6 +281,7 @@ def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, s
 def spread(window: Sequence[float], count: int) -> Array:
     """`count` starts in the window: Halton's points of bases 2 and 3 (first to be kept when more are asked
     for), in the middle 80% of each side."""
+
     def halton(index: int, base: int) -> float:
         value, share = 0.0, 1.0
         while index:
@@ -271,4 +292,5 @@ def spread(window: Sequence[float], count: int) -> Array:
 
     unit = np.array([[halton(i, 2), halton(i, 3)] for i in range(1, count + 1)]).reshape(-1, 2)
     x0, x1, y0, y1 = window
-    return np.array([x0, y0]) + (0.1 + 0.8 * unit) * np.array([x1 - x0, y1 - y0])
+    places: Array = np.array([x0, y0]) + (0.1 + 0.8 * unit) * np.array([x1 - x0, y1 - y0])
+    return places

@@ -107,6 +107,8 @@ def ensemble(
         for record, manifest in zip(records, manifests, strict=True):
             record.create(manifest)
         rest = _unfinished(recipe, records)
+        if all(_end(records[i]) for i in rest):  # nobody is left who could go on
+            rest = []
         stack = None
         try:
             if rest:
@@ -131,11 +133,12 @@ def ensemble(
                 stack.play(interrupts, bar)
             stopped = interrupts.asked is not None and stack.step < recipe.steps
     live = dict(zip(rest, stack.runs(stopped), strict=True)) if stack is not None else {}
+    ended = {s: at for s, record in zip(seeds, records, strict=True) if (at := _end(record))}
     runs = tuple(
-        live[i] if i in live else load(records[i].directory, own[i], device=device)
+        live[i] if i in live else _kept(records[i], own[i], seeds[i], place)
         for i in range(len(seeds))
     )
-    diverged = stack.diverged if stack is not None else {}
+    diverged = {s: at for s, at in ended.items() if stack is None or s in stack.diverged}
     return Ensemble(runs, diverged, _seconds(records, stack), stopped)
 
 
@@ -268,8 +271,6 @@ class _Stack:
 
     def _newest(self, ended: dict[int, int]) -> tuple[int, dict[int, Any]] | None:
         """(step, what every member's checkpoint there holds); a diverged member needs none from then on."""
-        if len(ended) == self.size:  # nobody is left who could go on
-            return max(ended.values()), {}
         steps = [{step for step, _ in checkpoint.existing(r.checkpoints)} for r in self.records]
         for step in sorted(set.union(*steps), reverse=True):
             needed = [i for i, s in enumerate(self.seeds) if not (s in ended and ended[s] <= step)]
@@ -336,12 +337,8 @@ class _Stack:
 
     def _run(self, i: int, interrupted: bool) -> Run:
         seed, record = self.seeds[i], self.records[i]
-        if seed in self.diverged and checkpoint.existing(record.checkpoints):
-            return load(record.directory, self.own[i], device=str(self.device))
         if seed in self.diverged:
-            start = self.starts[i]
-            place = (start.players, start.constants, 0, seed, "", "")
-            return Run(record.directory, self.own[i], self.data, *place)
+            return _kept(record, self.own[i], seed, self.device)
         path = checkpoint.path_of(record.checkpoints, self.step)
         return Run(
             record.directory,
@@ -506,6 +503,15 @@ class _Stack:
         # After all have been written: a process killed between them leaves a step that all share.
         for _, _, record in self._live():
             checkpoint.prune(record.checkpoints, self.recipe.keep)
+
+
+def _kept(record: Record, recipe: Recipe, seed: int, device: torch.device) -> Run:
+    """The run that a record holds, at its newest checkpoint or else at its initial weights."""
+    if checkpoint.existing(record.checkpoints):
+        return load(record.directory, recipe, device=str(device))
+    players, constants = recipe.game.init(seed, device=device, dtype=recipe.dtype)
+    data = recipe.data.to(device, recipe.dtype)
+    return Run(record.directory, recipe, data, players, constants, 0, seed, "", "")
 
 
 def _end(record: Record) -> int | None:

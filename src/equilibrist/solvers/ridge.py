@@ -24,7 +24,8 @@ class FollowTheRidge(Rules):
     local minimax points attract (Wang et al. 2020, Algorithm 1, with the sign of own losses).
 
     Args:
-        optimizer, optimizers: update rules; the correction uses the leader's change as its rule made it.
+        optimizer, optimizers: update rules; the correction uses the leader's change as its rule
+            and the projection made it.
         leader, follower: the players' names.
         damping: (J_yy^2 + damping I)^{-1} J_yy in place of J_yy^{-1}.
         iterations: products in the conjugate gradients on J_yy^2 + damping I, which works for an
@@ -60,7 +61,9 @@ class FollowTheRidge(Rules):
         with torch.no_grad():
             part = players[self.leader]
             update(self.rule(self.leader), v[self.leader], state[self.leader], part, field.stacked)
-            change = tree.map(torch.sub, part, here[self.leader])
+            # Projected, for the ridge is followed as far as the leader may go.
+            players = field.project(players)
+            change = tree.map(torch.sub, players[self.leader], here[self.leader])
         zero = tree.zeros_like(here)
 
         def product(leader: Tree | None, follower: Tree | None) -> Tree:

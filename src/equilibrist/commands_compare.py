@@ -1,0 +1,100 @@
+"""The command `equilibrist compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equilibrist._errors import RecipeError
+from equilibrist.cli import (
+    INTERRUPTED,
+    DataOption,
+    DeviceOption,
+    ProgressOption,
+    SetOption,
+    ThreadsOption,
+    _complain,
+    _folder_name,
+    _pairs,
+    _prepare,
+    _resolved,
+    _say,
+    app,
+)
+
+DEFAULT = ("recipe", "consensus", "extragradient")
+
+
+@app.command()
+def compare(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name (`equilibrist list`), or file.py:function.")
+    ],
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:key=value,...]",
+            help="A solver; may be given several times. Left out: recipe, consensus and extragradient. "
+            "Differences are taken from the first.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1 of each solver.")] = 8,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Folder; runs/compare-RECIPE if left out.")
+    ] = None,
+    settings: SetOption = None,
+    device: DeviceOption = "auto",
+    data_root: DataOption = None,
+    threads: ThreadsOption = 0,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Train a recipe with several solvers from several seeds, and say how they differ.
+
+    NAME is `recipe` (the recipe's own solver) or one of alternating, simultaneous, consensus, extragradient,
+    past-extragradient, optimistic, symplectic, competitive, lookahead (around the recipe's own), ridge,
+    unrolled, proximal. Each takes the recipe's update rules. Keys are the solver's own
+    (critic_steps=5, gamma=10, batches=2, align=true, period=5, steps=20, lam=0.1, ...), and lr=...
+    (lr.critic=...), which replaces the step size.
+
+    All seeds of a solver are trained at once. The table has means over seeds with 95% intervals and
+    paired differences, after as many steps and after as much time, and what a step costs. DIR/compare.html
+    draws it; DIR/SOLVER/seed_K are ordinary runs. Running it again goes on where it stopped, and
+    adds solvers and seeds.
+
+    Example: equilibrist compare eight-gaussians --solver recipe --solver consensus:gamma=10
+    --solver simultaneous:lr=1e-4 --seeds 8 --set steps=2000
+    """
+    _prepare(data_root, threads, progress)
+    chosen = solver or list(DEFAULT)
+    if twice := [text for i, text in enumerate(chosen) if text in chosen[:i]]:
+        raise RecipeError(f"--solver {twice[0]} is given twice: give it once")
+    resolved = _resolved(recipe, _pairs(settings))
+    from equilibrist.compare import compare as compared
+    from equilibrist.solvers.named import named
+
+    built = resolved.build()
+    where = directory or Path("runs") / f"compare-{_folder_name(resolved.name)}"
+    try:
+        found = compared(
+            built,
+            {text: named(text, built.solver) for text in chosen},
+            where,
+            range(seeds),
+            name=resolved.name,
+            settings=resolved.settings,
+            origin=resolved.origin,
+            device=device,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        _complain(
+            f"interrupted at once; {where} goes on from its last checkpoints when it is run again"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    if found.interrupted:
+        _say("Stopped and saved. Run the same command again to go on.")
+        raise typer.Exit(INTERRUPTED)
+    print(found)
+    _say(f"Page: {found.page}")

@@ -1,0 +1,167 @@
+"""Trains every solver from every seed, and says how they differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from equilibrist._errors import RecipeError
+from equilibrist._files import write_atomically, write_json
+from equilibrist.compare._collect import Member, facts, member
+from equilibrist.compare._cost import Cost, cost
+from equilibrist.compare._page import page
+from equilibrist.compare._table import table
+from equilibrist.run.ensemble import Ensemble, ensemble
+from equilibrist.run.loop import device_of
+from equilibrist.run.recipe import Recipe
+from equilibrist.run.record import FORMAT
+from equilibrist.solvers import Solver
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` returns; str() is the table.
+
+    Attributes:
+        directory: where `compare.json` and `compare.html` lie, and the runs in SOLVER/seed_S.
+        facts: what compare.json holds; empty where training was interrupted.
+        ensembles: by solver's name, as far as they were trained.
+        interrupted: training was asked to stop; the same call goes on.
+    """
+
+    directory: Path
+    facts: dict[str, Any]
+    ensembles: dict[str, Ensemble]
+    interrupted: bool = False
+
+    @property
+    def page(self) -> Path:
+        """The page for people."""
+        return self.directory / "compare.html"
+
+    def __str__(self) -> str:
+        return table(self.facts) if self.facts else f"{self.directory}: not finished"
+
+
+def compare(
+    recipe: Recipe,
+    solvers: Mapping[str, Solver],
+    directory: Path | str,
+    seeds: Sequence[int] = tuple(range(8)),
+    *,
+    name: str = "python",
+    settings: dict[str, Any] | None = None,
+    origin: dict[str, Any] | None = None,
+    device: str = "auto",
+    progress: str = "auto",
+    confidence: float = 0.95,
+) -> Comparison:
+    """Train `recipe` with each of `solvers` from each of `seeds`, in DIR/SOLVER/seed_S, and compare.
+
+    Every solver's seeds are one `ensemble`: the same initial weights and minibatches for all solvers (as far
+    as each asks for them). Compared are the last figures of the recipe's scores, and the losses, after
+    the same number of steps **and** after the same seconds of training: T is what the fastest solver
+    took for all its steps, and the others are seen where they last were looked at within T. The clock is a
+    member's share of its stack's: draws, steps and the search for non-finite numbers, without scores, sample
+    sheets and checkpoints. Means over seeds have Student's intervals; differences from the first solver
+    are paired by seed. Members that diverged are counted, and left out of means. Intervals are those of
+    one comparison: of twenty at 95%, one misses its truth.
+
+    Running it again goes on where it stopped, and adds solvers or seeds to what is there.
+
+    Raises:
+        RecipeError: no solver, names that give the same folder, a confidence outside of (0, 1). What
+        `ensemble` raises.
+    """
+    if not solvers:
+        raise RecipeError("nothing to compare: give one solver or more")
+    if not 0 < confidence < 1:
+        raise RecipeError(f"confidence={confidence} must lie between 0 and 1")
+    folders: dict[str, str] = {}
+    for label in solvers:
+        folder = _folder(label)
+        if folder in folders.values():
+            other = next(n for n, f in folders.items() if f == folder)
+            raise RecipeError(
+                f"the solvers {other!r} and {label!r} would share the folder {folder}"
+            )
+        folders[label] = folder
+    root, place = Path(directory), device_of(device)
+    made = {label: dataclasses.replace(recipe, solver=s) for label, s in solvers.items()}
+    # Before anything is trained: a solver that does not fit the game shows it here.
+    costs = {label: cost(one, place) for label, one in made.items()}
+    found: dict[str, Ensemble] = {}
+    for label, one in made.items():
+        titled = dataclasses.replace(one, title=f"{recipe.title or name}, {label}")
+        found[label] = ensemble(
+            titled,
+            root / folders[label],
+            seeds,
+            name=name,
+            settings=settings,
+            origin={**(origin or {"kind": "python"}), "solver": label},
+            device=device,
+            progress=progress,
+        )
+        if found[label].interrupted:
+            return Comparison(root, {}, found, interrupted=True)
+    about: dict[str, dict[str, Any]] = {}
+    members = {
+        label: {int(s): member(root / folders[label] / f"seed_{int(s)}", about) for s in seeds}
+        for label in made
+    }
+    content = {
+        "format": FORMAT,
+        "recipe": name,
+        "title": recipe.title or name,
+        "summary": recipe.summary,
+        "settings": settings or {},
+        "seeds": [int(s) for s in seeds],
+        "steps": recipe.steps,
+        "batch": recipe.batch,
+        "device": str(place),
+        "confidence": confidence,
+        "solvers": [
+            _entry(label, folders[label], one, costs[label], members[label])
+            for label, one in made.items()
+        ],
+        **facts(members, about, recipe.steps, confidence),
+    }
+    write_json(root / "compare.json", content)
+    write_atomically(root / "compare.html", page(content).encode("utf-8", "replace"))
+    return Comparison(root, content, found)
+
+
+def _entry(
+    label: str, folder: str, recipe: Recipe, spent: Cost, members: Mapping[int, Member]
+) -> dict[str, Any]:
+    sound = [m for m in members.values() if m.diverged is None]
+    seconds = max((m.total for m in sound), default=None)
+    return {
+        "name": label,
+        "folder": folder,
+        "text": str(recipe.solver),
+        "spec": repr(recipe.solver),
+        "diverged": {str(s): m.diverged for s, m in members.items() if m.diverged is not None},
+        "members": sorted({m.together for m in members.values()}),
+        "seconds": seconds,
+        "seconds_per_step": None if seconds is None else seconds / recipe.steps,
+        "cost": {
+            "gradients": spent.gradients,
+            "J^T u": spent.pullbacks,
+            "J u": spent.pushforwards,
+            "passes": spent.passes,
+        },
+    }
+
+
+def _folder(label: str) -> str:
+    """A solver's name as a folder's."""
+    text = re.sub(r"[^A-Za-z0-9.=]+", "-", label).strip("-.")
+    if not text:
+        raise RecipeError(f"the solver's name {label!r} has no letter or digit")
+    return text

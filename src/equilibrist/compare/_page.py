@@ -1,0 +1,307 @@
+"""A comparison as one page that loads nothing. Every text passes through `e`: it is data."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from equilibrist.compare import _words as say
+from equilibrist.report import _charts as charts
+from equilibrist.report import _words as words
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_COLOURS = 8
+Facts = Mapping[str, Any]
+
+
+def e(value: object) -> str:
+    """Escapes a value for text and for attributes."""
+    return html.escape(str(value))
+
+
+def page(facts: Facts) -> str:
+    """The whole page."""
+    shared = resources.files("equilibrist.report").joinpath("report.css")
+    own = resources.files(__package__).joinpath("compare.css")
+    style = shared.read_text(encoding="utf-8") + own.read_text(encoding="utf-8")
+    scored = [f for f in facts["figures"] if f["kind"] == "score"]
+    lost = [f for f in facts["figures"] if f["kind"] == "loss"]
+    parts = [
+        _hero(facts, [*scored, *lost]),
+        *(
+            _section(f"figure-{i}", words.label(figure["figure"]), _figure(facts, figure))
+            for i, figure in enumerate(scored)
+        ),
+        _section("losses", "Losses", _losses(facts, lost)),
+        _section("cost", "What a step costs", _cost(facts)),
+        _section("reading", "How to read this", _reading(facts)),
+    ]
+    title = f"{facts['title']}: solvers compared"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{e(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        '<div class="page">\n' + "\n".join(parts) + "\n<footer>Made by equilibrist from the run "
+        "directories beside it. This file holds everything it shows: it loads nothing and runs "
+        "nothing.</footer>\n</div>\n</body>\n</html>\n"
+    )
+
+
+def _section(name: str, title: str, body: str) -> str:
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title">\n'
+        f'<h2 id="{name}-title">{e(title)}</h2>\n{body}\n</section>'
+    )
+
+
+def _hero(facts: Facts, figures: Sequence[Facts]) -> str:
+    names, total = _names(facts), len(facts["seeds"])
+    lead = (
+        f"{words.count(facts['steps'])} steps of batch {words.count(facts['batch'])}, {total} "
+        f"seed{'s' if total > 1 else ''} of each."
+    )
+    failures = [
+        f"{entry['name']}: {len(entry['diverged'])} of {total} diverged ({say.diverged(entry)})"
+        for entry in facts["solvers"]
+        if entry["diverged"]
+    ]
+    lost = "".join(f"<li>{e(text)}</li>" for text in failures)
+    warned = (
+        f'<aside class="todo"><h2>Runs that broke down</h2><ul>{lost}</ul></aside>'
+        if failures
+        else ""
+    )
+    rows = "".join(
+        f'<div class="s{i % _COLOURS}"><dt>{_key()}{e(name)}</dt><dd>{e(entry["text"])}</dd></div>'
+        for i, (name, entry) in enumerate(zip(names, facts["solvers"], strict=True))
+    )
+    summary = f"<p>{e(facts['summary'])}</p>" if facts["summary"] else ""
+    return (
+        f'<div class="top"><span><b>{e(facts["title"])}</b></span><span>{e(lead)}</span></div>'
+        f'<main class="hero alone"><div><h1>{e(_headline(facts, figures))}</h1>{summary}'
+        f'<dl class="facts">{rows}</dl></div></main>{warned}'
+    )
+
+
+def _headline(facts: Facts, figures: Sequence[Facts]) -> str:
+    """Where an interval of a paired difference leaves out zero; of the first figure with a good direction."""
+    names = _names(facts)
+    chosen = next((f for f in figures if f["better"]), None)
+    if chosen is None or len(names) < 2:
+        return f"{len(names)} solver{'s' if len(names) > 1 else ''} on {facts['title']}"
+    verdicts: dict[str, list[str]] = {}
+    for name in names[1:]:
+        verdicts.setdefault(_verdict(chosen, name), []).append(name)
+    said = [f"{_listed(group)} {words_} {names[0]}" for words_, group in verdicts.items()]
+    return f"{words.label(chosen['figure'])}: {'; '.join(said)}, after as many steps."
+
+
+def _verdict(figure: Facts, name: str) -> str:
+    difference = figure["iterations"][name]["difference"]
+    interval = difference["interval"] if difference else None
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        return "cannot be told from"
+    better = (difference["mean"] > 0) == (figure["better"] == "higher")
+    return "better than" if better else "worse than"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _figure(facts: Facts, figure: Facts) -> str:
+    hint = "; ".join(part for part in (str(figure["score"]), say.way(figure)) if part)
+    lead = f'<p class="lead">{e(hint)}.</p>'
+    return f"{lead}{_legend(facts)}{_charts(facts, figure)}{_table(facts, figure)}"
+
+
+def _losses(facts: Facts, figures: Sequence[Facts]) -> str:
+    lead = (
+        "Means over the steps since the row before, as each solver records them. Losses of two solvers are the "
+        "same quantity only if both take them at the same point: an alternating solver leaves out of the "
+        "generator's loss what does not depend on the generator, and takes it against the new critic."
+    )
+    body = "".join(
+        f"<h3>{e(say.title(figure))}</h3>{_charts(facts, figure)}{_table(facts, figure)}"
+        for figure in figures
+    )
+    return f'<p class="lead">{e(lead)}</p>{_legend(facts)}{body}'
+
+
+def _table(facts: Facts, figure: Facts) -> str:
+    names, total, limit = _names(facts), len(facts["seeds"]), facts["seconds_at_equal_compute"]
+    after = f"After {words.count(facts['steps'])} steps"
+    later = f"After {words.duration(limit)} a seed" if limit is not None else "Equal compute"
+    columns = ["Solver", after, "Difference", later, "Difference then", "At step", "Seeds"]
+    rows = []
+    for i, name in enumerate(names):
+        here, there = figure["iterations"][name], figure["compute"][name]
+        cells = [
+            say.value(here),
+            _difference(here),
+            say.value(there),
+            _difference(there),
+            say.looked_at(there),
+            say.seeds(here, total),
+        ]
+        body = "".join(
+            f'<td data-name="{e(c)}">{_whole(text)}</td>' if text else "<td></td>"
+            for c, text in zip(columns[1:], cells, strict=True)
+        )
+        rows.append(f'<tr class="s{i % _COLOURS}"><td>{_key()}{e(name)}</td>{body}</tr>')
+    return _framed(columns, rows)
+
+
+def _whole(text: str) -> str:
+    """A value whose interval is not torn apart at the end of a line."""
+    mean, bracket, rest = text.partition(" [")
+    return f'{e(mean)} <span class="ends">[{e(rest)}</span>' if bracket else e(text)
+
+
+def _difference(side: Facts) -> str:
+    return say.value(side["difference"], signed=True) if side["difference"] else ""
+
+
+def _framed(columns: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f'<th scope="col">{e(c)}</th>' for c in columns)
+    return f'<table class="compared"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _cost(facts: Facts) -> str:
+    columns = ["Solver", "Gradients", "Products Jᵀu", "Products Ju", "Other passes"]
+    columns += ["Time of a step", "Time in all", "Diverged"]
+    rows = []
+    for i, entry in enumerate(facts["solvers"]):
+        spent = entry["cost"]
+        cells = [
+            say.gradients(entry),
+            spent["J^T u"],
+            spent["J u"],
+            spent["passes"],
+            say.per_step(entry),
+            words.duration(entry["seconds"]),
+            f"{len(entry['diverged'])} of {len(facts['seeds'])}",
+        ]
+        body = "".join(
+            f'<td data-name="{e(c)}">{e(text)}</td>'
+            for c, text in zip(columns[1:], cells, strict=True)
+        )
+        rows.append(f'<tr class="s{i % _COLOURS}"><td>{_key()}{e(entry["name"])}</td>{body}</tr>')
+    lead = (
+        "Counted while one real step was taken: gradients of each player's own loss on one minibatch, products with "
+        "the Jacobian J of the gradient field, and passes through the networks for anything else. A product Ju builds "
+        "a graph of its own and goes through it twice."
+    )
+    return f'<p class="lead">{e(lead)}</p>{_framed(columns, rows)}<p>{e(say.clock(facts))}</p>'
+
+
+def _reading(facts: Facts) -> str:
+    level = f"{100 * facts['confidence']:g}%"
+    limit = words.duration(facts["seconds_at_equal_compute"])
+    first = _names(facts)[0]
+    texts = [
+        f"Lines and figures are means over seeds; bands and brackets are Student's {level} intervals of those "
+        "means. Differences are paired: the same seed starts from the same weights and sees the same minibatches "
+        f"under every solver, and the difference from {first} is taken seed by seed.",
+        f"Equal compute means {limit} of training a seed: the time of the fastest solver. Each solver is seen where "
+        "it was last looked at within that time, so that a slow one may be seen a little early.",
+        "Seeds that diverged are counted, and are in no mean: a solver that breaks down often looks better here than "
+        "it is. Read the counts first.",
+        "Each interval stands for one comparison. Among many, some will leave out the truth by chance.",
+        "Step sizes are those of the recipe unless a solver's name says otherwise. A solver that was not tuned may "
+        "lose for that reason alone.",
+    ]
+    return "".join(f"<p>{e(text)}</p>" for text in texts)
+
+
+# --- charts ---------------------------------------------------------------------------------------
+
+
+def _legend(facts: Facts) -> str:
+    items = "".join(
+        f'<li class="s{i % _COLOURS}">{_key()}{e(name)}</li>'
+        for i, name in enumerate(_names(facts))
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _key() -> str:
+    return '<svg class="key" viewBox="0 0 32 12" aria-hidden="true"><path d="M0 6H32"/></svg>'
+
+
+def _charts(facts: Facts, figure: Facts) -> str:
+    over = (("steps", "training step"), ("seconds", "seconds of training, one seed"))
+    drawn = [_chart(facts, figure, axis, said) for axis, said in over]
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def _chart(facts: Facts, figure: Facts, axis: str, said: str) -> str:
+    """Mean lines within their intervals."""
+    curves = [figure["curves"][name] for name in _names(facts)]
+    bounds = [b for c in curves for b in _bounds(c)]
+    means = [m for c in curves for m in c["mean"] if abs(m) < 1e150]
+    bounds = [b for b in bounds if abs(b) < 1e150]
+    xs = [x for c in curves for x in c[axis] if math.isfinite(x)]
+    if not means or not xs:
+        return (
+            '<figure><figcaption class="note">No finite figure was recorded.</figcaption></figure>'
+        )
+    low, high = min(bounds + means), max(bounds + means)
+    ordered = sorted(means)
+    core = (ordered[round(0.02 * (len(means) - 1))], ordered[round(0.98 * (len(means) - 1))])
+    logarithmic = min(means) > 0 and max(means) > 50 * min(means)
+    if logarithmic:
+        low, high, cut = min(means) / 1.3, max(means) * 1.3, False
+    else:
+        low, high, cut = charts._frame(low, high, core)
+    x1 = max(xs) or 1.0
+
+    def draw(size: charts.Size) -> str:
+        axes = charts._Axes(size, 0.0, x1, low, high, logarithmic)
+        marks = "".join(
+            f'<g class="s{i % _COLOURS}">{_marks(axes, c, axis)}</g>' for i, c in enumerate(curves)
+        )
+        return axes.draw(marks, said)
+
+    notes = ["logarithmic scale"] if logarithmic else []
+    if cut:
+        notes.append("some values lie beyond the frame")
+    caption = ". ".join(n[:1].upper() + n[1:] for n in notes)
+    label = f"{say.title(figure)}, over {said}"
+    return (
+        f"<figure>{charts.both(draw, charts.WIDE, label)}"
+        f"<figcaption>Over {e(said)}. {e(caption)}{'.' if caption else ''}</figcaption></figure>"
+    )
+
+
+def _bounds(curve: Facts) -> list[float]:
+    return [end for pair in curve["interval"] if pair is not None for end in pair]
+
+
+def _marks(axes: charts._Axes, curve: Facts, axis: str) -> str:
+    rows = [
+        (float(x), mean, interval)
+        for x, mean, interval in zip(curve[axis], curve["mean"], curve["interval"], strict=True)
+        if math.isfinite(x) and abs(mean) < 1e150
+    ]
+    floor = axes.y0 if axes.log else -1e150
+    banded = [(x, i) for x, _, i in rows if i is not None and abs(i[0]) + abs(i[1]) < 1e150]
+    line = [(axes.x(x), axes.y(mean)) for x, mean, _ in rows]
+    marks = ""
+    if len(banded) > 1:
+        upper = [(axes.x(x), axes.y(max(i[1], floor))) for x, i in banded]
+        lower = [(axes.x(x), axes.y(max(i[0], floor))) for x, i in banded]
+        marks += charts._path(upper + lower[::-1], "band mark")
+    if len(line) == 1:
+        x, y = line[0]
+        marks += f'<circle class="dot mark" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
+    return marks + (charts._path(line, "line mark") if len(line) > 1 else "")
+
+
+def _names(facts: Facts) -> list[str]:
+    return [entry["name"] for entry in facts["solvers"]]

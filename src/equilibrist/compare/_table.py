@@ -1,0 +1,64 @@
+"""A comparison as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from equilibrist.compare import _words as say
+from equilibrist.report import _words as words
+
+
+def table(facts: Mapping[str, Any]) -> str:
+    """Every figure at equal iterations and at equal compute, then what the solvers cost."""
+    names = [entry["name"] for entry in facts["solvers"]]
+    total, limit = len(facts["seeds"]), facts["seconds_at_equal_compute"]
+    level = f"{100 * facts['confidence']:g}%"
+    lines = [
+        f"{facts['title']}: {len(names)} solvers, {total} seeds, {words.count(facts['steps'])} steps",
+        f"mean over seeds [{level} interval], seeds counted, paired difference from {names[0]}",
+    ]
+    for figure in facts["figures"]:
+        hint = say.way(figure)
+        lines += ["", say.title(figure) + (f" ({hint})" if hint else "")]
+        lines += [f"  after {words.count(facts['steps'])} steps"]
+        lines += _rows(figure["iterations"], names, total, [""] * len(names))
+        if limit is not None:
+            lines += [f"  after {words.duration(limit)} of training a seed"]
+            steps = [f"step {say.looked_at(figure['compute'][name])}" for name in names]
+            lines += _rows(figure["compute"], names, total, steps)
+    lines += ["", "Cost of a step"]
+    cells = [("solver", "gradients", "J^T u", "J u", "a seed", "diverged")]
+    cells += [
+        (
+            entry["name"],
+            say.gradients(entry),
+            str(entry["cost"]["J^T u"]),
+            str(entry["cost"]["J u"]),
+            say.per_step(entry),
+            say.diverged(entry),
+        )
+        for entry in facts["solvers"]
+    ]
+    lines += _aligned(cells, "  ")
+    lines += [say.clock(facts)]
+    return "\n".join(lines)
+
+
+def _rows(
+    side: Mapping[str, Mapping[str, Any]], names: list[str], total: int, more: list[str]
+) -> list[str]:
+    cells = []
+    for name, extra in zip(names, more, strict=True):
+        own = side[name]
+        difference = say.value(own["difference"], signed=True) if own["difference"] else ""
+        cells.append((name, say.value(own), say.seeds(own, total), extra, difference))
+    return _aligned(cells, "    ")
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], indent: str) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        (indent + "  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True) if w)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,78 @@
+"""A comparison's numbers in words, for the table and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from equilibrist.report import _words as words
+
+
+def value(side: Mapping[str, Any] | None, signed: bool = False) -> str:
+    """ "mean [low, high]", to the digits that the interval justifies."""
+    if side is None or side["mean"] is None:
+        return "none" if side is not None else ""
+    interval = side["interval"]
+    sign = "+" if signed and side["mean"] > 0 else ""
+    if interval is None:
+        return f"{sign}{words.number(side['mean'])}"
+    mean, low, high = words.estimate(side["mean"], (interval[0], interval[1]))
+    return f"{sign}{mean} [{low}, {high}]"
+
+
+def seeds(side: Mapping[str, Any], total: int) -> str:
+    """How many seeds a mean is over."""
+    return f"{side['n']} of {total}"
+
+
+def title(figure: Mapping[str, Any]) -> str:
+    """A figure's name: a score's with the score's own name where that says more."""
+    if figure["kind"] == "loss":
+        return f"Loss of the {figure['figure']}"
+    said = words.label(figure["figure"])
+    score = str(figure["score"])
+    return score if score.lower().startswith(said.lower()) else f"{said} ({score})"
+
+
+def way(figure: Mapping[str, Any]) -> str:
+    """Which direction is good, and what real data get."""
+    parts = [f"{figure['better']} is better"] if figure["better"] else []
+    if figure["floor"] is not None:
+        parts.append(f"real against real: {words.number(figure['floor'])}")
+    return "; ".join(parts)
+
+
+def diverged(entry: Mapping[str, Any]) -> str:
+    """Which seeds diverged, and when."""
+    rows = [f"seed {s} at step {words.count(at)}" for s, at in entry["diverged"].items()]
+    return ", ".join(rows) or "none"
+
+
+def gradients(entry: Mapping[str, Any]) -> str:
+    """Gradients by player."""
+    return ", ".join(f"{p} {n}" for p, n in entry["cost"]["gradients"].items())
+
+
+def per_step(entry: Mapping[str, Any]) -> str:
+    """Milliseconds of a step and seed."""
+    spent = entry["seconds_per_step"]
+    return "none" if spent is None else f"{words.number(1e3 * spent)} ms"
+
+
+def looked_at(side: Mapping[str, Any]) -> str:
+    """The steps at which the figures of equal compute were taken."""
+    if side["steps"] is None:
+        return "none"
+    low, high = side["steps"]
+    return words.count(low) if low == high else f"{words.count(low)} to {words.count(high)}"
+
+
+def clock(facts: Mapping[str, Any]) -> str:
+    """What the seconds are, in one sentence."""
+    together = sorted({n for entry in facts["solvers"] for n in entry["members"]})
+    stacked = " or ".join(map(str, together))
+    return (
+        f"Seconds are those of one seed: the time of a stack of {stacked} members trained together, over that "
+        "number. They hold draws, steps and the search for non-finite numbers, and no scores, sample sheets or "
+        f"checkpoints. Device: {facts['device']}."
+    )

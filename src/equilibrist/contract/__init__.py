@@ -1,0 +1,30 @@
+"""What every solver and every game must satisfy: checks for yours, and the table of ours.
+
+from equilibrist import contract
+
+contract.require(contract.check_solver(MySolver(), equilibrist.games.bilinear()))
+contract.require(contract.check_game(MyGame()))
+for cell in contract.cells():
+    print(cell.solver, cell.game, *cell.run())
+"""
+
+from equilibrist.contract._arena import Arena, arena
+from equilibrist.contract._checks import CHECKS, Outcome, check_solver, require
+from equilibrist.contract._games import GAME_CHECKS, check_game
+from equilibrist.contract._table import GAMES, SOLVERS, Cell, Row, cells
+
+__all__ = [
+    "CHECKS",
+    "GAMES",
+    "GAME_CHECKS",
+    "SOLVERS",
+    "Arena",
+    "Cell",
+    "Outcome",
+    "Row",
+    "arena",
+    "cells",
+    "check_game",
+    "check_solver",
+    "require",
+]

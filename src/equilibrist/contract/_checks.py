@@ -1,0 +1,372 @@
+"""The checks of a solver on a game. Everything is computed in float64."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._draws import StackedDraws
+from equilibrist._errors import GameError
+from equilibrist._field import VectorField
+from equilibrist._game import Game
+from equilibrist.contract._arena import Arena, arena
+from equilibrist.contract._ranks import Joined, on_two_ranks
+from equilibrist.games.truth import Point, sizes_of
+from equilibrist.solvers import Solver
+
+Status = Literal["passed", "failed", "excluded"]
+
+EXACT = 1e-12  # for one step, relative to the largest number in play
+FACTOR = 1e-6  # for contraction factors, relative
+STILL = 1e-7  # for staying at a point over a few steps, relative to 1 + its size
+MEMBERS, STEPS, PATIENCE = 3, 3, 150
+
+
+class Outcome(NamedTuple):
+    """One check: `seen` says what was measured, what went wrong, or why it was left out."""
+
+    check: str
+    status: Status
+    seen: str
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.status} ({self.seen})"
+
+
+class _Left(Exception):  # noqa: N818
+    """A check that does not apply, with the reason."""
+
+
+class _Run:
+    """Players, constants and state of one run, stepping forward."""
+
+    def __init__(self, solver: Solver, where: Arena, seed: int = 0, at: Any = None) -> None:
+        self.solver, self.where, self.seed, self.step = solver, where, seed, 0
+        self.field = VectorField(where.game)
+        players, constants = where.start(seed)
+        self.players = tree.clone(players if at is None else at)
+        self.constants = tree.clone(constants)
+        self.state = solver.init(self.players)
+        self.info: Any = {}
+
+    def go(self, steps: int = 1) -> _Run:
+        for _ in range(steps):
+            draws = self.where.draws(self.seed, self.step)
+            taken = self.solver.step(self.field, self.players, self.constants, self.state, draws)
+            self.players, self.constants, self.state, self.info = taken
+            self.step += 1
+        return self
+
+    def copy(self) -> _Run:
+        other = copy.copy(self)
+        other.players, other.constants = tree.clone(self.players), tree.clone(self.constants)
+        other.state = tree.clone(self.state)
+        return other
+
+    @property
+    def everything(self) -> dict[str, Any]:
+        return {"players": self.players, "constants": self.constants, "state": self.state}
+
+    @property
+    def floating(self) -> list[Tensor]:
+        """The numbers of `linear_map`: players, then the floating state."""
+        return [
+            *tree.leaves(self.players),
+            *(leaf for leaf in tree.leaves(self.state) if leaf.is_floating_point()),
+        ]
+
+    @property
+    def z(self) -> Tensor:
+        return torch.cat([leaf.reshape(-1) for leaf in self.floating]).clone()
+
+    def put(self, z: Tensor) -> None:
+        parts = z.split([leaf.numel() for leaf in self.floating])
+        for leaf, part in zip(self.floating, parts, strict=True):
+            leaf.copy_(part.reshape(leaf.shape))
+
+
+def check_solver(
+    solver: Solver,
+    where: Game | Arena,
+    *,
+    only: Iterable[str] | None = None,
+    excluded: Mapping[str, str] | None = None,
+) -> tuple[Outcome, ...]:
+    """Every check of `CHECKS` on one solver and one game.
+
+    Args:
+        solver: hyperparameters as for training; step sizes that suit the game.
+        where: a game that carries its truth, or an `Arena`.
+        only: names of the checks to run; all if None.
+        excluded: checks (or "*", all) that do not apply, by name, each with its reason.
+
+    What does not apply (no `linear_map`, nothing drawn, no known points) is excluded with the reason.
+    """
+    place = where if isinstance(where, Arena) else arena(where)
+    left = excluded or {}
+    found = []
+    for name, check in CHECKS.items():
+        if only is not None and name not in only:
+            continue
+        reason = left.get(name, left.get("*"))
+        if reason is not None:
+            found.append(Outcome(name, "excluded", reason))
+            continue
+        try:
+            found.append(Outcome(name, "passed", check(solver, place)))
+        except _Left as why:
+            found.append(Outcome(name, "excluded", str(why)))
+        except AssertionError as why:
+            found.append(Outcome(name, "failed", str(why)))
+    return tuple(found)
+
+
+def require(outcomes: Iterable[Outcome]) -> None:
+    """AssertionError that names every failed check; nothing where none failed."""
+    failed = [str(outcome) for outcome in outcomes if outcome.status == "failed"]
+    if failed:
+        raise AssertionError("; ".join(failed))
+
+
+def _frozen(solver: Solver, where: Arena) -> str:
+    """Hyperparameters: a frozen dataclass that equals its copy."""
+    _demand(dataclasses.is_dataclass(solver), "the solver is no dataclass")
+    _demand(
+        type(solver).__dataclass_params__.frozen,  # type: ignore[attr-defined]
+        "the dataclass is not frozen",
+    )
+    _demand(copy.deepcopy(solver) == solver, "a copy does not equal the solver")
+    return f"{len(dataclasses.fields(solver))} fields"  # type: ignore[arg-type]
+
+
+def _values(solver: Solver, where: Arena) -> str:
+    """State and results: trees of tensors without a graph; shapes that stay; info of every player."""
+    run = _Run(solver, where)
+    before = [(path, x.shape, x.dtype) for path, x in tree.items(run.everything)]
+    run.go(2)
+    after = [(path, x.shape, x.dtype) for path, x in tree.items(run.everything)]
+    _demand(before == after, "players, constants or state change their names, shapes or types")
+    leaves = [*tree.leaves(run.everything), *tree.leaves(run.info)]
+    _demand(all(isinstance(x, Tensor) for x in leaves), "the state holds what is no tensor")
+    _demand(not any(x.requires_grad for x in leaves), "a result still hangs on its graph")
+    for kind in ("loss", "grad_norm"):
+        held = set(run.info.get(kind, {}))
+        _demand(held == set(where.game.players), f"info[{kind!r}] is of {sorted(held)}")
+    return f"{len(after)} tensors"
+
+
+def _replay(solver: Solver, where: Arena) -> str:
+    """A run goes on from cloned values with the same bits: nothing else is remembered."""
+    live = _Run(solver, where).go(2)
+    other = live.copy()
+    for _ in range(STEPS):
+        live.go()
+        other = other.copy().go()
+        for (path, a), b in zip(
+            tree.items(live.everything), tree.leaves(other.everything), strict=True
+        ):
+            _demand(torch.equal(a, b), f"{'/'.join(path)} differs after resuming from copies")
+    return f"{STEPS} steps, the same bits"
+
+
+def _linear_map(solver: Solver, where: Arena) -> str:
+    """One step is `linear_map` on games with a linear field: differences of two runs."""
+    matrix = _matrix(solver, where)
+    runs = [_Run(solver, where, seed).go(2) for seed in (0, 1)]
+    before = [run.z for run in runs]
+    after = [run.go().z for run in runs]
+    size = len(before[0])
+    _demand(
+        matrix.shape == (size, size), f"linear_map is {list(matrix.shape)}, the state has {size}"
+    )
+    error = float((matrix @ (before[0] - before[1]) - (after[0] - after[1])).abs().max())
+    error /= max(1.0, *(float(z.abs().max()) for z in (*before, *after)))
+    _demand(error < EXACT, f"the step differs from linear_map by {error:.1e}")
+    return f"{error:.1e}"
+
+
+def _factor(solver: Solver, where: Arena) -> str:
+    """The observed factor of many steps is the spectral radius of `linear_map`."""
+    radius = float(torch.linalg.eigvals(_matrix(solver, where)).abs().max())
+    origin = _Run(solver, where, at=_points(where)[0].players).go(2).z
+    run = _Run(solver, where).go(2)
+    for _ in range(8):  # far below rounding, or beyond range, nothing could be seen
+        away = run.z - origin
+        if not bool(away.any()):
+            break
+        run.put(origin + away / away.norm())
+        run.go(15)
+    window = [run.z - origin] + [run.go().z - origin for _ in range(2 * len(origin) + 1)]
+    seen = _growth(torch.stack(window, 1))
+    error = abs(seen - radius) / max(radius, 1e-12)
+    _demand(error < FACTOR, f"the factor is {seen:.9f}, the spectral radius {radius:.9f}")
+    return f"{seen:.9f}"
+
+
+def _growth(window: Tensor) -> float:
+    """The dominating modulus of the linear map that takes each column to the next: dynamic mode
+    decomposition (Schmid 2010) of what has not died out."""
+    past, now = window[:, :-1], window[:, 1:]
+    left, sigma, right = torch.linalg.svd(past, full_matrices=False)
+    alive = sigma > 1e-9 * sigma[0]
+    if not bool(sigma[0] > 0):
+        return 0.0
+    small = left[:, alive].mT @ now @ right[alive].mT / sigma[alive]
+    return float(torch.linalg.eigvals(small).abs().max())
+
+
+def _still(solver: Solver, where: Arena) -> str:
+    """Every known point stays where it is."""
+    worst = 0.0
+    for point in _points(where):
+        run = _Run(solver, where, at=point.players).go(4)
+        here = tree.flatten(point.players)
+        moved = float((tree.flatten(run.players) - here).abs().max())
+        worst = max(worst, moved / (1 + float(here.abs().max())))
+        _demand(worst < STILL, f"a {point.kind} is left by {moved:.1e} in 4 steps")
+    return f"{len(_points(where))} points, {worst:.1e}"
+
+
+def _attraction(solver: Solver, where: Arena) -> str:
+    """Runs beside a point come nearer where `linear_map` at the point's J contracts, go away where it
+    expands."""
+    game: Any = where.game
+    told, seen = [], set()
+    for point in _points(where):
+        if point.held or (point.kind, point.attracts) in seen:
+            continue
+        seen.add((point.kind, point.attracts))
+        matrix = _map(solver, game.jacobian(point.players), sizes_of(point.players))
+        radius = float(torch.linalg.eigvals(matrix).abs().max())
+        steps = math.ceil(math.log(1000) / max(abs(math.log(max(radius, 1e-12))), 1e-12))
+        if steps > PATIENCE:
+            told.append(f"{point.kind}: {radius:.4f}, too near 1 to tell")
+            continue
+        start = tree.flatten(point.players)
+        shift = torch.linspace(0.6, -1.0, len(start), dtype=start.dtype)
+        run = _Run(solver, where, at=tree.unflatten(start + 1e-6 * shift, point.players))
+        run.go(max(steps, 3))
+        ratio = float((tree.flatten(run.players) - start).norm() / (1e-6 * shift).norm())
+        reached = radius < 1
+        _demand(
+            ratio < 0.3 if reached else ratio > 3,
+            f"{point.kind}: the distance changes {ratio:.2g}-fold where linear_map has radius {radius:.4f}",
+        )
+        told.append(f"{point.kind}: {'reached' if reached else 'left'}")
+    if not any("reached" in t or "left" in t for t in told):
+        raise _Left("; ".join(told) or "the feasible set holds every known point")
+    return "; ".join(told)
+
+
+def _stacked(solver: Solver, where: Arena) -> str:
+    """One step of stacked members is the step of each."""
+    alone = [_Run(solver, where, seed) for seed in range(MEMBERS)]
+    together = tree.stack([run.players for run in alone])
+    constants = tree.stack([run.constants for run in alone])
+    field, state = VectorField(where.game, stacked=MEMBERS), solver.init(together)
+    for step in range(STEPS):
+        draws = StackedDraws([where.draws(seed, step) for seed in range(MEMBERS)])
+        together, constants, state, info = solver.step(field, together, constants, state, draws)
+    whole = {"players": together, "constants": constants, "state": state}
+    worst = 0.0
+    for index, run in enumerate(alone):
+        run.go(STEPS)
+        for (path, a), b in zip(
+            tree.items({**whole, "info": info}),
+            tree.leaves({**run.everything, "info": run.info}),
+            strict=True,
+        ):
+            mine = a[index] if a.ndim > b.ndim else a
+            error = float((mine.double() - b.double()).abs().max() / (1 + b.double().abs().max()))
+            worst = max(worst, error)
+            _demand(error < EXACT, f"member {index}: {'/'.join(path)} differs by {error:.1e}")
+    return f"{MEMBERS} members, {worst:.1e}"
+
+
+def _two_ranks(solver: Solver, where: Arena) -> str:
+    """Two machines with half of each batch do what one does with the whole."""
+    if not where.drawn:
+        raise _Left("nothing is drawn: both machines would compute the same")
+    try:
+        own = _Run(solver, where)
+        own.field = VectorField(where.game, reduce=lambda tensors: tensors)
+        own.go()
+    except GameError as refused:
+        raise _Left(f"refused: {refused}") from None
+
+    # A game may write to modules of its own while it computes: each thread needs its own.
+    games = [copy.deepcopy(where.game) for _ in range(3)]
+
+    def play(game: Game, reduce: Any, draws: Callable[[int], Any]) -> Any:
+        run = runs.pop()
+        field = VectorField(game, reduce=reduce)
+        values = (run.players, run.constants, run.state)
+        for step in range(STEPS):
+            *values, _ = solver.step(field, *values, draws(step))  # type: ignore[assignment]
+        return values[0]
+
+    runs = [_Run(solver, where) for _ in games]
+    found = on_two_ranks(
+        lambda rank, reduce: play(games[rank], reduce, lambda k: where.draws(0, k, rank))
+    )
+    whole = play(games[2], None, lambda k: Joined(where.draws(0, k, 0), where.draws(0, k, 1)))
+    worst = 0.0
+    for rank, players in enumerate(found):
+        a, b = tree.flatten(players), tree.flatten(whole)
+        error = float((a - b).abs().max() / (1 + b.abs().max()))
+        worst = max(worst, error)
+        _demand(error < 10 * EXACT, f"rank {rank} differs from one machine by {error:.1e}")
+    return f"{worst:.1e}"
+
+
+CHECKS: dict[str, Callable[[Solver, Arena], str]] = {
+    "frozen": _frozen,
+    "values": _values,
+    "replay": _replay,
+    "linear map": _linear_map,
+    "factor": _factor,
+    "still": _still,
+    "attraction": _attraction,
+    "stacked": _stacked,
+    "two ranks": _two_ranks,
+}
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _points(where: Arena) -> tuple[Point, ...]:
+    game: Any = where.game
+    if not hasattr(game, "points"):
+        raise _Left(f"{type(game).__name__} does not give its stationary points")
+    found: tuple[Point, ...] = game.points()
+    if not found:
+        raise _Left(f"there is no stationary point: {game.why_none}")
+    return found
+
+
+def _matrix(solver: Solver, where: Arena) -> Tensor:
+    game: Any = where.game
+    if not getattr(game, "linear", False):
+        raise _Left("the field is not linear")
+    players, _ = where.start(0)
+    return _map(solver, game.jacobian(players), sizes_of(players))
+
+
+def _map(solver: Any, jacobian: Tensor, sizes: Mapping[str, int]) -> Tensor:
+    if not hasattr(solver, "linear_map"):
+        raise _Left(f"{type(solver).__name__} gives no linear_map")
+    try:
+        matrix: Tensor = solver.linear_map(jacobian, sizes)
+    except ValueError as why:
+        raise _Left(str(why)) from None
+    return matrix

@@ -1,0 +1,68 @@
+"""Two machines played by two threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._draws import Draw, Draws
+from equilibrist._field import Reduce
+
+
+class Joined:
+    """The draws of several machines as one batch: what a single machine would see."""
+
+    def __init__(self, *parts: Draws) -> None:
+        self.parts = parts
+
+    def batch(self, index: int = 0) -> Draw:
+        """All rows of minibatch `index`."""
+        return tree.map(lambda *x: torch.cat(x), *(part.batch(index) for part in self.parts))
+
+    def noise(self, like: Mapping[str, Any], index: int = 0) -> tree.Tree:
+        """The same on every machine."""
+        return self.parts[0].noise(like, index)
+
+
+def on_two_ranks(play: Callable[[int, Reduce], Any]) -> list[Any]:
+    """[play(0, reduce), play(1, reduce)] at the same time; `reduce` averages over the two.
+
+    Raises:
+        The first error of a thread.
+    """
+    barrier = threading.Barrier(2, timeout=60)
+    offered: list[list[Tensor]] = [[], []]
+    results: list[Any] = [None, None]
+    errors: list[BaseException] = []
+
+    def reduce_of(rank: int) -> Reduce:
+        def reduce(tensors: list[Tensor]) -> list[Tensor]:
+            offered[rank] = tensors
+            barrier.wait()
+            mean = [(a + b) / 2 for a, b in zip(*offered, strict=True)]
+            barrier.wait()  # nobody offers anew before both have read
+            return mean
+
+        return reduce
+
+    def work(rank: int) -> None:
+        try:
+            results[rank] = play(rank, reduce_of(rank))
+        except BaseException as error:
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        broken = [e for e in errors if not isinstance(e, threading.BrokenBarrierError)]
+        raise (broken or errors)[0]
+    return results

@@ -1,0 +1,277 @@
+"""Every solver of the library on every game that carries its truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equilibrist._draws import normal
+from equilibrist._game import Game
+from equilibrist.contract._arena import Arena, arena
+from equilibrist.contract._checks import Outcome, check_solver
+from equilibrist.formulations import W2GAN, Vanilla
+from equilibrist.games import (
+    GAN,
+    Dirac,
+    GaussianW2GAN,
+    GaussianWGAN,
+    Planar,
+    Quadratic,
+    bilinear,
+    curved_ridge,
+    false_attractor,
+    hidden_minimax,
+    three_nash,
+)
+from equilibrist.networks import LinearGenerator, QuadraticCritic
+from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
+from equilibrist.projections import Below
+from equilibrist.solvers import (
+    Alternating,
+    Averaged,
+    Competitive,
+    Consensus,
+    Extragradient,
+    FollowTheRidge,
+    Implicit,
+    Lookahead,
+    Optimistic,
+    PastExtragradient,
+    Proximal,
+    Simultaneous,
+    Solver,
+    SymplecticAdjustment,
+    Unrolled,
+)
+
+F64 = torch.float64
+
+
+@dataclass(frozen=True)
+class Row:
+    """A solver of the table.
+
+    Args:
+        make: (h, leader, follower) -> the solver with step size h.
+        excluded: (game, arena) -> checks that do not apply there ("*": all), each with its reason.
+    """
+
+    make: Callable[[float, str, str], Solver]
+    excluded: Callable[[Game], dict[str, str]] = lambda game: {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One solver on one game: names, values, and the checks left out, each with its reason."""
+
+    solver: str
+    game: str
+    subject: Solver
+    arena: Arena
+    excluded: dict[str, str]
+
+    def run(self) -> tuple[Outcome, ...]:
+        """The checks."""
+        return check_solver(self.subject, self.arena, excluded=self.excluded)
+
+
+def cells(
+    solvers: dict[str, Row] | None = None, games: dict[str, Any] | None = None
+) -> Iterator[Cell]:
+    """The table: `SOLVERS` x `GAMES`, or yours."""
+    for game_name, (build, h) in (GAMES if games is None else games).items():
+        place = build()
+        leader = getattr(place.game, "leader", place.game.players[0])
+        (follower,) = (p for p in place.game.players if p != leader)
+        for name, row in (SOLVERS if solvers is None else solvers).items():
+            subject = row.make(h, leader, follower)
+            yield Cell(name, game_name, subject, place, row.excluded(place.game))
+
+
+# -- why a cell, or a check in it, is left out ---------------------------------------------------
+
+
+def _bounded(game: Game) -> bool:
+    return isinstance(game, GaussianW2GAN | GaussianWGAN)
+
+
+def _reads_the_free_field(game: Game) -> dict[str, str]:
+    if not _bounded(game):
+        return {}
+    return {
+        "still": "the direction mixes all players' gradients before the projection, and the gradient of what "
+        "the boundary holds does not vanish there: constrained points are not its fixed points"
+    }
+
+
+def _adaptive(game: Game) -> dict[str, str]:
+    inexact = isinstance(game, Planar | GaussianW2GAN) or (
+        isinstance(game, Quadratic) and bool(torch.cat([game.a, game.c]).any())
+    )
+    if not inexact:
+        return {}
+    return {
+        "still": "the rule divides the gradient by its own size: where it vanishes up to rounding only, the "
+        "rounding is a step"
+    }
+
+
+def _needs_zero_sum(game: Game) -> dict[str, str]:
+    if game.zero_sum or isinstance(game, GAN):
+        return {}
+    why = "its linear_map is that of zero-sum games: elsewhere J alone does not give the unrolled gradient"
+    return {"linear map": why, "factor": why, "attraction": why}
+
+
+def _needs_a_regular_follower(game: Game) -> dict[str, str]:
+    if (isinstance(game, Quadratic) and not bool(game.C.any())) or (
+        isinstance(game, Dirac) and game.gamma == 0
+    ):
+        return {
+            "*": "the follower's own Hessian vanishes at the equilibrium: there is no ridge to follow"
+        }
+    return _reads_the_free_field(game) if isinstance(game, GaussianWGAN) else {}
+
+
+def _needs_samples(game: Game) -> dict[str, str]:
+    if isinstance(game, GAN):
+        return {}
+    return {"*": "its penalty is the critic's slope at real samples, which only a GAN has"}
+
+
+SOLVERS: dict[str, Row] = {
+    "simultaneous": Row(lambda h, x, y: Simultaneous(SGD(h))),
+    "simultaneous, two time scales": Row(
+        lambda h, x, y: Simultaneous(optimizers={x: SGD(h / 3), y: SGD(h)})
+    ),
+    "simultaneous, negative momentum": Row(lambda h, x, y: Simultaneous(SGD(h, -0.3))),
+    "simultaneous, Adam": Row(lambda h, x, y: Simultaneous(Adam(h)), _adaptive),
+    "alternating": Row(lambda h, x, y: Alternating(1, SGD(h), leader=x, follower=y)),
+    "alternating, 3 follower steps": Row(
+        lambda h, x, y: Alternating(3, SGD(h), leader=x, follower=y)
+    ),
+    "alternating, RMSProp": Row(
+        lambda h, x, y: Alternating(2, RMSProp(h), leader=x, follower=y), _adaptive
+    ),
+    "consensus": Row(lambda h, x, y: Consensus(SGD(h), gamma=0.3), _reads_the_free_field),
+    "consensus, two minibatches": Row(
+        lambda h, x, y: Consensus(SGD(h), gamma=0.3, batches=2), _reads_the_free_field
+    ),
+    "consensus, RMSProp of TensorFlow": Row(
+        lambda h, x, y: Consensus(TFRMSProp(h), gamma=0.3), _reads_the_free_field
+    ),
+    "extragradient": Row(lambda h, x, y: Extragradient(SGD(h))),
+    "extragradient, fresh minibatch": Row(lambda h, x, y: Extragradient(SGD(h), fresh=True)),
+    "extragradient, Adam": Row(lambda h, x, y: Extragradient(Adam(h)), _adaptive),
+    "extrapolation from the past": Row(lambda h, x, y: PastExtragradient(SGD(h))),
+    "optimistic": Row(lambda h, x, y: Optimistic(SGD(h))),
+    "optimistic Adam": Row(lambda h, x, y: Optimistic(Adam(h)), _adaptive),
+    "symplectic adjustment": Row(
+        lambda h, x, y: SymplecticAdjustment(SGD(h), strength=0.5), _reads_the_free_field
+    ),
+    "symplectic adjustment, aligned": Row(
+        lambda h, x, y: SymplecticAdjustment(SGD(h), strength=0.5, align=True),
+        _reads_the_free_field,
+    ),
+    "competitive": Row(lambda h, x, y: Competitive(SGD(h), iterations=6), _reads_the_free_field),
+    "follow the ridge": Row(
+        lambda h, x, y: FollowTheRidge(SGD(h), leader=x, follower=y), _needs_a_regular_follower
+    ),
+    "implicit": Row(lambda h, x, y: Implicit(SGD(h), iterations=2), _reads_the_free_field),
+    "unrolled": Row(
+        lambda h, x, y: Unrolled(SGD(h), unroll=3, rate=h / 2, leader=x, follower=y),
+        _needs_zero_sum,
+    ),
+    "lookahead": Row(lambda h, x, y: Lookahead(Simultaneous(SGD(h)), 4)),
+    "averaged": Row(lambda h, x, y: Averaged(Simultaneous(SGD(h)), 0.9, (x, y))),
+    "proximal": Row(
+        lambda h, x, y: Proximal(3, 0.2, SGD(h)),
+        _needs_samples,
+    ),
+}
+
+
+# -- the games, each with a step size that suits it ----------------------------------------------
+
+
+class _Cloud:
+    """Normal samples [n, dim], shifted and stretched."""
+
+    def __init__(self, dim: int, scale: float) -> None:
+        self.dim, self.scale = dim, scale
+
+    def sample(self, rng: np.random.Generator, n: int) -> Tensor:
+        return 0.3 + self.scale * normal(rng, (n, self.dim), F64, None)
+
+
+def _matrix(*rows: tuple[float, ...]) -> Tensor:
+    return torch.tensor(rows, dtype=F64)
+
+
+def _monotone() -> Quadratic:
+    return Quadratic(
+        _matrix((1.2, 0.3, -0.2), (0.3, 0.8, 0.1), (-0.2, 0.1, 0.5)),
+        _matrix((0.9, -0.4), (0.2, 1.1), (-0.7, 0.5)),
+        _matrix((0.6, 0.2), (0.2, 0.9)),
+        torch.tensor([0.5, -1.0, 0.3], dtype=F64),
+        torch.tensor([-0.4, 0.8], dtype=F64),
+    )
+
+
+def _indefinite() -> Quadratic:
+    return Quadratic(
+        _matrix((-0.5, 0.4), (0.4, 1.1)),
+        _matrix((1.5, -0.3, 0.2), (0.4, 0.9, -1.2)),
+        _matrix((1.4, 0.1, 0.0), (0.1, 0.7, 0.3), (0.0, 0.3, 1.6)),
+        torch.tensor([1.0, 0.2], dtype=F64),
+        torch.tensor([0.3, 0.0, -0.6], dtype=F64),
+    )
+
+
+def _linear_w2gan() -> Arena:
+    game = GAN(
+        lambda: LinearGenerator(1, 1, dtype=F64),
+        lambda: QuadraticCritic(1, dtype=F64),
+        W2GAN(0.5),
+        latent=1,
+        projections=[Below("critic", "A", 0.4)],
+    )
+    return arena(game, _Cloud(1, 1.5), batch=8)
+
+
+def _small_gan() -> Arena:
+    game = GAN(
+        lambda: LinearGenerator(2, 2, dtype=F64),
+        lambda: nn.Sequential(
+            nn.Linear(2, 3, dtype=F64), nn.Softplus(), nn.Linear(3, 1, dtype=F64)
+        ),
+        Vanilla(),
+        latent=2,
+    )
+    return arena(game, _Cloud(2, 1.0), batch=8)
+
+
+GAMES: dict[str, tuple[Callable[[], Arena], float]] = {
+    "bilinear": (lambda: arena(bilinear()), 0.3),
+    "bilinear, 3 numbers each": (lambda: arena(bilinear(3)), 0.2),
+    "quadratic, monotone": (lambda: arena(_monotone()), 0.15),
+    "quadratic, indefinite": (lambda: arena(_indefinite()), 0.1),
+    "false attractor": (lambda: arena(false_attractor()), 0.05),
+    "hidden minimax": (lambda: arena(hidden_minimax()), 0.05),
+    "Dirac, vanilla": (lambda: arena(Dirac()), 0.3),
+    "Dirac, non-saturating, R1": (lambda: arena(Dirac("non-saturating", 0.5)), 0.3),
+    "Dirac, WGAN": (lambda: arena(Dirac("wgan")), 0.2),
+    "Dirac, WGAN, R1": (lambda: arena(Dirac("wgan", 0.7)), 0.2),
+    "three Nash": (lambda: arena(three_nash()), 0.02),
+    "curved ridge": (lambda: arena(curved_ridge()), 0.005),
+    "Gaussian W2GAN, s > 1": (lambda: arena(GaussianW2GAN(2.0, 2)), 0.05),
+    "Gaussian W2GAN, s < 1": (lambda: arena(GaussianW2GAN(0.5, 1)), 0.1),
+    "Gaussian WGAN": (lambda: arena(GaussianWGAN(2.0)), 0.1),
+    "sampled W2GAN": (_linear_w2gan, 0.05),
+    "sampled vanilla GAN": (_small_gan, 0.1),
+}

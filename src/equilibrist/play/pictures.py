@@ -1,0 +1,267 @@
+"""Charts of the plane as hand-written SVG, with the report's means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equilibrist.play.trajectories import DIVERGED, NONE
+from equilibrist.report._charts import (
+    BROAD,
+    Size,
+    _Axes,
+    _n,
+    _path,
+    _text,
+    both,
+)
+
+Array = NDArray[np.float64]
+
+# Frames whose inside is square: 410 and 262 pixels.
+SQUARE = (Size("wide", 480, 478, 15), Size("narrow", 332, 330, 11))
+CHOICES = 6  # colours of solvers and of basins
+MARKS = {
+    "local nash": "●",
+    "local minimax": "■",
+    "non-nash attractor": "◆",
+    "saddle of the dynamics": "✕",
+    "neither": "✚",
+}
+KIND_CLASSES = {kind: f"k{i}" for i, kind in enumerate(MARKS)}
+
+
+def axes_of(size: Size, window: Sequence[float]) -> _Axes:
+    """A frame for this window."""
+    x0, x1, y0, y1 = window
+    return _Axes(size, x0, x1, y0, y1, left=58, right=12, top=28, bottom=40)
+
+
+def squared(window: Sequence[float]) -> tuple[float, float, float, float]:
+    """The window with its shorter side extended, so that circles are round."""
+    x0, x1, y0, y1 = window
+    side = max(x1 - x0, y1 - y0)
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return x - side / 2, x + side / 2, y - side / 2, y + side / 2
+
+
+def arrows_at(window: Sequence[float], count: int) -> Array:
+    """Centres of count x count cells [count^2, 2]."""
+    x0, x1, y0, y1 = window
+    middles = (np.arange(count) + 0.5) / count
+    x, y = np.meshgrid(x0 + middles * (x1 - x0), y0 + middles * (y1 - y0))
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def plane(
+    window: Sequence[float],
+    names: Sequence[str],
+    fields: dict[int, Array],
+    paths: Array,
+    points: Sequence[tuple[Array, str]],
+    colour: int,
+    basins: NDArray[np.int64] | None,
+    words: str,
+) -> str:
+    """One solver's picture: basins below, then the field, the trajectories, the stationary points.
+
+    Args:
+        window: least and largest first coordinate, then of the second.
+        names: of the axes.
+        fields: v at `arrows_at(window, count)` for each count that a size asks for.
+        paths: trajectories [T, S, 2].
+        points: (place, kind) of each stationary point.
+        colour: the solver's number.
+        basins: for each cell of a square grid, rows from below, the colour's number, `NONE` or `DIVERGED`.
+    """
+
+    def draw(size: Size) -> str:
+        axes = axes_of(size, window)
+        marks = _cells(axes, basins) if basins is not None else ""
+        marks += _arrows(axes, arrows_at(window, size.bins), fields[size.bins], size.bins)
+        for k in range(paths.shape[1]):
+            marks += _trajectory(axes, paths[:, k], f"way s{colour % CHOICES}")
+        for k in range(paths.shape[1]):
+            x, y = axes.x(float(paths[0, k, 0])), axes.y(float(paths[0, k, 1]))
+            marks += f'<circle class="start s{colour % CHOICES}" cx="{_n(x)}" cy="{_n(y)}" r="3"/>'
+        for place, kind in points:
+            marks += mark(axes.x(float(place[0])), axes.y(float(place[1])), kind)
+        up = _text(axes.left, 16, names[1], "middle", "axis")
+        return up + axes.draw(marks, names[0])
+
+    return both(draw, SQUARE, words)
+
+
+def mark(x: float, y: float, kind: str) -> str:
+    """A stationary point: its shape says its kind, whatever colours the reader sees."""
+    name = KIND_CLASSES[kind]
+    at = f'cx="{_n(x)}" cy="{_n(y)}"'
+    if kind == "local nash":
+        return f'<circle class="mark {name}" {at} r="5.5"/>'
+    corners = {
+        "local minimax": "M{0} {2}H{1}V{3}H{0}Z",
+        "non-nash attractor": "M{4} {2}L{1} {5}L{4} {3}L{0} {5}Z",
+    }
+    r = 5.0 if kind == "local minimax" else 6.5
+    if kind in corners:
+        d = corners[kind].format(_n(x - r), _n(x + r), _n(y - r), _n(y + r), _n(x), _n(y))
+        return f'<path class="mark {name}" d="{d}"/>'
+    if kind == "neither":
+        d = f"M{_n(x - 6)} {_n(y)}H{_n(x + 6)}M{_n(x)} {_n(y - 6)}V{_n(y + 6)}"
+    else:
+        d = f"M{_n(x - 5)} {_n(y - 5)}L{_n(x + 5)} {_n(y + 5)}M{_n(x - 5)} {_n(y + 5)}L{_n(x + 5)} {_n(y - 5)}"
+    return f'<path class="halo" d="{d}"/><path class="cross {name}" d="{d}"/>'
+
+
+def _trajectory(axes: _Axes, path: Array, kind: str) -> str:
+    """A line through the iterates, without those within 1.2 pixels of the last one drawn."""
+    kept: list[tuple[float, float]] = []
+    for x, y in path:
+        at = axes.x(float(x)), axes.y(float(y))
+        if not kept or math.dist(at, kept[-1]) >= 1.2:
+            kept.append(at)
+    return _path(kept, kind) if len(kept) > 1 else ""
+
+
+def _arrows(axes: _Axes, at: Array, v: Array, count: int) -> str:
+    """-v, the direction of a gradient step. Length: the square root of the speed, relative to the fastest."""
+    speed = np.linalg.norm(v, axis=1)
+    sound = np.isfinite(speed) & (speed > 0)
+    if not sound.any():
+        return ""
+    fastest = float(speed[sound].max())
+    cell = axes.width / count
+    parts = []
+    for (x, y), (a, b), s in zip(at[sound], v[sound], speed[sound], strict=True):
+        length = cell * (0.22 + 0.56 * (float(s) / fastest) ** 0.5)
+        # Up is less in SVG: -v has the direction (-a, +b) there.
+        dx, dy = -float(a / s), float(b / s)
+        x1, y1 = axes.x(float(x)) + dx * length / 2, axes.y(float(y)) + dy * length / 2
+        x0, y0 = x1 - dx * length, y1 - dy * length
+        head = min(4.0, 0.45 * length)
+        wings = [
+            (x1 - head * (dx + s_ * 0.5 * -dy), y1 - head * (dy + s_ * 0.5 * dx)) for s_ in (1, -1)
+        ]
+        parts.append(
+            f"M{_n(x0)} {_n(y0)}L{_n(x1)} {_n(y1)}M{_n(wings[0][0])} {_n(wings[0][1])}"
+            f"L{_n(x1)} {_n(y1)}L{_n(wings[1][0])} {_n(wings[1][1])}"
+        )
+    return f'<path class="flow" d="{"".join(parts)}"/>'
+
+
+def _cells(axes: _Axes, basins: NDArray[np.int64]) -> str:
+    """Cells of one colour as one path, runs of a row as one rectangle."""
+    rows, columns = basins.shape
+    w, h = axes.width / columns, axes.height / rows
+    found: dict[int, list[str]] = {}
+    for i in range(rows):
+        j = 0
+        while j < columns:
+            end = j
+            while end < columns and basins[i, end] == basins[i, j]:
+                end += 1
+            y = axes.height - (i + 1) * h
+            run = f"M{_n(j * w)} {_n(y)}H{_n(end * w)}V{_n(y + h)}H{_n(j * w)}Z"
+            found.setdefault(int(basins[i, j]), []).append(run)
+            j = end
+    return "".join(
+        f'<path class="basin {basin_class(kind)}" d="{"".join(runs)}"/>'
+        for kind, runs in sorted(found.items())
+        if kind != NONE
+    )
+
+
+def basin_class(kind: int) -> str:
+    """The CSS class of a basin's colour."""
+    return "gone" if kind == DIVERGED else f"b{kind % CHOICES}"
+
+
+def distances(
+    lines: Sequence[tuple[str, Array]], sizes: Sequence[Size], words: str
+) -> tuple[str, str]:
+    """(chart, note) of distance to the nearest stationary point over steps: of each solver the median over
+    its starts [T], on a logarithmic axis."""
+    values = np.concatenate([d for _, d in lines])
+    shown = values[np.isfinite(values) & (values > 1e-14)]
+    if not shown.size:
+        return "", "Every iterate is at a stationary point throughout."
+    low, high = float(shown.min()) / 1.5, min(float(shown.max()), 1e12) * 1.5
+    steps = max(len(d) for _, d in lines) - 1
+
+    def draw(size: Size) -> str:
+        axes = _Axes(size, 0.0, float(steps), low, high, True, left=72)
+        marks = ""
+        for i, (_, d) in enumerate(lines):
+            at = [
+                (axes.x(float(t)), axes.y(float(v)))
+                for t, v in enumerate(np.clip(d, low / 2, high))
+                if np.isfinite(v)
+            ]
+            every = max(1, len(at) // 400)
+            marks += _path([*at[::every], at[-1]], f"line c{i % CHOICES}")
+        return axes.draw(marks, "step")
+
+    note = "Below 10⁻¹⁴ nothing is drawn." if (values <= 1e-14).any() else ""
+    return both(draw, sizes, words), note
+
+
+def broad() -> Sequence[Size]:
+    """Sizes of a chart as wide as the page."""
+    return BROAD
+
+
+def complex_plane(
+    window: Sequence[float],
+    series: Sequence[tuple[NDArray[np.complex128], str]],
+    h: float | None,
+    words: str,
+) -> str:
+    """Eigenvalues as dots, and the disc |1 - h l| < 1 of the step size."""
+
+    def draw(size: Size) -> str:
+        axes = axes_of(size, window)
+        marks = _disc(axes, h) if h is not None else ""
+        marks += _path([(0, axes.y(0.0)), (axes.width, axes.y(0.0))], "zero")
+        marks += _path([(axes.x(0.0), 0), (axes.x(0.0), axes.height)], "zero")
+        for values, kind in series:
+            dots = "".join(
+                f"M{_n(axes.x(float(z.real)))} {_n(axes.y(float(z.imag)))}h0"
+                for z in values
+                if window[0] <= z.real <= window[1] and window[2] <= z.imag <= window[3]
+            )
+            marks += f'<path class="eigen {kind}" d="{dots}"/>' if dots else ""
+        up = _text(axes.left, 16, "imaginary part", "middle", "axis")
+        up = up.replace('text-anchor="middle"', 'text-anchor="start"')
+        return up + axes.draw(marks, "real part")
+
+    return both(draw, SQUARE, words)
+
+
+def _disc(axes: _Axes, h: float) -> str:
+    """The part of the disc of centre and radius 1/h that lies in the frame.
+
+    Its edge is x = h y^2 / (1 +- sqrt(1 - h^2 y^2)): a form that is exact for any h, where the circle's own
+    coordinates would be far outside of what a browser draws.
+    """
+    reach = 1 / h
+    top, bottom = min(axes.y1, reach), max(axes.y0, -reach)
+    if top <= bottom or axes.x1 <= 0 or axes.x0 >= 2 * reach:
+        return ""
+    ys = np.unique(
+        np.concatenate(
+            [np.linspace(bottom, top, 161), reach * np.sin(np.linspace(-np.pi / 2, np.pi / 2, 161))]
+        )
+    )
+    ys = ys[(ys >= bottom) & (ys <= top)]
+    root = np.sqrt(np.clip(1 - (h * ys) ** 2, 0, None))
+    left, right = h * ys**2 / (1 + root), (1 + root) / h
+    margin = 0.1 * (axes.x1 - axes.x0)
+    left, right = (np.clip(side, axes.x0 - margin, axes.x1 + margin) for side in (left, right))
+    edge = [(axes.x(float(x)), axes.y(float(y))) for x, y in zip(left, ys, strict=True)]
+    edge += [
+        (axes.x(float(x)), axes.y(float(y))) for x, y in zip(right[::-1], ys[::-1], strict=True)
+    ]
+    return _path(edge, "disc").replace('"/>', 'Z"/>')

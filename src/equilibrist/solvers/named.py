@@ -1,0 +1,178 @@
+"""Solvers by name: "consensus:gamma=10,batches=2" around the update rules of a recipe's own solver."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from equilibrist._errors import RecipeError, did_you_mean
+from equilibrist._resolve import convert
+from equilibrist.optimizers import Optimizer
+from equilibrist.schedules import base
+from equilibrist.solvers._base import Solver
+from equilibrist.solvers.alternating import Alternating
+from equilibrist.solvers.averaged import Averaged
+from equilibrist.solvers.competitive import Competitive
+from equilibrist.solvers.consensus import Consensus
+from equilibrist.solvers.extragradient import Extragradient, PastExtragradient
+from equilibrist.solvers.lookahead import Lookahead
+from equilibrist.solvers.optimistic import Optimistic
+from equilibrist.solvers.proximal import Proximal
+from equilibrist.solvers.ridge import FollowTheRidge
+from equilibrist.solvers.simultaneous import Simultaneous
+from equilibrist.solvers.symplectic import SymplecticAdjustment
+from equilibrist.solvers.unrolled import Unrolled
+
+OWN = "recipe"
+NAMES: Mapping[str, type[Any]] = {
+    "alternating": Alternating,
+    "competitive": Competitive,
+    "consensus": Consensus,
+    "extragradient": Extragradient,
+    "lookahead": Lookahead,
+    "optimistic": Optimistic,
+    "past-extragradient": PastExtragradient,
+    "proximal": Proximal,
+    "ridge": FollowTheRidge,
+    "simultaneous": Simultaneous,
+    "symplectic": SymplecticAdjustment,
+    "unrolled": Unrolled,
+}
+_SIMPLE = (int, float, bool)
+_ROLES = ("leader", "follower")
+
+
+def named(text: str, own: Solver) -> Solver:
+    """The solver that `text` names, with the update rules of `own`.
+
+    `text` is NAME or NAME:key=value,key=value. NAME is one of `NAMES`, or "recipe": `own` itself. Keys are
+    the solver's hyperparameters (`options(name)`), and `lr`, which replaces the step size of every
+    player's rule (`lr.critic` that of one). "lookahead" goes around `own`. Where `own` keeps averages
+    (`Averaged`), so does the result: samples and scores then come from the same kind of iterate.
+
+    Raises:
+        RecipeError: an unknown name or key (with the closest ones), a value of another type or out of
+        its range, in one line.
+    """
+    name, _, tail = text.partition(":")
+    if name != OWN and name not in NAMES:
+        known = [OWN, *NAMES]
+        raise RecipeError(
+            f"there is no solver {name!r}{did_you_mean(name, known)}; choose from {', '.join(known)}"
+        )
+    given = _pairs(text, tail)
+    inner = own
+    while isinstance(inner, Averaged):
+        inner = inner.solver
+    kinds = options(name)
+    values: dict[str, Any] = {}
+    rates: dict[str, float] = {}
+    for key, value in given.items():
+        if key == "lr" or key.startswith("lr."):
+            rates[key.removeprefix("lr").removeprefix(".")] = convert(
+                value, float, f"{name}: {key}"
+            )
+        elif key in kinds:
+            values[key] = convert(value, kinds[key], f"{name}: {key}")
+        else:
+            known = [*kinds, "lr"]
+            raise RecipeError(
+                f"solver {name} has no {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}"
+            )
+    try:
+        return _around(own, _made(name, values, _with_rates(inner, rates)))
+    except ValueError as error:  # a number out of its range
+        raise RecipeError(f"solver {text}: {error}") from error
+
+
+def options(name: str) -> dict[str, Any]:
+    """The hyperparameters of the solver `name` that text can set, with their types."""
+    if name == OWN:
+        return {}
+    kinds = typing.get_type_hints(NAMES[name])
+    kinds |= {role: Literal["generator", "critic"] for role in _ROLES if role in kinds}
+    return {
+        f.name: kinds[f.name]
+        for f in dataclasses.fields(NAMES[name])
+        if f.name in _ROLES or _simple(kinds[f.name])
+    }
+
+
+def _simple(kind: Any) -> bool:
+    parts = typing.get_args(kind) or (kind,)
+    return all(part in (*_SIMPLE, type(None)) for part in parts)
+
+
+def _pairs(text: str, tail: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for piece in tail.split(",") if tail else []:
+        key, equals, value = (part.strip() for part in piece.partition("="))
+        if not key or not equals or not value:
+            raise RecipeError(f"solver {text}: write it as NAME:key=value,key=value")
+        if key in pairs:
+            raise RecipeError(f"solver {text}: {key} is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def _made(name: str, values: dict[str, Any], inner: Solver) -> Solver:
+    if name == OWN:
+        return inner
+    if name == "lookahead":
+        return Lookahead(inner, **values)
+    rules: dict[str, Any] = {}
+    while not hasattr(inner, "optimizer"):
+        if not hasattr(inner, "solver"):
+            raise RecipeError(
+                f"{type(inner).__name__} has no update rules that solver {name} could take over: build "
+                "that solver in Python"
+            )
+        inner = inner.solver
+    rules["optimizer"] = inner.optimizer
+    rules["optimizers"] = getattr(inner, "optimizers", {})
+    rule = rules["optimizer"]
+    if name == "competitive" and "eta" not in values and not hasattr(rule, "lr"):
+        values["eta"] = getattr(base(rule), "lr", None)  # the step size inside of its clipping
+    solver: Any = NAMES[name](**rules, **values)
+    if hasattr(solver, "leader") and solver.leader == solver.follower:
+        raise ValueError(f"leader and follower are both the {solver.leader}")
+    made: Solver = solver
+    return made
+
+
+def _with_rates(solver: Any, rates: dict[str, float]) -> Any:
+    """The solver with these step sizes: by player's name, "" for all."""
+    if not rates:
+        return solver
+    if not hasattr(solver, "optimizer"):
+        if not hasattr(solver, "solver"):
+            raise RecipeError(f"{type(solver).__name__} has no update rules whose lr could be set")
+        return dataclasses.replace(solver, solver=_with_rates(solver.solver, rates))
+    rules = dict(getattr(solver, "optimizers", {}))
+    common = solver.optimizer
+    if "" in rates:
+        common = _rate(common, rates[""])
+        rules = {player: _rate(rule, rates[""]) for player, rule in rules.items()}
+    for player in (p for p in rates if p):
+        if player not in ("generator", "critic"):
+            raise RecipeError(f"lr.{player} names no player: choose lr.generator or lr.critic")
+        rules[player] = _rate(rules.get(player, common), rates[player])
+    return dataclasses.replace(solver, optimizer=common, optimizers=rules)
+
+
+def _rate(rule: Any, lr: float) -> Optimizer:
+    """The rule with this step size, inside of schedules and clipping."""
+    if hasattr(rule, "rule"):
+        return dataclasses.replace(rule, rule=_rate(rule.rule, lr))  # type: ignore[no-any-return]
+    if not hasattr(rule, "lr"):
+        raise RecipeError(f"{rule} has no step size lr that could be set")
+    return dataclasses.replace(rule, lr=lr)  # type: ignore[no-any-return]
+
+
+def _around(own: Solver, solver: Solver) -> Solver:
+    """The averages that `own` keeps, around the solver."""
+    if isinstance(own, Averaged):
+        return dataclasses.replace(own, solver=_around(own.solver, solver))
+    return solver

@@ -26,7 +26,7 @@ Status = Literal["passed", "failed", "excluded"]
 EXACT = 1e-12  # for one step, relative to the largest number in play
 FACTOR = 1e-6  # for contraction factors, relative
 STILL = 1e-7  # for staying at a point over a few steps, relative to 1 + its size
-MEMBERS, STEPS, PATIENCE = 3, 3, 150
+MEMBERS, STEPS, PATIENCE = 3, 3, 100
 
 
 class Outcome(NamedTuple):
@@ -197,7 +197,7 @@ def _factor(solver: Solver, where: Arena) -> str:
     radius = float(torch.linalg.eigvals(_matrix(solver, where)).abs().max())
     origin = _Run(solver, where, at=_points(where)[0].players).go(2).z
     run = _Run(solver, where).go(2)
-    for _ in range(8):  # far below rounding, or beyond range, nothing could be seen
+    for _ in range(5):  # far below rounding, or beyond range, nothing could be seen
         away = run.z - origin
         if not bool(away.any()):
             break
@@ -238,6 +238,8 @@ def _attraction(solver: Solver, where: Arena) -> str:
     """Runs beside a point come nearer where `linear_map` at the point's J contracts, go away where it
     expands."""
     game: Any = where.game
+    if getattr(game, "linear", False):
+        raise _Left("where the field is linear the factor tells it")
     told, seen = [], set()
     for point in _points(where):
         if point.held or (point.kind, point.attracts) in seen:

@@ -178,9 +178,14 @@ SOLVERS: dict[str, Row] = {
         lambda h, x, y: SymplecticAdjustment(SGD(h), strength=0.5, align=True),
         _reads_the_free_field,
     ),
-    "competitive": Row(lambda h, x, y: Competitive(SGD(h), iterations=6), _reads_the_free_field),
+    "competitive": Row(lambda h, x, y: Competitive(SGD(h), iterations=4), _reads_the_free_field),
     "follow the ridge": Row(
-        lambda h, x, y: FollowTheRidge(SGD(h), leader=x, follower=y), _needs_a_regular_follower
+        lambda h, x, y: FollowTheRidge(SGD(h), leader=x, follower=y, iterations=5),
+        _needs_a_regular_follower,
+    ),
+    "follow the ridge, damped": Row(
+        lambda h, x, y: FollowTheRidge(SGD(h), leader=x, follower=y, iterations=5, damping=0.1),
+        _needs_a_regular_follower,
     ),
     "implicit": Row(lambda h, x, y: Implicit(SGD(h), iterations=2), _reads_the_free_field),
     "unrolled": Row(

@@ -10,19 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equilibrist import (
-        auxiliary as auxiliary,
-        data as data,
-        formulations as formulations,
-        games as games,
-        interop as interop,
-        networks as networks,
-        optimizers as optimizers,
-        penalties as penalties,
-        projections as projections,
-        schedules as schedules,
-        scores as scores,
-        solvers as solvers,
+    from equilibrist import (  # noqa: F401
+        auxiliary,
+        data,
+        formulations,
+        games,
+        interop,
+        networks,
+        optimizers,
+        penalties,
+        projections,
+        schedules,
+        scores,
+        solvers,
         tree,
     )
     from equilibrist._errors import (

@@ -202,9 +202,9 @@ class VectorField:
         if not self.stacked:
             return {player: tree.norm(part) for player, part in v.items()}
         return {
-            player: torch.stack([leaf.flatten(1).norm(dim=1) for leaf in tree.leaves(part)]).norm(
-                dim=0
-            )
+            player: torch.stack(
+                [leaf.reshape(self.stacked, -1).norm(dim=1) for leaf in tree.leaves(part)]
+            ).norm(dim=0)
             for player, part in v.items()
         }
 

@@ -432,7 +432,14 @@ def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) 
     resolved = _resolved(name, manifest["settings"], builtin)
     if origin.get("kind") == "file" and resolved.origin.get("sha256") != origin.get("sha256"):
         _complain(f"{name} has changed since {directory} was trained", "warning")
-    return load(directory, resolved.build(), device=device, step=step)
+    built = resolved.build()
+    if text := origin.get("solver"):  # a member of a comparison, with another solver than the recipe's
+        import dataclasses
+
+        from equilibrist.solvers.named import named
+
+        built = dataclasses.replace(built, solver=named(text, built.solver))
+    return load(directory, built, device=device, step=step)
 
 
 def _audit(

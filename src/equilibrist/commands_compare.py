@@ -52,19 +52,21 @@ def compare(
 ) -> None:
     """Train a recipe with several solvers from several seeds, and say how they differ.
 
-    NAME is `recipe` (the recipe's own solver) or one of alternating, simultaneous, consensus, extragradient,
-    past-extragradient, optimistic, symplectic, competitive, lookahead (around the recipe's own), ridge,
-    unrolled, proximal. Each takes the recipe's update rules. Keys are the solver's own
-    (critic_steps=5, gamma=10, batches=2, align=true, period=5, steps=20, lam=0.1, ...), and lr=...
-    (lr.critic=...), which replaces the step size.
+    NAME is `recipe` (the recipe's own solver) or one of alternating,
+    simultaneous, consensus, extragradient, past-extragradient, optimistic,
+    symplectic, competitive, lookahead (around the recipe's own), ridge,
+    unrolled, proximal. Each takes the recipe's update rules. Keys are the
+    solver's own (critic_steps=5, gamma=10, batches=2, align=true, period=5,
+    steps=20, lam=0.1, ...), and lr=... (lr.critic=...) replaces the step size.
 
-    All seeds of a solver are trained at once. The table has means over seeds with 95% intervals and
-    paired differences, after as many steps and after as much time, and what a step costs. DIR/compare.html
-    draws it; DIR/SOLVER/seed_K are ordinary runs. Running it again goes on where it stopped, and
-    adds solvers and seeds.
+    All seeds of a solver are trained at once. The table has means over seeds
+    with 95% intervals and paired differences, after as many steps and after as
+    much time, and what a step costs. DIR/compare.html draws it;
+    DIR/SOLVER/seed_K are run directories like any other. Running it again goes
+    on where it stopped, and adds solvers and seeds.
 
-    Example: equilibrist compare eight-gaussians --solver recipe --solver consensus:gamma=10
-    --solver simultaneous:lr=1e-4 --seeds 8 --set steps=2000
+    Example: equilibrist compare eight-gaussians --solver recipe
+    --solver consensus:gamma=10 --solver simultaneous:lr=1e-4 --seeds 8
     """
     _prepare(data_root, threads, progress)
     chosen = solver or list(DEFAULT)

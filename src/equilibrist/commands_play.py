@@ -100,7 +100,7 @@ def spectrum(
     ] = None,
     extremes: Annotated[
         int, typer.Option(min=1, help="Eigenvalues of each search, where only extremes are found.")
-    ] = 12,
+    ] = 8,
     step: Annotated[int | None, typer.Option(help="Of this checkpoint, not the newest.")] = None,
     iterate: Annotated[
         str, typer.Option(help="last, average, or auto (the average where the run keeps one).")

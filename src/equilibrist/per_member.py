@@ -1,4 +1,4 @@
-"""Step sizes that differ among the members of an ensemble."""
+"""Hyperparameters that differ among the members of an ensemble."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ class PerMember(Scheduled):
 def member_of(value: Any, index: int, members: int) -> Any:
     """A solver (or a rule) as member `index` of an ensemble has it: what a single run needs to equal it.
 
-    Raises RecipeError where the factors are not as many as the members.
+    Besides `PerMember` these are the tuples of Consensus.gamma, SymplecticAdjustment.strength and
+    Proximal.lam (a class names its own in `per_member`). Raises RecipeError where there are not as many
+    numbers as members.
     """
     if isinstance(value, PerMember):
         if len(value.factors) != members:
@@ -82,6 +84,14 @@ def member_of(value: Any, index: int, members: int) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         own = {k: member_of(part, index, members) for k, part in parts.items()}
+        for key in getattr(value, "per_member", ()):
+            if isinstance(parts[key], tuple):
+                if len(parts[key]) != members:
+                    raise RecipeError(
+                        f"{type(value).__name__}.{key} has {len(parts[key])} numbers for {members} seeds: "
+                        "give one a seed"
+                    )
+                own[key] = parts[key][index]
         if any(own[k] is not part and own[k] != part for k, part in parts.items()):
             return dataclasses.replace(value, **own)
     return value

@@ -140,7 +140,7 @@ def test_a_rate_needs_a_linear_map():
     assert found.predicted is None
     assert found.why == "Lookahead has no linear map"
     assert found.observed is not None
-    assert rate(table, Simultaneous(Adam()), 0, path).why.startswith("linear_map is that of plain")
+    assert rate(table, Simultaneous(Adam()), 0, path).why.startswith("linear_map is that of")
     still = np.repeat(path[:1], 3, axis=0)
     assert rate(table, Simultaneous(H), 0, still).observed is None
 
@@ -224,7 +224,7 @@ def test_basins_lie_where_the_picture_draws_them(tmp_path):
         ({"solvers": ["consensus:gama=1"]}, "has no 'gama' (did you mean gamma?)"),
         ({"solvers": ["consensus:gamma=-1"]}, "must not be negative"),
         ({"solvers": ["proximal"]}, "these games have none"),
-        ({"solvers": ["ridge:leader=z"]}, "leader=z names no player"),
+        ({"solvers": ["ridge:leader=critic,follower=generator"]}, "leader=critic names no player"),
         ({"solvers": ["simultaneous"] * 13}, "at most 12"),
         ({"settings": {"scael": "2"}}, "no such option (did you mean scale?)"),
         ({"settings": {"scale": "two"}}, "bilinear: scale=two is not a finite number"),

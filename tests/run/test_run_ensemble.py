@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from functools import partial
 
 import killing
@@ -59,8 +60,8 @@ SOLVERS = {
     "past extragradient": PastExtragradient(ADAM),
     "optimistic": Optimistic(ADAM),
     "symplectic": SymplecticAdjustment(ADAM, align=True),
-    "competitive": Competitive(SGD(0.05), iterations=2),
-    "ridge": FollowTheRidge(SGD(0.02), damping=1.0, iterations=2),
+    "competitive": Competitive(SGD(0.05), iterations=1),
+    "ridge": FollowTheRidge(SGD(0.02), damping=1.0, iterations=1),
     "unrolled": Unrolled(ADAM, unroll=2),
     "proximal": Proximal(3, 0.1, ADAM),
     "proximal, moments kept": Proximal(3, 0.1, ADAM, reset=False, fresh=True),
@@ -394,15 +395,20 @@ def test_members_are_loaded_audited_and_reported(tmp_path):
             Consensus(Scheduled(PerMember(TFRMSProp(1e-3), (2.0, 0.5)), Cosine(60)), gamma=0.1)
         ),
         Optimistic(PerMember(Clipped(SGD(0.05, 0.5), 1.0), (0.5, 2.0))),
+        Consensus(ADAM, gamma=(0.0, 2.0)),
+        Averaged(SymplecticAdjustment(ADAM, strength=(0.5, -0.5), align=True)),
+        SymplecticAdjustment(PerMember(ADAM, (1.0, 2.0)), strength=(0.0, 1.0)),
+        Proximal(2, (0.01, 10.0), ADAM),
     ],
     ids=lambda s: type(s).__name__,
 )
-def test_step_sizes_by_member(solver, tmp_path):
+def test_hyperparameters_by_member(solver, tmp_path):
     made = recipe(solver, dtype=torch.float64, **QUIET)
     found = together(made, tmp_path)
     for i, run in enumerate(found.runs):
         alone = dataclasses.replace(made, solver=member_of(solver, i, 2))
         assert "PerMember" not in repr(alone)
+        assert alone != solver
         players, *_ = singly(alone, run.seed)
         close(players, run.players, 1e-12)
         # Its record is that of the single run.
@@ -430,8 +436,26 @@ def test_step_sizes_by_member_refused(tmp_path):
     made = recipe(Alternating(1, PerMember(ADAM, (1.0, 2.0))))
     with pytest.raises(RecipeError, match="2 factors for 3 seeds"):
         together(made, tmp_path / "a", (0, 1, 2))
-    with pytest.raises(RecipeError, match="a run by itself"):
-        train(made, tmp_path / "b", device="cpu", progress="none")
+    for solver in (
+        made.solver,
+        Consensus(gamma=(1.0, 2.0)),
+        SymplecticAdjustment(strength=(1.0, 2.0)),
+        Proximal(2, (1.0, 2.0)),
+    ):
+        with pytest.raises(RecipeError, match="a run by itself"):
+            train(recipe(solver), tmp_path / "b", device="cpu", progress="none")
+        shutil.rmtree(tmp_path / "b")
+    with pytest.raises(RecipeError, match="gamma has 2 numbers for 3 seeds"):
+        together(recipe(Consensus(gamma=(1.0, 2.0))), tmp_path / "a", (0, 1, 2))
+    for build in (
+        lambda: Consensus(gamma=()),
+        lambda: Consensus(gamma=(1.0, -1.0)),
+        lambda: SymplecticAdjustment(strength=(math.inf,)),
+        lambda: Proximal(lam=(1.0, 0.0)),
+        lambda: Consensus(SGD(), gamma=(1.0, 2.0)).linear_map(torch.eye(2), {"x": 2}),
+    ):
+        with pytest.raises(ValueError):
+            build()
     assert not (tmp_path / "a").exists()
 
 

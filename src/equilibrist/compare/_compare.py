@@ -15,8 +15,8 @@ from equilibrist.compare._collect import Member, facts, member
 from equilibrist.compare._cost import Cost, cost
 from equilibrist.compare._page import page
 from equilibrist.compare._table import table
-from equilibrist.run.ensemble import Ensemble, ensemble
-from equilibrist.run.loop import device_of
+from equilibrist.run.ensemble import Ensemble, together
+from equilibrist.run.loop import Interrupts, device_of
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import FORMAT
 from equilibrist.solvers import Solver
@@ -95,20 +95,21 @@ def compare(
     # Before anything is trained: a solver that does not fit the game shows it here.
     costs = {label: cost(one, place) for label, one in made.items()}
     found: dict[str, Ensemble] = {}
-    for label, one in made.items():
-        titled = dataclasses.replace(one, title=f"{recipe.title or name}, {label}")
-        found[label] = ensemble(
-            titled,
-            root / folders[label],
-            seeds,
-            name=name,
-            settings=settings,
-            origin={**(origin or {"kind": "python"}), "solver": label},
-            device=device,
-            progress=progress,
-        )
-        if found[label].interrupted:
-            return Comparison(root, {}, found, interrupted=True)
+    with Interrupts() as interrupts:
+        for label, one in made.items():
+            found[label] = together(
+                dataclasses.replace(one, title=f"{recipe.title or name}, {label}"),
+                root / folders[label],
+                seeds,
+                interrupts,
+                name=name,
+                settings=settings,
+                origin={**(origin or {"kind": "python"}), "solver": label},
+                device=device,
+                progress=progress,
+            )
+            if found[label].interrupted or (interrupts.asked and len(found) < len(made)):
+                return Comparison(root, {}, found, interrupted=True)
     about: dict[str, dict[str, Any]] = {}
     members = {
         label: {int(s): member(root / folders[label] / f"seed_{int(s)}", about) for s in seeds}

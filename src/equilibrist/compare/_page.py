@@ -169,7 +169,10 @@ def _difference(side: Facts) -> str:
 
 def _framed(columns: Sequence[str], rows: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{e(c)}</th>' for c in columns)
-    return f'<table class="compared"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return (
+        f'<div class="framed"><table class="compared"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _cost(facts: Facts) -> str:
@@ -263,8 +266,11 @@ def _chart(facts: Facts, figure: Facts, axis: str, said: str) -> str:
 
     def draw(size: charts.Size) -> str:
         axes = charts._Axes(size, 0.0, x1, low, high, logarithmic)
-        marks = "".join(
-            f'<g class="s{i % _COLOURS}">{_marks(axes, c, axis)}</g>' for i, c in enumerate(curves)
+        both = [_marks(axes, c, axis) for c in curves]
+        marks = "".join(  # bands first: no line lies under another solver's band
+            f'<g class="s{i % _COLOURS}">{pair[layer]}</g>'
+            for layer in (0, 1)
+            for i, pair in enumerate(both)
         )
         return axes.draw(marks, said)
 
@@ -283,7 +289,8 @@ def _bounds(curve: Facts) -> list[float]:
     return [end for pair in curve["interval"] if pair is not None for end in pair]
 
 
-def _marks(axes: charts._Axes, curve: Facts, axis: str) -> str:
+def _marks(axes: charts._Axes, curve: Facts, axis: str) -> tuple[str, str]:
+    """(band, line) of one solver."""
     rows = [
         (float(x), mean, interval)
         for x, mean, interval in zip(curve[axis], curve["mean"], curve["interval"], strict=True)
@@ -292,15 +299,15 @@ def _marks(axes: charts._Axes, curve: Facts, axis: str) -> str:
     floor = axes.y0 if axes.log else -1e150
     banded = [(x, i) for x, _, i in rows if i is not None and abs(i[0]) + abs(i[1]) < 1e150]
     line = [(axes.x(x), axes.y(mean)) for x, mean, _ in rows]
-    marks = ""
+    band = ""
     if len(banded) > 1:
         upper = [(axes.x(x), axes.y(max(i[1], floor))) for x, i in banded]
         lower = [(axes.x(x), axes.y(max(i[0], floor))) for x, i in banded]
-        marks += charts._path(upper + lower[::-1], "band mark")
+        band = charts._path(upper + lower[::-1], "band mark")
     if len(line) == 1:
         x, y = line[0]
-        marks += f'<circle class="dot mark" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
-    return marks + (charts._path(line, "line mark") if len(line) > 1 else "")
+        return band, f'<circle class="dot mark" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
+    return band, charts._path(line, "line mark") if line else ""
 
 
 def _names(facts: Facts) -> list[str]:

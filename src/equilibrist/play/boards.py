@@ -54,7 +54,7 @@ def false_attractor() -> Known:
 
 
 def hidden_minimax() -> Known:
-    """f = -3x² - y² + 4xy, y maximises: the origin is minimax and not Nash; gradient steps leave it."""
+    """f = -3x² - y² + 4xy, y maximises: the origin is minimax, not Nash; gradient steps leave it."""
     from equilibrist.games import hidden_minimax as made
 
     return made()
@@ -68,7 +68,7 @@ def three_nash() -> Known:
 
 
 def curved_ridge() -> Known:
-    """A curved ridge: the origin is a local minimax point, which only follow-the-ridge keeps to."""
+    """A curved ridge: gradient steps circle around the origin, a local minimax point; ridge goes there."""
     from equilibrist.games import curved_ridge as made
 
     return made()
@@ -115,7 +115,7 @@ BOARDS: dict[str, Board] = {
         hidden_minimax,
         lr=0.02,
         solvers=("simultaneous", "consensus", "ridge"),
-        options=_with(0.5),
+        options=_with(1.0),
     ),
     "three-nash": Board(
         three_nash,

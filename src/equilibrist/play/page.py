@@ -236,7 +236,7 @@ def page(played: Played) -> str:
 _READING = (
     "Predicted: the spectral radius of the solver's exact linear map at the stationary point. Observed: the factor "
     "per step by which the solver's own steps shrink (below 1) or grow (above 1) a tiny displacement. Near "
-    "the point the two agree; far from it only the picture tells."
+    "the point the two agree (slowly where two eigenvalues coincide); far from it only the picture tells."
 )
 
 
@@ -251,10 +251,17 @@ def _legend(
     for kind in dict.fromkeys(kind for _, kind in points):
         items.append(f"<li><b>{pictures.MARKS[kind]}</b>{e(_KINDS[kind])}</li>")
     if basins:
+        shared = [k for k, c in colours.items() if c == pictures.CHOICES - 1]
         for point, colour in colours.items():
+            if point in shared[1:]:
+                continue
+            several = point in shared and len(shared) > 1
+            where = (
+                f"one of {len(shared)} others" if several else _place(played.table.places[point])
+            )
             items.append(
                 f'<li><span class="key {pictures.basin_class(colour)}"></span>starts that end at '
-                f"{e(_place(played.table.places[point]))}</li>"
+                f"{e(where)}</li>"
             )
         seen = {int(k) for s in played.shown if s.basins is not None for k in np.unique(s.basins)}
         if DIVERGED in seen:
@@ -286,6 +293,8 @@ def _chart(played: Played, single: bool) -> str:
         f'<li><i class="c{i % pictures.CHOICES}"></i>{e(_title(name))}</li>'
         for i, (name, _) in enumerate(lines)
     )
+    held = any((s.outcomes == DIVERGED).any() for s in played.shown)
+    note += " What has diverged is held where it left." if held else ""
     caption = f"Median over the starts, logarithmic. {note}".strip()
     title = "<h3>Distance to the nearest stationary point</h3>" if single else ""
     return f'{title}<ul class="legend">{legend}</ul>{chart}<figcaption>{e(caption)}</figcaption>'
@@ -300,7 +309,8 @@ def _basin_colours(played: Played) -> dict[int, int]:
                 if k >= 0:
                     sizes[int(k)] = sizes.get(int(k), 0) + int(count)
     ranked = sorted(sizes, key=lambda k: (-sizes[k], k))
-    return {k: i for i, k in enumerate(ranked)}
+    # Beyond the colours there are, all further points share the last one.
+    return {k: min(i, pictures.CHOICES - 1) for i, k in enumerate(ranked)}
 
 
 def _solver(

@@ -191,7 +191,7 @@ def eigenvalues(matrix: torch.Tensor) -> Eigenvalues:
 
 
 def extremes(
-    operator: Any, k: int = 12, tolerance: float = 1e-6, iterations: int = 300
+    operator: Any, k: int = 8, tolerance: float = 1e-6, iterations: int = 100
 ) -> Eigenvalues:
     """Extreme eigenvalues of a scipy LinearOperator by ARPACK: k of each of `SEARCHES`.
 
@@ -242,8 +242,8 @@ def spectrum_at(
     rates: Mapping[str, float] | None = None,
     *,
     gamma: float | None = None,
-    dense: int = DENSE,
-    k: int = 12,
+    dense: int | None = None,
+    k: int = 8,
     samples: int = 0,
     notes: Sequence[str] = (),
 ) -> Spectrum:
@@ -254,7 +254,7 @@ def spectrum_at(
         rates: step size of each player of plain gradient steps x - H v; without them there is no disc.
         gamma: also the eigenvalues of J + gamma J^T J, which consensus has at a stationary pair. On
             several draws J^T J is that of the mean J: consensus with two minibatches or more.
-        dense: up to so many parameters the matrix is built and all eigenvalues are found; beyond,
+        dense: up to so many parameters (None: 2,500) the matrix is built and all eigenvalues are found; beyond,
             extremes by ARPACK through products with J^T, which has the same ones.
         k: eigenvalues for each of ARPACK's searches.
         samples: how many samples the draws hold, for the record.
@@ -262,7 +262,7 @@ def spectrum_at(
     Raises:
         RecipeError: a gamma or a step size that is not positive. GameError: a Jacobian that is not finite.
     """
-    rates = dict(rates or {})
+    rates, dense = dict(rates or {}), DENSE if dense is None else dense
     for player, rate in rates.items():
         _positive(f"the {player}'s step size", rate)
     if gamma is not None:
@@ -319,8 +319,8 @@ def spectrum_of(
     batches: int = 4,
     batch: int | None = None,
     iterate: str = "last",
-    dense: int = DENSE,
-    k: int = 12,
+    dense: int | None = None,
+    k: int = 8,
 ) -> Spectrum:
     """The spectrum of a run's pair, in float64, on minibatches that training did not see in that order.
 
@@ -361,8 +361,9 @@ def spectrum_of(
     if lr is not None:
         rates = dict.fromkeys(game.players, lr)
     solver = inner(run.recipe.solver)
-    if gamma is None and isinstance(solver, Consensus) and solver.gamma > 0:
-        gamma = solver.gamma
+    own = solver.gamma if isinstance(solver, Consensus) else None
+    if gamma is None and isinstance(own, float | int) and own > 0:
+        gamma = own
     operator = JacobianOperator(VectorField(Exact(game)), players, constants, draws)
     return spectrum_at(
         operator, rates, gamma=gamma, dense=dense, k=k, samples=batches * size, notes=notes

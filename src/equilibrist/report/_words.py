@@ -194,8 +194,8 @@ def run_command(record: Record) -> str | None:
     recipe = record.recipe
     if recipe is None or not record.text("recipe"):
         return None
-    if _origin(record) == "python":
-        return None
+    if _origin(record) == "python" or record.text("origin", "solver"):
+        return None  # the latter is a member of a comparison, which `equilibrist compare` makes
     words = ["equilibrist", "run", recipe["recipe"], "--dir", record.name]
     words += _set(recipe.get("settings") or {})
     for key in ("seed", "device"):

@@ -75,8 +75,8 @@ def ensemble(
     `step` moves them all (`VectorField(..., stacked=S)`), with the results of single runs up to
     rounding: the same seeds draw the same weights and minibatches. Small networks train several times
     faster per seed than one by one; networks bound by arithmetic gain little. Step sizes that differ
-    among members are `PerMember(rule, factors)`: each member's record is that of the single run
-    with its own step size.
+    among members are `PerMember(rule, factors)`, and the weights of Consensus, SymplecticAdjustment and
+    Proximal may be tuples, one number a seed: each member's record is that of the single run with its own.
 
     Members go on from the newest step at which all have a sound checkpoint; the same members, resumed,
     end with the same bits as uninterrupted. Members that have been trained to the end are left as
@@ -87,6 +87,33 @@ def ensemble(
         RecipeError: no seed, or the same seed twice. GameError: losses that cannot be stacked. What
         `train` raises for directories and data.
     """
+    with Interrupts() as interrupts:
+        return together(
+            recipe,
+            directory,
+            seeds,
+            interrupts,
+            name=name,
+            settings=settings,
+            origin=origin,
+            device=device,
+            progress=progress,
+        )
+
+
+def together(
+    recipe: Recipe,
+    directory: Path | str,
+    seeds: Sequence[int],
+    interrupts: Interrupts,
+    *,
+    name: str,
+    settings: dict[str, Any] | None,
+    origin: dict[str, Any] | None,
+    device: str,
+    progress: str,
+) -> Ensemble:
+    """`ensemble`, for a caller that trains several and must not lose a wish to stop between them."""
     seeds = tuple(int(seed) for seed in seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise RecipeError(f"seeds={list(seeds)}: give each seed once, and at least one")
@@ -99,7 +126,7 @@ def ensemble(
     manifests = [
         _manifest(one, name, settings, origin, s, place) for one, s in zip(own, seeds, strict=True)
     ]
-    with ExitStack() as held, Interrupts() as interrupts:
+    with ExitStack() as held:
         for record in records:
             held.enter_context(record.lock())
             held.callback(record.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from equilibrist import tree
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers._linear_solve import over
+from equilibrist.solvers._members import Weight, alone, by_member, each, said
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Consensus(Rules):
     Args:
         optimizer, optimizers: update rules; they precondition the sum v + gamma J^T v (the paper's is
             `TFRMSProp(1e-4)`).
-        gamma: weight of the regulariser (the paper: 10 on toy data, 0.1 and 10 on images).
+        gamma: weight of the regulariser (the paper: 10 on toy data, 0.1 and 10 on images); in an ensemble
+            also a tuple, one a member.
         batches: 1 takes v and J^T v on one minibatch, as the paper does. E |v_B|^2 is |v|^2 plus the
             trace of the gradients' covariance over B, so that regulariser also pulls towards points with
             less noise. 2 is free of that bias: (J_1^T v_2 + J_2^T v_1) / 2 on two independent
@@ -34,12 +38,13 @@ class Consensus(Rules):
         ValueError: a gamma that is negative, batches that are neither 1 nor 2.
     """
 
-    gamma: float = 10.0
+    gamma: Weight = 10.0
     batches: int = 1
+    per_member: ClassVar = ("gamma",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.gamma < float("inf"):
+        if not all(0 <= gamma < float("inf") for gamma in each(self.gamma)):
             raise ValueError(f"Consensus.gamma must not be negative, not {self.gamma!r}")
         if self.batches not in (1, 2):
             raise ValueError(
@@ -48,7 +53,7 @@ class Consensus(Rules):
 
     def _options(self) -> str:
         two = ", two independent minibatches" if self.batches == 2 else ""
-        return f"gamma {self.gamma:g}{two}; "
+        return f"gamma {said(self.gamma)}{two}; "
 
     def step(
         self,
@@ -68,14 +73,18 @@ class Consensus(Rules):
             v = _mean(first.v, second.v)
             slope = _mean(first.pullback(second.v), second.pullback(first.v))
         info = measured(field, first.v, first.losses)
-        direction = tree.axpy(self.gamma, slope, v)
+        gamma = by_member(self.gamma, v, field.stacked)
+        if isinstance(gamma, Tensor):
+            direction = tree.map(lambda a, b: b + over(gamma, a) * a, slope, v)
+        else:
+            direction = tree.axpy(gamma, slope, v)
         return Step(self.move(field, direction, state, players), constants, state, info)
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """I - H (J + gamma J^T J)."""
         unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
         rates = self.step_sizes(jacobian, sizes)[:, None]
-        return unit - rates * (jacobian + self.gamma * jacobian.mT @ jacobian)
+        return unit - rates * (jacobian + alone(self.gamma) * jacobian.mT @ jacobian)
 
 
 def _mean(a: Players, b: Players) -> Players:

@@ -93,16 +93,19 @@ def options(name: str) -> dict[str, Any]:
         return {}
     kinds = typing.get_type_hints(NAMES[name])
     kinds |= {role: Literal["generator", "critic"] for role in _ROLES if role in kinds}
+    simple = {key: kind if key in _ROLES else _simple(kind) for key, kind in kinds.items()}
     return {
-        f.name: kinds[f.name]
+        f.name: simple[f.name]
         for f in dataclasses.fields(NAMES[name])
-        if f.name in _ROLES or _simple(kinds[f.name])
+        if simple[f.name] is not None
     }
 
 
-def _simple(kind: Any) -> bool:
+def _simple(kind: Any) -> Any:
+    """The numbers among a type's alternatives (a weight may also be a tuple, one a member); None if none."""
     parts = typing.get_args(kind) or (kind,)
-    return all(part in (*_SIMPLE, type(None)) for part in parts)
+    kept = [part for part in parts if part in (*_SIMPLE, type(None))]
+    return typing.Union[tuple(kept)] if any(part in _SIMPLE for part in kept) else None  # noqa: UP007
 
 
 def _pairs(text: str, tail: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from equilibrist.solvers._base import (
     check_rules,
     positive,
 )
+from equilibrist.solvers._members import Weight, by_member, each, said
 
 
 class _Inner:
@@ -33,7 +34,7 @@ class _Inner:
 
     zero_sum = False
 
-    def __init__(self, game: GAN, lam: float) -> None:
+    def __init__(self, game: GAN, lam: Weight) -> None:
         self.game, self.lam = game, lam
         self.players, self.separable = game.players, game.separable
         self.refresh, self.project = game.refresh, game.project
@@ -44,7 +45,8 @@ class _Inner:
         loss = self.game.losses(players, constants, draw, "critic")["critic"]
         here = slopes(self.game, players, constants, draw)
         moved = (here - draw["anchor"]).square().flatten(1).sum(1).mean()
-        return {"critic": loss + self.lam * moved}
+        lam: Any = draw.get("lam", self.lam)  # stacked members find their own in their draws
+        return {"critic": loss + lam * moved}
 
 
 def slopes(game: GAN, players: Players, constants: Constants, draw: Draw) -> Tensor:
@@ -66,7 +68,7 @@ class Proximal:
     Args:
         steps: T (the paper's experiments: 20).
         lam: lambda of equation 11, V - lambda ||D~ - D||^2. Algorithm 1 prints lambda / 2 before the
-            penalty: pass half of its lambda here.
+            penalty: pass half of its lambda here. In an ensemble also a tuple, one a member.
         optimizer, optimizers: update rules, as everywhere.
         reset: begin every inner problem with the critic's rule in its initial state. False keeps its
             moments from one outer step to the next.
@@ -83,23 +85,25 @@ class Proximal:
     """
 
     steps: int = 20
-    lam: float = 0.1
+    lam: Weight = 0.1
     optimizer: Optimizer = field(default_factory=Adam)
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
     reset: bool = True
     fresh: bool = False
+    per_member: ClassVar = ("lam",)
 
     def __post_init__(self) -> None:
         check_rules(self.optimizer, *self.optimizers.values())
         at_least(self, 1, steps=self.steps)
-        positive(self, lam=self.lam)
+        for lam in each(self.lam):
+            positive(self, lam=lam)
 
     def __str__(self) -> str:
         own = ", fresh minibatches" if self.fresh else ""
         kept = "" if self.reset else ", moments kept"
         rules = {p: self.rule(p) for p in ("critic", "generator")}
-        said = str(self.optimizer) if len(set(map(str, rules.values()))) == 1 else str(rules)
-        return f"Proximal training: {self.steps} inner critic steps, lambda {self.lam:g}{own}{kept}; {said}"
+        ruled = str(self.optimizer) if len(set(map(str, rules.values()))) == 1 else str(rules)
+        return f"Proximal training: {self.steps} inner critic steps, lambda {said(self.lam)}{own}{kept}; {ruled}"
 
     def rule(self, player: str) -> Optimizer:
         """The update rule of this player."""
@@ -169,4 +173,6 @@ class Proximal:
                 constants,
                 draw,
             )
-        return {**draw, "anchor": anchor, "fake": fake}
+        held = {**draw, "anchor": anchor, "fake": fake}
+        lam = by_member(self.lam, players, field.stacked)
+        return {**held, "lam": lam} if isinstance(lam, Tensor) else held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
 from equilibrist.solvers._linear_solve import dot, over
+from equilibrist.solvers._members import Weight, alone, by_member, each, said
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class SymplecticAdjustment(Rules):
 
     Args:
         optimizer, optimizers: update rules of the adjusted direction.
-        strength: lambda.
+        strength: lambda; in an ensemble also a tuple, one a member.
         align: take the sign of lambda from sign(<v, J^T v> <A^T v, J^T v> / n + 1/10), n the number of
             parameters (Balduzzi et al. 2018, section 4.2 with the code's epsilon): towards stable points,
             away from unstable ones. Of several stacked members each has its own sign.
@@ -28,16 +30,17 @@ class SymplecticAdjustment(Rules):
     Balduzzi et al. 2018, Proposition 5 and Algorithm 1. Losses and gradient norms are those at x.
     """
 
-    strength: float = 1.0
+    strength: Weight = 1.0
     align: bool = False
+    per_member: ClassVar = ("strength",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not abs(self.strength) < float("inf"):
+        if not all(abs(strength) < float("inf") for strength in each(self.strength)):
             raise ValueError(f"SymplecticAdjustment.strength must be finite, not {self.strength!r}")
 
     def _options(self) -> str:
-        return f"lambda {self.strength:g}{', aligned' if self.align else ''}; "
+        return f"lambda {said(self.strength)}{', aligned' if self.align else ''}; "
 
     def step(
         self,
@@ -54,13 +57,13 @@ class SymplecticAdjustment(Rules):
         pulled = here.pullback(v)
         pushed = field.jvp(players, constants, v, draw)
         adjusted = tree.map(lambda a, b: (a - b) / 2, pulled, pushed)
-        weights: Tensor | float = self.strength
+        weights = by_member(self.strength, v, field.stacked)
         if self.align:
             size = sum(leaf.numel() for leaf in tree.leaves(v)) / (field.stacked or 1)
             agreement = (
                 dot(v, pulled, field.stacked) * dot(adjusted, pulled, field.stacked) / size + 0.1
             )
-            weights = self.strength * torch.sign(agreement)
+            weights = weights * torch.sign(agreement)
         direction = tree.map(lambda x, a: x + over(weights, a) * a, v, adjusted)
         info = measured(field, here.v, here.losses)
         return Step(self.move(field, direction, state, players), constants, state, info)
@@ -72,4 +75,4 @@ class SymplecticAdjustment(Rules):
         unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
         antisymmetric = (jacobian - jacobian.mT) / 2
         rates = self.step_sizes(jacobian, sizes)[:, None]
-        return unit - rates * ((unit + self.strength * antisymmetric.mT) @ jacobian)
+        return unit - rates * ((unit + alone(self.strength) * antisymmetric.mT) @ jacobian)

@@ -128,7 +128,8 @@ class Play:
 
     def step(self, *batches: Tensor | tuple[Tensor, Tensor]) -> dict[str, dict[str, float]]:
         """One step of the solver; the j-th minibatch that it draws has real samples `batches[j]`, the
-        last of them again and again where it draws more. A batch of a conditional game is (real,
+        last of them again and again where it draws more (GameError where they must be independent:
+        `Consensus(batches=2)`, `Extragradient(fresh=True)`, `Proximal(fresh=True)`). A batch of a conditional game is (real,
         condition). Returns the measurements, {"loss": {player: ...}, "grad_norm": {...}}."""
         if not batches:
             raise GameError("step needs at least one batch of real samples")
@@ -172,6 +173,15 @@ class _Given(Draws):
     ) -> None:
         super().__init__(lambda rng: {}, seed, step)
         self._game, self._batches, self._like = game, batches, like
+
+    def independent(self, index: int) -> Draw:
+        """Minibatch `index`, where the loop gave one of its own for it."""
+        if index >= len(self._batches):
+            raise GameError(
+                f"the solver needs {index + 1} independent minibatches, the loop gave {len(self._batches)}: call "
+                "step(first, second, ...) with batches of their own"
+            )
+        return self.batch(index)
 
     def batch(self, index: int = 0) -> Draw:
         given = self._batches[min(index, len(self._batches) - 1)]

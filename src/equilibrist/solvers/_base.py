@@ -137,6 +137,22 @@ def check_names(named: Mapping[str, Any], players: Players) -> None:
         )
 
 
+def check_roles(leader: str, follower: str, players: Players) -> None:
+    """ValueError unless leader and follower are two of the players."""
+    for role, name in (("leader", leader), ("follower", follower)):
+        if name not in players:
+            raise ValueError(f"{role} names {name!r}, but the players are {', '.join(players)}")
+    if leader == follower:
+        raise ValueError(f"leader and follower are both {leader!r}: name two players")
+
+
+def independent(draws: DrawSource, index: int) -> Draw:
+    """Minibatch `index`, which must be none of the earlier ones again. GameError where the source knows that it
+    would be (a loop that gave one batch: `equilibrist.interop.Play`)."""
+    found: Draw = getattr(draws, "independent", draws.batch)(index)
+    return found
+
+
 def positive(owner: Any, **values: float) -> None:
     """ValueError unless each value is positive and finite."""
     for name, value in values.items():

@@ -16,7 +16,8 @@ def dot(a: Tree, b: Tree, stacked: int | None) -> Tensor:
     if not stacked:
         return tree.dot(a, b)
     products = [
-        (x * y).reshape(stacked, -1).sum(1) for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True)
+        (x * y).reshape(stacked, -1).sum(1)
+        for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True)
     ]
     return torch.stack(products).sum(0)
 

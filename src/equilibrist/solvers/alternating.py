@@ -19,6 +19,7 @@ from equilibrist.solvers._base import (
     Step,
     at_least,
     check_names,
+    check_roles,
     check_rules,
 )
 
@@ -66,6 +67,7 @@ class Alternating:
 
     def init(self, players: Players) -> State:
         check_names(self.optimizers, players)
+        check_roles(self.leader, self.follower, players)
         return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(

@@ -11,7 +11,15 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers._base import (
+    DrawSource,
+    Rules,
+    Sizes,
+    State,
+    Step,
+    independent,
+    measured,
+)
 from equilibrist.solvers._linear_solve import over
 from equilibrist.solvers._members import Weight, alone, by_member, each, said
 
@@ -69,7 +77,7 @@ class Consensus(Rules):
         if self.batches == 1:
             v, slope = first.v, first.pullback(first.v)
         else:
-            second = field.linearize(players, constants, draws.batch(1))
+            second = field.linearize(players, constants, independent(draws, 1))
             v = _mean(first.v, second.v)
             slope = _mean(first.pullback(second.v), second.pullback(first.v))
         info = measured(field, first.v, first.losses)

@@ -10,7 +10,15 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers._base import (
+    DrawSource,
+    Rules,
+    Sizes,
+    State,
+    Step,
+    independent,
+    measured,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Extragradient(Rules):
         v, losses = field(players, constants, draw)
         info = measured(field, v, losses)
         ahead = self.move(field, v, tree.clone(state), tree.clone(players))
-        there = draws.batch(1) if self.fresh else draw
+        there = independent(draws, 1) if self.fresh else draw
         constants = field.refresh(ahead, constants, there)
         v, _ = field(ahead, constants, there)
         return Step(self.move(field, v, state, players), constants, state, info)

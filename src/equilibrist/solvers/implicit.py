@@ -11,6 +11,7 @@ from equilibrist import tree
 from equilibrist._errors import GameError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist.optimizers import SGD
 from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, at_least, measured
 
 _LARGEST = 500
@@ -37,6 +38,9 @@ class Implicit(Rules):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, iterations=self.iterations)
+        for rule in (self.optimizer, *self.optimizers.values()):
+            if not isinstance(rule, SGD) or rule.momentum:
+                raise ValueError(f"Implicit solves for plain SGD(step size), not for {rule}")
 
     def step(
         self,

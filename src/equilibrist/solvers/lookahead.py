@@ -34,7 +34,11 @@ class Lookahead:
 
     def __post_init__(self) -> None:
         at_least(self, 1, period=self.period)
-        if not 0 < self.alpha <= 1:
+        if isinstance(self.solver, type) or not hasattr(self.solver, "step"):
+            raise ValueError(
+                f"Lookahead needs a solver, not {self.solver!r}: write Lookahead(Simultaneous(), 5)"
+            )
+        if not isinstance(self.alpha, float | int) or not 0 < self.alpha <= 1:
             raise ValueError(f"Lookahead.alpha must lie in (0, 1], not {self.alpha!r}")
 
     def __str__(self) -> str:

@@ -24,6 +24,7 @@ from equilibrist.solvers._base import (
     at_least,
     check_names,
     check_rules,
+    independent,
     positive,
 )
 from equilibrist.solvers._members import Weight, by_member, each, said
@@ -137,14 +138,14 @@ class Proximal:
         held = None
         for k in range(self.steps):
             if held is None or self.fresh:
-                held = self._held(field, start, seen, draws.batch(k) if k else first)
+                held = self._held(field, start, seen, independent(draws, k) if k else first)
             if k:
                 constants = field.refresh(players, constants, held)
             v, losses = inner(players, constants, held, only="critic")
             with torch.no_grad():
                 update(rule, v["critic"], memory, players["critic"], field.stacked)
                 players = field.project(players)
-        last = draws.batch(self.steps) if self.fresh else first
+        last = independent(draws, self.steps) if self.fresh else first
         lead = field(players, constants, last, only="generator")
         with torch.no_grad():
             mine = self.rule("generator")

@@ -11,7 +11,16 @@ from equilibrist import tree
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.schedules import update
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, at_least, measured
+from equilibrist.solvers._base import (
+    DrawSource,
+    Rules,
+    Sizes,
+    State,
+    Step,
+    at_least,
+    check_roles,
+    measured,
+)
 from equilibrist.solvers._linear_solve import conjugate_gradients
 from equilibrist.tree import Tree
 
@@ -44,6 +53,10 @@ class FollowTheRidge(Rules):
         if not 0 <= self.damping < float("inf"):
             raise ValueError(f"FollowTheRidge.damping must not be negative, not {self.damping!r}")
         at_least(self, 1, iterations=self.iterations)
+
+    def init(self, players: Players) -> State:
+        check_roles(self.leader, self.follower, players)
+        return super().init(players)
 
     def step(
         self,

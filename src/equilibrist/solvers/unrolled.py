@@ -18,6 +18,7 @@ from equilibrist.solvers._base import (
     State,
     Step,
     at_least,
+    check_roles,
     measured,
     positive,
 )
@@ -74,6 +75,10 @@ class Unrolled(Rules):
         super().__post_init__()
         at_least(self, 0, unroll=self.unroll)
         positive(self, rate=self.rate)
+
+    def init(self, players: Players) -> State:
+        check_roles(self.leader, self.follower, players)
+        return super().init(players)
 
     def _options(self) -> str:
         return f"{self.unroll} steps of {self.rate:g} unrolled; "

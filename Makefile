@@ -12,7 +12,7 @@ help:
 	@echo "make demo    train a GAN on real digits, audit it, write its report (4 minutes on 2 cores)"
 	@echo "make test    lint, types, README's code, all tests (10 minutes on 2 cores)"
 	@echo "make browser opens the report in headless Chromium (skipped where there is none)"
-	@echo "make bench   our training step against a hand-written loop, interleaved"
+	@echo "make bench   our training steps against hand-written loops, and against each other, interleaved"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
 	@echo "make clean   remove the environment and the demo's run"
 
@@ -44,7 +44,7 @@ types: $(VENV)/developer
 	$(BIN)/mypy
 
 bench: $(VENV)/developer
-	$(BIN)/python benchmarks/training_step.py
+	status=0; for one in training_step solver_steps; do $(BIN)/python benchmarks/$$one.py || status=1; done; exit $$status
 
 kill: $(VENV)/developer
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill_campaign.py --kills 200

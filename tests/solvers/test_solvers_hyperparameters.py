@@ -159,6 +159,8 @@ def test_independent_batches_that_a_loop_does_not_give(solver: Any, needed: int)
     with pytest.raises(GameError, match=r"needs \d independent minibatches, the loop gave 1: call"):
         play.step(real[0])
     assert play.steps == 0
+    unmoved = [p for m in (g, c) for p in m.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, unmoved, strict=True))
     play.step(*real)
     assert play.steps == 1
     after = [p for m in (g, c) for p in m.parameters()]

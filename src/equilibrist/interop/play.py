@@ -129,8 +129,8 @@ class Play:
     def step(self, *batches: Tensor | tuple[Tensor, Tensor]) -> dict[str, dict[str, float]]:
         """One step of the solver; the j-th minibatch that it draws has real samples `batches[j]`, the
         last of them again and again where it draws more (GameError where they must be independent:
-        `Consensus(batches=2)`, `Extragradient(fresh=True)`, `Proximal(fresh=True)`). A batch of a conditional game is (real,
-        condition). Returns the measurements, {"loss": {player: ...}, "grad_norm": {...}}."""
+        `Consensus(batches=2)`, `Extragradient(fresh=True)`, `Proximal(fresh=True)`). A batch of a
+        conditional game is (real, condition). Returns the measurements, {"loss": {player: ...}, "grad_norm": {...}}."""
         if not batches:
             raise GameError("step needs at least one batch of real samples")
         here = self.game.read(*self._modules, constants=self._constants)

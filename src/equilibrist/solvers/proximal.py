@@ -133,6 +133,8 @@ class Proximal:
         rule = self.rule("critic")
         memory = rule.init(players["critic"]) if self.reset else state["critic"]
         first = draws.batch(0)
+        # The generator's minibatch before the critic moves: a source that has none is told at once.
+        last = independent(draws, self.steps) if self.fresh else first
         constants = field.refresh(players, constants, first)
         start, seen = tree.clone(players), constants
         held = None
@@ -145,7 +147,6 @@ class Proximal:
             with torch.no_grad():
                 update(rule, v["critic"], memory, players["critic"], field.stacked)
                 players = field.project(players)
-        last = independent(draws, self.steps) if self.fresh else first
         lead = field(players, constants, last, only="generator")
         with torch.no_grad():
             mine = self.rule("generator")

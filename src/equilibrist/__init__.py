@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from equilibrist import (  # noqa: F401
         auxiliary,
+        contract,
         data,
         formulations,
         games,
@@ -79,6 +80,7 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 # Importable without being names of the package's own: eq.formulations.FGAN, eq.scores.Frechet.
 _MODULES = (
     "auxiliary",
+    "contract",
     "data",
     "formulations",
     "games",

@@ -121,7 +121,8 @@ class Clipped:
         self, grads: Params, state: Tree, params: Params, members: int | None = None
     ) -> None:
         start = 0 if members is None else 1
-        norms = [torch.linalg.vector_norm(g.flatten(start), dim=-1) for g in grads.values()]
+        shape = (-1,) if members is None else (members, -1)
+        norms = [torch.linalg.vector_norm(g.reshape(shape), dim=-1) for g in grads.values()]
         size = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         # The smallest number beside it keeps 0 / 0 away and changes nothing else; an infinite norm
         # stays visible as 0 * inf, and the run stops for it.

@@ -16,7 +16,15 @@ from equilibrist import tree
 from equilibrist._draws import Draws
 from equilibrist._field import VectorField
 from equilibrist.formulations import WGAN
-from equilibrist.games import GAN, Quadratic, bilinear, false_attractor, hidden_minimax
+from equilibrist.games import (
+    GAN,
+    Quadratic,
+    bilinear,
+    curved_ridge,
+    false_attractor,
+    hidden_minimax,
+    three_nash,
+)
 from equilibrist.optimizers import SGD
 from equilibrist.solvers import (
     Alternating,
@@ -314,3 +322,28 @@ def test_what_attracts_on_the_two_quadratics(name: str) -> None:
         z = play(GENTLE[name](h), game, start, 150)
         growth = np.linalg.norm(z[-1]) / np.linalg.norm(z[75])
         assert (growth < 1) == (name in reach)
+
+
+def test_follow_the_ridge_reaches_exactly_the_minimax_points() -> None:
+    """And small simultaneous steps exactly the attractors, at every planar point and on random quadratics."""
+    rng = np.random.default_rng(5)
+    games: list[Any] = [three_nash(), curved_ridge(), false_attractor(), hidden_minimax()]
+    for _ in range(60):
+        A, B, C = (torch.as_tensor(rng.standard_normal(s)) for s in ((2, 2), (2, 2), (2, 2)))
+        games.append(Quadratic(A, 2 * B, C + 0.5 * torch.eye(2)))
+    seen = set()
+    for game in games:
+        follower = "y" if game.leader == "x" else "x"
+        for point in game.points():
+            J = game.jacobian(point.players)
+            sizes = {p: tree.count(part) for p, part in point.players.items()}
+            h = 1e-4 / float(J.abs().max())
+            ridge = FollowTheRidge(SGD(h), leader=game.leader, follower=follower)
+            minimax = game.leader in point.leaders
+            assert (radius(ridge.linear_map(J, sizes)) < 1) == minimax
+            values = np.linalg.eigvals(J.numpy())
+            if point.attracts:
+                h = float((values.real / np.abs(values) ** 2).min())
+            assert (radius(Simultaneous(SGD(h)).linear_map(J, sizes)) < 1) == point.attracts
+            seen.add((minimax, point.attracts))
+    assert seen == {(a, b) for a in (True, False) for b in (True, False)}

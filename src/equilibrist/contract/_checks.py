@@ -25,7 +25,7 @@ Status = Literal["passed", "failed", "excluded"]
 EXACT = 1e-12  # for one step, relative to the largest number in play
 FACTOR = 1e-6  # for contraction factors, relative
 STILL = 1e-7  # for staying at a point over a few steps, relative to 1 + its size
-MEMBERS, STEPS, PATIENCE = 3, 2, 70
+MEMBERS, STEPS, PATIENCE = 2, 2, 40
 
 
 class Outcome(NamedTuple):
@@ -248,7 +248,7 @@ def _attraction(solver: Solver, where: Arena) -> str:
         shift = 1e-6 * torch.linspace(0.6, -1.0, len(start), dtype=start.dtype)
         z = torch.cat([shift, shift.new_zeros(len(matrix) - len(shift))])
         foretold, steps = 1.0, 0
-        while 0.1 < foretold < 10 and steps < PATIENCE:
+        while 0.2 < foretold < 5 and steps < PATIENCE:
             z, steps = matrix @ z, steps + 1
             foretold = float(z[: len(shift)].norm() / shift.norm())
         reached = radius < 1

@@ -15,7 +15,7 @@ from equilibrist.games._setup import full_precision
 _HALF = (torch.bfloat16, torch.float16)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)  # not frozen: one is made at every evaluation, and that is slow
 class Scores:
     """Samples [B, ...] to scores [B] (see `formulations.Critic`).
 

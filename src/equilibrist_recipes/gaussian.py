@@ -34,6 +34,7 @@ def gaussian_w2gan(
     from equilibrist.optimizers import SGD
     from equilibrist.projections import Below, NormBall, SpectralBall
     from equilibrist.run import Recipe
+    from equilibrist.scores import MixtureQuality
     from equilibrist.solvers import Alternating
     from equilibrist_recipes._references import FARNIA
 
@@ -61,5 +62,6 @@ def gaussian_w2gan(
         title=f"W2GAN on a Gaussian (d = {dim}, s = {s:g})",
         summary=f"Farnia and Ozdaglar's Theorem 1: an affine generator with sigma_max(W) <= 1 and |u| <= {t:g}, "
         f"a quadratic critic, data N(0, {s:g}^2 I).",
+        scores=(MixtureQuality(transport=500),),
         references=(FARNIA,),
     )

@@ -424,17 +424,15 @@ class _Loop:
             stem = f"step_{self.step:08d}"
         samples.write_sheet(self.record.samples / stem, sheet, self.data)
 
-    def _generate(self, n: int, index: int = 0, condition: Tensor | None = None) -> Tensor:
+    def _generate(self, n: int) -> Tensor:
         return samples.generate(
             self.recipe.game,
             {**self.players, **self.state.get("average", {})},
             self.constants,
             n,
             self.seed,
-            index,
             batch=self.recipe.batch,
             data=self.data,
-            condition=condition,
         )
 
     def _score(self) -> None:

@@ -92,6 +92,8 @@ _MODULES = (
     "schedules",
     "scores",
     "solvers",
+    "spectra",
+    "theory",
     "tree",
 )
 

@@ -133,8 +133,9 @@ def spectrum(
         if value is not None and not 0 < value < float("inf"):
             raise RecipeError(f"--{name} {value:g}: it must be positive")
     subject = _loaded(directory, recipe, device, step)
-    from equilibrist.play import spectrum_of, write_spectrum
+    from equilibrist.play import write_spectrum
     from equilibrist.play.spectrum_page import sentences
+    from equilibrist.spectra import spectrum_of
 
     found = spectrum_of(
         subject, gamma=gamma, lr=lr, batches=batches, batch=batch, iterate=iterate, k=extremes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import GAN, WGAN, WeightClipping
-from equilibrist.checks import Audit, Settings, audit_pair
+from equilibrist.checks import Audit, Settings, audit_game
 from equilibrist.checks._bench import Bench
 from equilibrist.data import ArraySource, DataError, Source
 
@@ -186,7 +186,7 @@ def audited(
 ) -> Audit:
     """Audit of a game's initial pair."""
     start = game.init()
-    return audit_pair(
+    return audit_game(
         game,
         start.players,
         start.constants,

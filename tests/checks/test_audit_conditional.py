@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from equilibrist import GAN, WGAN, ArraySource, GameError, Recipe, Vanilla, Verdict, train
-from equilibrist.checks import Settings, audit_pair
+from equilibrist.checks import Settings, audit_game
 from equilibrist.checks._bench import Bench
 from equilibrist.optimizers import SGD
 from equilibrist.penalties import R1
@@ -120,7 +120,7 @@ def test_a_deviation_that_needs_the_classes_is_found_and_scored() -> None:
         condition=CLASSES,
         projections=[WeightClipping(0.5, "generator"), WeightClipping(1.0)],
     )
-    found = audit_pair(
+    found = audit_game(
         g,
         *g.init(),
         source(480),
@@ -231,7 +231,7 @@ def test_a_label_out_of_range_is_one_line(low: int, high: int, said: str, tmp_pa
 def test_labels_of_any_integers_do(dtype: torch.dtype, tmp_path: Any) -> None:
     run = trained(game(), Careless(0, 3, dtype), tmp_path / "run")
     assert run.step == 2
-    found = audit_pair(
+    found = audit_game(
         run.recipe.game,
         run.players,
         run.constants,

@@ -15,7 +15,7 @@ import torch
 from audit_games import F64
 
 from equilibrist import Recipe, VectorField, Verdict, WeightClipping, resolve
-from equilibrist.checks import Audit, Settings, audit_pair
+from equilibrist.checks import Audit, Settings, audit_game
 from equilibrist.checks.stationarity import unblocked
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD
@@ -48,7 +48,7 @@ def pair(
 def audited(built: Recipe, players: Any, *checks: str, seed: int = 0, **settings: Any) -> Audit:
     rule = SGD(0.05)
     chosen: dict[str, Any] = {"batch": built.batch, "move": MOVE, "tolerance": 1e-6, **settings}
-    return audit_pair(
+    return audit_game(
         built.game,
         players,
         built.game.init().constants,
@@ -119,7 +119,7 @@ def test_without_its_projections_the_same_pair_is_refuted() -> None:
         latent=built.game.latent,
     )
     players = pair(rotation(2))
-    found = audit_pair(
+    found = audit_game(
         free,
         players,
         free.init().constants,

@@ -28,7 +28,7 @@ from equilibrist import (
     tree,
 )
 from equilibrist._draws import Draws
-from equilibrist.checks import Settings, audit_pair
+from equilibrist.checks import Settings, audit_game
 from equilibrist.run import checkpoint
 
 FAST: dict[str, Any] = {
@@ -125,7 +125,7 @@ def test_an_audit_touches_nothing(kind: str, grad_mode: bool) -> None:
     random.seed(13)
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     with torch.set_grad_enabled(grad_mode):
-        audit_pair(
+        audit_game(
             game,
             start.players,
             start.constants,
@@ -169,7 +169,7 @@ def test_auditing_in_the_middle_of_training_changes_nothing(kind: str) -> None:
             draws = Draws(lambda rng: game.draw(rng, source, 16, F64), 4, step)
             players, constants, state, _ = solver.step(field, players, constants, state, draws)
             if look and step in (1, 3):
-                audit_pair(
+                audit_game(
                     game, players, constants, source, Settings(**FAST), seed=4, progress="none"
                 )
         return [*tree.leaves(players), *tree.leaves(constants), *tree.leaves(state)]
@@ -209,7 +209,7 @@ def test_auditing_a_run_does_not_change_its_continuation(tmp_path: Path) -> None
 def test_what_is_returned_shares_no_memory_with_the_pair() -> None:
     game, _ = build("clipped")
     start = game.init()
-    found = audit_pair(
+    found = audit_game(
         game,
         start.players,
         start.constants,

@@ -31,7 +31,7 @@ from equilibrist import (
     train,
 )
 from equilibrist._files import remove_leftovers
-from equilibrist.checks import Settings, Tolerance, audit_pair
+from equilibrist.checks import Settings, Tolerance, audit_game
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import both
 
@@ -271,7 +271,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     game = boxed([0.5], [0.5])
     start = game.init()
     data = points(np.arange(4.0)[:, None])
-    found = audit_pair(
+    found = audit_game(
         game,
         start.players,
         start.constants,

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import nn
 
 from equilibrist import GAN, WGAN, Vanilla, Verdict, WeightClipping, tree
-from equilibrist.checks import Settings, audit_pair, stationarity
+from equilibrist.checks import Settings, audit_game, stationarity
 from equilibrist.checks.certificate import Tolerance
 from equilibrist.checks.stationarity import squared_norm, unblocked
 
@@ -242,7 +242,7 @@ def test_a_non_finite_gradient_is_unassessed() -> None:
     game = GAN(Shift([0.1]), Linear([1.0]), Vanilla(), latent=1)
     start = game.init()
     start.players["critic"]["w"].fill_(math.nan)
-    found = audit_pair(
+    found = audit_game(
         game,
         start.players,
         start.constants,
@@ -258,7 +258,7 @@ def test_a_yardstick_that_is_not_a_number_is_unassessed() -> None:
     game = GAN(Shift([0.1]), Linear([1.0]), WGAN(), latent=1)
     start = game.init()
     start.players["critic"]["w"].fill_(math.nan)
-    found = audit_pair(
+    found = audit_game(
         game,
         start.players,
         start.constants,

@@ -28,7 +28,7 @@ from torch import nn
 
 from equilibrist import GAN, SGD, WGAN, Vanilla, Verdict, WeightClipping
 from equilibrist.checks import Audit, deviation
-from equilibrist.checks._bench import Bench
+from equilibrist.checks._bench import Bench, student
 
 FAST = {"steps": 60, "looks": 6, "batch": 32, "batches": 32, "look_batches": 8}
 STRIDE = {"optimizers": {"generator": SGD(lr=0.2), "critic": SGD(lr=0.2)}}
@@ -304,9 +304,9 @@ def test_spectral_norm_is_exact_at_every_loss() -> None:
         "critic": {k: torch.roll(v, 1) for k, v in start.constants["critic"].items()},
     }
     game.norms = []
-    from equilibrist.checks import Settings, audit_pair
+    from equilibrist.checks import Settings, audit_game
 
-    audit_pair(
+    audit_game(
         game,
         start.players,
         stale,
@@ -392,7 +392,7 @@ def judged(gain: float, tolerance: float, spread: float = 0.0) -> Verdict:
     """The verdict on a deviation whose gain is `gain` with a half interval of `spread`."""
     b = bench(boxed([0.0], [0.5]), Gaussian(), batches=4)
     noise = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=F64)
-    width = deviation.student(noise, 0.95).half_width
+    width = student(noise, 0.95).half_width
     before = torch.zeros(4, dtype=F64)
 
     def losses(player: str, players: Any, constants: Any, part: str) -> torch.Tensor:

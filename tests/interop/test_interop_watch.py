@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
 from equilibrist._errors import DataError, GameError, RecipeError
-from equilibrist.checks import Settings, audit_pair
+from equilibrist.checks import Settings, audit_game
 from equilibrist.data import digits
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
@@ -103,7 +103,7 @@ def test_a_watch_sees_the_weights_of_now() -> None:
         for a, b in zip(fresh.modules["critic"].parameters(), critic.parameters(), strict=True):
             a.copy_(b)
     players, constants = fresh.init()
-    expected = audit_pair(
+    expected = audit_game(
         fresh, players, constants, watch.data, watch.settings, progress="none", generator_batch=32
     )
     assert second["nash/critic"].evidence["gain"] == expected["nash/critic"].evidence["gain"]

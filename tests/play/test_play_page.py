@@ -12,10 +12,11 @@ import torch
 
 from equilibrist import JacobianOperator, VectorField
 from equilibrist.games import Quadratic, bilinear
-from equilibrist.play import pictures, play, spectrum_at, write_play, write_spectrum
+from equilibrist.play import pictures, play, write_play, write_spectrum
 from equilibrist.play.page import page
 from equilibrist.play.spectrum_page import page as spectrum_html
 from equilibrist.play.spectrum_page import sentences
+from equilibrist.spectra import spectrum_at
 
 
 def svgs(text: str) -> list[ET.Element]:

@@ -1,16 +1,20 @@
 """Audits: where a trained pair landed, with evidence."""
 
-from equilibrist.checks._audit import CHECKS, Audit, audit, audit_pair
-from equilibrist.checks._bench import Settings
+from equilibrist.checks._audit import Audit, audit, audit_game
+from equilibrist.checks._registry import CHECKS, REGISTRY
+from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.pair import audit_pair
 
 __all__ = [
     "CHECKS",
+    "REGISTRY",
     "Audit",
     "Certificate",
     "Settings",
     "Tolerance",
     "Verdict",
     "audit",
+    "audit_game",
     "audit_pair",
 ]

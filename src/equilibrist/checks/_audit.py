@@ -17,8 +17,10 @@ from safetensors.torch import save
 from equilibrist._errors import RecipeError, RequirementError, did_you_mean
 from equilibrist._files import finite, write_atomically, write_json
 from equilibrist._game import Constants, Players
-from equilibrist.checks import deviation, stationarity
-from equilibrist.checks._bench import Bench, Settings
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks._registry import CHECKS, REGISTRY
+from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate
 from equilibrist.data import Source
 from equilibrist.games import GAN
@@ -27,7 +29,6 @@ from equilibrist.run.progress import showing
 from equilibrist.schedules import base
 from equilibrist.solvers import Averaged
 
-CHECKS = ("stationary", "nash")
 FORMAT = 1
 
 
@@ -41,6 +42,7 @@ class Audit:
     about: dict[str, Any] = field(default_factory=dict)
     sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     precision: str = "float32"
+    work: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __getitem__(self, claim: str) -> Certificate:
         for certificate in self.certificates:
@@ -81,6 +83,7 @@ class Audit:
                 "format": FORMAT,
                 **self.about,
                 "seconds": round(self.seconds, 2),
+                "work": self.work,
                 "dtype": {"search": self.precision, "score": "float64"},
                 "settings": self.settings.describe(),
                 "certificates": rows,
@@ -174,7 +177,7 @@ def audit(
         ),
         **_known({**recipe.audit, **settings}),
     )
-    result = audit_pair(
+    result = audit_game(
         recipe.game,
         players,
         run.constants,
@@ -221,11 +224,11 @@ def replayable(
     }
 
 
-def audit_pair(
-    game: GAN,
+def audit_game(
+    game: Any,
     players: Players,
-    constants: Constants,
-    data: Source,
+    constants: Constants | None = None,
+    data: Source | None = None,
     settings: Settings | None = None,
     *,
     seed: int = 0,
@@ -234,48 +237,70 @@ def audit_pair(
     generator_batch: int = 0,
     iterate: str = "last",
 ) -> Audit:
-    """The same for a pair at hand: nothing is read or written."""
-    if isinstance(checks, str):
-        checks = (checks,)
-    for check in checks:
-        if check not in CHECKS:
-            hint = did_you_mean(check, CHECKS)
-            raise RecipeError(f"there is no check {check!r}{hint}; choose from {', '.join(CHECKS)}")
-    settings = settings or Settings()
+    """The same for a game and a pair at hand: nothing is read or written.
+
+    Without `data` the game's losses must be exact (`equilibrist.games` that draw nothing); default
+    settings are then those of exact arithmetic: a tolerance of 1e-6, one group a gradient.
+    """
+    chosen_checks = named_checks(checks)
     begun = time.monotonic()
-    bench = Bench(game, players, constants, data, settings, seed, iterate)
-    work = {
-        "stationary": settings.groups * settings.group_batches,
-        "nash": 2 * settings.starts * settings.steps,
-    }
+    if data is None:
+        settings = settings or Settings(tolerance=1e-6, groups=3, group_batches=1, linear_batches=1)
+        bench: Bench = ExactBench(game, players, settings, seed)
+    else:
+        settings = settings or Settings()
+        bench = Bench(game, players, constants or {}, data, settings, seed, iterate)
 
     def show(at: Players, fixed: Constants) -> torch.Tensor:
+        assert data is not None
         n = samples.SHEET[data.kind]
         return samples.generate(game, at, fixed, n, seed, batch=generator_batch, data=data).cpu()
 
     certificates: list[Certificate] = []
     sheets: dict[str, torch.Tensor] = {}
-    with showing(progress, "audit", sum(work[c] for c in checks)) as bar:
-        done = 0
+    work: dict[str, dict[str, float]] = {}
+    planned = {name: REGISTRY[name].work(bench) for name in chosen_checks}
+    with showing(progress, "audit", round(sum(planned.values()))) as bar:
+        spent, shown = 0.0, 0
 
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            if done % 10 == 0:
-                bar.update(done, {})
+        def tick(gradients: float = 1.0) -> None:
+            nonlocal spent, shown
+            spent += gradients
+            if spent - shown >= 10:
+                shown = round(spent)
+                bar.update(min(shown, round(sum(planned.values()))), {})
 
-        if "stationary" in checks:
-            certificates += stationarity.stationarity(bench, tick)
-        if "nash" in checks:
-            found, sheets = deviation.nash(bench, tick, show)
-            certificates += found
+        for name in chosen_checks:
+            before, since = spent, time.monotonic()
+            found = REGISTRY[name].run(bench, tick, show if data is not None else None)
+            certificates += found.certificates
+            sheets |= found.sheets
+            work[name] = {
+                "gradients": round(spent - before, 1),
+                "planned": round(planned[name], 1),
+                "seconds": round(time.monotonic() - since, 2),
+            }
     return Audit(
         tuple(certificates),
         settings,
         time.monotonic() - begun,
         sheets=sheets,
         precision=str(bench.dtype).removeprefix("torch."),
+        work=work,
     )
+
+
+def named_checks(checks: Sequence[str]) -> tuple[str, ...]:
+    """The checks of these names in the ladder's order; RecipeError for a name that is none."""
+    if isinstance(checks, str):
+        checks = (checks,)
+    for check in checks:
+        if check not in REGISTRY:
+            hint = did_you_mean(check, tuple(REGISTRY))
+            raise RecipeError(
+                f"there is no check {check!r}{hint}; choose from {', '.join(REGISTRY)}"
+            )
+    return tuple(name for name in REGISTRY if name in checks)
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:

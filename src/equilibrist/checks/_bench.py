@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,111 +13,17 @@ import torch
 from equilibrist import _draws, tree
 from equilibrist._draws import Draw, Stream
 from equilibrist._errors import RecipeError
+from equilibrist._exact import Exact
+from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist.checks._settings import Settings
+from equilibrist.checks._value import ValueGame
 from equilibrist.checks.certificate import Tolerance
 from equilibrist.data import Source
 from equilibrist.games import GAN
 from equilibrist.games._setup import as_condition
-from equilibrist.optimizers import Adam, Optimizer
 
 PARTS = ("optimise", "select", "score")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The budget and the yardsticks of an audit.
-
-    Args:
-        batch: samples in a minibatch of the searches and of batch statistics.
-        starts: searches per player; the first starts at the trained point itself, the others at
-            perturbed copies of it.
-        steps: optimiser steps per search.
-        looks: how often a search is looked at on the selection split.
-        perturbation: size of the perturbation, relative to the root mean square of each tensor.
-        optimizers: update rules of the searches, by player (default: Adam 1e-4, betas 0.5, 0.9).
-        tolerance: how much gain is called nothing, relative to the formulation's scale; `absolute`,
-            where it is positive, says it in the loss's own unit instead.
-        move: relative size of the move to which stationarity is held: a residual is the loss that
-            a move by this fraction of a player's norm would gain, to first order.
-        groups: independent estimates of each gradient; `group_batches` minibatches in each.
-        batches: at most this many batches for the score; `look_batches` for each look at a search.
-        confidence: of all intervals.
-    """
-
-    batch: int = 64
-    starts: int = 3
-    steps: int = 500
-    looks: int = 20
-    perturbation: float = 0.02
-    optimizers: dict[str, Optimizer] = field(default_factory=dict)
-    tolerance: float = 0.02
-    absolute: float = 0.0
-    move: float = 0.01
-    groups: int = 10
-    group_batches: int = 8
-    batches: int = 64
-    look_batches: int = 16
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        least = {
-            "batch": 1,
-            "starts": 1,
-            "steps": 1,
-            "looks": 1,
-            "groups": 3,
-            "group_batches": 1,
-            "batches": 2,
-            "look_batches": 1,
-        }
-        for name, low in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise RecipeError(
-                    f"audit setting {name}={value!r}: it must be a whole number of at least {low}"
-                )
-        spans = {
-            "perturbation": (0.0, 1e6),
-            "tolerance": (0.0, 1e6),
-            "absolute": (0.0, 1e300),
-            "move": (1e-12, 1.0),
-            "confidence": (0.5, 1 - 1e-9),
-        }
-        for name, (low_, high) in spans.items():
-            value = getattr(self, name)
-            if not isinstance(value, float | int) or not low_ <= value <= high:
-                raise RecipeError(
-                    f"audit setting {name}={value!r}: it must lie in [{low_:g}, {high:g}]"
-                )
-
-    @classmethod
-    def within(cls, gradients: int, **settings: Any) -> Settings:
-        """Settings whose audit takes about `gradients` minibatch gradients: a quarter for stationarity,
-        the rest for the searches, two a player unless `starts` says otherwise.
-
-        Raises RecipeError for fewer than 60, which could tell nothing.
-        """
-        if not isinstance(gradients, int) or gradients < 60:
-            raise RecipeError(
-                f"a budget of {gradients} gradients is too small for an audit: give at least 60"
-            )
-        starts = settings.setdefault("starts", 2)
-        still = min(80, gradients // 4)  # one gradient here serves both players
-        settings.setdefault("groups", 5 if still < 50 else 10)
-        settings.setdefault("group_batches", max(1, still // settings["groups"]))
-        steps = settings.setdefault("steps", max(1, (gradients - still) // (2 * starts)))
-        # A look evaluates a whole split: it must not cost more than the steps between two of them.
-        settings.setdefault("looks", max(3, min(20, steps // 20)))
-        return cls(**settings)
-
-    def rule(self, player: str) -> Optimizer:
-        """The update rule of searches for `player`."""
-        return self.optimizers.get(player, Adam())
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values."""
-        plain = {k: v for k, v in vars(self).items() if k != "optimizers"}
-        return plain | {"optimizers": {k: repr(v) for k, v in self.optimizers.items()}}
 
 
 @dataclass(frozen=True)
@@ -150,7 +57,12 @@ class Bench:
     Everything here is a copy or a pure function: the pair that was handed over stays as it was. The
     searches run in the pair's own precision, the scores in float64, both with exact singular vectors
     where the critic is spectrally normalised.
+
+    `sampled` says that losses are expectations over draws; `ExactBench` is the bench of games whose losses
+    are exact.
     """
+
+    sampled = True
 
     def __init__(
         self,
@@ -240,9 +152,50 @@ class Bench:
             return 1.0
         return float((1 + len(self.bank(part)) * self.settings.batch / size) ** 0.5)
 
+    def interval(self, values: torch.Tensor, part: str = "score") -> Interval:
+        """The mean of one value a batch of a part's bank, with Student's interval, widened where the
+        batches share samples."""
+        found = student(values, self.settings.confidence)
+        reach = found.half_width * self.resampling(part)
+        return Interval(found.mean, found.mean - reach, found.mean + reach)
+
+    # -- what second-order checks are taken of ----------------------------------------------------
+
+    @cached_property
+    def wide(self) -> tuple[Players, Constants]:
+        """The pair in float64, its singular vectors exact."""
+        players = tree.to(self.players, dtype=torch.float64)
+        return players, self.exact(players, tree.to(self.constants, dtype=torch.float64))
+
+    def smooth(self, value: bool = False) -> VectorField:
+        """The field whose derivatives are exact: singular vectors follow the weights they belong to. Of own
+        losses, or of the zero-sum V (see `ValueGame`)."""
+        game = ValueGame(self.game) if value and not self.game.zero_sum else self.game
+        return VectorField(Exact(game))
+
+    def linear_draws(self, part: str = "optimise") -> list[Draw]:
+        """The float64 minibatches over which Jacobian products are averaged, `linear_batches` of them."""
+        source = self.parts[part].to(dtype=torch.float64)
+        where = 5000 + 1000 * list(self.parts).index(part)
+        return [
+            self.game.draw(
+                _draws.generator(self.seed, Stream.AUDIT, k, index=where),
+                source,
+                self.settings.batch,
+                torch.float64,
+                self.device,
+            )
+            for k in range(self.settings.linear_batches)
+        ]
+
+    @property
+    def unit(self) -> str:
+        """The unit of the losses."""
+        return self.game.formulation.unit
+
     def tolerance(self, per: str = "") -> Tolerance:
         """What is called nothing; its value is not a number where there is no yardstick."""
-        unit = self.game.formulation.unit
+        unit = self.unit
         if self.settings.absolute > 0:
             return Tolerance(self.settings.absolute, unit + per, "as set")
         scale = self.scale()

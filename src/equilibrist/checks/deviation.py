@@ -12,7 +12,7 @@ import torch
 from equilibrist import _draws, tree
 from equilibrist._draws import Stream
 from equilibrist._field import VectorField
-from equilibrist.checks._bench import Bench, Interval, relative_noise, student
+from equilibrist.checks._bench import Bench, Interval, relative_noise
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
 REFERENCES = (
@@ -124,7 +124,7 @@ def _search(
 def _certificate(
     bench: Bench, player: str, searches: list[Search], tolerance: Tolerance
 ) -> Certificate:
-    settings, unit = bench.settings, bench.game.formulation.unit
+    settings, unit = bench.settings, bench.unit
     best = max(searches, key=lambda s: s.best_gain)
     failed = [s.failed for s in searches if s.failed]
     other = "critic" if player == "generator" else "generator"
@@ -159,9 +159,7 @@ def _certificate(
         evidence["loss_after"] = evidence["loss_before"]
     else:
         differences = gain(bench, player, best.best, "score")
-        measured = student(differences, settings.confidence)
-        reach = measured.half_width * bench.resampling("score")
-        measured = Interval(measured.mean, measured.mean - reach, measured.mean + reach)
+        measured = bench.interval(differences)
         evidence["loss_after"] = float((before - differences).mean())
     evidence |= {
         "gain": measured.mean,

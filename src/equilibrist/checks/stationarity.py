@@ -66,13 +66,14 @@ def unblocked(bench: Bench, player: str, groups: torch.Tensor) -> torch.Tensor:
     coordinates, where its feasible set is a box, else directions."""
     mean = groups.mean(0)
     size = float(mean.norm())
-    own = [p for p in bench.game.projections if p.player == player]
-    if not own or not size > 0:
+    known = getattr(bench.game, "projections", None)
+    own = [p for p in known or () if p.player == player]
+    if not size > 0 or (known is not None and not own):
         return groups
     x = bench.players[player]
     flat = tree.flatten({"x": x})
     step = bench.settings.move * norm_of(bench, player) / size * mean.to(flat)
-    if all(getattr(p, "coordinatewise", False) for p in own):
+    if own and all(getattr(p, "coordinatewise", False) for p in own):
         moved = {**bench.players, player: tree.unflatten(flat - step, {"x": x})["x"]}
         landed = tree.flatten({"x": bench.game.project(moved)[player]})
         blocked = ((landed == flat) & (step != 0)).cpu()
@@ -141,7 +142,7 @@ def _certificate(
 ) -> Certificate:
     settings = bench.settings
     scope = bench.scope() | {
-        "data": f"{bench.data.name}, all of it",
+        "data": f"{bench.data.name}, all of it" if bench.sampled else "exact expectations",
         "player": player,
         "minibatches": settings.groups * settings.group_batches,
     }
@@ -192,7 +193,7 @@ def _certificate(
     }
     summary = (
         f"The {player} is {said}: a {settings.move:.0%} move of its weights down its gradient promises "
-        f"{value:.3g} {bench.game.formulation.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})."
+        f"{value:.3g} {bench.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})."
     )
     return Certificate(f"stationary/{player}", verdict, summary, evidence, **common)
 

@@ -19,6 +19,7 @@ from equilibrist.data.augment import Augmented
 from equilibrist.data.files import READABLE, REFUSED, array_file
 from equilibrist.data.folder import folder
 from equilibrist.data.gaussian import Gaussian
+from equilibrist.data.loaders import source_of
 from equilibrist.data.mixtures import Mixture2D, eight_gaussians, twenty_five_gaussians
 from equilibrist.data.roll import SwissRoll, swiss_roll
 
@@ -40,6 +41,7 @@ __all__ = [
     "folder",
     "load",
     "mnist",
+    "source_of",
     "swiss_roll",
     "twenty_five_gaussians",
 ]

@@ -1,6 +1,6 @@
 """Other people's training loops: audits in the middle of them, and solvers as steps over modules."""
 
-from equilibrist.interop.data import source_of
+from equilibrist.data.loaders import source_of
 from equilibrist.interop.play import Play, TorchRule
 from equilibrist.interop.watch import Watch, lightning_callback
 

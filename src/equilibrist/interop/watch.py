@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from equilibrist._errors import RecipeError, RequirementError
-from equilibrist.checks import CHECKS, Audit, Settings, audit_pair
+from equilibrist.checks import CHECKS, Audit, Settings, audit_game
+from equilibrist.data.loaders import source_of
 from equilibrist.formulations import Formulation
 from equilibrist.games import GAN
-from equilibrist.interop.data import source_of
 
 
 class Watch:
@@ -91,7 +91,7 @@ class Watch:
         """An audit now."""
         with _by_itself(self._modules[0]):
             here = self.game.read(*self._modules)
-            found = audit_pair(
+            found = audit_game(
                 self.game,
                 here.players,
                 here.constants,

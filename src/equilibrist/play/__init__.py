@@ -1,4 +1,4 @@
-"""Pictures of games: fields, trajectories and basins of two-parameter games; spectra of any run.
+"""Pictures of games: fields, trajectories and basins of two-parameter games; pages of spectra.
 
 Names are loaded on first use: the list of games needs no torch.
 """
@@ -10,27 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from equilibrist.play.page import Played, play, write_play
-    from equilibrist.play.spectrum import Eigenvalues, Spectrum, spectrum_at, spectrum_of
     from equilibrist.play.spectrum_page import write_spectrum
 
 _MODULE = {
-    "Eigenvalues": "spectrum",
     "Played": "page",
-    "Spectrum": "spectrum",
     "play": "page",
-    "spectrum_at": "spectrum",
-    "spectrum_of": "spectrum",
     "write_play": "page",
     "write_spectrum": "spectrum_page",
 }
 
 __all__ = [
-    "Eigenvalues",
     "Played",
-    "Spectrum",
     "play",
-    "spectrum_at",
-    "spectrum_of",
     "write_play",
     "write_spectrum",
 ]

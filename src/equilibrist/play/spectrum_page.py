@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from equilibrist._files import write_atomically, write_json
 from equilibrist.play import pictures
 from equilibrist.play._shell import document, e, table
-from equilibrist.play.spectrum import Eigenvalues, Spectrum
 from equilibrist.report._words import count, number
+from equilibrist.spectra.spectrum import Eigenvalues, Spectrum
 
 if TYPE_CHECKING:
     from equilibrist.run import Run

@@ -7,17 +7,17 @@ from torch import nn
 
 from equilibrist import GAN, WGAN, JacobianOperator, Quadratic, RecipeError, Vanilla, VectorField
 from equilibrist._errors import GameError
+from equilibrist._exact import Exact, singular_vectors
 from equilibrist._game import Plain
 from equilibrist.optimizers import SGD, Adam
-from equilibrist.play._exact import Exact, singular_vectors
-from equilibrist.play.spectrum import (
+from equilibrist.schedules import Cosine, Scheduled
+from equilibrist.solvers import Alternating, Averaged, Consensus, Simultaneous
+from equilibrist.spectra.spectrum import (
     eigenvalues,
     extremes,
     spectrum_at,
     step_sizes,
 )
-from equilibrist.schedules import Cosine, Scheduled
-from equilibrist.solvers import Alternating, Averaged, Consensus, Simultaneous
 
 
 def numbers(seed, *shape):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from equilibrist._errors import DataError
-from equilibrist.data import ArraySource, Source
+from equilibrist.data._source import Source
+from equilibrist.data.arrays import ArraySource
 
 
 def source_of(data: Any, limit: int = 10_000, name: str = "") -> Source:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from equilibrist import _draws, schedules, tree
 from equilibrist._draws import Stream
 from equilibrist._errors import GameError, RecipeError
+from equilibrist._exact import Exact
 from equilibrist._field import VectorField
 from equilibrist._jacobian import JacobianOperator
 from equilibrist.optimizers import SGD
-from equilibrist.play._exact import Exact
 from equilibrist.solvers import Consensus
 
 if TYPE_CHECKING:

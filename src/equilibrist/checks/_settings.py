@@ -1,0 +1,109 @@
+"""The budget and the yardsticks of an audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from equilibrist._errors import RecipeError
+from equilibrist.optimizers import Adam, Optimizer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The budget and the yardsticks of an audit.
+
+    Args:
+        batch: samples in a minibatch of the searches and of batch statistics.
+        starts: searches per player; the first starts at the trained point itself, the others at
+            perturbed copies of it.
+        steps: optimiser steps per search.
+        looks: how often a search is looked at on the selection split.
+        perturbation: size of the perturbation, relative to the root mean square of each tensor.
+        optimizers: update rules of the searches, by player (default: Adam 1e-4, betas 0.5, 0.9).
+        tolerance: how much gain is called nothing, relative to the formulation's scale; `absolute`,
+            where it is positive, says it in the loss's own unit instead.
+        move: relative size of the move to which stationarity is held: a residual is the loss that
+            a move by this fraction of a player's norm would gain, to first order.
+        groups: independent estimates of each gradient; `group_batches` minibatches in each.
+        batches: at most this many batches for the score; `look_batches` for each look at a search;
+            `linear_batches` for products with the Jacobian.
+        confidence: of all intervals.
+    """
+
+    batch: int = 64
+    starts: int = 3
+    steps: int = 500
+    looks: int = 20
+    perturbation: float = 0.02
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    tolerance: float = 0.02
+    absolute: float = 0.0
+    move: float = 0.01
+    groups: int = 10
+    group_batches: int = 8
+    batches: int = 64
+    look_batches: int = 16
+    linear_batches: int = 4
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        least = {
+            "batch": 1,
+            "starts": 1,
+            "steps": 1,
+            "looks": 1,
+            "groups": 3,
+            "group_batches": 1,
+            "batches": 2,
+            "look_batches": 1,
+            "linear_batches": 1,
+        }
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise RecipeError(
+                    f"audit setting {name}={value!r}: it must be a whole number of at least {low}"
+                )
+        spans = {
+            "perturbation": (0.0, 1e6),
+            "tolerance": (0.0, 1e6),
+            "absolute": (0.0, 1e300),
+            "move": (1e-12, 1.0),
+            "confidence": (0.5, 1 - 1e-9),
+        }
+        for name, (low_, high) in spans.items():
+            value = getattr(self, name)
+            if not isinstance(value, float | int) or not low_ <= value <= high:
+                raise RecipeError(
+                    f"audit setting {name}={value!r}: it must lie in [{low_:g}, {high:g}]"
+                )
+
+    @classmethod
+    def within(cls, gradients: int, **settings: Any) -> Settings:
+        """Settings whose audit takes about `gradients` minibatch gradients: a quarter for stationarity,
+        the rest for the searches, two a player unless `starts` says otherwise.
+
+        Raises RecipeError for fewer than 60, which could tell nothing.
+        """
+        if not isinstance(gradients, int) or gradients < 60:
+            raise RecipeError(
+                f"a budget of {gradients} gradients is too small for an audit: give at least 60"
+            )
+        starts = settings.setdefault("starts", 2)
+        still = min(80, gradients // 4)  # one gradient here serves both players
+        settings.setdefault("groups", 5 if still < 50 else 10)
+        settings.setdefault("group_batches", max(1, still // settings["groups"]))
+        steps = settings.setdefault("steps", max(1, (gradients - still) // (2 * starts)))
+        # A look evaluates a whole split: it must not cost more than the steps between two of them.
+        settings.setdefault("looks", max(3, min(20, steps // 20)))
+        return cls(**settings)
+
+    def rule(self, player: str) -> Optimizer:
+        """The update rule of searches for `player`."""
+        return self.optimizers.get(player, Adam())
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values."""
+        plain = {k: v for k, v in vars(self).items() if k != "optimizers"}
+        return plain | {"optimizers": {k: repr(v) for k, v in self.optimizers.items()}}

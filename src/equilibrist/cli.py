@@ -59,7 +59,7 @@ DataOption = Annotated[
 IterateOption = Annotated[
     str,
     typer.Option(
-        help="auto (the exponential average where the run keeps one), average, or last.",
+        help="auto (the average where the run keeps one), average, or last.",
     ),
 ]
 RecipeOption = Annotated[

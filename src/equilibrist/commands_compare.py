@@ -40,7 +40,9 @@ def compare(
             "Differences are taken from the first.",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1 of each solver.")] = 8,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Seeds 0 to N-1, the same for every solver.")
+    ] = 8,
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Folder; runs/compare-RECIPE if left out.")
     ] = None,
@@ -57,16 +59,24 @@ def compare(
     symplectic, competitive, lookahead (around the recipe's own), ridge,
     unrolled, proximal. Each takes the recipe's update rules. Keys are the
     solver's own (critic_steps=5, gamma=10, batches=2, align=true, period=5,
-    steps=20, lam=0.1, ...), and lr=... (lr.critic=...) replaces the step size.
+    steps=20, lam=0.1, ...), lr=... (lr.critic=...) replaces the step size, and
+    average=... the average that is sampled and scored: none, uniform,
+    exponential (average.decay=0.999) or tail (average.start=STEP).
 
-    All seeds of a solver are trained at once. The table has means over seeds
-    with 95% intervals and paired differences, after as many steps and after as
-    much time, and what a step costs. DIR/compare.html draws it;
-    DIR/SOLVER/seed_K are run directories like any other. Running it again goes
-    on where it stopped, and adds solvers and seeds.
+    All seeds of a solver are trained at once. Every solver has the same seeds,
+    and from each seed the same initial weights and minibatches: a sweep over
+    step sizes (the same NAME with several lr) is one at common random numbers.
+    The table has means over seeds with 95% intervals and paired differences,
+    after as many steps and after as much time, and what a step costs.
+    DIR/compare.html draws it; DIR/SOLVER/seed_K are run directories like any
+    other. Running it again goes on where it stopped, and adds solvers and
+    seeds.
 
     Example: equilibrist compare eight-gaussians --solver recipe
     --solver consensus:gamma=10 --solver simultaneous:lr=1e-4 --seeds 8
+
+    A sweep: equilibrist compare eight-gaussians --solver recipe
+    --solver recipe:lr=1e-4 --solver recipe:lr=1e-3
     """
     _prepare(data_root, threads, progress)
     chosen = solver or list(DEFAULT)

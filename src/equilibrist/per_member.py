@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,16 +12,12 @@ from torch import Tensor
 
 from equilibrist._errors import RecipeError
 from equilibrist.optimizers import Optimizer, Params
-from equilibrist.schedules import Clipped, Schedule, Scheduled, update
+from equilibrist.schedules import Around, number, part_way
 from equilibrist.tree import Tree
 
 
-def _constant(t: Tensor) -> Tensor:
-    return torch.ones_like(t)
-
-
 @dataclass(frozen=True)
-class PerMember(Scheduled):
+class PerMember(Around):
     """The rule's own step times the member's factor: x_s <- x_s + factors[s] (rule(x_s) - x_s).
 
     For rules whose step is proportional to their step size (all of `equilibrist.optimizers`) member s is
@@ -36,20 +32,18 @@ class PerMember(Scheduled):
         ensemble, or one with another number of members.
     """
 
-    # A schedule over members, not over time: what treats `Scheduled` right treats this right.
-    schedule: Schedule = field(default=_constant, init=False, repr=False, compare=False)
     factors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         sound = isinstance(self.factors, tuple) and self.factors
-        if not sound or not all(0 < f < math.inf for f in self.factors):
+        if not sound or not all(number(f) and 0 < f < math.inf for f in self.factors):
             raise ValueError(
                 f"PerMember.factors must be a tuple of positive numbers, not {self.factors!r}"
             )
 
     def init(self, params: Params) -> Tree:
-        return self.rule.init(params)
+        return self.rule.init(params)  # the state of a single run, which has the rule alone
 
     def update(
         self, grads: Params, state: Tree, params: Params, members: int | None = None
@@ -59,11 +53,12 @@ class PerMember(Scheduled):
             raise RecipeError(
                 f"PerMember has {len(self.factors)} factors, but this is {who}: give one factor a seed"
             )
-        before = [p.clone() for p in params.values()]
-        update(self.rule, grads, state, params, members)
-        for old, new in zip(before, params.values(), strict=True):
-            factors = torch.tensor(self.factors, dtype=new.dtype).to(new.device)
-            new.copy_(torch.lerp(old, new, factors.reshape(-1, *[1] * (new.ndim - 1))))
+
+        def factor(x: Tensor) -> Tensor:
+            own = torch.tensor(self.factors, dtype=x.dtype).to(x.device)
+            return own.reshape(-1, *[1] * (x.ndim - 1))
+
+        part_way(factor, self.rule, grads, state, params, members)
 
 
 def member_of(value: Any, index: int, members: int) -> Any:
@@ -99,7 +94,7 @@ def member_of(value: Any, index: int, members: int) -> Any:
 
 def _scaled(rule: Optimizer, factor: float) -> Optimizer:
     """The rule with its step size times `factor`."""
-    if isinstance(rule, Scheduled | Clipped):
+    if isinstance(rule, Around):
         return dataclasses.replace(rule, rule=_scaled(rule.rule, factor))
     if not hasattr(rule, "lr"):
         raise RecipeError(f"PerMember: {rule} has no step size lr that could be scaled")

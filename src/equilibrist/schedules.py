@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +32,11 @@ class Piecewise:
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
+        pairs = isinstance(self.points, tuple | list) and all(
+            isinstance(p, tuple | list) and len(p) == 2 and all(map(number, p)) for p in self.points
+        )
+        if not pairs:
+            raise ValueError(f"Piecewise needs pairs of numbers (t, factor), not {self.points!r}")
         times = [t for t, _ in self.points]
         if len(times) < 2 or not all(
             -math.inf < a < b < math.inf for a, b in itertools.pairwise(times)
@@ -58,7 +64,8 @@ class Cosine:
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.steps >= 1 or not 0 <= self.end <= 1:
+        numbers = number(self.steps) and number(self.end)
+        if not numbers or not 1 <= self.steps < math.inf or not 0 <= self.end <= 1:
             raise ValueError(f"Cosine needs steps >= 1 and an end in [0, 1], not {self}")
 
     def __call__(self, t: Tensor) -> Tensor:
@@ -67,55 +74,81 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Scheduled:
+class Around:
+    """An update rule around another one, by itself that rule: what `Scheduled`, `Clipped` and
+    `equilibrist.per_member.PerMember` have in common. `members` says how many stacked players there are."""
+
+    rule: Optimizer
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rule, type) or not hasattr(self.rule, "update"):
+            raise ValueError(
+                f"{type(self).__name__}.rule must be Adam(1e-3), say, not {self.rule!r}"
+            )
+
+    def init(self, params: Params) -> Tree:
+        return {"rule": self.rule.init(params)}
+
+    def update(
+        self, grads: Params, state: Tree, params: Params, members: int | None = None
+    ) -> None:
+        update(self.rule, grads, state["rule"], params, members)
+
+
+def part_way(
+    factor: Callable[[Tensor], Tensor],
+    rule: Optimizer,
+    grads: Params,
+    state: Tree,
+    params: Params,
+    members: int | None,
+) -> None:
+    """x <- x + factor(x) (rule(x) - x): the rule's own step, times a factor that fits the parameter's shape."""
+    before = [p.clone() for p in params.values()]
+    update(rule, grads, state, params, members)
+    for old, new in zip(before, params.values(), strict=True):
+        new.copy_(torch.lerp(old, new, factor(new)))
+
+
+@dataclass(frozen=True)
+class Scheduled(Around):
     """The rule's own step times schedule(t), t its updates so far: x <- x + schedule(t) (rule(x) - x).
 
     For rules whose step is proportional to their step size (all of `equilibrist.optimizers`) that is
     the rule with step size lr * schedule(t).
     """
 
-    rule: Optimizer
     schedule: Schedule
 
     def __post_init__(self) -> None:
-        _check_rule(self, self.rule)
+        super().__post_init__()
         if isinstance(self.schedule, type) or not callable(self.schedule):
             raise ValueError(f"Scheduled.schedule must be Cosine(...), say, not {self.schedule!r}")
 
     def init(self, params: Params) -> Tree:
         device = next(iter(params.values())).device
         # Counted in float64: float32 stands still at 2^24.
-        return {
-            "rule": self.rule.init(params),
-            "t": torch.zeros((), dtype=torch.float64, device=device),
-        }
+        return {**super().init(params), "t": torch.zeros((), dtype=torch.float64, device=device)}
 
     def update(
         self, grads: Params, state: Tree, params: Params, members: int | None = None
     ) -> None:
-        before = [p.clone() for p in params.values()]
-        update(self.rule, grads, state["rule"], params, members)
         factor = self.schedule(state["t"])
-        for old, new in zip(before, params.values(), strict=True):
-            new.copy_(torch.lerp(old, new, factor.to(new.dtype)))
+        part_way(lambda x: factor.to(x.dtype), self.rule, grads, state["rule"], params, members)
         state["t"] += 1
 
 
 @dataclass(frozen=True)
-class Clipped:
+class Clipped(Around):
     """The rule on g * min(1, limit / |g|), |g| the norm over all of the player's parameters
     (Pascanu et al. 2013, Algorithm 1). Of stacked players each has its own norm."""
 
-    rule: Optimizer
     limit: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_rule(self, self.rule)
-        if not 0 < self.limit < math.inf:
-            raise ValueError(f"Clipped.limit must be positive, not {self.limit}")
-
-    def init(self, params: Params) -> Tree:
-        return {"rule": self.rule.init(params)}
+        super().__post_init__()
+        if not number(self.limit) or not 0 < self.limit < math.inf:
+            raise ValueError(f"Clipped.limit must be positive, not {self.limit!r}")
 
     def update(
         self, grads: Params, state: Tree, params: Params, members: int | None = None
@@ -130,26 +163,26 @@ class Clipped:
         shaped = {
             k: g * factor.reshape(factor.shape + (1,) * (g.ndim - start)) for k, g in grads.items()
         }
-        update(self.rule, shaped, state["rule"], params, members)
+        super().update(shaped, state, params, members)
 
 
 def update(
     rule: Optimizer, grads: Params, state: Tree, params: Params, members: int | None = None
 ) -> None:
     """One update of a rule; `members` of stacked players reach the rules that look at whole players."""
-    if members is not None and isinstance(rule, Scheduled | Clipped):
+    if members is not None and isinstance(rule, Around):
         rule.update(grads, state, params, members)
     else:
         rule.update(grads, state, params)
 
 
-def _check_rule(owner: Scheduled | Clipped, rule: Optimizer) -> None:
-    if isinstance(rule, type) or not hasattr(rule, "update"):
-        raise ValueError(f"{type(owner).__name__}.rule must be Adam(1e-3), say, not {rule!r}")
+def number(value: Any) -> bool:
+    """Whether it is a number: no text of one, no truth value."""
+    return isinstance(value, float | int) and not isinstance(value, bool)
 
 
 def base(rule: Optimizer) -> Optimizer:
     """The rule inside of schedules and clipping: what a search begins with."""
-    while isinstance(rule, Scheduled | Clipped):
+    while isinstance(rule, Around):
         rule = rule.rule
     return rule

@@ -26,6 +26,7 @@ def test_compare(well, here):
     )
     folder = here / "runs" / "compare-eight-gaussians"
     assert answer.out.splitlines()[0] == "Eight Gaussians: 2 solvers, 2 seeds, 2 steps"
+    assert answer.out.splitlines()[2].startswith("every solver: seeds 0 to 1, and from each seed")
     assert "consensus:gamma=0.5" in answer.out
     assert answer.out.splitlines()[-1] == "Page: runs/compare-eight-gaussians/compare.html"
     held = json.loads((folder / "compare.json").read_text())
@@ -37,6 +38,16 @@ def test_compare(well, here):
     # Members are run directories like any other.
     assert well("info", folder / "recipe" / "seed_0").code == 0
     assert well("report", folder / "consensus-gamma=0.5" / "seed_1").code == 0
+
+
+def test_averages(well, here):
+    own = ["recipe:average=tail,average.start=1", "recipe:average=uniform"]
+    words = [word for text in own for word in ("--solver", text)]
+    well("compare", "eight-gaussians", *words, *SETS, "--seeds", 1, "--progress", "none")
+    for text, said in zip(own, ("tail", "uniform"), strict=True):
+        folder = here / "runs/compare-eight-gaussians" / text.translate({58: "-", 44: "-"})
+        answer = well("info", folder / "seed_0")  # which makes the solver from its name again
+        assert f"{said} average of the generator" in answer.out
 
 
 # Draws are asked for twice by the costs, and for each solver twice by its beginning and by each step.
@@ -67,7 +78,15 @@ def test_stopped_and_resumed(draw, cli, here, monkeypatch):
 
 def test_help(well):
     text = " ".join(well("compare", "--help").out.split())
-    for word in ("consensus:gamma=10", "lookahead", "--seeds", "paired differences"):
+    for word in (
+        "consensus:gamma=10",
+        "lookahead",
+        "--seeds",
+        "paired differences",
+        "common random numbers",
+        "--solver recipe:lr=1e-3",
+        "average.start=STEP",
+    ):
         assert word in text
 
 
@@ -77,6 +96,8 @@ def test_help(well):
         (["--solver", "consensu"], "did you mean consensus"),
         (["--solver", "consensus:gama=1"], "did you mean gamma"),
         (["--solver", "proximal:lam=0"], "positive"),
+        (["--solver", "recipe:average=mean"], "not exponential or uniform or tail or none"),
+        (["--solver", "recipe:average=tail"], "Averaged.start is needed"),
         (["--solver", "recipe", "--solver", "recipe"], "given twice"),
         (["--solver", "consensus:gamma=1", "--solver", "consensus-gamma=1"], "there is no solver"),
         (["--seeds", "0"], "--seeds"),

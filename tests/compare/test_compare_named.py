@@ -70,6 +70,48 @@ def test_averages_stay_around():
     assert named("recipe", own) == own
 
 
+@pytest.mark.parametrize(
+    ("text", "alone", "within"),
+    [
+        ("average=none", {}, {}),
+        ("average=uniform", {"kind": "uniform"}, {"kind": "uniform"}),
+        (
+            "average=tail,average.start=5",
+            {"kind": "tail", "start": 5},
+            {"kind": "tail", "start": 5},
+        ),
+        # Left open: as the recipe's own has it.
+        ("average=exponential", {"decay": 0.999}, {"decay": 0.9}),
+        ("average.decay=0.5,average=exponential", {"decay": 0.5}, {"decay": 0.5}),
+    ],
+)
+def test_averages_asked_for(text, alone, within):
+    both = ("generator", "critic")
+    own = Averaged(OWN, 0.9, both)
+    for name, solver in (
+        ("extragradient", Extragradient(RULE, TWO)),
+        ("recipe", OWN),
+        ("lookahead", Lookahead(OWN)),
+    ):
+        made, inside = named(f"{name}:{text}", OWN), named(f"{name}:{text}", own)
+        if not alone:
+            assert made == inside == solver
+            continue
+        assert made == Averaged(solver, **alone)
+        assert inside == Averaged(solver, players=both, **within)
+    assert named(f"consensus:gamma=2,{text},lr=0.5", own) in (
+        Averaged(fast := Consensus(Adam(0.5, 0.0, 0.9), TWO, 2.0), players=both, **within),
+        fast,
+    )
+
+
+def test_a_tail_keeps_its_start():
+    own = Averaged(OWN, kind="tail", start=7)
+    assert named("recipe:average=tail", own) == own
+    assert named("recipe:average=tail,average.start=9", own).start == 9
+    assert named("recipe:average=uniform", own) == Averaged(OWN, kind="uniform")
+
+
 def test_rules_of_what_is_around():
     assert named("optimistic", Lookahead(OWN)) == Optimistic(RULE, TWO)
     slow = Clipped(Adam(0.01), 0.5)
@@ -105,6 +147,14 @@ def test_options_are_hyperparameters_alone():
         ("proximal:lam=0", "positive"),
         ("simultaneous:lr=-1", "must lie in"),
         ("simultaneous:lr.judge=1", "names no player"),
+        ("recipe:average=mean", "not exponential or uniform or tail or none"),
+        ("recipe:avrage=uniform", "did you mean average"),
+        ("recipe:average=tail", "start is needed"),
+        ("recipe:average=tail,average.start=1.5", "whole number"),
+        ("recipe:average=uniform,average.start=5", "average.start needs average=tail"),
+        ("recipe:average.decay=0.5", "average.decay needs average=exponential"),
+        ("recipe:average=none,average.decay=0.5", "average.decay needs average=exponential"),
+        ("recipe:average=exponential,average.decay=1", "must lie in [0, 1)"),
         ("simultaneous:optimizer=1", "it has lr"),
         ("recipe:gamma=1", "it has lr"),
         ("ridge:leader=judge", "generator, critic"),

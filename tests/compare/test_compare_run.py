@@ -11,6 +11,7 @@ from torch import nn
 
 from equilibrist._errors import GameError, RecipeError, RecordError
 from equilibrist.compare import Cost, compare, cost
+from equilibrist.compare import _words as say
 from equilibrist.compare._page import page
 from equilibrist.compare._statistics import estimate
 from equilibrist.data import eight_gaussians
@@ -36,6 +37,7 @@ from equilibrist.solvers import (
     SymplecticAdjustment,
     Unrolled,
 )
+from equilibrist.solvers.named import named
 
 ADAM = Adam(1e-2)
 ONE = {"generator": 1, "critic": 1}
@@ -254,6 +256,73 @@ def test_headline_follows_the_first_figure(whole):
             figure["better"] = "lower"
             other = {"better": "worse", "worse": "better"}[word]
             assert f"consensus:gamma=1 {other}" in page(facts)
+
+
+def test_a_sweep_has_common_random_numbers(tmp_path):
+    """From each seed every entry has the same initial weights and minibatches, whatever its step size and method."""
+    texts = ["recipe:lr=0.01", "recipe:lr=0.0101", "simultaneous:lr=0", "extragradient:lr=0"]
+    recipe = tiny(Simultaneous(ADAM), steps=16, log_every=1, score_every=16)
+    found = go({text: named(text, recipe.solver) for text in texts}, tmp_path, recipe, range(4))
+    first = {}
+    for entry in found.facts["solvers"]:
+        for seed in range(4):
+            folder = tmp_path / entry["folder"] / f"seed_{seed}"
+            # Step 0 is that of every entry: samples, data, scores, and the first minibatch's losses.
+            sheets = [
+                (folder / "samples" / n).read_bytes() for n in ("step_00000000.npy", "real.npy")
+            ]
+            record = Record(folder)
+            seen = [*sheets, record.scores()[0]["values"], record.rows()[0]["loss"]]
+            assert first.setdefault(seed, seen) == seen
+    starts = [tuple(seen[:2]) for seen in first.values()]
+    assert len(set(starts)) == 4  # seeds differ, in weights and in data
+    # Who does not move meets the same minibatches at every step.
+    still, other = [
+        Record(tmp_path / f"{name}-lr=0" / "seed_2").rows()
+        for name in ("simultaneous", "extragradient")
+    ]
+    assert [row["loss"] for row in still] == [row["loss"] for row in other]
+    assert len({row["loss"]["critic"] for row in still}) == 16
+    # What seeds share cancels: two near step sizes differ by far less than two seeds do.
+    losses = next(f for f in found.facts["figures"] if f["key"] == "loss / critic")["iterations"]
+    near = losses["recipe:lr=0.0101"]
+    spread, paired = (side["interval"] for side in (near, near["difference"]))
+    assert 0 < paired[1] - paired[0] < (spread[1] - spread[0]) / 10
+    said = "every solver: seeds 0 to 3, and from each seed the same initial weights and minibatches"
+    assert str(found).splitlines()[2] == said
+    assert "common random numbers" in found.page.read_text()
+
+
+def test_shared_seeds_in_words():
+    for seeds, said in (([0], "seed 0,"), ([3, 4, 5], "seeds 3 to 5,"), ([0, 2], "seeds 0, 2,")):
+        assert say.shared({"seeds": seeds}).startswith(f"every solver: {said} and from each")
+
+
+def test_missing_pairs_are_counted():
+    pair = {"mean": 0.5, "interval": [0.25, 0.75], "n": 2}
+    assert say.difference({"difference": None}, 3) == ""
+    assert say.difference({"difference": pair}, 3).endswith("] (2 pairs)")
+    assert say.difference({"difference": pair}, 2).endswith("]")
+    assert say.difference({"difference": {**pair, "interval": None, "n": 1}}, 2).endswith(
+        "(1 pair)"
+    )
+    assert say.difference({"difference": {"mean": None, "interval": None, "n": 0}}, 3) == "none"
+
+
+def test_averages_are_what_is_scored(tmp_path):
+    texts = ["recipe", "recipe:average=uniform", "recipe:average=tail,average.start=8"]
+    recipe = tiny(Simultaneous(ADAM))
+    found = go({text: named(text, recipe.solver) for text in texts}, tmp_path, recipe, (0, 1))
+    last, mean, tail = (entry["folder"] for entry in found.facts["solvers"])
+    scores = {
+        name: Record(tmp_path / name / "seed_1").scores()[-1]["values"]
+        for name in (last, mean, tail)
+    }
+    # A tail from the last step on is the last iterate; the training of all three is one.
+    assert scores[tail] == scores[last] != scores[mean]
+    rows = [Record(tmp_path / n / "seed_1").rows() for n in (last, mean)]
+    assert rows[0][-1]["loss"] == rows[1][-1]["loss"]
+    assert found.facts["solvers"][1]["text"].endswith("; uniform average of the generator")
 
 
 def test_again_and_more(tmp_path):

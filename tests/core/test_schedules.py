@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
-from equilibrist.schedules import Clipped, Cosine, Piecewise, Scheduled, base, update
+from equilibrist.per_member import PerMember
+from equilibrist.schedules import Around, Clipped, Cosine, Piecewise, Scheduled, base, update
 
 F64 = torch.float64
 RULES = [
@@ -131,6 +133,26 @@ def test_stacked_equals_each_member(rule: Any) -> None:
 def test_base_is_the_innermost_rule() -> None:
     assert base(Scheduled(Clipped(Adam(0.1)), WARM)) == Adam(0.1)
     assert base(SGD()) == SGD()
+    assert base(Clipped(PerMember(Scheduled(Adam(0.1), WARM), (1.0, 2.0)))) == Adam(0.1)
+
+
+def test_factors_by_member_are_no_schedule() -> None:
+    """What surrounds a rule has one base; neither of the two is the other."""
+    rule = PerMember(SGD(0.1), (1.0, 2.0))
+    assert isinstance(rule, Around)
+    assert not isinstance(rule, Scheduled)
+    assert [f.name for f in dataclasses.fields(rule)] == ["rule", "factors"]
+    assert repr(rule) == "PerMember(rule=SGD(lr=0.1, momentum=0.0), factors=(1.0, 2.0))"
+    p = {"a": torch.zeros(2, 3, dtype=F64)}
+    update(rule, {"a": torch.ones(2, 3, dtype=F64)}, rule.init(p), p, members=2)
+    assert torch.equal(p["a"][:, 0], torch.tensor([-0.1, -0.2], dtype=F64))
+    # By itself the base is the rule that it surrounds.
+    a, b = start(), start()
+    sa, sb = Around(Adam(0.1)).init(a), Adam(0.1).init(b)
+    for _ in range(3):
+        Around(Adam(0.1)).update(gradient(a), sa, a)
+        Adam(0.1).update(gradient(b), sb, b)
+    assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +164,11 @@ def test_base_is_the_innermost_rule() -> None:
         (lambda: Cosine(0), "steps >= 1"),
         (lambda: Cosine(5, 2.0), r"end in \[0, 1\]"),
         (lambda: Clipped(SGD(), 0.0), "positive"),
+        (lambda: Clipped(SGD, 1.0), r"Clipped\.rule must be Adam"),
+        (lambda: Scheduled(0.1, WARM), r"Scheduled\.rule must be Adam"),
+        (lambda: PerMember(Adam, (1.0,)), r"PerMember\.rule must be Adam"),
+        (lambda: Piecewise((0, 1)), "pairs of numbers"),
+        (lambda: Piecewise(((0, 1), (1, "2"))), "pairs of numbers"),
     ],
 )
 def test_refused(make: Any, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, bilinear
 from equilibrist.interop import Play
 from equilibrist.optimizers import SGD, Adam
+from equilibrist.per_member import PerMember
+from equilibrist.schedules import Clipped, Cosine, Piecewise
 from equilibrist.solvers import (
     Alternating,
     Averaged,
@@ -32,6 +35,7 @@ from equilibrist.solvers import (
     SymplecticAdjustment,
     Unrolled,
 )
+from equilibrist.solvers.named import NAMES, options
 
 F64 = torch.float64
 
@@ -46,7 +50,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "negative optimism": (lambda: Optimistic(strength=-1.0), r"Optimistic\.strength"),
     "endless lambda": (
         lambda: SymplecticAdjustment(strength=float("inf")),
-        r"SymplecticAdjustment\.strength must be finite",
+        r"SymplecticAdjustment\.strength must be a finite number, not inf",
     ),
     "eta 0": (lambda: Competitive(eta=0.0), r"Competitive\.eta must be positive"),
     "no products": (lambda: Competitive(iterations=0), r"Competitive\.iterations"),
@@ -63,10 +67,101 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         r"Lookahead\.alpha must lie in \(0, 1\]",
     ),
     "decay 1": (lambda: Averaged(Simultaneous(), 1.0), r"Averaged\.decay must lie in \[0, 1\)"),
+    "a mean": (
+        lambda: Averaged(Simultaneous(), kind="mean"),  # type: ignore[arg-type]
+        r"Averaged\.kind must be one of exponential, uniform, tail, not 'mean'",
+    ),
+    "an endless kind": (lambda: Averaged(Simultaneous(), kind=["tail"]), r"Averaged\.kind must"),  # type: ignore[arg-type]
+    "a tail of nothing": (
+        lambda: Averaged(Simultaneous(), kind="tail"),
+        r"Averaged\.start is needed for kind='tail'",
+    ),
+    "a tail from before": (
+        lambda: Averaged(Simultaneous(), kind="tail", start=-1),
+        r"Averaged\.start must be a whole number",
+    ),
+    "a start of all": (
+        lambda: Averaged(Simultaneous(), kind="uniform", start=5),
+        r"Averaged\.start=5 belongs to kind='tail'",
+    ),
+    "a decay of all": (
+        lambda: Averaged(Simultaneous(), 0.9, kind="uniform"),
+        r"Averaged\.decay=0\.9 belongs to kind='exponential'",
+    ),
     "no critic step": (lambda: Alternating(0), r"Alternating\.critic_steps"),
     "a class for a rule": (lambda: Simultaneous(Adam), "Adam is no update rule"),  # type: ignore[arg-type]
     "a number for a rule": (lambda: Extragradient(0.1), "float is no update rule"),  # type: ignore[arg-type]
 }
+
+
+# Every numeric field, and what its class needs beside it.
+NUMERIC: dict[str, Callable[[Any], Any]] = {
+    "Alternating.critic_steps": lambda v: Alternating(v),
+    "Averaged.decay": lambda v: Averaged(Simultaneous(), v),
+    "Averaged.start": lambda v: Averaged(Simultaneous(), kind="tail", start=v),
+    "Clipped.limit": lambda v: Clipped(SGD(), v),
+    "Competitive.eta": lambda v: Competitive(eta=v),
+    "Competitive.iterations": lambda v: Competitive(iterations=v),
+    "Consensus.batches": lambda v: Consensus(batches=v),
+    "Consensus.gamma": lambda v: Consensus(gamma=v),
+    "Consensus.gamma by member": lambda v: Consensus(gamma=(1.0, v)),
+    "Cosine": lambda v: Cosine(v),
+    "Cosine end": lambda v: Cosine(5, v),
+    "FollowTheRidge.damping": lambda v: FollowTheRidge(damping=v),
+    "FollowTheRidge.iterations": lambda v: FollowTheRidge(iterations=v),
+    "Implicit.iterations": lambda v: Implicit(iterations=v),
+    "Lookahead.alpha": lambda v: Lookahead(Simultaneous(), 5, v),
+    "Lookahead.period": lambda v: Lookahead(Simultaneous(), v),
+    "Optimistic.strength": lambda v: Optimistic(strength=v),
+    "PerMember.factors": lambda v: PerMember(SGD(), (1.0, v)),
+    "Piecewise": lambda v: Piecewise(((0, 1.0), (1, v))),
+    "Piecewise times": lambda v: Piecewise(((0, 1.0), (v, 1.0))),
+    "Proximal.lam": lambda v: Proximal(lam=v),
+    "Proximal.lam by member": lambda v: Proximal(lam=(v, 1.0)),
+    "Proximal.steps": lambda v: Proximal(steps=v),
+    "SymplecticAdjustment.strength": lambda v: SymplecticAdjustment(strength=v),
+    "SymplecticAdjustment.strength by member": lambda v: SymplecticAdjustment(strength=(v, v)),
+    "Unrolled.rate": lambda v: Unrolled(rate=v),
+    "Unrolled.unroll": lambda v: Unrolled(unroll=v),
+}
+NO_NUMBERS = ["1", None, float("nan"), float("inf"), True, [1], 1j, torch.ones(2), {}]
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda v: repr(v).replace(" ", ""))
+def test_no_number(name: str, value: Any) -> None:
+    if name == "Competitive.eta" and value is None:
+        assert Competitive(SGD(0.25), eta=None) == Competitive(SGD(0.25))  # that of its rule
+        return
+    with pytest.raises(ValueError, match=rf"^{name.split()[0]}\b") as caught:
+        NUMERIC[name](value)
+    assert "\n" not in str(caught.value)
+    NUMERIC[name](0 if name == "Averaged.decay" else 1)  # a number is none of these
+
+
+def test_every_numeric_field_is_in_the_list() -> None:
+    """A solver's new hyperparameter gets its row."""
+    for name, solver in NAMES.items():
+        for key, kind in options(name).items():
+            if kind in (int, float) or kind == float | None:
+                assert f"{solver.__name__}.{key}" in NUMERIC
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [Consensus(SGD(0.1), gamma=1), SymplecticAdjustment(SGD(0.1), strength=1), Optimistic(SGD(0.1), strength=2)],
+    ids=lambda s: type(s).__name__,
+)  # fmt: skip
+def test_whole_numbers_are_numbers(solver: Any) -> None:
+    """gamma = 1 is gamma = 1.0."""
+    key = "gamma" if isinstance(solver, Consensus) else "strength"
+    found = []
+    for one in (solver, dataclasses.replace(solver, **{key: float(getattr(solver, key))})):
+        players = origin()
+        draws = Draws(lambda rng: {}, 0, 0)
+        taken = one.step(VectorField(bilinear()), players, {}, one.init(players), draws)
+        found.append(tree.flatten(taken.players))
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("name", BAD)

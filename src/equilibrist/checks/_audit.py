@@ -209,8 +209,11 @@ def audit(
 
 
 def _described(run: Run, iterate: str) -> str:
-    averaged = "" if iterate == "last" else " and ".join(run.average)
-    return f"exponential average of the {averaged}" if averaged else "last"
+    if iterate == "last" or not run.average:
+        return "last"
+    said = getattr(run.recipe.solver, "said", None)
+    text: str = said(run.step) if said else f"average of the {' and '.join(run.average)}"
+    return text
 
 
 def replayable(

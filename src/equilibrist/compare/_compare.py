@@ -63,7 +63,9 @@ def compare(
     """Train `recipe` with each of `solvers` from each of `seeds`, in DIR/SOLVER/seed_S, and compare.
 
     Every solver's seeds are one `ensemble`: the same initial weights and minibatches for all solvers (as far
-    as each asks for them). Compared are the last figures of the recipe's scores, and the losses, after
+    as each asks for them), whatever their step sizes. A sweep is therefore as many solvers as there are
+    values, at common random numbers: `{t: named(t, recipe.solver) for t in ("recipe:lr=1e-4", "recipe:lr=3e-4")}`.
+    Compared are the last figures of the recipe's scores, and the losses, after
     the same number of steps **and** after the same seconds of training: T is what the fastest solver
     took for all its steps, and the others are seen where they last were looked at within T. The clock is a
     member's share of its stack's: draws, steps and the search for non-finite numbers, without scores, sample

@@ -143,9 +143,9 @@ def _table(facts: Facts, figure: Facts) -> str:
         here, there = figure["iterations"][name], figure["compute"][name]
         cells = [
             say.value(here),
-            _difference(here),
+            say.difference(here, total),
             say.value(there),
-            _difference(there),
+            say.difference(there, total),
             say.looked_at(there),
             say.seeds(here, total),
         ]
@@ -161,10 +161,6 @@ def _whole(text: str) -> str:
     """A value whose interval is not torn apart at the end of a line."""
     mean, bracket, rest = text.partition(" [")
     return f'{e(mean)} <span class="ends">[{e(rest)}</span>' if bracket else e(text)
-
-
-def _difference(side: Facts) -> str:
-    return say.value(side["difference"], signed=True) if side["difference"] else ""
 
 
 def _framed(columns: Sequence[str], rows: Sequence[str]) -> str:
@@ -210,7 +206,9 @@ def _reading(facts: Facts) -> str:
     texts = [
         f"Lines and figures are means over seeds; bands and brackets are Student's {level} intervals of those "
         "means. Differences are paired: the same seed starts from the same weights and sees the same minibatches "
-        f"under every solver, and the difference from {first} is taken seed by seed.",
+        f"under every solver and every step size (common random numbers), and the difference from {first} is taken "
+        "seed by seed. Two settings that are close to each other differ by much less than two seeds do: look at the "
+        "differences, not at whether the intervals of two means overlap.",
         f"Equal compute means {limit} of training a seed: the time of the fastest solver. Each solver is seen where "
         "it was last looked at within that time, so that a slow one may be seen a little early.",
         "Seeds that diverged are counted, and are in no mean: a solver that breaks down often looks better here than "

@@ -17,6 +17,7 @@ def table(facts: Mapping[str, Any]) -> str:
     lines = [
         f"{facts['title']}: {len(names)} solvers, {total} seeds, {words.count(facts['steps'])} steps",
         f"mean over seeds [{level} interval], seeds counted, paired difference from {names[0]}",
+        say.shared(facts),
     ]
     for figure in facts["figures"]:
         hint = say.way(figure)
@@ -51,7 +52,7 @@ def _rows(
     cells = []
     for name, extra in zip(names, more, strict=True):
         own = side[name]
-        difference = say.value(own["difference"], signed=True) if own["difference"] else ""
+        difference = say.difference(own, total)
         cells.append((name, say.value(own), say.seeds(own, total), extra, difference))
     return _aligned(cells, "    ")
 

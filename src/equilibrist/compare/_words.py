@@ -25,6 +25,26 @@ def seeds(side: Mapping[str, Any], total: int) -> str:
     return f"{side['n']} of {total}"
 
 
+def difference(side: Mapping[str, Any], total: int) -> str:
+    """A paired difference; with how many pairs, where some seed has no pair."""
+    found = side["difference"]
+    if not found:
+        return ""
+    pairs = f"{found['n']} pair{'' if found['n'] == 1 else 's'}"
+    return value(found, signed=True) + (f" ({pairs})" if 0 < found["n"] < total else "")
+
+
+def shared(facts: Mapping[str, Any]) -> str:
+    """What the solvers have in common, seed by seed."""
+    own = list(facts["seeds"])
+    run = len(own) > 1 and own == list(range(own[0], own[-1] + 1))
+    listed = f"{own[0]} to {own[-1]}" if run else ", ".join(map(str, own))
+    return (
+        f"every solver: seed{'s' if len(own) > 1 else ''} {listed}, and from each seed the same initial weights "
+        "and minibatches"
+    )
+
+
 def title(figure: Mapping[str, Any]) -> str:
     """A figure's name: a score's with the score's own name where that says more."""
     if figure["kind"] == "loss":

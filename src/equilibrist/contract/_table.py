@@ -190,6 +190,12 @@ SOLVERS: dict[str, Row] = {
         _needs_zero_sum,
     ),
     "lookahead": Row(lambda h, x, y: Lookahead(Simultaneous(SGD(h)), 4)),
+    "averaged, uniform": Row(
+        lambda h, x, y: Averaged(Simultaneous(SGD(h)), players=(x, y), kind="uniform")
+    ),
+    "averaged, tail": Row(
+        lambda h, x, y: Averaged(Simultaneous(SGD(h)), players=(x, y), kind="tail", start=3)
+    ),
     "averaged": Row(lambda h, x, y: Averaged(Simultaneous(SGD(h)), 0.9, (x, y))),
     "proximal": Row(
         lambda h, x, y: Proximal(3, 0.2, SGD(h)),

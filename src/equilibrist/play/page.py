@@ -29,7 +29,7 @@ from equilibrist.play.trajectories import (
     spread,
 )
 from equilibrist.report._words import number
-from equilibrist.solvers import Simultaneous
+from equilibrist.solvers import Averaged, Simultaneous
 from equilibrist.solvers.named import named
 
 _CELLS = 60  # a basin's grid has so many cells a side
@@ -328,6 +328,10 @@ def _solver(
     full = ",".join([*filter(None, [tail]), *own])
     text = f"{name}:{full}" if full or text.endswith(":") else name
     solver: Any = named(text, Simultaneous(SGD(lr)))
+    if isinstance(solver, Averaged):
+        raise RecipeError(
+            f"--solver {text}: the board draws iterates, not averages of them: leave average out"
+        )
     fields = {f.name for f in dataclasses.fields(solver)}
     if {"leader", "follower"} <= fields and len(game.players) == 2:
         (other,) = (p for p in game.players if p != game.leader)

@@ -46,7 +46,7 @@ class Run:
         seed: the run's seed.
         checkpoint, sha256: file name and checksum of the checkpoint it was read from.
         interrupted: the run was asked to stop before its last step.
-        average: exponential averages by player, where the solver keeps any (`solvers.Averaged`).
+        average: averages by player, where the solver keeps any (`solvers.Averaged`).
     """
 
     directory: Path

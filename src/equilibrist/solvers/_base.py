@@ -13,7 +13,7 @@ from equilibrist._draws import Draw
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import SGD, Optimizer
-from equilibrist.schedules import update
+from equilibrist.schedules import number, update
 from equilibrist.tree import Tree
 
 State = Tree
@@ -153,10 +153,27 @@ def independent(draws: DrawSource, index: int) -> Draw:
     return found
 
 
+def finite(owner: Any, **values: Any) -> None:
+    """ValueError unless each value is a finite number."""
+    for name, value in values.items():
+        if not number(value) or not abs(value) < float("inf"):
+            raise ValueError(
+                f"{type(owner).__name__}.{name} must be a finite number, not {value!r}"
+            )
+
+
+def not_negative(owner: Any, **values: Any) -> None:
+    """ValueError unless each value is a finite number of at least 0."""
+    finite(owner, **values)
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{type(owner).__name__}.{name} must not be negative, not {value!r}")
+
+
 def positive(owner: Any, **values: float) -> None:
     """ValueError unless each value is positive and finite."""
     for name, value in values.items():
-        if not isinstance(value, float | int) or not 0 < value < float("inf"):
+        if not number(value) or not 0 < value < float("inf"):
             raise ValueError(f"{type(owner).__name__}.{name} must be positive, not {value!r}")
 
 

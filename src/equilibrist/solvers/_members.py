@@ -36,7 +36,7 @@ def alone(weight: Weight) -> float:
 def by_member(weight: Weight, like: Tree, stacked: int | None) -> Tensor | float:
     """The number, or a tensor [stacked]. RecipeError where there are not as many as members."""
     if not isinstance(weight, tuple):
-        return weight
+        return float(weight)
     if len(weight) != stacked:
         who = "a run by itself" if stacked is None else f"an ensemble of {stacked}"
         raise RecipeError(f"{weight} has one number a member of {len(weight)}, but this is {who}")

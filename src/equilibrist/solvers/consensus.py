@@ -19,6 +19,7 @@ from equilibrist.solvers._base import (
     Step,
     independent,
     measured,
+    not_negative,
 )
 from equilibrist.solvers._linear_solve import over
 from equilibrist.solvers._members import Weight, alone, by_member, each, said
@@ -43,7 +44,7 @@ class Consensus(Rules):
     stationary points: a large gamma also attracts to saddle points.
 
     Raises:
-        ValueError: a gamma that is negative, batches that are neither 1 nor 2.
+        ValueError: a gamma that is negative or no number, batches that are neither 1 nor 2.
     """
 
     gamma: Weight = 10.0
@@ -52,9 +53,9 @@ class Consensus(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(0 <= gamma < float("inf") for gamma in each(self.gamma)):
-            raise ValueError(f"Consensus.gamma must not be negative, not {self.gamma!r}")
-        if self.batches not in (1, 2):
+        for gamma in each(self.gamma):
+            not_negative(self, gamma=gamma)
+        if type(self.batches) is not int or self.batches not in (1, 2):
             raise ValueError(
                 f"Consensus.batches must be 1 (biased, cheaper) or 2, not {self.batches!r}"
             )

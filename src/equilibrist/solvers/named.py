@@ -13,7 +13,7 @@ from equilibrist.optimizers import Optimizer
 from equilibrist.schedules import base
 from equilibrist.solvers._base import Solver
 from equilibrist.solvers.alternating import Alternating
-from equilibrist.solvers.averaged import Averaged
+from equilibrist.solvers.averaged import Averaged, Kind
 from equilibrist.solvers.competitive import Competitive
 from equilibrist.solvers.consensus import Consensus
 from equilibrist.solvers.extragradient import Extragradient, PastExtragradient
@@ -42,6 +42,12 @@ NAMES: Mapping[str, type[Any]] = {
 }
 _SIMPLE = (int, float, bool)
 _ROLES = ("leader", "follower")
+# What every name takes beside its own keys and lr; "none" leaves averages out.
+_AVERAGE: Mapping[str, Any] = {
+    "average": Kind | None,
+    "average.decay": float,
+    "average.start": int,
+}
 
 
 def named(text: str, own: Solver) -> Solver:
@@ -50,7 +56,9 @@ def named(text: str, own: Solver) -> Solver:
     `text` is NAME or NAME:key=value,key=value. NAME is one of `NAMES`, or "recipe": `own` itself. Keys are
     the solver's hyperparameters (`options(name)`), and `lr`, which replaces the step size of every
     player's rule (`lr.critic` that of one). "lookahead" goes around `own`. Where `own` keeps averages
-    (`Averaged`), so does the result: samples and scores then come from the same kind of iterate.
+    (`Averaged`), so does the result: samples and scores then come from the same kind of iterate. `average` says
+    otherwise: none, exponential (`average.decay`), uniform or tail (`average.start`), of the players that
+    `own` averages, or else of the generator.
 
     Raises:
         RecipeError: an unknown name or key (with the closest ones), a value of another type or out of
@@ -69,20 +77,23 @@ def named(text: str, own: Solver) -> Solver:
     kinds = options(name)
     values: dict[str, Any] = {}
     rates: dict[str, float] = {}
+    means: dict[str, Any] = {}
     for key, value in given.items():
-        if key == "lr" or key.startswith("lr."):
+        if key in _AVERAGE:
+            means[key] = convert(value, _AVERAGE[key], f"{name}: {key}")
+        elif key == "lr" or key.startswith("lr."):
             rates[key.removeprefix("lr").removeprefix(".")] = convert(
                 value, float, f"{name}: {key}"
             )
         elif key in kinds:
             values[key] = convert(value, kinds[key], f"{name}: {key}")
         else:
-            known = [*kinds, "lr"]
+            known = [*kinds, "lr", *_AVERAGE]
             raise RecipeError(
                 f"solver {name} has no {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}"
             )
     try:
-        return _around(own, _made(name, values, _with_rates(inner, rates)))
+        return _averaged(own, _made(name, values, _with_rates(inner, rates)), means)
     except ValueError as error:  # a number out of its range
         raise RecipeError(f"solver {text}: {error}") from error
 
@@ -172,6 +183,28 @@ def _rate(rule: Any, lr: float) -> Optimizer:
     if not hasattr(rule, "lr"):
         raise RecipeError(f"{rule} has no step size lr that could be set")
     return dataclasses.replace(rule, lr=lr)  # type: ignore[no-any-return]
+
+
+def _averaged(own: Solver, solver: Solver, means: dict[str, Any]) -> Solver:
+    """The averages that the text asks for, or else those that `own` keeps, around the solver."""
+    if not means:
+        return _around(own, solver)
+    kind = means.get("average")
+    for key, needed in (("average.decay", "exponential"), ("average.start", "tail")):
+        if key in means and kind != needed:
+            raise ValueError(f"{key} needs average={needed}: add it")
+    if kind is None:
+        return solver
+    # What the text leaves open is as `own` has it.
+    made = own if isinstance(own, Averaged) and own.kind == kind else None
+    made = made or Averaged(
+        solver,
+        players=own.players if isinstance(own, Averaged) else ("generator",),
+        kind=kind,
+        start=means.get("average.start", 0),
+    )
+    given = {key.removeprefix("average."): v for key, v in means.items() if key != "average"}
+    return dataclasses.replace(made, solver=solver, **given)
 
 
 def _around(own: Solver, solver: Solver) -> Solver:

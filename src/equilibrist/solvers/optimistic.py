@@ -10,7 +10,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured, not_negative
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,14 @@ class Optimistic(Rules):
         strength: weight of the correction (1: the paper's).
 
     Raises:
-        ValueError: a strength that is negative.
+        ValueError: a strength that is negative or no number.
     """
 
     strength: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"Optimistic.strength must not be negative, not {self.strength!r}")
+        not_negative(self, strength=self.strength)
 
     def _options(self) -> str:
         return "" if self.strength == 1 else f"strength {self.strength:g}; "

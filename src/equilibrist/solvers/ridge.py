@@ -20,6 +20,7 @@ from equilibrist.solvers._base import (
     at_least,
     check_roles,
     measured,
+    not_negative,
 )
 from equilibrist.solvers._linear_solve import conjugate_gradients
 from equilibrist.tree import Tree
@@ -50,8 +51,7 @@ class FollowTheRidge(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.damping < float("inf"):
-            raise ValueError(f"FollowTheRidge.damping must not be negative, not {self.damping!r}")
+        not_negative(self, damping=self.damping)
         at_least(self, 1, iterations=self.iterations)
 
     def init(self, players: Players) -> State:

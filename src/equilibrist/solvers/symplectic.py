@@ -11,7 +11,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, finite, measured
 from equilibrist.solvers._linear_solve import dot, over
 from equilibrist.solvers._members import Weight, alone, by_member, each, said
 
@@ -36,8 +36,8 @@ class SymplecticAdjustment(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(abs(strength) < float("inf") for strength in each(self.strength)):
-            raise ValueError(f"SymplecticAdjustment.strength must be finite, not {self.strength!r}")
+        for strength in each(self.strength):
+            finite(self, strength=strength)
 
     def _options(self) -> str:
         return f"lambda {said(self.strength)}{', aligned' if self.align else ''}; "

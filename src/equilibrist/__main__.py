@@ -1,0 +1,5 @@
+"""`python -m equilibrist` is the command `equilibrist`."""
+
+from equilibrist.cli import script
+
+script()

@@ -86,7 +86,7 @@ def judges(classifier: Path | None) -> list[scores.Score]:
     """What looks at the samples."""
     found: list[scores.Score] = [scores.Frechet()]
     if classifier:
-        seen = dict(size=32, value_range=(-1, 1))
+        seen = {"size": 32, "value_range": (-1, 1)}
         found += [
             scores.Frechet(
                 scores.from_safetensors(LeNet(True), classifier, "mnist-lenet-96", **seen)

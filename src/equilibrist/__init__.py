@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         schedules,
         scores,
         solvers,
+        theory,
         tree,
     )
     from equilibrist._errors import (

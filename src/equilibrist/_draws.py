@@ -119,7 +119,13 @@ class Batches:
         size = sum(value.nbytes for value in probe.values())
         rows = all(value.ndim and len(value) == batch for value in probe.values())
         self.steps = self.STEPS if rows and size < self.SMALL else 1
-        self._blocks: dict[int, tuple[int, list[Draw]]] = {}  # by index: the block made last
+        self._blocks: dict[int, tuple[int, Draw]] = {}  # by index: the block made last
+        self._stacks: dict[int, tuple[int, list[Batches], Draw]] = {}  # the same of several seeds
+
+    @property
+    def form(self) -> tuple[int, int]:
+        """Steps in a block, samples in a step."""
+        return self.steps, self._batch
 
     def at(self, step: int) -> Draws:
         """What step `step` may draw."""
@@ -128,30 +134,45 @@ class Batches:
     def batch(self, step: int, index: int) -> Draw:
         """Minibatch `index` of step `step`."""
         number, row = divmod(step, self.steps)
-        held, rows = self._blocks.get(index, (-1, []))
+        held, block = self._blocks.get(index, (-1, {}))
         if held != number:
-            rows = self._block(number * self.steps, index)
+            block = self._block(number, index)
             if self.steps > 1:
-                self._blocks[index] = (number, rows)
+                self._blocks[index] = (number, block)
         # A dictionary of its own: what a solver adds to it must not reach a later reader.
-        return dict(rows[row])
+        return self._rows(block, row)
 
-    def _block(self, first: int, index: int) -> list[Draw]:
+    def stacked(self, seeds: list[Batches], step: int, index: int) -> Draw:
+        """Minibatch `index` of step `step` of all these, `self` the first: entries [seeds, batch, ...].
+
+        Blocks are stacked once, not 16 times by minibatch.
+        """
+        number, row = divmod(step, self.steps)
+        held, whose, block = self._stacks.get(index, (-1, [], {}))
+        if held != number or whose != seeds:
+            block = tree.stack([one._block(number, index) for one in seeds])
+            if self.steps > 1:
+                self._stacks[index] = (number, seeds, block)
+        return self._rows(block, row, dim=1)
+
+    def _block(self, number: int, index: int) -> Draw:
+        first = number * self.steps
         rng = generator(self.seed, self.stream, first, self.rank, index)
-        draw = self._make(rng, self.steps * self._batch)
+        return self._make(rng, self.steps * self._batch)
+
+    def _rows(self, block: Draw, row: int, dim: int = 0) -> Draw:
         if self.steps == 1:
-            return [draw]
-        parts = {name: value.split(self._batch) for name, value in draw.items()}
-        return [{name: part[i] for name, part in parts.items()} for i in range(self.steps)]
+            return dict(block)
+        return {k: v.narrow(dim, row * self._batch, self._batch) for k, v in block.items()}
 
 
 class _Row(Draws):
     def __init__(self, batches: Batches, step: int) -> None:
-        self._batches, self.step = batches, step
+        self.batches, self.step = batches, step
         self.seed, self.rank, self.stream = batches.seed, batches.rank, batches.stream
 
     def batch(self, index: int = 0) -> Draw:
-        return self._batches.batch(self.step, index)
+        return self.batches.batch(self.step, index)
 
 
 class StackedDraws:
@@ -162,6 +183,10 @@ class StackedDraws:
 
     def batch(self, index: int = 0) -> Draw:
         """Minibatch `index` of every member: each entry has shape [members, ...]."""
+        rows = [m for m in self.members if isinstance(m, _Row)]
+        alike = len({(r.step, r.batches.form) for r in rows}) == 1
+        if alike and len(rows) == len(self.members):
+            return rows[0].batches.stacked([r.batches for r in rows], rows[0].step, index)
         return tree.stack([member.batch(index) for member in self.members])
 
     def noise(self, like: Mapping[str, Any], index: int = 0) -> tree.Tree:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist._errors import GameError
+from equilibrist._stacked import quicken
 
 _Norm = nn.modules.batchnorm._NormBase
 
@@ -28,6 +29,8 @@ class PureModule:
         _refuse(module, name)
         self.name = name
         self._module = copied(module, name).to("meta")
+        _mend_weight_norm(self._module)
+        quicken(self._module)
         self._recurrent = any(hasattr(m, "_flat_weights") for m in self._module.modules())
         self._tracking = [
             m
@@ -168,14 +171,63 @@ class PureModule:
 
 
 def copied(module: nn.Module, name: str) -> nn.Module:
-    """A deep copy, or GameError where torch cannot make one."""
+    """A deep copy, or GameError where torch cannot make one.
+
+    Tensors with a graph that layers keep as plain attributes (the weight that a hook of torch's older
+    weight_norm computed last) are copied by value: torch refuses them, and they are computed anew.
+    """
+    kept = {
+        id(value): value.detach().clone()
+        for layer in module.modules()
+        for value in vars(layer).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, kept)
     except (RuntimeError, TypeError) as error:
         raise GameError(
-            f"the {name} cannot be copied ({str(error).splitlines()[0]}): hooks that keep computed weights "
-            "(torch's old weight_norm, for example) must be taken off"
+            f"the {name} cannot be copied ({str(error).splitlines()[0]}): what it keeps between calls beside "
+            "parameters and buffers must be taken off"
         ) from error
+
+
+class _WeightNorm(nn.Module):
+    """W = g v / |v|, the norm over all dimensions but `dim` (-1: over all).
+
+    torch's own kernel has a wrong second derivative (torch 2.13, CPU: its backward pass takes the norm for
+    a constant); this one is written out.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        return v * (g / torch.norm_except_dim(v, 2, self.dim))
+
+
+class _WeightNormHook:
+    """The same as torch's older form has it: a hook before the forward pass."""
+
+    def __init__(self, name: str, norm: _WeightNorm) -> None:
+        self.name, self.norm = name, norm
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        own = module._parameters
+        vars(module)[self.name] = self.norm(own[f"{self.name}_g"], own[f"{self.name}_v"])
+
+
+def _mend_weight_norm(module: nn.Module) -> None:
+    """torch's weight norm, both forms, by one whose derivatives are right."""
+    for layer in list(module.modules()):
+        for key, hook in list(layer._forward_pre_hooks.items()):
+            if type(hook).__name__ == "WeightNorm":
+                made = _WeightNorm(hook.dim)  # type: ignore[attr-defined]
+                layer._forward_pre_hooks[key] = _WeightNormHook(hook.name, made)  # type: ignore[attr-defined]
+        if isinstance(layer, nn.utils.parametrize.ParametrizationList):
+            for index, part in enumerate(layer):
+                if type(part).__name__ == "_WeightNorm":
+                    layer[index] = _WeightNorm(part.dim)  # type: ignore[arg-type]
 
 
 def _refuse(module: nn.Module, name: str) -> None:
@@ -194,7 +246,7 @@ def _refuse(module: nn.Module, name: str) -> None:
             raise GameError(
                 f"the {name}'s {where or type(layer).__name__} has torch's spectral norm, which overwrites or freezes "
                 "buffers of its own, so its loss is not a function of its parameters: take it off and pass "
-                "spectral_norm=True to GAN"
+                "spectral_norm=True to GAN (audit_pair does both by itself)"
             )
 
 

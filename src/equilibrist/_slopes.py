@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+_active: ContextVar[bool] = ContextVar("slopes", default=False)
+
+
+def active() -> bool:
+    """Whether what is computed now will be differentiated twice."""
+    return _active.get()
 
 
 class Slopes(TorchFunctionMode):
@@ -18,6 +26,15 @@ class Slopes(TorchFunctionMode):
     Jacobian product carries tensors of zeros back through every layer of the forward pass: a third of
     a penalty's time, a tenth of a consensus step's.
     """
+
+    def __enter__(self) -> Slopes:
+        self._outer = _active.set(True)
+        entered: Slopes = super().__enter__()  # type: ignore[no-untyped-call]
+        return entered
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        _active.reset(self._outer)
 
     def __torch_function__(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from equilibrist import commands_play
+from equilibrist import commands_audit, commands_play, commands_theory
 from equilibrist._errors import EquilibristError, RecipeError, RecordError, did_you_mean
 
 if TYPE_CHECKING:
@@ -137,47 +137,7 @@ def run(
         _say(f"Next: equilibrist audit {where}{own}")
 
 
-@app.command()
-def audit(
-    directory: RunArgument,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CLAIM",
-            help="Exit with 5 unless this claim is verified or at least not refuted; "
-            "CLAIM=verified accepts proof only. May be given several times.",
-        ),
-    ] = None,
-    check: Annotated[
-        list[str] | None, typer.Option(help="Only these checks: stationary, nash.")
-    ] = None,
-    settings: SetOption = None,
-    step: Annotated[int | None, typer.Option(help="Audit this checkpoint, not the newest.")] = None,
-    iterate: IterateOption = "auto",
-    recipe: RecipeOption = None,
-    device: DeviceOption = "auto",
-    data_root: DataOption = None,
-    threads: ThreadsOption = 0,
-    progress: ProgressOption = "auto",
-) -> None:
-    """Say which equilibrium the trained pair reached, with evidence.
-
-    stationary: does either player's gradient still promise anything? nash: with one player frozen, can
-    the other lower its own loss? Settings (--set): starts=3 searches of steps=500 steps for each player,
-    perturbation=0.02, tolerance=0.02 of the loss's scale (or absolute=...), confidence=0.95, batch, looks,
-    batches, look_batches, groups, group_batches, move=0.01.
-
-    Example: equilibrist audit runs/sngan --require nash --set steps=1000
-    """
-    _prepare(data_root, threads, progress)
-    chosen = tuple(check or ("stationary", "nash"))
-    required = _requirements(require or [], chosen)
-    typed = _audit_settings(_pairs(settings))
-    subject = _loaded(directory, recipe, device, step)
-    found = _audit(subject, typed, chosen, progress, iterate)
-    _say(f"Report: {_report(directory)}")
-    for claim, verified in required:
-        found[claim].require(verified=verified)
+app.command()(commands_audit.audit)
 
 
 @app.command()
@@ -301,6 +261,7 @@ def info(
 
 app.command()(commands_play.play)
 app.command()(commands_play.spectrum)
+app.command()(commands_theory.theory)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -89,7 +89,7 @@ def spectrum(
     ],
     gamma: Annotated[
         float | None,
-        typer.Option(help="Also the eigenvalues of J + gamma J^T J (consensus); small networks."),
+        typer.Option(help="Also the eigenvalues of J + gamma J^T J (consensus)."),
     ] = None,
     lr: Annotated[
         float | None, typer.Option("--lr", help="Step size of the disc; the run's if left out.")
@@ -121,7 +121,7 @@ def spectrum(
 ) -> None:
     """Eigenvalues of the game's Jacobian at a run's pair, against the stability disc of its step size.
 
-    All eigenvalues up to about 2,500 parameters, else extremes by ARPACK, with residuals. Writes
+    All eigenvalues up to about 2,500 parameters, else extremes by Krylov-Schur, with residuals. Writes
     RUN/spectrum.json and RUN/spectrum.html.
 
     Example: equilibrist spectrum runs/eight-gaussians --gamma 10

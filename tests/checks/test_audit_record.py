@@ -354,12 +354,12 @@ def test_an_interrupted_save_leaves_the_old_audit(
 ) -> None:
     run, found = audited_run
     before = contents(run.directory / "audit")
-    from equilibrist.checks import _audit
+    from equilibrist.checks import _save
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_audit, where, stop)
+    monkeypatch.setattr(_save, where, stop)
     with pytest.raises(KeyboardInterrupt):
         found.save(run.directory / "audit", run.data)
     assert contents(run.directory / "audit") == before

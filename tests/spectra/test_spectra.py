@@ -12,12 +12,8 @@ from equilibrist._game import Plain
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.schedules import Cosine, Scheduled
 from equilibrist.solvers import Alternating, Averaged, Consensus, Simultaneous
-from equilibrist.spectra.spectrum import (
-    eigenvalues,
-    extremes,
-    spectrum_at,
-    step_sizes,
-)
+from equilibrist.spectra import eigenvalues, extremes, spectrum_at
+from equilibrist.spectra.spectrum import step_sizes
 
 
 def numbers(seed, *shape):
@@ -114,14 +110,17 @@ def test_bilinear_and_singular_matrices():
 def test_extremes_are_those_of_the_dense_matrix():
     game = quadratic(40, 30, seed=3)
     op = operator(game, 40, 30)
-    dense = spectrum_at(op, {"x": 0.1, "y": 0.2})
+    dense = spectrum_at(op, {"x": 0.1, "y": 0.2}, gamma=1.0)
     few = spectrum_at(op, {"x": 0.1, "y": 0.2}, gamma=1.0, dense=10, k=4)
     assert not few.jacobian.complete
-    assert few.consensus is None
-    assert any("Consensus is left out" in note for note in few.notes)
+    assert dense.consensus is not None
+    assert few.consensus is not None
     assert dense.scaled is not None
     assert few.scaled is not None
-    for whole, part in ((dense.jacobian, few.jacobian), (dense.scaled, few.scaled)):
+    pairs = [
+        (getattr(dense, name), getattr(few, name)) for name in ("jacobian", "scaled", "consensus")
+    ]
+    for whole, part in pairs:
         z = whole.values
         gaps = np.abs(part.values[:, None] - z).min(axis=1)
         assert (gaps < 1e-6 * np.abs(z).max()).all()
@@ -136,7 +135,7 @@ def test_what_did_not_converge_is_left_out():
     from scipy.sparse.linalg import aslinearoperator
 
     matrix = np.random.default_rng(0).standard_normal((200, 200))
-    found = extremes(aslinearoperator(matrix), 8, 1e-10, iterations=2)
+    found = extremes(aslinearoperator(matrix), 8, 1e-10, products=60)
     assert found.missing
     z = np.linalg.eigvals(matrix)
     for value, residual in zip(found.values, found.residuals, strict=True):
@@ -293,3 +292,26 @@ def test_a_pair_that_is_not_finite():
         spectrum_at(operator(Broken()))
     with pytest.raises(GameError, match="not finite at this pair"):
         eigenvalues(torch.tensor([[float("nan")]]))
+
+
+def test_the_page_shows_densities_and_the_abscissa():
+    from equilibrist.play.spectrum_page import page, sentences
+
+    op = operator(quadratic(40, 30, seed=3), 40, 30)
+    for dense, words in ((None, "all eigenvalues."), (10, "30 Lanczos steps.")):
+        found = spectrum_at(op, {"x": 0.1, "y": 0.1}, dense=dense)
+        text = page(found, "a game", 3)
+        assert text.count("Density of ") >= 3
+        assert words in text
+        said = " ".join(sentences(found))
+        assert ("abscissa is at most" in said) == (dense is not None)
+        facts = found.describe()["densities"]
+        assert set(facts) == {"x", "y", "symmetric"}
+        assert len(facts["x"]["at"]) + len(facts["x"]["density"]) <= 200
+        # Positive definite blocks: no push grows.
+        assert "no push was found to grow" in said
+        assert facts["symmetric"]["lowest"][0] > 0
+    S = op.dense().numpy()
+    S = (S + S.T) / 2
+    assert facts["symmetric"]["lowest"][0] == pytest.approx(np.linalg.eigvalsh(S)[0], abs=0.5)
+    assert facts["symmetric"]["lowest"][0] >= np.linalg.eigvalsh(S)[0] - 1e-9

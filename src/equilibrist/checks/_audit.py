@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from equilibrist._errors import RecipeError, RequirementError, did_you_mean
-from equilibrist._files import finite, write_atomically, write_json
+from equilibrist._files import finite
 from equilibrist._game import Constants, Players
+from equilibrist.checks import selftests
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks._ladder import advice, ladder, place
 from equilibrist.checks._registry import CHECKS, REGISTRY
+from equilibrist.checks._save import Kept, row, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate
 from equilibrist.data import Source
 from equilibrist.games import GAN
+from equilibrist.optimizers import SGD
 from equilibrist.run import Run, samples
 from equilibrist.run.progress import showing
 from equilibrist.schedules import base
@@ -57,27 +57,22 @@ class Audit:
     def __iter__(self) -> Iterator[Certificate]:
         return iter(self.certificates)
 
+    @property
+    def place(self) -> str:
+        """In one sentence, where the pair stands between Stackelberg and Nash."""
+        return place(self.certificates)
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to change, most urgent first, from this evidence."""
+        return advice(self.certificates)
+
     def __str__(self) -> str:
-        return "\n".join(
-            f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates
-        )
+        rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
+        return "\n".join([*rows, "", self.place, *(f"- {line}" for line in self.advice)])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as in audit.json (docs/design.md)."""
-        rows = []
-        for c in self.certificates:
-            row = {
-                k: getattr(c, k)
-                for k in ("claim", "player", "summary", "evidence", "scope", "limits", "references")
-            }
-            rows.append(
-                row
-                | {
-                    "verdict": c.verdict.value,
-                    "tolerance": asdict(c.tolerance) if c.tolerance else None,
-                    "witness": f"nash_{c.player}.safetensors" if c.witness else None,
-                }
-            )
         value: dict[str, Any] = finite(
             {
                 "format": FORMAT,
@@ -86,7 +81,17 @@ class Audit:
                 "work": self.work,
                 "dtype": {"search": self.precision, "score": "float64"},
                 "settings": self.settings.describe(),
-                "certificates": rows,
+                "place": self.place,
+                "advice": list(self.advice),
+                "ladder": [
+                    {
+                        "claim": rung.claim,
+                        "words": rung.words,
+                        "verdict": rung.verdict.value if rung.verdict else None,
+                    }
+                    for rung in ladder(self.certificates)
+                ],
+                "certificates": [row(c) for c in self.certificates],
             }
         )
         return value
@@ -99,43 +104,17 @@ class Audit:
     ) -> None:
         """Write audit.json, the witnesses and the sheets as the folder `directory`, whole or not at all.
 
-        `witnesses` are plain state_dicts by player, as `replayable` makes them: they load into the
+        `witnesses` are plain state_dicts by claim, as `replayable` makes them: they load into the
         modules that `export` fills. Without them the players' own parameters are written.
         """
-        aside = directory.with_name(f".{directory.name}.old")
-        if aside.exists() and not directory.exists():
-            os.replace(aside, directory)  # an earlier save died between its two renamings
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".audit.", suffix=".part"))
-        try:
-            os.chmod(part, 0o755)
-            value = self.to_json()
-            for c in self.certificates:
-                if c.witness is not None and c.player is not None:
-                    values = (witnesses or c.witness)[c.player]
-                    flat = {k: t.cpu().contiguous().clone() for k, t in values.items()}
-                    write_atomically(part / f"nash_{c.player}.safetensors", save(flat))
-            names = {
-                when: samples.write_sheet(part / f"nash_generator_{when}", sheet, data).name
-                for when, sheet in self.sheets.items()
-            }
-            for row in value["certificates"]:
-                if row["claim"] == "nash/generator" and names:
-                    row["evidence"]["samples"] = names
-            write_json(part / "audit.json", value)
-            if directory.exists():
-                if aside.exists():
-                    shutil.rmtree(aside)
-                os.replace(directory, aside)
-            try:
-                os.replace(part, directory)
-            except BaseException:
-                if aside.exists():
-                    os.replace(aside, directory)
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        write_folder(
+            directory,
+            self.to_json(),
+            self.certificates,
+            witnesses or {},
+            self.sheets,
+            lambda path, sheet: samples.write_sheet(path, sheet, data),
+        )
 
 
 def audit(
@@ -149,9 +128,12 @@ def audit(
 ) -> Audit:
     """Audit the pair that `run` holds and write the answer to RUN/audit.
 
+    Finished checks are kept beside the run until the audit is written: an interrupted audit goes on after
+    them when it is asked for again with the same pair, settings and number of threads.
+
     Args:
         run: what `train` or `load` returned. It is left as it was.
-        checks: any of "stationary", "nash".
+        checks: names of `equilibrist.checks.REGISTRY`.
         progress: "auto", "bar", "lines" or "none".
         write: False keeps the answer in memory only.
         iterate: "last", "average" (where the solver keeps averages), or "auto": the average where
@@ -169,25 +151,40 @@ def audit(
     while isinstance(solver, Averaged):
         solver = solver.solver
     rule = getattr(solver, "rule", None)
+    rules = {p: base(rule(p)) for p in recipe.game.players} if rule else {}
+    # Of rules that precondition their steps the spectrum of J says nothing.
+    plain = {p: r.lr for p, r in rules.items() if isinstance(r, SGD) and not r.momentum}
     players = run.pair(iterate)
     chosen = replace(
         Settings(
             batch=recipe.batch,
-            optimizers={p: base(rule(p)) for p in recipe.game.players} if rule else {},
+            optimizers=rules,
+            step_sizes=plain if len(plain) == len(rules) else {},
         ),
         **_known({**recipe.audit, **settings}),
     )
+    said = _described(run, iterate)
+    key = (
+        run.sha256,
+        said,
+        run.seed,
+        chosen.describe(),
+        torch.get_num_threads(),
+        torch.__version__,
+    )
+    kept = Kept(run.directory / ".audit-unfinished", key) if write else None
     result = audit_game(
         recipe.game,
         players,
         run.constants,
         run.data,
         chosen,
-        iterate=_described(run, iterate),
+        iterate=said,
         seed=run.seed,
         checks=checks,
         progress=progress,
         generator_batch=recipe.batch,
+        kept=kept,
     )
     result = replace(
         result,
@@ -196,15 +193,16 @@ def audit(
             "seed": run.seed,
             "checkpoint": run.checkpoint,
             "sha256": run.sha256,
-            "iterate": _described(run, iterate),
+            "iterate": said,
         },
     )
-    if write:
+    if kept is not None:
         result.save(
             run.directory / "audit",
             run.data,
             replayable(result, recipe.game, players, run.constants),
         )
+        kept.drop()
     return result
 
 
@@ -221,9 +219,9 @@ def replayable(
 ) -> dict[str, dict[str, torch.Tensor]]:
     """The witnesses as state_dicts of plain modules, spectral normalisation folded in exactly."""
     return {
-        c.player: game.load({**players, **c.witness}, constants)[c.player].state_dict()
+        c.claim: game.load({**players, **c.witness}, constants)[c.player].state_dict()
         for c in found
-        if c.witness is not None and c.player is not None
+        if c.witness is not None and c.player is not None and c.witness_kind == "deviation"
     }
 
 
@@ -239,13 +237,16 @@ def audit_game(
     progress: str = "auto",
     generator_batch: int = 0,
     iterate: str = "last",
+    kept: Kept | None = None,
 ) -> Audit:
     """The same for a game and a pair at hand: nothing is read or written.
 
     Without `data` the game's losses must be exact (`equilibrist.games` that draw nothing); default
     settings are then those of exact arithmetic: a tolerance of 1e-6, one group a gradient.
     """
-    chosen_checks = named_checks(checks)
+    asked = named_checks(checks)
+    # Before any verdict, asked for or not: can what follows be believed?
+    chosen_checks = tuple(dict.fromkeys((selftests.CLAIM, *asked)))
     begun = time.monotonic()
     if data is None:
         settings = settings or Settings(tolerance=1e-6, groups=3, group_batches=1, linear_batches=1)
@@ -275,14 +276,26 @@ def audit_game(
 
         for name in chosen_checks:
             before, since = spent, time.monotonic()
-            found = REGISTRY[name].run(bench, tick, show if data is not None else None)
+            failed = next((c for c in certificates if selftests.fails(c)), None)
+            if failed is not None:
+                certificates.append(selftests.stopped(name, failed))
+                continue
+            if kept is not None and (former := kept.get(name)):
+                found, work[name] = former
+                tick(planned[name])
+            else:
+                found = REGISTRY[name].run(bench, tick, show if data is not None else None)
+                work[name] = {
+                    "gradients": round(spent - before, 1),
+                    "planned": round(planned[name], 1),
+                    "seconds": round(time.monotonic() - since, 2),
+                }
+                if kept is not None:
+                    kept.put(name, found, work[name])
             certificates += found.certificates
             sheets |= found.sheets
-            work[name] = {
-                "gradients": round(spent - before, 1),
-                "planned": round(planned[name], 1),
-                "seconds": round(time.monotonic() - since, 2),
-            }
+    if selftests.CLAIM not in asked and not selftests.fails(certificates[0]):
+        del certificates[0]
     return Audit(
         tuple(certificates),
         settings,

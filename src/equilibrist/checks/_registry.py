@@ -8,9 +8,19 @@ from typing import Any, Protocol
 
 import torch
 
-from equilibrist.checks import deviation, stationarity
+from equilibrist.checks import (
+    best_response,
+    curvature,
+    deviation,
+    gaps,
+    local_lambda,
+    selftests,
+    spectrum,
+    stationarity,
+)
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.proximal import experiment, profile, search
 
 Show = Callable[[Any, Any], torch.Tensor]
 
@@ -23,7 +33,7 @@ class Tick(Protocol):
 
 @dataclass
 class Found:
-    """What a check returns: certificates, sheets of samples by name, series for pictures (plain values)."""
+    """What a check returns: certificates, sheets of samples by "claim:when"."""
 
     certificates: list[Certificate]
     sheets: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -50,17 +60,58 @@ class Check:
     default: bool = True
 
 
+def _self_tests(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found([selftests.self_tests(bench, tick)])
+
+
 def _stationary(bench: Bench, tick: Tick, show: Show | None) -> Found:
     return Found(stationarity.stationarity(bench, tick))
 
 
+def _local(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(curvature.local(bench, tick))
+
+
+def _proximal(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(local_lambda.proximal(bench, tick))
+
+
+def _stable(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(spectrum.stable(bench, tick))
+
+
 def _nash(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(*deviation.nash(bench, tick, show))
+    if not bench.sampled and hasattr(bench.game, "best_response"):
+        return Found(best_response.exact_nash(bench, tick))
+    certificates, sheets = deviation.nash(bench, tick, show)
+    return Found(certificates, {f"nash/generator:{when}": s for when, s in sheets.items()})
+
+
+def _lambda_search(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(search.lambda_search(bench, tick))
+
+
+def _profile(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(profile.profile(bench, tick))
+
+
+def _section_6_1(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(*experiment.experiment(bench, tick, show))
+
+
+def _gaps(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(gaps.gaps(bench, tick))
 
 
 REGISTRY: dict[str, Check] = {
     check.name: check
     for check in (
+        Check(
+            selftests.CLAIM,
+            "are the losses functions of the weights, and the derivatives theirs?",
+            lambda bench: selftests.WORK,
+            _self_tests,
+        ),
         Check(
             "stationary",
             "does either player still move?",
@@ -68,10 +119,56 @@ REGISTRY: dict[str, Check] = {
             _stationary,
         ),
         Check(
+            "stable",
+            "do the players stay when they are pushed a little?",
+            spectrum.work,
+            _stable,
+        ),
+        Check(
+            "local",
+            "does a small move gain to second order, alone or after the critic's answer?",
+            curvature.work,
+            _local,
+        ),
+        Check(
+            "proximal",
+            "between Stackelberg and Nash, how proximal is it near the pair (local lambda*)?",
+            local_lambda.work,
+            _proximal,
+        ),
+        Check(
             "nash",
             "does either player gain by deviating alone?",
             lambda bench: 2 * bench.settings.starts * bench.settings.steps,
             _nash,
+        ),
+        Check(
+            search.CLAIM,
+            "up to which lambda is it a proximal equilibrium, as far as a search can tell?",
+            search.work,
+            _lambda_search,
+            default=False,
+        ),
+        Check(
+            profile.CLAIM,
+            "what does the generator gain at each lambda, from Stackelberg to Nash?",
+            profile.work,
+            _profile,
+            default=False,
+        ),
+        Check(
+            experiment.CLAIM,
+            "does V_prox hold when the generator alone is optimised (Farnia and Ozdaglar 2020)?",
+            experiment.work,
+            _section_6_1,
+            default=False,
+        ),
+        Check(
+            "gaps",
+            "how large are the duality gap and the proximal duality gap?",
+            gaps.work,
+            _gaps,
+            default=False,
         ),
     )
 }

@@ -29,6 +29,24 @@ class Settings:
         batches: at most this many batches for the score; `look_batches` for each look at a search;
             `linear_batches` for products with the Jacobian.
         confidence: of all intervals.
+        local_products: products with the Jacobian on one minibatch, at most, that each of the checks "local" and
+            "proximal" takes to find its directions, on `local_draws` minibatches (at most `linear_batches`);
+            `local_batches` batches score them.
+        prox_lambdas: the lambdas (of equation 11) of the equilibrium profile, rising; the ends of the search for
+            lambda*.
+        prox_starts, prox_steps: searches for a deviating generator at each lambda, and generator steps of each.
+        prox_track: critic steps between two generator steps of such a search.
+        inner_steps: critic steps that solve V_prox, begun at the trained critic (Farnia and Ozdaglar 2020,
+            section 6.1: 50).
+        prox_trials: at most this many lambdas are tried for lambda* (twice as many where losses are exact); `prox_width` is the relative width at which
+            its interval is narrow enough.
+        prox_lambda: lambda of section 6.1's experiment (0.1 there) and of the proximal duality gap.
+        experiment_steps: generator iterations of section 6.1's experiment.
+        spectrum_dense: up to so many free parameters all eigenvalues of the Jacobian are found; beyond, the
+            outermost, with at most `spectrum_products` products for each search.
+        spectrum_batches: minibatches over which that Jacobian is averaged, at most `linear_batches`.
+        spectrum_tolerance: what counts as zero, relative to the largest eigenvalue's modulus.
+        step_sizes: step size of each player's plain gradient steps, where they are known.
     """
 
     batch: int = 64
@@ -46,6 +64,23 @@ class Settings:
     look_batches: int = 16
     linear_batches: int = 4
     confidence: float = 0.95
+    local_products: int = 160
+    local_draws: int = 2
+    local_batches: int = 8
+    prox_lambdas: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
+    prox_starts: int = 2
+    prox_steps: int = 40
+    prox_track: int = 3
+    inner_steps: int = 50
+    prox_trials: int = 10
+    prox_width: float = 0.03
+    prox_lambda: float = 0.1
+    experiment_steps: int = 500
+    spectrum_dense: int = 1200
+    spectrum_products: int = 60
+    spectrum_batches: int = 2
+    spectrum_tolerance: float = 1e-3
+    step_sizes: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         least = {
@@ -58,6 +93,18 @@ class Settings:
             "batches": 2,
             "look_batches": 1,
             "linear_batches": 1,
+            "spectrum_dense": 0,
+            "spectrum_products": 10,
+            "spectrum_batches": 1,
+            "local_products": 8,
+            "local_draws": 1,
+            "local_batches": 2,
+            "prox_starts": 1,
+            "prox_steps": 1,
+            "prox_track": 1,
+            "inner_steps": 1,
+            "prox_trials": 1,
+            "experiment_steps": 1,
         }
         for name, low in least.items():
             value = getattr(self, name)
@@ -71,6 +118,9 @@ class Settings:
             "absolute": (0.0, 1e300),
             "move": (1e-12, 1.0),
             "confidence": (0.5, 1 - 1e-9),
+            "spectrum_tolerance": (1e-12, 0.5),
+            "prox_width": (1e-9, 1e6),
+            "prox_lambda": (1e-300, 1e300),
         }
         for name, (low_, high) in spans.items():
             value = getattr(self, name)
@@ -78,6 +128,21 @@ class Settings:
                 raise RecipeError(
                     f"audit setting {name}={value!r}: it must lie in [{low_:g}, {high:g}]"
                 )
+
+        for player, rate in self.step_sizes.items():
+            if not isinstance(rate, float | int) or not 0 < rate < float("inf"):
+                raise RecipeError(
+                    f"audit setting step_sizes: the {player}'s must be positive, not {rate!r}"
+                )
+        try:
+            grid = tuple(float(lam) for lam in self.prox_lambdas)
+        except (TypeError, ValueError):
+            grid = ()
+        rising = all(a < b for a, b in zip(grid, grid[1:], strict=False))
+        if len(grid) < 2 or not rising or not grid[0] > 0 or not grid[-1] < float("inf"):
+            raise RecipeError(
+                f"audit setting prox_lambdas={self.prox_lambdas!r}: give at least two positive numbers, rising"
+            )
 
     @classmethod
     def within(cls, gradients: int, **settings: Any) -> Settings:
@@ -97,6 +162,7 @@ class Settings:
         steps = settings.setdefault("steps", max(1, (gradients - still) // (2 * starts)))
         # A look evaluates a whole split: it must not cost more than the steps between two of them.
         settings.setdefault("looks", max(3, min(20, steps // 20)))
+        settings.setdefault("local_products", max(8, min(160, gradients // 10)))
         return cls(**settings)
 
     def rule(self, player: str) -> Optimizer:

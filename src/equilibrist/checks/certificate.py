@@ -47,7 +47,8 @@ class Certificate:
         scope: the game, iterate, precision and data that the claim is about.
         limits: what it does not say.
         references: sources of the method.
-        witness: for a refuted claim, the player's parameters that refute it.
+        witness: for a refuted claim, what refutes it.
+        witness_kind: "deviation" (a player's parameters) or "direction" (unit directions, by player).
     """
 
     claim: str
@@ -60,6 +61,7 @@ class Certificate:
     references: tuple[str, ...] = ()
     player: str | None = None
     witness: Players | None = field(default=None, repr=False, compare=False)
+    witness_kind: str = "deviation"
 
     def require(self, verified: bool = False) -> Certificate:
         """Itself, if the claim is verified or (unless `verified`) at least not refuted by search;

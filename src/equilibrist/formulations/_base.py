@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -45,12 +46,28 @@ class Formulation(Protocol):
         ...
 
 
-def both_scores(critic: Critic, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores on real and on generated samples: in one pass where the critic allows it."""
-    if critic.samplewise:  # one pass over both halves: fewer, larger kernels
+_LARGE = 3e6  # samples times parameters from which a wasted half costs more than a second pass
+
+
+def both_scores(
+    critic: Critic, real: Tensor, fake: Tensor, own_slopes: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Scores on real and on generated samples: in one pass where the critic allows it.
+
+    With `own_slopes` the generated samples' scores will also be differentiated by themselves (each player
+    has its own loss). That pass back carries zeros for the real half of a joint one: a tenth of a
+    simultaneous or consensus step of large critics, which therefore take two passes.
+    """
+    if critic.samplewise and not (own_slopes and _is_large(critic, real)):
+        # One pass over both halves: fewer, larger kernels.
         on_real, on_fake = critic(torch.cat([real, fake])).tensor_split([len(real)])
         return on_real, on_fake
     return critic(real), critic(fake)
+
+
+def _is_large(critic: Critic, real: Tensor) -> bool:
+    params: Mapping[str, Tensor] = getattr(critic, "params", {})
+    return len(real) * sum(p.numel() for p in params.values()) > _LARGE
 
 
 class ScoreFormulation(ABC):
@@ -81,7 +98,8 @@ class ScoreFormulation(ABC):
     ) -> dict[str, Tensor]:
         if only == "generator":
             return {"generator": self.generator_loss(critic(fake))}
-        on_real, on_fake = both_scores(critic, real, fake)
+        separate = only is None and not self.zero_sum
+        on_real, on_fake = both_scores(critic, real, fake, own_slopes=separate)
         losses = {"critic": self.critic_loss(on_real, on_fake)}
         if only is None:
             constant = self.real_term(on_real)

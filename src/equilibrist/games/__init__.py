@@ -4,6 +4,7 @@ from equilibrist.games._setup import Latent, Normal
 from equilibrist.games.dirac import Dirac
 from equilibrist.games.gan import GAN
 from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN
+from equilibrist.games.gaussian_fgan import GaussianFGAN
 from equilibrist.games.planar import Planar, curved_ridge, three_nash
 from equilibrist.games.quadratic import Quadratic, bilinear, false_attractor, hidden_minimax
 from equilibrist.games.truth import Analytic, Known, Point
@@ -12,6 +13,7 @@ __all__ = [
     "GAN",
     "Analytic",
     "Dirac",
+    "GaussianFGAN",
     "GaussianW2GAN",
     "GaussianWGAN",
     "Known",

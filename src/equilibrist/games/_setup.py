@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import _draws, spectral_norm
-from equilibrist._errors import GameError
+from equilibrist._errors import GameError, did_you_mean
 from equilibrist.data import Source
 
 
@@ -209,7 +210,19 @@ def built(build: Any, seed: int) -> nn.Module:
     return module
 
 
-def normalised(critic: nn.Module) -> tuple[str, ...]:
+def normalised(critic: nn.Module, wanted: bool | Sequence[str]) -> tuple[str, ...]:
+    """The parameters that are divided by their norms: all matrices, those named, or none."""
+    if not wanted:
+        return ()
+    if wanted is not True:
+        free = {name: p for name, p in critic.named_parameters() if p.requires_grad and p.ndim > 1}
+        for name in wanted:
+            if name not in free:
+                hint = did_you_mean(name, free)
+                raise GameError(
+                    f"spectral_norm names {name!r}, which is no trained weight matrix of the critic{hint}"
+                )
+        return tuple(dict.fromkeys(wanted))
     names = spectral_norm.normalised_names(critic)
     if not names:
         raise GameError(

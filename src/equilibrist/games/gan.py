@@ -60,7 +60,8 @@ class GAN:
         penalties: added to the critic's loss.
         auxiliary: further terms of either player's loss (`equilibrist.auxiliary`).
         projections: feasible sets, applied after every step.
-        spectral_norm: normalise every weight matrix of the critic by its largest singular value.
+        spectral_norm: normalise every weight matrix of the critic by its largest singular value; or the
+            names of the parameters to be normalised.
 
     Raises:
         GameError: shapes that do not fit, a loss that is not a pure function of the parameters (the
@@ -83,7 +84,7 @@ class GAN:
         penalties: Sequence[Penalty] = (),
         auxiliary: Sequence[Auxiliary] = (),
         projections: Sequence[Projection] = (),
-        spectral_norm: bool = False,
+        spectral_norm: bool | Sequence[str] = False,
     ) -> None:
         self._build = {
             "generator": _setup.builder(generator, "generator"),
@@ -115,7 +116,7 @@ class GAN:
         self.heads = _setup.heads(built["critic"])
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
-        self.normalised = _setup.normalised(self.modules["critic"]) if spectral_norm else ()
+        self.normalised = _setup.normalised(self.modules["critic"], spectral_norm)
         self.samplewise = True
         self.separable, self.why_not_separable = True, ""
         self._check()

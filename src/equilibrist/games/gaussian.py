@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from equilibrist._draws import Draw
 from equilibrist._game import Constants, Players
-from equilibrist.games.truth import Analytic, Kind, Point
+from equilibrist.games.truth import Analytic, BestResponse, Kind, Point
 from equilibrist.projections import Below, NormBall, SpectralBall
+
+if TYPE_CHECKING:
+    from equilibrist.theory import W2Gaussian, WGaussian1d
 
 
 class GaussianW2GAN(Analytic):
@@ -46,6 +50,8 @@ class GaussianW2GAN(Analytic):
     players = ("generator", "critic")
     zero_sum = True
     leader = "generator"
+    concave_critic = True  # V(G, .) is concave, `sobolev_distance` a quadratic form
+    critic_class = "quadratic critics x^T A x + b^T x, A <= ceiling I"
 
     def __init__(
         self,
@@ -56,7 +62,7 @@ class GaussianW2GAN(Analytic):
         ceiling: float | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        _positive("GaussianW2GAN", s=s, eta=eta, t=t)
+        positive("GaussianW2GAN", s=s, eta=eta, t=t)
         if s == 1:
             raise ValueError(
                 "GaussianW2GAN.s must not be 1: then any D with G = identity is optimal"
@@ -120,6 +126,37 @@ class GaussianW2GAN(Analytic):
         best: Tensor = self.eta * (u.square().sum() + (self.s - sigma).square().sum())
         return best
 
+    def best_response(self, player: str, players: Players) -> BestResponse | None:
+        """The player's exact best response; None for the critic where `ceiling` cuts it off."""
+        W, u = players["generator"]["W"], players["generator"]["u"]
+        A, b = players["critic"]["A"], players["critic"]["b"]
+        if player == "critic":
+            answer = self.best_critic(W, u)
+            highest = float(torch.linalg.eigvalsh(answer["A"])[-1])
+            return BestResponse(answer) if highest <= self.ceiling * (1 + 1e-12) else None
+        best = self.closed_forms.best_generator(A, b)
+        return BestResponse(
+            {"W": torch.as_tensor(best.W).to(W), "u": torch.as_tensor(best.u).to(u)},
+            math.isfinite(best.value),
+        )
+
+    def sobolev_distance(self, critic: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
+        """E_P |grad D~ - grad D|^2 = 4 s^2 |sym(A~ - A)|_F^2 + |b~ - b|^2 (the square of equation 15)."""
+        A = critic["A"] - other["A"]
+        A = (A + A.mT) / 2
+        moved: Tensor = 4 * self.s**2 * A.square().sum() + (critic["b"] - other["b"]).square().sum()
+        return moved
+
+    def sobolev(self, players: Players) -> Tensor:
+        """M = E_P[(d_w grad D)^T (d_w grad D)] [d^2 + d, d^2 + d], w = (A, b) as `tree.flatten` orders them:
+        grad D(x) = (A + A^T) x + b, so ||D||^2 = s^2 |A + A^T|_F^2 + |b|^2 and M A = 2 s^2 (A + A^T), M b = b."""
+        A, b = players["critic"]["A"], players["critic"]["b"]
+        n = A.numel()
+        M = torch.eye(n + b.numel(), dtype=A.dtype, device=A.device)
+        swap = torch.arange(n, device=A.device).reshape(A.shape).mT.reshape(-1)
+        M[:n, :n] = 2 * self.s**2 * (M[:n, :n] + M[:n, :n][swap])
+        return M
+
     @property
     def value(self) -> float:
         """V at the optimum: eta d (s - 1)^2."""
@@ -135,6 +172,13 @@ class GaussianW2GAN(Analytic):
         for s < 1."""
         return self.s / (4 * self.eta * (self.s - 1)) if self.s > 1 else math.inf
 
+    @property
+    def closed_forms(self) -> W2Gaussian:
+        """Deviations, gaps, V_prox, profile and max-min value (with A < eta I only: no `ceiling`)."""
+        from equilibrist.theory import W2Gaussian
+
+        return W2Gaussian(self.dim, self.s, self.eta, self.t)
+
     def points(self) -> tuple[Point, ...]:
         """The optimum at W = I."""
         unit = torch.eye(self.dim, dtype=self.dtype)
@@ -146,7 +190,7 @@ class GaussianW2GAN(Analytic):
         # Of (u, b): trace 2 eta (1 - s) + s / (2 eta), determinant s > 0; of A: positive.
         attracts = self.dim == 1 and self.s / (2 * self.eta) > 2 * self.eta * (self.s - 1)
         kind: Kind = "local minimax" if self.s > 1 else "local nash"
-        leaders = _leaders(self.s) if self.dim == 1 else ()  # strict where nothing is free to turn
+        leaders = leading(self.s) if self.dim == 1 else ()  # strict where nothing is free to turn
         return (Point(here, kind, attracts, leaders, (("generator", "W"),)),)
 
 
@@ -179,9 +223,12 @@ class GaussianWGAN(Analytic):
     players = ("generator", "critic")
     zero_sum = True
     leader = "generator"
+    critic_class = (
+        "D(x) = a |x - c|, |a| <= 1: two parameters, a small part of the 1-Lipschitz critics"
+    )
 
     def __init__(self, s: float = 2.0, t: float = 1.0, dtype: torch.dtype = torch.float64) -> None:
-        _positive("GaussianWGAN", s=s, t=t)
+        positive("GaussianWGAN", s=s, t=t)
         if s == 1:
             raise ValueError("GaussianWGAN.s must not be 1: then any D with w = 1 is optimal")
         self.s, self.t, self.dtype = float(s), float(t), dtype
@@ -214,6 +261,35 @@ class GaussianWGAN(Analytic):
         """max over D of V: the 1-Wasserstein distance m(|s - w|, u)."""
         return _mean_modulus((self.s - w).abs(), u)
 
+    def best_response(self, player: str, players: Players) -> BestResponse | None:
+        """The player's exact best response; None for the critic where |w| = s, whose best one is affine."""
+        w, u, a, c = (
+            players[p][k]
+            for p, k in (*(("generator", k) for k in "wu"), *(("critic", k) for k in "ac"))
+        )
+        if player == "critic":
+            return None if float(w) == self.s else BestResponse(self.best_critic(w, u))
+        best = self.closed_forms.best_generator(float(a), float(c))
+        bounded = math.isfinite(best.value)
+        width = max(best.w, self._widths[0]) if bounded else 1e6
+        return BestResponse(
+            {"w": torch.full_like(w, width), "u": torch.full_like(u, best.u)}, bounded
+        )
+
+    def sobolev_distance(self, critic: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
+        """E_P (D~' - D')^2 = (a~ - a)^2 + 4 a~ a |Phi(c~ / s) - Phi(c / s)| (the square of equation 15): between the
+        two kinks the slopes have opposite signs."""
+        (a, c), (a_, c_) = ((part["a"].squeeze(), part["c"].squeeze()) for part in (critic, other))
+        root = self.s * 2**0.5
+        between = (torch.erf(c / root) - torch.erf(c_ / root)).abs() / 2
+        return (a - a_).square() + 4 * a * a_ * between
+
+    def sobolev(self, players: Players) -> Tensor:
+        """M [2, 2], w = (a, c): diag(1, infinity). D'(x) = a sign(x - c) jumps at the kink c, whose move by h costs
+        4 a^2 |h| p(c), p the data's density, of first order: no answer in c is possible for any lambda > 0."""
+        a = players["critic"]["a"]
+        return torch.diag(torch.tensor([1.0, math.inf], dtype=a.dtype, device=a.device))
+
     @property
     def value(self) -> float:
         """V at the optimum: |s - 1| sqrt(2/pi)."""
@@ -229,6 +305,13 @@ class GaussianWGAN(Analytic):
         """The largest lambda at which the optimum is a proximal equilibrium: 0 for s > 1, infinite for s < 1."""
         return 0.0 if self.s > 1 else math.inf
 
+    @property
+    def closed_forms(self) -> WGaussian1d:
+        """Deviations, gaps, V_prox, profile and max-min value."""
+        from equilibrist.theory import WGaussian1d
+
+        return WGaussian1d(self.s, self.t)
+
     def points(self) -> tuple[Point, ...]:
         """The optimum."""
         one, zero = torch.ones(1, dtype=self.dtype), torch.zeros(1, dtype=self.dtype)
@@ -239,7 +322,7 @@ class GaussianWGAN(Analytic):
         kind: Kind = "local minimax" if self.s > 1 else "local nash"
         held = (("generator", "w"), ("critic", "a"))
         # Of (u, c): the trace has the sign of 1 - s, and the determinant is positive.
-        return (Point(here, kind, self.s < 1, _leaders(self.s), held),)
+        return (Point(here, kind, self.s < 1, leading(self.s), held),)
 
 
 def _mean_modulus(r: Tensor, k: Tensor) -> Tensor:
@@ -248,12 +331,12 @@ def _mean_modulus(r: Tensor, k: Tensor) -> Tensor:
     return spread + k * torch.erf(k / (r * 2**0.5))
 
 
-def _leaders(s: float) -> tuple[str, ...]:
+def leading(s: float) -> tuple[str, ...]:
     """A strict Nash equilibrium is a minimax point whoever leads."""
     return ("generator",) if s > 1 else ("generator", "critic")
 
 
-def _positive(owner: str, **values: float) -> None:
+def positive(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{owner}.{name} must be positive and finite, not {value!r}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from equilibrist._draws import Draw
 from equilibrist._game import Constants, Players
-from equilibrist.games.truth import Analytic, Point, classify
+from equilibrist.games.truth import Analytic, BestResponse, Point, classify
 
 
 class Quadratic(Analytic):
@@ -49,6 +49,27 @@ class Quadratic(Analytic):
         x, y = players["x"]["value"], players["y"]["value"]
         f = x @ (self.A @ x / 2 + self.B @ y + self.a) - y @ (self.C @ y / 2 + self.c)
         return {"x": f, "y": -f}
+
+    def best_response(self, player: str, players: Players) -> BestResponse:
+        """The minimiser of the player's own loss 1/2 z^T H z + g^T z, -H^+ g; where H has a negative eigenvalue, or
+        g a part in its null space, a point 10^6 away along it: the loss falls without bound."""
+        x, y = players["x"]["value"], players["y"]["value"]
+        H, g, here = (
+            (self.A, self.B @ y + self.a, x)
+            if player == "x"
+            else (self.C, self.c - self.B.mT @ x, y)
+        )
+        values, vectors = torch.linalg.eigh(H)
+        size = max(float(values.abs().max()), float(g.abs().max()), 1e-300)
+        if values[0] < -1e-12 * size:
+            downhill = vectors[:, 0] * (1.0 if g @ vectors[:, 0] <= 0 else -1.0)
+            return BestResponse({"value": here + 1e6 * downhill}, best=False)
+        flat = vectors[:, values <= 1e-12 * size]
+        pull = flat @ (flat.mT @ g)
+        if float(pull.abs().max()) > 1e-12 * size:
+            return BestResponse({"value": here - 1e6 * pull / pull.norm()}, best=False)
+        # The minimiser nearest to where the player stands.
+        return BestResponse({"value": here - torch.linalg.pinv(H, rtol=1e-12) @ (H @ here + g)})
 
     def jacobian(self, players: Players | None = None) -> Tensor:
         """J, dense [n + m, n + m]: the same everywhere."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -51,6 +51,14 @@ class Point:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"Point.kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+
+
+class BestResponse(NamedTuple):
+    """What a player does best against the others held: `params` minimise its loss over its feasible set.
+    Where `best` is False the loss falls without bound, and `params` are far along the way."""
+
+    params: dict[str, Tensor]
+    best: bool = True
 
 
 @runtime_checkable

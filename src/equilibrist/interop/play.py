@@ -13,8 +13,8 @@ from equilibrist._errors import GameError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants
 from equilibrist.games import GAN
+from equilibrist.games._foreign import unwrapped
 from equilibrist.games._setup import as_condition
-from equilibrist.interop.watch import unwrapped
 from equilibrist.optimizers import Params
 from equilibrist.solvers import Solver
 from equilibrist.tree import Tree

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from equilibrist._errors import RecipeError, RequirementError
 from equilibrist.checks import CHECKS, Audit, Settings, audit_game
+from equilibrist.checks.pair import normalised
 from equilibrist.data.loaders import source_of
 from equilibrist.formulations import Formulation
 from equilibrist.games import GAN
+from equilibrist.games._foreign import by_itself, foreign, unwrapped, with_vectors
 
 
 class Watch:
@@ -33,12 +32,14 @@ class Watch:
     Args:
         generator, critic: the modules as they are trained; wrapped ones (DistributedDataParallel,
             torch.compile) are unwrapped. They are looked at in the mode in which they are handed over.
+            Weights under torch's spectral norm are divided by their exact norm (`audit_pair`).
         formulation: the loss of the loop: `Vanilla()` for binary cross entropy on logits,
             `Vanilla(probabilities=True)` behind a sigmoid, `WGAN()`, ...
         data: real samples: a `Source`, a tensor, a DataLoader (see `source_of`).
         latent: dimension, shape or law of the generator's input.
         every: steps between audits, when called with a step.
-        gradients: what one audit may spend, in minibatch gradients (see `Settings.within`).
+        gradients: what one audit may spend, in minibatch gradients (see `Settings.within`); the self-tests
+            come on top, about 12.
         batch: samples in each of them.
         seed: of the audits' draws.
         checks: any of "stationary", "nash".
@@ -47,7 +48,7 @@ class Watch:
         game: arguments of `GAN` besides (penalties, projections, condition, ...).
 
     Raises:
-        GameError: modules that make no game (`GAN`): dropout in training mode, torch's spectral norm.
+        GameError: modules that make no game (`GAN`): dropout in training mode, noise within a module.
         DataError: data that cannot be read (`source_of`).
         RecipeError: a budget below 60 gradients, or `every` below 1.
 
@@ -74,8 +75,11 @@ class Watch:
         if not isinstance(every, int) or every < 1:
             raise RecipeError(f"every={every!r} steps: it must be a whole number of at least 1")
         self._modules = unwrapped(generator), unwrapped(critic)
-        with _by_itself(self._modules[0]):
-            self.game = GAN(*self._modules, formulation, latent=latent, **game)
+        with by_itself(self._modules[0]):
+            made = foreign(self._modules[0], "generator"), foreign(self._modules[1], "critic")
+            self._critic = made[1]
+            game["spectral_norm"] = normalised(made[1], game.get("spectral_norm", False))
+            self.game = GAN(made[0].module, made[1].module, formulation, latent=latent, **game)
         self.data = source_of(data)
         self.settings = Settings.within(gradients, batch=batch, **(settings or {}))
         self.every, self.seed, self.checks, self.progress = every, seed, checks, progress
@@ -89,12 +93,13 @@ class Watch:
 
     def audit(self, step: int = 0) -> Audit:
         """An audit now."""
-        with _by_itself(self._modules[0]):
+        with by_itself(self._modules[0]):
             here = self.game.read(*self._modules)
+            constants = with_vectors(here.constants, self._critic, self._modules[1])
             found = audit_game(
                 self.game,
                 here.players,
-                here.constants,
+                constants,
                 self.data,
                 self.settings,
                 seed=self.seed,
@@ -104,25 +109,6 @@ class Watch:
             )
         self.audits.append((step, found))
         return found
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside of DataParallel, DistributedDataParallel and torch.compile."""
-    while True:
-        if hasattr(module, "_orig_mod"):
-            module = module._orig_mod  # type: ignore[assignment]
-        elif type(module).__name__ in ("DataParallel", "DistributedDataParallel"):
-            module = module.module  # type: ignore[assignment]
-        else:
-            return module
-
-
-@contextmanager
-def _by_itself(module: nn.Module) -> Iterator[None]:
-    """Gradients and full precision, whatever the loop has switched on around the call."""
-    kind = next((p.device.type for p in module.parameters()), "cpu")
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(kind, enabled=False):
-        yield
 
 
 def lightning_callback(watch: Watch, log: bool = True) -> Any:

@@ -13,7 +13,7 @@ from equilibrist._files import write_atomically, write_json
 from equilibrist.play import pictures
 from equilibrist.play._shell import document, e, table
 from equilibrist.report._words import count, number
-from equilibrist.spectra.spectrum import Eigenvalues, Spectrum
+from equilibrist.spectra import Density, Eigenvalues, Spectrum
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
@@ -66,6 +66,17 @@ def sentences(found: Spectrum) -> list[str]:
     if found.consensus is not None and found.gamma is not None:
         said.append(
             f"With consensus, gamma {number(found.gamma)}: {_numbers(found.consensus, found.h)}"
+        )
+    if (symmetric := found.densities.get("symmetric")) is not None:
+        low = symmetric.lowest
+        limit = "is" if symmetric.probes == 0 else "is at most"
+        grows = (
+            "some pushes grow at first"
+            if low.value < 0
+            else "no push was found to grow, not even at first"
+        )
+        said.append(
+            f"The numerical abscissa {limit} {number(low.value)}: {grows} under gradient flow."
         )
     for words, why in plain.missing.items():
         said.append(f"The search for the {words} is incomplete: {why}.")
@@ -124,6 +135,7 @@ def page(found: Spectrum, title: str, step: int) -> str:
         if found.scaled is not None:
             name = f"(H/h) ({name})"
         figures += _views(found.consensus, found.h, "pulled", name)
+    curves = "".join(_density(name, part) for name, part in found.densities.items())
     items = "".join(f"<li>{e(text)}</li>" for text in rest)
     parts = [
         f'<div class="top"><span><b>{e(title)}</b></span><span>step {count(step)}</span></div>',
@@ -134,11 +146,19 @@ def page(found: Spectrum, title: str, step: int) -> str:
         f"<section><h2>Findings</h2><ul>{items}</ul></section>",
         _numbers_table(found),
         _listed(plain),
+        f'<section><h2>Densities</h2><p>{e(_DENSITIES)}</p></section><div class="charts">{curves}</div>'
+        if curves
+        else "",
         f"<section><h2>How to read this</h2><p>{e(_READING)}</p></section>",
     ]
     return document(f"{title}: spectrum", parts)
 
 
+_DENSITIES = (
+    "The share of eigenvalues near each number, on a logarithmic axis, for the matrices whose eigenvalues are real: "
+    "each player's own Hessian, and the symmetric part (J + Jᵀ)/2. Where the lowest end of the latter is negative, "
+    "some small pushes grow at first under gradient flow, whatever the eigenvalues of J are."
+)
 _READING = (
     "J is the derivative of v, the gradients of the players' own losses. Close to a stationary pair a gradient step "
     "x \N{MINUS SIGN} h v multiplies the part along an eigenvalue λ by 1 \N{MINUS SIGN} hλ, so it is locally stable if "
@@ -151,7 +171,7 @@ _READING = (
 
 
 def _lead(found: Spectrum) -> str:
-    how = "all eigenvalues" if found.jacobian.complete else "extreme eigenvalues, by ARPACK"
+    how = "all eigenvalues" if found.jacobian.complete else "extreme eigenvalues, by Krylov-Schur"
     over = f", J averaged over {count(found.samples)} samples" if found.samples else ""
     if found.samples and found.batches > 1:
         over += f" in {count(found.batches)} minibatches"
@@ -202,6 +222,21 @@ def _views(found: Eigenvalues, h: float | None, kind: str, name: str) -> list[st
             f"<figure><h3>{e(title)}</h3>{picture}<figcaption>{e(caption)}</figcaption></figure>"
         )
     return figures
+
+
+def _density(name: str, part: Density) -> str:
+    """The picture of a density: log10 of the smoothed masses."""
+    title = "(J + Jᵀ)/2" if name == "symmetric" else f"the {name}'s Hessian"
+    curve = part.curve()
+    at, height = np.array(curve["at"]), np.array(curve["density"])
+    log = np.log10(np.clip(height, 1e-6 * height.max(), None))
+    low, high = float(log.min()), float(log.max())
+    room = 0.08 * ((high - low) or 1.0)
+    window = (float(at[0]), float(at[-1]), low - room, high + room)
+    ends = f"{number(part.lowest.value)} to {number(part.highest.value)}"
+    how = "all eigenvalues" if part.probes == 0 else f"{count(part.steps)} Lanczos steps"
+    picture = pictures.curve(window, at, log, "log10 of the density", f"Density of {title}: {ends}")
+    return f"<figure><h3>{e(title)}</h3>{picture}<figcaption>{e(f'{ends}; {how}.')}</figcaption></figure>"
 
 
 def _frame(values: NDArray[np.complex128]) -> tuple[float, float, float, float]:

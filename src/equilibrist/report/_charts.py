@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._load import Curve, Series
-from ._words import number
+from ._numbers import number
+from ._record import Curve, Series
 
 Array = NDArray[np.float64]
 
@@ -110,22 +110,33 @@ class _Axes:
             low, high, at = math.log10(low), math.log10(high), math.log10(value)
         return self.height * (1 - (at - low) / ((high - low) or 1.0))
 
-    def draw(self, marks: str, x_words: str) -> str:
+    def draw(
+        self,
+        marks: str,
+        x_words: str,
+        at_x: Sequence[tuple[float, str]] | None = None,
+        level: bool = True,
+    ) -> str:
+        """The frame with its labels around `marks`; `at_x` are labels of the x axis, by place (default: round
+        numbers); without `level` the y axis has none."""
         parts = []
         most = max(3, int(self.height // 38))
         levels = _log_ticks(self.y0, self.y1, most) if self.log else []
         if len(levels) < 2:  # less than two powers of ten in sight: round numbers say more
             levels = [v for v in ticks(self.y0, self.y1, most) if not self.log or v > 0]
-        for value in levels:
+        for value in levels if level else []:
             at = self.top + self.y(value)
             kind = "zero" if value == 0 else "grid"
             line = [(self.left, at), (self.left + self.width, at)]
             parts.append(_path(line, kind))
             parts.append(_text(self.left - 8, at + 4, number(value), "end"))
-        for value in ticks(self.x0, self.x1, max(3, int(self.width // 90))):
+        if at_x is None:
+            even = ticks(self.x0, self.x1, max(3, int(self.width // 90)))
+            at_x = [(value, number(value)) for value in even]
+        for value, said in at_x:
             at = self.left + self.x(value)
             anchor = "end" if at > self.size.width - 24 else "middle"
-            parts.append(_text(at, self.size.height - self.bottom + 18, number(value), anchor))
+            parts.append(_text(at, self.size.height - self.bottom + 18, said, anchor))
         middle = self.left + self.width / 2
         parts.append(_text(middle, self.size.height - 4, x_words, "middle", "axis"))
         parts.append(

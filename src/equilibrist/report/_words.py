@@ -1,53 +1,78 @@
-"""All sentences about a run: the headline, the badges, what each claim means, numbers in words.
+"""All sentences about a run: the headline, what is missing, commands. Numbers and claims have files of their own.
 
 Plain text only; escaping is the page's business.
 """
 
-import json
-import math
+import re
 import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from ._load import Audit, Certificate, Record, Tolerance, Verdict, as_number
+from ._claims import (
+    BADGES,
+    MARKS,
+    TONES,
+    VERDICT_MEANINGS,
+    budget_words,
+    claim_meaning,
+    claim_question,
+    claim_short,
+    claim_title,
+    evidence_rows,
+    gain_words,
+    interval_name,
+    other,
+    side,
+)
+from ._numbers import (
+    count,
+    duration,
+    estimate,
+    exact,
+    fixed,
+    label,
+    number,
+    plain,
+    tolerance_words,
+    with_unit,
+)
+from ._record import Audit, Certificate, Record, Verdict
 
-BADGES = {
-    Verdict.VERIFIED: "shown to hold",
-    Verdict.REFUTED: "shown not to hold",
-    Verdict.NOT_REFUTED: "searched, nothing found",
-    Verdict.UNASSESSED: "cannot tell",
-}
-# A shape beside the colour, for readers who cannot tell the colours apart.
-MARKS = {
-    Verdict.VERIFIED: "✓",
-    Verdict.REFUTED: "✕",
-    Verdict.NOT_REFUTED: "○",
-    Verdict.UNASSESSED: "?",
-}
-TONES = {
-    Verdict.VERIFIED: "verified",
-    Verdict.REFUTED: "refuted",
-    Verdict.NOT_REFUTED: "open",
-    Verdict.UNASSESSED: "unknown",
-}
-VERDICT_MEANINGS = {
-    Verdict.VERIFIED: (
-        "A computation that leaves no case out, or that bounds what it leaves out, confirms the "
-        "claim within the stated scope, tolerance and confidence."
-    ),
-    Verdict.REFUTED: (
-        "A counterexample was found and measured. Where it is a set of weights, it is kept with "
-        "the run as a witness, so that anyone can replay it."
-    ),
-    Verdict.NOT_REFUTED: (
-        "A search looked for a counterexample and came back with none. That is evidence, not "
-        "proof: it is worth as much as the search was thorough."
-    ),
-    Verdict.UNASSESSED: (
-        "The measurement was too noisy for the tolerance, or a number was not finite. Neither "
-        "answer would be honest."
-    ),
-}
+__all__ = [
+    "BADGES",
+    "CAUTIONS",
+    "MARKS",
+    "TONES",
+    "UNIT_WORDS",
+    "VERDICT_MEANINGS",
+    "Headline",
+    "Missing",
+    "audit_command",
+    "budget_words",
+    "claim_meaning",
+    "claim_question",
+    "claim_short",
+    "claim_title",
+    "count",
+    "duration",
+    "estimate",
+    "evidence_rows",
+    "exact",
+    "fixed",
+    "gain_words",
+    "headline",
+    "interval_name",
+    "label",
+    "missing",
+    "number",
+    "other",
+    "plain",
+    "progress",
+    "run_command",
+    "side",
+    "tolerance_words",
+    "with_unit",
+]
 
 
 @dataclass(frozen=True)
@@ -67,120 +92,6 @@ class Missing:
 
     what: str
     command: str | None = None
-
-
-# --- numbers ----------------------------------------------------------------------------------
-
-_SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for reading: three digits, thousands separated, powers of ten spelled out."""
-    if value is None:
-        return "not recorded"
-    if math.isnan(value):
-        return "not a number"
-    if math.isinf(value):
-        return "infinite" if value > 0 else "minus infinite"
-    size = abs(value)
-    if size == 0:
-        text = "0"
-    elif size >= 1e6 or size < 1e-3:
-        mantissa, exponent = f"{size:.{digits - 1}e}".split("e")
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        power = "10" + str(int(exponent)).translate(_SUPERSCRIPT)
-        text = power if mantissa == "1" else f"{mantissa} \N{MULTIPLICATION SIGN} {power}"
-    elif size >= 10 ** (digits - 1):
-        text = f"{size:,.0f}"
-    else:
-        text = f"{size:.{digits}g}"
-    return f"\N{MINUS SIGN}{text}" if value < 0 else text
-
-
-def count(value: int) -> str:
-    """A whole number with its thousands separated."""
-    return f"{value:,}"
-
-
-def fixed(value: float, decimals: int) -> str:
-    """A number with so many decimals, and a real minus sign."""
-    text = f"{abs(value):,.{decimals}f}"
-    return f"\N{MINUS SIGN}{text}" if value < 0 and float(text.replace(",", "")) != 0 else text
-
-
-def estimate(value: float | None, interval: tuple[float, float] | None) -> tuple[str, str, str]:
-    """(value, low, high) in words, to as many digits as the interval's half-width justifies."""
-    if value is None or interval is None or not all(map(math.isfinite, (value, *interval))):
-        low, high = interval if interval else (None, None)
-        return number(value), number(low), number(high)
-    half = abs(interval[1] - interval[0]) / 2
-    if half == 0 or half < 1e-6 or max(map(abs, (value, *interval))) >= 1e6:
-        return number(value), number(interval[0]), number(interval[1])
-    decimals = -math.floor(math.log10(half))
-    if half * 10**decimals < 3:  # a half-width of 0.12 must not be rounded to 0.1
-        decimals += 1
-    decimals = max(decimals, 0)
-    ends = [abs(end) for end in interval if end]
-    if ends and min(ends) < 0.5 * 10**-decimals:  # an end that is not zero must not read as zero
-        decimals += 1
-    # Four digits are enough for anybody, however narrow the interval.
-    decimals = min(decimals, max(0, 3 - math.floor(math.log10(max(map(abs, (value, *interval)))))))
-    return fixed(value, decimals), fixed(interval[0], decimals), fixed(interval[1], decimals)
-
-
-def with_unit(text: str, unit: str) -> str:
-    """The number's words followed by its unit, if it has one."""
-    return f"{text} {unit}" if unit else text
-
-
-def tolerance_words(tolerance: Tolerance | None) -> str:
-    """The tolerance with its unit."""
-    if tolerance is None or tolerance.value is None:
-        return "not recorded"
-    return with_unit(number(tolerance.value), tolerance.unit)
-
-
-def duration(seconds: float | None) -> str:
-    """A time span in the unit that suits it."""
-    if seconds is None or not math.isfinite(seconds) or seconds < 0:
-        return "not recorded"
-    if seconds < 90:
-        return f"{number(seconds, 2)} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def exact(value: Any) -> str:
-    """A setting exactly as it was, not rounded."""
-    if value is None:
-        return "none"
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def plain(value: Any) -> str:
-    """Any recorded value on one line, for a table."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return count(value)
-    if isinstance(value, float):
-        return number(value, 4)
-    if isinstance(value, list):
-        return ", ".join(plain(item) for item in value) or "none"
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {plain(item)}" for key, item in value.items()) or "none"
-    return str(value)
-
-
-def label(name: str) -> str:
-    """A key of a record as a label."""
-    text = name.replace("_", " ").replace("/", ": ").strip() or name
-    return text[:1].upper() + text[1:]
 
 
 # --- commands ---------------------------------------------------------------------------------
@@ -208,8 +119,15 @@ def run_command(record: Record) -> str | None:
     return shlex.join(words)
 
 
-def audit_command(record: Record, settings: bool = False) -> str:
-    """The command that audits this run; with `settings`, exactly as its audit was made."""
+# What an audit runs unasked (`equilibrist.checks.CHECKS`, which would import torch).
+DEFAULT_CHECKS = ("self-tests", "stationary", "stable", "local", "proximal", "nash")
+
+
+def audit_command(
+    record: Record, settings: bool = False, more: tuple[str, ...] | None = None
+) -> str:
+    """The command that audits this run; with `settings`, exactly as its audit was made; with `more`, its checks
+    and these."""
     words = ["equilibrist", "audit", record.name]
     if _origin(record) in ("file", "python"):  # such code runs only where the user names it
         known = record.text("recipe") if _origin(record) == "file" else None
@@ -219,6 +137,18 @@ def audit_command(record: Record, settings: bool = False) -> str:
             words += ["--step", str(record.audit.step)]
         simple = {k: v for k, v in record.audit.settings.items() if not isinstance(v, dict | list)}
         words += _set(simple)
+    done: tuple[str, ...] = ()
+    if (
+        record.audit is not None
+    ):  # self-tests run always, and are listed where they were asked for or failed
+        told = record.audit.find("self-tests") is not None
+        done = tuple(name for name in record.audit.work if told or name != "self-tests")
+    if more is not None:
+        checks = (*(done or DEFAULT_CHECKS), *(name for name in more if name not in done))
+    else:
+        checks = done if settings else ()
+    if {"self-tests", *checks} not in ({"self-tests"}, set(DEFAULT_CHECKS)):
+        words += [word for name in checks for word in ("--check", name)]
     return shlex.join(words)
 
 
@@ -228,100 +158,6 @@ def _origin(record: Record) -> str | None:
 
 def _set(settings: dict[str, Any]) -> list[str]:
     return [word for k, v in settings.items() for word in ("--set", f"{k}={exact(v)}")]
-
-
-# --- claims -----------------------------------------------------------------------------------
-
-
-def side(certificate: Certificate) -> str:
-    """The player that a certificate is about, from its field or from its claim's name."""
-    return certificate.player or certificate.claim.partition("/")[2]
-
-
-def other(player: str) -> str:
-    """The player that rests while `player` moves."""
-    return {"generator": "critic", "critic": "generator"}.get(player, "other player")
-
-
-def claim_title(certificate: Certificate) -> str:
-    """The claim as a sentence that can be true or false."""
-    kind, player = certificate.claim.partition("/")[0], side(certificate)
-    if kind == "nash" and player:
-        return f"With the {other(player)} frozen, the {player} cannot lower its own loss"
-    if kind == "nash":
-        return "The pair is a Nash equilibrium: neither player can gain alone"
-    if kind == "stationary":
-        return f"The {player} has come to rest" if player else "Both players have come to rest"
-    return label(certificate.claim)
-
-
-def claim_short(certificate: Certificate) -> str:
-    """The claim in a few words, for the overview."""
-    kind, player = certificate.claim.partition("/")[0], side(certificate)
-    if kind == "nash":
-        return f"{label(player)} cannot gain alone" if player else "Nash equilibrium"
-    if kind == "stationary":
-        return f"{label(player)}'s gradient at rest" if player else "Both gradients at rest"
-    return label(certificate.claim)
-
-
-def claim_meaning(certificate: Certificate) -> str:
-    """What the claim means, for somebody who has never met it."""
-    kind, player = certificate.claim.partition("/")[0], side(certificate)
-    if kind == "nash" and player:
-        return (
-            f"The check copies the trained pair, freezes the {other(player)}, and trains the "
-            f"{player} alone on its own loss, from several slightly disturbed starts. At a Nash "
-            "equilibrium that leads nowhere. The gain is how far the loss fell, measured on data "
-            "that the search did not see."
-        )
-    if kind == "nash":
-        return (
-            "At a Nash equilibrium no player can do better by changing only its own parameters "
-            "while the other stays put. The claim falls as soon as one player's side falls."
-        )
-    if kind == "stationary":
-        return (
-            "A player is at rest when its gradient is zero up to sampling noise: no small step "
-            "lowers its loss to first order. A resting pair need not be an equilibrium. It may "
-            "sit on a saddle."
-        )
-    return ""
-
-
-def gain_words(certificate: Certificate) -> tuple[str, str]:
-    """The gain with its unit, and its interval in brackets."""
-    value, low, high = estimate(certificate.number("gain"), certificate.interval)
-    gain = with_unit(value, certificate.unit)
-    if certificate.interval is None:
-        return gain, ""
-    return gain, f"({interval_name(certificate)} {low} to {high})"
-
-
-def interval_name(certificate: Certificate) -> str:
-    """ "95% interval", by the recorded confidence."""
-    confidence = certificate.number("confidence")
-    if confidence is None or not 0 < confidence < 1:
-        return "interval"
-    return f"{100 * confidence:g}% interval"
-
-
-def budget_words(certificate: Certificate) -> str:
-    """How hard a search looked: starts, steps, gradients."""
-    budget = certificate.evidence.get("budget")
-    if not isinstance(budget, dict):
-        return ""
-    starts, steps = budget.get("starts"), budget.get("steps")
-    gradients = budget.get("gradients")
-    parts = []
-    if isinstance(starts, int):
-        parts.append(f"{count(starts)} start{'' if starts == 1 else 's'}")
-    if isinstance(steps, int):
-        parts.append(f"{count(steps)} steps each" if starts != 1 else f"{count(steps)} steps")
-    text = " of ".join(parts) if len(parts) < 2 else f"{parts[0]}, {parts[1]}"
-    if isinstance(gradients, int):
-        text += f" ({count(gradients)} gradients)" if text else f"{count(gradients)} gradients"
-    return text
 
 
 # --- the headline -----------------------------------------------------------------------------
@@ -387,6 +223,8 @@ def _audited(record: Record, audit: Audit) -> Headline:
     steps = record.integer("steps")
     if steps is not None and record.last_step is not None and record.last_step < steps:
         detail.append(f"{progress(record)}.")
+    if audit.place:
+        return _placed(audit, tuple(detail))
     if any(
         c.claim.partition("/")[0] == "stationary" and c.verdict is Verdict.REFUTED
         for c in audit.certificates
@@ -402,6 +240,53 @@ def _audited(record: Record, audit: Audit) -> Headline:
             detail=(*detail, "Whether the pair is a Nash equilibrium was not checked."),
         )
     return _nash(nash, tuple(detail))
+
+
+_TAIL = re.compile(r"^(.*\S)\s*\(([^()]+)\)\.?$", re.DOTALL)
+_STANDS = {
+    "nash": "no way out found",
+    "local-nash": "local Nash",
+    "proximal": "proximal",
+    "local-minimax": "local minimax",
+    "stable": "stable",
+}
+
+
+def _placed(audit: Audit, detail: tuple[str, ...]) -> Headline:
+    """The headline that the audit's own sentence about the pair's place gives."""
+    text, aside = audit.place, ""
+    if split := _TAIL.match(text):
+        text, aside = split.groups()
+        aside = f"{aside[:1].upper()}{aside[1:]}."
+    gains = [
+        f"With the {other(side(c))} frozen, the {side(c)} alone lowers its loss by "
+        f"{' '.join(gain_words(c)).strip()}."
+        for c in audit.certificates
+        if c.kind == "nash" and side(c) and c.verdict is Verdict.REFUTED
+    ]
+    tone, said = _standing(audit)
+    return Headline(tone, said, text.rstrip("."), aside, (*gains, *detail))
+
+
+def _standing(audit: Audit) -> tuple[str, str]:
+    """(tone, badge) of the pair's place."""
+    tests = audit.find("self-tests")
+    if tests is not None and tests.verdict is not Verdict.VERIFIED:
+        return "unknown", "cannot be audited"
+    verdicts = {rung.claim: rung.verdict for rung in audit.ladder}
+    verdicts |= {c.claim: c.verdict for c in audit.certificates}
+    if verdicts.get("stationary") is Verdict.REFUTED:
+        return "refuted", "still moving"
+    if verdicts.get("nash") is Verdict.REFUTED:
+        return "refuted", "not a Nash equilibrium"
+    if verdicts.get("nash") is Verdict.VERIFIED:
+        return "verified", "Nash equilibrium"
+    for claim, said in _STANDS.items():
+        if (verdict := verdicts.get(claim)) in (Verdict.VERIFIED, Verdict.NOT_REFUTED):
+            return TONES[verdict], said
+    if any(verdicts.get(claim) is Verdict.REFUTED for claim in _STANDS):
+        return "refuted", "not an equilibrium"
+    return "unknown", "undecided"
 
 
 def _nash(nash: list[Certificate], detail: tuple[str, ...]) -> Headline:
@@ -555,22 +440,3 @@ UNIT_WORDS = {
     "nats": "A nat is the unit of a loss built from natural logarithms (1 nat is 1.44 bits). "
     "Telling real from fake by a fair coin costs 0.69 nats a picture.",
 }
-
-
-def evidence_rows(certificate: Certificate) -> list[tuple[str, str]]:
-    """The recorded numbers that the page does not show elsewhere, as (label, words)."""
-    shown = {"curves", "samples", "chosen", "interval", "gain", "residual", "unit", "confidence"}
-    rows = []
-    for key, value in certificate.evidence.items():
-        if key in shown:
-            continue
-        if key == "budget" and budget_words(certificate):
-            rows.append(("Search", budget_words(certificate)))
-            rest = {k: v for k, v in value.items() if k not in ("starts", "steps", "gradients")}
-            rows += [(label(f"search {k}"), plain(v)) for k, v in rest.items()]
-            continue
-        as_float = as_number(value)
-        unit = certificate.unit if key in ("loss_before", "loss_after", "noise_floor") else ""
-        words = with_unit(number(as_float, 4), unit) if as_float is not None else plain(value)
-        rows.append((label(key), words))
-    return rows

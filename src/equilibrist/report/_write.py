@@ -10,8 +10,9 @@ import numpy as np
 from equilibrist._files import write_atomically
 
 from . import _words as words
-from ._load import Certificate, Record, Series, load
+from ._load import load
 from ._page import page
+from ._record import Certificate, Record, Series
 
 
 def write_report(run_directory: Path) -> Path:
@@ -72,6 +73,13 @@ def facts(record: Record) -> dict[str, Any]:
             "sha256": audit.sha256,
             "settings": audit.settings,
             "dtype": audit.dtype,
+            "place": audit.place or None,
+            "advice": audit.advice,
+            "ladder": [
+                {"claim": r.claim, "words": r.words, "verdict": r.verdict and r.verdict.value}
+                for r in audit.ladder
+            ],
+            "work": audit.work,
             "certificates": [_certificate_facts(c) for c in audit.certificates],
         },
         "commands": {
@@ -104,7 +112,7 @@ def _certificate_facts(certificate: Certificate) -> dict[str, Any]:
         "verdict": certificate.verdict.value,
         "meaning": words.BADGES[certificate.verdict],
         "summary": certificate.summary,
-        "evidence": {k: v for k, v in certificate.evidence.items() if k != "curves"},
+        "evidence": _evidence(certificate),
         "tolerance": None
         if tolerance is None
         else {"value": tolerance.value, "unit": tolerance.unit, "why": tolerance.why},
@@ -112,7 +120,14 @@ def _certificate_facts(certificate: Certificate) -> dict[str, Any]:
         "limits": certificate.limits,
         "references": certificate.references,
         "witness": certificate.witness,
+        "witness_kind": certificate.witness_kind,
     }
+
+
+def _evidence(certificate: Certificate) -> dict[str, Any]:
+    # The curves of searches are long, and in audit.json; those of other claims are what the claim is about.
+    long = {"curves"} if certificate.curves else set()
+    return {k: v for k, v in certificate.evidence.items() if k not in long}
 
 
 def _clean(value: Any) -> Any:

@@ -1,12 +1,24 @@
 """Eigenvalues of a game's Jacobian: dense where it fits, Krylov with residuals where not."""
 
-from equilibrist.spectra.spectrum import (
-    Eigenvalues,
-    Spectrum,
-    eigenvalues,
-    extremes,
-    spectrum_at,
-    spectrum_of,
-)
+from equilibrist.spectra.consensus import Forecast, forecast, suggested
+from equilibrist.spectra.density import Density, exact_density
+from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
+from equilibrist.spectra.krylov import extremes
+from equilibrist.spectra.normality import abscissa, henrici
+from equilibrist.spectra.spectrum import Spectrum, spectrum_at, spectrum_of
 
-__all__ = ["Eigenvalues", "Spectrum", "eigenvalues", "extremes", "spectrum_at", "spectrum_of"]
+__all__ = [
+    "Density",
+    "Eigenvalues",
+    "Forecast",
+    "Spectrum",
+    "abscissa",
+    "eigenvalues",
+    "exact_density",
+    "extremes",
+    "forecast",
+    "henrici",
+    "spectrum_at",
+    "spectrum_of",
+    "suggested",
+]

@@ -15,78 +15,26 @@ from equilibrist._draws import Stream
 from equilibrist._errors import GameError, RecipeError
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
-from equilibrist._jacobian import JacobianOperator
+from equilibrist._jacobian import HessianOperator, JacobianOperator
 from equilibrist.optimizers import SGD
 from equilibrist.solvers import Consensus
+from equilibrist.spectra import consensus, density, krylov, normality
+from equilibrist.spectra.density import Density
+from equilibrist.spectra.eigenvalues import Array, Eigenvalues, eigenvalues
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
 
-Complex = NDArray[np.complex128]
-Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 DENSE = 2500
-# ARPACK's searches, own-loss sign: SR decides stability, LI rotation, LR and LM the step size.
-SEARCHES = {
-    "SR": "smallest real part",
-    "LR": "largest real part",
-    "LI": "largest imaginary part",
-    "LM": "largest modulus",
-}
-REFERENCES = ("Mescheder, Nowozin and Geiger 2017, inequality 5",)
-
-
-@dataclass(frozen=True)
-class Eigenvalues:
-    """Eigenvalues of one matrix.
-
-    Attributes:
-        values: [k], by real part and then imaginary part.
-        residuals: [k], |M u - l u| for the unit vector u found with l: l is an exact eigenvalue of a
-            matrix that differs from M by no more (in the 2-norm).
-        complete: all of them (dense), not only extremes.
-        size: the norm against which a value counts as zero: |M|_F (dense) or the largest |l| found.
-        departure: sqrt(|M|_F^2 - sum |l|^2) / |M|_F, 0 for a normal matrix (Henrici 1962); dense only.
-        missing: searches that found nothing that converged, with the reason.
-    """
-
-    values: Complex
-    residuals: Array
-    complete: bool
-    size: float
-    departure: float | None = None
-    missing: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def nonzero(self) -> Complex:
-        """Without what is zero to rounding: |l| <= 1e-8 size. (A defective zero of multiplicity two is
-        found to the square root of float64's precision.) Zeros neither limit the step nor attract."""
-        return self.values[np.abs(self.values) > 1e-8 * self.size]
-
-    @property
-    def h_max(self) -> float:
-        """min over nonzero l of 2 Re l / |l|^2: gradient steps x - h v are locally stable iff 0 < h < h_max
-        (Mescheder et al. 2017, inequality 5, in the sign of own losses). 0 where some Re l <= 0; infinite
-        without nonzero l. From extremes alone it is an upper bound."""
-        l = self.nonzero  # noqa: E741
-        if not l.size:
-            return float("inf")
-        return max(0.0, float((2 * l.real / np.abs(l) ** 2).min()))
-
-    @property
-    def q(self) -> float:
-        """max over nonzero l of |Im l / Re l|: how much rotation there is; infinite where Re l = 0."""
-        l = self.nonzero  # noqa: E741
-        with np.errstate(divide="ignore"):
-            return float((np.abs(l.imag) / np.abs(l.real)).max()) if l.size else 0.0
-
-    def radius(self, h: float) -> float:
-        """max |1 - h l|: the factor by which a gradient step contracts, or expands, near the pair."""
-        return float(np.abs(1 - h * self.values).max())
-
-    def outside(self, h: float) -> int:
-        """How many nonzero l lie outside of the open disc |1 - h l| < 1."""
-        return int((np.abs(1 - h * self.nonzero) >= 1).sum())
+STEPS = 30  # of Lanczos, where densities are not exact
+REFERENCES = (
+    "Mescheder, Nowozin and Geiger 2017, inequality 5",
+    krylov.REFERENCE,
+    density.REFERENCE,
+    *normality.REFERENCES,
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +44,7 @@ class Spectrum:
     Attributes:
         jacobian: of J = dv/dx, v the gradients of own losses: stable means Re > 0.
         scaled: of (H / h) J where the players' step sizes H differ, h the largest; else None.
-        consensus: of J + gamma J^T J (times H / h), where gamma was given and J is dense.
+        consensus: of J + gamma J^T J (times H / h), where gamma was given.
         gamma: that gamma.
         rates: step size of each player; `h` is the largest. Empty where none is known.
         parameters: n.
@@ -105,6 +53,8 @@ class Spectrum:
         samples, batches: how many samples, in how many minibatches, J is averaged over.
         zero_sum: whether the game is. Else J is not the Jacobian of one value V.
         notes: what a reader must know, in words.
+        densities: of the real spectra: each player's own Hessian, and "symmetric", (J + J^T) / 2, whose lowest
+            end is the numerical abscissa (see `normality.abscissa`).
     """
 
     jacobian: Eigenvalues
@@ -119,6 +69,7 @@ class Spectrum:
     batches: int
     zero_sum: bool
     notes: tuple[str, ...] = ()
+    densities: dict[str, Density] = field(default_factory=dict)
 
     @property
     def h(self) -> float | None:
@@ -146,9 +97,22 @@ class Spectrum:
             "jacobian": _described(self.jacobian, self.h),
             "scaled": _described(self.scaled, self.h),
             "consensus": _described(self.consensus, self.h),
+            "densities": {name: described(found) for name, found in self.densities.items()},
             "notes": list(self.notes),
             "references": list(REFERENCES),
         }
+
+
+def described(found: Density) -> dict[str, Any]:
+    """A density as plain values: its ends with residuals, and its curve in at most 200 numbers."""
+    return {
+        "lowest": [found.lowest.value, found.lowest.residual],
+        "highest": [found.highest.value, found.highest.residual],
+        "exact": found.probes == 0,
+        "probes": found.probes,
+        "steps": found.steps,
+        **found.curve(),
+    }
 
 
 def _described(found: Eigenvalues | None, h: float | None) -> dict[str, Any] | None:
@@ -169,74 +133,6 @@ def _described(found: Eigenvalues | None, h: float | None) -> dict[str, Any] | N
     }
 
 
-def eigenvalues(matrix: torch.Tensor) -> Eigenvalues:
-    """All eigenvalues of a dense matrix [n, n], in float64."""
-    m = matrix.detach().double().cpu().numpy()
-    if not np.isfinite(m).all():
-        raise GameError(
-            "the Jacobian is not finite at this pair: look at the run's losses and gradients"
-        )
-    values, vectors = np.linalg.eig(m)
-    residuals = np.linalg.norm(m @ vectors - vectors * values, axis=0)
-    size = float(np.linalg.norm(m))
-    lost = max(size**2 - float((np.abs(values) ** 2).sum()), 0.0) ** 0.5
-    order = np.lexsort((values.imag, values.real))
-    return Eigenvalues(
-        values[order].astype(np.complex128),
-        residuals[order],
-        True,
-        size,
-        lost / size if size > 0 else 0.0,
-    )
-
-
-def extremes(
-    operator: Any, k: int = 8, tolerance: float = 1e-6, iterations: int = 100
-) -> Eigenvalues:
-    """Extreme eigenvalues of a scipy LinearOperator by ARPACK: k of each of `SEARCHES`.
-
-    What did not converge is left out: a pair counts only if its own residual is at most sqrt(tolerance)
-    times the largest |l| found. The start vector is fixed, so the answer is.
-    """
-    from scipy.sparse import linalg
-
-    eigs: Any = linalg.eigs
-    n = operator.shape[0]
-    k = max(1, min(k, n - 2))
-    start = np.random.default_rng(0).standard_normal(n)
-    pairs: list[tuple[complex, Array]] = []
-    missing: dict[str, str] = {}
-    for which, words in SEARCHES.items():
-        try:
-            found = eigs(operator, k, which=which, v0=start, tol=tolerance, maxiter=iterations)
-        except linalg.ArpackNoConvergence as error:
-            found = (error.eigenvalues, error.eigenvectors)
-            missing[words] = f"{len(found[0])} of {k} converged within {iterations} iterations"
-        except linalg.ArpackError as error:
-            missing[words] = str(error).splitlines()[0]
-            continue
-        pairs += [(complex(z), u) for z, u in zip(found[0], found[1].T, strict=True)]
-    largest = max((abs(z) for z, _ in pairs), default=0.0)
-    kept: list[tuple[complex, float]] = []
-    for z, u in sorted(pairs, key=lambda pair: (pair[0].real, pair[0].imag)):
-        image = operator.matvec(u.real) + 1j * operator.matvec(u.imag)
-        residual = float(np.linalg.norm(image - z * u) / np.linalg.norm(u))
-        if not residual <= tolerance**0.5 * largest:
-            continue
-        # Several searches find the same: closer than their residuals allow, they are one.
-        near = 1e-6 * largest + residual
-        if not any(abs(z - other) <= near + r for other, r in kept):
-            kept.append((z, residual))
-    return Eigenvalues(
-        np.array([z for z, _ in kept], dtype=np.complex128),
-        np.array([r for _, r in kept]),
-        False,
-        largest,
-        None,
-        missing,
-    )
-
-
 def spectrum_at(
     operator: JacobianOperator,
     rates: Mapping[str, float] | None = None,
@@ -244,6 +140,7 @@ def spectrum_at(
     gamma: float | None = None,
     dense: int | None = None,
     k: int = 8,
+    products: int = 1000,
     samples: int = 0,
     notes: Sequence[str] = (),
 ) -> Spectrum:
@@ -255,8 +152,8 @@ def spectrum_at(
         gamma: also the eigenvalues of J + gamma J^T J, which consensus has at a stationary pair. On
             several draws J^T J is that of the mean J: consensus with two minibatches or more.
         dense: up to so many parameters (None: 2,500) the matrix is built and all eigenvalues are found; beyond,
-            extremes by ARPACK through products with J^T, which has the same ones.
-        k: eigenvalues for each of ARPACK's searches.
+            extremes by Krylov-Schur through products with J^T, which has the same ones.
+        k: eigenvalues at each end of the spectrum; `products` of each Krylov search at most.
         samples: how many samples the draws hold, for the record.
 
     Raises:
@@ -275,24 +172,27 @@ def spectrum_at(
     mean = _mean_field(operator)
     if not all(value - value == 0 for value in mean.values()):
         raise GameError("the gradients at this pair are not finite: look at the run's losses")
+    forward, backward = (products_of(op) for op in (operator, operator.T))
+    scaled = pulled = None
     if n <= dense:
         J = operator.dense().double().cpu()
         whole = eigenvalues(J)
         scaled = None if even else eigenvalues(weights[:, None] * J)
-        pulled = None
         if gamma is not None:
             pulled = eigenvalues(weights[:, None] * (J + gamma * J.mT @ J))
+        densities = exact_densities(J.numpy(), operator)
     else:
+        scale = weights.numpy()
+        budget: dict[str, Any] = {"k": k, "products": products}
         # J^T D has the eigenvalues of D J.
-        plain = operator.T.to_scipy()
-        whole = extremes(plain, k)
-        scaled = None if even else extremes(_after(plain, weights.numpy()), k)
-        pulled = None
+        whole = krylov.listed(krylov.krylov(backward, n, **budget), k)
+        if not even:
+            after: Callable[[Array], Array] = lambda u: backward(scale * u)  # noqa: E731
+            scaled = krylov.listed(krylov.krylov(after, n, **budget), k)
         if gamma is not None:
-            notes.append(
-                f"Consensus is left out: J + gamma JᵀJ is only taken where J is dense, up to "
-                f"{dense:,} parameters, and this pair has {n:,}."
-            )
+            product = consensus.transposed(forward, backward, gamma, scale)
+            pulled = krylov.listed(krylov.krylov(product, n, **budget), k)
+        densities = lanczos_densities(operator, STEPS, np.random.default_rng(0))
     if flat.dtype != torch.float64:
         notes.append(f"Products were taken in {flat.dtype}: small eigenvalues are rounded.")
     return Spectrum(
@@ -308,7 +208,53 @@ def spectrum_at(
         len(operator.draws),
         bool(operator.field.game.zero_sum),
         tuple(notes),
+        densities,
     )
+
+
+def exact_densities(J: Array, operator: JacobianOperator) -> dict[str, Density]:
+    """Of each player's diagonal block of a dense J, and of (J + J^T) / 2."""
+    found = {p: density.exact_density(J[operator.block(p, p)]) for p in operator.players}
+    return found | {"symmetric": density.exact_density(J)}
+
+
+def lanczos_densities(
+    operator: JacobianOperator,
+    steps: int,
+    rng: np.random.Generator,
+    masks: Mapping[str, Mask] | None = None,
+) -> dict[str, Density]:
+    """The same by stochastic Lanczos quadrature, `steps` products from one probe each; with `masks` (bool [n_p] of
+    each player) on those coordinates alone.
+
+    The symmetric part of a zero-sum game's J is block diagonal: it then takes no products of its own.
+    """
+    found: dict[str, tuple[int, Density]] = {}
+    masks = masks or {p: np.ones(tree.count(part), bool) for p, part in operator.players.items()}
+    for player in operator.players:
+        own = HessianOperator(
+            operator.field, operator.players, operator.constants, operator.draws, player
+        )
+        product = products_of(own, operator.dtype, operator.device, masks[player])
+        n = int(masks[player].sum())
+        if n:
+            found[player] = n, density.density(product, n, steps, 1, rng)
+    densities = {player: part for player, (_, part) in found.items()}
+    if operator.field.game.zero_sum:
+        densities["symmetric"] = density.mixed(list(found.values()))
+    else:
+        whole = np.concatenate([masks[player] for player in operator.players])
+        product = symmetric_part(operator, whole)
+        densities["symmetric"] = density.density(product, int(whole.sum()), steps, 1, rng)
+    return densities
+
+
+def symmetric_part(
+    operator: JacobianOperator, mask: Mask | None = None
+) -> Callable[[Array], Array]:
+    """u -> (J + J^T) u / 2 on float64 vectors [n] (over the coordinates of a mask)."""
+    forward, backward = (products_of(op, mask=mask) for op in (operator, operator.T))
+    return lambda u: (forward(u) + backward(u)) / 2
 
 
 def spectrum_of(
@@ -430,11 +376,25 @@ def _mean_field(operator: JacobianOperator) -> dict[str, float]:
     return {player: float(tree.norm(part)) for player, part in mean.items()}
 
 
-def _after(operator: Any, weights: Array) -> Any:
-    from scipy.sparse.linalg import LinearOperator
+def products_of(
+    operator: Any,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    mask: Mask | None = None,
+) -> Callable[[Array], Array]:
+    """operator @ u on float64 vectors [n], computed where and as the operator is; with a mask, on vectors over its
+    coordinates, the others zero."""
+    dtype, device = dtype or operator.dtype, device or operator.device
 
-    product: Callable[[Any], Any] = lambda u: operator.matvec(weights * u.reshape(-1))  # noqa: E731
-    return LinearOperator(operator.shape, matvec=product, dtype="float64")
+    def product(u: Array) -> Array:
+        if mask is not None:
+            whole = np.zeros(len(mask))
+            whole[mask] = u
+            u = whole
+        found: Array = (operator @ torch.from_numpy(u).to(device, dtype)).double().cpu().numpy()
+        return found if mask is None else found[mask]
+
+    return product
 
 
 def _positive(what: str, value: Any) -> None:

@@ -1,0 +1,366 @@
+"""The leader's curvature after the follower's answer, S(lambda) = V_tt + V_tw (2 lambda M - V_ww)^-1 V_wt: dense,
+and by products in growing subspaces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilibrist.checks._linear import Value, orthogonal
+
+FEWEST = 8  # directions of the leader, where it has as many
+FLAT = 1e-10  # modes of the follower below this, relative to the largest, are flat
+
+
+@dataclass(frozen=True, eq=False)
+class Critical:
+    """The smallest eigenvalue of S(lambda) over a subspace, with its unit vector y and the answer z."""
+
+    value: float
+    y: Tensor
+    z: Tensor
+
+
+class Small:
+    """S(lambda) of small dense blocks: a = V_tt [k, k], g = V_wt [m, k], c = -V_ww [m, m], M [m, m] or None.
+
+    Infinite diagonal entries of M stand for coordinates in which no answer is possible for any lambda > 0;
+    at lambda = 0 they answer like the others.
+
+    V^T (c + tau M) V = 1, V^T tau M V = diag(b) makes every lambda a sum: with h = V^T g,
+    S(lambda) = a + sum_i h_i h_i^T / (1 - b_i + 2 lambda b_i / tau). Directions in which both c and M
+    vanish (below `FLAT`, relative) are flat for every lambda. Along a flat direction that is coupled to the leader
+    the follower's answer has no bound, so S is +infinite in the leader's coupled directions: they are left
+    out of its smallest eigenvalue.
+    """
+
+    def __init__(self, a: Tensor, g: Tensor, c: Tensor, M: Tensor | None = None) -> None:
+        self.a, self.k = a, len(a)
+        if M is None:
+            M = torch.zeros_like(c)
+        able = torch.isfinite(M.diagonal())
+        self.blocked = int((~able).sum())
+        self._free = Small(a, g, c, torch.zeros_like(c)) if self.blocked else self
+        c, g, M = c[able][:, able], g[able], M[able][:, able]
+        size_c, size_m = (float(t.abs().max()) if t.numel() else 0.0 for t in (c, M))
+        self.tau = size_c / size_m if size_m > 0 and size_c > 0 else 1.0
+        values, vectors = torch.linalg.eigh(c + self.tau * M)
+        top = float(values.abs().max()) if len(values) else 0.0
+        kept = values > FLAT * top
+        # A sum that is not positive semi-definite: the follower gains by itself where the norm does not hold it.
+        self.runaway = int((values < -FLAT * top).sum())
+        self.flat = vectors[:, values.abs() <= FLAT * top].mT @ g
+        white = vectors[:, kept] / values[kept].sqrt()
+        self.b, turn = torch.linalg.eigh(white.mT @ (self.tau * M) @ white)
+        self.V = white @ turn
+        self.h = self.V.mT @ g
+        self.able = able
+
+    @property
+    def admissible(self) -> float:
+        """Above this lambda the follower's problem is strictly concave (flat directions aside); infinite where
+        no lambda makes it so."""
+        if self.runaway:
+            return math.inf
+        over = self.b[self.b > 1 + FLAT]
+        return float((self.tau * (over - 1) / (2 * over)).max()) if len(over) else 0.0
+
+    def at(self, lam: float) -> Critical:
+        """The smallest eigenvalue of S(lambda); lambda = 0 and infinity are limits from inside of (0, inf),
+        except that blocked coordinates answer at 0 (see `stackelberg`). +inf where every direction of the leader
+        is answered without bound."""
+        if math.isinf(lam):
+            d = torch.where(self.b <= FLAT, 1 - self.b, torch.full_like(self.b, math.inf))
+        else:
+            d = 1 - self.b + 2 * lam / self.tau * self.b
+        unbounded = d <= FLAT
+        flat = torch.cat([self.flat, self.h[unbounded]])
+        Z = _uncoupled(flat, self.h, self.k)
+        d = torch.where(unbounded, torch.full_like(d, math.inf), d)
+        S = self.a + (self.h.mT / d) @ self.h
+        z = torch.zeros(len(self.able), dtype=self.a.dtype, device=self.a.device)
+        if not Z.shape[1]:
+            return Critical(math.inf, torch.zeros_like(self.a[0]), z)
+        small = Z.mT @ ((S + S.mT) / 2) @ Z
+        values, vectors = torch.linalg.eigh(small)
+        y = Z @ vectors[:, 0]
+        z[self.able] = self.V @ ((self.h @ y) / d)
+        return Critical(float(values[0]), y, z)
+
+    def stackelberg(self) -> Critical:
+        """S(0) with every coordinate answering."""
+        return self._free.at(0.0)
+
+    def root(self, y: Tensor, cut: float, low: float) -> float:
+        """The lambda > low at which y^T S(lambda) y = -cut |y|^2: a decreasing convex function; `low` where it
+        lies below everywhere, infinity where it stays above."""
+        from scipy.optimize import brentq
+
+        need = -float(y @ self.a @ y) - cut * float(y @ y)
+        if need <= 0:
+            return math.inf
+        weights = (self.h @ y).square()
+
+        def answered(lam: float) -> float:
+            d = 1 - self.b + 2 * lam / self.tau * self.b
+            return float((weights / d.clamp_min(1e-300)).sum())
+
+        unseen = self.b <= FLAT
+        if float((weights[unseen] / (1 - self.b[unseen])).sum()) >= need:
+            return math.inf
+        start = max(low, 1e-14 * self.tau)
+        if answered(start) <= need:
+            return low
+        stop = 2 * start
+        while answered(stop) > need:
+            start, stop = stop, 4 * stop
+            if not stop < 1e300:
+                return math.inf
+        # 1 / answered is nearly linear in lambda.
+        found = brentq(lambda x: 1 / answered(x) - 1 / need, start, stop, xtol=1e-300, rtol=1e-14)
+        return float(found)
+
+    def threshold(self, cut: float, zero: float) -> tuple[float, Critical]:
+        """lambda*: the largest lambda at which the smallest eigenvalue of S is at least -cut - zero, and what is
+        critical there (at infinity where lambda* is infinite, in the limit lambda -> 0 where it is 0).
+
+        Upper bounds descend: a direction y gives the root of y^T S(lambda) y, and the next direction is
+        that of the smallest eigenvalue of S at this root (Newton's method); it ends where no direction lies
+        below.
+        """
+        found = self.at(math.inf)
+        if found.value >= -cut - zero:
+            return math.inf, found
+        low = self.admissible
+        if math.isinf(low):
+            return 0.0, found
+        lam = math.inf
+        for _ in range(200):
+            new = self.root(found.y, cut, low)
+            if new <= low:
+                least = self.at(low)
+                return (low if least.value >= -cut - zero else 0.0), least
+            if new >= lam * (1 - 1e-13):
+                break
+            lam = new
+            found = self.at(lam)
+            if found.value >= -cut - zero:
+                break
+        return lam, found
+
+
+def _uncoupled(flat: Tensor, h: Tensor, k: int) -> Tensor:
+    """An orthonormal basis [k, .] of the leader's directions that no flat direction of the follower answers."""
+    whole = max((float(t.abs().max()) for t in (flat, h) if t.numel()), default=0.0)
+    if not flat.numel() or float(flat.abs().max()) <= 1e-8 * max(whole, 1e-300):
+        return torch.eye(k, dtype=h.dtype, device=h.device)
+    _, sigma, right = torch.linalg.svd(flat, full_matrices=True)
+    rank = int((sigma > 1e-8 * whole).sum())
+    basis: Tensor = right[rank:].mT
+    return basis
+
+
+# -- by products ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a pursuit stands at one lambda.
+
+    Attributes:
+        value, u, w: smallest eigenvalue of S over the subspaces, its direction [n_t], the answer to it [n_c].
+        leader: |S u - value u|, the answer taken as it is.
+        follower: |V_wt u - K w| / |V_wt u|, K = c + 2 lambda M + damping.
+        missed: bound on what a full answer would add to `value`, |V_wt u - K w|^2 / (smallest eigenvalue of K).
+        residuals: S u - value u, V_wt u - K w.
+    """
+
+    lam: float
+    value: float
+    u: Tensor
+    w: Tensor
+    leader: float
+    follower: float
+    missed: float
+    residuals: tuple[Tensor, Tensor]
+
+
+class Pursuit:
+    """S(lambda) in subspaces of both players that grow by residuals (a Davidson method for a saddle).
+
+    At the critical direction u of the small problem, the follower's subspace gains V_wt u - K w (for one u
+    and one lambda: the conjugate gradient method) and the leader's S u - value u (with a full answer: Lanczos'
+    method). Every product serves all lambdas.
+
+    Args:
+        value: products with V.
+        sobolev: products with M; None leaves it out.
+        damping: is added to c, so that eigenvalues below zero do not answer.
+        least: a lower bound of the smallest eigenvalue of c + damping.
+        budget: products on one minibatch.
+
+    """
+
+    def __init__(
+        self,
+        value: Value,
+        sobolev: Callable[[Tensor], Tensor] | None,
+        damping: float,
+        least: float,
+        budget: int,
+    ) -> None:
+        self.value, self.sobolev, self.damping, self.least = value, sobolev, damping, least
+        self.budget, self.products, self.failed = budget, 0, False
+        self.U: list[Tensor] = []
+        self.AU: list[Tensor] = []
+        self.GU: list[Tensor] = []
+        self.Q: list[Tensor] = []
+        self.CQ: list[Tensor] = []
+        self.MQ: list[Tensor] = []
+        self.BQ: list[Tensor] = []
+        self._cost = len(value.draws)
+        # A float64 vector of the follower is kept three times: stay within a gigabyte or so.
+        self.most = max(8, int(4e7 / max(value.follower.n, 1)))
+
+    def sound(self) -> bool:
+        """Whether every product was finite: otherwise nothing here should be used."""
+        return not self.failed
+
+    def add_leader(self, u: Tensor) -> bool:
+        """Take a direction of the leader in; False where nothing of it is new."""
+        new = _normal(u, self.U)
+        if new is None:
+            return False
+        a, g = self.value.of_leader(new)
+        self.products += self._cost
+        if not _finite(a, g):
+            self.failed = True
+            return False
+        self.U.append(new)
+        self.AU.append(a)
+        self.GU.append(g)
+        return True
+
+    def add_follower(self, q: Tensor) -> bool:
+        """Take a direction of the follower in; False where nothing of it is new."""
+        new = _normal(q, self.Q)
+        if new is None or len(self.Q) >= self.most:
+            return False
+        b, c = self.value.of_follower(new)
+        m = torch.zeros_like(new) if self.sobolev is None else self.sobolev(new)
+        self.products += self._cost if self.sobolev is None else 2 * self._cost
+        if not _finite(b, c, m):
+            self.failed = True
+            return False
+        self.Q.append(new)
+        self.CQ.append(c + self.damping * new)
+        self.MQ.append(m)
+        self.BQ.append(b)
+        return True
+
+    def small(self) -> Small:
+        """The blocks over the subspaces."""
+        U, A, G = (torch.stack(x, dim=1) for x in (self.U, self.AU, self.GU))
+        a = U.mT @ A
+        if not self.Q:
+            empty = U.new_zeros(0, 0)
+            return Small((a + a.mT) / 2, U.new_zeros(0, U.shape[1]), empty, empty)
+        Q, C, M = (torch.stack(x, dim=1) for x in (self.Q, self.CQ, self.MQ))
+        c, m = Q.mT @ C, Q.mT @ M
+        return Small((a + a.mT) / 2, Q.mT @ G, (c + c.mT) / 2, (m + m.mT) / 2)
+
+    def state(self, lam: float, small: Small | None = None) -> State:
+        """The critical direction at lambda, and how far it is from that of the whole spaces."""
+        found = (small or self.small()).at(lam)
+        u, image = _combined(self.U, found.y), _combined(self.AU, found.y)
+        asked = _combined(self.GU, found.y)
+        if self.Q:
+            w = _combined(self.Q, found.z)
+            image = image + _combined(self.BQ, found.z)
+            kept = _combined(self.CQ, found.z)
+            if math.isfinite(lam):
+                kept = kept + 2 * lam * _combined(self.MQ, found.z)
+            rest = asked - kept
+        else:
+            w, rest = torch.zeros_like(asked), asked
+        turn = image - found.value * u
+        size, left = float(asked.norm()), float(rest.norm())
+        missed = left**2 / self.least if self.least > 0 else (math.inf if left else 0.0)
+        return State(
+            lam,
+            found.value,
+            u,
+            w,
+            float(turn.norm()),
+            left / size if size > 0 else 0.0,
+            missed,
+            (turn, rest),
+        )
+
+    def along(self, y: Tensor, lam: float, small: Small) -> tuple[float, float]:
+        """u^T S(lambda) u for u = U y over the follower's subspace, and the bound of what a full answer adds."""
+        d = (1 - small.b + 2 * lam / small.tau * small.b).clamp_min(1e-300)
+        coupled = small.h @ y
+        value = float(y @ small.a @ y + (coupled.square() / d).sum())
+        rest = _combined(self.GU, y)
+        if self.Q:
+            z = small.V @ (coupled / d)
+            rest = rest - _combined(self.CQ, z) - 2 * lam * _combined(self.MQ, z)
+        left = float(rest.square().sum())
+        return value, left / self.least if self.least > 0 else (math.inf if left else 0.0)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the next direction would exceed the budget, or a product was not finite."""
+        return self.failed or self.products + 2 * self._cost > self.budget
+
+    def grow(self, state: State, cut: float) -> bool:
+        """One more direction where the state is furthest from settled; False where it is settled, or nothing
+        more can be had."""
+        turn, rest = state.residuals
+        wants_answer = not answered(state, cut)
+        # A few directions say nothing of an eigenvalue, however small the residual.
+        wants_turn = len(self.U) < FEWEST or not turned(state, cut)
+        if self.spent or not (wants_answer or wants_turn):
+            return False
+        # The leader's residual means something only once the answer is known.
+        if wants_answer and self.add_follower(rest):
+            return True
+        return wants_turn and self.add_leader(turn)
+
+
+def answered(state: State, cut: float) -> bool:
+    """Whether the answer is known: its equation to 0.1%, or what it misses is nothing; or it does not matter, for
+    an answer only raises an eigenvalue that is above -cut already."""
+    if state.follower <= 1e-3 or state.missed <= 0.05 * max(cut, abs(state.value)):
+        return True
+    return (math.isinf(state.lam) or state.lam == 0) and state.value >= -cut
+
+
+def turned(state: State, cut: float) -> bool:
+    """Whether the direction is known: its eigenvalue to 5%, or above -cut for certain."""
+    return state.leader <= 0.05 * max(abs(state.value), cut)
+
+
+def _finite(*vectors: Tensor) -> bool:
+    return all(bool(torch.isfinite(v).all()) for v in vectors)
+
+
+def _normal(x: Tensor, basis: list[Tensor]) -> Tensor | None:
+    size = float(x.norm())
+    if not size > 0 or size - size != 0:
+        return None
+    rest = orthogonal(x / size, basis)
+    left = float(rest.norm())
+    return rest / left if left > 1e-10 else None
+
+
+def _combined(vectors: list[Tensor], weights: Tensor) -> Tensor:
+    total = torch.zeros_like(vectors[0])
+    for vector, weight in zip(vectors, weights, strict=True):
+        total = total + weight * vector
+    return total

@@ -1,0 +1,185 @@
+"""Duality gap and proximal duality gap, by searched best responses: signed, on held-out samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.proximal import inner
+from equilibrist.checks.proximal._sampled import PLAIN, POOL
+from equilibrist.checks.proximal.inner import Part, Prox, solve_well
+from equilibrist.checks.proximal.search import number, trial_work, unfit
+from equilibrist.checks.proximal.trial import Trial, trial
+
+CLAIMS = {"duality-gap": math.inf, "proximal-duality-gap": None}
+REFERENCES = (
+    "duality gap: Grnarova et al. 2019, A domain agnostic measure for monitoring and evaluating GANs, section 3",
+    "proximal duality gap: Sidheekh et al. 2021, On characterizing GAN convergence through proximal duality gap",
+    "V_prox: Farnia and Ozdaglar 2020, equation 11",
+)
+
+
+@dataclass
+class _Response:
+    """A searched best response: what it gains on the score part, and whether the search did its work."""
+
+    gain: Interval
+    status: str
+    part: Part | None
+
+
+def gaps(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
+    """Certificates "duality-gap" and "proximal-duality-gap".
+
+        DG        = max over D of V(G*, D) - min over G of V(G, D*)
+        DG_lambda = max over D of V(G*, D) - min over G of V_prox(G, D*)
+
+    at lambda = `prox_lambda`. (Definition 1's first maximum, of V_prox(G*, .) over critics, is max_D V(G*, D): the
+    best critic is at distance 0 of itself.) Each is the sum of what two best responses gain:
+    max_D V(G*, D) - V(G*, D*), the critic's slack, and r(lambda) = V(G*, D*) - min_G V_prox(G, D*), r(inf) for DG.
+    They are searched for on the optimise part, chosen on the selection part and scored on the score part.
+
+    No absolute value is taken. A response that scores below zero by more than the tolerance, or whose
+    search was non-finite or ended below where it began, failed: the gap is then reported as failed, and the
+    sum of what was measured is given all the same.
+
+    REFUTED: the interval's lower end is above the tolerance: not a (proximal) equilibrium. UNASSESSED: a
+    response failed, or noise. NOT_REFUTED: else; searches give gaps from below.
+    """
+    if reason := inner.why_not(bench):
+        return [unfit(bench, claim, reason) for claim in CLAIMS]
+    tolerance = bench.tolerance()
+    if math.isnan(tolerance.value):
+        return [unfit(bench, claim, f"there is no tolerance: {tolerance.why}") for claim in CLAIMS]
+    prox = inner.prox_of(bench, tick)
+    critic = _critic(bench, prox, tolerance.value)
+    certificates = []
+    for claim, fixed in CLAIMS.items():
+        lam = bench.settings.prox_lambda if fixed is None else fixed
+        found = trial(bench, prox, lam, tolerance.value)
+        certificates.append(_certificate(bench, prox, claim, lam, critic, found, tolerance))
+    return certificates
+
+
+def _critic(bench: Bench, prox: Prox, tolerance: float) -> _Response:
+    stay, trained = prox.trained["generator"], prox.trained["critic"]
+    solved = solve_well(prox, stay, 0.0)
+    now = prox.measure(stay, trained, math.inf, "score")
+    found = solved.answer.critic
+    gain = bench.interval(prox.measure(stay, found, math.inf, "score") - now)
+    return _Response(gain, _status(gain, tolerance), found)
+
+
+def _generator(found: Trial, tolerance: float) -> _Response:
+    status = f"failed: {found.failed}" if found.failed else _status(found.regret, tolerance)
+    if found.lam < math.inf and not found.failed and status.startswith("failed"):
+        # r may well be negative: the critic's slack within reach counts against it.
+        status = "nothing found" if found.gain.high >= -tolerance else status
+    return _Response(found.regret, status, found.generator)
+
+
+def _status(gain: Interval, tolerance: float) -> str:
+    if not all(map(math.isfinite, (gain.mean, gain.low, gain.high))):
+        return "failed: the value is not finite"
+    if gain.high < -tolerance:
+        return f"failed: the best response found loses {-gain.mean:.3g}"
+    return "found" if gain.low > 0 else "nothing found"
+
+
+def _certificate(
+    bench: Bench,
+    prox: Prox,
+    claim: str,
+    lam: float,
+    critic: _Response,
+    found: Trial,
+    tolerance: Tolerance,
+) -> Certificate:
+    generator = _generator(found, tolerance.value)
+    stay = prox.trained["generator"]
+    best = prox.measure(stay, critic.part or prox.trained["critic"], math.inf, "score")
+    least = prox.measure(found.generator or stay, found.critic, lam, "score")
+    paired = bench.interval(best - least)  # both on the same batches
+    gap = Interval(paired.mean, paired.low - (found.gap or 0.0), paired.high)
+    failed = [
+        f"the {name}'s best response {part.status}"
+        for name, part in (("critic", critic), ("generator", generator))
+        if part.status.startswith("failed")
+    ]
+    unit, settings = bench.unit, bench.settings
+    name = "duality gap" if math.isinf(lam) else f"proximal duality gap (lambda = {lam:g})"
+    span = f"{gap.mean:.3g} {unit} ({gap.low:.3g} to {gap.high:.3g})"
+    parts = f"the critic gains {critic.gain.mean:.3g}, the generator {generator.gain.mean:.3g}"
+    witness = None
+    if failed:
+        verdict = Verdict.UNASSESSED
+        text = f"The {name} failed: {'; '.join(failed)}. What was measured adds up to {span}."
+    elif gap.low > tolerance.value:
+        verdict = Verdict.REFUTED
+        text = f"The {name} is {span}: {parts}."
+        witness = {"generator": found.generator or stay, "critic": critic.part or {}}
+    elif gap.high - gap.mean > tolerance.value or gap.mean > tolerance.value:
+        verdict = Verdict.UNASSESSED
+        text = f"The {name} is {span}: the noise hides whether it is above {tolerance.value:.3g}."
+    else:
+        verdict = Verdict.NOT_REFUTED
+        text = (
+            f"The {name} is {span}, no more than the tolerance of {tolerance.value:.3g}: {parts}."
+        )
+    evidence: dict[str, Any] = {
+        "gap": gap.mean,
+        "interval": [gap.low, gap.high],
+        "lambda": number(lam),
+        "critic": {
+            "gain": critic.gain.mean,
+            "interval": [critic.gain.low, critic.gain.high],
+            "status": critic.status,
+        },
+        "generator": {
+            "gain": generator.gain.mean,
+            "interval": [generator.gain.low, generator.gain.high],
+            "status": generator.status,
+            "searched": found.searched,
+            "inner_values": found.reached,
+            "inner_gap_bound": found.gap,
+        },
+        "budget": {
+            "generator_searches": settings.prox_starts,
+            "generator_steps": settings.prox_steps,
+            "critic_steps": 4 * settings.inner_steps,
+        }
+        if bench.sampled
+        else {"generator_searches": settings.prox_starts, "critic": "to convergence"},
+        "unit": unit,
+        "confidence": settings.confidence,
+    }
+    return Certificate(
+        claim,
+        verdict,
+        text,
+        evidence,
+        tolerance,
+        inner.scope(bench),
+        (
+            "best responses by search give the duality gap from below",
+            "the minimum over generators of V_prox is of a maximum by search: see the inner values"
+            if found.gap is None
+            else "the inner maximum is bounded from above, and the bound was subtracted",
+        ),
+        REFERENCES,
+        None,
+        witness,
+    )
+
+
+def work(bench: Bench) -> float:
+    """Planned minibatch gradients."""
+    if inner.why_not(bench):
+        return 1.0
+    if not bench.sampled:
+        return 1000.0
+    s = bench.settings
+    return POOL * PLAIN + 2 * trial_work(bench, extra=0) + 9 * s.inner_steps * PLAIN

@@ -1,0 +1,528 @@
+"""How proximal is the pair near itself? The local lambda*, from second derivatives alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist.checks import _linear
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free, order_of
+from equilibrist.checks._schur import Pursuit, Small, State, answered, turned
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.curvature import (
+    Curvature,
+    answered_curvature,
+    at_rest,
+    blocks,
+    damped,
+    direction_witness,
+    is_dense,
+    own_curvature,
+    scope,
+)
+from equilibrist.checks.stationarity import norm_of
+
+REFERENCES = (
+    "Farnia and Ozdaglar 2020, Definition 1, Propositions 2 and 3, equation 15",
+    "Jin, Netrapalli and Jordan 2020, Proposition 19 (the end lambda = 0)",
+)
+INDEX = 2**38
+FINE = 1e-3  # "no tolerance" by products: this part of V_tt's own most negative curvature
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """lambda* as an interval, the smallest eigenvalue of S at lambda = 0 (`stackelberg`), as lambda falls to 0
+    (`vanishing`: without answers that no lambda > 0 allows) and at infinity (`nash`), and what is critical at lambda*.
+    """
+
+    low: float
+    high: float
+    stackelberg: float
+    vanishing: float
+    nash: float
+    u: Tensor | None
+    w: Tensor | None
+    evidence: dict[str, Any] = field(default_factory=dict)
+    converged: bool = True
+    strict: bool = False
+    failed: str = ""
+    limits: tuple[str, ...] = ()
+
+
+_NOT_FINITE = Found(0.0, math.inf, *3 * (math.nan,), None, None, failed="not finite")
+
+
+def proximal(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+    """Certificate "proximal": lambda*, the largest lambda at which the pair is a lambda-proximal equilibrium
+    near itself.
+
+    With t the generator's and w the critic's parameters, a small move u of the generator changes
+    V_prox_lambda = max_D~ V - lambda ||D~ - D||^2 (Farnia and Ozdaglar 2020, equation 11) by 1/2 u^T S(lambda) u,
+
+        S(lambda) = V_tt + V_tw (2 lambda M - V_ww)^-1 V_wt,  M = E[(d_w grad_x D)^T (d_w grad_x D)]
+
+    over real samples: u^T S u falls as lambda grows, and lambda* is where its smallest eigenvalue passes zero (exact
+    losses, dense) or -2 tolerance / r^2, r = move * |t| (otherwise): the curvature that promises the tolerance.
+    `lambda_star_strict` is the same without a tolerance. Infinite: no small move gains even where the critic may
+    not answer, as at a local Nash equilibrium. 0: S has a negative eigenvalue for every lambda > 0, so that the pair
+    is a Stackelberg point at best. Critics that M does not tell apart (a constant added) answer freely at every
+    lambda.
+
+    Exact losses and up to 2,500 parameters: dense, to rounding. Otherwise by products, at most
+    `local_products`: both players' subspaces grow by residuals (see `_schur.Pursuit`). The upper end is then that of
+    one direction u of the generator, the critic's answer known up to its residual; the lower end is the
+    largest lambda at which the smallest eigenvalue found, less its residual, is above the threshold.
+
+    VERIFIED: strict second-order conditions hold for some lambda > 0, exact losses. REFUTED: the critic's own
+    Hessian, or S for every lambda > 0, is negative along a witness that promises more than the tolerance.
+    UNASSESSED: no critic norm, not finite, not converged. NOT_REFUTED: otherwise, with lambda* in the evidence.
+    """
+    tolerance = bench.tolerance()
+    why = _why_not(bench)
+    if why or math.isnan(tolerance.value):
+        said = f"Not assessed: {why or tolerance.why}."
+        return [
+            Certificate(
+                "proximal",
+                Verdict.UNASSESSED,
+                said,
+                {},
+                tolerance,
+                scope(bench),
+                references=REFERENCES,
+            )
+        ]
+    leader, follower = order_of(bench.game)
+    draws = found_draws(bench)
+    share = bench.settings.local_products // len(draws) // 4
+    own = own_curvature(bench, follower, share, tick, INDEX)
+    reach = bench.settings.move * norm_of(bench, leader)
+    nothing = 2 * tolerance.value / reach**2
+    if not own.ends.finite:
+        found = _NOT_FINITE
+    elif not Part(bench, leader).n:
+        found = Found(math.inf, math.inf, 0.0, 0.0, 0.0, None, None)
+    elif is_dense(bench, 2 * share):
+        found = _dense(bench, own, nothing if bench.sampled else 0.0, nothing, tick)
+    else:
+        found = _by_products(bench, own, nothing, 3 * share * len(draws), tick)
+    return [_certificate(bench, own, found, reach, nothing, tolerance, tick)]
+
+
+def work(bench: Bench) -> float:
+    """Planned minibatch gradients."""
+    settings = bench.settings
+    if not bench.sampled:
+        return 3 * _linear.PRODUCT * min(tree.count(bench.players), _linear.DENSE)
+    return _linear.PRODUCT * (settings.local_products + 4 * settings.local_batches)
+
+
+def _why_not(bench: Bench) -> str:
+    """Why lambda* has no meaning here, or cannot be had; "" where it can."""
+    game = bench.game
+    if why := _linear.inexact(bench):
+        return why
+    if not bench.sampled:
+        if hasattr(game, "sobolev"):
+            return ""
+        return (
+            f"{type(game).__name__} has no critic of samples, so there is no norm in which it could "
+            "be proximal"
+        )
+    if game.heads > 1:
+        return f"the Sobolev norm is that of one critic, and this game has {game.heads}"
+    if not game.samplewise:
+        return (
+            "the Sobolev norm needs each score's own slope, but the critic's scores depend on the whole batch "
+            "(batch norm?): use layer or group norm in the critic"
+        )
+    return ""
+
+
+# -- dense ---------------------------------------------------------------------------------------------
+
+
+def gram(bench: Bench, tick: Any) -> Tensor:
+    """M [n_c, n_c] over the critic's free coordinates: the game's own, or built from products."""
+    _, follower = order_of(bench.game)
+    part = Part(bench, follower)
+    if not bench.sampled:
+        game: Any = bench.game
+        whole: Tensor = game.sobolev(bench.wide[0])
+        return whole[part.mask][:, part.mask]
+    return _linear.dense(Sobolev(bench, found_draws(bench), tick), part.n, bench.device)
+
+
+def _dense(bench: Bench, own: Curvature, cut: float, nothing: float, tick: Any) -> Found:
+    a, g, c = blocks(bench, tick)
+    M = gram(bench, tick)
+    finite = all(bool(torch.isfinite(t).all()) for t in (a, g, c)) and not bool(M.isnan().any())
+    if not finite:
+        return _NOT_FINITE
+    curved = float(torch.linalg.eigvalsh(c)[0]) if len(c) else 1.0
+    top = float(c.abs().max()) if len(c) else 1.0
+    damping = 2 * max(0.0, -curved) if curved < -1e-9 * top else 0.0
+    small = Small(a, g, c + damping * torch.eye(len(c), dtype=c.dtype, device=c.device), M)
+    rounding = 1e-11 * max(float(a.abs().max()), 1e-300)
+    star, critical = small.threshold(cut, rounding)
+    loose, _ = small.threshold(nothing, rounding)
+    strictly, _ = small.threshold(0.0, rounding)
+    free_answers, vanishing, nash = small.stackelberg(), small.at(0.0), small.at(math.inf)
+    strict = star > 0 and curved > 1e-9 * top
+    if strict:  # S is monotone: positive definite half-way is positive definite below
+        inside = small.at(0.5 * star if math.isfinite(star) else math.inf).value
+        strict = inside > 1e-9 * max(float(a.abs().max()), 1e-300)
+    flat = len(c) - small.blocked - len(small.b) - small.runaway
+    evidence = {
+        "complete": True,
+        "threshold": -cut,
+        "lambda_star_at_tolerance": loose,
+        "lambda_star_strict": [strictly, strictly],
+        "damping": damping,
+        "flat_answers": flat,
+        "answers_that_cost_without_bound": small.blocked,
+    }
+    limits = _damped(damping, own) if damping else []
+    if flat:
+        limits.append(
+            f"V and the norm are both flat along {flat} directions of the critic: they were left out"
+        )
+    if small.blocked:
+        limits.append(
+            f"{small.blocked} of the critic's parameters move a kink: no answer by them pays for any lambda > 0"
+        )
+    return Found(
+        star,
+        star,
+        free_answers.value,
+        vanishing.value,
+        nash.value,
+        critical.y,
+        critical.z,
+        evidence,
+        strict=strict,
+        limits=tuple(limits),
+    )
+
+
+# -- by products -----------------------------------------------------------------------------------------
+
+
+def _by_products(bench: Bench, own: Curvature, cut: float, budget: int, tick: Any) -> Found:
+    draws = found_draws(bench)
+    damping, least = damped(own.ends)
+    value = Value(bench, draws, tick)
+    if bench.sampled:
+        pursuit = Pursuit(value, Sobolev(bench, draws, tick), damping, least, budget)
+    else:
+        M = gram(bench, tick)
+        if not bool(torch.isfinite(M).all()):
+            return _NOT_FINITE
+        pursuit = Pursuit(value, M.__matmul__, damping, least, budget)
+    # A third of the budget goes to V_tt alone: the end of infinite lambda, and where to begin.
+    pursuit.add_leader(_linear.random_direction(bench, value.leader.n, INDEX + 1))
+    if not pursuit.sound():
+        return _NOT_FINITE
+    nash = pursuit.state(math.inf)
+    while pursuit.products < budget // 3 and pursuit.add_leader(nash.residuals[0]):
+        nash = pursuit.state(math.inf)
+        if nash.leader <= 0.01 * abs(nash.value) and nash.value < -cut:
+            break
+    # Without the critic's own curvature, what its answers miss is not known either.
+    known = own.ends.converged(2 * bench.tolerance().value / own.reach**2)
+    low, high, state, done = _pursued(pursuit, cut)
+    fine = max(FINE * -nash.value, 0.0)
+    strict = (low, high)
+    if fine < cut:
+        lower, upper, _, _ = _pursued(pursuit, fine)
+        strict = (min(low, lower), min(high, upper))
+    if not pursuit.sound():
+        return _NOT_FINITE
+    stackelberg, at_nash = pursuit.small().at(0.0).value, pursuit.state(math.inf).value
+    evidence = {
+        "complete": False,
+        "threshold": -cut,
+        "products": pursuit.products,
+        "damping": damping,
+        "lambda_star_strict": list(strict),
+        "generator_residual": state.leader,
+        "critic_residual": state.follower,
+        "subspaces": [len(pursuit.U), len(pursuit.Q)],
+    }
+    limits = (
+        *_damped(damping, own),
+        "found in growing subspaces: a direction of the generator that they miss could only lower lambda*, and the "
+        "curvatures at both ends are those of the subspaces",
+    )
+    return Found(
+        low,
+        high,
+        stackelberg,
+        stackelberg,
+        at_nash,
+        state.u,
+        state.w,
+        evidence,
+        converged=known and done,
+        limits=limits,
+    )
+
+
+def _pursued(pursuit: Pursuit, cut: float) -> tuple[float, float, State, bool]:
+    """lambda* for the threshold -cut: (lower end, upper end, where it was found, whether that is settled)."""
+    star, state = _at_threshold(pursuit, cut)
+    while pursuit.grow(state, cut):
+        star, state = _at_threshold(pursuit, cut)
+    small = pursuit.small()
+    done = answered(state, cut) and turned(state, cut)
+    return (
+        _certain(pursuit, small, star, cut),
+        _upper(pursuit, small, state, star, cut),
+        state,
+        done,
+    )
+
+
+def _damped(damping: float, own: Curvature) -> list[str]:
+    return [
+        f"the critic's answers pay a damping of {damping:.3g} in every direction besides lambda's norm, as its own "
+        f"Hessian has eigenvalues down to {own.ends.smallest:.3g}: without it lambda* could only be larger"
+    ]
+
+
+def _at_threshold(pursuit: Pursuit, cut: float) -> tuple[float, State]:
+    small = pursuit.small()
+    star, _ = small.threshold(cut, 0.0)
+    # At 0 every answer is allowed; far out none but those that M does not see.
+    return star, pursuit.state(star, small)
+
+
+def _certain(pursuit: Pursuit, small: Small, star: float, cut: float) -> float:
+    """The largest lambda up to `star` at which the smallest eigenvalue less its residual is above -cut."""
+
+    def sure(lam: float) -> bool:
+        state = pursuit.state(lam, small)
+        return state.value - state.leader >= -cut
+
+    if math.isinf(star) and sure(math.inf):
+        return math.inf
+    high = star if math.isfinite(star) else 1e12 * small.tau
+    if high > 0 and sure(high):
+        return high
+    low = 1e-12 * min(high, small.tau)
+    if high <= 0 or not sure(low):
+        return 0.0
+    while high / low > 1.01:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if sure(middle) else (low, middle)
+    return low
+
+
+def _upper(pursuit: Pursuit, small: Small, state: State, star: float, cut: float) -> float:
+    """A lambda above which the critical direction alone refutes, with the bound of what its answer misses; infinite
+    where none was found."""
+    if math.isinf(star):
+        return math.inf
+    y = torch.stack([q @ state.u for q in pursuit.U])
+    if star > 0:
+        tried = [star * factor for factor in (1, 1.001, 1.01, 1.03, 1.1, 1.3, 2, 4, 16, 256)]
+    else:
+        tried = [small.tau * 10.0**k for k in range(-12, 7)]
+    for lam in tried:
+        value, missed = pursuit.along(y, lam, small)
+        # At the root itself the value is -cut to rounding.
+        if value + missed < -cut * (1 - 1e-6) + 1e-6 * abs(float(y @ small.a @ y)):
+            return lam
+    return math.inf
+
+
+# -- the certificate -------------------------------------------------------------------------------------
+
+
+def _certificate(
+    bench: Bench,
+    own: Curvature,
+    found: Found,
+    reach: float,
+    nothing: float,
+    tolerance: Tolerance,
+    tick: Any,
+) -> Certificate:
+    leader, follower = order_of(bench.game)
+    where, unit = free(bench), bench.unit
+    evidence: dict[str, Any] = {
+        "lambda_star": [found.low, found.high],
+        "infinite": math.isinf(found.low),
+        "stackelberg_curvature": _finite(found.stackelberg),
+        "vanishing_curvature": _finite(found.vanishing),
+        "nash_curvature": _finite(found.nash),
+        "move": reach,
+        "critic_smallest": own.ends.smallest,
+        "critic_gain": own.gains.mean,
+        "critic_gain_interval": [own.gains.low, own.gains.high],
+        **found.evidence,
+    }
+    scored: tuple[float, float, float] | None = None
+    if bench.sampled and found.u is not None and found.w is not None and math.isfinite(found.high):
+        scored, slope = _scored(bench, own, found, tick)
+        evidence["curvature_on_score"] = list(scored)
+        # A shift of the curve u^T S(lambda) u moves its root by shift / slope.
+        evidence["lambda_star_noise"] = (scored[1] - scored[0]) / -slope if slope < 0 else None
+    gain = -0.5 * reach**2 * found.vanishing  # whatever the answer costs
+    rested = all(at_rest(bench, p, tolerance) for p in (leader, follower))
+    witness = None
+    star, paid = _interval(found.low, found.high), ""
+    if own.ends.smallest < -own.ends.zero:
+        paid = f" with the {follower}'s answers damped (see the limits)"
+    star += paid
+    between = "between Stackelberg (0) and Nash (infinite)"
+    if found.failed:
+        verdict = Verdict.UNASSESSED
+        summary = f"Second derivatives of V are {found.failed}, so nothing can be said of lambda*."
+    elif own.direction is not None and own.gains.low > tolerance.value:
+        verdict = Verdict.REFUTED
+        witness = direction_witness(bench, follower, own.direction)
+        summary = (
+            f"No proximal equilibrium, for any lambda: a small move of the {follower} alone promises "
+            f"{own.gains.mean:.3g} {unit} ({own.gains.low:.3g} to {own.gains.high:.3g})."
+        )
+    elif not rested:
+        verdict = Verdict.UNASSESSED
+        summary = (
+            "The pair is not at rest, so its curvature does not decide whether it is proximal."
+        )
+    elif found.high == 0 or (
+        found.low == 0 and scored is not None and _lost(found, scored, nothing)
+    ):
+        promised = gain if scored is None or not bench.sampled else -0.5 * reach**2 * scored[2]
+        sure = promised > tolerance.value and found.converged
+        if sure and found.u is not None:
+            verdict = Verdict.REFUTED
+            witness = _witness(bench, found)
+            summary = (
+                f"No lambda > 0 makes the pair a proximal equilibrium (lambda* = 0): a small move of the {leader} "
+                f"gains {promised:.3g} {unit} whatever it costs the {follower} to answer. Stackelberg at best."
+            )
+        elif bench.sampled:
+            verdict = Verdict.UNASSESSED
+            summary = (
+                f"The {leader} seems to gain by a small move at every lambda > 0, but the score split does not "
+                "say so for certain."
+            )
+        else:
+            verdict = Verdict.NOT_REFUTED
+            summary = (
+                f"lambda* = 0: a small move of the {leader} gains at every lambda > 0, but less than "
+                f"{tolerance.value:.3g} {unit}."
+            )
+    elif found.low == 0 or not found.converged:
+        verdict = Verdict.UNASSESSED
+        summary = (
+            f"lambda* is {star}, as far as {found.evidence.get('products', 0)} products can tell: raise "
+            "local_products to narrow it."
+        )
+    else:
+        exact = not bench.sampled and found.strict
+        held = where.held[leader] or where.held[follower]
+        verdict = Verdict.VERIFIED if exact and not held else Verdict.NOT_REFUTED
+        if math.isinf(found.low):
+            low, high = found.evidence.get("lambda_star_strict", [math.inf, math.inf])
+            below = math.isinf(low)
+            summary = (
+                f"Near the pair it is a lambda-proximal equilibrium for every lambda: no small move of the {leader} "
+                "gains"
+                + (f" more than {tolerance.value:.3g} {unit}" if bench.sampled else "")
+                + f" even where the {follower} may not answer, as at a local Nash equilibrium."
+                + (
+                    ""
+                    if below
+                    else f" Without that tolerance lambda* is {_interval(low, high)}{paid}."
+                )
+            )
+        else:
+            witness = _witness(bench, found)
+            summary = (
+                f"Near the pair it is a lambda-proximal equilibrium up to lambda* = {star} ({unit} per squared slope): "
+                f"{between}. A {leader} that moves along one direction gains above it."
+            )
+    limits = [
+        "second order, near the pair only; whether the pair is at rest is the check "
+        + ('"stationary"' if bench.sampled else "of the first order"),
+        *where.limits(leader, follower),
+        *found.limits,
+    ]
+    if bench.sampled:
+        limits.append(
+            "lambda* is that of the mean over the batches that its directions were found on; the batches' noise, to "
+            "first order and at this confidence, is lambda_star_noise"
+        )
+    if own.ends.smallest < -own.ends.zero and verdict is not Verdict.REFUTED:
+        limits.append(
+            f"the critic's own Hessian has eigenvalues down to {own.ends.smallest:.3g}, within the tolerance: lambda* "
+            "is the generator's side (Definition 1) alone"
+        )
+    return Certificate(
+        "proximal",
+        verdict,
+        summary,
+        evidence,
+        tolerance,
+        scope(
+            bench,
+            losses="the zero-sum V, minus the critic's own loss",
+            norm="Sobolev semi-norm E |grad_x D(X)|^2 over real samples, lambda as in equation 11",
+        ),
+        tuple(limits),
+        REFERENCES,
+        None,
+        witness,
+        "direction",
+    )
+
+
+def _scored(
+    bench: Bench, own: Curvature, found: Found, tick: Any
+) -> tuple[tuple[float, float, float], float]:
+    """(low, mean, high) of u^T S(lambda) u at the upper end of lambda*, on the score split, and its slope by
+    lambda, -2 w^T M w."""
+    assert found.u is not None
+    assert found.w is not None
+    images = [Sobolev(bench, [draw], tick)(found.w) for draw in _linear.score_draws(bench)]
+    held = [2 * found.high * image for image in images]
+    sure = own.ends.smallest - (0.0 if own.ends.complete else own.ends.residual)
+    span = answered_curvature(bench, found.u, found.w, max(sure, 0.0), tick, held)
+    return span, -2 * float(found.w @ torch.stack(images).mean(0))
+
+
+def _lost(found: Found, scored: tuple[float, float, float], nothing: float) -> bool:
+    """Whether the generator gains at every lambda, for certain."""
+    return found.vanishing < -nothing and scored[2] < 0
+
+
+def _witness(bench: Bench, found: Found) -> Any:
+    leader, follower = order_of(bench.game)
+    assert found.u is not None
+    assert found.w is not None
+    parts = Part(bench, leader), Part(bench, follower)
+    return direction_witness(bench, leader, parts[0].flat(found.u)) | direction_witness(
+        bench, follower, parts[1].flat(found.w)
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _interval(low: float, high: float) -> str:
+    if math.isinf(low):
+        return "infinite"
+    if low == high or (math.isfinite(high) and high - low <= 1e-3 * high):
+        return f"{high:.4g}"
+    return f"between {low:.3g} and {'infinity' if math.isinf(high) else format(high, '.3g')}"

@@ -1,0 +1,1 @@
+"""Proximal equilibria by search: V_prox, lambda*, the equilibrium profile, section 6.1's experiment."""

@@ -1,0 +1,195 @@
+"""Section 6.1 of Farnia and Ozdaglar 2020: D fixed, G optimised on V_prox; beside it section 2, D frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from equilibrist import tree
+from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.proximal import inner
+from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, SampledProx
+from equilibrist.checks.proximal.inner import Part, solve_well
+from equilibrist.checks.proximal.search import unfit
+
+CLAIM = "section-6.1"
+REFERENCES = (
+    "Farnia and Ozdaglar 2020, section 6.1 and figures 4 and 5",
+    "Farnia and Ozdaglar 2020, section 2, problem (5) and figures 1 and 2",
+)
+Show = Callable[[Any, Any], torch.Tensor]
+
+
+@dataclass
+class _Path:
+    """A generator's way down, looked at on the selection split."""
+
+    steps: list[int] = field(default_factory=list)
+    objective: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    sheets: list[torch.Tensor] = field(default_factory=list)
+    end: Part = field(default_factory=dict)
+    failed: str = ""
+
+
+def experiment(
+    bench: Bench, tick: Any = lambda: None, show: Show | None = None
+) -> tuple[list[Certificate], dict[str, torch.Tensor]]:
+    """Certificate "section-6.1" and sheets of samples before, during and after.
+
+    With D the trained critic throughout, `experiment_steps` steps of the generator's rule go down
+    V_prox(G, D) at lambda = `prox_lambda`, each against the critic that `inner_steps` steps find, begun at the
+    trained weights each time. The control is section 2's: as many steps down V(G, D), D frozen. The
+    evidence has V_prox and V along the way, on the selection part; the score part gives what each objective
+    fell by, by paired differences, V_prox with four times the inner steps and fresh starts.
+
+    REFUTED: V_prox fell by more than the tolerance: the pair is no lambda-proximal equilibrium.
+    NOT_REFUTED: it held. UNASSESSED: noise, a non-finite value, or an objective that rose by more than the
+    tolerance, for then the generator's search failed.
+    """
+    if reason := inner.why_not(bench):
+        return [unfit(bench, CLAIM, reason)], {}
+    if not bench.sampled:
+        reason = "the experiment is of generators trained on samples; the profile answers for exact games"
+        return [unfit(bench, CLAIM, reason)], {}
+    tolerance = bench.tolerance()
+    if math.isnan(tolerance.value):
+        return [unfit(bench, CLAIM, f"there is no tolerance: {tolerance.why}")], {}
+    lam = bench.settings.prox_lambda
+    prox = SampledProx(bench, tick)
+    held = _walk(bench, prox, lam, show)
+    frozen = _walk(bench, prox, math.inf, show)
+    certificate = _certificate(bench, prox, lam, held, frozen, tolerance)
+    sheets: dict[str, torch.Tensor] = {}
+    for path, prefix in ((held, ""), (frozen, "frozen-")):
+        if path.sheets:
+            sheets[f"{CLAIM}:{prefix}before"] = path.sheets[0]
+            sheets[f"{CLAIM}:{prefix}during"] = path.sheets[len(path.sheets) // 2]
+            sheets[f"{CLAIM}:{prefix}after"] = path.sheets[-1]
+    return [certificate], sheets
+
+
+def _walk(bench: Bench, prox: SampledProx, lam: float, show: Show | None) -> _Path:
+    settings = bench.settings
+    rule = settings.rule("generator")
+    here, path = tree.clone(bench.players["generator"]), _Path()
+    state = rule.init(here)
+    stride = -(-settings.experiment_steps // settings.looks)
+    trained = bench.players["critic"]
+    for k in range(settings.experiment_steps + 1):
+        critic = prox.solve(here, lam, begin=k * settings.inner_steps).critic
+        if not inner.finite(here, critic):
+            path.failed = f"a player became non-finite at step {k}"
+            break
+        if k % stride == 0 or k == settings.experiment_steps:
+            value = prox.measure(here, trained, math.inf, "select").mean()
+            objective = value
+            if lam < math.inf:
+                objective = prox.measure(here, critic, lam, "select").mean()
+            if not math.isfinite(float(objective + value)):
+                path.failed = f"the objective became non-finite at step {k}"
+                break
+            path.steps.append(k)
+            path.objective.append(float(objective))
+            path.value.append(float(value))
+            path.end = tree.clone(here)
+            if show is not None:
+                at = {"generator": here, "critic": trained}
+                path.sheets.append(show(at, bench.constants))
+        if k < settings.experiment_steps:
+            here = prox.lead(here, critic, state, rule, k)
+    return path
+
+
+def _certificate(
+    bench: Bench,
+    prox: SampledProx,
+    lam: float,
+    held: _Path,
+    frozen: _Path,
+    tolerance: Tolerance,
+) -> Certificate:
+    stay = bench.players["generator"]
+    falls: dict[str, Interval] = {}
+    reached: dict[str, float] = {}
+    for name, path, at in (("proximal", held, lam), ("frozen", frozen, math.inf)):
+        if not path.end:
+            falls[name] = Interval(math.nan, math.nan, math.nan)
+            continue
+        first, last = (solve_well(prox, g, at) for g in (stay, path.end))
+        before = prox.measure(stay, first.answer.critic, at, "score")
+        after = prox.measure(path.end, last.answer.critic, at, "score")
+        falls[name] = bench.interval(before - after)
+        if name == "proximal":
+            reached = last.reached
+    fall, control = falls["proximal"], falls["frozen"]
+    unit, settings = bench.unit, bench.settings
+    span = f"{fall.mean:.3g} {unit} ({fall.low:.3g} to {fall.high:.3g})"
+    beside = f" With D frozen the same number of steps takes {control.mean:.3g} off V."
+    witness = None
+    if held.failed:
+        verdict, text = Verdict.UNASSESSED, f"Not assessed: {held.failed}."
+    elif fall.low > tolerance.value:
+        verdict, witness = Verdict.REFUTED, {"generator": held.end}
+        text = f"Optimising the generator lowers V_prox at lambda = {lam:g} by {span}."
+    elif fall.high < -tolerance.value:
+        verdict = Verdict.UNASSESSED
+        text = f"The search failed: V_prox rose by {-fall.mean:.3g} {unit} under the generator's steps."
+    elif fall.high <= tolerance.value:
+        verdict = Verdict.NOT_REFUTED
+        text = (
+            f"V_prox at lambda = {lam:g} holds: {settings.experiment_steps} steps of the generator lower it by "
+            f"{span}, the tolerance is {tolerance.value:.3g}."
+        )
+    else:
+        verdict = Verdict.UNASSESSED
+        text = f"V_prox at lambda = {lam:g} falls by {span}: the noise hides whether it holds."
+    evidence = {
+        "lambda": lam,
+        "fall": fall.mean,
+        "interval": [fall.low, fall.high],
+        "frozen_fall": control.mean,
+        "frozen_interval": [control.low, control.high],
+        "inner_values_at_the_end": reached,
+        "curves": {
+            name: {"step": p.steps, "objective": p.objective, "value": p.value, "failed": p.failed}
+            for name, p in (("proximal", held), ("frozen", frozen))
+        },
+        "generator_steps": settings.experiment_steps,
+        "inner_steps": settings.inner_steps,
+        "unit": unit,
+        "confidence": settings.confidence,
+    }
+    return Certificate(
+        CLAIM,
+        verdict,
+        text + (beside if math.isfinite(control.mean) else ""),
+        evidence,
+        tolerance,
+        inner.scope(bench) | {"player": "generator"},
+        (
+            "one path of the generator, begun at the trained one: no search over starts",
+            "V_prox is reached from below: a fall counts where it survived four times the inner steps and a "
+            "fresh start",
+            "the paper's figures have 10,000 generator iterations",
+        ),
+        REFERENCES,
+        "generator",
+        witness,
+    )
+
+
+def work(bench: Bench) -> float:
+    """Planned minibatch gradients."""
+    if inner.why_not(bench) or not bench.sampled:
+        return 1.0
+    s = bench.settings
+    walk = (s.experiment_steps + 1) * s.inner_steps * PENALISED
+    looks = 3 * (s.looks + 1) * s.look_batches * MEASURED
+    ends = 18 * s.inner_steps * PENALISED + (4 * s.batches + 8 * s.look_batches) * MEASURED
+    return POOL * PLAIN + walk + 2 * LEAD * s.experiment_steps + looks + ends

@@ -1,0 +1,177 @@
+"""V_prox(G, D) = max over D~ of V(G, D~) - lambda |D~ - D|^2, its inner maximum by search.
+
+What the searches of this folder ask of a bench; `_exact.py` answers for games without draws, `_sampled.py`
+for GANs on samples. Every maximum by search lies below V_prox, so that a generator's gain is over-estimated:
+`Answer.gap` bounds by how much, or is None where no bound is known.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from equilibrist import _draws
+from equilibrist._draws import Stream
+from equilibrist.checks._bench import Bench, relative_noise
+from equilibrist.games import GAN
+
+Part = dict[str, Tensor]
+ADDRESS = 2**38  # this folder's random numbers: generators' starts from here, critics' from + 2**20
+
+REFERENCES = (
+    "Farnia and Ozdaglar 2020, section 4: equations 11 and 15, Propositions 2 to 4",
+    "Farnia and Ozdaglar 2020, section 6.1",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The critic D~ that answers a generator.
+
+    Attributes:
+        critic: its parameters.
+        gap: V_prox exceeds what this critic reaches by at most that much; None where no bound is known.
+        residual: |projected gradient| of the inner problem where it was solved, None where it was not
+            looked at.
+        steps: what the solver spent.
+    """
+
+    critic: Part
+    gap: float | None = None
+    residual: float | None = None
+    steps: int = 0
+
+
+class Prox(Protocol):
+    """V_prox of the pair under audit. `lam` is lambda of equation 11, 0 and infinity included."""
+
+    def solve(
+        self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
+    ) -> Answer:
+        """The critic's answer, begun at the trained critic (at a perturbed copy of it, number `fresh`, where that
+        is positive; at `warm` where one is given), with `effort` times the inner steps."""
+        ...
+
+    def measure(self, generator: Part, critic: Part, lam: float, part: str) -> Tensor:
+        """V(G, D~) - lam |D~ - D|^2 on every batch of a part's bank, float64 [batches]."""
+        ...
+
+    def descend(self, start: Part, lam: float) -> list[Part]:
+        """A search for a generator of least V_prox: some of its iterates, the last among them."""
+        ...
+
+    def feasible(self, generator: Part) -> Part:
+        """The nearest feasible generator."""
+        ...
+
+    @property
+    def trained(self) -> dict[str, Part]:
+        """The pair."""
+        ...
+
+
+@dataclass
+class Solved:
+    """The best of several answers to one generator, and what each reached on the selection split."""
+
+    answer: Answer
+    reached: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float:
+        """The most that was reached; not a number where nothing finite was."""
+        sound = [value for value in self.reached.values() if math.isfinite(value)]
+        return max(sound, default=math.nan)
+
+
+def why_not(bench: Bench) -> str:
+    """Why V_prox is not defined for this bench's game; "" where it is."""
+    game: Any = bench.game
+    if set(game.players) != {"generator", "critic"}:
+        return f"the game's players are {' and '.join(game.players)}, not a generator and a critic"
+    if not isinstance(game, GAN):
+        if bench.sampled or not hasattr(game, "sobolev_distance"):
+            return f"{type(game).__name__} does not give sobolev_distance, E_P |grad D~ - grad D|^2"
+        return ""
+    if game.heads > 1:
+        return "the critic is several: the semi-norm of equation 15 is of one"
+    if not game.samplewise:
+        return "the critic's scores depend on the whole batch, so grad_x D of one sample is not defined"
+    return ""
+
+
+def prox_of(bench: Bench, tick: Any) -> Prox:
+    """The solver for this bench (`why_not` must be "")."""
+    from equilibrist.checks.proximal._exact import ExactProx
+    from equilibrist.checks.proximal._sampled import SampledProx
+
+    return SampledProx(bench, tick) if bench.sampled else ExactProx(bench, tick)
+
+
+def solve_well(prox: Prox, generator: Part, lam: float, fresh: int = 1) -> Solved:
+    """The answer that reaches most on the selection split: of the usual steps from the trained critic, of four
+    times as many, and of as many from `fresh` perturbed critics. Where an answer carries a bound, that one."""
+    first = prox.solve(generator, lam)
+    reached = {"usual": _mean(prox, generator, first, lam)}
+    if lam == float("inf") or first.gap is not None:
+        return Solved(first, reached)
+    tried = {
+        "four times the steps": prox.solve(generator, lam, effort=4),
+        **{f"fresh start {k}": prox.solve(generator, lam, 4, k) for k in range(1, fresh + 1)},
+    }
+    best, most = first, reached["usual"] if math.isfinite(reached["usual"]) else -math.inf
+    for name, answer in tried.items():
+        reached[name] = _mean(prox, generator, answer, lam)
+        if reached[name] > most:
+            best, most = answer, reached[name]
+    return Solved(best, reached)
+
+
+def _mean(prox: Prox, generator: Part, answer: Answer, lam: float) -> float:
+    return float(prox.measure(generator, answer.critic, lam, "select").mean())
+
+
+def starts_around(bench: Bench, generator: Part, count: int) -> list[Part]:
+    """`count` perturbed copies of a generator. On samples the first is the generator itself, where noise leads
+    the search off; without noise a stationary point would hold it, so there every copy is perturbed, each
+    ten times as far as the one before."""
+    found = []
+    for k in range(count):
+        size = bench.settings.perturbation * (1.0 if bench.sampled else 10.0**k)
+        if bench.sampled and k == 0:
+            found.append({name: x.clone() for name, x in generator.items()})
+            continue
+        rng = _draws.generator(bench.seed, Stream.AUDIT, index=ADDRESS + k)
+        noise = relative_noise(generator, size, rng)
+        found.append({name: x + noise[name] for name, x in generator.items()})
+    return found
+
+
+def perturbed_critic(bench: Bench, critic: Part, fresh: int, size: float) -> Part:
+    """Perturbed copy number `fresh` of a critic."""
+    rng = _draws.generator(bench.seed, Stream.AUDIT, index=ADDRESS + 2**20 + fresh)
+    noise = relative_noise(critic, size, rng)
+    return {name: x + noise[name] for name, x in critic.items()}
+
+
+def scope(bench: Bench) -> dict[str, Any]:
+    """What the certificates of this folder are about: the zero-sum V, and the critics that may answer."""
+    own: dict[str, Any] = bench.scope()
+    game: Any = bench.game
+    if not game.zero_sum:
+        own["losses"] = "V = -(the critic's own loss), zero-sum"
+        own["penalties"] = "part of V" if getattr(game, "penalties", ()) else "none"
+    named = getattr(game, "critic_class", None)
+    if named is not None:
+        own["critic_class"] = str(named)
+    own["lambda"] = "that of equation 11: V(G, D~) - lambda E_P |grad D~ - grad D|^2"
+    return own
+
+
+def finite(*parts: Part) -> bool:
+    """Whether every entry is."""
+    return all(bool(torch.isfinite(x).all()) for part in parts for x in part.values())

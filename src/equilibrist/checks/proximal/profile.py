@@ -1,0 +1,151 @@
+"""The equilibrium profile r(lambda) = V(G*, D*) - inf over G of V_prox(G, D*), from Stackelberg to Nash."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from equilibrist.checks._bench import Bench
+from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.proximal import inner
+from equilibrist.checks.proximal._sampled import PLAIN, POOL
+from equilibrist.checks.proximal.search import hints, number, trial_work, unfit
+from equilibrist.checks.proximal.trial import Trial, trial
+
+CLAIM = "profile"
+
+
+def profile(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
+    """Certificate "profile": what the generator still gains when the critic may answer within reach 1 / lambda.
+
+        r(lambda) = V(G*, D*) - inf over G of V_prox(G, D*),  lambda in {0, prox_lambdas, inf}
+
+    (Proposition 2's second inequality is r <= 0.) r never falls as lambda grows: the estimates are made
+    isotonic by weighted least squares. r(inf) is the generator's Nash gain; r(0) its Stackelberg regret less the
+    critic's slack max_D V(G*, D) - V(G*, D*), and negative where the slack is the greater.
+
+    Each lambda is a `trial`; they are taken downwards, a deviation found at one lambda beginning searches at
+    the next. The intervals hold the noise of the score part; a search gives r from below, an inner search from above.
+
+    lambda*_eps, where r leaves the tolerance, lies between the last lambda of the grid whose isotonic r is at
+    most the tolerance and the next; the same for r plus the critic's slack within reach (Definition 1), which where
+    there is slack need not rise with lambda.
+
+    REFUTED: a generator gains at the least positive lambda already. UNASSESSED: a search failed or noise is
+    above the tolerance at some lambda. NOT_REFUTED: else.
+    """
+    if reason := inner.why_not(bench):
+        return [unfit(bench, CLAIM, reason)]
+    tolerance = bench.tolerance()
+    if math.isnan(tolerance.value):
+        return [unfit(bench, CLAIM, f"there is no tolerance: {tolerance.why}")]
+    prox = inner.prox_of(bench, tick)
+    grid = (0.0, *bench.settings.prox_lambdas, math.inf)
+    trials: list[Trial] = []
+    last: Trial | None = None
+    for lam in reversed(grid):
+        found = trial(bench, prox, lam, tolerance.value, hints(prox, last))
+        trials.insert(0, found)
+        last = found if found.generator is not None else last
+    return [_certificate(bench, trials, tolerance.value)]
+
+
+def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certificate:
+    weights = [1 / max(t.regret.half_width, 1e-12) ** 2 for t in trials]
+    r = isotonic([t.regret.mean for t in trials], weights)
+    both = [t.gain.mean for t in trials]  # with slack it need not rise with lambda
+    lams = [t.lam for t in trials]
+    evidence: dict[str, Any] = {
+        "lambda": [number(lam) for lam in lams],
+        "r": r,
+        "raw": [t.regret.mean for t in trials],
+        # r never falls: what is surely reached at one lambda is reached at every greater one.
+        "low": [max(t.regret.low for t in trials[: k + 1]) for k in range(len(trials))],
+        "high": [max(t.regret.high, value) for t, value in zip(trials, r, strict=True)],
+        "slack_within_reach": [t.slack.mean for t in trials],
+        "definition_1": both,
+        "slack": trials[0].slack.mean,
+        "slack_interval": [trials[0].slack.low, trials[0].slack.high],
+        "lambda_star": _leaves(lams, r, tolerance),
+        "lambda_star_definition_1": _leaves(lams, both, tolerance),
+        "nash_gain": r[-1],
+        "stackelberg_regret_less_slack": r[0],
+        "trials": [t.row() for t in trials],
+        "unit": bench.unit,
+        "confidence": bench.settings.confidence,
+        "radius": f"{bench.settings.prox_starts} searches a lambda, {bench.settings.prox_steps} steps each",
+    }
+    said = evidence["lambda_star"]
+    failed = [t for t in trials if t.failed]
+    noisy = [t for t in trials if t.verdict == "unassessed" and not t.failed]
+    unit = bench.unit
+    where = (
+        f"r leaves the tolerance of {tolerance:.3g} between lambda = {said[0]} and {said[1]}"
+        if r[-1] > tolerance
+        else f"r stays within the tolerance of {tolerance:.3g} at every lambda"
+    )
+    text = (
+        f"Alone the generator gains {r[-1]:.3g} {unit} (Nash, lambda = inf), against an answering critic "
+        f"{r[1]:.3g} at lambda = {lams[1]:.3g}; {where}. The critic's slack is {trials[0].slack.mean:.3g}."
+    )
+    if failed:
+        verdict, text = (
+            Verdict.UNASSESSED,
+            f"{text} At lambda = {failed[0].lam:.3g} {failed[0].failed}.",
+        )
+    elif trials[1].verdict == "refuted":
+        verdict = Verdict.REFUTED
+    elif noisy:
+        verdict = Verdict.UNASSESSED
+        text += f" At lambda = {noisy[0].lam:.3g} the noise hides whether it does."
+    else:
+        verdict = Verdict.NOT_REFUTED
+    witness = trials[1].generator if verdict is Verdict.REFUTED else None
+    return Certificate(
+        CLAIM,
+        verdict,
+        text,
+        evidence,
+        bench.tolerance(),
+        inner.scope(bench) | {"player": "generator"},
+        (
+            "a search gives r(lambda) from below where it misses a better generator, and from above where the inner "
+            "maximum is not reached; both stand on the stated budget",
+            "lambda = 0 asks for the critic's best answer without a penalty: as far as its search reaches",
+        ),
+        inner.REFERENCES,
+        "generator",
+        {"generator": witness} if witness else None,
+    )
+
+
+def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The nearest non-decreasing sequence in weighted least squares: neighbours that fall are pooled to their
+    mean (pool adjacent violators)."""
+    blocks: list[tuple[float, float, int]] = []
+    for value, weight in zip(values, weights, strict=True):
+        blocks.append((value, weight, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (a, x, m), (b, y, n) = blocks[-2:]
+            blocks[-2:] = [((a * x + b * y) / (x + y), x + y, m + n)]
+    return [value for value, _, count in blocks for _ in range(count)]
+
+
+def _leaves(lams: list[float], r: list[float], tolerance: float) -> list[float | str]:
+    """The neighbours of the grid between which r leaves the tolerance; lambda = 0 and inf included."""
+    above = [k for k, value in enumerate(r) if value > tolerance]
+    if not above:
+        return ["inf", "inf"]
+    first = above[0]
+    return [number(lams[first - 1]) if first else 0.0, number(lams[first])]
+
+
+def work(bench: Bench) -> float:
+    """Planned minibatch gradients."""
+    count = len(bench.settings.prox_lambdas) + 2
+    if inner.why_not(bench):
+        return 1.0
+    if not bench.sampled:
+        return 600.0 * count
+    return POOL * PLAIN + count * trial_work(bench, extra=2)

@@ -1,0 +1,371 @@
+"""Can what an audit computes be believed? Tests of the game's code, before any verdict.
+
+A loss that is no function of the weights, or a gradient that is not the loss's own, gives an audit that
+looks as good as any other: a critic's loss on detached samples has a block of J that is exactly zero, and
+nothing complains. These tests can tell, for their reference is the losses' values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from equilibrist import _draws, tree
+from equilibrist._draws import Draw, Stream
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.checks._bench import Bench
+from equilibrist.checks.certificate import Certificate, Verdict
+
+CLAIM = "self-tests"
+REFERENCES = (
+    "Griewank and Walther 2008, Evaluating Derivatives, section 3.2 (adjoint identity)",
+    "Nocedal and Wright 2006, Numerical Optimization, section 8.1 (finite differences)",
+)
+ROWS = 16  # a fault of the code shows on few samples, and few samples have few kinks
+STEPS = (1e-6, 1e-7, 1e-5, 1e-8)
+TRIES = 3
+AGREE, EXACT = 1e-3, 1e-9
+WORK = 12.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one test saw: passed or not, how far off, and for a failure what that means."""
+
+    name: str
+    passed: bool
+    off: float
+    means: str = ""
+
+
+def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
+    """The certificate "self-tests": VERIFIED where all pass, else UNASSESSED, which ends an audit.
+
+    At the pair in float64, on 16 samples of one draw, with J the Jacobian of own-loss gradients v:
+
+    - precision: no operation turns float64 into less;
+    - repeat: losses, v and J w come out the same, bit for bit (on a GPU to 1e-9), when asked twice;
+    - buffers: weights, buffers and torch's random state are afterwards what they were;
+    - adjoint: <u, J w> = <J^T u, w> to 1e-9 of |u| |J w| + |J^T u| |w|, u and w random;
+    - slopes: each player's loss changes along a direction of its own weights as <v, d> says;
+    - differences along each player: v changes along a direction d of that player's weights alone as each
+      block of J d says. The blocks of the other player are what a detached sample erases.
+
+    The last two are central differences, to 1e-3, |d| the norm of the player's weights. v of a network of
+    ReLUs jumps wherever a unit switches: steps that cross such a kink give differences of another size,
+    and which steps do is chance. So steps of 1e-5 to 1e-8 and up to three directions are tried and the best
+    agreement counts: chance spoils some, a wrong derivative all of them. The rounding error of v and of
+    the losses is measured, by a move of 1e-13 |d|, and allowed for tenfold: "off" is the difference over
+    (the larger of both sides plus 1e4 times that error over the step).
+    """
+    players, constants = bench.wide
+    draw = _few(bench.linear_draws()[0])
+    share = min(1.0, ROWS / bench.settings.batch) if bench.sampled else 1.0
+    try:
+        found = _outcomes(bench, players, constants, draw, lambda n: tick(n * share))
+    except RuntimeError as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        means = f"the losses cannot be computed in float64 ({first})"
+        found = [Outcome("precision", False, float("nan"), means)]
+    failed = [outcome for outcome in found if not outcome.passed]
+    summary = (
+        f"The audit stops here: {failed[0].means}."
+        if failed
+        else "The losses are functions of the weights alone, and their derivatives are right: "
+        f"{len(found)} tests passed."
+    )
+    return Certificate(
+        CLAIM,
+        Verdict.UNASSESSED if failed else Verdict.VERIFIED,
+        summary,
+        {
+            "failed": [outcome.name for outcome in failed],
+            "tests": {o.name: {"passed": o.passed, "off": o.off} for o in found},
+        },
+        scope={
+            "losses": bench.scope()["losses"],
+            "score_precision": "float64",
+            "samples": len(next(iter(draw.values()))) if draw else "none drawn",
+        },
+        limits=(
+            "tested on a few samples and in random directions, at the pair itself",
+            "that the losses are those of training is not tested: they are rebuilt from the modules",
+        ),
+        references=REFERENCES,
+    )
+
+
+def fails(certificate: Certificate) -> bool:
+    """Whether this certificate ends an audit."""
+    return certificate.claim == CLAIM and certificate.verdict is Verdict.UNASSESSED
+
+
+def stopped(name: str, why: Certificate) -> Certificate:
+    """The certificate of a check that was not run, because a self-test failed."""
+    return Certificate(
+        name,
+        Verdict.UNASSESSED,
+        f"Not looked at, for a self-test failed ({', '.join(why.evidence['failed'])}): see {CLAIM}.",
+        {"failed": why.evidence["failed"]},
+        limits=why.limits,
+    )
+
+
+def _outcomes(
+    bench: Bench, players: Players, constants: Constants, draw: Draw, tick: Any
+) -> list[Outcome]:
+    field = bench.smooth()
+    before = _state(players, constants)
+    v, losses = field(players, constants, draw)
+    if not all(bool(torch.isfinite(t).all()) for t in [*tree.leaves(v), *losses.values()]):
+        means = "the losses or their gradients are not finite at this pair"
+        return [Outcome("finite", False, float("nan"), means)]
+    lost = _lossy(field, players, constants, draw)
+    found = [
+        Outcome(
+            "precision",
+            not lost,
+            float(bool(lost)),
+            f"a network computes in less than float64 ({lost}), which rounds derivatives away: let it "
+            "follow the dtype of its weights",
+        )
+    ]
+    directions = {p: _direction(bench, players, v, p, 0) for p in players}
+    w = _total(list(directions.values()))
+    jw = field.jvp(players, constants, w, draw)
+    found += [_repeat(bench, field, players, constants, draw, v, losses, w, jw)]
+    found += [_adjoint(bench, field, players, constants, draw, w, jw)]
+    tick(16)
+    for player in players:
+        found += _differences(bench, field, players, constants, draw, player, tick)
+    after = _state(players, constants)
+    changed = next((name for name in before if not _same(before[name], after[name])), None)
+    found.insert(
+        2,
+        Outcome(
+            "buffers",
+            changed is None,
+            float(changed is not None),
+            f"evaluating the losses changes {changed}, so they are no function of the weights: call .eval() "
+            "on the layer that does it, or compute the new value outside the forward pass",
+        ),
+    )
+    return found
+
+
+# -- the tests ------------------------------------------------------------------------------------------
+
+
+def _repeat(
+    bench: Bench,
+    field: VectorField,
+    players: Players,
+    constants: Constants,
+    draw: Draw,
+    v: Players,
+    losses: dict[str, Tensor],
+    w: Players,
+    jw: Players,
+) -> Outcome:
+    again = field(players, constants, draw)
+    once = [*losses.values(), *tree.leaves(v), *tree.leaves(jw)]
+    twice = [*again.losses.values(), *tree.leaves(again.v)]
+    twice += tree.leaves(field.jvp(players, constants, w, draw))
+    off = max(
+        float((a - b).norm() / (a.norm() + b.norm()).clamp_min(1e-300))
+        for a, b in zip(once, twice, strict=True)
+    )
+    equal = all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+    # Kernels on a GPU may add up in any order.
+    passed = equal or (bench.device.type != "cpu" and off <= EXACT)
+    means = (
+        "the same evaluation gives two answers, so the losses are no function of the weights: look for "
+        "random numbers (dropout) and for state kept between calls (call .eval())"
+    )
+    return Outcome("repeat", passed, off, means)
+
+
+def _adjoint(
+    bench: Bench,
+    field: VectorField,
+    players: Players,
+    constants: Constants,
+    draw: Draw,
+    w: Players,
+    jw: Players,
+) -> Outcome:
+    rng = _draws.generator(bench.seed, Stream.AUDIT, 10**6, index=2**39)
+    u = tree.map(lambda t: _draws.normal(rng, t.shape, t.dtype, t.device), players)
+    jtu = field.vjp(players, constants, u, draw)
+    size = tree.norm(u) * tree.norm(jw) + tree.norm(jtu) * tree.norm(w)
+    off = float((tree.dot(u, jw) - tree.dot(jtu, w)).abs() / size.clamp_min(1e-300))
+    means = (
+        "J and its transpose disagree, so a backward pass is not linear or not repeatable: look for "
+        "gradients that are clipped or scaled on their way (hooks, custom autograd functions)"
+    )
+    return Outcome("adjoint", off <= EXACT, off, means)
+
+
+def _differences(
+    bench: Bench,
+    field: VectorField,
+    players: Players,
+    constants: Constants,
+    draw: Draw,
+    player: str,
+    tick: Any,
+) -> list[Outcome]:
+    """Central differences along one player, of its loss and of v by blocks; the best of several steps."""
+    v, losses = field(players, constants, draw)
+    best = {"slope": float("inf"), **{p: float("inf") for p in players}}
+    for attempt in range(TRIES):
+        d = _direction(bench, players, v, player, attempt)
+        predicted = {
+            "slope": tree.dot(v[player], d[player]),
+            **_flat(field, players, constants, d, draw),
+        }
+        at = {"slope": losses[player], **{p: tree.flatten({"v": v[p]}) for p in players}}
+        tiny = _moved(field, players, constants, draw, d, 1e-13, player)
+        noise = {k: float((tiny[k] - at[k]).norm() + 2e-16 * at[k].norm()) for k in at}
+        tick(7)
+        for h in STEPS:
+            ahead, behind = (
+                _moved(field, players, constants, draw, d, s * h, player) for s in (1, -1)
+            )
+            tick(2)
+            for key, j in predicted.items():
+                seen = (ahead[key] - behind[key]) / (2 * h)
+                size = max(float(seen.norm()), float(j.norm()), 1e-300)
+                off = float((seen - j).norm()) / (size + 10 * noise[key] / (h * AGREE))
+                best[key] = min(best[key], off if off == off else float("inf"))
+            if max(best.values()) <= AGREE:
+                break
+        if max(best.values()) <= AGREE:
+            break
+    blocks = {p: best[p] for p in players}
+    worst = max(blocks, key=lambda p: blocks[p])
+    cause = (
+        f"something that the {worst}'s loss depends on is detached, or a derivative is wrong"
+        if worst != player
+        else "a derivative is wrong"
+    )
+    return [
+        Outcome(
+            f"slopes/{player}",
+            best["slope"] <= AGREE,
+            best["slope"],
+            f"the {player}'s loss does not change as its gradient says (off by {best['slope']:.1%}): part of it "
+            "is detached, or an autograd function has a wrong backward pass",
+        ),
+        Outcome(
+            f"differences/{player}",
+            blocks[worst] <= AGREE,
+            blocks[worst],
+            f"the {worst}'s gradient does not change with the {player}'s weights as the Jacobian says (off by "
+            f"{blocks[worst]:.1%}): {cause}",
+        ),
+    ]
+
+
+# -- helpers --------------------------------------------------------------------------------------------
+
+
+def _moved(
+    field: VectorField,
+    players: Players,
+    constants: Constants,
+    draw: Draw,
+    d: Players,
+    h: float,
+    player: str,
+) -> dict[str, Tensor]:
+    """The player's loss and the players' flat gradients at x + h d."""
+    v, losses = field(tree.axpy(h, d, players), constants, draw)
+    return {"slope": losses[player], **{p: tree.flatten({"v": v[p]}) for p in players}}
+
+
+def _flat(
+    field: VectorField, players: Players, constants: Constants, d: Players, draw: Draw
+) -> dict[str, Tensor]:
+    product = field.jvp(players, constants, d, draw)
+    return {p: tree.flatten({"v": product[p]}) for p in players}
+
+
+def _direction(bench: Bench, players: Players, v: Players, player: str, attempt: int) -> Players:
+    """Zero but for one player: a random direction and the gradient's in equal parts (a random one alone is
+    nearly orthogonal to the gradient), as long as the player's weights."""
+    own = players[player]
+    index = 2**39 + 1 + list(players).index(player)
+    rng = _draws.generator(bench.seed, Stream.AUDIT, attempt, index=index)
+    noise = tree.map(lambda t: _draws.normal(rng, t.shape, t.dtype, t.device), own)
+    size = float(tree.norm(own)) or float(tree.count(own)) ** 0.5
+    d = tree.scale(1 / max(float(tree.norm(noise)), 1e-300), noise)
+    slope = float(tree.norm(v[player]))
+    if slope > 0:
+        # On the gradient's side: opposite ones (of a single weight, say) would add up to nothing.
+        side = 1.0 if float(tree.dot(d, v[player])) >= 0 else -1.0
+        d = tree.axpy(side / slope, v[player], d)
+    return {**tree.zeros_like(players), player: tree.scale(size / float(tree.norm(d)), d)}
+
+
+def _total(parts: list[Players]) -> Players:
+    total = parts[0]
+    for part in parts[1:]:
+        total = tree.axpy(1.0, part, total)
+    return total
+
+
+def _few(draw: Draw) -> Draw:
+    """The first samples of a draw."""
+    return {k: t[:ROWS] if t.ndim else t for k, t in draw.items()}
+
+
+def _state(players: Players, constants: Constants) -> dict[str, tuple[Tensor, int]]:
+    """Every weight and buffer, with the count of writes to it, and torch's random state."""
+    named = {
+        f"the {player}'s {name}": (t.clone(), t._version)
+        for group in (players, constants)
+        for player, part in group.items()
+        for name, t in part.items()
+    }
+    return {**named, "torch's random state": (torch.get_rng_state(), 0)}
+
+
+def _same(a: tuple[Tensor, int], b: tuple[Tensor, int]) -> bool:
+    return a[1] == b[1] and torch.equal(a[0].nan_to_num(), b[0].nan_to_num())
+
+
+def _lossy(field: VectorField, players: Players, constants: Constants, draw: Draw) -> str:
+    """The first operation that makes less than float64 of float64, or nothing."""
+    watching = _Precision()
+    with torch.no_grad(), watching:
+        field.game.losses(players, constants, draw)
+    return watching.found
+
+
+class _Precision(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = ""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not self.found:
+            low = [t.dtype for t in tree_leaves(out) if _is_float(t) and t.dtype != torch.float64]
+            if low and any(
+                _is_float(t) and t.dtype == torch.float64 for t in tree_leaves((args, kwargs))
+            ):
+                self.found = f"{str(low[0]).removeprefix('torch.')} in {func.overloadpacket}"
+        return out
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -1,0 +1,105 @@
+"""Pieces of the page. Every text of the record passes through `e` on its way in: it is data."""
+
+import base64
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+from . import _charts as charts
+from . import _words as words
+from ._record import Record, Sample
+
+_LINK = re.compile(r"https?://[^\s<>\"'`]+[^\s<>\"'`.,;:)\]}]")
+
+
+def e(value: object) -> str:
+    """Escapes a value for text and for attributes."""
+    return html.escape(str(value))
+
+
+def section(name: str, title: str, body: str) -> str:
+    return f'<section id="{name}" aria-labelledby="{name}-title">\n' + (
+        f'<h2 id="{name}-title">{e(title)}</h2>\n{body}\n</section>'
+    )
+
+
+def badge(tone: str, text: str) -> str:
+    marks = {words.TONES[verdict]: mark for verdict, mark in words.MARKS.items()}
+    mark = marks.get(tone, "\N{EN DASH}")
+    return f'<span class="badge {tone}"><span aria-hidden="true">{mark}</span>{e(text)}</span>'
+
+
+def facts(rows: Iterable[tuple[str, str]], kind: str = "facts") -> str:
+    """A list of labels and texts that stacks on a narrow screen."""
+    body = "".join(f"<div><dt>{e(name)}</dt><dd>{e(text)}</dd></div>" for name, text in rows)
+    return f'<dl class="{kind}">{body}</dl>' if body else ""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[int] = ()) -> str:
+    """A table of plain texts that stacks on a narrow screen; columns `figures` hold numbers."""
+    top = "".join(
+        f'<th scope="col" class="figure">{e(name)}</th>'
+        if i in figures
+        else f'<th scope="col">{e(name)}</th>'
+        for i, name in enumerate(head)
+    )
+    body = ""
+    for row in rows:
+        cells = ""
+        for i, cell in enumerate(row):
+            kind = ' class="figure"' if i in figures else ""
+            name = f' data-name="{e(head[i])}"' if i else ""
+            cells += f"<td{kind}{name}>{e(cell)}</td>"
+        body += f"<tr>{cells}</tr>"
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def kind_of(player: str) -> str:
+    """The CSS class of a player. Names are data, so only known ones become a class."""
+    return player if player in ("generator", "critic") else "other"
+
+
+def fold(title: str, body: str) -> str:
+    return f"<details><summary>{e(title)}</summary>{body}</details>"
+
+
+def linked(text: str) -> str:
+    """Escaped text whose web addresses are links (nothing is fetched until someone clicks)."""
+    parts, end = [], 0
+    for match in _LINK.finditer(text):
+        parts.append(e(text[end : match.start()]))
+        parts.append(f'<a href="{e(match[0])}" rel="noreferrer">{e(match[0])}</a>')
+        end = match.end()
+    return "".join(parts) + e(text[end:])
+
+
+def window(record: Record) -> charts.Window:
+    clouds = [s.points for s in (record.real, *record.samples) if s and s.points is not None]
+    return charts.window(clouds)
+
+
+def picture(
+    sample: Sample,
+    real: Sample | None,
+    frame: charts.Window,
+    caption: str,
+    alt: str,
+    kind: str = "",
+) -> str:
+    """A figure. `caption` is HTML, `alt` is text."""
+    if sample.points is not None:
+        under = real.points if real and real is not sample else None
+        body, outside = charts.scatter(
+            sample.points, under, frame, alt, "real" if sample is real else "made"
+        )
+        if outside:
+            caption += f". {e(words.count(outside))} points lie outside the frame."
+    else:
+        data = base64.b64encode(sample.png or b"").decode("ascii")
+        # A grid of small pictures is shown larger than it is: sharp pixels beat a blur.
+        small = " pixelated" if sample.width <= 256 else ""
+        body = (
+            f'<img class="picture{small}" src="data:image/png;base64,{data}" '
+            f'width="{sample.width}" height="{sample.height}" alt="{e(alt)}">'
+        )
+    return f'<figure class="{kind}">{body}<figcaption>{caption}</figcaption></figure>'

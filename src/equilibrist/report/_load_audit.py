@@ -1,0 +1,158 @@
+"""Reads the audit of a run: audit/audit.json and the pictures beside it."""
+
+from pathlib import Path
+from typing import Any
+
+from equilibrist._errors import RecordError
+
+from ._read import expect, json_object, read_json, read_sample, short
+from ._record import (
+    Audit,
+    Certificate,
+    Curve,
+    Json,
+    Rung,
+    Sample,
+    Tolerance,
+    Verdict,
+    as_number,
+    numbers,
+)
+
+_SIDES = ("", "/generator", "/critic")
+# The whole before its sides, equilibrium before rest: the order in which a reader asks.
+_ORDER = (
+    *(f"nash{side}" for side in _SIDES),
+    *(f"local-nash{side}" for side in _SIDES),
+    "proximal",
+    "lambda-search",
+    "profile",
+    "section-6.1",
+    "local-minimax",
+    "duality-gap",
+    "proximal-duality-gap",
+    "stable",
+    *(f"stationary{side}" for side in _SIDES),
+)
+_LAST = "self-tests"
+
+
+def load_audit(path: Path, notes: list[str]) -> Audit | None:
+    """The audit in audit.json; None where there is none. Raises `RecordError` where it is damaged."""
+    value = read_json(path)
+    if value is None:
+        return None
+    data = json_object(value, path)
+    certificates = expect(data, "certificates", list, "a list", path) or []
+    return Audit(
+        step=expect(data, "step", int, "a whole number", path),
+        seconds=as_number(data.get("seconds")),
+        checkpoint=expect(data, "checkpoint", str, "a text", path),
+        sha256=expect(data, "sha256", str, "a text", path),
+        settings=expect(data, "settings", dict, "an object", path) or {},
+        dtype=expect(data, "dtype", dict, "an object", path) or {},
+        certificates=sorted((_certificate(item, path, notes) for item in certificates), key=_rank),
+        place=expect(data, "place", str, "a text", path) or "",
+        advice=[str(item) for item in expect(data, "advice", list, "a list", path) or []],
+        ladder=[_rung(item, path) for item in expect(data, "ladder", list, "a list", path) or []],
+        work=_work(expect(data, "work", dict, "an object", path) or {}, path),
+    )
+
+
+def _rank(certificate: Certificate) -> int:
+    if certificate.claim == _LAST:
+        return len(_ORDER) + 1
+    return _ORDER.index(certificate.claim) if certificate.claim in _ORDER else len(_ORDER)
+
+
+def _rung(data: Any, path: Path) -> Rung:
+    claim = data.get("claim") if isinstance(data, dict) else None
+    if not isinstance(claim, str) or not claim:
+        raise RecordError(f"{path}: a rung of 'ladder' has no 'claim': {short(repr(data))}")
+    verdict = data.get("verdict")
+    words = expect(data, "words", str, "a text", path) or claim
+    return Rung(claim, words, None if verdict is None else _verdict(verdict, claim, path))
+
+
+def _work(data: Json, path: Path) -> dict[str, Json]:
+    for name in data:
+        expect(data, name, dict, "an object", path)
+    return {name: item for name, item in data.items() if item is not None}
+
+
+def _verdict(value: Any, claim: str, path: Path) -> Verdict:
+    try:
+        return Verdict(str(value))
+    except ValueError:
+        raise RecordError(
+            f"{path}: '{short(claim)}' has the verdict {short(repr(value))}, "
+            f"which is none of {', '.join(Verdict)}"
+        ) from None
+
+
+def _certificate(data: Any, path: Path, notes: list[str]) -> Certificate:
+    if not isinstance(data, dict):
+        raise RecordError(f"{path}: 'certificates' should be a list of objects")
+    claim = expect(data, "claim", str, "a text", path)
+    if not claim:
+        raise RecordError(f"{path}: a certificate has no 'claim'")
+    verdict = _verdict(data.get("verdict"), claim, path)
+    evidence = expect(data, "evidence", dict, "an object", path) or {}
+    return Certificate(
+        claim=claim,
+        player=expect(data, "player", str, "a text", path),
+        verdict=verdict,
+        summary=expect(data, "summary", str, "a text", path) or "",
+        evidence=evidence,
+        tolerance=_tolerance(expect(data, "tolerance", dict, "an object", path)),
+        scope=expect(data, "scope", dict, "an object", path) or {},
+        limits=[str(item) for item in expect(data, "limits", list, "a list", path) or []],
+        references=[str(item) for item in expect(data, "references", list, "a list", path) or []],
+        witness=expect(data, "witness", str, "a text", path),
+        curves=_searches(evidence, path) if claim != "section-6.1" else [],
+        samples=_audit_samples(expect(evidence, "samples", dict, "an object", path), path, notes),
+        witness_kind=expect(data, "witness_kind", str, "a text", path),
+    )
+
+
+def _tolerance(data: Json | None) -> Tolerance | None:
+    if data is None:
+        return None
+    value = as_number(data.get("value"))
+    return Tolerance(value, str(data.get("unit") or ""), str(data.get("why") or ""))
+
+
+def _searches(evidence: Json, path: Path) -> list[Curve]:
+    items: list[Any] = expect(evidence, "curves", list, "a list", path) or []
+    curves = []
+    for position, item in enumerate(items):
+        steps = item.get("steps") if isinstance(item, dict) else None
+        gain = item.get("gain") if isinstance(item, dict) else None
+        at, height = numbers(steps), numbers(gain)
+        if at is None or height is None or len(at) != len(height):
+            raise RecordError(f"{path}: curve {position} needs 'steps' and 'gain' of equal length")
+        start = item.get("start")
+        curves.append(
+            Curve(
+                start=start if isinstance(start, int) else position,
+                steps=at,
+                gain=height,
+                perturbation=as_number(item.get("perturbation")),
+                optimizer=str(item.get("optimizer") or ""),
+            )
+        )
+    return curves
+
+
+def _audit_samples(data: Json | None, path: Path, notes: list[str]) -> dict[str, Sample]:
+    samples = {}
+    for when, name in (data or {}).items():
+        if name is None:
+            continue
+        # A record that was handed on must not make the report embed files from elsewhere.
+        if not isinstance(name, str) or name != Path(name).name or "\\" in name or "\0" in name:
+            raise RecordError(f"{path}: {short(repr(name))} is not the name of a file beside it")
+        sample = read_sample(path.parent / name, None, notes)
+        if sample:
+            samples[when] = sample
+    return samples

@@ -1,0 +1,127 @@
+"""What the second-order and proximal claims ask and mean, for somebody who has not read the papers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A claim in words: the question, the sentence that is true or false, a few words, an explanation.
+
+    `{player}` and `{other}` stand for the player that the claim is about and the one that rests.
+    """
+
+    question: str
+    sentence: str
+    short: str
+    meaning: str
+
+
+LAMBDA = (
+    "λ (lambda) is the price that the critic pays for moving. At λ = 0 it may answer every move of the "
+    "generator with its best response (Stackelberg); at λ = ∞ it may not answer at all (Nash). "
+)
+LAMBDA_STAR = (
+    "λ* (lambda star) is the highest price at which no move of the generator pays: it says how fast the critic "
+    "must be allowed to answer. A small λ* means that the pair holds only while the critic keeps up, so "
+    "the critic should stay ahead of the generator; a large one, that it holds against a slow critic too; an infinite "
+    "one, that the critic need not answer at all. λ has the unit of the loss per squared slope of the critic, so "
+    "compare λ* among critics on the same data and the same loss. "
+)
+
+MEANINGS = {
+    "self-tests": Meaning(
+        "Can the other verdicts be believed?",
+        "The losses are functions of the weights, and the derivatives are theirs",
+        "Self-tests of the losses",
+        "Before anything is judged, the losses are evaluated twice and their derivatives held against finite "
+        "differences. A detached tensor, a random layer or a wrong backward pass would make every verdict below "
+        "meaningless without any other sign.",
+    ),
+    "stable": Meaning(
+        "Does it stay when pushed?",
+        "Pushed a little, the players come back to this pair",
+        "Comes back when pushed",
+        "Both players follow their gradients with tiny steps, from a point close to the pair. Whether they come "
+        "back is decided by the eigenvalues of the game's Jacobian: each is a way to move, its real part says "
+        "how fast that motion dies out (negative: it grows), its imaginary part how fast the players circle each "
+        "other. Circling forces small steps: see the picture of the spectrum. Stable is not the same as an "
+        "equilibrium, and an equilibrium need not be stable.",
+    ),
+    "local-nash/": Meaning(
+        "Does a small move of the {player} gain?",
+        "With the {other} frozen, no small move of the {player} lowers its loss",
+        "No small move of the {player} gains",
+        "At rest the slope of the loss is zero, so its curvature decides: where the loss curves down along some "
+        "direction, a small step along it gains. The check looks for the direction that curves down most and says "
+        "what a step along it promises. It sees the neighbourhood of the pair only.",
+    ),
+    "local-nash": Meaning(
+        "Does a small move gain?",
+        "A local Nash equilibrium: no player gains by a small move alone",
+        "Local Nash equilibrium",
+        "A Nash equilibrium among small moves: each player is at a minimum of its own loss while the other "
+        "stands still. It falls as soon as one player's side falls.",
+    ),
+    "local-minimax": Meaning(
+        "Does a small move gain once the critic has answered?",
+        "A local minimax point (Stackelberg): after the critic's best answer no small move of the generator gains",
+        "Local minimax (Stackelberg)",
+        "Here the generator moves first and the critic answers as well as it can: closer to what training does than "
+        "a frozen critic. The generator's curvature is corrected by what the critic's answer takes back (a Schur "
+        "complement of the Hessian). A pair that fails even this has further to go.",
+    ),
+    "proximal": Meaning(
+        "How fast must the critic be allowed to answer?",
+        "Near the pair no small move of the generator gains at a price λ > 0 of the critic's answers",
+        "Proximal near the pair",
+        LAMBDA
+        + LAMBDA_STAR
+        + "This check looks at small moves only, by second derivatives at the pair.",
+    ),
+    "lambda-search": Meaning(
+        "And for moves of any size?",
+        "A proximal equilibrium for some λ, as far as searches from this pair can tell",
+        "λ* by search",
+        LAMBDA
+        + LAMBDA_STAR
+        + "This check trains deviating generators against a critic that answers, so "
+        "it sees moves of any size, as far as its budget goes.",
+    ),
+    "profile": Meaning(
+        "What does the generator gain as the critic may answer less and less?",
+        "The generator gains nothing at the least λ > 0 that was tried",
+        "Equilibrium profile",
+        LAMBDA
+        + "The profile r(λ) is the generator's gain at each price. It never falls as λ grows: "
+        "the less the critic may answer, the more the generator can gain. Where it leaves the tolerance is λ*.",
+    ),
+    "section-6.1": Meaning(
+        "Does it hold when the generator trains against a critic that answers?",
+        "Optimising the generator alone does not lower V_prox, the value with an answering critic",
+        "Holds under V_prox",
+        "The generator trains on alone, twice from the same weights. Once the critic is frozen: a generator that "
+        "finds its blind spots lowers the loss without better samples. Once the critic may answer each step at a price "
+        "(V_prox): where the pair is a proximal equilibrium, this value does not fall. It is the experiment of "
+        "section 6.1 of Farnia and Ozdaglar (2020).",
+    ),
+    "duality-gap": Meaning(
+        "What could both players gain, each alone?",
+        "The duality gap is zero: neither best response gains",
+        "Duality gap",
+        "The sum of what the best critic gains against this generator and the best generator against this "
+        "critic, on the value V. Zero at a Nash equilibrium and nowhere else. Both responses are searched for, so the "
+        "figure is a lower bound.",
+    ),
+    "proximal-duality-gap": Meaning(
+        "What could both gain if the critic may answer?",
+        "The proximal duality gap is zero",
+        "Proximal duality gap",
+        "As the duality gap, but a deviating generator meets a critic that answers at a price λ. Zero at a "
+        "λ-proximal equilibrium and nowhere else.",
+    ),
+}
+
+
+def meaning_of(kind: str, player: str) -> Meaning | None:
+    """The words for a claim of this kind, of one player ("": of both); None for a claim not listed here."""
+    return MEANINGS.get(f"{kind}/") if player and f"{kind}/" in MEANINGS else MEANINGS.get(kind)

@@ -1,0 +1,243 @@
+"""What a report may use from a run directory, as plain values. Nothing here reads or judges."""
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Json = dict[str, Any]
+
+_NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
+
+
+class Verdict(StrEnum):
+    """What a check found out about its claim."""
+
+    VERIFIED = "VERIFIED"
+    REFUTED = "REFUTED"
+    NOT_REFUTED = "NOT_REFUTED"
+    UNASSESSED = "UNASSESSED"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture (`png`, with its size in pixels) or one cloud of points (`points`, [n, 2])."""
+
+    name: str
+    step: int | None
+    png: bytes | None = None
+    width: int = 0
+    height: int = 0
+    points: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One logged number over training; values may be infinite or NaN."""
+
+    steps: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much a claim may fail by and still count as holding."""
+
+    value: float | None
+    unit: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One start of a search: the gain found so far at each optimisation step."""
+
+    start: int
+    steps: NDArray[np.float64]
+    gain: NDArray[np.float64]
+    perturbation: float | None = None
+    optimizer: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """One audited claim, as recorded."""
+
+    claim: str
+    player: str | None
+    verdict: Verdict
+    summary: str
+    evidence: Json
+    tolerance: Tolerance | None
+    scope: Json
+    limits: list[str]
+    references: list[str]
+    witness: str | None
+    curves: list[Curve] = field(default_factory=list)
+    samples: dict[str, Sample] = field(default_factory=dict)
+    witness_kind: str | None = None
+
+    def number(self, name: str) -> float | None:
+        """A number of the evidence, or None where it is absent or no number."""
+        return as_number(self.evidence.get(name))
+
+    def ends(self, name: str) -> tuple[float, float] | None:
+        """An interval of the evidence where both ends are there."""
+        ends = self.evidence.get(name)
+        if not isinstance(ends, list) or len(ends) != 2:
+            return None
+        low, high = as_number(ends[0]), as_number(ends[1])
+        return None if low is None or high is None else (low, high)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The evidence's interval where both ends are there."""
+        return self.ends("interval")
+
+    @property
+    def kind(self) -> str:
+        """The claim's name without its player."""
+        return self.claim.partition("/")[0]
+
+    @property
+    def chosen(self) -> tuple[int, float | None] | None:
+        """The start that was chosen and the optimisation step at which it was taken."""
+        chosen = self.evidence.get("chosen")
+        if not isinstance(chosen, dict) or not isinstance(chosen.get("start"), int):
+            return None
+        return chosen["start"], as_number(chosen.get("step"))
+
+    @property
+    def unit(self) -> str:
+        """The unit of the claim's numbers ("" where none is recorded)."""
+        unit = self.evidence.get("unit")
+        if isinstance(unit, str) and unit:
+            return unit
+        return self.tolerance.unit if self.tolerance else ""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder between motion and Nash; `verdict` is None where nothing was asked."""
+
+    claim: str
+    words: str
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The audit of one checkpoint. `ladder` has the lowest rung first, `work` gradients and seconds by check.
+
+    Audits of earlier versions have no place, advice, ladder or work.
+    """
+
+    step: int | None
+    seconds: float | None
+    checkpoint: str | None
+    sha256: str | None
+    settings: Json
+    dtype: Json
+    certificates: list[Certificate]
+    place: str = ""
+    advice: list[str] = field(default_factory=list)
+    ladder: list[Rung] = field(default_factory=list)
+    work: dict[str, Json] = field(default_factory=dict)
+
+    def find(self, claim: str) -> Certificate | None:
+        """The certificate of a claim, None where the audit says nothing of it."""
+        return next((c for c in self.certificates if c.claim == claim), None)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How training last stood: `state` is running, interrupted, diverged or finished."""
+
+    state: str
+    step: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that a report may use from one run directory."""
+
+    name: str
+    recipe: Json | None
+    sessions: list[Json]
+    series: dict[str, dict[str, Series]]
+    samples: list[Sample]
+    real: Sample | None
+    audit: Audit | None
+    status: Status | None
+    last_step: int | None
+    seconds: float | None
+    notes: list[str]
+    scores: list[Json] = field(default_factory=list)
+
+    def text(self, *path: str) -> str | None:
+        """A text of the recipe, found along `path`; None where it is absent or empty."""
+        value = dig(self.recipe, *path)
+        return value if isinstance(value, str) and value else None
+
+    def integer(self, *path: str) -> int | None:
+        """A whole number of the recipe, found along `path`; None where it is absent."""
+        value = dig(self.recipe, *path)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training met numbers that are not finite and did not recover."""
+        said = self.status is not None and self.status.state == "diverged"
+        return said or self.first_broken is not None
+
+    @property
+    def first_broken(self) -> tuple[str, str, int] | None:
+        """(quantity, player, step) from which on a loss or norm never again was a finite number.
+
+        None where the last logged values are finite: one bad step that training survived shows
+        in the chart but is no divergence.
+        """
+        found: list[tuple[str, str, int]] = []
+        for quantity in ("loss", "grad_norm"):
+            for player, series in self.series.get(quantity, {}).items():
+                bad = ~np.isfinite(series.values)
+                if bad.size and bad[-1]:
+                    sound = np.flatnonzero(~bad)
+                    first = int(sound[-1]) + 1 if sound.size else 0
+                    found.append((quantity, player, int(series.steps[first])))
+        return min(found, key=lambda item: item[2], default=None)
+
+
+def dig(value: Any, *path: str) -> Any:
+    """Follows keys into nested objects; None as soon as one is missing."""
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def numbers(value: Any) -> NDArray[np.float64] | None:
+    """An array from a JSON list of numbers, NaN where an entry is none; None where it is no list."""
+    if not isinstance(value, list):
+        return None
+    found = [as_number(item) for item in value]
+    return np.array([math.nan if item is None else item for item in found], dtype=float)
+
+
+def as_number(value: Any) -> float | None:
+    """A float from a JSON number or from a text such as "NaN" or "-inf"; else None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        try:
+            return float(value)
+        except OverflowError:  # a whole number beyond the largest float
+            return math.inf if value > 0 else -math.inf
+    if isinstance(value, str) and value.strip().lower() in _NOT_FINITE:
+        return float(value)
+    return None

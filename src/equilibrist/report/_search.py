@@ -1,0 +1,95 @@
+"""The Nash check, step by step: the curves of its searches, the samples before and after."""
+
+from . import _charts as charts
+from . import _words as words
+from ._html import e, kind_of, picture, window
+from ._record import Certificate, Record
+
+_WHEN = {
+    "before": ("Before", "as training left it"),
+    "during": ("During", "the search, critic frozen"),
+    "after": ("After", "the chosen deviation"),
+}
+
+
+def nash(record: Record) -> str:
+    certificates = record.audit.certificates if record.audit else []
+    searched = [c for c in certificates if (c.curves or c.samples) and c.kind != "section-6.1"]
+    if not searched:
+        return (
+            "<p>No search was recorded. A Nash check freezes one player and trains the other "
+            f"alone:</p><pre>{e(words.audit_command(record))}</pre>"
+        )
+    lead = (
+        "One player is frozen and the other trains on alone, from several disturbed starts. At a "
+        "Nash equilibrium no curve rises above the tolerance. The best start is chosen on one "
+        "part of the data and scored on another, so the scored gain can be smaller than its curve."
+    )
+    blocks = "".join(_search(c, record) for c in searched)
+    return f'<p class="lead">{e(lead)}</p>{blocks}'
+
+
+def _search(certificate: Certificate, record: Record) -> str:
+    player = words.side(certificate)
+    frozen = words.other(player)
+    gain, between = words.gain_words(certificate)
+    title = f"The {player} moves, the {frozen} is frozen" if player else certificate.claim
+    parts = [f'<div class="search"><h3>{e(title)}</h3>']
+    if certificate.curves:
+        limit = certificate.tolerance.value if certificate.tolerance else None
+        alt = f"Gain of the {player} over its search from {len(certificate.curves)} starts; "
+        alt += f"scored gain {gain} {between}; tolerance "
+        alt += words.tolerance_words(certificate.tolerance)
+        chart, note = charts.gain_chart(
+            certificate.curves, certificate.chosen, limit, kind_of(player), alt
+        )
+        unit = f", in {certificate.unit}" if certificate.unit else ""
+        parts.append(_legend(certificate))
+        whose = f"the {player}'s" if player else "the"
+        caption = (
+            f"How far {whose} loss fell{unit}, on the data that selects among starts. "
+            f"Scored gain: {gain} {between}".rstrip()
+        )
+        parts.append(f"<figure>{chart}<figcaption>{e(caption)}. {e(note)}</figcaption></figure>")
+    if certificate.samples:
+        parts.append(_before_and_after(certificate, record))
+    return "\n".join(parts) + "</div>"
+
+
+def _legend(certificate: Certificate) -> str:
+    kind, chosen = kind_of(words.side(certificate)), certificate.chosen
+    items = []
+    picked = [c for c in certificate.curves if chosen is not None and c.start == chosen[0]]
+    if chosen is not None and picked:
+        curve = picked[0]
+        text = f"chosen: start {chosen[0]}"
+        if curve.perturbation is not None:
+            text += f", disturbed by {words.number(curve.perturbation)}"
+        if curve.optimizer and len({c.optimizer for c in certificate.curves}) > 1:
+            text += f", {curve.optimizer}"
+        if chosen[1] is not None:
+            text += f", taken at step {words.number(chosen[1])}"
+        items.append(f'<li><i class="{kind}"></i>{e(text)}</li>')
+    rest = len(certificate.curves) - len(picked)
+    if rest:
+        items.append(f"<li><i></i>{rest} other start{'' if rest == 1 else 's'}</li>")
+    if certificate.tolerance is not None and certificate.tolerance.value is not None:
+        text = f"tolerance, {words.tolerance_words(certificate.tolerance)}"
+        items.append(f'<li><i class="dash"></i>{e(text)}</li>')
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _before_and_after(certificate: Certificate, record: Record) -> str:
+    frame = window(record)
+    order = [*(w for w in _WHEN if w in certificate.samples)]
+    order += [w for w in certificate.samples if w not in _WHEN]
+    figures = []
+    for when in order:
+        name, text = _WHEN.get(when, (words.label(when), ""))
+        caption = f"<b>{e(name)}</b>" + (f": {e(text)}" if text else "")
+        alt = f"Samples of the generator {when} the search"
+        figures.append(picture(certificate.samples[when], record.real, frame, caption, alt))
+    if record.real is not None:
+        caption = "<b>Real data</b>, for comparison"
+        figures.append(picture(record.real, record.real, frame, caption, "Real data", "truth"))
+    return f'<div class="strip">{"".join(figures)}</div>'

@@ -1,0 +1,95 @@
+"""The report's section on what was trained."""
+
+import re
+from typing import Any
+
+from . import _words as words
+from ._html import e, facts, kind_of
+from ._record import Record, dig
+
+
+def trained(record: Record) -> str:
+    if record.recipe is None:
+        return "<p>Not recorded: this run has no recipe.json.</p>"
+    game = dig(record.recipe, "description", "game") or {}
+    data = dig(record.recipe, "description", "data") or {}
+    solver = dig(record.recipe, "description", "solver") or {}
+    parts = []
+    if record.text("summary"):
+        parts.append(f'<p class="lead">{e(record.text("summary"))}</p>')
+    if game.get("loss"):
+        lines = [e(line) for line in re.split(r";\s+|\n", words.plain(game["loss"]))]
+        parts.append(f'<p class="formula">{"<br>".join(lines)}</p>')
+    parts.append(_networks(game.get("players") or {}))
+    rows: list[tuple[str, str]] = []
+    if game.get("formulation"):
+        rows.append(("Game", words.plain(game["formulation"])))
+    if isinstance(game.get("zero_sum"), bool):
+        zero = "Yes: what one player wins, the other loses."
+        own = "No: each player has its own loss and minimises it."
+        rows.append(("Zero-sum", zero if game["zero_sum"] else own))
+    for key, name in (
+        ("penalties", "Penalties"),
+        ("auxiliary", "Further terms"),
+        ("projections", "Constraints"),
+    ):
+        if game.get(key):
+            rows.append((name, words.plain(game[key])))
+    if game.get("condition"):
+        shown = game["condition"]
+        kind = f"{shown} classes" if isinstance(shown, int) else f"shape {words.plain(shown)}"
+        rows.append(("Both are shown", kind))
+    if isinstance(game.get("spectral_norm"), bool):
+        rows.append(("Spectral norm", words.plain(game["spectral_norm"])))
+    if game.get("latent") is not None:
+        latent = game["latent"]
+        unit = " numbers" if isinstance(latent, int) else ""
+        rows.append(("Noise input", f"{words.plain(latent)}{unit}"))
+    if data:
+        rows.append(("Data", _data_words(data)))
+    if solver:
+        rows.append(("Solver", words.plain(solver.get("text") or solver.get("name"))))
+        if solver.get("batch") is not None:
+            rows.append(("Batch", words.plain(solver["batch"])))
+        for key in ("accumulate", "mixed_precision"):
+            if solver.get(key) is not None:
+                rows.append((words.label(key), words.plain(solver[key])))
+    steps = record.integer("steps")
+    if steps is not None:
+        reached = "" if record.last_step is None else f"; reached {words.count(record.last_step)}"
+        rows.append(("Steps", f"{words.count(steps)} asked for{reached}"))
+    if record.seconds is not None:
+        rows.append(("Training time", words.duration(record.seconds)))
+    parts.append(facts(rows, "facts pairs"))
+    return "\n".join(part for part in parts if part) or "<p>The recipe describes nothing.</p>"
+
+
+def _data_words(data: dict[str, Any]) -> str:
+    parts = [words.plain(data["name"])] if data.get("name") else []
+    kind = words.plain(data.get("kind") or "samples")
+    parts.append(kind if data.get("size") is None else f"{words.plain(data['size'])} {kind}")
+    if data.get("kind") == "points" and isinstance(data.get("shape"), list):
+        parts.append(f"in {words.plain(data['shape'])} dimensions")
+    elif isinstance(data.get("shape"), list):
+        parts.append(
+            "each " + " \N{MULTIPLICATION SIGN} ".join(words.plain(side) for side in data["shape"])
+        )
+    if data.get("source"):
+        parts.append(f"from {words.plain(data['source'])}")
+    return ", ".join(parts)
+
+
+def _networks(players: dict[str, Any]) -> str:
+    rows = "".join(
+        f'<tr><td><span class="swatch {kind_of(name)}"></span>{e(words.label(name))}</td>'
+        f"<td>{e(words.plain(player.get('class')))}</td>"
+        f'<td class="figure" data-name="Parameters">{e(words.plain(player.get("parameters")))}</td>'
+        "</tr>"
+        for name, player in players.items()
+    )
+    if not rows:
+        return ""
+    return (
+        '<table><thead><tr><th scope="col">Player</th><th scope="col">Network</th>'
+        f'<th scope="col" class="figure">Parameters</th></tr></thead><tbody>{rows}</tbody></table>'
+    )

@@ -1,0 +1,245 @@
+"""Extreme eigenvalues of a matrix that is only multiplied with: one Krylov space for all four ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equilibrist.spectra.eigenvalues import Array, Complex, Eigenvalues
+
+Product = Callable[[Array], Array]
+
+# Own-loss sign: the smallest real part decides stability, imaginary parts rotation, the rest the step.
+ENDS: dict[str, Callable[[Complex], Array]] = {
+    "smallest real part": lambda z: -z.real,
+    "largest real part": lambda z: z.real,
+    "largest imaginary part": lambda z: np.abs(z.imag),
+    "largest modulus": lambda z: np.abs(z),
+}
+MEMORY = 1.5e9  # bytes of a basis
+REFERENCE = "Stewart 2002, A Krylov-Schur algorithm for large eigenproblems"
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Converged eigenpairs of a matrix [n, n].
+
+    Attributes:
+        values, residuals: [k], as in `Eigenvalues`, by real part.
+        vectors: [n, k], unit eigenvectors.
+        size: the largest modulus of a Ritz value.
+        converged: by end, how many of the outermost Ritz values converged, counted from the outside.
+        products: matrix-vector products that were spent.
+    """
+
+    values: Complex
+    residuals: Array
+    vectors: Complex
+    size: float
+    converged: dict[str, int]
+    products: int
+
+    def outermost(self, end: str) -> int | None:
+        """The index of the outermost eigenvalue at an end (of a conjugate pair the upper one), or None where
+        the outermost Ritz value did not converge."""
+        if not self.converged.get(end):
+            return None
+        score = ENDS[end](self.values)
+        near = np.flatnonzero(score >= score.max() - 1e-12 * self.size)
+        return int(near[np.argmax(self.values[near].imag)])
+
+
+def krylov(
+    product: Product,
+    n: int,
+    *,
+    k: int = 8,
+    tolerance: float = 1e-6,
+    products: int = 1000,
+    ends: Sequence[str] = tuple(ENDS),
+    rng: np.random.Generator | None = None,
+    start: Array | None = None,
+    room: int | None = None,
+    rounding: float = 1e-15,
+) -> Ritz:
+    """The k outermost eigenvalues at each end of the spectrum, by Krylov-Schur.
+
+    One orthonormal basis V (orthogonalised twice against all of itself), M V = V B + v b^T, serves all ends: a
+    Ritz pair (l, V y) has residual |b^T y| without another product. A basis that is full is restarted with the
+    Schur vectors of the outermost values at every end.
+
+    Args:
+        product: u -> M u on float64 vectors [n].
+        tolerance: a pair has converged if its residual is at most this times the largest modulus.
+        products: the budget; what has not converged then is left out, and counted in `converged`.
+        rng: of the start vector (None: seed 0), unless there is a `start` [n].
+        room: columns of the basis (None: what 1.5 GB hold).
+        rounding: relative error of a product; residuals are reported with this times the largest modulus on top.
+    """
+    rng = rng or np.random.default_rng(0)
+    room = room or max(4 * k + 20, int(MEMORY / (8 * n)))
+    m = max(1, min(n, products, room))
+    V, H = np.empty((m + 1, n)), np.zeros((m + 1, m))
+    first = rng.standard_normal(n) if start is None else start
+    V[0] = first / np.linalg.norm(first)
+    kept, spent, look = 0, 0, min(m, 4 * k)
+    while True:
+        for j in range(kept, m):
+            _extend(product, V, H, j, rng)
+            spent += 1
+            full = j + 1 == m or spent == products
+            if j + 1 < look and not full:
+                continue
+            look = j + 1 + max(4, (j + 1) // 8)
+            values, Y, residuals = _ritz(H, j + 1)
+            size = float(np.abs(values).max())
+            good = residuals <= tolerance * size
+            converged = {end: _leading(ENDS[end](values), good, k) for end in ends}
+            if full or all(count >= min(k, n) for count in converged.values()):
+                break
+        used = j + 1
+        if spent >= products or used == n or min(converged.values()) >= min(k, n):
+            break
+        kept = _restart(V, H, used, values[_outermost(values, ends, k + k // 2 + 2, m // 2)])
+        look = kept + max(10, (m - kept) // 2)
+    wanted = [i for i in _outermost(values, ends, k, len(values)) if good[i]]
+    wanted.sort(key=lambda i: (values[i].real, values[i].imag))
+    return Ritz(
+        values[wanted].astype(np.complex128),
+        residuals[wanted] + rounding * size,
+        (V[:used].T @ Y[:, wanted]).astype(np.complex128),
+        size,
+        converged,
+        spent,
+    )
+
+
+def extremes(
+    operator: Any, k: int = 8, tolerance: float = 1e-6, products: int = 1000
+) -> Eigenvalues:
+    """The k outermost eigenvalues at each end of a scipy LinearOperator, as `krylov` finds them.
+
+    What did not converge within the budget is left out, and `missing` says so. The start vector is fixed, so
+    the answer is.
+    """
+    n = operator.shape[0]
+    k = max(1, min(k, n))
+    found = krylov(operator.matvec, n, k=k, tolerance=tolerance, products=products)
+    return listed(found, k)
+
+
+def listed(found: Ritz, k: int) -> Eigenvalues:
+    """Without the vectors."""
+    return Eigenvalues(
+        found.values,
+        found.residuals,
+        False,
+        found.size,
+        None,
+        {
+            end: f"{count} of {k} converged within {found.products} products"
+            for end, count in found.converged.items()
+            if count < k
+        },
+        reached=tuple(end for end, count in found.converged.items() if count),
+        products=found.products,
+    )
+
+
+def refined(product: Product, values: Complex, vectors: Complex) -> Ritz:
+    """Rayleigh-Ritz in the span of approximate eigenvectors [n, k]: of each, the nearest Ritz value of
+    `product`, with its residual.
+
+    For pairs found with products of lower precision. One product for a real eigenvector, two for a pair.
+    """
+    span = np.concatenate([vectors.real, vectors.imag], axis=1)
+    U, sigma, _ = np.linalg.svd(span, full_matrices=False)
+    X = U[:, sigma > 1e-6 * sigma[0]]
+    W = np.stack([product(column) for column in X.T], axis=1)
+    own, Y = np.linalg.eig(X.T @ W)
+    nearest = [int(np.argmin(np.abs(own - z))) for z in values]
+    U_, l = Y[:, nearest], own[nearest]  # noqa: E741
+    residuals = np.linalg.norm(W @ U_ - (X @ U_) * l, axis=0)
+    size = float(np.abs(own).max())
+    return Ritz(
+        l.astype(np.complex128), residuals, (X @ U_).astype(np.complex128), size, {}, X.shape[1]
+    )
+
+
+def _extend(product: Product, V: Array, H: Array, j: int, rng: np.random.Generator) -> None:
+    """Column j of B, and basis vector j + 1."""
+    w = product(V[j])
+    for _ in range(2):
+        h = V[: j + 1] @ w
+        w = w - h @ V[: j + 1]
+        H[: j + 1, j] += h
+    length = float(np.linalg.norm(w))
+    n = len(w)
+    if length > 1e-14 * n**0.5 * float(np.abs(H[: j + 1, : j + 1]).max()):
+        H[j + 1, j] = length
+        V[j + 1] = w / length
+        return
+    # The space is invariant: its eigenvalues are exact, and another direction begins the next one.
+    H[j + 1, j] = 0.0
+    w = rng.standard_normal(n)
+    if j + 1 < n:
+        for _ in range(3):
+            w = w - (V[: j + 1] @ w) @ V[: j + 1]
+    V[j + 1] = w / np.linalg.norm(w)
+
+
+def _ritz(H: Array, m: int) -> tuple[Complex, Complex, Array]:
+    """Ritz values [m], unit eigenvectors [m, m] of B, residuals [m]."""
+    if not np.isfinite(H[: m + 1, :m]).all():
+        from equilibrist._errors import GameError
+
+        raise GameError(
+            "the Jacobian is not finite at this pair: look at the run's losses and gradients"
+        )
+    values, Y = np.linalg.eig(H[:m, :m])
+    Y = Y / np.linalg.norm(Y, axis=0)
+    return values.astype(np.complex128), Y, np.abs(H[m, :m] @ Y)
+
+
+def _leading(score: Array, good: NDArray[np.bool_], k: int) -> int:
+    """How many of the k outermost are good, up to the first that is not."""
+    order = np.argsort(-score, kind="stable")[:k]
+    return int(np.cumprod(good[order]).sum())
+
+
+def _outermost(values: Complex, ends: Sequence[str], k: int, most: int) -> list[int]:
+    """Indices of the k outermost of every end in turn, conjugates together, at most about `most`."""
+    orders = [np.argsort(-ENDS[end](values), kind="stable")[:k] for end in ends]
+    chosen: list[int] = []
+    for rank in range(min(k, len(values))):
+        for order in orders:
+            z = values[order[rank]]
+            both = np.flatnonzero(np.abs(values - z.conjugate()) <= 1e-12 * abs(z))
+            for i in (int(order[rank]), *map(int, both)):
+                if i not in chosen and len(chosen) < most:
+                    chosen.append(i)
+    return chosen
+
+
+def _restart(V: Array, H: Array, m: int, wanted: Complex) -> int:
+    """Shrink M V = V B + v b^T to the invariant subspace of B that belongs to the wanted Ritz values; its
+    dimension."""
+    from scipy.linalg import schur
+
+    B, b = H[:m, :m].copy(), H[m, :m].copy()
+    near = 1e-9 * float(np.abs(wanted).max())
+
+    def keep(x: float, y: float) -> bool:
+        return bool((np.abs(complex(x, y) - wanted) <= near).any())
+
+    T, Q, p = schur(B, output="real", sort=keep)
+    V[:p] = Q[:, :p].T @ V[:m]
+    V[p] = V[m]
+    H[:] = 0.0
+    H[:p, :p] = T[:p, :p]
+    H[p, :p] = b @ Q[:, :p]
+    return int(p)

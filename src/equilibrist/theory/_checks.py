@@ -1,0 +1,47 @@
+"""What the closed forms accept: numbers in their range, arrays of the right shape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equilibrist._errors import GameError
+
+Array = NDArray[np.float64]
+
+
+def positive(owner: str, **values: float) -> None:
+    """Raise ValueError unless all are positive and finite."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{owner}.{name} must be positive and finite, not {value!r}")
+
+
+def not_negative(owner: str, **values: float) -> None:
+    """Raise ValueError unless all are zero or positive, and finite."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{owner}.{name} must be finite and not negative, not {value!r}")
+
+
+def weight(lam: float) -> float:
+    """lambda of equation 11: in [0, inf], infinity included."""
+    lam = float(lam)
+    if not lam >= 0:
+        raise ValueError(f"lam must not be negative (0 and inf are allowed), not {lam!r}")
+    return lam
+
+
+def array(name: str, value: Any, *shape: int) -> Array:
+    """`value` (an array, a tensor or nested lists) as float64 of that shape."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    found = np.asarray(value, dtype=np.float64)
+    if found.shape != shape:
+        raise GameError(f"{name} must have shape {list(shape)}, not {list(found.shape)}")
+    if not np.isfinite(found).all():
+        raise GameError(f"{name} must be finite: it holds infinite or undefined entries")
+    return found

@@ -1,0 +1,125 @@
+"""An interrupted audit goes on after its finished checks and says what an uninterrupted one says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import equilibrist as eq
+from equilibrist.checks import REGISTRY, _registry
+from equilibrist.checks._registry import Found
+from equilibrist.checks._save import Kept
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+
+FAST = {"steps": 12, "looks": 3, "starts": 2, "batches": 8, "groups": 3, "group_batches": 2}
+CHECKS = ("stationary", "nash")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    recipe = eq.resolve("digits-sngan", {"steps": 3}).build()
+    return eq.train(recipe, tmp_path_factory.mktemp("runs") / "r", progress="none")
+
+
+def plain(directory: Path) -> Any:
+    """audit.json without its timings."""
+    value = json.loads((directory / "audit.json").read_text())
+    value.pop("seconds")
+    for spent in value["work"].values():
+        spent.pop("seconds")
+    return value
+
+
+def test_an_interrupted_audit_goes_on(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    eq.audit(run, checks=CHECKS, progress="none", **FAST)
+    whole = plain(run.directory / "audit")
+    counted = []
+    honest = REGISTRY["stationary"]
+
+    def counting(*args: Any) -> Found:
+        counted.append(1)
+        return honest.run(*args)
+
+    def stop(*_: Any) -> Found:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(REGISTRY, "stationary", dataclasses.replace(honest, run=counting))
+    with monkeypatch.context() as broken:
+        broken.setitem(_registry.REGISTRY, "nash", dataclasses.replace(REGISTRY["nash"], run=stop))
+        with pytest.raises(KeyboardInterrupt):
+            eq.audit(run, checks=CHECKS, progress="none", **FAST)
+    assert counted == [1]
+    assert (run.directory / ".audit-unfinished").is_dir()
+    eq.audit(run, checks=CHECKS, progress="none", **FAST)
+    assert counted == [1]  # it was not computed again
+    assert plain(run.directory / "audit") == whole
+    assert not (run.directory / ".audit-unfinished").exists()
+
+
+def test_what_was_kept_for_other_settings_is_not_used(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> Found:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setitem(REGISTRY, "nash", dataclasses.replace(REGISTRY["nash"], run=stop))
+        with pytest.raises(KeyboardInterrupt):
+            eq.audit(run, checks=CHECKS, progress="none", **FAST)
+    other = {**FAST, "groups": 4}
+    found = eq.audit(run, checks=CHECKS, progress="none", **other)
+    assert found["stationary/critic"].evidence["groups"] == 4
+
+
+def certificate() -> Certificate:
+    return Certificate(
+        "nash/critic",
+        Verdict.REFUTED,
+        "said",
+        {"gain": float("inf"), "curve": [1.0, 0.1 + 0.2]},
+        Tolerance(0.1, "nats", "set"),
+        {"data": "x"},
+        ("limit",),
+        ("source",),
+        "critic",
+        {"critic": {"a.b": torch.rand(3, dtype=torch.float64)}},
+        "direction",
+    )
+
+
+def test_what_is_kept_comes_back_whole(tmp_path: Path) -> None:
+    kept, made = Kept(tmp_path / "k", ["key"]), certificate()
+    sheet = torch.rand(2, 1, 3, 3)
+    kept.put("nash", Found([made], {"nash/critic:before": sheet}), {"gradients": 2.0})
+    back, work = kept.get("nash") or (None, None)
+    assert back is not None
+    assert work == {"gradients": 2.0}
+    assert back.certificates == [made]
+    assert back.certificates[0].witness_kind == "direction"
+    assert torch.equal(back.certificates[0].witness["critic"]["a.b"], made.witness["critic"]["a.b"])
+    assert torch.equal(back.sheets["nash/critic:before"], sheet)
+
+
+@pytest.mark.parametrize("damage", ["key", "cut", "tensors", "edited", "missing"])
+def test_what_is_damaged_or_of_another_audit_is_not_used(tmp_path: Path, damage: str) -> None:
+    kept = Kept(tmp_path, ["key"])
+    kept.put("nash", Found([certificate()]), {"gradients": 2.0})
+    assert kept.get("nash") is not None
+    assert kept.get("stationary") is None
+    text, raw = tmp_path / "nash.json", tmp_path / "nash.safetensors"
+    if damage == "key":
+        kept = Kept(tmp_path, ["another"])
+    elif damage == "cut":
+        text.write_bytes(text.read_bytes()[:-9])
+    elif damage == "tensors":
+        raw.write_bytes(raw.read_bytes()[:-1] + b"\x01")
+    elif damage == "edited":
+        text.write_text(text.read_text().replace("REFUTED", "VERIFIED"))
+    else:
+        raw.unlink()
+    assert kept.get("nash") is None

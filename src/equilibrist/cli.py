@@ -130,7 +130,9 @@ def run(
         raise typer.Exit(INTERRUPTED)
     _say(f"Trained to step {trained.step} in {where}")
     if audit_too:
-        _audit(trained, {}, ("stationary", "nash"), progress)
+        from equilibrist.checks import CHECKS
+
+        _audit(trained, {}, CHECKS, progress)
     _say(f"Report: {_report(where)}")
     if not audit_too:
         own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {recipe}"
@@ -340,7 +342,10 @@ def _resolved(name: str, settings: dict[str, Any], builtin: bool = False) -> Any
 
 def _requirements(claims: list[str], checks: tuple[str, ...]) -> list[tuple[str, bool]]:
     """(claim, must be verified) of each --require, refused before an audit is paid for."""
-    known = [f"{check}{part}" for check in checks for part in ("", "/generator", "/critic")]
+    from equilibrist.checks import REGISTRY
+
+    # An unknown check is told by the audit itself.
+    known = [c for name in checks if name in REGISTRY for c in REGISTRY[name].claims or (name,)]
     found = []
     for text in claims:
         claim, equals, strictness = text.partition("=")
@@ -394,7 +399,9 @@ def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) 
     if origin.get("kind") == "file" and resolved.origin.get("sha256") != origin.get("sha256"):
         _complain(f"{name} has changed since {directory} was trained", "warning")
     built = resolved.build()
-    if text := origin.get("solver"):  # a member of a comparison, with another solver than the recipe's
+    if text := origin.get(
+        "solver"
+    ):  # a member of a comparison, with another solver than the recipe's
         import dataclasses
 
         from equilibrist.solvers.named import named

@@ -83,9 +83,16 @@ def audit(
 ) -> None:
     """Say which equilibrium the trained pair reached, with evidence.
 
-    self-tests: can the losses and their derivatives be believed? They run before anything else. stationary:
-    does either player's gradient still promise anything? nash: with one player frozen, can the other lower
-    its own loss? Settings (--set): starts=3 searches of steps=500 steps for each player, perturbation=0.02,
+    self-tests: can the losses and their derivatives be believed? They run before anything else.
+    stationary: does either player's gradient still promise anything? stable: do they stay when pushed (the
+    spectrum)? local: does a small move gain, alone (local Nash) or after the critic's answer (local minimax)?
+    proximal: up to which lambda* does the pair hold against a critic that may answer within reach 1/lambda?
+    nash: with one player frozen, can the other lower its own loss?
+
+    Only when asked for with --check, their cost told first: profile (what the generator gains at each lambda),
+    lambda-search, section-6.1, gaps.
+
+    Settings (--set): starts=3 searches of steps=500 steps for each player, perturbation=0.02,
     tolerance=0.02 of the loss's scale (or absolute=...), confidence=0.95, batch, looks, batches,
     look_batches, groups, group_batches, move=0.01.
 

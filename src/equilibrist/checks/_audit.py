@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 
 from equilibrist._errors import RecipeError, RequirementError, did_you_mean
+from equilibrist._field import VectorField
 from equilibrist._files import finite
 from equilibrist._game import Constants, Players
-from equilibrist.checks import selftests
+from equilibrist.checks import path_angle, selftests
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._ladder import advice, ladder, place
@@ -185,6 +187,7 @@ def audit(
         progress=progress,
         generator_batch=recipe.batch,
         kept=kept,
+        origin=_begun(run) if path_angle.CLAIM in named_checks(checks) else None,
     )
     result = replace(
         result,
@@ -204,6 +207,13 @@ def audit(
         )
         kept.drop()
     return result
+
+
+def _begun(run: Run) -> tuple[Players, str]:
+    """The weights that training began with."""
+    recipe, anchor = run.recipe, next(iter(run.players["generator"].values()))
+    start = recipe.game.init(run.seed, device=anchor.device, dtype=recipe.dtype)
+    return start.players, "the initial weights"
 
 
 def _described(run: Run, iterate: str) -> str:
@@ -238,6 +248,7 @@ def audit_game(
     generator_batch: int = 0,
     iterate: str = "last",
     kept: Kept | None = None,
+    origin: tuple[Players, str] | None = None,
 ) -> Audit:
     """The same for a game and a pair at hand: nothing is read or written.
 
@@ -255,6 +266,9 @@ def audit_game(
         settings = settings or Settings()
         bench = Bench(game, players, constants or {}, data, settings, seed, iterate)
 
+    if origin is not None:
+        bench.origin, bench.origin_name = origin
+
     def show(at: Players, fixed: Constants) -> torch.Tensor:
         assert data is not None
         n = samples.SHEET[data.kind]
@@ -264,6 +278,8 @@ def audit_game(
     sheets: dict[str, torch.Tensor] = {}
     work: dict[str, dict[str, float]] = {}
     planned = {name: REGISTRY[name].work(bench) for name in chosen_checks}
+    if progress != "none":
+        _announce(bench, planned)
     with showing(progress, "audit", round(sum(planned.values()))) as bar:
         spent, shown = 0.0, 0
 
@@ -304,6 +320,26 @@ def audit_game(
         precision=str(bench.dtype).removeprefix("torch."),
         work=work,
     )
+
+
+def _announce(bench: Bench, planned: dict[str, float]) -> None:
+    """Say what the checks that no audit runs unasked are about to cost, before they cost it."""
+    costly = [name for name in planned if not REGISTRY[name].default]
+    if not costly:
+        return
+    field, draw = VectorField(bench.game), bench.minibatch(0)
+    field(bench.players, bench.constants, draw)
+    begun = time.perf_counter()
+    field(bench.players, bench.constants, draw)
+    one = time.perf_counter() - begun
+    for name in costly:
+        seconds = planned[name] * one
+        spent = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
+        print(
+            f"{name}: up to about {planned[name]:,.0f} minibatch gradients, {spent} on this machine",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def named_checks(checks: Sequence[str]) -> tuple[str, ...]:

@@ -63,6 +63,9 @@ class Bench:
     """
 
     sampled = True
+    # Another pair, from which a path leads here, and what it is.
+    origin: Players | None = None
+    origin_name = ""
 
     def __init__(
         self,

@@ -138,8 +138,8 @@ def _of_steps(stable: Certificate | None) -> list[str]:
         return []
     e, said = stable.evidence, []
     steps: Mapping[str, Any] = e.get("steps") or {}
-    h, limit = steps.get("h"), steps.get("h_max", e.get("h_max"))
-    if _number(h) and _number(limit) and 0 < float(limit or 0) < float(h or 0):
+    h, limit = _float(steps.get("h")), _float(steps.get("h_max", e.get("h_max")))
+    if 0 < limit < h:
         said.append(
             f"The step size is too large for this spectrum: plain gradient steps of {h:.3g} leave the pair, steps "
             f"below {limit:.3g} would stay. Lower it, or damp the rotation (see below)."
@@ -229,6 +229,11 @@ def _of_noise(certificates: Sequence[Certificate]) -> list[str]:
         f"Not told apart within this budget: {', '.join(claims)}. Their summaries name what is missing "
         "(more batches, more products, a tolerance)."
     ]
+
+
+def _float(value: Any) -> float:
+    """The number, or NaN, which no comparison holds for."""
+    return float(value) if _number(value) else math.nan
 
 
 def _number(value: Any) -> bool:

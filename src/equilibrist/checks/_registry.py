@@ -14,6 +14,7 @@ from equilibrist.checks import (
     deviation,
     gaps,
     local_lambda,
+    path_angle,
     selftests,
     spectrum,
     stationarity,
@@ -51,6 +52,7 @@ class Check:
         run: takes the bench, a `Tick` and, where samples can be shown, a function from (players,
             constants) to a sheet of samples.
         default: whether an audit runs it unasked.
+        claims: the certificates that it gives, where they are not one of its own name.
     """
 
     name: str
@@ -58,6 +60,11 @@ class Check:
     work: Callable[[Bench], float]
     run: Callable[[Bench, Tick, Show | None], Found]
     default: bool = True
+    claims: tuple[str, ...] = ()
+
+
+def _by_player(*names: str) -> tuple[str, ...]:
+    return tuple(f"{name}{who}" for name in names for who in ("", "/generator", "/critic"))
 
 
 def _self_tests(bench: Bench, tick: Tick, show: Show | None) -> Found:
@@ -99,6 +106,10 @@ def _section_6_1(bench: Bench, tick: Tick, show: Show | None) -> Found:
     return Found(*experiment.experiment(bench, tick, show))
 
 
+def _path_angle(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(path_angle.path_angle(bench, tick))
+
+
 def _gaps(bench: Bench, tick: Tick, show: Show | None) -> Found:
     return Found(gaps.gaps(bench, tick))
 
@@ -117,6 +128,7 @@ REGISTRY: dict[str, Check] = {
             "does either player still move?",
             lambda bench: bench.settings.groups * bench.settings.group_batches,
             _stationary,
+            claims=_by_player("stationary"),
         ),
         Check(
             "stable",
@@ -129,6 +141,7 @@ REGISTRY: dict[str, Check] = {
             "does a small move gain to second order, alone or after the critic's answer?",
             curvature.work,
             _local,
+            claims=(*_by_player("local-nash"), "local-minimax"),
         ),
         Check(
             "proximal",
@@ -141,6 +154,7 @@ REGISTRY: dict[str, Check] = {
             "does either player gain by deviating alone?",
             lambda bench: 2 * bench.settings.starts * bench.settings.steps,
             _nash,
+            claims=_by_player("nash"),
         ),
         Check(
             search.CLAIM,
@@ -164,11 +178,19 @@ REGISTRY: dict[str, Check] = {
             default=False,
         ),
         Check(
+            path_angle.CLAIM,
+            "along the path from where training began, does the field come to rest here?",
+            path_angle.work,
+            _path_angle,
+            default=False,
+        ),
+        Check(
             "gaps",
             "how large are the duality gap and the proximal duality gap?",
             gaps.work,
             _gaps,
             default=False,
+            claims=tuple(gaps.CLAIMS),
         ),
     )
 }

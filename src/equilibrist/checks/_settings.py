@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +33,17 @@ class Settings:
         local_products: products with the Jacobian on one minibatch, at most, that each of the checks "local" and
             "proximal" takes to find its directions, on `local_draws` minibatches (at most `linear_batches`);
             `local_batches` batches score them.
-        prox_lambdas: the lambdas (of equation 11) of the equilibrium profile, rising; the ends of the search for
-            lambda*.
-        prox_starts, prox_steps: searches for a deviating generator at each lambda, and generator steps of each.
+        prox_lambdas: the lambdas (of equation 11) of the equilibrium profile, rising; their ends are
+            those of the search for lambda*.
+        prox_starts, prox_steps: searches for a deviating generator at each lambda, and generator
+            steps of each.
         prox_track: critic steps between two generator steps of such a search.
-        inner_steps: critic steps that solve V_prox, begun at the trained critic (Farnia and Ozdaglar 2020,
-            section 6.1: 50).
-        prox_trials: at most this many lambdas are tried for lambda* (twice as many where losses are exact); `prox_width` is the relative width at which
-            its interval is narrow enough.
-        prox_lambda: lambda of section 6.1's experiment (0.1 there) and of the proximal duality gap.
+        inner_steps: critic steps that solve V_prox, begun at the trained critic (Farnia and Ozdaglar
+            2020, section 6.1: 50).
+        prox_trials: at most this many lambdas are tried for lambda* (twice as many where losses are
+            exact); `prox_width` is the relative width at which its interval is narrow enough.
+        prox_lambda: lambda of section 6.1's experiment (0.1 there) and of the proximal duality
+            gap.
         experiment_steps: generator iterations of section 6.1's experiment.
         spectrum_dense: up to so many free parameters all eigenvalues of the Jacobian are found; beyond, the
             outermost, with at most `spectrum_products` products for each search.
@@ -138,7 +141,7 @@ class Settings:
             grid = tuple(float(lam) for lam in self.prox_lambdas)
         except (TypeError, ValueError):
             grid = ()
-        rising = all(a < b for a, b in zip(grid, grid[1:], strict=False))
+        rising = all(a < b for a, b in itertools.pairwise(grid))
         if len(grid) < 2 or not rising or not grid[0] > 0 or not grid[-1] < float("inf"):
             raise RecipeError(
                 f"audit setting prox_lambdas={self.prox_lambdas!r}: give at least two positive numbers, rising"

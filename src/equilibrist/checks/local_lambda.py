@@ -525,4 +525,4 @@ def _interval(low: float, high: float) -> str:
         return "infinite"
     if low == high or (math.isfinite(high) and high - low <= 1e-3 * high):
         return f"{high:.4g}"
-    return f"between {low:.3g} and {'infinity' if math.isinf(high) else format(high, '.3g')}"
+    return f"{low:.3g} to {'infinity' if math.isinf(high) else format(high, '.3g')}"

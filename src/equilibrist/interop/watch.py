@@ -42,7 +42,7 @@ class Watch:
             come on top, about 12.
         batch: samples in each of them.
         seed: of the audits' draws.
-        checks: any of "stationary", "nash".
+        checks: names of `equilibrist.checks.REGISTRY`.
         progress: "auto", "bar", "lines" or "none".
         settings: fields of `Settings`, over those that the budget gives.
         game: arguments of `GAN` besides (penalties, projections, condition, ...).

@@ -50,7 +50,7 @@ class ExactProx:
         begun = [self.anchor if warm is None else warm]
         if not self.concave:
             begun = [self.anchor, *begun[: warm is not None]]
-            sizes = [] if warm is not None else [0.02, 0.5]
+            sizes = [] if warm is not None else [0.3]
             for size in sizes:
                 far = perturbed_critic(self.bench, self.anchor, 100 * fresh + int(100 * size), size)
                 # Both sides: a kink of the penalty at the trained critic holds what starts there.

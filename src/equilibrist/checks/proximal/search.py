@@ -20,10 +20,11 @@ _ROUNDS = 5  # lambdas at which that is looked at
 def lambda_search(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
     """Certificate "lambda-search": lambda* as an interval, the generator's side of Definition 1.
 
-    A pair that is no lambda-proximal equilibrium is none for any greater lambda (Proposition 3), so lambda* is
-    bracketed: lambda = inf (Nash), the greatest of `prox_lambdas`, two short strides downwards, the least of
-    `prox_lambdas`, then geometric middles (on samples these at once). The upper end is the least lambda at which a generator was seen to gain
-    more than the tolerance though the critic answered (`trial`).
+    A pair that is no lambda-proximal equilibrium is none for any greater lambda (Proposition 3), so
+    lambda* is bracketed: lambda = inf (Nash), the greatest of `prox_lambdas`, two short strides
+    downwards, the least of `prox_lambdas`, then geometric middles (on samples these at once). The upper
+    end is the least lambda at which a generator was seen to gain more than the tolerance though the
+    critic answered (`trial`).
 
     The lower end, where losses are exact, is the greatest lambda at which the searches found nothing. On samples
     finding nothing says little near lambda*: there it is the greatest lambda at which the deviation of the
@@ -47,7 +48,7 @@ def lambda_search(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
         low, rays = _below(bench, prox, best, high)
     # The critic's own slack, its reach unbounded: lambda = 0.
     stay = prox.trained["generator"]
-    answer = inner.solve_well(prox, stay, 0.0).answer
+    answer = inner.solve_well(prox, stay, 0.0, staying=False).answer
     slack = bench.interval(
         prox.measure(stay, answer.critic, 0.0, "score")
         - prox.measure(stay, prox.trained["critic"], math.inf, "score")

@@ -1,0 +1,125 @@
+"""The angle between the field and the straight path to the pair: attraction and rotation, seen from afar."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from equilibrist import tree
+from equilibrist._field import VectorField
+from equilibrist._game import Players
+from equilibrist.checks._bench import Bench
+from equilibrist.checks.certificate import Certificate, Verdict
+
+CLAIM = "path-angle"
+REFERENCES = (
+    "Berard et al. 2020, A closer look at the optimization landscapes of GANs, section 4",
+)
+# Dense around the pair, at 1, where the sign is to change.
+WHERE = (
+    *(k / 10 for k in range(9)),
+    *(0.9 + k / 100 for k in range(5)),
+    *(0.95 + k / 200 for k in range(21)),
+    *(1.06 + k / 100 for k in range(5)),
+    1.15,
+    1.2,
+    1.3,
+)
+NEAR = 0.05
+
+
+def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
+    """Certificate "path-angle", of the cosine
+
+        c(a) = <v(x(a)), d> / (|v(x(a))| |d|),  x(a) = x_0 + a d,  d = x_1 - x_0
+
+    from another pair x_0 (`bench.origin`: the initial weights, or an earlier checkpoint) to the pair under audit,
+    v the own-loss gradients, averaged over the score split's minibatches, in float64. Where gradient
+    descent comes to rest at x_1, c passes from negative to positive at a = 1: before it the players are drawn
+    on, behind it back. A bump of c near 1 that does not change sign is rotation (Berard et al.).
+
+    NOT_REFUTED: c is negative before 1 and positive behind it, within 0.05, for certain (paired over batches).
+    REFUTED: c keeps its sign there, for certain. UNASSESSED: neither, or no other pair.
+    """
+    tolerance = None
+    scope = bench.scope() | {"from": bench.origin_name or "nowhere"}
+    if bench.origin is None:
+        said = "Not assessed: a path needs another pair to come from; an audit of a run begins at its initial weights."
+        return [Certificate(CLAIM, Verdict.UNASSESSED, said, {}, tolerance, scope, (), REFERENCES)]
+    players, _ = bench.wide
+    start = tree.to(bench.origin, dtype=torch.float64)
+    d = tree.axpy(-1.0, start, players)
+    length = float(tree.norm(d))
+    if not 0 < length < math.inf:
+        said = f"Not assessed: the path from {bench.origin_name} has length {length:g}."
+        return [Certificate(CLAIM, Verdict.UNASSESSED, said, {}, tolerance, scope, (), REFERENCES)]
+    draws = bench.bank("score")[: bench.settings.linear_batches * 2]
+    rows = [_along(bench, tree.axpy(a, d, start), d, length, draws, tick) for a in WHERE]
+    cosines = [cosine for cosine, _ in rows]
+    # Half-way to where "near" ends: at 1 itself the field may vanish.
+    before, behind = (
+        bench.interval(
+            torch.stack(
+                [
+                    slopes
+                    for a, (_, slopes) in zip(WHERE, rows, strict=True)
+                    if NEAR / 2 <= side * (a - 1) <= NEAR
+                ]
+            ).mean(0)
+        )
+        for side in (-1, 1)
+    )
+    evidence = {
+        "where": list(WHERE),
+        "cosine": cosines,
+        "length": length,
+        "before": [before.low, before.high],
+        "behind": [behind.low, behind.high],
+        "minibatches": len(draws),
+    }
+    if not all(map(math.isfinite, cosines)):
+        verdict, said = Verdict.UNASSESSED, "The gradients along the path are not finite."
+    elif before.high < 0 < behind.low:
+        verdict = Verdict.NOT_REFUTED
+        said = (
+            f"Along the path from {bench.origin_name} the field changes sign at the pair: the players are drawn on "
+            "before it and back behind it."
+        )
+    elif before.low > 0 or behind.high < 0:
+        verdict = Verdict.REFUTED
+        far = (
+            "behind the pair it still pulls on"
+            if behind.high < 0
+            else "before the pair it pushes back"
+        )
+        said = f"Along the path from {bench.origin_name} the field does not come to rest at the pair: {far}."
+    else:
+        verdict = Verdict.UNASSESSED
+        said = "The field's sign along the path is not certain on either side of the pair."
+    limits = ("one line through the space of weights: attraction along it is not stability",)
+    return [Certificate(CLAIM, verdict, said, evidence, tolerance, scope, limits, REFERENCES)]
+
+
+def work(bench: Bench) -> float:
+    """Planned minibatch gradients."""
+    return float(len(WHERE) * bench.settings.linear_batches * 2)
+
+
+def _along(
+    bench: Bench, at: Players, d: Players, length: float, draws: list[Any], tick: Any
+) -> tuple[float, torch.Tensor]:
+    """c at one point of the path, and <v, d> / |d| of every minibatch."""
+    constants = bench.exact(at, bench.wide[1])
+    field = VectorField(bench.game)
+    total: Any = None
+    slopes = []
+    for draw in draws:
+        v, _ = field(at, constants, draw)
+        slopes.append(float(tree.dot(v, d)) / length)
+        total = v if total is None else tree.axpy(1.0, total, v)
+        tick()
+    mean = tree.scale(1 / len(draws), total)
+    size = float(tree.norm(mean))
+    return (float(tree.dot(mean, d)) / (length * size) if size else 0.0), torch.tensor(slopes)

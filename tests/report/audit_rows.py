@@ -10,8 +10,8 @@ from conftest import digit_grid
 
 NATS = {"value": 0.02, "unit": "nats", "why": "2% of the formulation's scale, 1 nats"}
 PLACE = (
-    "Not a Nash equilibrium; near itself it is lambda-proximal up to lambda* = 0.12 to 0.14, as far as this audit "
-    "can tell (a player gains by deviating alone; a small move of one player gains)."
+    "Not a Nash equilibrium: a player gains by deviating alone. Near it: a small move of one player alone already "
+    "gains; it is lambda-proximal up to lambda* = 0.12 to 0.14."
 )
 ADVICE = [
     "The generator's gain of 1.9 nats needs a critic that stands still. Keep the critic ahead of it.",
@@ -60,7 +60,7 @@ def certificate(claim: str, verdict: str, evidence: dict[str, Any], **more: Any)
 
 def eigenvalues() -> list[list[float]]:
     """Eight beside the real axis, a far one, and a pair that turns."""
-    near = [[0.02 + 0.03 * k, 0.0] for k in range(8)]
+    near = [[0.025 + 0.03 * k, 0.0] for k in range(8)]
     return [*near, [5.0, 0.0], [0.1, 1.5], [0.1, -1.5]]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_rows import whole
 
 from equilibrist.report import write_report
 
@@ -30,7 +31,7 @@ def too_wide(browser: Any, width: int) -> Any:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_the_page_fits_and_is_silent(browser: Any, make_run: Make, width: int, dark: bool) -> None:
-    path = write_report(make_run(points=dark))
+    path = write_report(make_run(points=True) if dark else whole(make_run()))
     browser.open(path, width, dark)
     browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.value("innerWidth") == width
@@ -46,11 +47,14 @@ def test_the_page_fits_and_is_silent(browser: Any, make_run: Make, width: int, d
 
 
 def test_endless_words_wrap(browser: Any, make_run: Make) -> None:
-    run = make_run()
+    run = whole(make_run())
 
     def stretch(value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: v if k in ("verdict", "samples") else stretch(v) for k, v in value.items()}
+            return {
+                k: v if k in ("verdict", "samples", "claim", "lambda") else stretch(v)
+                for k, v in value.items()
+            }
         if isinstance(value, list):
             return [stretch(item) for item in value]
         return "w" * 200 + value if isinstance(value, str) else value
@@ -73,6 +77,35 @@ def test_the_checks_above_can_fail(browser: Any, tmp_path: Path) -> None:
     assert browser.value("document.documentElement.scrollWidth") > 360
     assert too_wide(browser, 360) == ["DIV."]
     assert complaints(browser.events)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_label_covers_another(browser: Any, make_run: Make, width: int) -> None:
+    """Of each chart's texts no two overlap by more than a pixel."""
+    browser.open(write_report(whole(make_run())), width)
+    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    clashes = browser.value(
+        """[...document.querySelectorAll('.chart')].filter(c => c.checkVisibility()).flatMap(c => {
+          const boxes = [...c.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+          return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) =>
+            p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 4 && q.top < p.bottom - 4)
+            .map(([b, q]) => a + ' / ' + b + ' in ' + c.getAttribute('aria-label').slice(0, 60)));
+        })"""
+    )
+    assert clashes == []
+
+
+def test_the_ladder_marks_differ_in_shape(browser: Any, make_run: Make) -> None:
+    """The rungs can be told apart without colour: by glyph, and refuted ones by their corners."""
+    browser.open(write_report(whole(make_run())), 360)
+    marks = browser.value(
+        "[...document.querySelectorAll('.ladder li')].map(l => [l.className.split(' ')[0], "
+        "l.querySelector('.mark').textContent, "
+        "getComputedStyle(l.querySelector('.mark')).borderRadius])"
+    )
+    by_tone = {tone: (glyph, corners) for tone, glyph, corners in marks}
+    assert len({glyph for glyph, _ in by_tone.values()}) == len(by_tone) == 4
+    assert by_tone["refuted"][1] != by_tone["open"][1]
 
 
 def test_every_picture_is_drawn_and_each_chart_once(browser: Any, make_run: Make) -> None:

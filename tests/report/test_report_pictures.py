@@ -95,6 +95,12 @@ def test_lambda_star_in_words(low: float, high: float, text: str) -> None:
     ("claim", "evidence", "shown", "between"),
     [
         ("proximal", {"lambda_star": [None, None], "infinite": True}, "every λ", ""),
+        (
+            "proximal",
+            {"lambda_star": [None, None], "infinite": True, "lambda_star_strict": [1.0, 1.0]},
+            "every λ",
+            "for any gain at all, within no tolerance: 1",
+        ),
         ("proximal", {"lambda_star": [0.25, None], "infinite": False}, "at least 0.25", ""),
         ("lambda-search", {"interval": [0.1, "inf"]}, "at least 0.1", ""),
         ("local-minimax", {"gain": 0.03, "gain_interval": [0.02, 0.04]}, "0.030 nats", "interval 0.020 to 0.040"),
@@ -202,10 +208,11 @@ def test_the_profile_is_drawn_at_its_numbers(make_run: Make) -> None:
     assert found.lam.tolist() == [0.0, 0.001, 0.1, 10.0, math.inf]
     dots = re.findall(r'<circle class="dot generator" cx="([\d.]+)" cy="([\d.]+)"', wide)
     heights = [float(y) for _, y in dots]
-    # The heights are an affine picture of the numbers, upside down.
-    slope = (heights[-1] - heights[0]) / (found.raw[-1] - found.raw[0])
+    # The heights are an affine picture of asinh(number / tolerance), upside down.
+    up = np.arcsinh(found.raw / 0.02)
+    slope = (heights[-1] - heights[0]) / (up[-1] - up[0])
     assert slope < 0
-    expected = heights[0] + slope * (found.raw - found.raw[0])
+    expected = heights[0] + slope * (up - up[0])
     assert np.abs(np.array(heights) - expected).max() < 0.2
     assert [float(x) for x, _ in dots] == sorted(float(x) for x, _ in dots)
     for said in (
@@ -214,10 +221,28 @@ def test_the_profile_is_drawn_at_its_numbers(make_run: Make) -> None:
         "λ* 0.1 to 10",
         "tolerance, 0.02 nats",
         'class="range"',
-        "its slack",
+        "That slack, 0.100 nats",
     ):
         assert said in shown, said
     assert shown.count("<tr>") == 1 + 5
+
+
+def test_small_gains_stand_on_a_plain_scale(make_run: Make) -> None:
+    small = {"r": [0.0, 0.01, 0.02, 0.03, 0.04], "raw": [0.0, 0.01, 0.02, 0.03, 0.04]}
+    small |= {"low": small["r"], "high": small["r"], "definition_1": small["r"]}
+    shown = section(edited(whole(make_run()), "profile", **small), "profile")
+    wide = shown[shown.index('class="chart wide"') : shown.index('class="chart narrow"')]
+    dots = re.findall(r'<circle class="dot generator" cx="[\d.]+" cy="([\d.]+)"', wide)
+    steps = np.diff([float(y) for y in dots])
+    assert np.ptp(steps) < 0.2
+    assert steps.max() < 0
+    assert "logarithmic beyond" not in shown
+    assert "longer searches" not in shown
+
+
+def test_a_curve_below_its_own_interval_is_called_that(make_run: Make) -> None:
+    run = edited(whole(make_run()), "profile", low=[-0.04, -0.03, 0.0, 0.49, 5.0])
+    assert "longer searches" in section(run, "profile")
 
 
 def test_the_tolerance_crosses_where_it_should(make_run: Make) -> None:
@@ -351,6 +376,16 @@ def test_the_edge_of_the_largest_stable_step_is_not_outside(make_run: Make) -> N
     assert 'class="eigen bad"' not in shown
 
 
+def test_an_eigenvalue_of_zero_is_neither_stable_nor_unstable(make_run: Make) -> None:
+    # The tolerance of these records is 0.02.
+    found = [[-0.015, 0.0], [0.0, 0.019], *eigenvalues()[1:]]
+    shown = section(edited(whole(make_run()), "stable", eigenvalues=found, steps=None), "spectrum")
+    wide = shown[shown.index("All that were found") : shown.index('class="chart narrow"')]
+    drawn = {k: d.count("h0") for k, d in re.findall(r'class="eigen (\w+)" d="([^"]+)"', wide)}
+    assert drawn == {"still": 2, "plain": 10}
+    assert "nothing pulls" in shown
+
+
 def test_without_eigenvalues_there_is_no_spectrum(make_run: Make) -> None:
     for i, found in enumerate((None, [], [[None, 1.0]], 3)):
         run = edited(whole(make_run(f"run-{i}")), "stable", eigenvalues=found)
@@ -397,9 +432,9 @@ def test_gaps_stand_side_by_side(make_run: Make) -> None:
     assert measure_of(read(gap("duality-gap", "inf", 0.2))) is not None
 
 
-def test_an_axis_without_levels_has_none() -> None:
+def test_an_axis_takes_labels_of_ones_own() -> None:
     axes = _Axes(WIDE[0], 0.0, 1.0, 0.0, 1.0)
-    assert axes.draw("", "x", [(0.5, "half")]).count("<text") > axes.draw(
-        "", "x", [(0.5, "half")], level=False
-    ).count("<text")
-    assert "half" in axes.draw("", "x", [(0.5, "half")])
+    drawn = axes.draw("", "x", [(0.5, "half")], [(0.25, "a quarter")])
+    assert re.findall(r">([^<]+)</text>", drawn) == ["a quarter", "half", "x"]
+    assert re.findall(r">([^<]+)</text>", axes.draw("", "x", [], [])) == ["x"]
+    assert len(re.findall(r">([^<]+)</text>", axes.draw("", "x"))) > 6

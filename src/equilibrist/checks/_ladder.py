@@ -32,6 +32,9 @@ RUNGS = (
 )
 
 
+_HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)
+
+
 def ladder(certificates: Sequence[Certificate]) -> tuple[Rung, ...]:
     """The rungs in order, with their verdicts."""
     by = {c.claim: c for c in certificates}
@@ -47,8 +50,7 @@ def ladder(certificates: Sequence[Certificate]) -> tuple[Rung, ...]:
 
 
 def place(certificates: Sequence[Certificate]) -> str:
-    """In one sentence, where the pair stands: the highest rung that nothing speaks against, each rung's
-    caveats named."""
+    """Where the pair stands, in one to three sentences: at rest or not, Nash or not, and what holds nearby."""
     by = {c.claim: c for c in certificates}
     tests = by.get("self-tests")
     if tests is not None and tests.verdict is not Verdict.VERIFIED:
@@ -56,56 +58,52 @@ def place(certificates: Sequence[Certificate]) -> str:
     verdicts = {claim: by[claim].verdict for claim, _ in RUNGS if claim in by}
     if not verdicts:
         return "No check was asked for that could place the pair."
+    nash, local = verdicts.get("nash"), verdicts.get("local-nash")
+    said = []
     moving = verdicts.get("stationary") is Verdict.REFUTED
-    opening = "The pair is still moving" if moving else ""
-    if verdicts.get("nash") is Verdict.REFUTED and not moving:
-        opening = "Not a Nash equilibrium"
-    holds = [
-        words
-        for claim, words in (
-            (
-                "nash",
-                "a Nash equilibrium"
-                if verdicts.get("nash") is Verdict.VERIFIED
-                else "a Nash equilibrium as far as the searches reach",
-            ),
-            ("local-nash", "a local Nash equilibrium"),
-            ("proximal", _proximal(by.get("proximal"))),
-            ("local-minimax", "a local minimax (Stackelberg) point"),
-            ("stable", "locally stable"),
+    if moving:
+        said.append("The pair is still moving, so it is no equilibrium of any kind yet.")
+    if nash is Verdict.REFUTED:
+        said.append("Not a Nash equilibrium: a player gains by deviating alone.")
+    elif nash is Verdict.VERIFIED:
+        return " ".join([*said, "A Nash equilibrium."])
+    elif nash is Verdict.NOT_REFUTED and not moving:
+        said.append(
+            "As far as the searches reach, a Nash equilibrium: no player was found to gain."
         )
-        if verdicts.get(claim) in (Verdict.VERIFIED, Verdict.NOT_REFUTED) and words
-    ]
-    lost = [
-        words
-        for claim, words in (
-            ("nash", "a player gains by deviating alone"),
-            ("local-nash", "a small move of one player gains"),
-            ("proximal", "it is proximal for no lambda"),
-            ("local-minimax", "it is not minimax"),
-            ("stable", "gradient flow leaves it"),
+    near = []
+    if local is Verdict.REFUTED:
+        near.append("a small move of one player alone already gains")
+    elif local is Verdict.VERIFIED:
+        near.append("it is a local Nash equilibrium")
+    elif local is Verdict.NOT_REFUTED and nash is not Verdict.NOT_REFUTED:
+        near.append("no small move of one player alone was found to gain more than the tolerance")
+    words = _proximal(by.get("proximal"))
+    if words and local not in _HOLDS:
+        near.append(f"it is {words}")
+    elif verdicts.get("proximal") is Verdict.REFUTED:
+        near.append("it is proximal for no lambda: Stackelberg at best")
+    if verdicts.get("local-minimax") is Verdict.REFUTED:
+        near.append("it is not minimax either")
+    elif verdicts.get("local-minimax") in _HOLDS and local not in _HOLDS and not words:
+        near.append(
+            "it holds as a local minimax (Stackelberg) point, where the critic answers at once"
         )
-        if verdicts.get(claim) is Verdict.REFUTED
-    ]
-    shown = any(v is Verdict.VERIFIED for c, v in verdicts.items() if c != "stationary")
-    best = holds[0] if holds else ""
-    if best and not moving:
-        sure = "" if shown else ", as far as this audit can tell"
-        said = (
-            f"{opening}; near itself it is {best}{sure}" if opening else f"The pair is {best}{sure}"
-        )
-    else:
-        said = opening or "The pair stands on none of the rungs that were tested"
-        if best:
-            said += f"; where it is now, nothing speaks against {best}"
-    return f"{said} ({'; '.join(lost)})." if lost else f"{said}."
+    if verdicts.get("stable") is Verdict.REFUTED:
+        near.append("gradient flow leaves it")
+    elif verdicts.get("stable") in _HOLDS:
+        near.append("gradient flow comes back to it")
+    if near:
+        text = "; ".join(near)
+        said.append(f"Near it: {text}.")
+    return " ".join(said) or "The checks that were made do not place the pair: see their summaries."
 
 
 def _proximal(found: Certificate | None) -> str:
     if found is None or "lambda_star" not in found.evidence:
         return ""
     if found.evidence.get("infinite"):
-        return "proximal for every lambda, as a local Nash equilibrium is"
+        return ""  # a local Nash equilibrium, which says so itself
     low, high = found.evidence["lambda_star"]
     if not (isinstance(low, float | int) and low > 0):
         return ""
@@ -144,8 +142,8 @@ def _of_steps(stable: Certificate | None) -> list[str]:
             f"The step size is too large for this spectrum: plain gradient steps of {h:.3g} leave the pair, steps "
             f"below {limit:.3g} would stay. Lower it, or damp the rotation (see below)."
         )
-    q = e.get("q")
-    if _number(q) and q > 2 and stable.verdict is not Verdict.REFUTED:
+    q = _float(e.get("q"))
+    if q > 2 and stable.verdict is not Verdict.REFUTED:
         forecast = e.get("consensus") or {}
         gamma, after = forecast.get("gamma"), forecast.get("q")
         tried = (
@@ -187,6 +185,12 @@ def _of_players(by: Mapping[str, Certificate]) -> list[str]:
                 f"The generator's gain of {gain:.3g} {unit} needs a critic that stands still; with one that may "
                 f"answer, the pair is {words}. Keep the critic ahead of the generator (more critic steps, or proximal "
                 "training)."
+            )
+        elif held and proximal is not None and proximal.evidence.get("infinite"):
+            said.append(
+                f"The generator gains {gain:.3g} {unit} against the frozen critic, by large moves: no small one gains "
+                "more than the tolerance. That is no fault while the critic keeps answering (many GANs have no Nash "
+                'equilibrium); the check "profile" says how fast it must.'
             )
         else:
             said.append(

@@ -7,12 +7,15 @@ from typing import Any
 from torch import nn
 
 from equilibrist._errors import RecipeError, RequirementError
-from equilibrist.checks import CHECKS, Audit, Settings, audit_game
+from equilibrist.checks import Audit, Settings, audit_game
 from equilibrist.checks.pair import normalised
 from equilibrist.data.loaders import source_of
 from equilibrist.formulations import Formulation
 from equilibrist.games import GAN
 from equilibrist.games._foreign import by_itself, foreign, unwrapped, with_vectors
+
+# What a budget of gradients is shared among; see Settings.within.
+WATCHED = ("stationary", "nash")
 
 
 class Watch:
@@ -42,7 +45,8 @@ class Watch:
             come on top, about 12.
         batch: samples in each of them.
         seed: of the audits' draws.
-        checks: names of `equilibrist.checks.REGISTRY`.
+        checks: names of `equilibrist.checks.REGISTRY`; what is not "stationary" or "nash" comes on top of
+            `gradients`.
         progress: "auto", "bar", "lines" or "none".
         settings: fields of `Settings`, over those that the budget gives.
         game: arguments of `GAN` besides (penalties, projections, condition, ...).
@@ -67,7 +71,7 @@ class Watch:
         gradients: int = 600,
         batch: int = 64,
         seed: int = 0,
-        checks: tuple[str, ...] = CHECKS,
+        checks: tuple[str, ...] = WATCHED,
         progress: str = "none",
         settings: dict[str, Any] | None = None,
         **game: Any,

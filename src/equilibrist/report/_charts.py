@@ -110,26 +110,32 @@ class _Axes:
             low, high, at = math.log10(low), math.log10(high), math.log10(value)
         return self.height * (1 - (at - low) / ((high - low) or 1.0))
 
+    def _levels(self) -> list[float]:
+        most = max(3, int(self.height // 38))
+        levels = _log_ticks(self.y0, self.y1, most) if self.log else []
+        if len(levels) >= 2:
+            return levels
+        # Less than two powers of ten in sight: round numbers say more.
+        return [v for v in ticks(self.y0, self.y1, most) if not self.log or v > 0]
+
     def draw(
         self,
         marks: str,
         x_words: str,
         at_x: Sequence[tuple[float, str]] | None = None,
-        level: bool = True,
+        at_y: Sequence[tuple[float, str]] | None = None,
     ) -> str:
-        """The frame with its labels around `marks`; `at_x` are labels of the x axis, by place (default: round
-        numbers); without `level` the y axis has none."""
+        """The frame with its labels around `marks`; `at_x` and `at_y` are labels of an axis, by place (default: round
+        numbers)."""
         parts = []
-        most = max(3, int(self.height // 38))
-        levels = _log_ticks(self.y0, self.y1, most) if self.log else []
-        if len(levels) < 2:  # less than two powers of ten in sight: round numbers say more
-            levels = [v for v in ticks(self.y0, self.y1, most) if not self.log or v > 0]
-        for value in levels if level else []:
+        if at_y is None:
+            at_y = [(value, number(value)) for value in self._levels()]
+        for value, said in at_y:
             at = self.top + self.y(value)
             kind = "zero" if value == 0 else "grid"
             line = [(self.left, at), (self.left + self.width, at)]
             parts.append(_path(line, kind))
-            parts.append(_text(self.left - 8, at + 4, number(value), "end"))
+            parts.append(_text(self.left - 8, at + 4, said, "end"))
         if at_x is None:
             even = ticks(self.x0, self.x1, max(3, int(self.width // 90)))
             at_x = [(value, number(value)) for value in even]

@@ -159,7 +159,7 @@ _SHOWN = {
     "self-tests": {"tests"},
     "local-nash": {"gain_interval"},
     "local-minimax": {"gain_interval"},
-    "proximal": {"lambda_star", "infinite"},
+    "proximal": {"lambda_star", "infinite", "lambda_star_strict"},
     "lambda-search": {"trials", "rays"},
     "profile": {
         "lambda",
@@ -200,6 +200,7 @@ _LABELS = {
     "h_max": "Largest stable step of plain gradients",
     "h_max_is": "That number is",
     "lambda_star_definition_1": "λ*, the critic's slack added (Definition 1)",
+    "lambda_star_at_tolerance": "λ* at the tolerance",
     "lambda_star_noise": "Noise of λ*, to first order",
     "largest": "Largest eigenvalue of the player's Hessian",
     "minibatches": "Minibatches that J is averaged over",

@@ -51,7 +51,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[
             name = f' data-name="{e(head[i])}"' if i else ""
             cells += f"<td{kind}{name}>{e(cell)}</td>"
         body += f"<tr>{cells}</tr>"
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<table class="loose"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def kind_of(player: str) -> str:

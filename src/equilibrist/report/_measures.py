@@ -109,6 +109,9 @@ def _star(certificate: Certificate) -> Measure | None:
     noise = certificate.number("lambda_star_noise")
     if noise is not None and math.isfinite(noise) and math.isfinite(low):
         between = f"noise of the batches: about ±{number(abs(noise), 2)}"
+    strict = certificate.ends("lambda_star_strict")
+    if math.isinf(low) and strict is not None and math.isfinite(strict[0]):
+        between = f"for any gain at all, within no tolerance: {lambda_words(*strict)}"
     if certificate.kind == "profile":
         name = "λ*, where r leaves the tolerance (the critic's slack aside)"
         between = "neighbours on the grid of λ"

@@ -175,8 +175,8 @@ def _slack(certificate: Certificate) -> str:
     value, low, high = words.estimate(slack, interval)
     between = f" ({words.interval_name(certificate)} {low} to {high})" if interval else ""
     return (
-        f"The critic itself still gains {with_unit(value, certificate.unit)}{between} against the generator at "
-        "rest: its slack. It is part of r(λ) with the opposite sign, which is why r may lie below zero on the left."
+        f"That slack, {with_unit(value, certificate.unit)}{between}, is what the critic itself still gains against the "
+        "generator at rest. It is part of r(λ) with the opposite sign, which is why r may lie below zero on the left."
     )
 
 
@@ -213,19 +213,58 @@ def _chart(
     room = 1.5 * (most - least) or 1.0
     cut = low < least - room or high > most + room
     low, high = max(low, least - room), min(high, most + room)
-    pad = 0.08 * (high - low) or 1.0
     start, stop = axis.span
 
+    scale = _Scale(limit if limit is not None and limit > 0 and high > 12 * limit else None)
+    bottom, top = scale.at(low), scale.at(high)
+    room = 0.08 * (top - bottom) or 1.0
+
     def draw(size: Size) -> str:
-        axes = _Axes(size, start, stop, low - pad, high + pad, bottom=56)
-        marks = _marks(axes, axis, found, limit, star)
+        axes = _Axes(size, start, stop, bottom - room, top + room, bottom=56)
+        marks = _marks(axes, axis, found, limit, star, scale)
         names = _text(axes.left, size.height - 20, "Stackelberg", "start", "axis") + _text(
             size.width - axes.right, size.height - 20, "Nash", "end", "axis"
         )
-        return names + axes.draw(marks, "λ", axis.labels(axes.width))
+        middle = "λ, the price of an answer"
+        return names + axes.draw(marks, middle, axis.labels(axes.width), scale.labels(axes))
 
-    note = "Intervals that reach far beyond the estimates are cut off." if cut else ""
-    return both(draw, BROAD, alt), note
+    notes = []
+    if scale.unit is not None:
+        notes.append("Upwards the scale is linear within the tolerance and logarithmic beyond.")
+    if cut:
+        notes.append("Intervals that reach far beyond the estimates are cut off.")
+    with np.errstate(invalid="ignore"):
+        if bool((found.low > found.r + 1e-9 * np.abs(found.r)).any()):
+            notes.append(
+                "Where the curve lies below its band, searches at a greater λ found less than those at a smaller one: "
+                "longer searches (prox_steps, prox_starts) would mend it."
+            )
+    return both(draw, BROAD, alt), " ".join(notes)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Heights: as they are, or asinh(value / unit), which is linear near zero and logarithmic far from it."""
+
+    unit: float | None
+
+    def at(self, value: float) -> float:
+        return value if self.unit is None else math.asinh(value / self.unit)
+
+    def labels(self, axes: _Axes) -> list[tuple[float, str]] | None:
+        """0 and the powers of ten in sight, 20 pixels apart; None for the axis' own."""
+        if self.unit is None:
+            return None
+        chosen = [0.0]
+        first = math.floor(math.log10(self.unit))
+        powers = [10.0**p for p in range(first + 12, first - 1, -1)]
+        for value in [sign * size for size in powers for sign in (1, -1)]:
+            place = self.at(value)
+            sits = axes.y0 <= place <= axes.y1
+            near = [abs(axes.y(place) - axes.y(self.at(v))) < 20 for v in chosen]
+            if sits and not any(near):
+                chosen.append(value)
+        return [(self.at(value), number(value)) for value in sorted(chosen)]
 
 
 def _marks(
@@ -234,12 +273,16 @@ def _marks(
     found: Profile,
     limit: float | None,
     star: tuple[float, float] | None,
+    scale: _Scale,
 ) -> str:
     x = np.array([axes.x(axis.at(float(lam))) for lam in found.lam])
 
     def line(values: Array) -> list[tuple[float, float]]:
         sound = np.isfinite(values) & (np.abs(values) < 1e150)
-        return [(float(a), axes.y(float(b))) for a, b in zip(x[sound], values[sound], strict=True)]
+        return [
+            (float(a), axes.y(scale.at(float(b))))
+            for a, b in zip(x[sound], values[sound], strict=True)
+        ]
 
     marks = ""
     if star is not None and not math.isinf(star[0]):
@@ -252,12 +295,13 @@ def _marks(
     if len(band) > 2:
         marks += _path(band, "band generator")
     if limit is not None:
-        marks += _path([(0, axes.y(limit)), (axes.width, axes.y(limit))], "tolerance")
+        at = axes.y(scale.at(limit))
+        marks += _path([(0, at), (axes.width, at)], "tolerance")
     if len(whole := line(found.both)) > 1:
         marks += _path(whole, "line critic dashed")
     marks += _path(line(found.r), "line generator")
-    for at, y in line(found.raw):
-        marks += f'<circle class="dot generator" cx="{_n(at)}" cy="{_n(y)}" r="3"/>'
+    for where, y in line(found.raw):
+        marks += f'<circle class="dot generator" cx="{_n(where)}" cy="{_n(y)}" r="3"/>'
     if star is not None and not math.isinf(star[0]):
         middle = (axes.x(axis.at(star[0])) + axes.x(axis.at(star[1]))) / 2
         marks += _text(min(max(middle, 12.0), axes.width - 12), 14, "λ*", "middle", "axis")
@@ -338,7 +382,7 @@ def _cost(record: Record) -> str:
         for row in record.audit.work.values()
     ]
     spent, seconds = sum(g for g, _ in pace), sum(s for _, s in pace)
-    text = f"It takes about {count(round(planned))} minibatch gradients"
+    text = f"With this audit's settings it takes about {count(round(planned))} minibatch gradients"
     if spent > 0 and seconds > 0:
         text += f", some {duration(planned * seconds / spent)} at this audit's pace"
     return f"{text}. "

@@ -34,7 +34,7 @@ def spectrum(record: Record) -> str:
     parts = [
         f'<p class="lead">{e(lead)}</p>',
         f'<p class="gap">{e(_reading(certificate))}</p>',
-        _legend(h, known),
+        _legend(h, known, bool(_sorted(values, None, certificate)[0].any())),
         f'<div class="charts">{figures}</div>',
         _numbers_table(certificate),
     ]
@@ -91,7 +91,7 @@ def _reading(certificate: Certificate) -> str:
         else:
             bound = "at least " if found.get("q_is") == "a lower bound" else ""
             said.append(
-                f"The motion that circles most turns {bound}{number(q)} times as fast as it dies out"
+                f"The motion that circles most turns {bound}{number(q)} times as fast as it dies out or grows"
                 " (rotation q)."
                 if q >= 0.005
                 else "No motion circles."
@@ -117,8 +117,10 @@ def _reading(certificate: Certificate) -> str:
     return " ".join(said)
 
 
-def _legend(h: float | None, known: bool) -> str:
+def _legend(h: float | None, known: bool, zeros: bool) -> str:
     items = ['<li><b class="key in"></b>eigenvalues</li>']
+    if zeros:
+        items.append('<li><b class="key still"></b>zero within the tolerance: nothing pulls</li>')
     if h is not None:
         items.append('<li><b class="key out"></b>outside of the disc, or left of zero</li>')
         of = f"the step in use, {number(h)}" if known else f"the largest stable step, {number(h)}"
@@ -130,11 +132,8 @@ def _legend(h: float | None, known: bool) -> str:
 
 def _planes(values: Complex, h: float | None, known: bool, certificate: Certificate) -> list[str]:
     """Pictures of all eigenvalues, and of those near the origin where some are far larger."""
-    bad = values.real < 0
-    if h is not None and known:
-        # At the largest stable step an eigenvalue lies on the disc's edge: only a step in use judges.
-        bad |= np.abs(1 - h * values) > 1 + 1e-9
-    series = ((values[~bad], "plain"), (values[bad], "bad"))
+    zero, bad = _sorted(values, h if known else None, certificate)
+    series = ((values[zero], "still"), (values[~bad & ~zero], "plain"), (values[bad], "bad"))
     size = np.abs(values)
     largest = float(size.max())
     frames = [("All that were found", _frame(values))]
@@ -155,6 +154,20 @@ def _planes(values: Complex, h: float | None, known: bool, certificate: Certific
             f"<figcaption>{e(_caption(seen, certificate))}</figcaption></figure>"
         )
     return figures
+
+
+def _sorted(
+    values: Complex, h: float | None, certificate: Certificate
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(which count as zero, which are unstable): within the tolerance; left of it, or outside of the disc of the
+    step in use. (At the largest stable step an eigenvalue lies on the disc's edge: only a step in use judges.)"""
+    limit = certificate.tolerance.value if certificate.tolerance else None
+    limit = limit if limit is not None and 0 <= limit < 1e150 else 0.0
+    zero = np.abs(values) <= limit
+    bad = values.real < -limit
+    if h is not None:
+        bad |= np.abs(1 - h * values) > 1 + 1e-9
+    return zero, bad & ~zero
 
 
 def _caption(seen: int, certificate: Certificate) -> str:
@@ -229,7 +242,7 @@ def _density(name: str, part: Json) -> str:
         marks += _path(points, f"line {kind_of(name)}")
         if axes.x0 <= 0 <= axes.x1:
             marks += _path([(axes.x(0.0), 0), (axes.x(0.0), axes.height)], "tolerance")
-        return axes.draw(marks, "curvature", level=False)
+        return axes.draw(marks, "curvature", at_y=())
 
     return (
         f'<figure><h4><span class="swatch {kind_of(name)}"></span>{e(title)}</h4>'

@@ -242,7 +242,7 @@ def _audited(record: Record, audit: Audit) -> Headline:
     return _nash(nash, tuple(detail))
 
 
-_TAIL = re.compile(r"^(.*\S)\s*\(([^()]+)\)\.?$", re.DOTALL)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _STANDS = {
     "nash": "no way out found",
     "local-nash": "local Nash",
@@ -254,10 +254,7 @@ _STANDS = {
 
 def _placed(audit: Audit, detail: tuple[str, ...]) -> Headline:
     """The headline that the audit's own sentence about the pair's place gives."""
-    text, aside = audit.place, ""
-    if split := _TAIL.match(text):
-        text, aside = split.groups()
-        aside = f"{aside[:1].upper()}{aside[1:]}."
+    first, *rest = _SENTENCE.split(audit.place.strip(), maxsplit=1)
     gains = [
         f"With the {other(side(c))} frozen, the {side(c)} alone lowers its loss by "
         f"{' '.join(gain_words(c)).strip()}."
@@ -265,7 +262,7 @@ def _placed(audit: Audit, detail: tuple[str, ...]) -> Headline:
         if c.kind == "nash" and side(c) and c.verdict is Verdict.REFUTED
     ]
     tone, said = _standing(audit)
-    return Headline(tone, said, text.rstrip("."), aside, (*gains, *detail))
+    return Headline(tone, said, first.rstrip("."), " ".join(rest), (*gains, *detail))
 
 
 def _standing(audit: Audit) -> tuple[str, str]:

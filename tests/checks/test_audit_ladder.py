@@ -1,0 +1,109 @@
+"""The ladder's words and the advice: what each verdict changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from equilibrist.checks._ladder import RUNGS, advice, ladder, place
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+
+V, R, N, U = Verdict.VERIFIED, Verdict.REFUTED, Verdict.NOT_REFUTED, Verdict.UNASSESSED
+NATS = Tolerance(0.02, "nats", "set")
+
+
+def made(claim: str, verdict: Verdict, player: str | None = None, **evidence: Any) -> Certificate:
+    return Certificate(claim, verdict, f"{claim} said.", evidence, NATS, player=player)
+
+
+def test_every_rung_is_there_lowest_first_and_knows_what_was_not_asked() -> None:
+    found = ladder([made("nash", R), made("stationary", V)])
+    assert [rung.claim for rung in found] == [claim for claim, _ in RUNGS]
+    assert found[0].verdict is V
+    assert found[-1].verdict is R
+    assert found[1].verdict is None
+
+
+@pytest.mark.parametrize(
+    ("certificates", "has", "has_not"),
+    [
+        ([made("nash", V)], "A Nash equilibrium.", "still moving"),
+        ([made("nash", N)], "As far as the searches reach", "Not a Nash"),
+        ([made("stationary", R)], "still moving", "Nash"),
+        ([made("nash", R), made("local-nash", N)], "no small move", "local Nash equilibrium"),
+        ([made("nash", R), made("local-nash", V)], "a local Nash equilibrium", "small move"),
+        (
+            [made("local-nash", R), made("proximal", N, lambda_star=[1.0, 1.001], infinite=False)],
+            "up to lambda* = 1",
+            "Stackelberg at best",
+        ),
+        ([made("local-nash", R), made("proximal", R)], "Stackelberg at best", "up to lambda*"),
+        (
+            [made("local-nash", R), made("local-minimax", V)],
+            "where the critic answers",
+            "not minimax",
+        ),
+        ([made("local-minimax", R)], "not minimax", "answers at once"),
+        ([made("stable", R)], "gradient flow leaves it", "comes back"),
+        ([made("stable", V)], "comes back", "leaves"),
+        ([made("self-tests", U), made("nash", V)], "Nothing can be said", "A Nash equilibrium"),
+        ([], "No check was asked for", "Nash"),
+    ],
+)
+def test_the_place(certificates: list[Certificate], has: str, has_not: str) -> None:
+    said = place(certificates)
+    assert has in said
+    assert has_not not in said
+
+
+@pytest.mark.parametrize(
+    ("certificates", "has"),
+    [
+        ([made("self-tests", U)], "Mend what the self-tests name"),
+        (
+            [made("stable", N, steps={"h": 0.1, "h_max": 0.01}, q=1.0)],
+            "too large for this spectrum",
+        ),
+        (
+            [made("stable", N, q=50.0, consensus={"gamma": 2.0, "q": 0.4})],
+            "consensus with gamma about 2 would bring it to 0.4",
+        ),
+        ([made("stable", R, q=50.0)], "Gradient flow leaves"),
+        (
+            [made("nash/critic", R, "critic", gain=0.3)],
+            "critic is under-trained: it gains 0.3 nats",
+        ),
+        (
+            [
+                made("nash/generator", R, "generator", gain=0.3),
+                made("proximal", N, lambda_star=[2.0, 2.0], infinite=False),
+            ],
+            "up to lambda* = 2",
+        ),
+        (
+            [
+                made("nash/generator", R, "generator", gain=0.3),
+                made("proximal", N, lambda_star=[float("inf"), float("inf")], infinite=True),
+            ],
+            "by large moves",
+        ),
+        ([made("stationary/critic", R, "critic", signal_to_noise=3.0)], "The critic still moves:"),
+        ([made("stationary/critic", R, "critic", signal_to_noise=0.1)], "average the iterates"),
+        ([made("local-minimax", R)], "not even a local minimax point"),
+        ([made("stable", U)], "Not told apart within this budget: stable"),
+    ],
+)
+def test_the_advice(certificates: list[Certificate], has: str) -> None:
+    assert any(has in line for line in advice(certificates))
+
+
+def test_nothing_is_advised_where_nothing_speaks_for_a_change() -> None:
+    fine = [
+        made("stationary", V),
+        made("stable", V, q=0.5, steps={"h": 0.1, "h_max": 1.0}),
+        made("nash", V),
+    ]
+    assert advice(fine) == ()
+    assert advice([]) == ()
+    assert not any("too large" in line for line in advice([made("stable", N, steps=None, q=None)]))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audit_games import F64
+from audit_games import F64, audit_game
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from equilibrist import GAN, WGAN, ArraySource, GameError, Recipe, Vanilla, Verdict, train
-from equilibrist.checks import Settings, audit_game
+from equilibrist.checks import Settings
 from equilibrist.checks._bench import Bench
 from equilibrist.optimizers import SGD
 from equilibrist.penalties import R1

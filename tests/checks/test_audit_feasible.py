@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audit_games import F64
+from audit_games import F64, audit_game
 
 from equilibrist import Recipe, VectorField, Verdict, WeightClipping, resolve
-from equilibrist.checks import Audit, Settings, audit_game
+from equilibrist.checks import Audit, Settings
 from equilibrist.checks.stationarity import unblocked
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD

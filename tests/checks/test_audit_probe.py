@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audit_games import F64, Affine, points
+from audit_games import F64, Affine, audit, audit_game, points
 from torch import nn
 
 from equilibrist import (
@@ -23,12 +23,11 @@ from equilibrist import (
     Vanilla,
     VectorField,
     WeightClipping,
-    audit,
     train,
     tree,
 )
 from equilibrist._draws import Draws
-from equilibrist.checks import Settings, audit_game
+from equilibrist.checks import Settings
 from equilibrist.run import checkpoint
 
 FAST: dict[str, Any] = {

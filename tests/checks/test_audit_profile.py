@@ -13,7 +13,10 @@ from audit_games import F64
 from proximal_games import at_optimum, exact, sampled, sampled_game
 
 from equilibrist import Verdict
-from equilibrist.checks.proximal.profile import isotonic
+from equilibrist.checks._bench import Interval
+from equilibrist.checks.proximal.inner import STAYING, Answer, Solved
+from equilibrist.checks.proximal.profile import isotonic, lifted
+from equilibrist.checks.proximal.trial import Trial
 from equilibrist.games import GaussianW2GAN
 from equilibrist.theory import W2Gaussian
 
@@ -99,3 +102,30 @@ def test_isotonic_against_quadratic_programming(seed: int) -> None:
     ours: Any = isotonic(list(values), list(weights))
     assert ours == pytest.approx(list(isotonic_regression(values, weights=weights).x), abs=1e-12)
     assert isotonic([3.0, 1.0], [1.0, 3.0]) == [1.5, 1.5]
+
+
+def tried(lam: float, mean: float, half: float, failed: str = "") -> Trial:
+    span = Interval(mean, mean - half, mean + half)
+    return Trial(lam, span, Interval(0.0, 0.0, 0.0), span, None, {}, None, failed=failed)
+
+
+def test_what_is_surely_reached_at_one_lambda_is_reached_at_every_greater_one() -> None:
+    trials = [
+        tried(0.0, -0.1, 0.01),
+        tried(1.0, 0.5, 0.05, failed="it diverged"),
+        tried(2.0, 6.0, 0.2),
+        tried(3.0, 0.05, 0.01),  # a search that missed what another found
+        tried(4.0, 5.9, 0.1),
+    ]
+    assert lifted(trials) == pytest.approx([-0.1, -0.11, 6.0, 5.8, 5.9])
+    assert lifted([tried(0.0, 1.0, 0.1, failed="x"), tried(1.0, 2.0, 0.1)]) == [2.0, 2.0]
+    # A failed search has no weight: it does not pull its neighbours down.
+    assert isotonic([1.0, -5.0, 2.0], [1.0, 0.0, 1.0]) == [1.0, 1.0, 2.0]
+
+
+def test_answers_that_all_ended_below_their_start_are_no_answers() -> None:
+    astray = Solved(Answer({}), {"usual": -3.0, "fresh start 1": -2.5, STAYING: 1.0})
+    assert astray.shortfall == pytest.approx(3.5)
+    assert Solved(Answer({}), {"usual": float("nan"), STAYING: 1.0}).shortfall == float("inf")
+    assert Solved(Answer({}), {"usual": 1.2, STAYING: 1.0}).shortfall < 0
+    assert Solved(Answer({}), {"usual": 1.2}).shortfall == 0.0

@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audit_games import F64, Affine, Gaussian, Linear, audited, bench, boxed, points
+from audit_games import (
+    F64,
+    Affine,
+    Gaussian,
+    Linear,
+    audit,
+    audit_game,
+    audited,
+    bench,
+    boxed,
+    points,
+)
 from safetensors.torch import load_file
 from torch import nn
 
@@ -27,11 +38,10 @@ from equilibrist import (
     Vanilla,
     Verdict,
     WeightClipping,
-    audit,
     train,
 )
 from equilibrist._files import remove_leftovers
-from equilibrist.checks import Settings, Tolerance, audit_game
+from equilibrist.checks import Settings, Tolerance
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import both
 

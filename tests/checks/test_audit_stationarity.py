@@ -8,12 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audit_games import F64, Affine, Gaussian, Linear, Shift, Unit, audited, bench, boxed, points
+from audit_games import (
+    F64,
+    Affine,
+    Gaussian,
+    Linear,
+    Shift,
+    Unit,
+    audit_game,
+    audited,
+    bench,
+    boxed,
+    points,
+)
 from scipy import stats
 from torch import nn
 
 from equilibrist import GAN, WGAN, Vanilla, Verdict, WeightClipping, tree
-from equilibrist.checks import Settings, audit_game, stationarity
+from equilibrist.checks import Settings, stationarity
 from equilibrist.checks.certificate import Tolerance
 from equilibrist.checks.stationarity import squared_norm, unblocked
 

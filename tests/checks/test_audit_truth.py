@@ -18,6 +18,7 @@ from audit_games import (
     Parabola,
     Shift,
     Unit,
+    audit_game,
     audited,
     bench,
     boxed,
@@ -304,7 +305,7 @@ def test_spectral_norm_is_exact_at_every_loss() -> None:
         "critic": {k: torch.roll(v, 1) for k, v in start.constants["critic"].items()},
     }
     game.norms = []
-    from equilibrist.checks import Settings, audit_game
+    from equilibrist.checks import Settings
 
     audit_game(
         game,

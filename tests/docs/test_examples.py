@@ -231,7 +231,7 @@ def test_the_page_runs() -> None:
         assert sum(bool(re.search(r"# \d$", line)) for line in blocks[0].splitlines()) == 5
         for block in blocks[1:]:
             exec(block, space)
-    assert len(blocks) == 4
+    assert len(blocks) == 3
     assert "nash/generator" in printed.getvalue()
     assert space["play"].steps == len(space["loader"])
     # The critic without torch's spectral norm scores as the one with it, once its vectors have settled.

@@ -65,6 +65,14 @@ def test_the_pair_stands_on_the_highest_rung_that_holds(make_run: Make) -> None:
         assert highest(audit) == stands
 
 
+def test_a_ladder_of_which_nothing_was_asked_gives_way_to_the_list(make_run: Make) -> None:
+    run = whole(make_run(), ladder=[{"claim": c, "words": w, "verdict": None} for c, w, _ in RUNGS])
+    assert ladder(load(run)) == ""
+    text = write_report(run).read_text()
+    assert 'class="ladder"' not in text
+    assert text.index('class="overview"') < text.index('<section id="profile"')
+
+
 def test_failed_self_tests_leave_no_place(make_run: Make) -> None:
     run = whole(make_run(), place="Nothing can be said of this pair yet: a test failed.")
     path = run / "audit" / "audit.json"

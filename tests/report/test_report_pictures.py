@@ -245,6 +245,23 @@ def test_a_curve_below_its_own_interval_is_called_that(make_run: Make) -> None:
     assert "longer searches" in section(run, "profile")
 
 
+def test_a_search_that_failed_measured_nothing(make_run: Make) -> None:
+    run = whole(make_run())
+    before = section(run, "profile")
+    entry = profile()["evidence"]["trials"]
+    entry[3]["failed"] = "every search ended at a value that is not finite"
+    after = section(edited(run, "profile", trials=entry), "profile")
+    dot = '<circle class="dot generator"'
+    assert before.count(dot) - after.count(dot) == 2  # of both sizes
+    assert "At λ = 10 the searches failed" in after
+    assert "the searches failed" not in before
+
+
+def test_a_slack_of_rounding_is_none(make_run: Make) -> None:
+    run = edited(whole(make_run()), "profile", slack=-2.8e-17, slack_interval=[-8e-17, 3e-17])
+    assert "no slack to speak of" in section(run, "profile")
+
+
 def test_the_tolerance_crosses_where_it_should(make_run: Make) -> None:
     shown = section(whole(make_run()), "profile")
     wide = shown[shown.index('class="chart wide"') : shown.index('class="chart narrow"')]
@@ -390,6 +407,7 @@ def test_without_eigenvalues_there_is_no_spectrum(make_run: Make) -> None:
     for i, found in enumerate((None, [], [[None, 1.0]], 3)):
         run = edited(whole(make_run(f"run-{i}")), "stable", eigenvalues=found)
         assert section(run, "spectrum") == ""
+        assert 'href="#spectrum"' not in write_report(run).read_text(encoding="utf-8")
     assert spectrum(load(make_run("old"))) == ""
     some = eigenvalues_of(
         read(stable(eigenvalues=[[1.0, 0.0], [1e308, 1e308], ["NaN", 0.0], [2.0]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist._draws import Draw
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free, order_of
@@ -373,8 +375,12 @@ def _certificate(
     if bench.sampled and found.u is not None and found.w is not None and math.isfinite(found.high):
         scored, slope = _scored(bench, own, found, tick)
         evidence["curvature_on_score"] = list(scored)
-        # A shift of the curve u^T S(lambda) u moves its root by shift / slope.
-        evidence["lambda_star_noise"] = (scored[1] - scored[0]) / -slope if slope < 0 else None
+        # A shift of the curve u^T S(lambda) u moves its root by shift / slope. The spread is that of the mean over
+        # the score batches; lambda* itself is of fewer samples.
+        wider = (_samples(_linear.score_draws(bench)) / _samples(_linear.found_draws(bench))) ** 0.5
+        evidence["lambda_star_noise"] = (
+            wider * (scored[1] - scored[0]) / -slope if slope < 0 else None
+        )
     gain = -0.5 * reach**2 * found.vanishing  # whatever the answer costs
     rested = all(at_rest(bench, p, tolerance) for p in (leader, follower))
     witness = None
@@ -485,6 +491,11 @@ def _certificate(
         witness,
         "direction",
     )
+
+
+def _samples(draws: Iterable[Draw]) -> int:
+    """How many samples these draws hold."""
+    return sum(max(len(entry) for entry in draw.values() if entry.ndim) for draw in draws)
 
 
 def _scored(

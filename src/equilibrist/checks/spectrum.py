@@ -326,6 +326,11 @@ def _limits(bench: Bench, moves: Free, seen: Seen, at_rest: bool, live: Complex)
         )
     elif bench.sampled:
         said.append("eigenvalues are those of a mean over samples, and move with them")
+    if bench.sampled:
+        said.append(
+            "the tolerance is a share of an eigenvalue found on the same samples, and is itself uncertain: a real "
+            "part close to it may fall on either side"
+        )
     return tuple(said)
 
 

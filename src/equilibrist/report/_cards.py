@@ -6,6 +6,7 @@ from ._html import badge, e, facts, fold, linked
 from ._measures import measure_of
 from ._profile import scale_chart, trials_table
 from ._record import Audit, Certificate, Record, Verdict, as_number
+from ._spectrum import drawn
 
 # Claims whose evidence is drawn in a section of its own.
 _PICTURES = {
@@ -18,6 +19,7 @@ _PICTURES = {
 
 
 def verdicts(record: Record) -> str:
+    """The section's body: all verdicts in a list, then a card for each."""
     audit = record.audit
     if audit is None or not audit.certificates:
         command = e(words.audit_command(record))
@@ -32,11 +34,12 @@ def verdicts(record: Record) -> str:
         f"The audit took the pair as it stood at {step} and tested one claim at a time.{spent} "
         "Each verdict comes with its numbers, its tolerance and its limits."
     )
-    if audit.ladder:
+    laddered = any(rung.verdict is not None for rung in audit.ladder)
+    if laddered:
         lead += " Where there is a question, the claim below it is what the verdict is about."
-    overview = _overview(audit) if audit.ladder else ""
+    listed = _overview(audit) if laddered else ""
     cards = "\n".join(_card(certificate, i) for i, certificate in enumerate(audit.certificates))
-    return f'<p class="lead">{e(lead)}</p>\n{overview}{cards}'
+    return f'<p class="lead">{e(lead)}</p>\n{listed}{cards}'
 
 
 def _seconds(audit: Audit) -> float | None:
@@ -81,7 +84,7 @@ def _card(certificate: Certificate, position: int) -> str:
         why = f": {certificate.tolerance.why}" if certificate.tolerance.why else ""
         text = f"{words.tolerance_words(certificate.tolerance)}{why}".rstrip(".") + "."
         parts.append(f'<p class="why"><b>Tolerance</b> {e(text)}</p>')
-    if certificate.kind in _PICTURES:
+    if certificate.kind in _PICTURES and (certificate.kind != "stable" or drawn(certificate)):
         anchor, said = _PICTURES[certificate.kind]
         parts.append(f'<p class="why"><a href="#{anchor}">{said}</a></p>')
     meaning = words.claim_meaning(certificate)

@@ -18,12 +18,14 @@ def e(value: object) -> str:
 
 
 def section(name: str, title: str, body: str) -> str:
+    """A titled section; `body` is HTML."""
     return f'<section id="{name}" aria-labelledby="{name}-title">\n' + (
         f'<h2 id="{name}-title">{e(title)}</h2>\n{body}\n</section>'
     )
 
 
 def badge(tone: str, text: str) -> str:
+    """A verdict in words with its mark."""
     marks = {words.TONES[verdict]: mark for verdict, mark in words.MARKS.items()}
     mark = marks.get(tone, "\N{EN DASH}")
     return f'<span class="badge {tone}"><span aria-hidden="true">{mark}</span>{e(text)}</span>'
@@ -60,6 +62,7 @@ def kind_of(player: str) -> str:
 
 
 def fold(title: str, body: str) -> str:
+    """A part that opens when its title is clicked; `body` is HTML."""
     return f"<details><summary>{e(title)}</summary>{body}</details>"
 
 
@@ -74,6 +77,7 @@ def linked(text: str) -> str:
 
 
 def window(record: Record) -> charts.Window:
+    """The part of the plane that all scatter plots of the run share."""
     clouds = [s.points for s in (record.real, *record.samples) if s and s.points is not None]
     return charts.window(clouds)
 

@@ -13,9 +13,10 @@ UNASKED = ("none", "\N{EN DASH}", "not asked")
 
 
 def ladder(record: Record) -> str:
-    """The rungs, Nash at the top, each with a mark, its verdict and a link to its card."""
+    """The rungs, Nash at the top, each with a mark, its verdict and a link to its card; "" where no rung was asked
+    about."""
     audit = record.audit
-    if audit is None or not audit.ladder:
+    if audit is None or all(rung.verdict is None for rung in audit.ladder):
         return ""
     claims = {c.claim: i for i, c in enumerate(audit.certificates)}
     here = highest(audit)

@@ -10,6 +10,7 @@ from ._record import Record, dig
 
 
 def reading(record: Record) -> str:
+    """What the verdicts mean, and what they do not say."""
     meanings = "".join(
         f"<div>{badge(words.TONES[verdict], words.BADGES[verdict])}<p>{e(text)}</p></div>"
         for verdict, text in words.VERDICT_MEANINGS.items()
@@ -48,6 +49,7 @@ def _typed(session: dict[str, Any]) -> dict[str, Any]:
 
 
 def reproduce(record: Record) -> str:
+    """Commands, versions and settings."""
     parts = []
     command = words.run_command(record)
     if command is None:
@@ -92,6 +94,7 @@ def _sessions(record: Record) -> list[str]:
 
 
 def cite(record: Record) -> str:
+    """The work that the recipe builds on."""
     references = (record.recipe or {}).get("references") or []
     if not references:
         return "<p>The recipe names no references.</p>"

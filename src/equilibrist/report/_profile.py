@@ -107,7 +107,8 @@ def scale_chart(low: float, high: float, tone: str, alt: str) -> str:
 @dataclass(frozen=True)
 class Profile:
     """r(lambda) as recorded: lambda rising from 0 to infinity, r isotonic with its interval, the raw estimates,
-    what the critic gains within reach, and the sum of both (Definition 1)."""
+    what the critic gains within reach, and the sum of both (Definition 1). Where the searches failed nothing was
+    measured: raw and sum are NaN there."""
 
     lam: Array
     r: Array
@@ -127,10 +128,21 @@ def profile_of(certificate: Certificate) -> Profile | None:
     for key in ("r", "low", "high", "raw", "slack_within_reach", "definition_1"):
         part = numbers(certificate.evidence.get(key))
         parts.append(np.full(lam.size, math.nan) if part is None or part.size != lam.size else part)
+    failed = _failed(certificate, lam)
+    parts[3][failed] = parts[5][failed] = math.nan
     order = np.argsort(np.where(np.isnan(lam), math.inf, lam), kind="stable")
     order = order[~np.isnan(lam[order]) & (lam[order] >= 0)]
     found = Profile(lam[order], *(part[order] for part in parts))
     return found if np.isfinite(found.r).sum() >= 2 else None
+
+
+def _failed(certificate: Certificate, lam: Array) -> NDArray[np.bool_]:
+    trials = certificate.evidence.get("trials")
+    bad = np.zeros(lam.size, dtype=bool)
+    if isinstance(trials, list) and len(trials) == lam.size:
+        for k, trial in enumerate(trials):
+            bad[k] = isinstance(trial, dict) and bool(trial.get("failed"))
+    return bad
 
 
 def profile(record: Record) -> str:
@@ -169,9 +181,12 @@ def _star(certificate: Certificate) -> tuple[float, float] | None:
 
 def _slack(certificate: Certificate) -> str:
     slack = certificate.number("slack")
+    interval = certificate.ends("slack_interval")
+    limit = certificate.tolerance.value if certificate.tolerance else None
     if slack is None or not math.isfinite(slack):
         return ""
-    interval = certificate.ends("slack_interval")
+    if limit is not None and abs(slack) < 1e-6 * limit:
+        return "So the critic answers best: it has no slack to speak of."
     value, low, high = words.estimate(slack, interval)
     between = f" ({words.interval_name(certificate)} {low} to {high})" if interval else ""
     return (
@@ -237,8 +252,10 @@ def _chart(
         if bool((found.low > found.r + 1e-9 * np.abs(found.r)).any()):
             notes.append(
                 "Where the curve lies below its band, searches at a greater λ found less than those at a smaller one: "
-                "longer searches (prox_steps, prox_starts) would mend it."
+                "longer searches (prox_steps, prox_starts) may mend it."
             )
+    if lost := [_lambda(float(v)) for v in found.lam[np.isnan(found.raw)]]:
+        notes.append(f"At λ = {', '.join(lost)} the searches failed: no point is drawn.")
     return both(draw, BROAD, alt), " ".join(notes)
 
 

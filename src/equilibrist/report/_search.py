@@ -13,6 +13,7 @@ _WHEN = {
 
 
 def nash(record: Record) -> str:
+    """The section's body: each search with its curves and samples."""
     certificates = record.audit.certificates if record.audit else []
     searched = [c for c in certificates if (c.curves or c.samples) and c.kind != "section-6.1"]
     if not searched:

@@ -21,7 +21,7 @@ def spectrum(record: Record) -> str:
     """The section's body; "" where the audit has no eigenvalues."""
     certificate = record.audit.find(CLAIM) if record.audit else None
     values = eigenvalues_of(certificate) if certificate is not None else None
-    if certificate is None or values is None or not values.size:
+    if certificate is None or values is None or not drawn(certificate):
         return ""
     h, known = step_of(certificate)
     lead = (
@@ -62,6 +62,12 @@ def eigenvalues_of(certificate: Certificate) -> Complex | None:
     found = [complex(p[0], p[1]) for p in pairs if p is not None and p.size == 2]
     values = np.array(found, dtype=np.complex128)
     return values[np.isfinite(values) & (np.abs(values) < 1e150)]
+
+
+def drawn(certificate: Certificate) -> bool:
+    """Whether there are eigenvalues to draw."""
+    values = eigenvalues_of(certificate)
+    return values is not None and values.size > 0
 
 
 def step_of(certificate: Certificate) -> tuple[float | None, bool]:

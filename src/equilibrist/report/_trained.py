@@ -9,6 +9,7 @@ from ._record import Record, dig
 
 
 def trained(record: Record) -> str:
+    """The section's body: what the recipe says of game, networks, data and solver."""
     if record.recipe is None:
         return "<p>Not recorded: this run has no recipe.json.</p>"
     game = dig(record.recipe, "description", "game") or {}

@@ -22,6 +22,8 @@ from equilibrist.games import GAN
 Part = dict[str, Tensor]
 ADDRESS = 2**38  # this folder's random numbers: generators' starts from here, critics' from + 2**20
 
+STAYING = "the trained critic"
+
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 4: equations 11 and 15, Propositions 2 to 4",
     "Farnia and Ozdaglar 2020, section 6.1",
@@ -87,6 +89,16 @@ class Solved:
         sound = [value for value in self.reached.values() if math.isfinite(value)]
         return max(sound, default=math.nan)
 
+    @property
+    def shortfall(self) -> float:
+        """By how much every search for an answer ended below the trained critic itself, where all began: above
+        noise, they went astray, and V_prox is not known. Infinite where none ended at a finite value."""
+        staying = self.reached.get(STAYING)
+        if staying is None:
+            return 0.0
+        others = [v for k, v in self.reached.items() if k != STAYING and math.isfinite(v)]
+        return staying - max(others, default=-math.inf)
+
 
 def why_not(bench: Bench) -> str:
     """Why V_prox is not defined for this bench's game; "" where it is."""
@@ -127,7 +139,7 @@ def solve_well(
         **{f"fresh start {k}": prox.solve(generator, lam, 4, k) for k in range(1, fresh + 1)},
     }
     if staying:
-        tried["the trained critic"] = Answer(prox.trained["critic"])
+        tried[STAYING] = Answer(prox.trained["critic"])
     best, most = first, reached["usual"] if math.isfinite(reached["usual"]) else -math.inf
     for name, answer in tried.items():
         reached[name] = _mean(prox, generator, answer, lam)

@@ -21,8 +21,9 @@ def profile(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
 
         r(lambda) = V(G*, D*) - inf over G of V_prox(G, D*),  lambda in {0, prox_lambdas, inf}
 
-    (Proposition 2's second inequality is r <= 0.) r never falls as lambda grows: the estimates are made
-    isotonic by weighted least squares. r(inf) is the generator's Nash gain; r(0) its Stackelberg regret less the
+    (Proposition 2's second inequality is r <= 0.) r never falls as lambda grows: an estimate
+    below what is surely reached at a smaller lambda is lifted to it, and the rest made isotonic by weighted least
+    squares; failed searches have no weight. r(inf) is the generator's Nash gain; r(0) its Stackelberg regret less the
     critic's slack max_D V(G*, D) - V(G*, D*), and negative where the slack is the greater.
 
     Each lambda is a `trial`; they are taken downwards, a deviation found at one lambda beginning searches at
@@ -53,7 +54,8 @@ def profile(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
 
 def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certificate:
     weights = [1 / max(t.regret.half_width, 1e-12) ** 2 for t in trials]
-    r = isotonic([t.regret.mean for t in trials], weights)
+    weights = [0.0 if t.failed else w for t, w in zip(trials, weights, strict=True)]
+    r = isotonic(lifted(trials), weights)
     both = [t.gain.mean for t in trials]  # with slack it need not rise with lambda
     lams = [t.lam for t in trials]
     evidence: dict[str, Any] = {
@@ -61,7 +63,10 @@ def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certifi
         "r": r,
         "raw": [t.regret.mean for t in trials],
         # r never falls: what is surely reached at one lambda is reached at every greater one.
-        "low": [max(t.regret.low for t in trials[: k + 1]) for k in range(len(trials))],
+        "low": [
+            max((t.regret.low for t in trials[: k + 1] if not t.failed), default=math.nan)
+            for k in range(len(trials))
+        ],
         "high": [max(t.regret.high, value) for t, value in zip(trials, r, strict=True)],
         "slack_within_reach": [t.slack.mean for t in trials],
         "definition_1": both,
@@ -120,6 +125,18 @@ def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certifi
     )
 
 
+def lifted(trials: Sequence[Trial]) -> list[float]:
+    """The estimates, each at least what is surely reached at a smaller lambda: a search that misses there what
+    another found here says nothing against it. A failed one takes that value."""
+    found: list[float] = []
+    sure = -math.inf
+    for t in trials:
+        found.append(sure if t.failed else max(t.regret.mean, sure))
+        sure = sure if t.failed else max(sure, t.regret.low)
+    least = min((v for v in found if math.isfinite(v)), default=math.nan)
+    return [v if math.isfinite(v) else least for v in found]
+
+
 def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     """The nearest non-decreasing sequence in weighted least squares: neighbours that fall are pooled to their
     mean (pool adjacent violators)."""
@@ -128,7 +145,8 @@ def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
         blocks.append((value, weight, 1))
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
             (a, x, m), (b, y, n) = blocks[-2:]
-            blocks[-2:] = [((a * x + b * y) / (x + y), x + y, m + n)]
+            mean = (a * x + b * y) / (x + y) if x + y > 0 else max(a, b)
+            blocks[-2:] = [(mean, x + y, m + n)]
     return [value for value, _, count in blocks for _ in range(count)]
 
 

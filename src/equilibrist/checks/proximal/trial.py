@@ -111,6 +111,11 @@ def trial(
         failed = "every search ended at a value that is not finite"
     elif max(finite) < -tolerance:
         failed = f"every search ended above where it began, the best by {-max(finite):.3g}"
+    if not failed and chosen is not None and not solved.shortfall <= tolerance:
+        failed = (
+            "every search for the critic's answer ended below where it began (a step size too large for this "
+            "lambda?)"
+        )
     result = scored(bench, prox, lam, None if chosen is None else found[chosen], (at_rest, solved))
     result.searched, result.failed = gains, failed
     result.flattered = sum(a > 0 >= b for a, b in zip(gains, looked, strict=True))

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from equilibrist import resolve
+from equilibrist.checks import CHECKS
 from equilibrist.run import load, loop
 
 DIGITS = ["--set", "steps=4", "--set", "dim=4", "--set", "latent=4", "--set", "batch=16"]
@@ -47,9 +48,16 @@ AUDIT = [
 ]
 QUIET = ["--progress", "none"]
 CLAIMS = [
+    "self-tests",
     "stationary/generator",
     "stationary/critic",
     "stationary",
+    "stable",
+    "local-nash/generator",
+    "local-nash/critic",
+    "local-nash",
+    "local-minimax",
+    "proximal",
     "nash/generator",
     "nash/critic",
     "nash",
@@ -132,7 +140,7 @@ def test_run_with_audit(tmp_path, well, monkeypatch):
     seen = []
     monkeypatch.setattr(checks, "audit", lambda run, **k: seen.append((run.step, k)) or "as it is")
     answer = well("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r", "--audit")
-    assert seen == [(4, {"checks": ("stationary", "nash"), "progress": "none", "iterate": "auto"})]
+    assert seen == [(4, {"checks": CHECKS, "progress": "none", "iterate": "auto"})]
     assert "as it is" in answer.out
     assert "Next:" not in answer.out
 
@@ -196,7 +204,10 @@ def test_more_steps(tmp_path, cli):
 def test_audit(points, well):
     answer = well("audit", points, *AUDIT)
     lines = answer.out.splitlines()
-    assert [line.split()[0] for line in lines] == [*CLAIMS, "Report:"]
+    assert [line.split()[0] for line in lines[: len(CLAIMS)]] == CLAIMS
+    assert lines[len(CLAIMS)] == ""
+    assert lines[len(CLAIMS) + 1]  # where the pair stands
+    assert lines[-1].startswith("Report:")
     held = json.loads((points / "audit" / "audit.json").read_text())
     assert held["step"] == 4
     assert held["settings"]["starts"] == 2
@@ -209,7 +220,7 @@ def test_audit_of_one_check_and_an_older_step(points, well):
     well("audit", points, *AUDIT, "--check", "stationary", "--step", 3)
     held = json.loads((points / "audit" / "audit.json").read_text())
     assert held["step"] == 3
-    assert [row["claim"] for row in held["certificates"]] == CLAIMS[:3]
+    assert [row["claim"] for row in held["certificates"]] == CLAIMS[1:4]
 
 
 @pytest.mark.parametrize(

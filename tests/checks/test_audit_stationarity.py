@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import nn
 from equilibrist import GAN, WGAN, Vanilla, Verdict, WeightClipping, tree
 from equilibrist.checks import Settings, stationarity
 from equilibrist.checks.certificate import Tolerance
-from equilibrist.checks.stationarity import squared_norm, unblocked
+from equilibrist.checks.stationarity import _trace_of_square, squared_norm, unblocked
 
 
 def groups(mean: np.ndarray, spread: np.ndarray, K: int, trials: int, seed: int) -> torch.Tensor:
@@ -367,3 +368,11 @@ def test_clipping_box_and_tree_norm_agree_on_the_unit() -> None:
     b = bench(boxed([0.3, -0.4], [0.5, 0.5]), Gaussian(2))
     assert float(tree.norm({"x": b.players["generator"]})) == pytest.approx(0.5)
     assert isinstance(b.game.projections[0], WeightClipping)
+
+
+def test_the_trace_of_the_squared_covariance_is_the_mean_over_four_distinct_groups() -> None:
+    groups = torch.randn(7, 5, dtype=F64, generator=torch.Generator().manual_seed(0))
+    gram = groups @ groups.mT
+    i, j, k, m = torch.tensor(list(itertools.permutations(range(7), 4))).T
+    expected = (gram[i, k] - gram[i, m] - gram[j, k] + gram[j, m]).square().mean() / 4
+    torch.testing.assert_close(_trace_of_square(gram), expected, rtol=1e-12, atol=0)

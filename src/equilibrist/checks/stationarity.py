@@ -133,6 +133,8 @@ def _trace_of_square(gram: torch.Tensor) -> torch.Tensor:
         products = centred.square()
         return (products.sum() - products.diagonal().sum()) / (K * (K - 1)) * (K / (K - 1)) ** 2
     # Multiplied out, means over pairs, chains of three and two disjoint pairs: K^2 work rather than K^4.
+    # Differences do not feel a common shift; without it nothing large cancels.
+    gram = gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
     off = gram - gram.diagonal().diag()
     pairs = off.square().sum()
     chains = off.sum(1).square().sum() - pairs

@@ -431,7 +431,7 @@ def _audit_settings(pairs: dict[str, str]) -> dict[str, Any]:
     from equilibrist._resolve import convert
     from equilibrist.checks import Settings
 
-    kinds = {"int": int, "float": float}
+    kinds = {"int": int, "float": float, "tuple[float, ...]": tuple}
     typed = {
         f.name: kinds[str(f.type)] for f in dataclasses.fields(Settings) if str(f.type) in kinds
     }
@@ -441,7 +441,12 @@ def _audit_settings(pairs: dict[str, str]) -> dict[str, Any]:
             raise RecipeError(
                 f"--set {key}: an audit has no such setting{hint}; it has {', '.join(typed)}"
             )
-    return {k: convert(v, typed[k], f"audit: {k}") for k, v in pairs.items()}
+    return {
+        k: tuple(convert(piece, float, f"audit: {k}") for piece in v.split(","))
+        if typed[k] is tuple
+        else convert(v, typed[k], f"audit: {k}")
+        for k, v in pairs.items()
+    }
 
 
 def _report(directory: Path) -> Path:

@@ -45,7 +45,7 @@ def digits_sngan(
         summary="A small convolutional pair learns scikit-learn's handwritten digits; the critic's layers "
         "are spectrally normalised.",
         scores=(Frechet(),),
-        audit={"steps": 400},
+        audit={"steps": 200, "starts": 2, "looks": 8, "local_products": 80},
         references=(FARNIA, MIYATO, DIGITS),
     )
 
@@ -87,7 +87,7 @@ def digits_conditional(
         title="Conditional SN-GAN on 8x8 digits",
         summary="Generator and critic are told which digit; the critic judges by projection on the class.",
         scores=(Frechet(),),
-        audit={"steps": 400},
+        audit={"steps": 200, "starts": 2, "looks": 8, "local_products": 80},
         references=(PROJECTION, MIYATO, DIGITS),
     )
 
@@ -129,6 +129,6 @@ def digits_wgan_gp(
         summary="A small convolutional pair learns scikit-learn's handwritten digits; the critic pays for "
         "gradients whose norm is not one.",
         scores=(Frechet(),),
-        audit={"steps": 400},
+        audit={"steps": 200, "starts": 2, "looks": 8, "local_products": 80},
         references=(FARNIA, GULRAJANI, DIGITS),
     )

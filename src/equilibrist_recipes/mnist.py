@@ -137,6 +137,6 @@ def _mnist(
         batch=batch,
         title=f"{name} on MNIST (DIM {dim})",
         summary=f"The reference DCGAN pair at width {dim} on MNIST's 60,000 training digits, with {text}.",
-        audit={"steps": 2000},
+        audit={"steps": 1000, "starts": 2},
         references=(FARNIA, reference, LECUN),
     )

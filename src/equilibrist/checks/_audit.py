@@ -315,7 +315,8 @@ def audit_game(
     return Audit(
         tuple(certificates),
         settings,
-        time.monotonic() - begun,
+        # Of finished checks of an interrupted session too.
+        max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),
         sheets=sheets,
         precision=str(bench.dtype).removeprefix("torch."),
         work=work,

@@ -363,3 +363,12 @@ def test_losses_leave_the_draw_alone_or_the_game_is_refused(who: str) -> None:
 def test_near_misses_in_the_arguments(options: dict[str, Any]) -> None:
     with contextlib.suppress(GameError):  # numpy's integers might as well be taken
         gan(**options)
+
+
+def test_a_frozen_weight_cannot_be_normalised() -> None:
+    critic = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+    critic[0].weight.requires_grad_(False)
+    with pytest.raises(GameError, match=r"0\.weight is frozen"):
+        GAN(nn.Linear(2, 2), critic, Vanilla(), latent=2, spectral_norm=True)
+    named = GAN(nn.Linear(2, 2), critic, Vanilla(), latent=2, spectral_norm=("2.weight",))
+    assert named.normalised == ("2.weight",)

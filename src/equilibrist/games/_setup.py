@@ -228,6 +228,12 @@ def normalised(critic: nn.Module, wanted: bool | Sequence[str]) -> tuple[str, ..
         raise GameError(
             "spectral_norm=True, but the critic has no weight matrix to normalise: leave it out"
         )
+    frozen = {name for name, p in critic.named_parameters() if not p.requires_grad}
+    if held := [name for name in names if name in frozen]:
+        raise GameError(
+            f"spectral_norm=True, but the critic's {held[0]} is frozen (requires_grad=False): divide it by its norm "
+            "yourself, and name the trained weights instead, spectral_norm=('...',)"
+        )
     return names
 
 

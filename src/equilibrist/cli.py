@@ -416,10 +416,12 @@ def _audit(
     checks: tuple[str, ...],
     progress: str,
     iterate: str = "auto",
+    gradients: int | None = None,
 ) -> Any:
     from equilibrist.checks import audit as check
 
-    found = check(subject, checks=checks, progress=progress, iterate=iterate, **settings)
+    budget: dict[str, Any] = {} if gradients is None else {"gradients": gradients}
+    found = check(subject, checks=checks, progress=progress, iterate=iterate, **budget, **settings)
     print(found)
     return found
 

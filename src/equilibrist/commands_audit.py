@@ -33,6 +33,12 @@ def audit(
     check: Annotated[
         list[str] | None, typer.Option(help="Only these checks, such as stationary or nash.")
     ] = None,
+    gradients: Annotated[
+        int | None,
+        typer.Option(
+            help="About how many minibatch gradients to spend, instead of the recipe's own numbers."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,7 +122,7 @@ def audit(
             kind = "a pair of your own" if own else "a run"
             raise RecipeError(f"{option} {value}: {directory} is {kind}, which has no such option")
     pairs = cli._pairs(settings)
-    from equilibrist.checks import CHECKS
+    from equilibrist.checks import CHECKS, Settings
     from equilibrist.checks._audit import named_checks
 
     chosen = tuple(check or CHECKS)
@@ -124,10 +130,12 @@ def audit(
     typed = cli._audit_settings(pairs)
     if own:
         chosen = named_checks(chosen)
+        if gradients is not None:
+            typed = vars(Settings.within(gradients, chosen, **typed))
         found = _own(directory, typed, chosen, progress, out, seed or 0)
     else:
         subject = cli._loaded(Path(directory), recipe, device or "auto", step)
-        found = cli._audit(subject, typed, chosen, progress, iterate or "auto")
+        found = cli._audit(subject, typed, chosen, progress, iterate or "auto", gradients)
         cli._say(f"Report: {cli._report(Path(directory))}")
     for claim, verified in required:
         found[claim].require(verified=verified)

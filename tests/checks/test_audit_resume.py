@@ -123,3 +123,14 @@ def test_what_is_damaged_or_of_another_audit_is_not_used(tmp_path: Path, damage:
     else:
         raw.unlink()
     assert kept.get("nash") is None
+
+
+def test_a_budget_is_kept_to_and_shared(run: Any) -> None:
+    found = eq.audit(run, progress="none", write=False, gradients=400)
+    spent = {name: row["gradients"] for name, row in found.work.items()}
+    assert set(spent) == {"self-tests", "stationary", "stable", "local", "proximal", "nash"}
+    assert 200 < sum(spent.values()) < 480
+    alone = eq.audit(run, checks=CHECKS, progress="none", write=False, gradients=400)
+    assert alone.work["nash"]["gradients"] > spent["nash"]
+    with pytest.raises(eq.RecipeError, match="at least 120"):
+        eq.audit(run, progress="none", write=False, gradients=100)

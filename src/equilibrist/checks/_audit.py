@@ -126,6 +126,7 @@ def audit(
     progress: str = "auto",
     write: bool = True,
     iterate: str = "auto",
+    gradients: int | None = None,
     **settings: Any,
 ) -> Audit:
     """Audit the pair that `run` holds and write the answer to RUN/audit.
@@ -140,7 +141,9 @@ def audit(
         write: False keeps the answer in memory only.
         iterate: "last", "average" (where the solver keeps averages), or "auto": the average where
             there is one, for that is the generator that gets used.
-        settings: fields of `Settings`; they override the recipe's own.
+        gradients: about how many minibatch gradients to spend (`Settings.within`), instead of the recipe's
+            own numbers; opt-in checks come on top.
+        settings: fields of `Settings`; they override the recipe's own, and those that a budget gives.
 
     Raises: RecipeError for an unknown check or setting.
     """
@@ -157,13 +160,19 @@ def audit(
     # Of rules that precondition their steps the spectrum of J says nothing.
     plain = {p: r.lr for p, r in rules.items() if isinstance(r, SGD) and not r.momentum}
     players = run.pair(iterate)
+    known = _known({**(recipe.audit if gradients is None else {}), **settings})
+    if gradients is not None:
+        known = vars(Settings.within(gradients, named_checks(checks), **known)).copy()
+        for name in ("batch", "optimizers", "step_sizes"):
+            if name not in settings:
+                known.pop(name)
     chosen = replace(
         Settings(
             batch=recipe.batch,
             optimizers=rules,
             step_sizes=plain if len(plain) == len(rules) else {},
         ),
-        **_known({**recipe.audit, **settings}),
+        **known,
     )
     said = _described(run, iterate)
     key = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,16 +149,30 @@ class Settings:
             )
 
     @classmethod
-    def within(cls, gradients: int, **settings: Any) -> Settings:
-        """Settings whose audit takes about `gradients` minibatch gradients: a quarter for stationarity,
-        the rest for the searches, two a player unless `starts` says otherwise.
+    def within(
+        cls, gradients: int, checks: Sequence[str] = ("stationary", "nash"), **settings: Any
+    ) -> Settings:
+        """Settings whose audit takes about `gradients` minibatch gradients: a sixth for each of "stable", "local" and
+        "proximal" among `checks`; of the rest a quarter for stationarity, and what is left for the searches, two a
+        player unless `starts` says otherwise.
 
-        Raises RecipeError for fewer than 60, which could tell nothing.
+        Raises RecipeError for fewer than 60 (120 with second-order checks), which could tell nothing.
         """
-        if not isinstance(gradients, int) or gradients < 60:
+        second = [name for name in ("stable", "local", "proximal") if name in checks]
+        least = 120 if second else 60
+        if not isinstance(gradients, int) or gradients < least:
             raise RecipeError(
-                f"a budget of {gradients} gradients is too small for an audit: give at least 60"
+                f"a budget of {gradients} gradients is too small for an audit: give at least {least}"
             )
+        if second:
+            share = gradients // 6
+            gradients -= share * len(second)
+            # A product costs about two and a half gradients on each of its minibatches, a Krylov step about six.
+            settings.setdefault("spectrum_batches", 1)
+            settings.setdefault("spectrum_dense", share // 3)
+            settings.setdefault("spectrum_products", max(10, min(60, share // 12)))
+            settings.setdefault("local_batches", max(2, min(8, share // 30)))
+            settings.setdefault("local_products", max(8, min(160, share // 4)))
         starts = settings.setdefault("starts", 2)
         still = min(80, gradients // 4)  # one gradient here serves both players
         settings.setdefault("groups", 5 if still < 50 else 10)

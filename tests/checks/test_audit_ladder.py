@@ -45,6 +45,11 @@ def test_every_rung_is_there_lowest_first_and_knows_what_was_not_asked() -> None
             "not minimax",
         ),
         ([made("local-minimax", R)], "not minimax", "answers at once"),
+        (
+            [made("local-nash/critic", R), made("local-minimax", R), made("proximal", R)],
+            "the critic does not answer best",
+            "Stackelberg at best",
+        ),
         ([made("stable", R)], "gradient flow leaves it", "comes back"),
         ([made("stable", V)], "comes back", "leaves"),
         ([made("self-tests", U), made("nash", V)], "Nothing can be said", "A Nash equilibrium"),
@@ -91,6 +96,10 @@ def test_the_place(certificates: list[Certificate], has: str, has_not: str) -> N
         ([made("stationary/critic", R, "critic", signal_to_noise=3.0)], "The critic still moves:"),
         ([made("stationary/critic", R, "critic", signal_to_noise=0.1)], "average the iterates"),
         ([made("local-minimax", R)], "not even a local minimax point"),
+        (
+            [made("local-minimax", R), made("local-nash/critic", R)],
+            "does not answer best even nearby",
+        ),
         ([made("stable", U)], "Not told apart within this budget: stable"),
     ],
 )

@@ -79,11 +79,14 @@ def place(certificates: Sequence[Certificate]) -> str:
     elif local is Verdict.NOT_REFUTED and nash is not Verdict.NOT_REFUTED:
         near.append("no small move of one player alone was found to gain more than the tolerance")
     words = _proximal(by.get("proximal"))
+    lagging = verdict_of(by, "local-nash/critic") is Verdict.REFUTED
     if words and local not in _HOLDS:
         near.append(f"it is {words}")
+    elif lagging:
+        near.append("the critic does not answer best, so it is neither minimax nor proximal")
     elif verdicts.get("proximal") is Verdict.REFUTED:
         near.append("it is proximal for no lambda: Stackelberg at best")
-    if verdicts.get("local-minimax") is Verdict.REFUTED:
+    if verdicts.get("local-minimax") is Verdict.REFUTED and not lagging:
         near.append("it is not minimax either")
     elif verdicts.get("local-minimax") in _HOLDS and local not in _HOLDS and not words:
         near.append(
@@ -216,8 +219,12 @@ def _of_rest(by: Mapping[str, Certificate]) -> list[str]:
 
 
 def _of_place(by: Mapping[str, Certificate]) -> list[str]:
-    minimax = by.get("local-minimax")
-    if minimax is not None and minimax.verdict is Verdict.REFUTED:
+    if verdict_of(by, "local-nash/critic") is Verdict.REFUTED:
+        return [
+            'The critic does not answer best even nearby: along the witness of "local-nash/critic" it gains at once. '
+            "Until it does, what the generator gains says little."
+        ]
+    if verdict_of(by, "local-minimax") is Verdict.REFUTED:
         return [
             "The pair is not even a local minimax point: the generator gains although the critic answers. Along the "
             'witness of "local-minimax" training has further to go.'
@@ -233,6 +240,11 @@ def _of_noise(certificates: Sequence[Certificate]) -> list[str]:
         f"Not told apart within this budget: {', '.join(claims)}. Their summaries name what is missing "
         "(more batches, more products, a tolerance)."
     ]
+
+
+def verdict_of(by: Mapping[str, Certificate], claim: str) -> Verdict | None:
+    """The claim's verdict, None where it was not asked for."""
+    return by[claim].verdict if claim in by else None
 
 
 def _float(value: Any) -> float:

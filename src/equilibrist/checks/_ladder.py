@@ -146,7 +146,7 @@ def _of_steps(stable: Certificate | None) -> list[str]:
             f"below {limit:.3g} would stay. Lower it, or damp the rotation (see below)."
         )
     q = _float(e.get("q"))
-    if q > 2 and stable.verdict is not Verdict.REFUTED:
+    if q > 2 and stable.verdict in _HOLDS:
         forecast = e.get("consensus") or {}
         gamma, after = forecast.get("gamma"), forecast.get("q")
         tried = (

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,12 @@ from equilibrist._stacked import keep_pages
 Reduce = Callable[[list[Tensor]], list[Tensor]]
 
 
+class Pullback(Protocol):
+    """J^T u, or one player's part of it."""
+
+    def __call__(self, u: Players, only: str | None = None) -> Players: ...
+
+
 class Evaluation(NamedTuple):
     """Gradients `v` of the players that move, and the losses that were evaluated (no graph)."""
 
@@ -29,11 +35,15 @@ class Evaluation(NamedTuple):
 
 
 class Linearization(NamedTuple):
-    """`v` and the losses as in `Evaluation`; `pullback(u)` is J^T u with J = dv/dx, from one graph."""
+    """`v` and the losses as in `Evaluation`; `pullback(u)` is J^T u with J = dv/dx, from one graph.
+
+    Players that `u` does not name count as zero; `pullback(u, only=player)` is that player's part of J^T u
+    alone. Both leave out what they need not compute: an off-diagonal block costs half a product.
+    """
 
     v: Players
     losses: dict[str, Tensor]
-    pullback: Callable[[Players], Players]
+    pullback: Pullback
 
 
 class VectorField:
@@ -97,25 +107,35 @@ class VectorField:
             whole = self._whole()
             pieces = [whole.linearize(players, constants, part) for part in self._cut(draw)]
             v, losses = _mean([p.v for p in pieces]), _mean([p.losses for p in pieces])
-            return Linearization(v, losses, lambda u: _mean([p.pullback(u) for p in pieces]))
+
+            def averaged(u: Players, only: str | None = None) -> Players:
+                mean: Players = _mean([p.pullback(u, only) for p in pieces])
+                return mean
+
+            return Linearization(v, losses, averaged)
         players = {player: players[player] for player in self.game.players}
         active, losses, v = self._differentiate(players, constants, draw, None, create_graph=True)
-        inputs, outputs = tree.leaves(active), tree.leaves(v)
-        kept = [i for i, leaf in enumerate(outputs) if leaf.requires_grad]
         mean_v, mean_losses = self._averaged(tree.detach(v), losses)
 
-        def pullback(u: Players) -> Players:
-            directions = _like(u, players)
-            if not kept:
-                return tree.zeros_like(players)
+        def pullback(u: Players, only: str | None = None) -> Players:
+            reached = players if only is None else {only: players[only]}
+            pairs = [
+                (leaf, u[player][name])
+                for player in players
+                if player in u
+                for name, leaf in v[player].items()
+                if leaf.requires_grad
+            ]
+            if not pairs:
+                return tree.zeros_like(reached)
             product = torch.autograd.grad(
-                [outputs[i] for i in kept],
-                inputs,
-                [directions[i] for i in kept],
+                [leaf for leaf, _ in pairs],
+                [leaf for player in reached for leaf in active[player].values()],
+                [direction for _, direction in pairs],
                 retain_graph=True,
                 materialize_grads=True,
             )
-            return tree.fill(players, self._mean(list(product)))
+            return tree.fill(reached, self._mean(list(product)))
 
         return Linearization(mean_v, mean_losses, pullback)
 
@@ -285,7 +305,11 @@ class VectorField:
                 grads = self._grad(losses[first], inputs, create_graph)
                 split = len(active[first])
                 # Not in place: autograd may hand out one tensor for several parameters.
-                opposite = [-g for g in grads[split:]]
+                opposite = (
+                    [-g for g in grads[split:]]
+                    if create_graph
+                    else list(torch._foreach_neg(grads[split:]))
+                )
                 parts = {first: grads[:split], second: opposite}
             else:
                 parts = {

@@ -81,8 +81,13 @@ def mnist_wgan_wc(
     lr: float = 5e-5,
     limit: float = 0.01,
     batch_norm: bool = True,
+    critic_batch_norm: bool = True,
 ) -> Recipe:
-    """WGAN with weight clipping on MNIST (Arjovsky et al. 2017). The paper's size: dim=64, steps=200000."""
+    """WGAN with weight clipping on MNIST (Arjovsky et al. 2017). The paper's size: dim=64, steps=200000.
+
+    Batch norm in both players, or in the generator alone (critic_batch_norm=false), or in neither
+    (batch_norm=false). V_prox and lambda* need a critic that scores every sample by itself: one without.
+    """
     from equilibrist.formulations import WGAN
     from equilibrist.optimizers import RMSProp
     from equilibrist.projections import WeightClipping
@@ -98,7 +103,7 @@ def mnist_wgan_wc(
         batch,
         RMSProp(lr),
         ARJOVSKY,
-        norms=(batch_norm, batch_norm),
+        norms=(batch_norm, batch_norm and critic_batch_norm),
         projections=[WeightClipping(limit)],
     )
 

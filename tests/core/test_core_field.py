@@ -324,6 +324,23 @@ def test_stacked_products_equal_members() -> None:
         assert_same(tree.member(line.v, i), one(players[i], starts[i].constants, draws[i]).v)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_of_the_product(kind: str) -> None:
+    """Players that u leaves out count as zero, and `only` gives that player's part."""
+    game = gan(kind)
+    players, constants = game.init()
+    u = tree.unflatten(rand(tree.count(players), seed=9), players)
+    line = VectorField(game).linearize(players, constants, DRAW)
+    for mover in players:
+        other = next(player for player in players if player != mover)
+        filled = {mover: u[mover], other: tree.zeros_like(u[other])}
+        whole = line.pullback(filled)
+        assert_same(line.pullback({mover: u[mover]}), whole)
+        for only in players:
+            assert_same(line.pullback({mover: u[mover]}, only=only), {only: whole[only]})
+    assert tree.norm(line.pullback({"critic": u["critic"]}, only="generator")) > 0
+
+
 def test_reduce_sees_linear_quantities_only() -> None:
     """With reduce = doubling, every linear product doubles."""
     game, here, u = quadratic(), at(), at(seed=20)

@@ -266,7 +266,7 @@ CASES: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
     ),
     "competitive": (
         competitive,
-        lambda r, x, y: Competitive(r, eta=0.2, iterations=2),
+        lambda r, x, y: Competitive(r, eta=0.2, iterations=2, tolerance=0.0),
         ("sgd", "adam"),
     ),
     "ridge": (

@@ -102,6 +102,7 @@ NUMERIC: dict[str, Callable[[Any], Any]] = {
     "Clipped.limit": lambda v: Clipped(SGD(), v),
     "Competitive.eta": lambda v: Competitive(eta=v),
     "Competitive.iterations": lambda v: Competitive(iterations=v),
+    "Competitive.tolerance": lambda v: Competitive(tolerance=v),
     "Consensus.batches": lambda v: Consensus(batches=v),
     "Consensus.gamma": lambda v: Consensus(gamma=v),
     "Consensus.gamma by member": lambda v: Consensus(gamma=(1.0, v)),

@@ -113,7 +113,7 @@ def test_competitive_gradient_descent(float64: None) -> None:
     start = {"x": [0.5, -0.7], "y": [0.4, 0.1, -0.9]}
     x, y = (torch.nn.Parameter(torch.tensor(s, dtype=torch.float64)) for s in start.values())
     players: Any = {p: {"value": torch.tensor(s, dtype=torch.float64)} for p, s in start.items()}
-    solver = Competitive(SGD(0.2), iterations=4)
+    solver = Competitive(SGD(0.2), iterations=4, tolerance=0.0)
     state, field, mine, theirs = solver.init(players), VectorField(Game()), [], []
     for k in range(STEPS):
         rule = cgds.BCGD([x], [y], lr_max=0.2, lr_min=0.2, tol=1e-30, atol=1e-40)

@@ -26,7 +26,8 @@ class Cost:
     Attributes:
         gradients: gradients of each player's own loss, one minibatch each. The inner gradients of
             an unrolled loss count; those of a penalty belong to the loss that it is part of.
-        pullbacks: products J^T u, J = dv/dx, on a graph that a gradient left.
+        pullbacks: products J^T u, J = dv/dx, on a graph that a gradient left; two products with an
+            off-diagonal block alone are one.
         pushforwards: products J u; each builds a graph of its own and goes through it twice.
         passes: further passes through the networks without a parameter's gradient (an anchor's slopes).
     """
@@ -67,7 +68,7 @@ def cost(recipe: Recipe, device: str | torch.device = "cpu") -> Cost:
     recipe.solver.step(_Counting(game, counts), players, constants, state, draws)
     return Cost(
         {player: counts[player] for player in game.players},
-        counts["J^T u"],
+        counts["J^T u"] + -(-counts["block"] // 2),
         counts["J u"],
         counts["passes"],
     )
@@ -83,9 +84,9 @@ class _Counting(VectorField):
     def linearize(self, players: Players, constants: Constants, draw: Draw) -> Linearization:
         v, losses, pullback = super().linearize(players, constants, draw)
 
-        def counted(u: Players) -> Players:
-            self.counts["J^T u"] += 1
-            return pullback(u)
+        def counted(u: Players, only: str | None = None) -> Players:
+            self.counts["J^T u" if only is None else "block"] += 1
+            return pullback(u, only)
 
         return Linearization(v, losses, counted)
 

@@ -175,7 +175,9 @@ SOLVERS: dict[str, Row] = {
         lambda h, x, y: SymplecticAdjustment(SGD(h), strength=0.5, align=True),
         _reads_the_free_field,
     ),
-    "competitive": Row(lambda h, x, y: Competitive(SGD(h), iterations=3), _reads_the_free_field),
+    "competitive": Row(
+        lambda h, x, y: Competitive(SGD(h), iterations=3, tolerance=0.0), _reads_the_free_field
+    ),
     "follow the ridge": Row(
         lambda h, x, y: FollowTheRidge(SGD(h), leader=x, follower=y, iterations=4),
         _needs_a_regular_follower,

@@ -50,16 +50,15 @@ _LARGE = 3e6  # samples times parameters from which a wasted half costs more tha
 
 
 def both_scores(
-    critic: Critic, real: Tensor, fake: Tensor, own_slopes: bool = False
+    critic: Critic, real: Tensor, fake: Tensor, both_move: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Scores on real and on generated samples: in one pass where the critic allows it.
 
-    With `own_slopes` the generated samples' scores will also be differentiated by themselves (each player
-    has its own loss). That pass back carries zeros for the real half of a joint one: a tenth of a
-    simultaneous or consensus step of large critics, which therefore take two passes.
+    With `both_move` they will be differentiated for the generator too, which the generated half alone concerns:
+    a joint pass carries zeros back for the real one (each player's own loss, products between the
+    players), a tenth of a simultaneous or consensus step. Large critics then take two passes.
     """
-    if critic.samplewise and not (own_slopes and _is_large(critic, real)):
-        # One pass over both halves: fewer, larger kernels.
+    if critic.samplewise and not (both_move and _is_large(critic, real)):
         on_real, on_fake = critic(torch.cat([real, fake])).tensor_split([len(real)])
         return on_real, on_fake
     return critic(real), critic(fake)
@@ -98,8 +97,7 @@ class ScoreFormulation(ABC):
     ) -> dict[str, Tensor]:
         if only == "generator":
             return {"generator": self.generator_loss(critic(fake))}
-        separate = only is None and not self.zero_sum
-        on_real, on_fake = both_scores(critic, real, fake, own_slopes=separate)
+        on_real, on_fake = both_scores(critic, real, fake, both_move=only is None)
         losses = {"critic": self.critic_loss(on_real, on_fake)}
         if only is None:
             constant = self.real_term(on_real)

@@ -30,18 +30,29 @@ def over(weight: Tensor | float, leaf: Tensor) -> Tensor | float:
 
 
 def conjugate_gradients(
-    apply: Callable[[Tree], Tree], b: Tree, iterations: int, stacked: int | None = None
+    apply: Callable[[Tree], Tree],
+    b: Tree,
+    iterations: int,
+    stacked: int | None = None,
+    tolerance: float = 0.0,
 ) -> Tree:
     """x with `apply`(x) = b for a symmetric positive definite `apply`, from x = 0 (Hestenes and Stiefel
-    1952). Exactly `iterations` products: a test on the residual would make a GPU wait. What has
-    converged stays where it is."""
+    1952). At most `iterations` products; with a `tolerance`, none once |b - apply(x)| <= tolerance |b|, which
+    is looked at after each (a GPU waits for it). What has converged stays where it is, member by member."""
     x, r = tree.zeros_like(b), b
     p, square = b, dot(b, b, stacked)
-    for _ in range(iterations):
+    enough = tolerance**2 * square
+    for k in range(iterations):
+        if tolerance and k:
+            square = torch.where(square > enough, square, 0.0)
+            if not square.any():
+                break
         q = apply(p)
         curvature = dot(p, q, stacked)
         step = _ratio(square, curvature)
         x = tree.map(lambda u, d, s=step: u + over(s, u) * d, x, p)
+        if k == iterations - 1:
+            break
         r = tree.map(lambda u, d, s=step: u - over(s, u) * d, r, q)
         after = dot(r, r, stacked)
         turn = _ratio(after, square)

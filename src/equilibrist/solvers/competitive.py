@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._field import VectorField
+from equilibrist._draws import Draw
+from equilibrist._field import Linearization, VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.solvers._base import (
     DrawSource,
@@ -19,9 +20,11 @@ from equilibrist.solvers._base import (
     Step,
     at_least,
     measured,
+    not_negative,
     positive,
 )
 from equilibrist.solvers._linear_solve import conjugate_gradients
+from equilibrist.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,19 @@ class Competitive(Rules):
         optimizer, optimizers: update rules of d.
         eta: how far the other's answer is anticipated; the paper's step size. None takes the step size
             of `optimizer`.
-        iterations: products with O and O^T in the conjugate gradients on (I + eta O)^T (I + eta O).
+        iterations: the most iterations of conjugate gradients, each with two products. In a zero-sum game
+            of two players O is antisymmetric, and they solve the closed form above for the player with
+            fewer parameters (blocks of O alone: each product is half a one with J); elsewhere
+            they run on (I + eta O)^T (I + eta O).
+        tolerance: iterations stop where the residual is at most that part of the right side. 0 takes all of them,
+            which never waits for the device.
 
     Any number of players; not zero-sum games as well. Losses and gradient norms are those at x.
     """
 
     eta: float | None = None
     iterations: int = 10
+    tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,9 +63,10 @@ class Competitive(Rules):
                 f"Competitive.eta is needed: {self.optimizer} has no step size of its own"
             )
         at_least(self, 1, iterations=self.iterations)
+        not_negative(self, tolerance=self.tolerance)
 
     def _options(self) -> str:
-        return f"eta {self._reach:g}, {self.iterations} iterations; "
+        return f"eta {self._reach:g}, {self.iterations} iterations, tolerance {self.tolerance:g}; "
 
     @property
     def _reach(self) -> float:
@@ -73,7 +83,45 @@ class Competitive(Rules):
         draw = draws.batch(0)
         constants = field.refresh(players, constants, draw)
         here = field.linearize(players, constants, draw)
-        v, eta = {player: here.v[player] for player in players}, self._reach
+        if field.game.zero_sum:
+            direction = self._on_one_player(field, here)
+        else:
+            direction = self._on_all(field, here, players, constants, draw)
+        info = measured(field, here.v, here.losses)
+        return Step(self.move(field, direction, state, players), constants, state, info)
+
+    def _on_one_player(self, field: VectorField, here: Linearization) -> Players:
+        """d of a zero-sum game, where O_xy = -O_yx^T: both blocks are pullbacks along one player."""
+        one, other = sorted(here.v, key=lambda player: tree.count(here.v[player]))
+        eta, members = self._reach, field.stacked
+        flat = {player: _flat(part, members) for player, part in here.v.items()}
+
+        def crossed(mover: str, u: Tensor, reached: str) -> Tensor:
+            """-O u: the mover's u, felt by the other."""
+            pulled = here.pullback({mover: _parts(u, here.v[mover], members)}, only=reached)
+            return _flat(pulled[reached], members)
+
+        def apply(u: Tree) -> Tree:
+            twice = crossed(other, crossed(one, u[one], other), one)
+            return {one: u[one].sub(twice, alpha=eta**2)}
+
+        right = flat[one].add(crossed(other, flat[other], one), alpha=eta)
+        found = conjugate_gradients(apply, {one: right}, self.iterations, members, self.tolerance)[
+            one
+        ]
+        answer = flat[other].add(crossed(one, found, other), alpha=eta)
+        solved = {one: found, other: answer}
+        return {p: _parts(solved[p], part, members) for p, part in here.v.items()}
+
+    def _on_all(
+        self,
+        field: VectorField,
+        here: Linearization,
+        players: Players,
+        constants: Constants,
+        draw: Draw,
+    ) -> Players:
+        eta = self._reach
 
         def crossed(u: Players) -> Players:
             """u + eta O u: every player's part moved by the others alone."""
@@ -83,14 +131,18 @@ class Competitive(Rules):
             """u + eta O^T u."""
             return _add(u, eta, _off(here.pullback, u))
 
-        direction = conjugate_gradients(
-            lambda u: returned(crossed(u)), returned(v), self.iterations, field.stacked
+        v = {player: here.v[player] for player in players}
+        return conjugate_gradients(
+            lambda u: returned(crossed(u)),
+            returned(v),
+            self.iterations,
+            field.stacked,
+            self.tolerance,
         )
-        info = measured(field, here.v, here.losses)
-        return Step(self.move(field, direction, state, players), constants, state, info)
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
-        """I - H (I + eta O)^{-1} J (with as many iterations as the game has parameters)."""
+        """I - H (I + eta O)^{-1} J (tolerance 0, and as many iterations as are needed: in a zero-sum game the
+        parameters of the smaller player, elsewhere those of all)."""
         unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
         off = jacobian.clone()
         start = 0
@@ -100,6 +152,23 @@ class Competitive(Rules):
         rates = self.step_sizes(jacobian, sizes)[:, None]
         direction: Tensor = torch.linalg.solve(unit + self._reach * off, jacobian)
         return unit - rates * direction
+
+
+def _flat(part: Tree, members: int | None) -> Tensor:
+    """One player's tensors as [n], or [members, n]."""
+    if not members:
+        return tree.flatten(part)
+    return torch.cat([leaf.reshape(members, -1) for leaf in tree.leaves(part)], 1)
+
+
+def _parts(u: Tensor, like: Tree, members: int | None) -> Tree:
+    """What `_flat` made flat, in parts again."""
+    leaves = tree.leaves(like)
+    sizes = [leaf.numel() // (members or 1) for leaf in leaves]
+    return tree.fill(
+        like,
+        [part.reshape(leaf.shape) for part, leaf in zip(u.split(sizes, -1), leaves, strict=True)],
+    )
 
 
 def _off(product: Callable[[Players], Players], u: Players) -> Players:

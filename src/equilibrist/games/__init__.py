@@ -5,6 +5,7 @@ from equilibrist.games.dirac import Dirac
 from equilibrist.games.gan import GAN
 from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN
 from equilibrist.games.gaussian_fgan import GaussianFGAN
+from equilibrist.games.mixture import Mixture
 from equilibrist.games.planar import Planar, curved_ridge, three_nash
 from equilibrist.games.quadratic import Quadratic, bilinear, false_attractor, hidden_minimax
 from equilibrist.games.truth import Analytic, Known, Point
@@ -18,6 +19,7 @@ __all__ = [
     "GaussianWGAN",
     "Known",
     "Latent",
+    "Mixture",
     "Normal",
     "Planar",
     "Point",

@@ -129,11 +129,22 @@ class GAN:
         """Each player's loss on draw = {real [B, ...], latent [B, ...], condition [B, ...] of conditional
         games, mix [B] if penalties need it}. With only="critic" a `fake` [B, ...] in the draw stands for the
         generator's samples."""
-        condition, real = draw.get("condition"), draw["real"]
         if only == "critic" and "fake" in draw:  # made beforehand, for a generator that rests
             fake = draw["fake"]
         else:
-            fake = self.generate(players, constants, draw["latent"], condition)
+            fake = self.generate(players, constants, draw["latent"], draw.get("condition"))
+        return self.against(players, constants, draw, fake, only)
+
+    def against(
+        self,
+        players: Players,
+        constants: Constants,
+        draw: Draw,
+        fake: Tensor,
+        only: str | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses once the generated samples [B, ...] are made: of the players, the critic's alone are read."""
+        condition, real = draw.get("condition"), draw["real"]
         if fake.dtype != real.dtype:  # under autocast
             fake = fake.to(real.dtype)
         losses: dict[str, Tensor] = {}

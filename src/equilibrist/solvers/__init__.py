@@ -8,6 +8,7 @@ from equilibrist.solvers.consensus import Consensus
 from equilibrist.solvers.extragradient import Extragradient, PastExtragradient
 from equilibrist.solvers.implicit import Implicit
 from equilibrist.solvers.lookahead import Lookahead
+from equilibrist.solvers.mirror import MirrorGAN, MirrorProxGAN
 from equilibrist.solvers.optimistic import Optimistic
 from equilibrist.solvers.proximal import Proximal
 from equilibrist.solvers.ridge import FollowTheRidge
@@ -26,6 +27,8 @@ __all__ = [
     "Implicit",
     "Linear",
     "Lookahead",
+    "MirrorGAN",
+    "MirrorProxGAN",
     "Optimistic",
     "PastExtragradient",
     "Proximal",

@@ -1,0 +1,263 @@
+"""Mirror-GAN and Mirror-Prox-GAN (Hsieh, Liu and Cevher 2019): mixed strategies by Langevin dynamics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._errors import GameError
+from equilibrist._field import VectorField
+from equilibrist._game import Constants, Players
+from equilibrist.games.mixture import Mixture, Paired
+from equilibrist.langevin import SGLD, Langevin
+from equilibrist.schedules import Schedule, number
+from equilibrist.solvers._base import (
+    DrawSource,
+    State,
+    Step,
+    at_least,
+    check_names,
+    independent,
+)
+
+Pairing = Literal["random", "mean", "all"]
+PAIRINGS: tuple[Pairing, ...] = get_args(Pairing)
+
+
+@dataclass(frozen=True)
+class MirrorGAN:
+    """Entropic mirror descent on measures, each step sampled by K Langevin steps against the frozen opponent:
+
+        theta^0 = bar = theta_t;  k = 1..K:  theta^k = P(rule(theta^{k-1}, v_theta(theta^{k-1}, w_t)) + noise)
+                                             bar <- (1 - beta) bar + beta theta^k
+        theta_{t+1} = (1 - beta) theta_t + beta bar
+
+    and the critic likewise against theta_t, at the same time (Hsieh, Liu and Cevher 2019, the practical form of
+    Algorithm 1). Every inner step has a minibatch and noise of its own.
+
+    On a GAN the measure is summed up by its mean network, as the paper does it; with beta = 0.9 and K = 1 that is 81%
+    the last sample. On a `Mixture` each player is a stack of particles that are moved by one computation and
+    sampled from; each particle is a chain of its own with its own means.
+
+    Args:
+        rule: `SGLD` or `RMSPropSGLD`. rules: by player's name.
+        inner: K. growth: K_t = floor(growth^t K), the outer step t = 0, 1, ...
+        beta: damping, in (0, 1]; 1 takes the last sample.
+        pace, heat: factors of the step size and of the noise at outer step t (`schedules.Piecewise`, ...).
+        pairing: whom a particle of a `Mixture` plays. "random": each generator one critic, dealt out anew
+            at every inner step, on its share of the minibatch: 1 gradient a particle. "mean": the other
+            player's mean network: 1 gradient, of another game (the paper's own approximation). "all": every
+            critic scores every sample: exact, and `particles` passes of the critic a sample.
+
+    State: the rules', and t. Losses and gradient norms are those of the first inner step. On a GPU a
+    schedule or growth waits for the device once an outer step.
+
+    Raises:
+        ValueError: K below 1, growth below 1, beta outside of (0, 1], an unknown pairing. GameError: a minibatch that
+        cannot be shared out among the particles; "mean" where constants belong to the weights.
+    """
+
+    rule: Langevin = field(default_factory=SGLD)
+    rules: dict[str, Langevin] = field(default_factory=dict)
+    inner: int = 10
+    beta: float = 0.9
+    growth: float = 1.0
+    pace: Schedule | None = None
+    heat: Schedule | None = None
+    pairing: Pairing = "random"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for rule in (self.rule, *self.rules.values()):
+            if isinstance(rule, type) or not hasattr(rule, "noise"):
+                shown = rule.__name__ if isinstance(rule, type) else type(rule).__name__
+                raise ValueError(
+                    f"{name}.rule={shown} has no noise: write SGLD(1e-3, 1e-2) or RMSPropSGLD(...)"
+                )
+        at_least(self, 1, inner=self.inner)
+        if not number(self.beta) or not 0 < self.beta <= 1:
+            raise ValueError(f"{name}.beta must lie in (0, 1], not {self.beta!r}")
+        if not number(self.growth) or not 1 <= self.growth < math.inf:
+            raise ValueError(f"{name}.growth must be at least 1 and finite, not {self.growth!r}")
+        for which in ("pace", "heat"):
+            schedule = getattr(self, which)
+            if isinstance(schedule, type) or not (schedule is None or callable(schedule)):
+                raise ValueError(f"{name}.{which} must be Cosine(...), say, not {schedule!r}")
+        if self.pairing not in PAIRINGS:
+            raise ValueError(f"{name}.pairing must be {', '.join(PAIRINGS)}, not {self.pairing!r}")
+
+    def __str__(self) -> str:
+        named = "".join(f", {player}: {rule}" for player, rule in self.rules.items())
+        grown = f" times {self.growth:g}^t" if self.growth > 1 else ""
+        return (
+            f"{self._name}: {self.inner}{grown} inner steps, beta {self.beta:g}, pairing "
+            f"{self.pairing}; {self.rule}{named}"
+        )
+
+    _name = "Mirror-GAN"
+
+    def rule_of(self, player: str) -> Langevin:
+        """The Langevin rule of this player."""
+        return self.rules.get(player, self.rule)
+
+    def init(self, players: Players) -> State:
+        check_names(self.rules, players)
+        device = tree.leaves(players)[0].device
+        return {
+            "rules": {p: self.rule_of(p).init(part) for p, part in players.items()},
+            # Counted in float64: float32 stands still at 2^24.
+            "t": torch.zeros((), dtype=torch.float64, device=device),
+        }
+
+    def step(
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
+    ) -> Step:
+        start = tree.clone(players)
+        count = self._count(state)
+        taken = self._sampled(field, start, start, constants, state, draws, 0, count)
+        return self._counted(taken)
+
+    # -- the sampler ------------------------------------------------------------------------------
+
+    def _count(self, state: State) -> int:
+        if self.growth == 1:
+            return self.inner
+        return math.floor(float(self.growth ** float(state["t"].max())) * self.inner)
+
+    def _counted(self, taken: Step) -> Step:
+        return taken._replace(state={**taken.state, "t": taken.state["t"] + 1})
+
+    def _factor(self, schedule: Schedule | None, state: State) -> float:
+        return 1.0 if schedule is None else float(schedule(state["t"].max()))
+
+    def _sampled(
+        self,
+        field: VectorField,
+        start: Players,
+        against: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
+        first: int,
+        count: int,
+    ) -> Step:
+        """`count` Langevin steps of every player from `start`, the opponents frozen at `against`; minibatches from
+        number `first` on. Returns the damped means."""
+        game = field.game
+        particles = game.particles if isinstance(game, Mixture) else 1
+        shared = isinstance(game, Mixture) and self.pairing != "all"
+        playing = field.of(Paired(game)) if shared and isinstance(game, Mixture) else field
+        pace, heat = self._factor(self.pace, state), self._factor(self.heat, state)
+        chain, bar = tree.clone(start), tree.clone(start)
+        info: dict[str, Any] = {}
+        for k in range(count):
+            draw = independent(draws, first + k) if first + k else draws.batch(0)
+            if shared:
+                _divisible(draw, particles)
+            constants = playing.refresh(chain, constants, draw)
+            normals = draws.noise(chain, first + k)
+            dealt = self._dealt(draws, particles, first + k) if shared else None
+            found: Players = {}
+            losses: dict[str, Tensor] = {}
+            for player in game.players:
+                facing = {p: chain[p] if p == player else against[p] for p in game.players}
+                fixed = constants
+                if dealt is not None:
+                    facing, fixed = self._facing(facing, constants, player, dealt, game)
+                v, seen = playing(facing, fixed, draw, only=player)
+                found[player], losses[player] = v[player], seen[player]
+            if particles > 1:  # a loss is a mean over particles; each follows its own
+                found = tree.scale(float(particles), found)
+            if not k:
+                info = {"loss": losses, "grad_norm": field.norms(found)}
+            with torch.no_grad():
+                for player, part in chain.items():
+                    self.rule_of(player).update(
+                        found[player], state["rules"][player], part, normals[player], pace, heat
+                    )
+                chain = field.project(chain)
+                bar = tree.map(lambda b, x: torch.lerp(b, x, self.beta), bar, chain)
+        with torch.no_grad():
+            moved = field.project(tree.map(lambda x, b: torch.lerp(x, b, self.beta), start, bar))
+        return Step(moved, constants, state, info)
+
+    def _dealt(self, draws: DrawSource, particles: int, index: int) -> Tensor | None:
+        """Which opponent each particle meets: a random permutation, from the step's own noise."""
+        if self.pairing != "random":
+            return torch.zeros(0, dtype=torch.int64)
+        keys = {"pairs": {"keys": torch.zeros(particles, dtype=torch.float64)}}
+        return torch.argsort(draws.noise(keys, 2**20 + index)["pairs"]["keys"])
+
+    def _facing(
+        self,
+        facing: Players,
+        constants: Constants,
+        player: str,
+        dealt: Tensor,
+        game: Any,
+    ) -> tuple[Players, Constants]:
+        """The stacks with the opponents of `player` in the order in which they are met."""
+        (other,) = (p for p in game.players if p != player)
+        if self.pairing == "random":
+            # Generator i meets critic dealt[i], so critic j meets the generator i with dealt[i] = j.
+            order = dealt if player == "generator" else torch.argsort(dealt)
+            order = order.to(tree.leaves(facing)[0].device)
+            arrange = lambda t: t[order]  # noqa: E731
+        else:
+            if constants[other] or game.normalised:
+                raise GameError(
+                    "pairing='mean' averages weights, but the networks hold buffers or power vectors too: take "
+                    "pairing='random'"
+                )
+            arrange = lambda t: t.mean(0, keepdim=True).expand_as(t)  # noqa: E731
+        placed = {**facing, other: tree.map(arrange, facing[other])}
+        fixed = {**constants, other: tree.map(arrange, constants[other])}
+        return placed, fixed
+
+
+@dataclass(frozen=True)
+class MirrorProxGAN(MirrorGAN):
+    """Mirror-prox on measures: the sampler of `MirrorGAN` twice a step (Hsieh, Liu and Cevher 2019).
+
+    First from (theta_t, w_t) against (theta_t, w_t), which gives the half step; then from (theta_t, w_t)
+    again, against the half step. Twice the gradients, minibatches and noise of their own in both; the rules' moments of
+    the first run are dropped. Arguments, state, errors and measurements as in `MirrorGAN`.
+    """
+
+    _name = "Mirror-Prox-GAN"
+
+    def step(
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
+    ) -> Step:
+        start, count = tree.clone(players), self._count(state)
+        trial = {**state, "rules": tree.clone(state["rules"])}
+        half = self._sampled(field, start, start, constants, trial, draws, 0, count)
+        taken = self._sampled(
+            field, start, half.players, half.constants, state, draws, count, count
+        )
+        return self._counted(taken._replace(info=half.info))
+
+
+def _divisible(draw: Mapping[str, Tensor], particles: int) -> None:
+    size = len(draw["real"])
+    if size % particles or size < particles:
+        raise GameError(
+            f"a minibatch of {size} cannot be shared out among {particles} pairs: take batch="
+            f"{particles * max(1, round(size / particles))}, or pairing='all'"
+        )

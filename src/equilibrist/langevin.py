@@ -13,7 +13,7 @@ from typing import Literal, Protocol, get_args
 
 import torch
 
-from equilibrist.optimizers import Params
+from equilibrist.optimizers import SGD, Optimizer, Params, RMSProp
 from equilibrist.schedules import number
 from equilibrist.tree import Tree
 
@@ -26,6 +26,11 @@ class Langevin(Protocol):
 
     `pace` multiplies the step size and `heat` the noise: the factors of schedules.
     """
+
+    @property
+    def cold(self) -> Optimizer:
+        """The same rule without noise, as an update rule: what an audit searches with."""
+        ...
 
     def init(self, params: Params) -> Tree: ...
 
@@ -60,6 +65,11 @@ class SGLD:
 
     def __post_init__(self) -> None:
         _check(self, self.lr, self.noise, self.convention)
+
+    @property
+    def cold(self) -> Optimizer:
+        """Gradient descent."""
+        return SGD(_rate(self.lr, self.convention))
 
     def init(self, params: Params) -> Tree:
         return {}
@@ -106,6 +116,11 @@ class RMSPropSGLD:
             raise ValueError(f"RMSPropSGLD.decay must lie in [0, 1), not {self.decay!r}")
         if not number(self.eps) or not 0 < self.eps < math.inf:
             raise ValueError(f"RMSPropSGLD.eps must be positive, not {self.eps!r}")
+
+    @property
+    def cold(self) -> Optimizer:
+        """RMSProp."""
+        return RMSProp(_rate(self.lr, self.convention), self.decay, self.eps)
 
     def init(self, params: Params) -> Tree:
         return {"square": {k: torch.zeros_like(p) for k, p in params.items()}}

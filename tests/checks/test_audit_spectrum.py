@@ -17,6 +17,7 @@ from equilibrist._files import finite
 from equilibrist.checks import CHECKS, Settings, audit_game
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks._eigen import probe_cost, probes_of
 from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.spectrum import stable, work
 from equilibrist.games import Dirac, GaussianW2GAN, three_nash
@@ -258,6 +259,56 @@ def test_departure_from_normality_is_told() -> None:
     assert np.array([[1, 3.0], [0, -1.0]]) @ u == pytest.approx(-u)
 
 
+class Wide(Sheared):
+    """v = (x + k S y, b y) of 60 + 60 parameters, S = diag(3, 2, 1, 0, ...) and noise: few directions shear."""
+
+    def __init__(self, k: float, n: int = 60) -> None:
+        rng = np.random.default_rng(0)
+        S = np.diag([3.0, 2.0, 1.0] + [0.0] * (n - 3)) + 0.03 * rng.standard_normal((n, n))
+        P, Q = (np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(2))
+        A = (P * rng.uniform(0.05, 0.2, n)) @ P.T
+        self.A, self.S = torch.from_numpy(A), torch.from_numpy(k * P @ S @ Q.T)
+        self.C = torch.from_numpy((Q * rng.uniform(0.05, 0.2, n)) @ Q.T)
+
+    def losses(self, players: Any, constants: Any, draw: Any, only: str | None = None) -> Any:
+        x, y = players["x"]["value"], players["y"]["value"]
+        return {"x": x @ self.A @ x / 2 + x @ self.S @ y, "y": y @ self.C @ y / 2}
+
+
+def test_the_departure_is_an_interval_where_not_all_eigenvalues_are_found() -> None:
+    zero = {p: {"value": torch.zeros(60, dtype=F64)} for p in "xy"}
+    sheared = Wide(1.0), zero
+    for (game, players), far in (
+        (krylov_pair([0.2, 3.0]), False),
+        (krylov_pair([0.2, 3.0], turn=30.0), False),
+        (sheared, True),
+    ):
+        whole = exact(game, players).evidence
+        certificate = exact(game, players, spectrum_dense=10)
+        part = certificate.evidence
+        assert whole["departure_interval"] is None
+        assert part["departure"] is None
+        low, high = part["departure_interval"]
+        assert low - 1e-6 <= whole["departure"] <= high + 1e-6
+        assert (low > 0.3) == far
+        probes = 3 if game.zero_sum else 4
+        assert any(f"{probes} random vectors" in limit for limit in certificate.limits)
+        assert not any("not known: the search" in limit for limit in certificate.limits)
+    # J symmetric: both ends say so.
+    normal = exact(*krylov_pair([0.2, 3.0]), spectrum_dense=10).evidence["departure_interval"]
+    assert normal[0] == 0
+    assert normal[1] < 1e-6
+
+
+def test_a_small_search_leaves_the_departure_unknown() -> None:
+    game, players = krylov_pair([0.2, 3.0])
+    for products, probes in ((120, 6), (60, 3), (40, 0)):
+        found = exact(game, players, spectrum_dense=10, spectrum_products=products)
+        assert (found.evidence["departure_interval"] is None) == (probes == 0)
+        said = f"{probes} random vectors" if probes else "departure from normality is not known"
+        assert any(said in limit for limit in found.limits)
+
+
 class Nilpotent(Sheared):
     """J = [[0, B], [C, 0]] with B C a turned Jordan block at 0: every eigenvalue of J is 0."""
 
@@ -410,7 +461,7 @@ def test_the_same_audit_twice_and_nothing_left_behind() -> None:
     before = {k: v.clone() for k, v in start.players["critic"].items()}
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    settings = Settings(batch=8, spectrum_dense=0, spectrum_products=20)
+    settings = Settings(batch=8, spectrum_dense=0, spectrum_products=60)
     once, again, other = (
         stable(Bench(game, start.players, start.constants, Gaussian(2), settings, seed))[0]
         for seed in (0, 0, 1)
@@ -418,13 +469,37 @@ def test_the_same_audit_twice_and_nothing_left_behind() -> None:
     assert json.dumps(finite(once.evidence)) == json.dumps(finite(again.evidence))
     assert once.summary == again.summary
     assert once.evidence["eigenvalues"] != other.evidence["eigenvalues"]
+    assert once.evidence["departure_interval"] not in (None, other.evidence["departure_interval"])
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[k], v) for k, v in start.players["critic"].items())
     assert all(not v.requires_grad for v in start.players["critic"].values())
 
 
+@pytest.mark.parametrize("saturating", [True, False])
+def test_the_interval_takes_a_seventh_of_the_check(saturating: bool) -> None:
+    game = GAN(
+        lambda: nn.Sequential(nn.Linear(2, 24), nn.Tanh(), nn.Linear(24, 2)),
+        lambda: nn.Sequential(nn.Linear(2, 24), nn.Tanh(), nn.Linear(24, 1)),
+        Vanilla(saturating=saturating),
+        latent=2,
+    )
+    start = game.init(0)
+    settings = Settings(batch=8, spectrum_dense=0)
+    here = Bench(game, start.players, start.constants, Gaussian(2), settings, 0)
+    spent: list[float] = []
+    stable(here, spent.append)
+    own = probe_cost(here) * probes_of(here) * 2
+    assert sum(abs(s - own) < 1e-9 for s in spent) == 1
+    assert 0 < own < 0.15 * sum(spent)
+    assert own < 0.15 * work(here)
+
+
 def test_planned_work_is_about_what_is_spent() -> None:
-    for settings in (Settings(batch=8), Settings(batch=8, spectrum_dense=0, spectrum_products=20)):
+    for settings in (
+        Settings(batch=8),
+        Settings(batch=8, spectrum_dense=0, spectrum_products=20),
+        Settings(batch=8, spectrum_dense=0),
+    ):
         game = small()
         start = game.init(0)
         here = Bench(game, start.players, start.constants, Gaussian(2), settings, 0)

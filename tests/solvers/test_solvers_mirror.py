@@ -14,6 +14,7 @@ from equilibrist._field import VectorField
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN, Mixture
 from equilibrist.langevin import SGLD, RMSPropSGLD
+from equilibrist.optimizers import SGD, RMSProp
 from equilibrist.penalties import GradientPenalty
 from equilibrist.projections import WeightClipping
 from equilibrist.schedules import Piecewise
@@ -196,6 +197,8 @@ def test_schedules_growth_and_conventions() -> None:
     )
     warm, _ = moved(MirrorGAN(RULE, inner=2))
     assert (tree.flatten(warm) - tree.flatten(cold)).norm() > 1e-2
+    assert MirrorGAN(SGLD(0.1, 0.1, "welling-teh")).rule("critic") == SGD(0.05)
+    assert MirrorGAN(RMSPropSGLD(0.1, decay=0.8)).rule("critic") == RMSProp(0.1, 0.8, 1e-5)
 
 
 @pytest.mark.parametrize("convention", ["langevin", "welling-teh"])
@@ -274,8 +277,8 @@ BAD: list[tuple[Any, str]] = [
     (lambda: MirrorGAN(RULE, growth=0.5), r"MirrorGAN\.growth"),
     (lambda: MirrorGAN(RULE, pairing="some"), r"MirrorGAN\.pairing"),  # type: ignore[arg-type]
     (lambda: MirrorGAN(RULE, pace=Piecewise), r"MirrorGAN\.pace"),  # type: ignore[arg-type]
-    (lambda: MirrorGAN(SGLD), r"MirrorGAN\.rule=SGLD"),  # type: ignore[arg-type]
-    (lambda: MirrorProxGAN(torch.optim.Adam), r"MirrorProxGAN\.rule=Adam"),  # type: ignore[arg-type]
+    (lambda: MirrorGAN(SGLD), r"MirrorGAN\.sampler=SGLD"),  # type: ignore[arg-type]
+    (lambda: MirrorProxGAN(torch.optim.Adam), r"MirrorProxGAN\.sampler=Adam"),  # type: ignore[arg-type]
     (lambda: SGLD(0.0), r"SGLD\.lr"),
     (lambda: SGLD(1e-3, -1.0), r"SGLD\.noise"),
     (lambda: SGLD(1e-3, 0.1, "other"), r"SGLD\.convention"),  # type: ignore[arg-type]

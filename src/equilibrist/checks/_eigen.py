@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from equilibrist._game import Players
 from equilibrist._jacobian import JacobianOperator
 from equilibrist.checks._bench import Bench, Interval
 from equilibrist.checks._linear import Free
-from equilibrist.spectra import density, krylov, spectrum
+from equilibrist.spectra import density, krylov, normality, spectrum
 from equilibrist.spectra.density import Density
 from equilibrist.spectra.eigenvalues import Array, Complex, Eigenvalues, eigenpairs
 
@@ -69,6 +69,26 @@ def draws_of(bench: Bench) -> list[Draw]:
 
 def lanczos_steps(bench: Bench) -> int:
     return max(2, bench.settings.spectrum_products // 4)
+
+
+def probe_cost(bench: Bench) -> float:
+    """Gradients a random vector takes, per minibatch."""
+    forward = TRANSPOSED if bench.game.zero_sum else FORWARD
+    return 2 * TRANSPOSED + 2 * forward
+
+
+def search_cost(bench: Bench) -> float:
+    """Gradients that the search and the densities take, per minibatch."""
+    whole = 0.0 if bench.game.zero_sum else TRANSPOSED + FORWARD
+    own = OWN * len(bench.game.players)
+    return TRANSPOSED * bench.settings.spectrum_products + lanczos_steps(bench) * (own + whole)
+
+
+def probes_of(bench: Bench) -> int:
+    """Random vectors for the departure from normality, four products each: as many as a sixth of the search's cost
+    affords, at most 8; 0 where that is fewer than 3, of which no error could be told."""
+    probes = min(8, int(search_cost(bench) / 6 / probe_cost(bench)))
+    return probes if probes >= 3 else 0
 
 
 def _rng(bench: Bench, k: int) -> np.random.Generator:
@@ -141,6 +161,13 @@ def _sparse(
     steps = densities["symmetric"].steps
     whole = 0.0 if bench.game.zero_sum else TRANSPOSED + FORWARD
     tick(steps * count * (OWN * len(masks) + whole))
+    if probes := probes_of(bench):
+        back, forth = (spectrum.products_of(op, mask=mask) for op in (quick.T, quick))
+        bounds = normality.henrici_bounds(
+            back, forth, n, probes, _rng(bench, 3), first.values, first.vectors, settings.confidence
+        )
+        tick(probe_cost(bench) * probes * count)
+        found = replace(found, departure_bounds=bounds)
     if not len(first.values):
         return Seen(found, first.size, None, None, None, densities)
     # The eigenvalues that decide, in float64: whichever converged at each end.
@@ -208,6 +235,7 @@ def _sharpened(
             missing={**found.missing, **lost},
             reached=found.reached if sure.all() else (),
             products=found.products,
+            departure_bounds=found.departure_bounds,
         ),
         krylov.Ritz(
             sharp.values[sure],

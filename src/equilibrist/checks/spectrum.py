@@ -14,13 +14,14 @@ from equilibrist._game import Players
 from equilibrist.checks._bench import Bench, Interval
 from equilibrist.checks._eigen import (
     FORWARD,
-    OWN,
     TRANSPOSED,
     K,
     Seen,
     confirmed,
     draws_of,
-    lanczos_steps,
+    probe_cost,
+    probes_of,
+    search_cost,
     seen_at,
     share_of,
     witness_of,
@@ -87,10 +88,8 @@ def work(bench: Bench) -> float:
     draws = len(draws_of(bench))
     if n <= settings.spectrum_dense:
         return TRANSPOSED * n * draws
-    products, steps = settings.spectrum_products, lanczos_steps(bench)
-    whole = 0.0 if bench.game.zero_sum else TRANSPOSED + FORWARD
-    search = TRANSPOSED * (products + 4 * K) + steps * (2 * OWN + whole)
-    again = 0.0 if bench.game.zero_sum else FORWARD * products
+    search = search_cost(bench) + TRANSPOSED * 4 * K + probe_cost(bench) * probes_of(bench)
+    again = 0.0 if bench.game.zero_sum else FORWARD * settings.spectrum_products
     return (search + again) * draws + 50
 
 
@@ -231,6 +230,7 @@ def _evidence(
         "no_consensus": why,
         "plain": consensus.forecast(0.0, found.values, nothing, seen.matrix).describe(),
         "departure": found.departure,
+        "departure_interval": spectrum.interval_of(found),
         "abscissa": {"value": lowest.value, "residual": lowest.residual},
         "abscissa_is": "exact" if found.complete else "an upper bound",
         "densities": {name: spectrum.described(part) for name, part in seen.densities.items()},
@@ -321,8 +321,15 @@ def _limits(bench: Bench, moves: Free, seen: Seen, at_rest: bool, live: Complex)
         )
     if not found.complete:
         said.append(
-            "only outer eigenvalues were sought, and a Krylov space may miss one; h_max is an upper bound, q and "
-            "the departure are not known beyond what was found"
+            "only outer eigenvalues were sought, and a Krylov space may miss one; h_max is an upper bound, q is not "
+            "known beyond what was found"
+        )
+        bounds = found.departure_bounds
+        said.append(
+            "the departure from normality is not known: the search was too small for its interval"
+            if bounds is None
+            else f"the departure's interval is estimated from {bounds.probes} random vectors, for a matrix as near J "
+            "as the eigenvalues' residuals: where those are ill-conditioned, J's own may lie outside"
         )
     elif bench.sampled:
         said.append("eigenvalues are those of a mean over samples, and move with them")

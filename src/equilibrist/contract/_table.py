@@ -28,6 +28,7 @@ from equilibrist.games import (
     hidden_minimax,
     three_nash,
 )
+from equilibrist.langevin import SGLD
 from equilibrist.networks import LinearGenerator, QuadraticCritic
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
 from equilibrist.projections import Below
@@ -40,6 +41,8 @@ from equilibrist.solvers import (
     FollowTheRidge,
     Implicit,
     Lookahead,
+    MirrorGAN,
+    MirrorProxGAN,
     Optimistic,
     PastExtragradient,
     Proximal,
@@ -185,6 +188,10 @@ SOLVERS: dict[str, Row] = {
     "follow the ridge, damped": Row(
         lambda h, x, y: FollowTheRidge(SGD(h), leader=x, follower=y, iterations=4, damping=0.1),
         _needs_a_regular_follower,
+    ),
+    "mirror-gan without noise": Row(lambda h, x, y: MirrorGAN(SGLD(h, 0.0), inner=3, beta=0.8)),
+    "mirror-prox-gan without noise": Row(
+        lambda h, x, y: MirrorProxGAN(SGLD(h, 0.0), inner=2, beta=0.9)
     ),
     "implicit": Row(lambda h, x, y: Implicit(SGD(h), iterations=2), _reads_the_free_field),
     "unrolled": Row(

@@ -262,7 +262,7 @@ def _numbers_table(found: Spectrum) -> str:
                 number(part.h_max) if part.complete else f"at most {number(part.h_max)}",
                 number(part.q),
                 "" if found.h is None else f"{part.radius(found.h):.6g}",
-                "not known" if part.departure is None else number(part.departure),
+                _departure(part),
                 number(float(part.residuals.max())) if part.residuals.size else "",
             )
         )
@@ -275,6 +275,15 @@ def _numbers_table(found: Spectrum) -> str:
         "Largest residual",
     ]
     return f"<section><h2>Numbers</h2>{table(head, rows, (1, 2, 3, 4, 5))}</section>"
+
+
+def _departure(part: Eigenvalues) -> str:
+    if part.departure is not None:
+        return number(part.departure)
+    bounds = part.departure_bounds
+    if bounds is None:
+        return "not known"
+    return f"{number(bounds.low, 2)} to {number(bounds.high, 2)}, estimated"
 
 
 def _listed(found: Eigenvalues) -> str:

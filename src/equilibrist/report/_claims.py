@@ -192,6 +192,7 @@ _LABELS = {
     "curvature_interval": "Its interval",
     "curvature_of_tolerance": "Curvature that promises the tolerance",
     "departure": "Departure of J from normality",
+    "departure_interval": "Departure of J from normality, estimated",
     "first_order": "What the gradients still promise, to first order",
     "first_order_gain": "What the gradient still promises, to first order",
     "follower_smallest": "Smallest curvature of the follower's loss",
@@ -241,6 +242,8 @@ def evidence_rows(certificate: Certificate) -> list[tuple[str, str]]:
         as_float = as_number(value)
         unit = certificate.unit if key in ("loss_before", "loss_after", "noise_floor") else ""
         words = with_unit(number(as_float, 4), unit) if as_float is not None else plain(value)
+        if key == "departure_interval" and isinstance(value, list):
+            words = " to ".join(number(as_number(end), 2) for end in value)
         if isinstance(value, str) and value in _VERDICTS:
             words = BADGES[Verdict(value)]
         if _size(value) > _MANY:

@@ -16,9 +16,11 @@ from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.games.mixture import Mixture, Paired
 from equilibrist.langevin import SGLD, Langevin
+from equilibrist.optimizers import Optimizer
 from equilibrist.schedules import Schedule, number
 from equilibrist.solvers._base import (
     DrawSource,
+    Sizes,
     State,
     Step,
     at_least,
@@ -34,7 +36,7 @@ PAIRINGS: tuple[Pairing, ...] = get_args(Pairing)
 class MirrorGAN:
     """Entropic mirror descent on measures, each step sampled by K Langevin steps against the frozen opponent:
 
-        theta^0 = bar = theta_t;  k = 1..K:  theta^k = P(rule(theta^{k-1}, v_theta(theta^{k-1}, w_t)) + noise)
+        theta^0 = bar = theta_t;  k = 1..K:  theta^k = P(sampler(theta^{k-1}, v_theta(theta^{k-1}, w_t)))
                                              bar <- (1 - beta) bar + beta theta^k
         theta_{t+1} = (1 - beta) theta_t + beta bar
 
@@ -46,7 +48,7 @@ class MirrorGAN:
     sampled from; each particle is a chain of its own with its own means.
 
     Args:
-        rule: `SGLD` or `RMSPropSGLD`. rules: by player's name.
+        sampler: `SGLD` or `RMSPropSGLD`. samplers: by player's name.
         inner: K. growth: K_t = floor(growth^t K), the outer step t = 0, 1, ...
         beta: damping, in (0, 1]; 1 takes the last sample.
         pace, heat: factors of the step size and of the noise at outer step t (`schedules.Piecewise`, ...).
@@ -63,8 +65,8 @@ class MirrorGAN:
         cannot be shared out among the particles; "mean" where constants belong to the weights.
     """
 
-    rule: Langevin = field(default_factory=SGLD)
-    rules: dict[str, Langevin] = field(default_factory=dict)
+    sampler: Langevin = field(default_factory=SGLD)
+    samplers: dict[str, Langevin] = field(default_factory=dict)
     inner: int = 10
     beta: float = 0.9
     growth: float = 1.0
@@ -74,11 +76,11 @@ class MirrorGAN:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for rule in (self.rule, *self.rules.values()):
+        for rule in (self.sampler, *self.samplers.values()):
             if isinstance(rule, type) or not hasattr(rule, "noise"):
                 shown = rule.__name__ if isinstance(rule, type) else type(rule).__name__
                 raise ValueError(
-                    f"{name}.rule={shown} has no noise: write SGLD(1e-3, 1e-2) or RMSPropSGLD(...)"
+                    f"{name}.sampler={shown} has no noise: write SGLD(1e-3, 1e-2) or RMSPropSGLD(...)"
                 )
         at_least(self, 1, inner=self.inner)
         if not number(self.beta) or not 0 < self.beta <= 1:
@@ -93,26 +95,29 @@ class MirrorGAN:
             raise ValueError(f"{name}.pairing must be {', '.join(PAIRINGS)}, not {self.pairing!r}")
 
     def __str__(self) -> str:
-        named = "".join(f", {player}: {rule}" for player, rule in self.rules.items())
+        named = "".join(f", {player}: {rule}" for player, rule in self.samplers.items())
         grown = f" times {self.growth:g}^t" if self.growth > 1 else ""
         return (
             f"{self._name}: {self.inner}{grown} inner steps, beta {self.beta:g}, pairing "
-            f"{self.pairing}; {self.rule}{named}"
+            f"{self.pairing}; {self.sampler}{named}"
         )
 
     _name = "Mirror-GAN"
 
-    def rule_of(self, player: str) -> Langevin:
+    def sampler_of(self, player: str) -> Langevin:
         """The Langevin rule of this player."""
-        return self.rules.get(player, self.rule)
+        return self.samplers.get(player, self.sampler)
+
+    def rule(self, player: str) -> Optimizer:
+        """The same without noise: an update rule, for what has no business with noise."""
+        return self.sampler_of(player).cold
 
     def init(self, players: Players) -> State:
-        check_names(self.rules, players)
+        check_names(self.samplers, players)
         device = tree.leaves(players)[0].device
         return {
-            "rules": {p: self.rule_of(p).init(part) for p, part in players.items()},
-            # Counted in float64: float32 stands still at 2^24.
-            "t": torch.zeros((), dtype=torch.float64, device=device),
+            "rules": {p: self.sampler_of(p).init(part) for p, part in players.items()},
+            "t": torch.zeros((), dtype=torch.int64, device=device),
         }
 
     def step(
@@ -128,6 +133,31 @@ class MirrorGAN:
         taken = self._sampled(field, start, start, constants, state, draws, 0, count)
         return self._counted(taken)
 
+    def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
+        """With noise-free SGLD and neither schedules nor growth: X_0 = B_0 = I, X_k = (I - H D) X_{k-1} - H O,
+        B_k = (1 - beta) B_{k-1} + beta X_k, and (1 - beta) I + beta B_K; D, O the blocks of J on and off the diagonal.
+        """
+        return self._linear(jacobian, sizes, torch.eye(len(jacobian), dtype=jacobian.dtype))
+
+    def _linear(self, jacobian: Tensor, sizes: Sizes, against: Tensor) -> Tensor:
+        """The same with the opponents at `against` times x."""
+        rates, own, start = [], torch.zeros_like(jacobian), 0
+        for player, size in sizes.items():
+            rule, part = self.sampler_of(player), slice(start, start + size)
+            if not isinstance(rule, SGLD) or rule.noise or rule.convention != "langevin":
+                raise ValueError(f"linear_map is that of SGLD without noise, not of {rule}")
+            rates.append(torch.full((size,), rule.lr, dtype=jacobian.dtype))
+            own[part, part] = jacobian[part, part]
+            start += size
+        if self.pace is not None or self.growth > 1:
+            raise ValueError("linear_map is that of one step size and one number of inner steps")
+        step, unit = torch.cat(rates)[:, None], torch.eye(len(jacobian), dtype=jacobian.dtype)
+        x = bar = unit
+        for _ in range(self.inner):
+            x = x - step * (own @ x + (jacobian - own) @ against)
+            bar = torch.lerp(bar, x, self.beta)
+        return torch.lerp(unit, bar, self.beta)
+
     # -- the sampler ------------------------------------------------------------------------------
 
     def _count(self, state: State) -> int:
@@ -139,7 +169,7 @@ class MirrorGAN:
         return taken._replace(state={**taken.state, "t": taken.state["t"] + 1})
 
     def _factor(self, schedule: Schedule | None, state: State) -> float:
-        return 1.0 if schedule is None else float(schedule(state["t"].max()))
+        return 1.0 if schedule is None else float(schedule(state["t"].max().double()))
 
     def _sampled(
         self,
@@ -183,7 +213,7 @@ class MirrorGAN:
                 info = {"loss": losses, "grad_norm": field.norms(found)}
             with torch.no_grad():
                 for player, part in chain.items():
-                    self.rule_of(player).update(
+                    self.sampler_of(player).update(
                         found[player], state["rules"][player], part, normals[player], pace, heat
                     )
                 chain = field.project(chain)
@@ -252,6 +282,11 @@ class MirrorProxGAN(MirrorGAN):
             field, start, half.players, half.constants, state, draws, count, count
         )
         return self._counted(taken._replace(info=half.info))
+
+    def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
+        """That of `MirrorGAN` with the opponents at its own image."""
+        half = super().linear_map(jacobian, sizes)
+        return self._linear(jacobian, sizes, half)
 
 
 def _divisible(draw: Mapping[str, Tensor], particles: int) -> None:

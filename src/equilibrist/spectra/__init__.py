@@ -4,13 +4,14 @@ from equilibrist.spectra.consensus import Forecast, forecast, suggested
 from equilibrist.spectra.density import Density, exact_density
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
 from equilibrist.spectra.krylov import extremes
-from equilibrist.spectra.normality import abscissa, henrici
+from equilibrist.spectra.normality import HenriciBounds, abscissa, henrici, henrici_bounds
 from equilibrist.spectra.spectrum import Spectrum, spectrum_at, spectrum_of
 
 __all__ = [
     "Density",
     "Eigenvalues",
     "Forecast",
+    "HenriciBounds",
     "Spectrum",
     "abscissa",
     "eigenvalues",
@@ -18,6 +19,7 @@ __all__ = [
     "extremes",
     "forecast",
     "henrici",
+    "henrici_bounds",
     "spectrum_at",
     "spectrum_of",
     "suggested",

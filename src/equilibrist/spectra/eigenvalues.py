@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from equilibrist._errors import GameError
-from equilibrist.spectra.normality import henrici
+from equilibrist.spectra.normality import HenriciBounds, henrici
 
 Complex = NDArray[np.complex128]
 Array = NDArray[np.float64]
@@ -31,6 +31,7 @@ class Eigenvalues:
             moves l by up to e times this, to first order; 1 for a normal matrix. Dense only.
         reached: ends ("smallest real part", ...) whose outermost eigenvalue converged; all where complete.
         products: matrix-vector products that were spent.
+        departure_bounds: where the departure lies, estimated; where the matrix was only multiplied with.
     """
 
     values: Complex
@@ -42,6 +43,7 @@ class Eigenvalues:
     conditions: Array | None = None
     reached: tuple[str, ...] = ()
     products: int = 0
+    departure_bounds: HenriciBounds | None = None
 
     @property
     def nonzero(self) -> Complex:

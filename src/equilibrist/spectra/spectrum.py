@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ Mask = NDArray[np.bool_]
 
 DENSE = 2500
 STEPS = 30  # of Lanczos, where densities are not exact
+PROBES = 8  # random vectors for the departure from normality, where it is not exact
 REFERENCES = (
     "Mescheder, Nowozin and Geiger 2017, inequality 5",
     krylov.REFERENCE,
@@ -129,8 +130,15 @@ def _described(found: Eigenvalues | None, h: float | None) -> dict[str, Any] | N
         "contraction": None if h is None else found.radius(h),
         "outside": None if h is None else found.outside(h),
         "departure_from_normality": found.departure,
+        "departure_interval": interval_of(found),
         "missing": found.missing,
     }
+
+
+def interval_of(found: Eigenvalues) -> list[float] | None:
+    """[low, high] of the departure from normality where it is estimated."""
+    bounds = found.departure_bounds
+    return None if bounds is None else [bounds.low, bounds.high]
 
 
 def spectrum_at(
@@ -152,7 +160,8 @@ def spectrum_at(
         gamma: also the eigenvalues of J + gamma J^T J, which consensus has at a stationary pair. On
             several draws J^T J is that of the mean J: consensus with two minibatches or more.
         dense: up to so many parameters (None: 2,500) the matrix is built and all eigenvalues are found; beyond,
-            extremes by Krylov-Schur through products with J^T, which has the same ones.
+            extremes by Krylov-Schur through products with J^T, which has the same ones, and the departure from
+            normality as an estimated interval (`henrici_bounds`, 8 probes).
         k: eigenvalues at each end of the spectrum; `products` of each Krylov search at most.
         samples: how many samples the draws hold, for the record.
 
@@ -185,13 +194,20 @@ def spectrum_at(
         scale = weights.numpy()
         budget: dict[str, Any] = {"k": k, "products": products}
         # J^T D has the eigenvalues of D J.
-        whole = krylov.listed(krylov.krylov(backward, n, **budget), k)
+        whole = _outer(backward, forward, n, budget)
         if not even:
             after: Callable[[Array], Array] = lambda u: backward(scale * u)  # noqa: E731
-            scaled = krylov.listed(krylov.krylov(after, n, **budget), k)
+            scaled = _outer(after, lambda u: scale * forward(u), n, budget)
         if gamma is not None:
             product = consensus.transposed(forward, backward, gamma, scale)
-            pulled = krylov.listed(krylov.krylov(product, n, **budget), k)
+            plus = gamma
+
+            def straight(u: Array) -> Array:
+                image = forward(u)
+                moved: Array = scale * (image + plus * backward(image))
+                return moved
+
+            pulled = _outer(product, straight, n, budget)
         densities = lanczos_densities(operator, STEPS, np.random.default_rng(0))
     if flat.dtype != torch.float64:
         notes.append(f"Products were taken in {flat.dtype}: small eigenvalues are rounded.")
@@ -210,6 +226,20 @@ def spectrum_at(
         tuple(notes),
         densities,
     )
+
+
+def _outer(
+    product: Callable[[Array], Array],
+    transposed: Callable[[Array], Array],
+    n: int,
+    budget: Mapping[str, Any],
+) -> Eigenvalues:
+    """Extremes of a matrix [n, n] by `product`, and where its departure from normality lies."""
+    found = krylov.krylov(product, n, **budget)
+    bounds = normality.henrici_bounds(
+        product, transposed, n, PROBES, np.random.default_rng(1), found.values, found.vectors
+    )
+    return replace(krylov.listed(found, budget["k"]), departure_bounds=bounds)
 
 
 def exact_densities(J: Array, operator: JacobianOperator) -> dict[str, Density]:

@@ -66,7 +66,7 @@ def load(run_directory: Path) -> Record:
     notes: list[str] = []
     recipe = _recipe(run_directory / "recipe.json")
     series, logged, seconds = _metrics(run_directory / "metrics.jsonl", notes)
-    samples, real = _samples(run_directory / "samples", notes)
+    samples, real, mean = _samples(run_directory / "samples", notes)
     audit = load_audit(run_directory / "audit" / "audit.json", notes)
     saved = list(_numbered(run_directory / "checkpoints", "safetensors"))
     status = _status(run_directory / "status.json")
@@ -80,6 +80,7 @@ def load(run_directory: Path) -> Record:
         series=series,
         samples=samples,
         real=real,
+        mean=mean,
         audit=audit,
         status=status,
         last_step=max((step for step in reached if step is not None), default=None),
@@ -234,14 +235,16 @@ def _numbered(folder: Path, *kinds: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _samples(folder: Path, notes: list[str]) -> tuple[list[Sample], Sample | None]:
+def _samples(folder: Path, notes: list[str]) -> tuple[list[Sample], Sample | None, Sample | None]:
+    """Samples over time, the real ones, and those of a mixture's mean network."""
     samples = [
         sample
         for step, path in _numbered(folder, "png", "npy").items()
         if (sample := read_sample(path, step, notes))
     ]
-    real = None
-    for name in ("real.png", "real.npy"):
-        if real is None and (folder / name).is_file():
-            real = read_sample(folder / name, None, notes)
-    return samples, real
+    found: dict[str, Sample | None] = {}
+    for stem in ("real", "mean"):
+        for path in (folder / f"{stem}.png", folder / f"{stem}.npy"):
+            if found.get(stem) is None and path.is_file():
+                found[stem] = read_sample(path, None, notes)
+    return samples, found.get("real"), found.get("mean")

@@ -130,6 +130,10 @@ def _samples(record: Record) -> str:
         step = words.count(sample.step or 0)
         alt = f"Samples of the generator at step {step}"
         figures.append(picture(sample, record.real, frame, f"Step <b>{step}</b>", alt))
+    if record.mean is not None:
+        caption = "<b>Mean network</b> at the last of these: the weights of all generators averaged"
+        alt = "Samples of the mean network"
+        figures.append(picture(record.mean, record.real, frame, caption, alt))
     if record.real is not None:
         caption = "<b>Real data</b>, for comparison"
         figures.append(picture(record.real, record.real, frame, caption, "Real data", "truth"))
@@ -139,6 +143,11 @@ def _samples(record: Record) -> str:
     if any(sample.points is not None for sample in shown):
         notes.append(f"All plots show the same square: {frame}. Real points lie in grey beneath.")
     lead = "What the generator makes as training goes on, in order of time."
+    if record.mean is not None:
+        lead = (
+            "What the mixture of generators makes as training goes on, each sample by one of them. The mean "
+            "network is the other summary of a mixture: what it makes need not resemble what they make."
+        )
     if not shown:
         lead = "The generator's samples were not saved; these are the real data."
     note = f'<p class="note gap">{e(" ".join(notes))}</p>' if notes else ""

@@ -177,6 +177,7 @@ class Record:
     seconds: float | None
     notes: list[str]
     scores: list[Json] = field(default_factory=list)
+    mean: Sample | None = None
 
     def text(self, *path: str) -> str | None:
         """A text of the recipe, found along `path`; None where it is absent or empty."""

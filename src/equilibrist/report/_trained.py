@@ -25,6 +25,8 @@ def trained(record: Record) -> str:
     rows: list[tuple[str, str]] = []
     if game.get("formulation"):
         rows.append(("Game", words.plain(game["formulation"])))
+    if isinstance(game.get("particles"), int):
+        rows.append(("Mixed strategies", f"{game['particles']} networks a player, in equal shares"))
     if isinstance(game.get("zero_sum"), bool):
         zero = "Yes: what one player wins, the other loses."
         own = "No: each player has its own loss and minimises it."

@@ -28,7 +28,8 @@ from equilibrist._errors import (
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.data import Source
-from equilibrist.games import GAN
+from equilibrist.games import GAN, Mixture
+from equilibrist.games.gan import Start
 from equilibrist.run import checkpoint, environment, samples
 from equilibrist.run.progress import Progress, showing
 from equilibrist.run.recipe import Recipe
@@ -423,12 +424,22 @@ class _Loop:
             sheet = self._generate(n)
             stem = f"step_{self.step:08d}"
         samples.write_sheet(self.record.samples / stem, sheet, self.data)
+        game = self.recipe.game
+        if isinstance(game, Mixture) and at != "real":  # the other summary, of the newest step
+            mean = game.mean(self._shown(), self.constants)
+            sheet = self._generate(n, game.lone, mean)
+            samples.write_sheet(self.record.samples / "mean", sheet, self.data)
 
-    def _generate(self, n: int) -> Tensor:
+    def _shown(self) -> Players:
+        """The players as they are used: averaged where there are averages."""
+        return {**self.players, **self.state.get("average", {})}
+
+    def _generate(self, n: int, game: GAN | None = None, pair: Start | None = None) -> Tensor:
+        players, constants = pair or (self._shown(), self.constants)
         return samples.generate(
-            self.recipe.game,
-            {**self.players, **self.state.get("average", {})},
-            self.constants,
+            game or self.recipe.game,
+            players,
+            constants,
             n,
             self.seed,
             batch=self.recipe.batch,
@@ -437,9 +448,14 @@ class _Loop:
 
     def _score(self) -> None:
         recipe = self.recipe
-        players = {**self.players, **self.state.get("average", {})}
         for row in samples.scored(
-            recipe.game, recipe.scores, self.data, players, self.constants, self.seed, recipe.batch
+            recipe.game,
+            recipe.scores,
+            self.data,
+            self._shown(),
+            self.constants,
+            self.seed,
+            recipe.batch,
         ):
             self.record.score({"step": self.step, **row})
 

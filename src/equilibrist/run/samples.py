@@ -19,7 +19,7 @@ from equilibrist._errors import RecipeError, RecordError
 from equilibrist._files import write_atomically
 from equilibrist._game import Constants, Players
 from equilibrist.data import Source
-from equilibrist.games import GAN
+from equilibrist.games import GAN, Mixture
 from equilibrist.games._setup import as_condition
 from equilibrist.scores import Score
 
@@ -97,7 +97,25 @@ def scored(
     seed: int,
     batch: int = 0,
 ) -> list[dict[str, Any]]:
-    """Every score's plain values, on samples, real data and conditions of their own addresses."""
+    """Every score's plain values, on samples, real data and conditions of their own addresses. Of a mixture
+    its own first, then those of its mean network, the other summary of a measure."""
+    rows = _scored(game, scores, data, players, constants, seed, batch)
+    if isinstance(game, Mixture):
+        mean = game.mean(players, constants)
+        for row in _scored(game.lone, scores, data, *mean, seed, batch):
+            rows.append({**row, "name": f"{row['name']}, mean network"})
+    return rows
+
+
+def _scored(
+    game: GAN,
+    scores: Sequence[Score],
+    data: Source,
+    players: Players,
+    constants: Constants,
+    seed: int,
+    batch: int,
+) -> list[dict[str, Any]]:
     rows = []
     for place, score in enumerate(scores):
         condition = None

@@ -3,7 +3,6 @@
     python campaigns/proximal_mnist.py train                 # every run, one after the other; goes on if interrupted
     python campaigns/proximal_mnist.py audit                 # the same audit of each
     python campaigns/proximal_mnist.py report                # a table and the samples side by side
-    python campaigns/proximal_mnist.py experiment            # section 6.1 on the last of them, 150 iterations
 
 The paper trains an SN-GAN with 20 inner critic steps on V_prox and compares with 5 critic steps of regular
 training. Here are both, regular training with the same 20 critic steps, and 5 critic steps for as
@@ -164,19 +163,6 @@ def report(root: Path, steps: int, seeds: range, classifier: Path | None) -> Non
     print(root / "samples.png")
 
 
-def experiment(root: Path, steps: int) -> None:
-    """Section 6.1 on the pair that was trained longest: the generator alone, on V_prox and with D frozen."""
-    name = list(RUNS)[-1]
-    run = eq.load(folder(root, name, 0), recipe(name, steps))
-    found = eq.audit(run, checks=("section-6.1",), experiment_steps=150, write=False)
-    print(found["section-6.1"].summary)
-    for claim, images in found.sheets.items():
-        path = samples.write_sheet(
-            root / claim.replace(":", "-").replace("6.1", "6-1"), images, run.data
-        )
-        print(path)
-
-
 def sheet(images: Tensor) -> Image.Image:
     """Eight by eight samples."""
     grid = images.reshape(8, 8, 28, 28).permute(0, 2, 1, 3).reshape(224, 224)
@@ -187,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("train", "audit", "report", "experiment"))
+    parser.add_argument("what", choices=("train", "audit", "report"))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--dir", type=Path, default=Path("runs/proximal-mnist"))
@@ -198,8 +184,6 @@ def main() -> None:
     seeds = range(options.seeds)
     if options.what == "train":
         train(options.dir, options.steps, seeds)
-    elif options.what == "experiment":
-        experiment(options.dir, options.steps)
     elif options.what == "audit":
         audit(options.dir, options.steps, seeds)
     else:

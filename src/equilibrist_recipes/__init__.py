@@ -4,6 +4,7 @@ from equilibrist_recipes.cifar10 import cifar10_r3gan, cifar10_sngan, cifar10_wg
 from equilibrist_recipes.digits import digits_conditional, digits_sngan, digits_wgan_gp
 from equilibrist_recipes.faces import faces64_sngan
 from equilibrist_recipes.gaussian import gaussian_w2gan
+from equilibrist_recipes.mirror import digits_mirror, plane_mirror
 from equilibrist_recipes.mixtures import (
     eight_gaussians,
     eight_gaussians_fgan,
@@ -17,6 +18,7 @@ RECIPES = {
     "cifar10-sngan": cifar10_sngan,
     "cifar10-wgan-gp": cifar10_wgan_gp,
     "digits-conditional": digits_conditional,
+    "digits-mirror": digits_mirror,
     "digits-sngan": digits_sngan,
     "digits-wgan-gp": digits_wgan_gp,
     "eight-gaussians": eight_gaussians,
@@ -26,6 +28,7 @@ RECIPES = {
     "mnist-sngan": mnist_sngan,
     "mnist-wgan-gp": mnist_wgan_gp,
     "mnist-wgan-wc": mnist_wgan_wc,
+    "plane-mirror": plane_mirror,
     "swiss-roll": swiss_roll,
     "twenty-five-gaussians": twenty_five_gaussians,
 }

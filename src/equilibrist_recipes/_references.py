@@ -76,3 +76,14 @@ KRIZHEVSKY = Reference(
     "@techreport{krizhevsky2009learning, title={Learning multiple layers of features from tiny images}, "
     "author={Krizhevsky, Alex}, institution={University of Toronto}, year={2009}}",
 )
+HSIEH = Reference(
+    "Y.-P. Hsieh, C. Liu and V. Cevher, Finding mixed Nash equilibria of generative adversarial networks, "
+    "ICML 2019",
+    "@inproceedings{hsieh2019finding, title={Finding mixed {Nash} equilibria of generative adversarial "
+    "networks}, author={Hsieh, Ya-Ping and Liu, Chen and Cevher, Volkan}, booktitle={ICML}, year={2019}}",
+)
+WELLING = Reference(
+    "M. Welling and Y. W. Teh, Bayesian learning via stochastic gradient Langevin dynamics, ICML 2011",
+    "@inproceedings{welling2011bayesian, title={Bayesian learning via stochastic gradient {Langevin} dynamics}, "
+    "author={Welling, Max and Teh, Yee Whye}, booktitle={ICML}, year={2011}}",
+)

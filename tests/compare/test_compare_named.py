@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from equilibrist._errors import RecipeError
+from equilibrist.langevin import SGLD, RMSPropSGLD
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.schedules import Clipped
 from equilibrist.solvers import (
@@ -15,6 +16,8 @@ from equilibrist.solvers import (
     Extragradient,
     FollowTheRidge,
     Lookahead,
+    MirrorGAN,
+    MirrorProxGAN,
     Optimistic,
     PastExtragradient,
     Proximal,
@@ -41,6 +44,10 @@ MEANT = {
     "symplectic:align=yes": SymplecticAdjustment(RULE, TWO, align=True),
     "competitive:eta=0.1,iterations=3": Competitive(RULE, TWO, 0.1, 3),
     "competitive:eta=none": Competitive(RULE, TWO),
+    "mirror:noise=0.01,inner=3,pairing=mean": MirrorGAN(
+        RMSPropSGLD(2e-3, 0.01), {"critic": SGLD(0.5, 0.01)}, 3, pairing="mean"
+    ),
+    "mirror-prox:lr=0.3": MirrorProxGAN(RMSPropSGLD(0.3), {"critic": SGLD(0.3)}),
     "lookahead:period=7,alpha=0.25": Lookahead(OWN, 7, 0.25),
     "ridge:leader=critic,follower=generator": FollowTheRidge(RULE, TWO, "critic", "generator"),
     "unrolled:unroll=2,rate=0.2": Unrolled(RULE, TWO, 2, 0.2),

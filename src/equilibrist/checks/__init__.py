@@ -4,6 +4,7 @@ from equilibrist.checks._audit import Audit, audit, audit_game
 from equilibrist.checks._registry import CHECKS, REGISTRY
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.mixed import audit_mixed
 from equilibrist.checks.pair import audit_pair
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Verdict",
     "audit",
     "audit_game",
+    "audit_mixed",
     "audit_pair",
 ]

@@ -237,6 +237,7 @@ class Bench:
         game = self.game
         return {
             "losses": "own losses" if not game.zero_sum else "V (zero-sum)",
+            **_strategies(game),
             "penalties": "part of the critic's own loss" if game.penalties else "none",
             "critic_class": "weights divided by their exact largest singular value"
             if game.normalised
@@ -247,6 +248,16 @@ class Bench:
             "iterate": self.iterate,
             "data": f"{self.data.name}, in disjoint parts: half to optimise, a quarter each to select and to score",
         }
+
+
+def _strategies(game: GAN) -> dict[str, Any]:
+    """Of a mixture: deviations are from one mixture to another, and none gains more than a single network."""
+    count = getattr(game, "particles", 1)
+    if count == 1:
+        return {}
+    return {
+        "strategies": f"mixed: {count} networks a player in equal shares, and so their deviations"
+    }
 
 
 def with_overrides(settings: Settings, **changes: Any) -> Settings:
@@ -277,6 +288,10 @@ def _lag(game: GAN, players: Players, constants: Constants) -> float | None:
     """The largest effective norm under training's own power vectors (1 if they had converged)."""
     if not game.normalised:
         return None
-    seen = game.critic(players, constants).params
-    norms = [torch.linalg.matrix_norm(seen[k].double().flatten(1), 2) for k in game.normalised]
+    norms = [
+        torch.linalg.matrix_norm(seen[k].double().flatten(1), 2)
+        for head in range(getattr(game, "particles", 1))
+        for seen in [game.critic(players, constants, head=head).params]
+        for k in game.normalised
+    ]
     return round(float(torch.stack(norms).max()), 4)

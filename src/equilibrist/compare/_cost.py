@@ -15,6 +15,7 @@ from torch import Tensor
 from equilibrist._draws import Batches, Draw
 from equilibrist._field import Linearization, VectorField
 from equilibrist._game import Constants, Game, Players
+from equilibrist.games import Mixture
 from equilibrist.run.loop import _draw
 from equilibrist.run.recipe import Recipe
 
@@ -60,6 +61,17 @@ def cost(recipe: Recipe, device: str | torch.device = "cpu") -> Cost:
         return plain(players, constants, draw, only)
 
     game.losses = losses  # type: ignore[method-assign]
+    if isinstance(game, Mixture):  # pairs play the lone game, each on its share of the minibatch
+        game.lone = copy.copy(game.lone)
+        alone = game.lone.losses
+
+        def shared(
+            players: Players, constants: Constants, draw: Draw, only: str | None = None
+        ) -> dict[str, Tensor]:
+            counts.update(game.players if only is None else (only,))
+            return alone(players, constants, draw, only)
+
+        game.lone.losses = shared  # type: ignore[method-assign]
     data = recipe.data.to(place, recipe.dtype)
     make = partial(_draw, game, data, recipe.dtype, place)
     players, constants = game.init(0, device=place, dtype=recipe.dtype)

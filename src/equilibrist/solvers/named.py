@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from equilibrist._errors import RecipeError, did_you_mean
 from equilibrist._resolve import convert
-from equilibrist.optimizers import Optimizer
+from equilibrist.langevin import SGLD, Langevin, RMSPropSGLD
+from equilibrist.optimizers import SGD, Optimizer
 from equilibrist.schedules import base
 from equilibrist.solvers._base import Solver
 from equilibrist.solvers.alternating import Alternating
@@ -18,6 +19,7 @@ from equilibrist.solvers.competitive import Competitive
 from equilibrist.solvers.consensus import Consensus
 from equilibrist.solvers.extragradient import Extragradient, PastExtragradient
 from equilibrist.solvers.lookahead import Lookahead
+from equilibrist.solvers.mirror import MirrorGAN, MirrorProxGAN, Pairing
 from equilibrist.solvers.optimistic import Optimistic
 from equilibrist.solvers.proximal import Proximal
 from equilibrist.solvers.ridge import FollowTheRidge
@@ -32,6 +34,8 @@ NAMES: Mapping[str, type[Any]] = {
     "consensus": Consensus,
     "extragradient": Extragradient,
     "lookahead": Lookahead,
+    "mirror": MirrorGAN,
+    "mirror-prox": MirrorProxGAN,
     "optimistic": Optimistic,
     "past-extragradient": PastExtragradient,
     "proximal": Proximal,
@@ -55,10 +59,11 @@ def named(text: str, own: Solver) -> Solver:
 
     `text` is NAME or NAME:key=value,key=value. NAME is one of `NAMES`, or "recipe": `own` itself. Keys are
     the solver's hyperparameters (`options(name)`), and `lr`, which replaces the step size of every
-    player's rule (`lr.critic` that of one). "lookahead" goes around `own`. Where `own` keeps averages
-    (`Averaged`), so does the result: samples and scores then come from the same kind of iterate. `average` says
-    otherwise: none, exponential (`average.decay`), uniform or tail (`average.start`), of the players that
-    `own` averages, or else of the generator.
+    player's rule (`lr.critic` that of one). "mirror" and "mirror-prox" take `noise` too: their Langevin rules
+    have the rules' step sizes, preconditioned as RMSProp is unless the rule is SGD. "lookahead" goes around
+    `own`. Where `own` keeps averages (`Averaged`), so does the result: samples and scores then come from
+    the same kind of iterate. `average` says otherwise: none, exponential (`average.decay`), uniform or tail
+    (`average.start`), of the players that `own` averages, or else of the generator.
 
     Raises:
         RecipeError: an unknown name or key (with the closest ones), a value of another type or out of
@@ -105,11 +110,27 @@ def options(name: str) -> dict[str, Any]:
     kinds = typing.get_type_hints(NAMES[name])
     kinds |= {role: Literal["generator", "critic"] for role in _ROLES if role in kinds}
     simple = {key: kind if key in _ROLES else _simple(kind) for key, kind in kinds.items()}
-    return {
+    found = {
         f.name: simple[f.name]
         for f in dataclasses.fields(NAMES[name])
         if simple[f.name] is not None
     }
+    return found | ({"noise": float, "pairing": Pairing} if _mirrors(name) else {})
+
+
+def _mirrors(name: str) -> bool:
+    return issubclass(NAMES[name], MirrorGAN)
+
+
+def _heated(rule: Optimizer, noise: float | None) -> Langevin:
+    """The Langevin rule with this rule's step size."""
+    plain = base(rule)
+    lr = getattr(plain, "lr", None)
+    if lr is None:
+        raise ValueError(f"{plain} has no step size for Langevin dynamics: give one with lr")
+    kind: Any = SGLD if isinstance(plain, SGD) else RMSPropSGLD
+    made: Langevin = kind(lr) if noise is None else kind(lr, noise)
+    return made
 
 
 def _simple(kind: Any) -> Any:
@@ -147,6 +168,11 @@ def _made(name: str, values: dict[str, Any], inner: Solver) -> Solver:
     rules["optimizer"] = inner.optimizer
     rules["optimizers"] = getattr(inner, "optimizers", {})
     rule = rules["optimizer"]
+    if _mirrors(name):
+        noise = values.pop("noise", None)
+        heated = {player: _heated(own, noise) for player, own in rules["optimizers"].items()}
+        mirror: Solver = NAMES[name](_heated(rule, noise), heated, **values)
+        return mirror
     if name == "competitive" and "eta" not in values and not hasattr(rule, "lr"):
         values["eta"] = getattr(base(rule), "lr", None)  # the step size inside of its clipping
     solver: Any = NAMES[name](**rules, **values)

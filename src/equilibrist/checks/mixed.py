@@ -1,0 +1,135 @@
+"""The epsilon-Nash gap of a mixed profile: what each player gains by its best response to the other's measure."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Protocol
+
+from equilibrist._errors import GameError
+from equilibrist.checks._audit import Audit
+from equilibrist.checks._settings import Settings
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.mixed.matrix import MatrixGame
+from equilibrist.mixed.payoff import NashGap
+
+CLAIM = "epsilon-nash"
+REFERENCES = (
+    "Nash 1951 (equilibria in mixed strategies); Glicksberg 1952 (existence on compact sets)",
+    "Hsieh, Liu and Cevher 2019 (mixed equilibria of GANs)",
+)
+_ROUNDING = 1e-12
+
+
+class MixedGame(Protocol):
+    """A zero-sum game whose profiles (nu, mu) have a `NashGap`: `mixed.PayoffGame`, `mixed.MixedW2Gaussian`."""
+
+    def gap(self, nu: Any, mu: Any) -> NashGap: ...
+
+
+def audit_mixed(
+    game: MixedGame | MatrixGame, nu: Any, mu: Any, epsilon: float = 1e-6, unit: str = "payoff"
+) -> Audit:
+    """Certificates "epsilon-nash/x", "epsilon-nash/y" and "epsilon-nash" of the profile (nu, mu).
+
+    The payoff is linear in each player's measure, so that no mixture gains more than the best pure response:
+
+        x gains f(nu, mu) - min_x f(x, mu),   y gains max_y f(nu, y) - f(nu, mu).
+
+    VERIFIED: both best responses are exact and neither gains more than epsilon. REFUTED: one gains more; a response
+    found by search is enough for that. NOT_REFUTED: a search found none. UNASSESSED: a gain that is not a number.
+
+    Args:
+        game: finite (`mixed.MatrixGame`) or continuous; anything with `gap(nu, mu) -> NashGap`.
+        nu, mu: the measures of the player that pays (x) and of the one that receives (y).
+        epsilon: what is called nothing, in units of the payoff.
+        unit: what the payoff is measured in.
+
+    Raises:
+        GameError: an epsilon that is not a positive number.
+    """
+    if (
+        not isinstance(epsilon, float | int)
+        or isinstance(epsilon, bool)
+        or not 0 < epsilon < math.inf
+    ):
+        raise GameError(f"epsilon={epsilon!r} must be a positive number: what you call nothing")
+    begun = time.monotonic()
+    if isinstance(game, MatrixGame):
+        x, y = (float(part) for part in game.exploitability(nu, mu))
+        value = float(nu.to(game.payoff) @ game.payoff @ mu.to(game.payoff))
+        found = NashGap(value, x, y, True, True)
+    else:
+        found = game.gap(nu, mu)
+    tolerance = Tolerance(float(epsilon), unit, "as set")
+    scope = {"game": type(game).__name__, "strategies": "mixed", "losses": "V (zero-sum)"}
+    parts = [
+        _part("x", found.x, found.exact_x, found, tolerance, scope),
+        _part("y", found.y, found.exact_y, found, tolerance, scope),
+    ]
+    whole = both(CLAIM, parts, _said(parts, found, tolerance))
+    whole.evidence.update(
+        {"epsilon": found.epsilon, "gap": found.total, "value": found.value, "exact": found.exact}
+    )
+    return Audit(
+        (*parts, whole),
+        Settings(absolute=float(epsilon)),
+        time.monotonic() - begun,
+        {"what": "a mixed profile"},
+        precision="float64",
+    )
+
+
+def _part(
+    player: str,
+    gain: float,
+    exact: bool,
+    found: NashGap,
+    tolerance: Tolerance,
+    scope: dict[str, Any],
+) -> Certificate:
+    unit, epsilon = tolerance.unit, tolerance.value
+    how = "exact best response" if exact else "searched best response: the gain is a lower bound"
+    if math.isnan(gain):
+        verdict = Verdict.UNASSESSED
+        said = f"Not assessed: {player}'s gain is not a number."
+    elif gain > epsilon:
+        verdict = Verdict.REFUTED
+        said = (
+            f"{player} alone gains {gain:.4g} {unit} by a pure strategy, more than {epsilon:.3g}."
+        )
+    elif exact and gain < -_ROUNDING * (1 + abs(found.value)) - epsilon:
+        verdict = Verdict.UNASSESSED
+        said = f"Not assessed: {player}'s best response loses {-gain:.3g} {unit}, so it is none."
+    elif exact:
+        verdict = Verdict.VERIFIED
+        said = f"{player}'s best response gains {max(gain, 0.0):.3g} {unit}: at most {epsilon:.3g}."
+    else:
+        verdict = Verdict.NOT_REFUTED
+        said = f"No strategy that was found gains {player} more than {max(gain, 0.0):.3g} {unit}."
+    return Certificate(
+        f"{CLAIM}/{player}",
+        verdict,
+        said,
+        {"gain": gain, "interval": [gain, gain if exact else math.inf], "exact": exact},
+        tolerance,
+        scope | {"player": player, "how": how},
+        () if exact else ("a search may miss the best response",),
+        REFERENCES,
+        player,
+    )
+
+
+def _said(parts: list[Certificate], found: NashGap, tolerance: Tolerance) -> str:
+    verdict = both(CLAIM, parts, "").verdict
+    unit, epsilon = tolerance.unit, tolerance.value
+    if verdict is Verdict.VERIFIED:
+        return (
+            f"An epsilon-Nash equilibrium in mixed strategies: neither player gains more than {epsilon:.3g} {unit} "
+            f"(the larger gain is {max(found.epsilon, 0.0):.3g})."
+        )
+    if verdict is Verdict.REFUTED:
+        return f"No epsilon-Nash equilibrium for epsilon = {epsilon:.3g} {unit}: a player gains {found.epsilon:.4g}."
+    if verdict is Verdict.UNASSESSED:
+        return next(p.summary for p in parts if p.verdict is Verdict.UNASSESSED)
+    return f"No deviation above {epsilon:.3g} {unit} was found; epsilon is at least {max(found.epsilon, 0.0):.3g}."

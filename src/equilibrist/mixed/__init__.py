@@ -1,6 +1,6 @@
 """Games whose strategies are probability measures: finite ones, and continuous ones on grids and by particles."""
 
-from equilibrist.mixed.domains import Box, Circle, Domain, Grid, Space, Sphere
+from equilibrist.mixed.domains import Box, Circle, Domain, Grid, Projected, Space, Sphere
 from equilibrist.mixed.flows import (
     FlowTrace,
     GridDescent,
@@ -24,6 +24,7 @@ from equilibrist.mixed.truths import (
     Critics,
     Generators,
     MixedW2Gaussian,
+    Response,
     circle_game,
     squared_distance_entropic,
     squared_distance_equilibrium,
@@ -53,8 +54,10 @@ __all__ = [
     "OptimisticMirror",
     "Particles",
     "PayoffGame",
+    "Projected",
     "Reply",
     "Reservoir",
+    "Response",
     "Reweighting",
     "Solution",
     "Space",

@@ -20,6 +20,7 @@ from equilibrist._field import VectorField
 from equilibrist.checks import audit
 from equilibrist.data import eight_gaussians
 from equilibrist.formulations import WGAN
+from equilibrist.langevin import SGLD, RMSPropSGLD
 from equilibrist.networks import CriticEnsemble
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
 from equilibrist.penalties import R1, GradientPenalty
@@ -38,6 +39,8 @@ from equilibrist.solvers import (
     Extragradient,
     FollowTheRidge,
     Lookahead,
+    MirrorGAN,
+    MirrorProxGAN,
     Optimistic,
     PastExtragradient,
     Proximal,
@@ -65,6 +68,8 @@ SOLVERS = {
     "unrolled": Unrolled(ADAM, unroll=2),
     "proximal": Proximal(3, 0.1, ADAM),
     "proximal, moments kept": Proximal(3, 0.1, ADAM, reset=False, fresh=True),
+    "mirror": MirrorGAN(SGLD(0.02, 0.1), inner=2, growth=1.01, heat=Cosine(STEPS)),
+    "mirror-prox": MirrorProxGAN(RMSPropSGLD(1e-3, 1e-3), inner=1),
     "averaged": Averaged(Alternating(1, ADAM), 0.9),
     "lookahead": Lookahead(Alternating(1, ADAM), 5, 0.5),
     "clipped": Alternating(1, Clipped(ADAM, 0.05)),

@@ -188,6 +188,10 @@ class MirrorGAN:
         particles = game.particles if isinstance(game, Mixture) else 1
         shared = isinstance(game, Mixture) and self.pairing != "all"
         playing = field.of(Paired(game)) if shared and isinstance(game, Mixture) else field
+        if shared and field.stacked:
+            raise GameError(
+                "an ensemble of mixtures cannot pair their particles: train its seeds one by one, or take pairing='all'"
+            )
         pace, heat = self._factor(self.pace, state), self._factor(self.heat, state)
         chain, bar = tree.clone(start), tree.clone(start)
         info: dict[str, Any] = {}

@@ -62,6 +62,13 @@ class Known:
         return tree.map(lambda t: torch.randn(t.shape, generator=rng, dtype=F64), like)
 
 
+def normal_numbers(draws: Known, players: Any, index: int) -> Any:
+    """A player's noise is drawn in one piece and dealt out to its tensors in order."""
+    flat = {p: {"all": torch.empty(tree.count(part), dtype=F64)} for p, part in players.items()}
+    drawn = draws.noise(flat, index)
+    return {p: tree.unflatten(drawn[p]["all"], part) for p, part in players.items()}
+
+
 def langevin(
     game: Any, start: Any, against: Any, constants: Any, draws: Known, first: int, **options: Any
 ) -> Any:
@@ -76,7 +83,7 @@ def langevin(
             facing = {**against, player: leaves}
             loss = game.losses(facing, constants, draws.batch(first + k))[player]
             grads = torch.autograd.grad(loss, list(leaves.values()))
-            normals = draws.noise(start, first + k)[player]
+            normals = normal_numbers(draws, start, first + k)[player]
             x = {
                 key: t - rule.lr * grad + math.sqrt(2 * rule.lr) * rule.noise * normals[key]
                 for (key, t), grad in zip(x.items(), grads, strict=True)

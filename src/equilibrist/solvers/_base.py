@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from equilibrist import tree
 from equilibrist._draws import Draw
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
@@ -151,6 +152,21 @@ def independent(draws: DrawSource, index: int) -> Draw:
     would be (a loop that gave one batch: `equilibrist.interop.Play`)."""
     found: Draw = getattr(draws, "independent", draws.batch)(index)
     return found
+
+
+def flat_part(part: Tree, members: int | None) -> Tensor:
+    """One player's tensors as [n], or [members, n]."""
+    if not members:
+        return tree.flatten(part)
+    return torch.cat([leaf.reshape(members, -1) for leaf in tree.leaves(part)], 1)
+
+
+def in_parts(u: Tensor, like: Tree, members: int | None) -> Tree:
+    """What `flat_part` made flat, in parts again."""
+    leaves = tree.leaves(like)
+    sizes = [leaf.numel() // (members or 1) for leaf in leaves]
+    cut: list[Tensor] = list(torch.split(u, sizes, -1))
+    return tree.fill(like, [c.reshape(leaf.shape) for c, leaf in zip(cut, leaves, strict=True)])
 
 
 def finite(owner: Any, **values: Any) -> None:

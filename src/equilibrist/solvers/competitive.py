@@ -19,6 +19,8 @@ from equilibrist.solvers._base import (
     State,
     Step,
     at_least,
+    flat_part,
+    in_parts,
     measured,
     not_negative,
     positive,
@@ -94,12 +96,12 @@ class Competitive(Rules):
         """d of a zero-sum game, where O_xy = -O_yx^T: both blocks are pullbacks along one player."""
         one, other = sorted(here.v, key=lambda player: tree.count(here.v[player]))
         eta, members = self._reach, field.stacked
-        flat = {player: _flat(part, members) for player, part in here.v.items()}
+        flat = {player: flat_part(part, members) for player, part in here.v.items()}
 
         def crossed(mover: str, u: Tensor, reached: str) -> Tensor:
             """-O u: the mover's u, felt by the other."""
-            pulled = here.pullback({mover: _parts(u, here.v[mover], members)}, only=reached)
-            return _flat(pulled[reached], members)
+            pulled = here.pullback({mover: in_parts(u, here.v[mover], members)}, only=reached)
+            return flat_part(pulled[reached], members)
 
         def apply(u: Tree) -> Tree:
             twice = crossed(other, crossed(one, u[one], other), one)
@@ -111,7 +113,7 @@ class Competitive(Rules):
         ]
         answer = flat[other].add(crossed(one, found, other), alpha=eta)
         solved = {one: found, other: answer}
-        return {p: _parts(solved[p], part, members) for p, part in here.v.items()}
+        return {p: in_parts(solved[p], part, members) for p, part in here.v.items()}
 
     def _on_all(
         self,
@@ -152,23 +154,6 @@ class Competitive(Rules):
         rates = self.step_sizes(jacobian, sizes)[:, None]
         direction: Tensor = torch.linalg.solve(unit + self._reach * off, jacobian)
         return unit - rates * direction
-
-
-def _flat(part: Tree, members: int | None) -> Tensor:
-    """One player's tensors as [n], or [members, n]."""
-    if not members:
-        return tree.flatten(part)
-    return torch.cat([leaf.reshape(members, -1) for leaf in tree.leaves(part)], 1)
-
-
-def _parts(u: Tensor, like: Tree, members: int | None) -> Tree:
-    """What `_flat` made flat, in parts again."""
-    leaves = tree.leaves(like)
-    sizes = [leaf.numel() // (members or 1) for leaf in leaves]
-    return tree.fill(
-        like,
-        [part.reshape(leaf.shape) for part, leaf in zip(u.split(sizes, -1), leaves, strict=True)],
-    )
 
 
 def _off(product: Callable[[Players], Players], u: Players) -> Players:

@@ -25,6 +25,8 @@ from equilibrist.solvers._base import (
     Step,
     at_least,
     check_names,
+    flat_part,
+    in_parts,
     independent,
 )
 
@@ -200,7 +202,7 @@ class MirrorGAN:
             if shared:
                 _divisible(draw, particles)
             constants = playing.refresh(chain, constants, draw)
-            normals = draws.noise(chain, first + k)
+            normals = self._normals(draws, chain, field.stacked, first + k)
             dealt = self._dealt(draws, particles, first + k) if shared else None
             found: Players = {}
             losses: dict[str, Tensor] = {}
@@ -212,7 +214,7 @@ class MirrorGAN:
                 v, seen = playing(facing, fixed, draw, only=player)
                 found[player], losses[player] = v[player], seen[player]
             if particles > 1:  # a loss is a mean over particles; each follows its own
-                found = tree.scale(float(particles), found)
+                found = tree.fill(found, torch._foreach_mul(tree.leaves(found), float(particles)))
             if not k:
                 info = {"loss": losses, "grad_norm": field.norms(found)}
             with torch.no_grad():
@@ -221,10 +223,22 @@ class MirrorGAN:
                         found[player], state["rules"][player], part, normals[player], pace, heat
                     )
                 chain = field.project(chain)
-                bar = tree.map(lambda b, x: torch.lerp(b, x, self.beta), bar, chain)
+                torch._foreach_lerp_(tree.leaves(bar), tree.leaves(chain), self.beta)
         with torch.no_grad():
-            moved = field.project(tree.map(lambda x, b: torch.lerp(x, b, self.beta), start, bar))
+            ends = torch._foreach_lerp(tree.leaves(start), tree.leaves(bar), self.beta)
+            moved = field.project(tree.fill(start, ends))
         return Step(moved, constants, state, info)
+
+    def _normals(
+        self, draws: DrawSource, chain: Players, members: int | None, index: int
+    ) -> Players:
+        """Noise for every parameter, drawn a player at a time."""
+        flat = {
+            player: {"all": torch.empty_like(flat_part(part, members))}
+            for player, part in chain.items()
+        }
+        drawn = draws.noise(flat, index)
+        return {p: in_parts(drawn[p]["all"], part, members) for p, part in chain.items()}
 
     def _dealt(self, draws: DrawSource, particles: int, index: int) -> Tensor | None:
         """Which opponent each particle meets: a random permutation, from the step's own noise."""
@@ -247,14 +261,17 @@ class MirrorGAN:
             # Generator i meets critic dealt[i], so critic j meets the generator i with dealt[i] = j.
             order = dealt if player == "generator" else torch.argsort(dealt)
             order = order.to(tree.leaves(facing)[0].device)
-            arrange = lambda t: t[order]  # noqa: E731
-        else:
-            if constants[other] or game.normalised:
-                raise GameError(
-                    "pairing='mean' averages weights, but the networks hold buffers or power vectors too: take "
-                    "pairing='random'"
-                )
-            arrange = lambda t: t.mean(0, keepdim=True).expand_as(t)  # noqa: E731
+            ordered = flat_part(facing[other], game.particles)[
+                order
+            ]  # one kernel, not one a tensor
+            placed = {**facing, other: in_parts(ordered, facing[other], game.particles)}
+            return placed, {**constants, other: tree.map(lambda t: t[order], constants[other])}
+        if constants[other] or game.normalised:
+            raise GameError(
+                "pairing='mean' averages weights, but the networks hold buffers or power vectors too: take "
+                "pairing='random'"
+            )
+        arrange = lambda t: t.mean(0, keepdim=True).expand_as(t)  # noqa: E731
         placed = {**facing, other: tree.map(arrange, facing[other])}
         fixed = {**constants, other: tree.map(arrange, constants[other])}
         return placed, fixed

@@ -104,3 +104,9 @@ def test_verdicts(gap: NashGap, verdict: Verdict) -> None:
 def test_epsilon_must_be_positive(epsilon: Any) -> None:
     with pytest.raises(GameError, match="epsilon"):
         audit_mixed(MatrixGame.matching_pennies(), tens(0.5, 0.5), tens(0.5, 0.5), epsilon)
+
+
+def test_one_profile_at_a_time() -> None:
+    half = tens(0.5, 0.5)
+    with pytest.raises(GameError, match="one profile at a time"):
+        audit_mixed(MatrixGame.matching_pennies(), half[None], half)

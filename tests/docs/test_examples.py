@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from equilibrist._resolve import catalogue
 from equilibrist.cli import main
 from equilibrist.interop import Watch
 
@@ -266,3 +267,26 @@ def test_the_formulations_that_the_page_names_are_real() -> None:
     assert len(calls) >= 8
     for call in calls:
         eval(call, dict(names))
+
+
+# -- docs/mixed.md -------------------------------------------------------------------------------
+
+
+def test_the_page_on_mixed_strategies_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks, one after the other; fewer steps of the first."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/mixed.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) == 3
+    assert "steps=200" in blocks[0]
+    blocks[0] = blocks[0].replace("steps=200", "steps=3")
+    space: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for block in blocks:
+            exec(block, space)
+    said = printed.getvalue()
+    assert "torch.Size([1000, 2])" in said
+    assert said.count("An epsilon-Nash equilibrium in mixed strategies") == 2
+    assert said.count("No epsilon-Nash equilibrium") == 1
+    for command in re.findall(r"equilibrist run ([\w-]+)", text):
+        assert command in catalogue(), command

@@ -56,6 +56,11 @@ def audit_mixed(
         raise GameError(f"epsilon={epsilon!r} must be a positive number: what you call nothing")
     begun = time.monotonic()
     if isinstance(game, MatrixGame):
+        if nu.ndim != 1 or mu.ndim != 1:
+            raise GameError(
+                f"one profile at a time: nu has shape {list(nu.shape)} and mu {list(mu.shape)}, where [{game.n}] and "
+                f"[{game.m}] are needed (of a trace's averages take the last, [-1])"
+            )
         x, y = (float(part) for part in game.exploitability(nu, mu))
         value = float(nu.to(game.payoff) @ game.payoff @ mu.to(game.payoff))
         found = NashGap(value, x, y, True, True)

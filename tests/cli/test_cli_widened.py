@@ -396,6 +396,7 @@ TINY: dict[str, dict[str, Any]] = {
     "mnist-wgan-gp": {"dim": 2},
     "mnist-wgan-wc": {"dim": 2},
     "gaussian-w2gan": {},
+    "plane-mirror": {"width": 8, "depth": 1, "latent": 2, "particles": 2},
     **{name: {"dim": 4, "latent": 4} for name in RECIPES if name.startswith("digits")},
 }
 

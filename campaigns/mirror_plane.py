@@ -46,6 +46,7 @@ from equilibrist.solvers import Alternating, MirrorGAN, MirrorProxGAN, Solver
 LAWS = ("eight-gaussians", "twenty-five-gaussians", "swiss-roll")
 RATES = (3e-4, 1e-3, 3e-3)
 WIDTH, DEPTH, LATENT, BATCH, PARTICLES, INNER = 64, 2, 2, 128, 8, 5
+NOISE = 1e-3
 TUNING = (100, 101)
 SHOWN = 1000
 Setting = tuple[float, float]
@@ -57,23 +58,29 @@ def plain(rule: Callable[[float], Any], scale: float = 1.0) -> Callable[[Setting
 
 
 def mirror(kind: type[MirrorGAN]) -> Callable[[Setting], Solver]:
-    """Settings are (step size, noise)."""
-    return lambda setting: kind(RMSPropSGLD(*setting, decay=0.9), inner=INNER)
+    """Settings are (the generator's step size, how many times larger the critic's is)."""
+
+    def rule(lr: float) -> RMSPropSGLD:
+        return RMSPropSGLD(lr, NOISE, decay=0.9)
+
+    return lambda setting: kind(
+        rule(setting[0]), {"critic": rule(setting[0] * setting[1])}, inner=INNER
+    )
 
 
 # name: (solver of a setting, grid, gradients in a step of that setting, particles)
 STEPPED = tuple(itertools.product(RATES, (1, 5)))
-HEATED = tuple(itertools.product(RATES, (1e-4, 1e-2)))
+PACED = tuple(itertools.product(RATES, (1, 5)))
 METHODS: dict[str, tuple[Any, tuple[Setting, ...], Callable[[Setting], int], int]] = {
     "SGD": (plain(eq.SGD, 30.0), STEPPED, lambda s: 1 + int(s[1]), 1),
     "RMSProp": (plain(lambda lr: eq.RMSProp(lr, 0.9)), STEPPED, lambda s: 1 + int(s[1]), 1),
     "Adam": (plain(lambda lr: eq.Adam(lr, 0.5, 0.9)), STEPPED, lambda s: 1 + int(s[1]), 1),
-    "Mirror-GAN, mean network": (mirror(MirrorGAN), HEATED, lambda s: 2 * INNER, 1),
-    "Mirror-Prox-GAN, mean network": (mirror(MirrorProxGAN), HEATED, lambda s: 4 * INNER, 1),
-    "Mirror-GAN, mixture of 8": (mirror(MirrorGAN), HEATED, lambda s: 2 * INNER, PARTICLES),
+    "Mirror-GAN, mean network": (mirror(MirrorGAN), PACED, lambda s: 2 * INNER, 1),
+    "Mirror-Prox-GAN, mean network": (mirror(MirrorProxGAN), PACED, lambda s: 4 * INNER, 1),
+    "Mirror-GAN, mixture of 8": (mirror(MirrorGAN), PACED, lambda s: 2 * INNER, PARTICLES),
     "Mirror-Prox-GAN, mixture of 8": (
         mirror(MirrorProxGAN),
-        HEATED,
+        PACED,
         lambda s: 4 * INNER,
         PARTICLES,
     ),

@@ -339,13 +339,13 @@ class Counting:
 
 
 @pytest.mark.parametrize(
-    ("size", "own", "passes"), [(10, True, 1), (10**6, True, 2), (10**6, False, 1)]
+    ("size", "both", "passes"), [(10, True, 1), (10**6, True, 2), (10**6, False, 1)]
 )
-def test_large_critics_take_two_passes_where_each_player_has_its_own_loss(
-    size: int, own: bool, passes: int
+def test_large_critics_take_two_passes_where_both_players_move(
+    size: int, both: bool, passes: int
 ) -> None:
     critic, real, fake = Counting(size), torch.rand(10, 2), torch.rand(10, 2)
-    on_real, on_fake = both_scores(critic, real, fake, own_slopes=own)
+    on_real, on_fake = both_scores(critic, real, fake, both_move=both)
     assert critic.passes == passes
     assert torch.equal(on_real, real.sum(1))
     assert torch.equal(on_fake, fake.sum(1))
@@ -356,11 +356,12 @@ def test_large_critics_take_two_passes_where_each_player_has_its_own_loss(
     [
         (Vanilla(), None, 2),
         (Vanilla(), "critic", 1),
-        (Vanilla(saturating=True), None, 1),
-        (WGAN(), None, 1),
+        (Vanilla(saturating=True), None, 2),
+        (WGAN(), None, 2),
+        (WGAN(), "critic", 1),
     ],
 )
-def test_zero_sum_losses_and_single_movers_keep_one_pass(
+def test_single_movers_keep_one_pass(
     formulation: Any, only: str | None, passes: int
 ) -> None:
     critic = Counting(10**6)

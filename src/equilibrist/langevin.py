@@ -157,7 +157,7 @@ def _check(rule: object, lr: float, noise: float, convention: str) -> None:
     if not number(lr) or not 0 < lr < math.inf:
         raise ValueError(f"{name}.lr must be positive, not {lr!r}")
     if not number(noise) or not 0 <= noise < math.inf:
-        raise ValueError(f"{name}.noise must not be negative, not {noise!r}")
+        raise ValueError(f"{name}.noise must be finite and not negative, not {noise!r}")
     if convention not in CONVENTIONS:
         raise ValueError(
             f"{name}.convention must be 'langevin' or 'welling-teh', not {convention!r}"

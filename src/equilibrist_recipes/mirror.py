@@ -91,7 +91,7 @@ def plane_mirror(
     penalty: float = 1.0,
     clip: float = 0.0,
 ) -> Recipe:
-    """A mixture of WGANs on a law in the plane: gradient penalty, or clipping with clip=0.1 (penalty=0)."""
+    """A mixture of WGANs on a law in the plane: with gradient penalty, or clipped where clip is not 0."""
     from equilibrist import data
     from equilibrist.formulations import WGAN
     from equilibrist.games import GAN
@@ -107,7 +107,7 @@ def plane_mirror(
         lambda: MixtureCritic(width, depth),
         WGAN(),
         latent=latent,
-        penalties=[GradientPenalty(penalty)] if penalty else [],
+        penalties=[GradientPenalty(penalty)] if penalty and not clip else [],
         projections=[WeightClipping(clip)] if clip else [],
     )
     source = getattr(data, law.replace("-", "_"))()

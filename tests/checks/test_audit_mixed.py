@@ -32,9 +32,9 @@ def test_matrix_games() -> None:
     found = audit_mixed(pennies, tens(0.6, 0.4), half, epsilon=0.1)
     assert found["epsilon-nash/x"].verdict is Verdict.VERIFIED
     assert found["epsilon-nash/y"].verdict is Verdict.REFUTED
-    assert found["epsilon-nash/y"].evidence["gain"] == pytest.approx(0.2, abs=1e-15)
+    assert found["epsilon-nash/y"].evidence["gain"] == pytest.approx(0.2, abs=1e-12)
     assert found["epsilon-nash"].verdict is Verdict.REFUTED
-    assert found["epsilon-nash"].evidence["epsilon"] == pytest.approx(0.2, abs=1e-15)
+    assert found["epsilon-nash"].evidence["epsilon"] == pytest.approx(0.2, abs=1e-12)
     at_most = audit_mixed(pennies, tens(0.6, 0.4), half, epsilon=0.21)["epsilon-nash"]
     assert at_most.verdict is Verdict.VERIFIED
     solved = MatrixGame.random(30, 20, seed=3)

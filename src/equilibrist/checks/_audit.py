@@ -29,7 +29,7 @@ from equilibrist.optimizers import SGD
 from equilibrist.run import Run, samples
 from equilibrist.run.progress import showing
 from equilibrist.schedules import base
-from equilibrist.solvers import Averaged
+from equilibrist.solvers import Averaged, MirrorGAN
 
 FORMAT = 1
 
@@ -157,8 +157,18 @@ def audit(
         solver = solver.solver
     rule = getattr(solver, "rule", None)
     rules = {p: base(rule(p)) for p in recipe.game.players} if rule else {}
-    # Of rules that precondition their steps the spectrum of J says nothing.
-    plain = {p: r.lr for p, r in rules.items() if isinstance(r, SGD) and not r.momentum}
+    # Of rules that precondition their steps the spectrum of J says nothing, nor of chains with damped means.
+    mirror = isinstance(solver, MirrorGAN)
+    plain = {
+        p: r.lr for p, r in rules.items() if isinstance(r, SGD) and not r.momentum and not mirror
+    }
+    count = getattr(recipe.game, "particles", 1)
+    if (
+        mirror and count > 1
+    ):  # particles follow their own gradients, each 1 / count of its loss in the mixture's
+        rules = {
+            p: replace(r, lr=r.lr * count) if isinstance(r, SGD) else r for p, r in rules.items()
+        }
     players = run.pair(iterate)
     known = _known({**(recipe.audit if gradients is None else {}), **settings})
     if gradients is not None:

@@ -6,12 +6,14 @@ import math
 import time
 from typing import Any, Protocol
 
-from equilibrist._errors import GameError
+import torch
+
+from equilibrist._errors import EquilibristError, GameError
 from equilibrist.checks._audit import Audit
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
-from equilibrist.mixed.matrix import MatrixGame
-from equilibrist.mixed.payoff import NashGap
+from equilibrist.mixed.matrix import MatrixGame, strategy
+from equilibrist.mixed.payoff import NashGap, PayoffGame
 
 CLAIM = "epsilon-nash"
 REFERENCES = (
@@ -46,7 +48,8 @@ def audit_mixed(
         unit: what the payoff is measured in.
 
     Raises:
-        GameError: an epsilon that is not a positive number.
+        GameError: an epsilon that is not a positive number; measures that are none of this game, or outside of its
+            domains.
     """
     if (
         not isinstance(epsilon, float | int)
@@ -55,17 +58,16 @@ def audit_mixed(
     ):
         raise GameError(f"epsilon={epsilon!r} must be a positive number: what you call nothing")
     begun = time.monotonic()
-    if isinstance(game, MatrixGame):
-        if nu.ndim != 1 or mu.ndim != 1:
-            raise GameError(
-                f"one profile at a time: nu has shape {list(nu.shape)} and mu {list(mu.shape)}, where [{game.n}] and "
-                f"[{game.m}] are needed (of a trace's averages take the last, [-1])"
-            )
-        x, y = (float(part) for part in game.exploitability(nu, mu))
-        value = float(nu.to(game.payoff) @ game.payoff @ mu.to(game.payoff))
-        found = NashGap(value, x, y, True, True)
-    else:
-        found = game.gap(nu, mu)
+    try:
+        found = _matrix(game, nu, mu) if isinstance(game, MatrixGame) else _continuous(game, nu, mu)
+    except EquilibristError:
+        raise
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GameError(
+            f"{type(nu).__name__} and {type(mu).__name__} are no profile of this {type(game).__name__} ({said}): "
+            "probability vectors for a matrix, measures of float64 points for a payoff function"
+        ) from error
     tolerance = Tolerance(float(epsilon), unit, "as set")
     scope = {"game": type(game).__name__, "strategies": "mixed", "losses": "V (zero-sum)"}
     parts = [
@@ -83,6 +85,42 @@ def audit_mixed(
         {"what": "a mixed profile"},
         precision="float64",
     )
+
+
+def _matrix(game: MatrixGame, nu: Any, mu: Any) -> NashGap:
+    """In float64, of the profile made to sum to 1: what is missing from it would hide as large a gain."""
+    x, y = (torch.as_tensor(part).double() for part in (nu, mu))
+    if x.ndim != 1 or y.ndim != 1:
+        raise GameError(
+            f"one profile at a time: nu has shape {list(x.shape)} and mu {list(y.shape)}, where [{game.n}] and "
+            f"[{game.m}] are needed (of a trace's averages take the last, [-1])"
+        )
+    strategy("x", x, game.n)
+    strategy("y", y, game.m)
+    x, y = x / x.sum(), y / y.sum()
+    M = game.payoff.double()
+    rows, columns = M @ y, M.mT @ x
+    value = float(x @ rows)
+    # Rounding of the products cannot be told from a gain: it counts as one.
+    error = 4 * torch.finfo(torch.float64).eps * sum(M.shape) * float(M.abs().max())
+    return NashGap(
+        value,
+        value - float(rows.min()) + error,
+        float(columns.max()) - value + error,
+        True,
+        True,
+    )
+
+
+def _continuous(game: MixedGame, nu: Any, mu: Any) -> NashGap:
+    if isinstance(game, PayoffGame):
+        for name, measure, domain in (("nu", nu, game.x_domain), ("mu", mu, game.y_domain)):
+            points = measure.points[measure.masses > 0]
+            if float((domain.nearest(points) - points).abs().max()) > 1e-9 * (
+                1 + float(points.abs().max())
+            ):
+                raise GameError(f"{name} has mass outside of {domain}: take its nearest points")
+    return game.gap(nu, mu)
 
 
 def _part(

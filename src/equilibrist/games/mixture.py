@@ -37,7 +37,8 @@ class Mixture(GAN):
         particles: how many networks each player mixes.
 
     Raises:
-        GameError: fewer than 2 particles; a GAN of several generators or critics, or whose latent is no vector.
+        GameError: fewer than 2 particles; a GAN of several generators or critics, whose latent is no vector, or whose
+            critic's scores depend on the whole batch.
     """
 
     def __init__(self, lone: GAN, particles: int = 16) -> None:
@@ -51,6 +52,11 @@ class Mixture(GAN):
             )
         if lone.heads > 1 or hasattr(lone.modules["generator"], "heads"):
             raise GameError("Mixture stacks a GAN of one generator and one critic each: no lists")
+        if not lone.samplewise:
+            raise GameError(
+                "Mixture needs a critic that scores each sample by itself, for its payoff is a mean over pairs: "
+                "replace the critic's batch norm by layer or group norm"
+            )
         self.lone, self.particles = lone, particles
         self.formulation, self.condition = lone.formulation, lone.condition
         self.penalties, self.projections = lone.penalties, lone.projections

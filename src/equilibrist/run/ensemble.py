@@ -17,9 +17,16 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist._draws import Batches, StackedDraws
-from equilibrist._errors import EquilibristError, GameError, RecipeError, RecordError
+from equilibrist._errors import (
+    EquilibristError,
+    GameError,
+    NonFiniteError,
+    RecipeError,
+    RecordError,
+)
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Game, Players
+from equilibrist.games import Mixture
 from equilibrist.per_member import member_of
 from equilibrist.run import checkpoint, environment, samples
 from equilibrist.run.loop import (
@@ -32,6 +39,7 @@ from equilibrist.run.loop import (
     _manifest,
     device_of,
     load,
+    train,
 )
 from equilibrist.run.progress import showing
 from equilibrist.run.recipe import Recipe
@@ -118,6 +126,15 @@ def together(
     if not seeds or len(set(seeds)) != len(seeds):
         raise RecipeError(f"seeds={list(seeds)}: give each seed once, and at least one")
     place, root = device_of(device), Path(directory)
+    solver: Any = recipe.solver
+    while hasattr(solver, "solver"):
+        solver = solver.solver
+    if isinstance(recipe.game, Mixture) and getattr(solver, "pairing", "all") != "all":
+        # Particles that are paired fill the one leading dimension that there is.
+        return _one_by_one(
+            recipe, root, seeds, interrupts, name=name, settings=settings, origin=origin,
+            device=device, progress=progress,
+        )  # fmt: skip
     records = [Record(root / f"seed_{seed}") for seed in seeds]
     own = [
         dataclasses.replace(recipe, solver=member_of(recipe.solver, i, len(seeds)))
@@ -167,6 +184,28 @@ def together(
     )
     diverged = {s: at for s, at in ended.items() if stack is None or s in stack.diverged}
     return Ensemble(runs, diverged, _seconds(records, stack), stopped)
+
+
+def _one_by_one(
+    recipe: Recipe, root: Path, seeds: Sequence[int], interrupts: Interrupts, **options: Any
+) -> Ensemble:
+    """The same records, a seed after the other."""
+    runs, diverged, seconds, stopped = [], {}, 0.0, False
+    for seed in seeds:
+        folder = root / f"seed_{seed}"
+        try:
+            run = train(recipe, folder, seed=seed, **options)
+        except NonFiniteError:
+            ended = _end(Record(folder))
+            diverged[seed] = ended if ended else 0
+            run = load(folder, recipe, device=options["device"])
+        runs.append(run)
+        rows = Record(folder).rows()
+        seconds += float(rows[-1]["seconds"]) if rows else 0.0
+        stopped = run.interrupted or interrupts.asked is not None
+        if stopped:
+            break
+    return Ensemble(tuple(runs), diverged, seconds, stopped)
 
 
 def _unfinished(recipe: Recipe, records: Sequence[Record]) -> list[int]:

@@ -99,9 +99,11 @@ class MirrorGAN:
     def __str__(self) -> str:
         named = "".join(f", {player}: {rule}" for player, rule in self.samplers.items())
         grown = f" times {self.growth:g}^t" if self.growth > 1 else ""
+        paced = f", step size by {self.pace}" if self.pace is not None else ""
+        heated = f", noise by {self.heat}" if self.heat is not None else ""
         return (
-            f"{self._name}: {self.inner}{grown} inner steps, beta {self.beta:g}, pairing "
-            f"{self.pairing}; {self.sampler}{named}"
+            f"{self._name}: {self.inner}{grown} inner steps, beta {self.beta:g}{paced}{heated} (particles: "
+            f"pairing {self.pairing}); {self.sampler}{named}"
         )
 
     _name = "Mirror-GAN"
@@ -189,11 +191,16 @@ class MirrorGAN:
         game = field.game
         particles = game.particles if isinstance(game, Mixture) else 1
         shared = isinstance(game, Mixture) and self.pairing != "all"
-        playing = field.of(Paired(game)) if shared and isinstance(game, Mixture) else field
+        if shared and field.parts > 1:
+            raise GameError(
+                f"pairing={self.pairing!r} cannot take a minibatch in parts: leave accumulate at 1, or take "
+                "pairing='all'"
+            )
         if shared and field.stacked:
             raise GameError(
                 "an ensemble of mixtures cannot pair their particles: train its seeds one by one, or take pairing='all'"
             )
+        playing = field.of(Paired(game)) if shared and isinstance(game, Mixture) else field
         pace, heat = self._factor(self.pace, state), self._factor(self.heat, state)
         chain, bar = tree.clone(start), tree.clone(start)
         info: dict[str, Any] = {}

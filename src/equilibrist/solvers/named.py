@@ -158,7 +158,9 @@ def _made(name: str, values: dict[str, Any], inner: Solver) -> Solver:
     if name == "lookahead":
         return Lookahead(inner, **values)
     rules: dict[str, Any] = {}
-    while not hasattr(inner, "optimizer"):
+    while isinstance(inner, MirrorGAN) or not hasattr(inner, "optimizer"):
+        if isinstance(inner, MirrorGAN):
+            return _from_mirror(name, values, inner)
         if not hasattr(inner, "solver"):
             raise RecipeError(
                 f"{type(inner).__name__} has no update rules that solver {name} could take over: build "
@@ -182,10 +184,34 @@ def _made(name: str, values: dict[str, Any], inner: Solver) -> Solver:
     return made
 
 
+def _from_mirror(name: str, values: dict[str, Any], own: MirrorGAN) -> Solver:
+    """Mirror solvers keep the Langevin rules of a recipe that has them; others take these rules without noise."""
+    if not _mirrors(name):
+        rules = {player: own.rule(player) for player in own.samplers}
+        return _made(name, values, Simultaneous(own.sampler.cold, rules))
+    heat = {"noise": values.pop("noise")} if "noise" in values else {}
+    samplers: Any = {player: dataclasses.replace(s, **heat) for player, s in own.samplers.items()}  # type: ignore[type-var]
+    sampler: Any = dataclasses.replace(own.sampler, **heat)  # type: ignore[type-var]
+    kept = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
+    made: Solver = NAMES[name](**(kept | values | {"sampler": sampler, "samplers": samplers}))
+    return made
+
+
 def _with_rates(solver: Any, rates: dict[str, float]) -> Any:
     """The solver with these step sizes: by player's name, "" for all."""
     if not rates:
         return solver
+    if isinstance(solver, MirrorGAN):
+        samplers: dict[str, Any] = dict(solver.samplers)
+        sampler: Any = solver.sampler
+        if "" in rates:
+            sampler = dataclasses.replace(sampler, lr=rates[""])
+            samplers = {p: dataclasses.replace(s, lr=rates[""]) for p, s in samplers.items()}
+        for player in (p for p in rates if p):
+            if player not in ("generator", "critic"):
+                raise RecipeError(f"lr.{player} names no player: choose lr.generator or lr.critic")
+            samplers[player] = dataclasses.replace(samplers.get(player, sampler), lr=rates[player])
+        return dataclasses.replace(solver, sampler=sampler, samplers=samplers)
     if not hasattr(solver, "optimizer"):
         if not hasattr(solver, "solver"):
             raise RecipeError(f"{type(solver).__name__} has no update rules whose lr could be set")

@@ -230,8 +230,14 @@ class Mixture(GAN):
         return Start(averaged, fixed)
 
     def describe(self) -> dict[str, Any]:
-        """The lone GAN's, and how many networks each player mixes."""
-        return {**self.lone.describe(), "latent": str(self.latent), "particles": self.particles}
+        """The lone GAN's, with all particles' parameters, and how many networks each player mixes."""
+        said = self.lone.describe()
+        counted = {
+            player: {**about, "parameters": self.particles * about["parameters"]}
+            for player, about in said["players"].items()
+        }
+        latent = f"{self.latent}, the last of which chooses the generator"
+        return {**said, "latent": latent, "players": counted, "particles": self.particles}
 
 
 class Paired(Plain):

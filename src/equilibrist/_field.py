@@ -16,7 +16,7 @@ from equilibrist._draws import Draw
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Game, Plain, Players
 from equilibrist._slopes import Slopes
-from equilibrist._stacked import keep_pages
+from equilibrist._stacked import by_member, keep_pages
 
 Reduce = Callable[[list[Tensor]], list[Tensor]]
 
@@ -87,9 +87,7 @@ class VectorField:
         self._everywhere = _feasible_everywhere(game)
         if stacked:
             keep_pages()
-        self._losses = (
-            torch.func.vmap(game.losses, in_dims=(0, 0, 0, None)) if stacked else game.losses
-        )
+        self._losses = self._stack if stacked else game.losses
 
     def __call__(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
@@ -236,6 +234,13 @@ class VectorField:
             ).norm(dim=0)
             for player, part in v.items()
         }
+
+    def _stack(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, Tensor]:
+        """The game's losses of every member, [stacked]."""
+        losses = by_member(lambda p, c, d: self.game.losses(p, c, d, only), self.stacked or 1)
+        return losses(players, constants, draw)
 
     def _whole(self) -> VectorField:
         """The same field without parts."""

@@ -11,6 +11,7 @@ from equilibrist import _draws, tree
 from equilibrist._draws import Draw, Stream
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Plain, Players
+from equilibrist._stacked import by_member
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games.gan import GAN, Start
@@ -258,8 +259,8 @@ class Paired(Plain):
         count, lone = self.mixture.particles, self.mixture.lone
         parts = {k: t.reshape(count, len(t) // count, *t.shape[1:]) for k, t in draw.items()}
         parts["latent"] = parts["latent"][..., :-1]
-        found = torch.func.vmap(lone.losses, in_dims=(0, 0, 0, None))(
-            players, constants, parts, only
+        found = by_member(lambda p, c, d: lone.losses(p, c, d, only), count)(
+            players, constants, parts
         )
         return {player: loss.mean() for player, loss in found.items()}
 

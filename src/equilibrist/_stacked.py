@@ -13,8 +13,8 @@ from equilibrist import _slopes, tree
 _functorch: Any = getattr(torch._C, "_functorch", None)
 _aten: Any = torch.ops.aten
 try:
-    from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
     from torch._functorch import vmap as _vmap
+    from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 except ImportError:
     # Private to torch: without it stacks take vmap's own way, slower and no different.
     temporarily_pop_interpreter_stack = _vmap = None  # type: ignore[assignment]

@@ -361,9 +361,7 @@ def test_large_critics_take_two_passes_where_both_players_move(
         (WGAN(), "critic", 1),
     ],
 )
-def test_single_movers_keep_one_pass(
-    formulation: Any, only: str | None, passes: int
-) -> None:
+def test_single_movers_keep_one_pass(formulation: Any, only: str | None, passes: int) -> None:
     critic = Counting(10**6)
     formulation.losses(critic, torch.rand(10, 2), torch.rand(10, 2), only)
     assert critic.passes == passes

@@ -116,6 +116,27 @@ def test_mirror_gan_is_the_loop_written_out(name: str) -> None:
         near(x, players)
 
 
+def test_a_frozen_critic_keeps_its_own_power_vectors() -> None:
+    """With spectral norm: the opponent is normalised by vectors of its own weights, refreshed once an outer step, the
+    chain by its own, refreshed at every inner one. The frozen critic's generator is then that critic's alone."""
+    game = GAN(g, d, Vanilla(), latent=2, spectral_norm=True)
+    players, constants = game.init(0)
+    fast = MirrorGAN(SGLD(1e-3, 0.0), {"critic": SGLD(5.0, 0.0)}, inner=4, beta=1.0)
+    draws = Known()
+    taken = fast.step(VectorField(game), players, constants, fast.init(players), draws)
+    held = game.refresh(players, constants, draws.batch(0))["critic"]
+    x, fixed = players["generator"], {"generator": {}, "critic": held}
+    for k in range(4):
+        leaves = {key: t.detach().requires_grad_() for key, t in x.items()}
+        facing = {"generator": leaves, "critic": players["critic"]}
+        loss = game.losses(facing, fixed, draws.batch(k))["generator"]
+        grads = torch.autograd.grad(loss, list(leaves.values()))
+        x = {key: t - 1e-3 * grad for (key, t), grad in zip(x.items(), grads, strict=True)}
+    near(taken.players, {"generator": x})
+    moved = taken.constants["critic"]
+    assert max(float((moved[k] - held[k]).abs().max()) for k in held) > 1e-3
+
+
 def test_mirror_prox_is_the_sampler_twice() -> None:
     game = GAMES["vanilla"]()
     players, constants = game.init(0)

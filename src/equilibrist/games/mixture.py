@@ -257,10 +257,8 @@ class Paired(Plain):
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
         count, lone = self.mixture.particles, self.mixture.lone
-        parts = {k: t.reshape(count, len(t) // count, *t.shape[1:]) for k, t in draw.items()}
-        parts["latent"] = parts["latent"][..., :-1]
         found = by_member(lambda p, c, d: lone.losses(p, c, d, only), count)(
-            players, constants, parts
+            players, constants, self._shares(draw)
         )
         return {player: loss.mean() for player, loss in found.items()}
 
@@ -270,14 +268,18 @@ class Paired(Plain):
         """The mixture's, each particle on its share."""
         if not tree.leaves(constants):
             return constants
+        renewed: Constants = torch.func.vmap(self.mixture.lone.refresh, in_dims=(0, 0, 0, None))(
+            players, constants, self._shares(draw), exact
+        )
+        return renewed
+
+    def _shares(self, draw: Draw) -> Draw:
+        """Each pair's rows [particles, B / particles, ...], without the coordinate that chooses a generator."""
         count = self.mixture.particles
         parts = {k: t.reshape(count, len(t) // count, *t.shape[1:]) for k, t in draw.items()}
         if parts:
             parts["latent"] = parts["latent"][..., :-1]
-        renewed: Constants = torch.func.vmap(self.mixture.lone.refresh, in_dims=(0, 0, 0, None))(
-            players, constants, parts, exact
-        )
-        return renewed
+        return parts
 
     def project(self, players: Players) -> Players:
         """The mixture's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -185,7 +186,7 @@ class GridProx(GridDescent):
 # -- particles --------------------------------------------------------------------------------------------
 
 
-class _OnParticles:
+class _OnParticles(ABC):
     """One loop for all particle methods: both players read the same pair, then both change."""
 
     def run(
@@ -237,6 +238,7 @@ class _OnParticles:
                     bar.update(t, records.add(average, (nu, mu)))
         return records.trace((means[0].value, means[1].value), (nu, mu), False)
 
+    @abstractmethod
     def _moved(
         self,
         game: PayoffGame,
@@ -246,7 +248,7 @@ class _OnParticles:
         pairing: int | None,
         rng: np.random.Generator,
     ) -> Particles:
-        raise NotImplementedError
+        """One player's particles after the step."""
 
 
 @dataclass(frozen=True)

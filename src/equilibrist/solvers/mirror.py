@@ -204,10 +204,13 @@ class MirrorGAN:
         pace, heat = self._factor(self.pace, state), self._factor(self.heat, state)
         chain, bar = tree.clone(start), tree.clone(start)
         info: dict[str, Any] = {}
+        opposing = constants
         for k in range(count):
             draw = independent(draws, first + k) if first + k else draws.batch(0)
             if shared:
                 _divisible(draw, particles)
+            if not k:  # the opponents' constants belong to their weights, not to the chain's
+                opposing = playing.refresh(against, constants, draw)
             constants = playing.refresh(chain, constants, draw)
             normals = self._normals(draws, chain, field.stacked, first + k)
             dealt = self._dealt(draws, particles, first + k) if shared else None
@@ -215,9 +218,9 @@ class MirrorGAN:
             losses: dict[str, Tensor] = {}
             for player in game.players:
                 facing = {p: chain[p] if p == player else against[p] for p in game.players}
-                fixed = constants
+                fixed = {p: (constants if p == player else opposing)[p] for p in game.players}
                 if dealt is not None:
-                    facing, fixed = self._facing(facing, constants, player, dealt, game)
+                    facing, fixed = self._facing(facing, fixed, player, dealt, game)
                 v, seen = playing(facing, fixed, draw, only=player)
                 found[player], losses[player] = v[player], seen[player]
             if particles > 1:  # a loss is a mean over particles; each follows its own

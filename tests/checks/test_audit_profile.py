@@ -13,7 +13,7 @@ from audit_games import F64
 from proximal_games import at_optimum, exact, sampled, sampled_game
 
 from equilibrist import Verdict
-from equilibrist.checks._bench import Interval
+from equilibrist.checks._decide import Interval
 from equilibrist.checks.proximal.inner import STAYING, Answer, Solved
 from equilibrist.checks.proximal.profile import isotonic, lifted
 from equilibrist.checks.proximal.trial import Trial

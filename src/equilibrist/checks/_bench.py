@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from equilibrist._errors import RecipeError
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
 from equilibrist.checks._value import ValueGame
 from equilibrist.checks.certificate import Tolerance
@@ -24,19 +25,6 @@ from equilibrist.games import GAN
 from equilibrist.games._setup import as_condition
 
 PARTS = ("optimise", "select", "score")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with a two-sided interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def half_width(self) -> float:
-        return (self.high - self.low) / 2
 
 
 def student(values: torch.Tensor, confidence: float) -> Interval:

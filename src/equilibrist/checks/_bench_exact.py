@@ -12,7 +12,8 @@ from equilibrist._draws import Draw
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Game, Players
-from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
 
 

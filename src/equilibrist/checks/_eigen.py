@@ -13,7 +13,8 @@ from equilibrist import _draws, tree
 from equilibrist._draws import Draw, Stream
 from equilibrist._game import Players
 from equilibrist._jacobian import JacobianOperator
-from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks._linear import Free
 from equilibrist.spectra import density, krylov, normality, spectrum
 from equilibrist.spectra.density import Density

@@ -12,7 +12,8 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._game import Players
 from equilibrist.checks import _linear
-from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks._linear import (
     DENSE,
     Extremes,

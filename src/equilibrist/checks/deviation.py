@@ -12,7 +12,8 @@ import torch
 from equilibrist import _draws, tree
 from equilibrist._draws import Stream
 from equilibrist._field import VectorField
-from equilibrist.checks._bench import Bench, Interval, relative_noise
+from equilibrist.checks._bench import Bench, relative_noise
+from equilibrist.checks._decide import Interval
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
 REFERENCES = (

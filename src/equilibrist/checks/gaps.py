@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import PLAIN, POOL

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from equilibrist import tree
 from equilibrist._errors import GameError
 from equilibrist._game import Players
-from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks._eigen import (
     FORWARD,
     TRANSPOSED,

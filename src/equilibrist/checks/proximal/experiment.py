@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, SampledProx

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL

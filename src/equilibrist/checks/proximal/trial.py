@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, starts_around
 
 CLOSER = 3  # at most so many generators of a trial are looked at again

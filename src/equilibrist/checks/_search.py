@@ -209,7 +209,7 @@ def curved_tensors(bench: Bench, player: str) -> frozenset[str]:
     curved: set[str] = set()
     for projection in known:
         if projection.player == player and not getattr(projection, "coordinatewise", False):
-            name = getattr(projection, "name", None)
+            name = getattr(projection, "name", "")
             curved |= {name} if name in names else names
     return frozenset(curved)
 

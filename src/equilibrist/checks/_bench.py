@@ -259,6 +259,13 @@ def with_overrides(settings: Settings, **changes: Any) -> Settings:
     return replace(settings, **{k: v for k, v in changes.items() if v is not None})
 
 
+def norm_of(bench: Bench, player: str) -> float:
+    """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
+    x = tree.flatten({"x": bench.players[player]}).double()
+    size = float(x.norm())
+    return size if size > 0 else float(len(x)) ** 0.5
+
+
 def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Each tensor's root mean square, 0-d: the scale on which its entries move.
 

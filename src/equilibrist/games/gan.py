@@ -446,13 +446,14 @@ class GAN:
             draw["condition"] = condition
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (8,), anchor.dtype, anchor.device)
-        moved: Players = tree.map(
+        noisy: Players = tree.map(
             lambda x: (
                 x
                 + 0.1 * (x.std(correction=0) + 0.1) * _draws.normal(rng, x.shape, x.dtype, x.device)
             ),
             players,
         )
+        moved = self.project(noisy)  # losses need not be finite outside the feasible set
         self.samplewise = self._scores_samplewise(moved, constants, real, condition)
         if self.penalties and not self.samplewise:
             raise GameError(

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Stream
+from equilibrist import tree
+from equilibrist._draws import Use
 from equilibrist._field import VectorField
 from equilibrist.checks._bench import Bench, relative_noise
 from equilibrist.checks._decide import Interval
@@ -89,10 +89,8 @@ def _search(
     size = settings.perturbation if start else 0.0
     here = tree.clone(bench.players[player])
     if size:
-        rng = _draws.generator(
-            bench.seed, Stream.AUDIT, index=2**33 + 2 * start + game.players.index(player)
-        )
-        noise = relative_noise(here, size, rng)
+        where = Use.DEVIATION.at(player=game.players.index(player), start=start)
+        noise = relative_noise(here, size, where.generator(bench.seed))
         here = {k: x + noise[k] for k, x in here.items()}
     constants, state = bench.constants, rule.init(here)
     look = -(-settings.steps // settings.looks)

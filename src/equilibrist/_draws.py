@@ -71,7 +71,7 @@ class Use(Enum):
     SPECTRUM_OF_RUN = (Stream.AUDIT, 4, "batch")
     ADJOINT = (Stream.AUDIT, 5)
     DIFFERENCE = (Stream.AUDIT, 6, "player", "attempt")
-    DEVIATION = (Stream.AUDIT, 7, "player", "start")
+    DEVIATION = (Stream.AUDIT, 7, "player")
     EIGENVALUES = (Stream.AUDIT, 8)
     DENSITIES = (Stream.AUDIT, 9)
     CONFIRMATION = (Stream.AUDIT, 10)

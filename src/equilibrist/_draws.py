@@ -41,10 +41,12 @@ class Stream(IntEnum):
 class Batch(IntEnum):
     """What an audit's minibatches of one part of the data are for: `index` of `Use.MINIBATCH`."""
 
-    SEARCH = 0
-    STATIONARY = 1
-    PROX_CRITIC = 2
-    PROX_GENERATOR = 3
+    DESCENT = 0
+    PROBE = 1
+    MEAN_GRADIENT = 2
+    STATIONARY = 3
+    PROX_CRITIC = 4
+    PROX_GENERATOR = 5
 
 
 class Use(Enum):

@@ -7,6 +7,7 @@ bit, was computed from those rows. Draws are addressed, so nothing else changes.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from audit_games import Affine, Parabola, points
 
 from equilibrist import GAN, SGD, tree
+from equilibrist._draws import Address, Batch, Use
 from equilibrist.checks import Certificate, Settings
 from equilibrist.checks._bench import PARTS, Bench
 from equilibrist.checks._registry import REGISTRY
@@ -174,3 +176,40 @@ def test_these_pairs_give_the_tests_above_something_to_see() -> None:
     witnesses = {check for check, cs in found.items() if any(c.witness for c in cs.values())}
     assert witnesses >= {"stable", "local", "nash", "lambda-search", "section-6.1", "gaps"}
     assert {check for check in wanted if intervals(check, "one network each")} >= witnesses
+
+
+SHARED = {Use.BANK, Use.LINEAR}  # batches that all checks hold in common, by design
+
+
+def test_no_two_places_draw_at_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all checks of one audit: an address belongs to one line of code."""
+    places: dict[Address, set[str]] = {}
+    drawn = Address.generator
+
+    def recorded(self: Address, seed: int) -> np.random.Generator:
+        frame = sys._getframe(1)
+        while frame.f_code.co_name in {"minibatch", "random_direction", "_rng"}:
+            assert frame.f_back is not None
+            frame = frame.f_back
+        place = f"{frame.f_code.co_filename}:{frame.f_code.co_name}"
+        places.setdefault(self, set()).add(place)
+        return drawn(self, seed)
+
+    monkeypatch.setattr(Address, "generator", recorded)
+    for check in REGISTRY:
+        certificates.__wrapped__(check, "one network each", "")
+    assert {a: who for a, who in places.items() if len(who) > 1 and a.use not in SHARED} == {}
+    used = {address.use for address in places}
+    assert used >= SHARED | {
+        Use.SPLIT,
+        Use.MINIBATCH,
+        Use.DEVIATION,
+        Use.DIFFERENCE,
+        Use.PROX_CRITIC,
+    }
+    assert {a.words[-1] for a in places if a.use is Use.MINIBATCH} == set(Batch)
+
+
+def test_a_minibatch_is_for_something_that_has_a_name() -> None:
+    with pytest.raises(ValueError, match="400"):
+        bench_of("one network each", DATA).minibatch(0, index=400)

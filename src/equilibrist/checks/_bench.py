@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Use
+from equilibrist._draws import Batch, Draw, Use
 from equilibrist._errors import RecipeError
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
@@ -86,10 +86,11 @@ class Bench:
         """Constants with exact singular vectors at `players`."""
         return self.game.refresh(players, constants, {}, exact=True)
 
-    def minibatch(self, step: int, part: str = "optimise", index: int = 0) -> Draw:
+    def minibatch(self, step: int, part: str = "optimise", index: int = Batch.DESCENT) -> Draw:
         """An i.i.d. minibatch from a part of the data ("all": from all of it); the same address gives
-        the same draw."""
-        where = Use.MINIBATCH.at(part=list(self.parts).index(part), step=step, index=index)
+        the same draw. `index` is a `Batch`: what it is for."""
+        place = list(self.parts).index(part)
+        where = Use.MINIBATCH.at(part=place, step=step, index=Batch(index))
         rng = where.generator(self.seed)
         return self.game.draw(rng, self.parts[part], self.settings.batch, self.dtype, self.device)
 

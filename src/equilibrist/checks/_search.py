@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Stream
+from equilibrist import tree
+from equilibrist._draws import Use
 from equilibrist._game import Constants, Players
 from equilibrist.checks._bench import Bench, relative_noise, student
 from equilibrist.checks._objective import Objective, Params
@@ -175,7 +175,8 @@ def search(
         The descents, the reach, and whether the search was finished.
     """
     objective = Objective(bench, player, tick)
-    rng = _draws.generator(bench.seed, Stream.AUDIT, index=2**33 + bench.game.players.index(player))
+    where = Use.DEVIATION.at(player=bench.game.players.index(player))
+    rng = where.generator(bench.seed)
     lines = scan(objective, SCAN_SHARE * budget, rng)
     engine = _Engine(objective, show)
     rest = budget - objective.spent

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import _draws, spectral_norm, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist._draws import Draw, Use
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Players, check_separable, check_zero_sum
 from equilibrist._pure import PureModule, copied
@@ -286,7 +286,7 @@ class GAN:
             if seed is not None and self._fresh[player]:
                 module = _setup.built(
                     self._build[player],
-                    _draws.generator(seed, Stream.INIT, index=index).integers(2**63).item(),
+                    Use.WEIGHTS.at(player=index).generator(seed).integers(2**63).item(),
                 )
             free = {k: p.detach().clone() for k, p in module.named_parameters() if p.requires_grad}
             frozen = {k: p.detach().clone() for k, p in module.named_parameters() if k not in free}
@@ -399,7 +399,7 @@ class GAN:
         if anchor is None or not players["critic"]:
             empty = "generator" if anchor is None else "critic"
             raise GameError(f"the {empty} has no parameters, so it has nothing to choose")
-        rng = _draws.generator(0, Stream.INIT)
+        rng = Use.PROBE.at().generator(0)
         latent = self.latent.sample(rng, 8, anchor.dtype, anchor.device)
         condition = _setup.probe(self.condition, rng, 8, anchor.dtype, anchor.device)
         shown = () if condition is None else (condition,)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist import tree
+from equilibrist._draws import Draw, Use
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Plain, Players
 from equilibrist._stacked import by_member
@@ -193,7 +193,7 @@ class Mixture(GAN):
         """A stack of the lone GAN's starts, each from a seed of its own."""
         seeds: list[int | None] = [None] * self.particles
         if seed is not None:
-            rng = _draws.generator(seed, Stream.INIT, index=2**16)
+            rng = Use.PARTICLES.at().generator(seed)
             seeds = [int(s) for s in rng.integers(2**63, size=self.particles)]
         starts = [self.lone.init(s, device=device, dtype=dtype) for s in seeds]
         return Start(

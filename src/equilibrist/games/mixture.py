@@ -15,6 +15,7 @@ from equilibrist._stacked import by_member
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games.gan import GAN, Start
+from equilibrist.optimizers import Coupled
 
 
 class Mixture(GAN):
@@ -108,6 +109,8 @@ class Mixture(GAN):
             return players
         projected: Players = torch.func.vmap(self.lone.project)(players)
         return projected
+
+    coupled = GAN.coupled  # of all particles together
 
     # -- its pieces ------------------------------------------------------------------------------
 
@@ -284,6 +287,11 @@ class Paired(Plain):
     def project(self, players: Players) -> Players:
         """The mixture's."""
         return self.mixture.project(players)
+
+    @property
+    def coupled(self) -> dict[str, Coupled]:
+        """The mixture's."""
+        return self.mixture.coupled
 
 
 def _transformed() -> bool:

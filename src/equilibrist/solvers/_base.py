@@ -14,7 +14,7 @@ from equilibrist._draws import Draw
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import SGD, Optimizer
-from equilibrist.schedules import number, update
+from equilibrist.schedules import number
 from equilibrist.tree import Tree
 
 State = Tree
@@ -105,7 +105,7 @@ class Rules:
         """Every player's rule along `direction`, in place, then the projection."""
         with torch.no_grad():
             for player, part in players.items():
-                update(self.rule(player), direction[player], state[player], part, field.stacked)
+                field.descend(self.rule(player), player, direction[player], state[player], part)
             return field.project(players)
 
     def step_sizes(self, like: Tensor, sizes: Sizes) -> Tensor:

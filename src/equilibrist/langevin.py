@@ -150,7 +150,7 @@ class RMSPropSGLD:
         torch._foreach_add_(scale, self.eps)
         if coupled != ():
             level = levelled(dict(zip(names, scale, strict=True)), coupled, members)
-            scale = [
+            scale = [  # type: ignore[assignment]
                 level[k].expand_as(d).clone() if k in level else d
                 for k, d in zip(names, scale, strict=True)
             ]

@@ -15,7 +15,6 @@ from equilibrist._stacked import by_member
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games.gan import GAN, Start
-from equilibrist.optimizers import Coupled
 
 
 class Mixture(GAN):
@@ -255,6 +254,7 @@ class Paired(Plain):
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture, self.zero_sum, self.separable = mixture, mixture.zero_sum, False
+        self.coupled = mixture.coupled
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
@@ -287,11 +287,6 @@ class Paired(Plain):
     def project(self, players: Players) -> Players:
         """The mixture's."""
         return self.mixture.project(players)
-
-    @property
-    def coupled(self) -> dict[str, Coupled]:
-        """The mixture's."""
-        return self.mixture.coupled
 
 
 def _transformed() -> bool:

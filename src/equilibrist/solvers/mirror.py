@@ -231,7 +231,7 @@ class MirrorGAN:
                 for player, part in chain.items():
                     # Rules of one's own need not know of sets that couple parameters.
                     tied = field.coupled[player]
-                    also = {} if tied == () else {"coupled": tied, "members": field.stacked}
+                    also: Any = {} if tied == () else {"coupled": tied, "members": field.stacked}
                     self.sampler_of(player).update(
                         found[player],
                         state["rules"][player],

@@ -21,8 +21,9 @@ from equilibrist.formulations import Formulation
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games._setup import Latent
+from equilibrist.optimizers import Coupled
 from equilibrist.penalties import Penalty
-from equilibrist.projections import Projection
+from equilibrist.projections import Projection, coupled
 
 Player = nn.Module | Callable[[], nn.Module] | Sequence[nn.Module | Callable[[], nn.Module]]
 
@@ -193,6 +194,14 @@ class GAN:
         for projection in self.projections:
             players = {**players, projection.player: projection(players[projection.player])}
         return players
+
+    @property
+    def coupled(self) -> dict[str, Coupled]:
+        """What the projections couple, by player."""
+        return {
+            player: coupled([one for one in self.projections if one.player == player])
+            for player in self.players
+        }
 
     # -- its pieces ------------------------------------------------------------------------------
 

@@ -109,6 +109,8 @@ class Mixture(GAN):
         projected: Players = torch.func.vmap(self.lone.project)(players)
         return projected
 
+    coupled = GAN.coupled  # of all particles together
+
     # -- its pieces ------------------------------------------------------------------------------
 
     def component(self, latent: Tensor) -> Tensor:
@@ -252,6 +254,7 @@ class Paired(Plain):
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture, self.zero_sum, self.separable = mixture, mixture.zero_sum, False
+        self.coupled = mixture.coupled
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None

@@ -87,7 +87,8 @@ class SampledProx:
             loss, leaves = self._loss(generator, critic, constants, held, lam)
             slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
             with torch.no_grad():
-                rule.update(dict(zip(leaves, slopes, strict=True)), state, critic)
+                moves = dict(zip(leaves, slopes, strict=True))
+                self.field.descend(rule, "critic", moves, state, critic)
             self.tick(PENALISED if lam > 0 else PLAIN)
             if not finite(critic):  # projections and singular values of NaN raise
                 return Answer(critic, steps=k + 1)
@@ -215,6 +216,6 @@ class SampledProx:
         v, _ = self.field(players, constants, draw, only="generator")
         moved = tree.clone(generator)  # kept samples know a generator by its identity
         with torch.no_grad():
-            rule.update(v["generator"], state, moved)
+            self.field.descend(rule, "generator", v["generator"], state, moved)
         self.tick(LEAD)
         return self.feasible(moved) if finite(moved) else moved

@@ -52,6 +52,12 @@ class RequirementError(EquilibristError):
     exit_code = 5
 
 
+class UnknownClaimError(RequirementError, KeyError):
+    """An audit holds no such claim: a KeyError as well, for an audit is a mapping."""
+
+    __str__ = Exception.__str__  # not KeyError's, which quotes the message
+
+
 def did_you_mean(word: str, options: Iterable[str], n: int = 1, cutoff: float = 0.6) -> str:
     """ " (did you mean ...?)" with the `n` options closest to `word`; empty where none is close."""
     near = difflib.get_close_matches(word, list(options), n=n, cutoff=cutoff)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from equilibrist._errors import RecipeError, RequirementError, did_you_mean
+from equilibrist._errors import RecipeError, UnknownClaimError, did_you_mean
 from equilibrist._field import VectorField
 from equilibrist._files import finite
 from equilibrist._game import Constants, Players
+from equilibrist._notebook import shortened, table
 from equilibrist.checks import path_angle, selftests
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
@@ -34,9 +35,18 @@ from equilibrist.solvers import Averaged, MirrorGAN
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Audit:
-    """Certificates by claim: `audit["nash"]`, `audit["stationary/critic"]`."""
+@dataclass(frozen=True, repr=False)
+class Audit(Mapping[str, Certificate]):
+    """Certificates by claim, a mapping: `audit["nash"]`, `"nash" in audit`, `for claim in audit`.
+
+    Attributes:
+        certificates: the values, in order.
+        settings: the budget and the tolerances.
+        seconds: what the audit took.
+        about: the pair and where it came from, plain values.
+        notes: what does not fit together (data and generator, say), one sentence each.
+        sheets, precision, work: sheets of samples; the precision of the searches; gradients and seconds by check.
+    """
 
     certificates: tuple[Certificate, ...]
     settings: Settings
@@ -45,6 +55,7 @@ class Audit:
     sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     precision: str = "float32"
     work: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, claim: str) -> Certificate:
         for certificate in self.certificates:
@@ -52,12 +63,15 @@ class Audit:
                 return certificate
         known = [c.claim for c in self.certificates]
         hint = did_you_mean(claim, known)
-        raise RequirementError(
+        raise UnknownClaimError(
             f"this audit says nothing of {claim!r}{hint}; its claims are {', '.join(known)}"
         )
 
-    def __iter__(self) -> Iterator[Certificate]:
-        return iter(self.certificates)
+    def __iter__(self) -> Iterator[str]:
+        return (c.claim for c in self.certificates)
+
+    def __len__(self) -> int:
+        return len(self.certificates)
 
     @property
     def place(self) -> str:
@@ -70,8 +84,24 @@ class Audit:
         return advice(self.certificates)
 
     def __str__(self) -> str:
+        notes = [f"Note: {note}" for note in self.notes]
         rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
-        return "\n".join([*rows, "", self.place, *(f"- {line}" for line in self.advice)])
+        advice = [f"- {line}" for line in self.advice]
+        return "\n".join([*notes, *rows, "", self.place, *advice])
+
+    def __repr__(self) -> str:
+        by_verdict: dict[str, list[str]] = {}
+        for c in self.certificates:
+            by_verdict.setdefault(c.verdict.value, []).append(c.claim)
+        lines = [f"  {verdict}: {', '.join(claims)}" for verdict, claims in by_verdict.items()]
+        lines += [f"  note: {shortened(note)}" for note in self.notes]
+        return "\n".join([f"Audit of {len(self)} claims in {self.seconds:.3g} s", *lines])
+
+    def _repr_html_(self) -> str:
+        summaries = [(c.claim, c.verdict.value, shortened(c.summary, 300)) for c in self.values()]
+        notes = [("note", "", note) for note in self.notes]
+        advice = [("advice", "", line) for line in self.advice]
+        return table(f"Audit: {self.place}", [*notes, *summaries, *advice])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as in audit.json (docs/design.md)."""
@@ -83,6 +113,7 @@ class Audit:
                 "work": self.work,
                 "dtype": {"search": self.precision, "score": "float64"},
                 "settings": self.settings.describe(),
+                "notes": list(self.notes),
                 "place": self.place,
                 "advice": list(self.advice),
                 "ladder": [
@@ -249,7 +280,7 @@ def replayable(
     """The witnesses as state_dicts of plain modules, spectral normalisation folded in exactly."""
     return {
         c.claim: game.load({**players, **c.witness}, constants)[c.player].state_dict()
-        for c in found
+        for c in found.values()
         if c.witness is not None and c.player is not None and c.witness_kind == "deviation"
     }
 

@@ -213,7 +213,7 @@ def write(
 ) -> None:
     """Write an audit as a folder; its witnesses load into the user's modules."""
     states = replayable(found, game, players, constants)
-    of = {c.claim: c.player for c in found}
+    of = {c.claim: c.player for c in found.values()}
     states = {claim: made[of[claim] or ""].settled(state) for claim, state in states.items()}
     found.save(out, source, states)
 

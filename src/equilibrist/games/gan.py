@@ -14,6 +14,7 @@ from equilibrist import _draws, spectral_norm, tree
 from equilibrist._draws import Draw, Stream
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Players, check_separable, check_zero_sum
+from equilibrist._notebook import Rows, Shown
 from equilibrist._pure import PureModule, copied
 from equilibrist.auxiliary import Auxiliary
 from equilibrist.data import Source
@@ -40,7 +41,7 @@ class Start(NamedTuple):
     constants: Constants
 
 
-class GAN:
+class GAN(Shown):
     """Generator against critic, each with its own loss.
 
     Args:
@@ -381,6 +382,18 @@ class GAN:
                 for p, m in self.modules.items()
             },
         }
+
+    def _facts(self) -> tuple[str, Rows]:
+        said = self.describe()
+        rows = [
+            (player, f"{one['class']}, {one['parameters']:,} parameters")
+            for player, one in said["players"].items()
+        ]
+        rows += [("losses", said["formulation"]), ("latent", said["latent"])]
+        for name in ("condition", "penalties", "auxiliary", "projections", "spectral_norm"):
+            if value := said.get(name):
+                rows.append((name, ", ".join(value) if isinstance(value, list) else str(value)))
+        return type(self).__name__, rows
 
     # -- checks -----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from equilibrist._errors import RecipeError, RequirementError
+from equilibrist._notebook import Rows, Shown
 from equilibrist.checks import Audit, Settings, audit_game
 from equilibrist.checks.pair import normalised
 from equilibrist.data.loaders import source_of
@@ -18,7 +19,7 @@ from equilibrist.games._foreign import by_itself, foreign, unwrapped, with_vecto
 WATCHED = ("stationary", "nash")
 
 
-class Watch:
+class Watch(Shown):
     """Audits two modules while some other loop trains them.
 
         watch = Watch(generator, critic, Vanilla(), loader, latent=64, every=1000)
@@ -89,6 +90,17 @@ class Watch:
         self.every, self.seed, self.checks, self.progress = every, seed, checks, progress
         self.audits: list[tuple[int, Audit]] = []
 
+    def _facts(self) -> tuple[str, Rows]:
+        names = [type(module).__name__ for module in self._modules]
+        rows = [
+            ("modules", f"{names[0]} against {names[1]}"),
+            ("losses", str(self.game.formulation)),
+            ("data", f"{self.data.name}, {list(self.data.shape)}"),
+            ("every", f"{self.every:,} steps"),
+            ("audits", ", ".join(f"step {step}" for step, _ in self.audits) or "none yet"),
+        ]
+        return "Watch", rows
+
     def __call__(self, step: int) -> Audit | None:
         """An audit where `step` is a positive multiple of `every`, else None."""
         if step <= 0 or step % self.every:
@@ -140,7 +152,7 @@ def lightning_callback(watch: Watch, log: bool = True) -> Any:
             if found is None or not log:
                 return
             values = {}
-            for c in found:
+            for c in found.values():
                 measured = c.evidence.get("gain", c.evidence.get("residual"))
                 if measured is not None:
                     values[f"audit/{c.claim}"] = measured

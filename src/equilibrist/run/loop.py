@@ -27,6 +27,7 @@ from equilibrist._errors import (
 )
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
 from equilibrist.games import GAN, Mixture
 from equilibrist.games.gan import Start
@@ -36,8 +37,8 @@ from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import FORMAT, Record
 
 
-@dataclass
-class Run:
+@dataclass(repr=False)
+class Run(Shown):
     """A run at one step: what `run` returns and what an audit reads.
 
     Attributes:
@@ -61,6 +62,16 @@ class Run:
     sha256: str
     interrupted: bool = False
     average: Players = field(default_factory=dict, repr=False)
+
+    def _facts(self) -> tuple[str, Rows]:
+        stopped = ", interrupted" if self.interrupted else ""
+        rows = [
+            ("step", f"{self.step:,} of {self.recipe.steps:,}{stopped}"),
+            ("seed", str(self.seed)),
+            ("checkpoint", self.checkpoint),
+            ("game", str(self.recipe.game.formulation)),
+        ]
+        return f"Run {self.directory}", rows
 
     def pair(self, iterate: str = "auto") -> Players:
         """The players as they are used: "average" (averaged where there are averages), "last", or "auto":

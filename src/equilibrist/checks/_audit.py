@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from equilibrist._files import finite
 from equilibrist._game import Constants, Players
 from equilibrist._notebook import shortened, table
 from equilibrist.checks import path_angle, selftests
+from equilibrist.checks._arguments import known_settings, settings_of
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._ladder import advice, ladder, place
@@ -26,6 +28,7 @@ from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate
 from equilibrist.data import Source
 from equilibrist.games import GAN
+from equilibrist.games._fit import misfits, require_fit
 from equilibrist.optimizers import SGD
 from equilibrist.run import Run, samples
 from equilibrist.run.progress import showing
@@ -33,6 +36,8 @@ from equilibrist.schedules import base
 from equilibrist.solvers import Averaged, MirrorGAN
 
 FORMAT = 1
+# The defaults where losses are exact.
+_EXACT = {"tolerance": 1e-6, "groups": 3, "group_batches": 1, "linear_batches": 1}
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,7 +163,8 @@ def audit(
     write: bool = True,
     iterate: str = "auto",
     gradients: int | None = None,
-    **settings: Any,
+    settings: Settings | Mapping[str, Any] | None = None,
+    **fields: Any,
 ) -> Audit:
     """Audit the pair that `run` holds and write the answer to RUN/audit.
 
@@ -174,7 +180,9 @@ def audit(
             there is one, for that is the generator that gets used.
         gradients: about how many minibatch gradients to spend (`Settings.within`), instead of the recipe's
             own numbers; opt-in checks come on top.
-        settings: fields of `Settings`; they override the recipe's own, and those that a budget gives.
+        settings: a dictionary of fields of `Settings`, which override the recipe's own, and those that a
+            budget gives; or a whole `Settings`, which stands for all of them.
+        fields: the same by name: `audit(run, steps=1000)`.
 
     Raises: RecipeError for an unknown check or setting.
     """
@@ -201,20 +209,24 @@ def audit(
             p: replace(r, lr=r.lr * count) if isinstance(r, SGD) else r for p, r in rules.items()
         }
     players = run.pair(iterate)
-    known = _known({**(recipe.audit if gradients is None else {}), **settings})
-    if gradients is not None:
-        known = vars(Settings.within(gradients, named_checks(checks), **known)).copy()
-        for name in ("batch", "optimizers", "step_sizes"):
-            if name not in settings:
-                known.pop(name)
-    chosen = replace(
-        Settings(
-            batch=recipe.batch,
-            optimizers=rules,
-            step_sizes=plain if len(plain) == len(rules) else {},
-        ),
-        **known,
-    )
+    if isinstance(settings, Settings):
+        chosen = replace(settings_of(settings, gradients), **known_settings(fields))
+    else:
+        named = known_settings({**(settings or {}), **fields})
+        known = {**(recipe.audit if gradients is None else {}), **named}
+        if gradients is not None:
+            known = vars(settings_of(known, gradients, named_checks(checks))).copy()
+            for name in ("batch", "optimizers", "step_sizes"):
+                if name not in named:
+                    known.pop(name)
+        chosen = replace(
+            Settings(
+                batch=recipe.batch,
+                optimizers=rules,
+                step_sizes=plain if len(plain) == len(rules) else {},
+            ),
+            **known_settings(known),
+        )
     said = _described(run, iterate)
     key = (
         run.sha256,
@@ -290,8 +302,9 @@ def audit_game(
     players: Players,
     constants: Constants | None = None,
     data: Source | None = None,
-    settings: Settings | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
     *,
+    gradients: int | None = None,
     seed: int = 0,
     checks: Sequence[str] = CHECKS,
     progress: str = "auto",
@@ -302,6 +315,9 @@ def audit_game(
 ) -> Audit:
     """The same for a game and a pair at hand: nothing is read or written.
 
+    `settings` are a `Settings` or some of its fields by name, `gradients` what the audit may spend
+    (`Settings.within`).
+
     Without `data` the game's losses must be exact (`equilibrist.games` that draw nothing); default
     settings are then those of exact arithmetic: a tolerance of 1e-6, one group a gradient.
     """
@@ -309,11 +325,19 @@ def audit_game(
     # Before any verdict, asked for or not: can what follows be believed?
     chosen_checks = tuple(dict.fromkeys((selftests.CLAIM, *asked)))
     begun = time.monotonic()
+    notes: tuple[str, ...] = ()
     if data is None:
-        settings = settings or Settings(tolerance=1e-6, groups=3, group_batches=1, linear_batches=1)
+        if not isinstance(settings, Settings):
+            settings = {**_EXACT, **(settings or {})}
+        settings = settings_of(settings, gradients, asked)
         bench: Bench = ExactBench(game, players, settings, seed)
     else:
-        settings = settings or Settings()
+        settings = settings_of(settings, gradients, asked)
+        if isinstance(game, GAN):
+            require_fit(game, data, players, constants or {})
+            notes = misfits(game, data, players, constants or {}, settings.batch)
+            for note in notes:
+                warnings.warn(note, stacklevel=3)
         bench = Bench(game, players, constants or {}, data, settings, seed, iterate)
 
     if origin is not None:
@@ -370,6 +394,7 @@ def audit_game(
         sheets=sheets,
         precision=str(bench.dtype).removeprefix("torch."),
         work=work,
+        notes=notes,
     )
 
 
@@ -404,12 +429,3 @@ def named_checks(checks: Sequence[str]) -> tuple[str, ...]:
                 f"there is no check {check!r}{hint}; choose from {', '.join(REGISTRY)}"
             )
     return tuple(name for name in REGISTRY if name in checks)
-
-
-def _known(settings: dict[str, Any]) -> dict[str, Any]:
-    names = [f.name for f in fields(Settings)]
-    for key in settings:
-        if key not in names:
-            hint = did_you_mean(key, names)
-            raise RecipeError(f"an audit has no setting {key!r}{hint}; it has {', '.join(names)}")
-    return settings

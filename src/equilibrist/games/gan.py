@@ -18,7 +18,7 @@ from equilibrist._notebook import Rows, Shown
 from equilibrist._pure import PureModule, copied
 from equilibrist.auxiliary import Auxiliary
 from equilibrist.data import Source
-from equilibrist.formulations import Formulation
+from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games._setup import Latent
@@ -52,7 +52,7 @@ class GAN(Shown):
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
             no sigmoid; or a function that builds one. A list makes one player of several critics:
             every loss is then the mean of the losses against each.
-        formulation: `Vanilla()`, `WGAN()`, ...
+        formulation: `Vanilla()`, `WGAN()`, ..., or a name (`formulations.formulation_of`).
         latent: dimension of z ~ N(0, I), a shape such as (100, 1, 1), a `Latent` law, or a
             source of data (`equilibrist.data.Gaussian`).
         condition: what both players are shown beside their input, generator(z, c) and critic(x, c):
@@ -78,7 +78,7 @@ class GAN(Shown):
         self,
         generator: Player,
         critic: Player,
-        formulation: Formulation,
+        formulation: Formulation | str,
         *,
         latent: int | tuple[int, ...] | Latent | Source,
         condition: int | tuple[int, ...] | None = None,
@@ -92,13 +92,7 @@ class GAN(Shown):
             "critic": _setup.builder(critic, "critic"),
         }
         self._fresh = {p: not isinstance(build, nn.Module) for p, build in self._build.items()}
-        self.formulation = formulation
-        if isinstance(formulation, type):
-            raise GameError(
-                f"formulation={formulation.__name__} is a class: write {formulation.__name__}()"
-            )
-        if not hasattr(formulation, "losses"):
-            raise GameError(f"formulation={formulation!r} is none: write Vanilla() or WGAN()")
+        self.formulation = formulation_of(formulation)
         _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
         _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
         _setup.each("projections", projections, "player", "WeightClipping()")
@@ -111,7 +105,7 @@ class GAN(Shown):
         for part in named:
             if part.player not in self.players:
                 raise GameError(f"{part} names no player: choose 'generator' or 'critic'")
-        self.zero_sum = formulation.zero_sum and not self.penalties and not self.auxiliary
+        self.zero_sum = self.formulation.zero_sum and not self.penalties and not self.auxiliary
         self._needs_mix = any(p.needs_mix for p in self.penalties)
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
         self.heads = _setup.heads(built["critic"])

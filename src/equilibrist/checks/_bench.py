@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -202,12 +202,18 @@ class Bench:
         self, player: str, players: Players, constants: Constants, part: str
     ) -> torch.Tensor:
         """The player's loss on every batch of a bank, float64 [batches]."""
+        return self.losses_on(player, players, constants, self.bank(part))
+
+    def losses_on(
+        self, player: str, players: Players, constants: Constants, draws: Sequence[Draw]
+    ) -> torch.Tensor:
+        """The player's loss on each of these draws, float64 [draws]."""
         wide = tree.to(players, dtype=torch.float64)
         fixed = self.exact(wide, tree.to(constants, dtype=torch.float64))
         with torch.no_grad():
             return torch.stack(
                 # All terms, so that a loss before and after is the full loss and not a part of it.
-                [self.game.losses(wide, fixed, draw)[player] for draw in self.bank(part)]
+                [self.game.losses(wide, fixed, draw)[player] for draw in draws]
             )
 
     def scale(self) -> float:
@@ -253,23 +259,26 @@ def with_overrides(settings: Settings, **changes: Any) -> Settings:
     return replace(settings, **{k: v for k, v in changes.items() if v is not None})
 
 
+def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each tensor's root mean square, 0-d: the scale on which its entries move.
+
+    A tensor below a millionth of the root mean square of all tensors together takes that one (a shift
+    that trained to 1e-18 would otherwise be searched around by as little); 1 where all are zero.
+    """
+    overall = tree.flatten({"all": like}).square().mean().sqrt()
+    overall = torch.where(overall > 0, overall, torch.ones_like(overall))
+    own = {key: value.square().mean().sqrt() for key, value in like.items()}
+    return {key: torch.where(rms > 1e-6 * overall, rms, overall) for key, rms in own.items()}
+
+
 def relative_noise(
     like: dict[str, torch.Tensor], size: float, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    """Gaussian noise with standard deviation `size` times each tensor's root mean square. A tensor below a
-    millionth of that of all tensors together takes theirs (a shift that trained to 1e-18 would
-    otherwise be searched around by as little), one where all are zero."""
-    overall = tree.flatten({"all": like}).square().mean().sqrt()
-    overall = torch.where(overall > 0, overall, torch.ones_like(overall))
-    noise = {}
-    for key, value in like.items():
-        own = value.square().mean().sqrt()
-        noise[key] = (
-            size
-            * torch.where(own > 1e-6 * overall, own, overall)
-            * _draws.normal(rng, value.shape, value.dtype, value.device)
-        )
-    return noise
+    """Gaussian noise with standard deviation `size` times each tensor's scale (`tensor_scales`)."""
+    return {
+        key: size * scale * _draws.normal(rng, like[key].shape, like[key].dtype, like[key].device)
+        for key, scale in tensor_scales(like).items()
+    }
 
 
 def _lag(game: GAN, players: Players, constants: Constants) -> float | None:

@@ -26,6 +26,10 @@ class RecordError(EquilibristError):
     exit_code = 3
 
 
+class UnwritableError(RecordError, OSError):
+    """A file or folder that cannot be written: the disk is full, a permission is missing."""
+
+
 class RecipeError(EquilibristError):
     """A recipe or a setting that does not exist or does not fit."""
 

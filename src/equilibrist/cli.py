@@ -62,6 +62,12 @@ IterateOption = Annotated[
         help="auto (the average where the run keeps one), average, or last.",
     ),
 ]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Replace files of these names that equilibrist did not write, too."
+    ),
+]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
@@ -161,8 +167,12 @@ def sample(
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
     data_root: DataOption = None,
+    force: ForceOption = False,
 ) -> None:
-    """Generate samples from a trained run: the same seed and index give the same samples."""
+    """Generate samples from a trained run: the same seed and index give the same samples.
+
+    A file that an earlier `sample` wrote is replaced; any other is kept, unless --force gives it up.
+    """
     _prepare(data_root, 0)
     if out.suffix not in (".png", ".npy"):
         raise RecipeError(f"--out {out}: the name must end in .png or .npy")
@@ -170,6 +180,9 @@ def sample(
         raise RecipeError(f"--out {out}: this is a folder; name a file in it")
     if not out.parent.is_dir():
         raise RecordError(f"--out {out}: the folder {out.parent} does not exist")
+    from equilibrist._owned import publish, require_free
+
+    require_free(out.parent, out.name, force=force)
     subject = _loaded(directory, recipe, device, step)
     from equilibrist.run import samples
 
@@ -178,10 +191,9 @@ def sample(
             f"--out {out}: this run generates points, not images; use a name ending in .npy"
         )
     values = subject.samples(n, index, iterate)
-    if out.suffix == ".png":
-        samples.write_sheet(out.with_suffix(""), values, subject.data)
-    else:
-        samples.write_array(out, values)
+    is_sheet = out.suffix == ".png"
+    content = samples.sheet(values, subject.data)[1] if is_sheet else samples.array(values)
+    publish(out.parent, {out.name: content}, force=force)
     _say(f"{n} samples of shape {list(values.shape[1:])}: {out}")
 
 
@@ -195,20 +207,24 @@ def export(
     iterate: IterateOption = "auto",
     recipe: RecipeOption = None,
     data_root: DataOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Write plain state_dicts as safetensors: generator.safetensors and critic.safetensors.
 
     Load them with safetensors.torch.load_file and module.load_state_dict. Spectral normalisation is
-    folded into the critic's weights.
+    folded into the critic's weights. Files that an earlier `export` wrote are replaced; any others are
+    kept, unless --force gives them up.
     """
     _prepare(data_root, 0)
     subject = _loaded(directory, recipe, "cpu", step)
     from equilibrist.run import samples
 
-    for path in samples.export(
-        subject.recipe.game, subject.pair(iterate), subject.constants, out or directory / "export"
-    ):
-        _say(str(path))
+    folder = out.resolve() if out else directory / "export"
+    paths = samples.export(
+        subject.recipe.game, subject.pair(iterate), subject.constants, folder, force=force
+    )
+    for path in paths:
+        _say(str((out or folder) / path.name))
 
 
 @app.command("list")
@@ -289,7 +305,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        # Files that this product writes name themselves: what has no name is its output.
+        _complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return 3
     except Exception as error:
         return _unexpected(error)

@@ -23,7 +23,7 @@ from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._ladder import advice, ladder, place
 from equilibrist.checks._registry import CHECKS, REGISTRY
-from equilibrist.checks._save import Kept, row, write_folder
+from equilibrist.checks._save import Kept, require_place, row, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate
 from equilibrist.data import Source
@@ -140,7 +140,9 @@ class Audit(Mapping[str, Certificate]):
         data: Source,
         witnesses: dict[str, dict[str, torch.Tensor]] | None = None,
     ) -> None:
-        """Write audit.json, the witnesses and the sheets as the folder `directory`, whole or not at all.
+        """Write audit.json, the witnesses and the sheets into the folder `directory`, whole or not at all.
+
+        Files of others in that folder stay; RecordError where one of them is in the way.
 
         `witnesses` are plain state_dicts by claim, as `replayable` makes them: they load into the
         modules that `export` fills. Without them the players' own parameters are written.
@@ -151,7 +153,7 @@ class Audit(Mapping[str, Certificate]):
             self.certificates,
             witnesses or {},
             self.sheets,
-            lambda path, sheet: samples.write_sheet(path, sheet, data),
+            lambda sheet: samples.sheet(sheet, data),
         )
 
 
@@ -236,6 +238,8 @@ def audit(
         torch.get_num_threads(),
         torch.__version__,
     )
+    if write:
+        require_place(run.directory / "audit")
     kept = Kept(run.directory / ".audit-unfinished", key) if write else None
     result = audit_game(
         recipe.game,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from equilibrist._errors import RecipeError, UnknownClaimError, did_you_mean
+from equilibrist._errors import RecipeError, UnknownClaimError, did_you_mean, warn_user
 from equilibrist._field import VectorField
 from equilibrist._files import finite
 from equilibrist._game import Constants, Players
@@ -341,7 +340,7 @@ def audit_game(
             require_fit(game, data, players, constants or {})
             notes = misfits(game, data, players, constants or {}, settings.batch)
             for note in notes:
-                warnings.warn(note, stacklevel=3)
+                warn_user(note)
         bench = Bench(game, players, constants or {}, data, settings, seed, iterate)
 
     if origin is not None:

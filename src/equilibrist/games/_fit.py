@@ -56,7 +56,7 @@ def misfits(
     found = []
     if data.size is not None and data.size < batch:
         found.append(
-            f"{data.name} holds {data.size} samples, fewer than one batch of {batch}: batches repeat "
+            f"the {data.size} samples of {data.name} are fewer than one batch of {batch}: batches repeat "
             "samples, so give more data or a smaller batch"
         )
     draw = _probe(game, data, players, _PROBE)
@@ -72,7 +72,7 @@ def misfits(
 
 def _ranges(data: Source, real: Tensor, fake: Tensor, ends: tuple[float, float] | None) -> str:
     (low, high), (least, most) = _span(real), _span(fake)
-    ranges = f"{data.name} runs from {low:.3g} to {high:.3g}"
+    ranges = f"values of {data.name} run from {low:.3g} to {high:.3g}"
     if ends is not None:
         a, b = ends
         slack = 0.01 * (b - a)

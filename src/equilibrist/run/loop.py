@@ -23,6 +23,7 @@ from equilibrist._errors import (
     NonFiniteError,
     RecipeError,
     RecordError,
+    warn_user,
 )
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
@@ -540,7 +541,7 @@ def _fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) ->
     require_fit(recipe.game, recipe.data, players, constants, draw)
     _game.check_zero_sum(recipe.game, players, constants, draw)
     for note in misfits(recipe.game, recipe.data, players, constants, recipe.batch):
-        warnings.warn(note, stacklevel=2)
+        warn_user(note)
 
 
 class _deterministic:  # noqa: N801 (reads as a statement)

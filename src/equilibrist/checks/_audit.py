@@ -16,11 +16,13 @@ from equilibrist._field import VectorField
 from equilibrist._files import finite
 from equilibrist._game import Constants, Players
 from equilibrist._notebook import shortened, table
-from equilibrist.checks import path_angle, selftests
+from equilibrist.checks import facts, path_angle, selftests
+from equilibrist.checks._advice import advice
 from equilibrist.checks._arguments import known_settings, settings_of
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
-from equilibrist.checks._ladder import advice, ladder, place
+from equilibrist.checks._implications import reconcile
+from equilibrist.checks._ladder import ladder, place
 from equilibrist.checks._registry import CHECKS, REGISTRY
 from equilibrist.checks._save import Kept, require_place, row, write_folder
 from equilibrist.checks._settings import Settings
@@ -37,6 +39,8 @@ from equilibrist.solvers import Averaged, MirrorGAN
 FORMAT = 1
 # The defaults where losses are exact.
 _EXACT = {"tolerance": 1e-6, "groups": 3, "group_batches": 1, "linear_batches": 1}
+FACTS = "facts"  # beside the checks in the record of what was spent
+DEEP = 200  # gradients of a player's search from which the facts are taken in depth
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,6 +52,7 @@ class Audit(Mapping[str, Certificate]):
         settings: the budget and the tolerances.
         seconds: what the audit took.
         about: the pair and where it came from, plain values.
+        facts: what a practitioner looks at before any verdict; None where losses are exact.
         notes: what does not fit together (data and generator, say), one sentence each.
         sheets, precision, work: sheets of samples; the precision of the searches; gradients and seconds by check.
     """
@@ -59,6 +64,7 @@ class Audit(Mapping[str, Certificate]):
     sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     precision: str = "float32"
     work: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: facts.Facts | None = None
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, claim: str) -> Certificate:
@@ -79,19 +85,21 @@ class Audit(Mapping[str, Certificate]):
 
     @property
     def place(self) -> str:
-        """In one sentence, where the pair stands between Stackelberg and Nash."""
-        return place(self.certificates)
+        """Where the pair stands, in a few sentences: signs of a fault first."""
+        return place(self.certificates, self.facts)
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What to change, most urgent first, from this evidence."""
-        return advice(self.certificates)
+        """What was measured and which causes fit it, largest effect first."""
+        return advice(self.certificates, self.facts)
 
     def __str__(self) -> str:
-        notes = [f"Note: {note}" for note in self.notes]
         rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
-        advice = [f"- {line}" for line in self.advice]
-        return "\n".join([*notes, *rows, "", self.place, *advice])
+        plain = [" ".join(self.facts.sentences)] if self.facts is not None else []
+        notes = [f"Note: {note}." for note in self.notes]
+        remarks = [f"- {line}" for line in self.advice if line not in self.place]
+        told = [self.place, *plain, *notes, "", *rows]
+        return "\n".join([*told, *([""] if remarks else []), *remarks])
 
     def __repr__(self) -> str:
         by_verdict: dict[str, list[str]] = {}
@@ -102,10 +110,12 @@ class Audit(Mapping[str, Certificate]):
         return "\n".join([f"Audit of {len(self)} claims in {self.seconds:.3g} s", *lines])
 
     def _repr_html_(self) -> str:
-        summaries = [(c.claim, c.verdict.value, shortened(c.summary, 300)) for c in self.values()]
-        notes = [("note", "", note) for note in self.notes]
-        advice = [("advice", "", line) for line in self.advice]
-        return table(f"Audit: {self.place}", [*notes, *summaries, *advice])
+        rows = [("note", "", note) for note in self.notes]
+        if self.facts is not None:
+            rows += [("fact", "", sentence) for sentence in self.facts.sentences]
+        rows += [(c.claim, c.verdict.value, shortened(c.summary, 300)) for c in self.values()]
+        rows += [("advice", "", line) for line in self.advice if line not in self.place]
+        return table(f"Audit: {self.place}", rows)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as in audit.json (docs/design.md)."""
@@ -119,6 +129,7 @@ class Audit(Mapping[str, Certificate]):
                 "settings": self.settings.describe(),
                 "notes": list(self.notes),
                 "place": self.place,
+                "facts": self.facts.to_json() if self.facts is not None else None,
                 "advice": list(self.advice),
                 "ladder": [
                     {
@@ -354,7 +365,10 @@ def audit_game(
     certificates: list[Certificate] = []
     sheets: dict[str, torch.Tensor] = {}
     work: dict[str, dict[str, float]] = {}
+    deep = settings.starts * settings.steps >= DEEP
     planned = {name: REGISTRY[name].work(bench) for name in chosen_checks}
+    planned[FACTS] = facts.work(bench, deep)
+    plain: facts.Facts | None = None
     if progress != "none":
         _announce(bench, planned)
     with showing(progress, "audit", round(sum(planned.values()))) as bar:
@@ -378,32 +392,43 @@ def audit_game(
                 tick(planned[name])
             else:
                 found = REGISTRY[name].run(bench, tick, show if data is not None else None)
-                work[name] = {
-                    "gradients": round(spent - before, 1),
-                    "planned": round(planned[name], 1),
-                    "seconds": round(time.monotonic() - since, 2),
-                }
+                work[name] = _work(spent - before, planned[name], since)
                 if kept is not None:
                     kept.put(name, found, work[name])
             certificates += found.certificates
             sheets |= found.sheets
-    if selftests.CLAIM not in asked and not selftests.fails(certificates[0]):
+            if name == selftests.CLAIM and not selftests.fails(found.certificates[0]):
+                before, since = spent, time.monotonic()
+                plain = facts.facts(bench, tick, deep)
+                work[FACTS] = _work(spent - before, planned[FACTS], since)
+    sound = not selftests.fails(certificates[0])
+    if selftests.CLAIM not in asked and sound:
         del certificates[0]
     return Audit(
-        tuple(certificates),
+        reconcile(certificates),
         settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),
         sheets=sheets,
         precision=str(bench.dtype).removeprefix("torch."),
         work=work,
+        facts=plain,
         notes=notes,
     )
 
 
+def _work(spent: float, planned: float, since: float) -> dict[str, float]:
+    """What a check spent and was planned to spend, in minibatch gradients, and its seconds."""
+    return {
+        "gradients": round(spent, 1),
+        "planned": round(planned, 1),
+        "seconds": round(time.monotonic() - since, 2),
+    }
+
+
 def _announce(bench: Bench, planned: dict[str, float]) -> None:
     """Say what the checks that no audit runs unasked are about to cost, before they cost it."""
-    costly = [name for name in planned if not REGISTRY[name].default]
+    costly = [name for name in planned if name in REGISTRY and not REGISTRY[name].default]
     if not costly:
         return
     field, draw = VectorField(bench.game), bench.minibatch(0)

@@ -4,7 +4,7 @@ that they show by themselves."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
+from equilibrist._draws import Draw
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._search import Relative
 from equilibrist.formulations import ScoreFormulation
 
-ROWS = 2000  # samples of each kind at most
+ROWS, FEW_ROWS = 2000, 400  # samples of each kind at most
 UPHILL_STEPS, UPHILL_STEP = 30, 0.01
-WORK = 2 * UPHILL_STEPS + 2.0  # minibatch gradients, at most
 
 # A fact is called a sign of a fault beyond these. Measured on faulty and healthy pairs: docs/audit.md.
 SATURATED = 0.1  # of its value at equality: a critic's loss below this
@@ -139,12 +139,13 @@ def facts(
     """
     if not bench.sampled or not hasattr(bench.game, "generate"):
         return None
-    real, fake, real_scores, fake_scores = _samples(bench)
+    draws = _held_out(bench, deep)
+    real, fake, real_scores, fake_scores = _samples(bench, draws)
     losses = {
-        player: Loss(float(bench.losses(player, *bench.wide, "score").mean()), reference)
+        player: Loss(float(bench.losses_on(player, *bench.wide, draws).mean()), reference)
         for player, reference in _at_equality(bench).items()
     }
-    tick(2 * len(bench.bank("score")) / 3)
+    tick(_evaluations(bench, draws))
     ranges = _range(real), _range(fake)
     share = separation(real_scores, fake_scores)
     return Facts(
@@ -171,14 +172,36 @@ def facts(
     )
 
 
-def _samples(bench: Bench) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def work(bench: Bench, deep: bool = True) -> float:
+    """Planned minibatch gradients."""
+    if not bench.sampled or not hasattr(bench.game, "generate"):
+        return 0.0
+    return _evaluations(bench, _held_out(bench, deep)) + deep * (2 * UPHILL_STEPS + 1)
+
+
+def _held_out(bench: Bench, deep: bool) -> list[Draw]:
+    """The first batches of the score split, with no more than `ROWS` samples where there are several."""
+    draws, count, most = [], 0, ROWS if deep else FEW_ROWS
+    for draw in bench.bank("score"):
+        draws.append(draw)
+        count += len(draw["real"])
+        if count >= most:
+            break
+    return draws
+
+
+def _evaluations(bench: Bench, draws: Sequence[Draw]) -> float:
+    """What three passes over these draws cost, in minibatch gradients."""
+    return sum(len(draw["real"]) for draw in draws) / bench.settings.batch
+
+
+def _samples(bench: Bench, draws: Sequence[Draw]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Held-out real and generated samples [n, ...] in float64, and the critic's scores [n] of both, on the CPU."""
     players, constants = bench.wide
     game = bench.game
     kept: list[tuple[Tensor, ...]] = []
-    count = 0
     with torch.no_grad():
-        for draw in bench.bank("score"):
+        for draw in draws:
             condition = draw.get("condition")
             fake = game.generate(players, constants, draw["latent"], condition)
             scores = [
@@ -188,9 +211,6 @@ def _samples(bench: Bench) -> tuple[Tensor, Tensor, Tensor, Tensor]:
                 for x in (draw["real"], fake)
             ]
             kept.append(tuple(x.double().cpu() for x in (draw["real"], fake, *scores)))
-            count += len(fake)
-            if count >= ROWS:
-                break
     real, fake, real_scores, fake_scores = (torch.cat(parts) for parts in zip(*kept, strict=True))
     return real, fake, real_scores, fake_scores
 

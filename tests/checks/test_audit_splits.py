@@ -267,7 +267,7 @@ def test_perturbations_are_relative_to_each_tensor() -> None:
 
 
 def numbers(audit: Any) -> Any:
-    return [(c.claim, c.verdict, c.evidence, c.tolerance) for c in audit]
+    return [(c.claim, c.verdict, c.evidence, c.tolerance) for c in audit.values()]
 
 
 def test_an_audit_is_a_function_of_its_seed() -> None:

@@ -283,7 +283,7 @@ def test_a_non_finite_gradient_is_unassessed() -> None:
         Settings(batch=8, starts=2, steps=4, looks=2),
         progress="none",
     )
-    assert {c.verdict for c in found} == {Verdict.UNASSESSED}
+    assert {c.verdict for c in found.values()} == {Verdict.UNASSESSED}
 
 
 def test_a_yardstick_that_is_not_a_number_is_unassessed() -> None:
@@ -299,7 +299,7 @@ def test_a_yardstick_that_is_not_a_number_is_unassessed() -> None:
         Settings(batch=8, starts=2, steps=4, looks=2),
         progress="none",
     )
-    assert {c.verdict for c in found} == {Verdict.UNASSESSED}
+    assert {c.verdict for c in found.values()} == {Verdict.UNASSESSED}
 
 
 # -- invariances ---------------------------------------------------------------------------------

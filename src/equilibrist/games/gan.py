@@ -14,10 +14,11 @@ from equilibrist import _draws, spectral_norm, tree
 from equilibrist._draws import Draw, Use
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Players, check_separable, check_zero_sum
+from equilibrist._notebook import Rows, Shown
 from equilibrist._pure import PureModule, copied
 from equilibrist.auxiliary import Auxiliary
 from equilibrist.data import Source
-from equilibrist.formulations import Formulation
+from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games._setup import Latent
@@ -41,7 +42,7 @@ class Start(NamedTuple):
     constants: Constants
 
 
-class GAN:
+class GAN(Shown):
     """Generator against critic, each with its own loss.
 
     Args:
@@ -52,7 +53,7 @@ class GAN:
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
             no sigmoid; or a function that builds one. A list makes one player of several critics:
             every loss is then the mean of the losses against each.
-        formulation: `Vanilla()`, `WGAN()`, ...
+        formulation: `Vanilla()`, `WGAN()`, ..., or a name (`formulations.formulation_of`).
         latent: dimension of z ~ N(0, I), a shape such as (100, 1, 1), a `Latent` law, or a
             source of data (`equilibrist.data.Gaussian`).
         condition: what both players are shown beside their input, generator(z, c) and critic(x, c):
@@ -78,7 +79,7 @@ class GAN:
         self,
         generator: Player,
         critic: Player,
-        formulation: Formulation,
+        formulation: Formulation | str,
         *,
         latent: int | tuple[int, ...] | Latent | Source,
         condition: int | tuple[int, ...] | None = None,
@@ -92,13 +93,7 @@ class GAN:
             "critic": _setup.builder(critic, "critic"),
         }
         self._fresh = {p: not isinstance(build, nn.Module) for p, build in self._build.items()}
-        self.formulation = formulation
-        if isinstance(formulation, type):
-            raise GameError(
-                f"formulation={formulation.__name__} is a class: write {formulation.__name__}()"
-            )
-        if not hasattr(formulation, "losses"):
-            raise GameError(f"formulation={formulation!r} is none: write Vanilla() or WGAN()")
+        self.formulation = formulation_of(formulation)
         _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
         _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
         _setup.each("projections", projections, "player", "WeightClipping()")
@@ -111,7 +106,7 @@ class GAN:
         for part in named:
             if part.player not in self.players:
                 raise GameError(f"{part} names no player: choose 'generator' or 'critic'")
-        self.zero_sum = formulation.zero_sum and not self.penalties and not self.auxiliary
+        self.zero_sum = self.formulation.zero_sum and not self.penalties and not self.auxiliary
         self._needs_mix = any(p.needs_mix for p in self.penalties)
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
         self.heads = _setup.heads(built["critic"])
@@ -390,6 +385,18 @@ class GAN:
                 for p, m in self.modules.items()
             },
         }
+
+    def _facts(self) -> tuple[str, Rows]:
+        said = self.describe()
+        rows = [
+            (player, f"{one['class']}, {one['parameters']:,} parameters")
+            for player, one in said["players"].items()
+        ]
+        rows += [("losses", said["formulation"]), ("latent", said["latent"])]
+        for name in ("condition", "penalties", "auxiliary", "projections", "spectral_norm"):
+            if value := said.get(name):
+                rows.append((name, ", ".join(value) if isinstance(value, list) else str(value)))
+        return type(self).__name__, rows
 
     # -- checks -----------------------------------------------------------------------------------
 

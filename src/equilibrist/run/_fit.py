@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from equilibrist import _game
 from equilibrist._draws import Draw
-from equilibrist._errors import GameError, RecipeError
+from equilibrist._errors import RecipeError, warn_user
 from equilibrist._game import Constants, Players
+from equilibrist.games._fit import misfits, require_fit
 from equilibrist.run.recipe import Recipe
 
 # Weights beyond so many times the largest of initial weights and data are those of no sensible pair.
@@ -112,39 +113,8 @@ def overgrown(players: Players, start: Players, real: Tensor) -> str:
 
 
 def fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) -> None:
-    """The game's claims on real data, before the first step."""
-    wanted = recipe.game.condition
-    has = getattr(recipe.data, "classes", None)
-    if isinstance(wanted, int) and has is not None and has > wanted:
-        raise GameError(
-            f"{recipe.data.name} has {has} classes, but the game is built for {wanted}: set condition={has}"
-        )
-    if isinstance(wanted, int):
-        _labels_fit(recipe.data.name, draw["condition"], wanted)
-    if isinstance(wanted, tuple) and tuple(draw["condition"].shape[1:]) != wanted:
-        raise GameError(
-            f"{recipe.data.name} has conditions of shape {list(draw['condition'].shape[1:])}, but the game is "
-            f"built for {list(wanted)}: change condition or the data"
-        )
-    with torch.no_grad():
-        fake = recipe.game.generate(players, constants, draw["latent"], draw.get("condition"))
-    if fake.shape[1:] != draw["real"].shape[1:]:
-        raise GameError(
-            f"the generator makes samples of shape {list(fake.shape[1:])}, but {recipe.data.name} has "
-            f"{list(draw['real'].shape[1:])}: change the generator or the data"
-        )
+    """The data against the game, and the game's claims on them, before the first step."""
+    require_fit(recipe.game, recipe.data, players, constants, draw)
     _game.check_zero_sum(recipe.game, players, constants, draw)
-
-
-def _labels_fit(name: str, labels: Tensor, classes: int) -> None:
-    if labels.ndim != 1 or labels.is_floating_point():
-        raise GameError(
-            f"{name} has conditions of shape {list(labels.shape[1:])} and {labels.dtype}, but the game is "
-            f"built for labels of {classes} classes: change condition or the data"
-        )
-    least, most = int(labels.min()), int(labels.max())
-    if least < 0 or most >= classes:
-        raise GameError(
-            f"{name} has the label {least if least < 0 else most}, but the game is built for the classes "
-            f"0 to {classes - 1}: count classes from 0, or change condition"
-        )
+    for note in misfits(recipe.game, recipe.data, players, constants, recipe.batch):
+        warn_user(note)

@@ -21,6 +21,7 @@ from equilibrist._draws import Batches, Draw
 from equilibrist._errors import NonFiniteError, RecipeError, RecordError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
 from equilibrist.games import GAN, Mixture
 from equilibrist.games.gan import Start
@@ -31,8 +32,8 @@ from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import FORMAT, Record
 
 
-@dataclass
-class Run:
+@dataclass(repr=False)
+class Run(Shown):
     """A run at one step: what `run` returns and what an audit reads.
 
     Attributes:
@@ -58,6 +59,16 @@ class Run:
     interrupted: bool = False
     average: Players = field(default_factory=dict, repr=False)
     diverged: str = ""
+
+    def _facts(self) -> tuple[str, Rows]:
+        stopped = ", interrupted" if self.interrupted else ""
+        rows = [
+            ("step", f"{self.step:,} of {self.recipe.steps:,}{stopped}"),
+            ("seed", str(self.seed)),
+            ("checkpoint", self.checkpoint),
+            ("game", str(self.recipe.game.formulation)),
+        ]
+        return f"Run {self.directory}", rows
 
     def pair(self, iterate: str = "auto") -> Players:
         """The players as they are used: "average" (averaged where there are averages), "last", or "auto":

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from equilibrist._errors import DataError
+from equilibrist._reading import shown
 from equilibrist.data._batches import Batch, read_pickle, read_rows
 from equilibrist.data._folders import cached, named_root, searching
-from equilibrist.data._idx import shown
 from equilibrist.data.arrays import ArraySource, check_range
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)

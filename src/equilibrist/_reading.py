@@ -78,6 +78,15 @@ def parse_json(raw: bytes | str) -> Any:
     raise ValueError("nested too deeply")
 
 
+def dig(value: Any, *path: str) -> Any:
+    """Follows keys into nested objects; None as soon as one is missing."""
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
 def read_exactly(file: IO[bytes], into: memoryview) -> int:
     """Fill `into` from `file`, some at a time; how many bytes there were."""
     done = 0

@@ -59,4 +59,6 @@ def read_npy(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
     values = np.empty(math.prod(shape), dtype)
     if held and read_exactly(file, memoryview(values.view(np.uint8))) != held:
         raise ValueError("it is cut short")
+    if not dtype.isnative:
+        values = values.byteswap(inplace=True).view(dtype.newbyteorder("="))
     return values.reshape(shape, order="F" if found["order"] == "True" else "C")

@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 JSON_BYTES = 2**24
 """The largest JSON file that is read. Its values take some twenty times its bytes at worst."""
 
+_ROW = 2**20  # bytes of a line of metrics
 _DEEPEST = 100  # levels; an audit has about ten, and Python gives up some way below a thousand
 
 
@@ -76,6 +78,19 @@ def parse_json(raw: bytes | str) -> Any:
         if not level:
             return value
     raise ValueError("nested too deeply")
+
+
+def json_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a regular file that end, one by one; what follows the last end is not yet written.
+
+    Raises `OSError` as `open_regular`, and for a line that is longer than any row.
+    """
+    with open_regular(path) as file:
+        while line := file.readline(_ROW + 1):
+            if len(line) > _ROW:
+                raise OSError(errno.EFBIG, f"a line of more than {_ROW} bytes", str(path))
+            if line.endswith(b"\n"):
+                yield line
 
 
 def dig(value: Any, *path: str) -> Any:

@@ -13,7 +13,9 @@ from typing import IO, Any
 JSON_BYTES = 2**24
 """The largest JSON file that is read. Its values take some twenty times its bytes at worst."""
 
-_ROW = 2**20  # bytes of a line of metrics
+ROW = 2**20
+"""The longest line of a file of JSON lines that is read."""
+
 _DEEPEST = 100  # levels; an audit has about ten, and Python gives up some way below a thousand
 
 
@@ -86,9 +88,9 @@ def json_lines(path: Path) -> Iterator[bytes]:
     Raises `OSError` as `open_regular`, and for a line that is longer than any row.
     """
     with open_regular(path) as file:
-        while line := file.readline(_ROW + 1):
-            if len(line) > _ROW:
-                raise OSError(errno.EFBIG, f"a line of more than {_ROW} bytes", str(path))
+        while line := file.readline(ROW + 1):
+            if len(line) > ROW:
+                raise OSError(errno.EFBIG, f"a line of more than {ROW} bytes", str(path))
             if line.endswith(b"\n"):
                 yield line
 

@@ -165,7 +165,8 @@ class Status:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a report may use from one run directory."""
+    """Everything that a report may use from one run directory. `damaged` names the files that were left
+    out because they could not be read."""
 
     name: str
     recipe: Json | None
@@ -178,6 +179,7 @@ class Record:
     last_step: int | None
     seconds: float | None
     notes: list[str]
+    damaged: list[str]
     scores: list[Json] = field(default_factory=list)
     mean: Sample | None = None
 

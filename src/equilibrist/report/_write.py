@@ -1,12 +1,15 @@
 """Writes the report beside the run: a page for people, the same facts as JSON for machines."""
 
+import contextlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from equilibrist._errors import RecordError
 from equilibrist._files import write_atomically
 
 from . import _words as words
@@ -26,17 +29,51 @@ def write_report(run_directory: Path) -> Path:
     Arguments:
         run_directory: the folder of one run (`docs/design.md` has its format).
 
-    Returns the path of the page. Raises `RecordError` where the folder is no run, or where one of
-    its files is damaged or written in another format.
+    A file that is damaged or written in another format is left out, and the page says so.
+
+    Returns the path of the page. Raises `RecordError` where the folder is no run.
     """
     run_directory = Path(run_directory)
-    record = load(run_directory)
-    body = json.dumps(facts(record), indent=1, allow_nan=False) + "\n"
+    text, body = _composed(load(run_directory))
     write_atomically(run_directory / "report.json", body.encode("utf-8"))
     # A lone surrogate in a name cannot be written as UTF-8: it becomes a question mark.
     path = run_directory / "report.html"
-    write_atomically(path, page(record).encode("utf-8", "replace"))
+    write_atomically(path, text.encode("utf-8", "replace"))
     return path
+
+
+_PARTS: dict[str, dict[str, Any]] = {
+    "audit/audit.json": {"audit": None},
+    "scores.jsonl": {"scores": []},
+    "environment.json": {"sessions": []},
+    "recipe.json": {"recipe": None},
+    "metrics.jsonl": {"series": {}, "seconds": None},
+    "samples": {"samples": [], "real": None, "mean": None},
+}
+
+
+def _composed(record: Record) -> tuple[str, str]:
+    """The page and its facts. Where an entry deep in one file is of another kind than any page was made
+    for, that file is left out and the rest is shown."""
+    try:
+        return _written(record)
+    except Exception:
+        for name, without in _PARTS.items():
+            note = f"{name}: an entry is of the wrong kind. It is left out."
+            lighter = replace(
+                record,
+                **without,
+                damaged=[*record.damaged, name],
+                notes=[*record.notes, note],
+            )
+            with contextlib.suppress(Exception):
+                return _written(lighter)
+        raise RecordError(f"{record.name}: entries of its files are of the wrong kind") from None
+
+
+def _written(record: Record) -> tuple[str, str]:
+    with np.errstate(all="ignore"):
+        return page(record), json.dumps(facts(record), indent=1, allow_nan=False) + "\n"
 
 
 def facts(record: Record) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from equilibrist._files import (
     write_json,
 )
 from equilibrist._owned import LEDGER
+from equilibrist._reading import JSON_BYTES, json_lines, parse_json, read_regular, reason
 from equilibrist.run import checkpoint, code
 
 FORMAT = 1
@@ -69,7 +70,7 @@ class Record:
         """recipe.json; RecordError where there is none or it cannot be read."""
         path = self.manifest_path
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(read_regular(path, JSON_BYTES))
         except FileNotFoundError:
             raise RecordError(
                 f"{self.directory} is not a run directory (it has no recipe.json): "
@@ -78,7 +79,7 @@ class Record:
         except NotADirectoryError:
             raise RecordError(f"{self.directory} is a file, not a run directory") from None
         except (OSError, ValueError) as error:
-            raise RecordError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+            raise RecordError(f"{path} cannot be read ({reason(error)})") from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise RecordError(
                 f"{path} is not of format {FORMAT}: it comes from another version of equilibrist"
@@ -271,12 +272,12 @@ class Record:
         """Every whole row of metrics.jsonl; a last line cut short by a crash does not count."""
         return [
             {**row, "seconds": float(row["seconds"])}
-            for row in _lines(self.metrics_path, "seconds")
+            for row in _lines(self.metrics_path, "seconds", loss=dict)
         ]
 
     def scores(self) -> list[dict[str, Any]]:
         """Every whole row of scores.jsonl."""
-        return _lines(self.scores_path)
+        return _lines(self.scores_path, name=str, values=dict, floor=dict, better=dict)
 
     def score(self, row: dict[str, Any]) -> None:
         """Append one row of scores.jsonl, on the disk at once: they are few."""
@@ -342,28 +343,37 @@ class Record:
         write_json(self.status_path, value)
 
 
-def _lines(path: Path, *numbers: str) -> list[dict[str, Any]]:
-    """The whole rows of a file of JSON lines, each with a step and these numbers."""
-    if not path.exists():
-        return []
+def _lines(path: Path, *numbers: str, **kinds: type) -> list[dict[str, Any]]:
+    """The whole rows of a file of JSON lines, each with a step and these numbers, and with entries of
+    these kinds where it has them."""
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        try:
-            row = json.loads(line)
-            for name in numbers:
-                float(row[name])
-            rows.append({**row, "step": int(row["step"])})
-        except (ValueError, TypeError, KeyError):
-            raise RecordError(f"{path}, line {number} is damaged: remove that line") from None
+    try:
+        for number, line in enumerate(json_lines(path), 1):
+            try:
+                row = parse_json(line)
+                for name in numbers:
+                    float(row[name])
+                for name, kind in kinds.items():
+                    if not isinstance(row.get(name) or kind(), kind):
+                        raise ValueError(f"{name} is of another kind")
+                if type(row["step"]) is not int or not 0 <= row["step"] < 2**53:
+                    raise ValueError("no usable step")
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+                raise RecordError(f"{path}, line {number} is damaged: remove that line") from None
+            rows.append(row)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read ({reason(error)})") from None
     return rows
 
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file; RecordError where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_regular(path, JSON_BYTES))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it") from None
+        raise RecordError(f"{path} is damaged ({reason(error)}): remove it") from None
 
 
 def _identifying(key: str, value: Any) -> Any:

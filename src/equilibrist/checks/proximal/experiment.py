@@ -83,7 +83,7 @@ def _walk(bench: Bench, prox: SampledProx, lam: float, show: Show | None) -> _Pa
     stride = -(-settings.experiment_steps // settings.looks)
     trained = bench.players["critic"]
     for k in range(settings.experiment_steps + 1):
-        critic = prox.solve(here, lam, begin=k * settings.inner_steps).critic
+        critic = prox.follow(here, lam, begin=k * settings.inner_steps).critic
         if not inner.finite(here, critic):
             path.failed = f"a player became non-finite at step {k}"
             break

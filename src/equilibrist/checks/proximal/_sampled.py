@@ -32,10 +32,9 @@ POOL = 64  # minibatches of the optimise part, drawn once: their anchors' slopes
 PENALISED, PLAIN, LEAD, MEASURED = 1.1, 0.6, 0.8, 2.5
 SHORTER = 4  # attempts at an answer that ends below its start, each with a tenth of the step size
 _INDEX = 400  # minibatches of our own, beside those of the other checks
-# The fixed samples: as many minibatches as hold so many bytes, within bounds. Where the players are small too, one
-# pass over all of them costs little more than one over a minibatch.
-_BYTES, _LEAST, _MOST = 2**17, 8, 32
-_SMALL = 2**14  # parameters
+# The fixed samples. Of small players (so many parameters; so many bytes of samples at most) as many minibatches as hold
+# `_BYTES`, within bounds, in one pass, which costs little more than one over a minibatch; of others `_FEW`, in turn.
+_SMALL, _LARGEST, _BYTES, _LEAST, _MOST, _FEW = 2**14, 2**20, 2**17, 8, 32, 4
 _PASSES = 60  # of small players, at least, where nothing else ends the descent
 _SHARE = 1e-3  # of the tolerance: a promise below it is nothing
 
@@ -131,7 +130,7 @@ class SampledProx:
         steps: int | None = None,
     ) -> Answer:
         """The answer by the critic's own rule: as many steps on minibatches, taken back and taken shorter where they end
-        below their start on the fixed samples (the penalty's curvature grows with lambda: plain steps that
+        below their start on fixed samples (the penalty's curvature grows with lambda: plain steps that
         were stable without it diverge)."""
         start = tree.clone(self.trained["critic"] if critic is None else critic)
         if lam == math.inf:
@@ -139,15 +138,28 @@ class SampledProx:
         count = self.bench.settings.inner_steps * effort if steps is None else steps
         rule: Any = self.bench.settings.rule("critic")
         start = self._nearest("critic", start)
-        before, _ = self.answered(generator, start, lam)
+        floor = self._looked(generator, start, lam) - 100 * self.nothing
         for _ in range(SHORTER):
             answer = self._steps(generator, start, lam, rule, begin, count)
-            if self.answered(generator, answer.critic, lam)[0] <= before + self.nothing:
+            if self._looked(generator, answer.critic, lam) >= floor:
                 return answer
             if not hasattr(rule, "lr"):
                 break
             rule = dataclasses.replace(rule, lr=rule.lr / 10)
         return Answer(start, steps=count)
+
+    def _looked(self, generator: Part, critic: Part, lam: float) -> float:
+        """V - lam |D~ - D|^2 on the first of the fixed samples; minus infinity where it is not finite."""
+        if not finite(critic):
+            return -math.inf
+        at = {"generator": generator, "critic": critic}
+        constants, total = self.bench.exact(at, self.bench.constants), 0.0
+        pairs = list(zip(self.chunks(), self._made(generator), strict=True))[:2]
+        for chunk, fake in pairs:
+            loss, _ = self._loss(generator, critic, constants, {**chunk, "fake": fake}, lam)
+            total -= float(loss.detach()) / len(pairs)
+        self.tick(len(pairs) * PLAIN)
+        return total if math.isfinite(total) else -math.inf
 
     def _steps(
         self, generator: Part, critic: Part, lam: float, rule: Any, begin: int, count: int
@@ -239,10 +251,10 @@ class SampledProx:
             self.small = (
                 self.game.separable
                 and rows
-                and count * size <= _BYTES
+                and count * size <= _LARGEST
                 and tree.count(self.trained) <= _SMALL
             )
-            draws = [self.draw(k) for k in range(count if self.small else _LEAST)]
+            draws = [self.draw(k) for k in range(count if self.small else _FEW)]
             if self.small:
                 draws = [{k: torch.cat([draw[k] for draw in draws]) for k in one}]
             self._chunks = draws
@@ -322,7 +334,7 @@ class SampledProx:
             begun = found[-1] if found else begun
         count = settings.prox_steps
         if not self.small:
-            count = max(3, count // (2 * len(self.chunks())))
+            count = max(4, count // len(self.chunks()))
         warm: list[Part] = [self.solve(begun, lam).critic]
 
         def objective(at: Part) -> tuple[float, Part]:

@@ -26,6 +26,10 @@ class RecordError(EquilibristError):
     exit_code = 3
 
 
+class UnwritableError(RecordError, OSError):
+    """A file or folder that cannot be written: the disk is full, a permission is missing."""
+
+
 class RecipeError(EquilibristError):
     """A recipe or a setting that does not exist or does not fit."""
 
@@ -44,6 +48,12 @@ class NonFiniteError(EquilibristError):
     ) -> None:
         super().__init__(message)
         self.step, self.player, self.quantity, self.checkpoint = step, player, quantity, checkpoint
+
+
+class StoppedError(EquilibristError):
+    """A command was asked to stop (Ctrl-C): what is kept, and how to go on."""
+
+    exit_code = 130
 
 
 class RequirementError(EquilibristError):

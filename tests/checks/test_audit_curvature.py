@@ -24,6 +24,7 @@ from audit_games import (
 from torch import nn
 
 from equilibrist import GAN, WGAN, RecipeError, Vanilla, Verdict, WeightClipping, tree
+from equilibrist._draws import Use
 from equilibrist.checks import Settings, audit_game, curvature
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
@@ -510,8 +511,8 @@ def test_by_products_as_by_dense() -> None:
     poor = bench(small_gan(), Gaussian(2), batch=32, local_products=96, local_draws=1, absolute=0.1)
     for player in ("generator", "critic"):
         parts = [Hessian(x, player, found_draws(x), lambda gradients: None) for x in (b, poor)]
-        full = extremes_of(b, parts[0], 100, 5)
-        found = extremes_of(poor, parts[1], 24, 5)
+        full = extremes_of(b, parts[0], 100, Use.ANSWERED.at())
+        found = extremes_of(poor, parts[1], 24, Use.ANSWERED.at())
         assert full.complete
         assert not found.complete
         assert found.smallest == pytest.approx(full.smallest, rel=1e-3)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist import tree
+from equilibrist._draws import Draw, Use
 from equilibrist._game import Players
 from equilibrist._jacobian import JacobianOperator
 from equilibrist.checks._bench import Bench
@@ -27,9 +27,6 @@ TRANSPOSED, FORWARD, OWN = (
 )  # gradients that a product with J^T, J, a player's Hessian costs
 K = 4  # eigenvalues at each end
 ROUNDING = 1e-8  # relative to the largest modulus: what is zero where losses are exact
-
-# Random numbers of this check: index 2**36 + small.
-INDEX = 2**36
 
 
 @dataclass
@@ -105,8 +102,8 @@ def probes_of(bench: Bench) -> int:
     return probes if probes >= 3 else 0
 
 
-def _rng(bench: Bench, k: int) -> np.random.Generator:
-    return _draws.generator(bench.seed, Stream.AUDIT, index=INDEX + k)
+def _rng(bench: Bench, use: Use) -> np.random.Generator:
+    return use.at().generator(bench.seed)
 
 
 # -- eigenvalues -------------------------------------------------------------------------------------
@@ -169,18 +166,20 @@ def _sparse(
         "rounding": 1e-15 if wide else 5e-6,
     }
     first = krylov.krylov(
-        spectrum.products_of(quick.T, mask=mask), n, k=K, rng=_rng(bench, 0), **budget
+        spectrum.products_of(quick.T, mask=mask), n, k=K, rng=_rng(bench, Use.EIGENVALUES), **budget
     )
     tick(TRANSPOSED * first.products * count)
     found = krylov.listed(first, K)
-    densities = spectrum.lanczos_densities(quick, lanczos_steps(bench), _rng(bench, 1), masks)
+    rng = _rng(bench, Use.DENSITIES)
+    densities = spectrum.lanczos_densities(quick, lanczos_steps(bench), rng, masks)
     steps = densities["symmetric"].steps
     whole = 0.0 if bench.game.zero_sum else TRANSPOSED + FORWARD
     tick(steps * count * (OWN * len(masks) + whole))
     if probes := probes_of(bench):
         back, forth = (spectrum.products_of(op, mask=mask) for op in (quick.T, quick))
+        rng = _rng(bench, Use.NORMALITY)
         bounds = normality.henrici_bounds(
-            back, forth, n, probes, _rng(bench, 3), first.values, first.vectors, settings.confidence
+            back, forth, n, probes, rng, first.values, first.vectors, settings.confidence
         )
         tick(probe_cost(bench) * probes * count)
         found = replace(found, departure_bounds=bounds)

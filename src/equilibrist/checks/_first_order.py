@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist._draws import Batch
 from equilibrist._field import VectorField
 from equilibrist._game import Players
 from equilibrist.checks._bench import Bench, norm_of
@@ -24,7 +25,6 @@ from equilibrist.checks.certificate import Verdict
 
 HALVINGS = 8  # of the move, from its full size downwards
 NOTHING = 0.05  # a move that promises less than this part of the tolerance is not made
-INDEX = 3  # of the minibatches that the direction is found on: no other phase reads them
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def _slopes(bench: Bench, tick: Any, value: bool) -> Players:
         total: Players | None = None
         count = draws_of(bench)
         for k in range(count):
-            draw = bench.minibatch(k, index=INDEX)
+            draw = bench.minibatch(k, index=Batch.FIRST_ORDER)
             if value:
                 draw = tree.to(draw, dtype=torch.float64)
             v, _ = field(players, constants, draw)

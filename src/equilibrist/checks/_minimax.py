@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist._draws import Use
 from equilibrist.checks import _linear
 from equilibrist.checks._answer import Answered, answered
 from equilibrist.checks._bench import Bench, norm_of
@@ -34,7 +35,6 @@ REFERENCES = (
     "Jin, Netrapalli and Jordan 2020, Propositions 18 and 19 (local minimax points)",
     "Chae, Kim and Kim 2023, arXiv 2305.16242 (restricted Schur complement)",
 )
-START = 2**37 + 10  # of the random direction that the leader's subspace begins with
 NULL = {
     True: 1e-6,
     False: 1e-10,
@@ -190,7 +190,9 @@ def _led(bench: Bench, first: FirstOrder, tick: Any) -> Answered | None:
     assert first.witness is not None
     moved = tree.to(first.witness, dtype=torch.float64)
     step = tree.flatten({"x": moved}) - tree.flatten({"x": bench.wide[0][leader]})
-    noise = _linear.random_direction(bench, len(free(bench).masks[follower]), START + 1)
+    noise = _linear.random_direction(
+        bench, len(free(bench).masks[follower]), Use.ANSWERED.at(search=1)
+    )
     return answered(
         bench, step / step.norm(), [noise / noise.norm()], _evaluations(bench), tick, (1.0,)
     )
@@ -389,7 +391,9 @@ def _by_products(
     # A random direction misses nothing.
     if start is not None:
         pursuit.add_leader(start)
-    pursuit.add_leader(_linear.random_direction(bench, pursuit.value.leader.n, START))
+    pursuit.add_leader(
+        _linear.random_direction(bench, pursuit.value.leader.n, Use.ANSWERED.at(search=0))
+    )
     if not pursuit.sound():
         return _NOT_FINITE
     state = pursuit.state(0.0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist._draws import Address, Use
 from equilibrist._game import Players
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import Bench, norm_of
@@ -34,7 +35,6 @@ REFERENCES = (
     "Mazumdar, Jordan and Sastry 2019, Definition 2 (differential Nash equilibria)",
     *MINIMAX,
 )
-INDEX = 2**37
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def local(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certific
         return _unassessed(bench, tolerance, why)
     firsts = {player: first_order(bench, player, tick) for player in bench.game.players}
     found = {
-        player: own_curvature(bench, player, share, tick, INDEX + i)
+        player: own_curvature(bench, player, share, tick, Use.CURVATURE.at(player=i))
         for i, player in enumerate(bench.game.players)
         # Second order is asked only where first order is settled: a gain already found needs no other.
         if firsts[player].decision(bench).verdict is not Verdict.REFUTED
@@ -129,7 +129,7 @@ def work(bench: Bench) -> float:
     return _linear.PRODUCT * (settings.local_products + 4 * settings.local_batches)
 
 
-def own_curvature(bench: Bench, player: str, steps: int, tick: Any, index: int) -> Curvature:
+def own_curvature(bench: Bench, player: str, steps: int, tick: Any, where: Address) -> Curvature:
     """The ends of H_p by at most `steps` products on every draw, and the worst direction, scored."""
     operator = Hessian(bench, player, found_draws(bench), tick)
     reach = bench.settings.move * norm_of(bench, player)
@@ -137,7 +137,7 @@ def own_curvature(bench: Bench, player: str, steps: int, tick: Any, index: int) 
         nothing = torch.zeros(0, dtype=torch.float64)
         empty = Extremes(0.0, nothing, 0.0, 0.0, True, 0, nothing)
         return Curvature(player, empty, None, Interval(0.0, 0.0, 0.0), reach)
-    ends = extremes_of(bench, operator, max(2, steps), index)
+    ends = extremes_of(bench, operator, max(2, steps), where)
     part = operator.part
     del operator  # its graphs are as large as those of a training step, one for each draw
     scored, direction = Interval(ends.smallest, ends.smallest, ends.smallest), None

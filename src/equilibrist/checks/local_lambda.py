@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw
+from equilibrist._draws import Draw, Use
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, decide
@@ -33,7 +33,6 @@ REFERENCES = (
     "Farnia and Ozdaglar 2020, Definition 1, Propositions 2 and 3, equation 15",
     "Jin, Netrapalli and Jordan 2020, Proposition 19 (the end lambda = 0)",
 )
-INDEX = 2**38
 FINE = 1e-3  # "no tolerance" by products: this part of V_tt's own most negative curvature
 
 
@@ -109,7 +108,7 @@ def proximal(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certi
     draws = found_draws(bench)
     share = bench.settings.local_products // len(draws) // 4
     firsts = first_order(bench, leader, tick, value=True), first_order(bench, follower, tick)
-    own = own_curvature(bench, follower, share, tick, INDEX)
+    own = own_curvature(bench, follower, share, tick, Use.PROXIMAL_CURVATURE.at())
     reach = bench.settings.move * norm_of(bench, leader)
     nothing = 2 * tolerance.value / reach**2
     if not own.ends.finite:
@@ -234,7 +233,7 @@ def _by_products(bench: Bench, own: Curvature, cut: float, budget: int, tick: An
             return _NOT_FINITE
         pursuit = Pursuit(value, M.__matmul__, damping, least, budget)
     # A third of the budget goes to V_tt alone: the end of infinite lambda, and where to begin.
-    pursuit.add_leader(_linear.random_direction(bench, value.leader.n, INDEX + 1))
+    pursuit.add_leader(_linear.random_direction(bench, value.leader.n, Use.PROXIMAL_LEADER.at()))
     if not pursuit.sound():
         return _NOT_FINITE
     nash = pursuit.state(math.inf)

@@ -14,6 +14,7 @@ from equilibrist import formulations
 from equilibrist._errors import GameError, RecipeError, did_you_mean
 from equilibrist.checks._audit import Audit, audit_game, replayable
 from equilibrist.checks._registry import CHECKS
+from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
@@ -145,6 +146,8 @@ def audit_pair(
         DataError: data that cannot be read.
         RecipeError: a mode, formulation or check that does not exist.
     """
+    if out is not None:
+        require_place(Path(out))
     if mode not in MODES:
         raise RecipeError(f"mode={mode!r} is not one of {', '.join(map(repr, MODES))}")
     modules = {"generator": generator, "critic": critic}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from equilibrist import tree
+from equilibrist._draws import Batch
 from equilibrist._field import VectorField
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, Reason, decide
@@ -44,7 +45,9 @@ def stationarity(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[C
     for group in range(settings.groups):
         total = None
         for k in range(settings.group_batches):
-            draw = bench.minibatch(group * settings.group_batches + k, "all", index=1)
+            draw = bench.minibatch(
+                group * settings.group_batches + k, "all", index=Batch.STATIONARY
+            )
             v, _ = field(bench.players, bench.constants, draw)
             total = v if total is None else tree.axpy(1.0, total, v)
             tick()

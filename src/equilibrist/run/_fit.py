@@ -1,0 +1,150 @@
+"""Whether a recipe's parts fit each other and the machine, and whether a pair is still a sensible one."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equilibrist import _game
+from equilibrist._draws import Draw
+from equilibrist._errors import GameError, RecipeError
+from equilibrist._game import Constants, Players
+from equilibrist.run.recipe import Recipe
+
+# Weights beyond so many times the largest of initial weights and data are those of no sensible pair.
+OVERGROWN = 1e3
+
+
+def require_seed(value: Any) -> int:
+    """The seed as a whole number; RecipeError for anything that is none, or is negative."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise RecipeError(f"seed={value!r}: it must be a whole number, 0 or larger")
+    return number
+
+
+def affordable(recipe: Recipe, device: torch.device, members: int = 1) -> None:
+    """RecipeError where one minibatch would not fit into the machine's memory: said at once, before
+    anything of that size is drawn.
+
+    Counted are the samples and what every layer makes of them, which is kept for the gradients.
+    """
+    each = math.prod(recipe.data.shape) + _activations(recipe)
+    size = torch.finfo(recipe.dtype).bits // 8
+    needed = members * recipe.batch * each * size / recipe.accumulate
+    if needed > (held := _memory(device)):
+        raise RecipeError(
+            f"batch={recipe.batch} needs at least {needed / 2**30:,.0f} GiB for one minibatch, and there "
+            f"are {held / 2**30:,.0f} GiB: take a smaller batch, or accumulate"
+        )
+
+
+def _activations(recipe: Recipe) -> int:
+    """How many numbers the layers of both players make of one sample; 0 where it cannot be seen."""
+    total = 0
+
+    def count(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal total
+        if isinstance(output, Tensor) and not any(module.children()):
+            total += output.numel()
+
+    game, hooks = recipe.game, []
+    start = game.init()
+    try:
+        modules = game.load(start.players, start.constants)
+        hooks = [m.register_forward_hook(count) for x in modules.values() for m in x.modules()]
+        dtype = next(iter(start.players["generator"].values())).dtype
+        with torch.no_grad():
+            for player, shape in (
+                ("generator", getattr(game.latent, "shape", ())),
+                ("critic", recipe.data.shape),
+            ):
+                modules[player].eval()
+                modules[player](torch.zeros(1, *shape, dtype=dtype))
+    except Exception:  # a game of another form: its own error, if any, comes where it is played
+        return 0
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def _memory(device: torch.device) -> float:
+    """Bytes of memory of the device, or that this process may use of the machine's."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    held = [math.inf]
+    try:
+        held.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        held.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError, AttributeError):
+        pass
+    return min(held)
+
+
+def overgrown(players: Players, start: Players, real: Tensor) -> str:
+    """What is wrong with weights that have left all proportion, in words; empty where nothing is.
+
+    No loss is infinite then, for bounded and normalised networks take any weights: but nothing that
+    was learnt is left in them.
+    """
+    scale = float(real.abs().max()) if real.is_floating_point() else 1.0
+    for player, part in players.items():
+        most, first = (
+            max((float(t.abs().max()) for t in values.values() if t.numel()), default=0.0)
+            for values in (part, start[player])
+        )
+        if most > OVERGROWN * max(1.0, first, scale):
+            return (
+                f"the {player}'s weights have grown from {first:.2g} to {most:.2g} at most: this pair has "
+                "diverged; try a smaller step size or another loss"
+            )
+    return ""
+
+
+def fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) -> None:
+    """The game's claims on real data, before the first step."""
+    wanted = recipe.game.condition
+    has = getattr(recipe.data, "classes", None)
+    if isinstance(wanted, int) and has is not None and has > wanted:
+        raise GameError(
+            f"{recipe.data.name} has {has} classes, but the game is built for {wanted}: set condition={has}"
+        )
+    if isinstance(wanted, int):
+        _labels_fit(recipe.data.name, draw["condition"], wanted)
+    if isinstance(wanted, tuple) and tuple(draw["condition"].shape[1:]) != wanted:
+        raise GameError(
+            f"{recipe.data.name} has conditions of shape {list(draw['condition'].shape[1:])}, but the game is "
+            f"built for {list(wanted)}: change condition or the data"
+        )
+    with torch.no_grad():
+        fake = recipe.game.generate(players, constants, draw["latent"], draw.get("condition"))
+    if fake.shape[1:] != draw["real"].shape[1:]:
+        raise GameError(
+            f"the generator makes samples of shape {list(fake.shape[1:])}, but {recipe.data.name} has "
+            f"{list(draw['real'].shape[1:])}: change the generator or the data"
+        )
+    _game.check_zero_sum(recipe.game, players, constants, draw)
+
+
+def _labels_fit(name: str, labels: Tensor, classes: int) -> None:
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise GameError(
+            f"{name} has conditions of shape {list(labels.shape[1:])} and {labels.dtype}, but the game is "
+            f"built for labels of {classes} classes: change condition or the data"
+        )
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+        raise GameError(
+            f"{name} has the label {least if least < 0 else most}, but the game is built for the classes "
+            f"0 to {classes - 1}: count classes from 0, or change condition"
+        )

@@ -14,7 +14,7 @@ from torch import nn
 from equilibrist._errors import GameError, RecipeError, did_you_mean, warn_user
 from equilibrist._owned import require_free
 from equilibrist.checks._arguments import in_order, settings_of
-from equilibrist.checks._audit import Audit, audit_game, named_checks, replayable
+from equilibrist.checks._audit import Audit, audit_game, replayable
 from equilibrist.checks._registry import CHECKS
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
@@ -164,9 +164,16 @@ def audit_pair(
     if out is not None:
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")
-    chosen = settings_of(settings, gradients, named_checks(checks), batch)
+    chosen = settings_of(settings, gradients, batch)
     prepared = Prepared.of(
-        generator, critic, data, formulation, mode, latent=latent, spectral_norm=spectral_norm, **game
+        generator,
+        critic,
+        data,
+        formulation,
+        mode,
+        latent=latent,
+        spectral_norm=spectral_norm,
+        **game,
     )
     found = prepared.audit(chosen, seed=seed, checks=checks, progress=progress)
     for note in prepared.lag_notes():

@@ -46,9 +46,13 @@ def scales(part: Part) -> dict[str, float]:
     """The size of each tensor: its root mean square, at least that of all entries together (a shift that happens to
     be 1e-6 may have far to go); 1 where all are zero."""
     count = sum(x.numel() for x in part.values())
-    overall = math.sqrt(sum(float(x.double().square().sum()) for x in part.values()) / max(count, 1))
+    overall = math.sqrt(
+        sum(float(x.double().square().sum()) for x in part.values()) / max(count, 1)
+    )
     overall = overall if overall > 0 else 1.0
-    own = {k: float(x.double().square().mean().sqrt()) if x.numel() else 0.0 for k, x in part.items()}
+    own = {
+        k: float(x.double().square().mean().sqrt()) if x.numel() else 0.0 for k, x in part.items()
+    }
     return {k: max(size, overall) for k, size in own.items()}
 
 
@@ -125,7 +129,9 @@ def minimise(
 
 def _first(slope: Part, size: dict[str, float]) -> float:
     """The length at which the largest entry moves by `_FIRST` of its tensor's size; 0 where nothing has a slope."""
-    most = max((float(g.abs().max()) * size[k] ** 0.5 for k, g in slope.items() if g.numel()), default=0.0)
+    most = max(
+        (float(g.abs().max()) * size[k] ** 0.5 for k, g in slope.items() if g.numel()), default=0.0
+    )
     return _FIRST / most if 0 < most < math.inf else 0.0
 
 
@@ -150,7 +156,9 @@ def _promise(slope: Part, step: Part, size: dict[str, float], length: float) -> 
     return -_dot(slope, step) - span / (2 * length)
 
 
-def _left(project: Project, here: Part, slope: Part, size: dict[str, float], length: float) -> float:
+def _left(
+    project: Project, here: Part, slope: Part, size: dict[str, float], length: float
+) -> float:
     return max(_promise(slope, _step(project, here, slope, size, length), size, length), 0.0)
 
 

@@ -136,7 +136,7 @@ def begins(
     where it does not at `top`. The least of `prox_lambdas` where it does there already. `stride`: the first step down,
     as a factor."""
     least = bench.settings.prox_lambdas[0]
-    warm: list[Part | None] = [None] * len(deviation.sides)
+    warm: list[Part | None] = [None] * (1 + len(deviation.sides))
 
     def gain(lam: float) -> float:
         return float(_gain(prox, deviation, lam, warm).mean())
@@ -155,19 +155,18 @@ def begins(
         high, at_high = low, at_low
         low = max(low / stride, least)
         at_low = gain(low)
-        stride = min(stride**2, _DECADE)
+        stride = min(stride**2, _DECADE**2)
     return _between(gain, (low, at_low), (high, at_high), threshold, bench.settings.prox_width)
 
 
 def _gain(prox: Prox, deviation: Deviation, lam: float, warm: list[Part | None]) -> Tensor:
     """The gain on every batch of the selection part, the critic at `warm` to begin with, which moves on."""
-    stay = prox.trained["generator"]
-    base = prox.measure(stay, prox.solve(stay, lam).critic, lam, "select")
-    answers: list[Part] = []
-    for k, side in enumerate(deviation.sides):
-        answers.append(prox.solve(side, lam, warm=warm[k]).critic)
-        warm[k] = answers[-1]
-    return base - value(prox, deviation, answers, lam, "select")
+    sides = [prox.trained["generator"], *deviation.sides]
+    for k, side in enumerate(sides):
+        warm[k] = prox.solve(side, lam, warm=warm[k]).critic
+    base, *answers = (critic for critic in warm if critic is not None)
+    rest = prox.measure(sides[0], base, lam, "select")
+    return rest - value(prox, deviation, answers, lam, "select")
 
 
 def _between(
@@ -183,7 +182,7 @@ def _between(
     for _ in range(20):
         if high <= low * (1 + width / 2):
             break
-        share = a / (a - b) if math.isfinite(a) else 0.5
+        share = a / (a - b) if math.isfinite(a) and high < _DECADE * low else 0.5
         share = min(max(share, 0.02), 0.98)
         middle = low * (high / low) ** share
         at = gain(middle) - threshold
@@ -247,10 +246,11 @@ def nearer(prox: Prox, deviation: Deviation, lam: float) -> list[Deviation]:
 def _lower(bench: Bench, prox: Prox, found: Bracket, known: list[Deviation]) -> None:
     """The greatest lambda, up to the lower end so far, at which every known deviation is seen to lose."""
     top, best, failed = found.low, 0.0, math.inf
+    warm: dict[int, Part] = {}
 
     def loses(lam: float) -> bool:
         nonlocal best
-        gains = losses(bench, prox, known, lam)
+        gains = losses(bench, prox, known, lam, warm)
         found.losses.append(
             {
                 "lambda": lam,
@@ -262,8 +262,8 @@ def _lower(bench: Bench, prox: Prox, found: Bracket, known: list[Deviation]) -> 
         best = max(best, lam) if held else best
         return held
 
-    begun = [begins(bench, prox, d, 0.0, top) for d in known]
-    start = min((lam for lam in begun if lam is not None), default=top)
+    start = begins(bench, prox, known[-1], 0.0, top)  # the nearest one: what far ones gain is less than quadratic
+    start = top if start is None else start
     for factor in _DOWN:
         lam = factor * start
         if lam < bench.settings.prox_lambdas[0] or loses(lam):
@@ -274,17 +274,27 @@ def _lower(bench: Bench, prox: Prox, found: Bracket, known: list[Deviation]) -> 
     found.low = best
 
 
-def losses(bench: Bench, prox: Prox, known: list[Deviation], lam: float) -> list[Interval]:
+def losses(
+    bench: Bench,
+    prox: Prox,
+    known: list[Deviation],
+    lam: float,
+    warm: dict[int, Part] | None = None,
+) -> list[Interval]:
     """The deviations' gains at `lam` on the score part, the upper ends raised by both residuals: by what the answer to
     the trained generator may still gain, and by what the deviation's search might still have.
 
-    (The answers to a deviation are from below, which makes its gain too large: safe here.)
+    (The answers to a deviation are from below, which makes its gain too large: safe here.) `warm`: where answers to
+    these generators begin, by identity; moves on.
     """
+    warm = {} if warm is None else warm
     at_rest = resting(bench, prox, lam)
     before = prox.measure(prox.trained["generator"], at_rest.answer.critic, lam, "score")
     found = []
     for deviation in known:
-        answers = [prox.solve(side, lam).critic for side in deviation.sides]
+        for side in deviation.sides:
+            warm[id(side)] = prox.solve(side, lam, warm=warm.get(id(side))).critic
+        answers = [warm[id(side)] for side in deviation.sides]
         gain = bench.interval(before - value(prox, deviation, answers, lam, "score"))
         found.append(Interval(gain.mean, gain.low, gain.high + at_rest.left + deviation.promise))
     return found

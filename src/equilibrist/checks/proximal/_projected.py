@@ -17,7 +17,9 @@ Project = Callable[[Part], Part]
 _FIRST = 0.03  # the first step, relative to the weights
 _LONGER = 8.0  # how much longer the next step is where the curvature is not positive
 _FAR = 100.0  # the longest step that is tried where the curvature is not known, relative to the weights
-_MEMORY = 4  # values among which the largest must be undercut
+_VALUES = 4  # values among which the largest must be undercut
+_PAIRS = 10  # changes of place and slope that quasi-Newton steps remember
+_LENGTHS = 8  # step lengths, of which the longest says what is left
 _HALVINGS = 12  # of one step
 _ARMIJO = 1e-4
 
@@ -33,6 +35,7 @@ class Descent:
             is the least that was met on the last steps.
         settled: whether it stopped because nothing was left, and not because its evaluations were spent.
         evaluations: how many were.
+        length: the last step length, for a search of the same kind to begin with.
     """
 
     point: Part
@@ -40,20 +43,18 @@ class Descent:
     left: float
     settled: bool
     evaluations: int
+    length: float | None = None
 
 
 def scales(part: Part) -> dict[str, float]:
     """The size of each tensor: its root mean square, at least that of all entries together (a shift that happens to
     be 1e-6 may have far to go); 1 where all are zero."""
     count = sum(x.numel() for x in part.values())
-    overall = math.sqrt(
-        sum(float(x.double().square().sum()) for x in part.values()) / max(count, 1)
-    )
-    overall = overall if overall > 0 else 1.0
-    own = {
-        k: float(x.double().square().mean().sqrt()) if x.numel() else 0.0 for k, x in part.items()
+    squares = {k: float(x.double().square().sum()) for k, x in part.items()}
+    overall = math.sqrt(sum(squares.values()) / max(count, 1)) or 1.0
+    return {
+        k: max(math.sqrt(squares[k] / max(x.numel(), 1)), overall) for k, x in part.items()
     }
-    return {k: max(size, overall) for k, size in own.items()}
 
 
 def minimise(
@@ -63,113 +64,135 @@ def minimise(
     evaluations: int,
     nothing: float,
     sizes: dict[str, float] | None = None,
+    length: float | None = None,
 ) -> Descent:
-    """A spectral projected gradient (Birgin, Martinez and Raydan 2000) in units of each tensor's own size.
+    """A spectral projected gradient (Birgin, Martinez and Raydan 2000) in units of each tensor's own size, with
+    quasi-Newton steps (L-BFGS) wherever they stay inside the feasible set.
 
-    A step length per tensor is a metric in which the nearest feasible point is still the one that `project`
-    gives, as long as the set is a product of sets of single tensors: weight clipping, balls, spectral balls
-    and half-spaces of one matrix all are. (Adam's metric is another for every entry, and its projected steps end
-    where nothing is stationary.) Where a set joins several tensors the line search still asks that the value falls.
+    A size per tensor is a metric in which the nearest feasible point is still the one that `project` gives, as long
+    as the set is a product of sets of single tensors: weight clipping, balls, spectral balls and half-spaces
+    of one matrix all are. In other metrics, those of Adam and of quasi-Newton steps, projected steps end where
+    nothing is stationary: so such a step is taken only where the projection leaves it as it is. Where a
+    set joins several tensors the line search still asks that the value falls.
 
     It stops where the promise of the projected gradient is below `nothing`, in the objective's unit. A value
-    that is not finite counts as infinite: the step is halved.
+    that is not finite counts as infinite: the step is made shorter. `length`: a step length to begin with, in
+    place of a small step relative to the weights.
 
     Returns:
         The best point; that is `start`, projected, where nothing lower was found.
     """
-    size = {k: v * v for k, v in (sizes or scales(start)).items()}
-    here = project(start)
-    value, slope = objective(here)
-    spent, best, lowest = 1, here, value
-    recent: deque[float] = deque([value], maxlen=_MEMORY)
-    lengths: deque[float] = deque(maxlen=8)
-    length = _first(slope, size)
-    left = math.inf
-    if not math.isfinite(value) or not length > 0:
-        return Descent(best, value, 0.0 if length == 0 else math.inf, length == 0, spent)
-    curved = False
+    size = sizes or scales(start)
+
+    def flat(part: Part) -> Tensor:
+        return torch.cat([x.reshape(-1) / size[k] for k, x in part.items()])
+
+    def part(x: Tensor) -> Part:
+        pieces = x.split([v.numel() for v in start.values()])
+        named = zip(start.items(), pieces, strict=True)
+        return {k: size[k] * piece.view_as(v) for (k, v), piece in named}
+
+    def near(x: Tensor) -> Tensor:
+        return flat(project(part(x)))
+
+    def at(x: Tensor) -> tuple[float, Tensor]:
+        value, slope = objective(part(x))
+        return value, torch.cat([size[k] * slope[k].reshape(-1) for k in start])
+
+    here = near(flat(start))
+    value, slope = at(here)
+    spent, best, lowest, left, curved = 1, here, value, math.inf, False
+    first = _first(slope)
+    if not math.isfinite(value) or not first > 0:
+        flat_there = math.isfinite(value) and first == 0
+        return Descent(part(best), value, 0.0 if flat_there else math.inf, flat_there, spent)
+    length = first if length is None else length
+    values, lengths = deque([value], maxlen=_VALUES), deque([length], maxlen=_LENGTHS)
+    pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_PAIRS)
     while spent < evaluations:
         if not curved:  # a promise is only small if it is along a long step too
-            length = _stretched(project, here, slope, size, length, nothing)
+            length = _stretched(near, here, slope, length, nothing)
         lengths.append(length)
-        step = _step(project, here, slope, size, length)
-        promise = _promise(slope, step, size, length)
-        left = _left(project, here, slope, size, max(lengths))
+        left = _left(near, here, slope, max(lengths))
         if left <= nothing:
-            return Descent(best, lowest, left, True, spent)
-        inner = _dot(slope, step)
-        share, moved = 1.0, False
+            return Descent(part(best), lowest, left, True, spent, length)
+        step = _inside(near, here, _newton(slope, pairs) if curved else None, slope)
+        if step is None:
+            step = near(here - length * slope) - here
+        promise, share, moved = -float(slope @ step), 1.0, False
         for _ in range(_HALVINGS):
-            there = project({k: x + share * step[k] for k, x in here.items()})
-            new, new_slope = objective(there)
+            there = near(here + share * step)
+            new, new_slope = at(there)
             spent += 1
-            if math.isfinite(new) and new <= max(recent) + _ARMIJO * share * inner:
-                moved = True
-                break
-            if spent >= evaluations:
+            moved = math.isfinite(new) and new <= max(values) - _ARMIJO * share * promise
+            if moved or spent >= evaluations:
                 break
             share *= 0.5 if math.isfinite(new) else 0.1
         if not moved:
             # Rounding, or a kink: shorter steps from the same place would not be seen to gain either.
-            return Descent(best, lowest, left, promise <= _rounding(value), spent)
-        s = {k: there[k] - here[k] for k in here}
-        bend = _dot(s, {k: new_slope[k] - slope[k] for k in s})
-        span = sum(float((x * x).sum()) / size[k] for k, x in s.items())
+            settled = promise <= 1e-6 * (1 + abs(value))
+            return Descent(part(best), lowest, left, settled, spent)
+        s, y = there - here, new_slope - slope
         here, value, slope = there, new, new_slope
-        recent.append(value)
+        values.append(value)
         if value < lowest:
             best, lowest = here, value
+        span, bend = float(s @ s), float(s @ y)
         if not span > 0:
-            return Descent(best, lowest, left, True, spent)
+            return Descent(part(best), lowest, left, True, spent, length)
         curved = bend > 1e-12 * span / length
+        if curved:
+            pairs.append((s, y))
+        else:
+            pairs.clear()
         length = span / bend if curved else _LONGER * length
-        length = min(max(length, 1e-12 * lengths[0]), 1e12 * lengths[0])
-    return Descent(best, lowest, left, False, spent)
+    return Descent(part(best), lowest, left, False, spent, length)
 
 
-def _first(slope: Part, size: dict[str, float]) -> float:
+def _first(slope: Tensor) -> float:
     """The length at which the largest entry moves by `_FIRST` of its tensor's size; 0 where nothing has a slope."""
-    most = max(
-        (float(g.abs().max()) * size[k] ** 0.5 for k, g in slope.items() if g.numel()), default=0.0
-    )
+    most = float(slope.abs().max()) if len(slope) else 0.0
     return _FIRST / most if 0 < most < math.inf else 0.0
 
 
 def _stretched(
-    project: Project, here: Part, slope: Part, size: dict[str, float], length: float, nothing: float
+    near: Callable[[Tensor], Tensor], here: Tensor, slope: Tensor, length: float, nothing: float
 ) -> float:
     """The length, made longer until the projected step promises something or would be `_FAR` times the weights."""
-    far = _first(slope, size) / _FIRST * _FAR
-    while length < far and _left(project, here, slope, size, length) <= nothing:
+    far = _first(slope) / _FIRST * _FAR
+    while length < far and _left(near, here, slope, length) <= nothing:
         length *= _LONGER
     return length
 
 
-def _step(project: Project, here: Part, slope: Part, size: dict[str, float], length: float) -> Part:
-    there = project({k: x - length * size[k] * slope[k] for k, x in here.items()})
-    return {k: there[k] - x for k, x in here.items()}
-
-
-def _promise(slope: Part, step: Part, size: dict[str, float], length: float) -> float:
-    """What a quadratic model of curvature 1 / length falls by along the step."""
-    span = sum(float((x * x).sum()) / size[k] for k, x in step.items())
-    return -_dot(slope, step) - span / (2 * length)
-
-
 def _left(
-    project: Project, here: Part, slope: Part, size: dict[str, float], length: float
+    near: Callable[[Tensor], Tensor], here: Tensor, slope: Tensor, length: float
 ) -> float:
-    return max(_promise(slope, _step(project, here, slope, size, length), size, length), 0.0)
+    """What a quadratic model of curvature 1 / length falls by along the projected gradient."""
+    step = near(here - length * slope) - here
+    return max(-float(slope @ step) - float(step @ step) / (2 * length), 0.0)
 
 
-def _dot(a: Part, b: Part) -> float:
-    return sum(float((x * b[k]).sum()) for k, x in a.items())
+def _newton(slope: Tensor, pairs: deque[tuple[Tensor, Tensor]]) -> Tensor:
+    """The step of L-BFGS (Nocedal and Wright 2006, algorithm 7.4)."""
+    q, shares = slope, []
+    for s, y in reversed(pairs):
+        share = (s @ q) / (s @ y)
+        q = q - share * y
+        shares.append(share)
+    s, y = pairs[-1]
+    q = q * ((s @ y) / (y @ y))
+    for (s, y), share in zip(pairs, reversed(shares), strict=True):
+        q = q + s * (share - (y @ q) / (s @ y))
+    return -q
 
 
-def _rounding(value: float) -> float:
-    return 1e-6 * (1 + abs(value))
-
-
-def finite_part(part: Part) -> bool:
-    """Whether every entry is finite."""
-    return all(bool(torch.isfinite(x).all()) for x in part.values())
+def _inside(
+    near: Callable[[Tensor], Tensor], here: Tensor, step: Tensor | None, slope: Tensor
+) -> Tensor | None:
+    """The step, where it goes down and the projection leaves it as it is."""
+    if step is None or not float(slope @ step) < 0:
+        return None
+    there = here + step
+    moved = float((near(there) - there).norm())
+    return step if moved <= 1e-6 * float(step.norm()) else None

@@ -64,6 +64,7 @@ class SampledProx:
         self._banks: dict[str, list[Draw]] = {}
         self._fakes: tuple[Part, dict[int, Tensor]] | None = None
         self._chunks: list[Draw] = []
+        self._lengths: dict[float, float] = {}
         self._packed_fakes: tuple[Part, list[Tensor]] | None = None
         self.small, self._stackable = False, True
 
@@ -100,7 +101,12 @@ class SampledProx:
             return self._nearest("critic", at)
 
         sizes = scales(self.trained["critic"])
-        return minimise(objective, project, critic, evaluations, self.nothing, sizes)
+        # What the last descent at this lambda learnt of the curvature.
+        known = self._lengths.get(lam)
+        found = minimise(objective, project, critic, evaluations, self.nothing, sizes, known)
+        if found.length is not None:
+            self._lengths[lam] = found.length
+        return found
 
     def answered(self, generator: Part, critic: Part, lam: float) -> tuple[float, Part]:
         """-(V - lam |D~ - D|^2) over the fixed samples, and its gradient in the critic."""

@@ -171,7 +171,7 @@ def _closer(
     chosen, solved = None, []
     for _ in range(CLOSER):
         best = max((k for k in sound if looked[k] > 0), key=lambda k: worth[k], default=None)
-        if best is None:
+        if best is None or (chosen is not None and not worth[best] > 0):
             break
         again = [solve_well(prox, g, lam) for g in found[best].sides]
         answers = [s.answer.critic for s in again]

@@ -15,10 +15,12 @@ from equilibrist._errors import RecipeError, RequirementError, did_you_mean
 from equilibrist._field import VectorField
 from equilibrist._files import finite
 from equilibrist._game import Constants, Players
-from equilibrist.checks import path_angle, selftests
+from equilibrist.checks import facts, path_angle, selftests
+from equilibrist.checks._advice import advice
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
-from equilibrist.checks._ladder import advice, ladder, place
+from equilibrist.checks._implications import reconcile
+from equilibrist.checks._ladder import ladder, place
 from equilibrist.checks._registry import CHECKS, REGISTRY
 from equilibrist.checks._save import Kept, row, write_folder
 from equilibrist.checks._settings import Settings
@@ -32,6 +34,8 @@ from equilibrist.schedules import base
 from equilibrist.solvers import Averaged, MirrorGAN
 
 FORMAT = 1
+FACTS = "facts"  # beside the checks in the record of what was spent
+DEEP = 200  # gradients of a player's search from which the facts are taken in depth
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Audit:
     sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     precision: str = "float32"
     work: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: facts.Facts | None = None
 
     def __getitem__(self, claim: str) -> Certificate:
         for certificate in self.certificates:
@@ -61,17 +66,19 @@ class Audit:
 
     @property
     def place(self) -> str:
-        """In one sentence, where the pair stands between Stackelberg and Nash."""
-        return place(self.certificates)
+        """Where the pair stands, in a few sentences: signs of a fault first."""
+        return place(self.certificates, self.facts)
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What to change, most urgent first, from this evidence."""
-        return advice(self.certificates)
+        """What was measured and which causes fit it, largest effect first."""
+        return advice(self.certificates, self.facts)
 
     def __str__(self) -> str:
         rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
-        return "\n".join([*rows, "", self.place, *(f"- {line}" for line in self.advice)])
+        plain = [" ".join(self.facts.sentences)] if self.facts is not None else []
+        remarks = [f"- {line}" for line in self.advice if line not in self.place]
+        return "\n".join([self.place, *plain, "", *rows, *([""] if remarks else []), *remarks])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as in audit.json (docs/design.md)."""
@@ -84,6 +91,7 @@ class Audit:
                 "dtype": {"search": self.precision, "score": "float64"},
                 "settings": self.settings.describe(),
                 "place": self.place,
+                "facts": self.facts.to_json() if self.facts is not None else None,
                 "advice": list(self.advice),
                 "ladder": [
                     {
@@ -296,7 +304,10 @@ def audit_game(
     certificates: list[Certificate] = []
     sheets: dict[str, torch.Tensor] = {}
     work: dict[str, dict[str, float]] = {}
+    deep = settings.starts * settings.steps >= DEEP
     planned = {name: REGISTRY[name].work(bench) for name in chosen_checks}
+    planned[FACTS] = facts.work(bench, deep)
+    plain: facts.Facts | None = None
     if progress != "none":
         _announce(bench, planned)
     with showing(progress, "audit", round(sum(planned.values()))) as bar:
@@ -320,31 +331,43 @@ def audit_game(
                 tick(planned[name])
             else:
                 found = REGISTRY[name].run(bench, tick, show if data is not None else None)
-                work[name] = {
-                    "gradients": round(spent - before, 1),
-                    "planned": round(planned[name], 1),
-                    "seconds": round(time.monotonic() - since, 2),
-                }
+                work[name] = _work(spent - before, planned[name], since)
                 if kept is not None:
                     kept.put(name, found, work[name])
             certificates += found.certificates
             sheets |= found.sheets
-    if selftests.CLAIM not in asked and not selftests.fails(certificates[0]):
+            if name == selftests.CLAIM and not selftests.fails(found.certificates[0]):
+                before, since = spent, time.monotonic()
+                plain = facts.facts(bench, tick, deep)
+                work[FACTS] = _work(spent - before, planned[FACTS], since)
+    sound = not selftests.fails(certificates[0])
+    if selftests.CLAIM not in asked and sound:
         del certificates[0]
+    noted = getattr(game, "notes", ())
     return Audit(
-        tuple(certificates),
+        tuple(replace(c, limits=(*c.limits, *noted)) for c in reconcile(certificates)),
         settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),
         sheets=sheets,
         precision=str(bench.dtype).removeprefix("torch."),
         work=work,
+        facts=plain,
     )
+
+
+def _work(spent: float, planned: float, since: float) -> dict[str, float]:
+    """What a check spent and was planned to spend, in minibatch gradients, and its seconds."""
+    return {
+        "gradients": round(spent, 1),
+        "planned": round(planned, 1),
+        "seconds": round(time.monotonic() - since, 2),
+    }
 
 
 def _announce(bench: Bench, planned: dict[str, float]) -> None:
     """Say what the checks that no audit runs unasked are about to cost, before they cost it."""
-    costly = [name for name in planned if not REGISTRY[name].default]
+    costly = [name for name in planned if name in REGISTRY and not REGISTRY[name].default]
     if not costly:
         return
     field, draw = VectorField(bench.game), bench.minibatch(0)

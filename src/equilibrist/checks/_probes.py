@@ -73,7 +73,9 @@ def scan(objective: Objective, budget: float, rng: np.random.Generator) -> Scan:
         if objective.spent + line > end:
             break
         if float(tree.norm(direction)) > 0:
-            _line(objective, kind, direction, found)
+            # Random directions at random sizes below the nominal ones: together they leave no gaps between two.
+            shift = 10.0 ** (-0.5 * rng.random()) if kind == "random" else 1.0
+            _line(objective, kind, direction, shift, found)
     return found
 
 
@@ -146,15 +148,16 @@ def _structured(objective: Objective, rng: np.random.Generator) -> Iterator[tupl
             yield "random", {**resting, name: relative_noise(start, 1.0, rng)[name]}
 
 
-def _line(objective: Objective, kind: str, direction: Params, found: Scan) -> None:
-    """Look along one direction, outwards, until the loss is no longer finite."""
+def _line(objective: Objective, kind: str, direction: Params, shift: float, found: Scan) -> None:
+    """Look along one direction at `shift` times the nominal sizes, outwards, until the loss is no longer finite."""
     furthest = 0.0
-    for size in SIZES:
+    for nominal in SIZES:
+        size = shift * nominal
         params = objective.moved(direction, size)
         gain = objective.probe(params)
         if not math.isfinite(gain):
             break
-        furthest = size
+        furthest = nominal
         if kind not in found.best or gain > found.best[kind].gain:
             found.best[kind] = Point(kind, size, gain, params)
     reach = found.reach.setdefault(kind, Reach())

@@ -311,13 +311,14 @@ class _Engine:
         since = max(i for i in seen[:-1] if i == seen[0] or descent.steps[i] <= 2 * end // 3)
         first = max((i for i in seen if i <= since), key=lambda i: gains[i])
         top = max(seen, key=lambda i: gains[i])
-        rise = gains[top] - gains[first]
+        # A descent from far away that comes home to the pair does not gain.
+        rise = gains[top] - max(gains[first], 0.0)
         if rise <= 0 or not gains[top] <= tolerance < gains[top] + 3 * rise:
             return True, max(rise, 0.0)
         if not self.objective.bench.sampled:
             return False, rise
-        difference = student(descent.looks[top] - descent.looks[first], 0.9)
-        return not difference.low > 0, rise
+        difference = descent.looks[top] - (descent.looks[first] if gains[first] > 0 else 0.0)
+        return not student(difference, 0.9).low > 0, rise
 
     def run(
         self, descent: Descent, steps: int, looks: int, quick: bool = False, cool: bool = False

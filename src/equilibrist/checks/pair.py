@@ -18,7 +18,7 @@ from equilibrist.checks._settings import Settings
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
 from equilibrist.formulations import Formulation
-from equilibrist.games import GAN, _foreign
+from equilibrist.games import GAN, _foreign, _setup
 from equilibrist.games._foreign import Foreign
 
 MODES = ("as is", "eval", "train")
@@ -151,6 +151,7 @@ def audit_pair(
     for player, module in modules.items():
         _usable(module, player)
     modules = {player: _foreign.unwrapped(module) for player, module in modules.items()}
+    _setup.apart(modules["generator"], modules["critic"])
     source = source_of(data)
     loss = _formulation(formulation)
     with _foreign.by_itself(modules["generator"]):
@@ -164,7 +165,8 @@ def audit_pair(
         constants = _foreign.with_vectors(here.constants, made["critic"], modules["critic"])
         lags = {player: one.lags(modules[player]) for player, one in made.items()}
         for player, values in lags.items():
-            _foreign.warn_of_lag(player, values)
+            if lag := _foreign.lag_of(player, values):
+                built.note(lag)
         found = audit_game(
             built,
             here.players,

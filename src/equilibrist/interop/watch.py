@@ -13,6 +13,7 @@ from equilibrist.data.loaders import source_of
 from equilibrist.formulations import Formulation
 from equilibrist.games import GAN
 from equilibrist.games._foreign import by_itself, foreign, unwrapped, with_vectors
+from equilibrist.games._setup import apart
 
 # What a budget of gradients is shared among; see Settings.within.
 WATCHED = ("stationary", "nash")
@@ -79,6 +80,7 @@ class Watch:
         if not isinstance(every, int) or every < 1:
             raise RecipeError(f"every={every!r} steps: it must be a whole number of at least 1")
         self._modules = unwrapped(generator), unwrapped(critic)
+        apart(*self._modules)
         with by_itself(self._modules[0]):
             made = foreign(self._modules[0], "generator"), foreign(self._modules[1], "critic")
             self._critic = made[1]

@@ -351,6 +351,7 @@ def audit_game(
             notes = misfits(game, data, players, constants or {}, settings.batch)
             for note in notes:
                 warn_user(note)
+            notes = (*game.notes, *notes)
         bench = Bench(game, players, constants or {}, data, settings, seed, iterate)
 
     if origin is not None:
@@ -408,8 +409,9 @@ def audit_game(
     sound = not selftests.fails(certificates[0])
     if selftests.CLAIM not in asked and sound:
         del certificates[0]
+    noted = getattr(game, "notes", ())
     return Audit(
-        reconcile(certificates),
+        tuple(replace(c, limits=(*c.limits, *noted)) for c in reconcile(certificates)),
         settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),

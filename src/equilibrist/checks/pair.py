@@ -21,7 +21,7 @@ from equilibrist.checks._settings import Settings
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
 from equilibrist.formulations import Formulation
-from equilibrist.games import GAN, _foreign
+from equilibrist.games import GAN, _foreign, _setup
 from equilibrist.games._fit import require_fit
 from equilibrist.games._foreign import Foreign
 
@@ -217,6 +217,7 @@ class Prepared:
         for player, module in modules.items():
             _usable(module, player)
         modules = {player: _foreign.unwrapped(module) for player, module in modules.items()}
+        _setup.apart(modules["generator"], modules["critic"])
         data, formulation = in_order(data, formulation)
         source = source_of(data, conditions=isinstance(game.get("condition"), tuple | list))
         with _foreign.by_itself(modules["generator"]):

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from equilibrist import tree
+from equilibrist._draws import Batch
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import relative_noise
-from equilibrist.checks._objective import FORWARD, MEAN_GRADIENT, Objective, Params
+from equilibrist.checks._objective import FORWARD, Objective, Params
 
 SIZES = tuple(10.0 ** (k / 2) for k in range(-6, 3))  # of moves, relative to the player's norm
 GRADIENTS = 4  # minibatches of the mean gradient
@@ -73,7 +74,9 @@ def scan(objective: Objective, budget: float, rng: np.random.Generator) -> Scan:
         if objective.spent + line > end:
             break
         if float(tree.norm(direction)) > 0:
-            _line(objective, kind, direction, found)
+            # Random directions at random sizes below the nominal ones: together they leave no gaps between two.
+            shift = 10.0 ** (-0.5 * rng.random()) if kind == "random" else 1.0
+            _line(objective, kind, direction, shift, found)
     return found
 
 
@@ -100,7 +103,7 @@ def _mean_gradient(objective: Objective, count: int) -> Params | None:
     players, constants = objective.at(objective.start)
     total: Params | None = None
     for k in range(count if objective.bench.sampled else 1):
-        v = objective.gradient(players, constants, k, MEAN_GRADIENT)
+        v = objective.gradient(players, constants, k, Batch.MEAN_GRADIENT)
         total = v if total is None else tree.axpy(1.0, total, v)
     finite = total is not None and bool(torch.isfinite(tree.norm(total)))
     return total if finite else None
@@ -146,15 +149,16 @@ def _structured(objective: Objective, rng: np.random.Generator) -> Iterator[tupl
             yield "random", {**resting, name: relative_noise(start, 1.0, rng)[name]}
 
 
-def _line(objective: Objective, kind: str, direction: Params, found: Scan) -> None:
-    """Look along one direction, outwards, until the loss is no longer finite."""
+def _line(objective: Objective, kind: str, direction: Params, shift: float, found: Scan) -> None:
+    """Look along one direction at `shift` times the nominal sizes, outwards, until the loss is no longer finite."""
     furthest = 0.0
-    for size in SIZES:
+    for nominal in SIZES:
+        size = shift * nominal
         params = objective.moved(direction, size)
         gain = objective.probe(params)
         if not math.isfinite(gain):
             break
-        furthest = size
+        furthest = nominal
         if kind not in found.best or gain > found.best[kind].gain:
             found.best[kind] = Point(kind, size, gain, params)
     reach = found.reach.setdefault(kind, Reach())

@@ -13,7 +13,7 @@ import torch
 
 from equilibrist._errors import DataError
 from equilibrist.data._rows import Rows
-from equilibrist.data._source import Kind, check_count, cumulated
+from equilibrist.data._source import Kind, ShownSource, check_count, cumulated
 
 
 def check_range(name: str, value_range: Sequence[float]) -> tuple[float, float]:
@@ -26,7 +26,7 @@ def check_range(name: str, value_range: Sequence[float]) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-class ArraySource:
+class ArraySource(ShownSource):
     """The empirical law of N samples: each draw picks a row uniformly, with replacement.
 
     Arguments:

@@ -11,18 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import _draws, spectral_norm, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist._draws import Draw, Use
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Players, check_separable, check_zero_sum
+from equilibrist._notebook import Rows, Shown
 from equilibrist._pure import PureModule, copied
 from equilibrist.auxiliary import Auxiliary
 from equilibrist.data import Source
-from equilibrist.formulations import Formulation
+from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games._setup import Latent
+from equilibrist.optimizers import Coupled
 from equilibrist.penalties import Penalty
-from equilibrist.projections import Projection
+from equilibrist.projections import Projection, coupled
 
 Player = nn.Module | Callable[[], nn.Module] | Sequence[nn.Module | Callable[[], nn.Module]]
 
@@ -40,7 +42,7 @@ class Start(NamedTuple):
     constants: Constants
 
 
-class GAN:
+class GAN(Shown):
     """Generator against critic, each with its own loss.
 
     Args:
@@ -51,7 +53,7 @@ class GAN:
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
             no sigmoid; or a function that builds one. A list makes one player of several critics:
             every loss is then the mean of the losses against each.
-        formulation: `Vanilla()`, `WGAN()`, ...
+        formulation: `Vanilla()`, `WGAN()`, ..., or a name (`formulations.formulation_of`).
         latent: dimension of z ~ N(0, I), a shape such as (100, 1, 1), a `Latent` law, or a
             source of data (`equilibrist.data.Gaussian`).
         condition: what both players are shown beside their input, generator(z, c) and critic(x, c):
@@ -77,7 +79,7 @@ class GAN:
         self,
         generator: Player,
         critic: Player,
-        formulation: Formulation,
+        formulation: Formulation | str,
         *,
         latent: int | tuple[int, ...] | Latent | Source,
         condition: int | tuple[int, ...] | None = None,
@@ -91,13 +93,7 @@ class GAN:
             "critic": _setup.builder(critic, "critic"),
         }
         self._fresh = {p: not isinstance(build, nn.Module) for p, build in self._build.items()}
-        self.formulation = formulation
-        if isinstance(formulation, type):
-            raise GameError(
-                f"formulation={formulation.__name__} is a class: write {formulation.__name__}()"
-            )
-        if not hasattr(formulation, "losses"):
-            raise GameError(f"formulation={formulation!r} is none: write Vanilla() or WGAN()")
+        self.formulation = formulation_of(formulation)
         _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
         _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
         _setup.each("projections", projections, "player", "WeightClipping()")
@@ -110,7 +106,7 @@ class GAN:
         for part in named:
             if part.player not in self.players:
                 raise GameError(f"{part} names no player: choose 'generator' or 'critic'")
-        self.zero_sum = formulation.zero_sum and not self.penalties and not self.auxiliary
+        self.zero_sum = self.formulation.zero_sum and not self.penalties and not self.auxiliary
         self._needs_mix = any(p.needs_mix for p in self.penalties)
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
         self.heads = _setup.heads(built["critic"])
@@ -193,6 +189,14 @@ class GAN:
         for projection in self.projections:
             players = {**players, projection.player: projection(players[projection.player])}
         return players
+
+    @property
+    def coupled(self) -> dict[str, Coupled]:
+        """What the projections couple, by player."""
+        return {
+            player: coupled([one for one in self.projections if one.player == player])
+            for player in self.players
+        }
 
     # -- its pieces ------------------------------------------------------------------------------
 
@@ -286,7 +290,7 @@ class GAN:
             if seed is not None and self._fresh[player]:
                 module = _setup.built(
                     self._build[player],
-                    _draws.generator(seed, Stream.INIT, index=index).integers(2**63).item(),
+                    Use.WEIGHTS.at(player=index).generator(seed).integers(2**63).item(),
                 )
             free = {k: p.detach().clone() for k, p in module.named_parameters() if p.requires_grad}
             frozen = {k: p.detach().clone() for k, p in module.named_parameters() if k not in free}
@@ -382,6 +386,18 @@ class GAN:
             },
         }
 
+    def _facts(self) -> tuple[str, Rows]:
+        said = self.describe()
+        rows = [
+            (player, f"{one['class']}, {one['parameters']:,} parameters")
+            for player, one in said["players"].items()
+        ]
+        rows += [("losses", said["formulation"]), ("latent", said["latent"])]
+        for name in ("condition", "penalties", "auxiliary", "projections", "spectral_norm"):
+            if value := said.get(name):
+                rows.append((name, ", ".join(value) if isinstance(value, list) else str(value)))
+        return type(self).__name__, rows
+
     # -- checks -----------------------------------------------------------------------------------
 
     def _seen(self, players: Players, constants: Constants) -> Mapping[str, Tensor]:
@@ -399,7 +415,7 @@ class GAN:
         if anchor is None or not players["critic"]:
             empty = "generator" if anchor is None else "critic"
             raise GameError(f"the {empty} has no parameters, so it has nothing to choose")
-        rng = _draws.generator(0, Stream.INIT)
+        rng = Use.PROBE.at().generator(0)
         latent = self.latent.sample(rng, 8, anchor.dtype, anchor.device)
         condition = _setup.probe(self.condition, rng, 8, anchor.dtype, anchor.device)
         shown = () if condition is None else (condition,)
@@ -446,13 +462,14 @@ class GAN:
             draw["condition"] = condition
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (8,), anchor.dtype, anchor.device)
-        moved: Players = tree.map(
+        noisy: Players = tree.map(
             lambda x: (
                 x
                 + 0.1 * (x.std(correction=0) + 0.1) * _draws.normal(rng, x.shape, x.dtype, x.device)
             ),
             players,
         )
+        moved = self.project(noisy)  # losses need not be finite outside the feasible set
         self.samplewise = self._scores_samplewise(moved, constants, real, condition)
         if self.penalties and not self.samplewise:
             raise GameError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from equilibrist._errors import RecordError
-from equilibrist._files import write_atomically
+from equilibrist._owned import publish
 
 from . import _words as words
 from ._load import load
@@ -24,22 +24,23 @@ def write_report(run_directory: Path) -> Path:
     Writes `RUN/report.html`, one self-contained page that loads nothing, and `RUN/report.json`,
     the same facts for machines. A run that was stopped, that broke down or that was not audited
     gets a report too, which says what is missing and which command makes it. The same run
-    directory always gives the same bytes. Files are replaced atomically.
+    directory always gives the same bytes. Files are replaced atomically, and only those that an
+    earlier report wrote and nobody has changed since.
 
     Arguments:
         run_directory: the folder of one run (`docs/design.md` has its format).
 
     A file that is damaged or written in another format is left out, and the page says so.
 
-    Returns the path of the page. Raises `RecordError` where the folder is no run.
+    Returns the path of the page. Raises `RecordError` where the folder is no run, or where a file of
+    the user's has the name of one of the report's.
     """
     run_directory = Path(run_directory)
     text, body = _composed(load(run_directory))
-    write_atomically(run_directory / "report.json", body.encode("utf-8"))
     # A lone surrogate in a name cannot be written as UTF-8: it becomes a question mark.
-    path = run_directory / "report.html"
-    write_atomically(path, text.encode("utf-8", "replace"))
-    return path
+    html = text.encode("utf-8", "replace")
+    publish(run_directory, {"report.json": body.encode("utf-8"), "report.html": html})
+    return run_directory / "report.html"
 
 
 _PARTS: dict[str, dict[str, Any]] = {

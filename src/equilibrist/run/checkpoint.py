@@ -31,6 +31,12 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}.safetensors"
 
 
+def step_of(name: str) -> int | None:
+    """The step in a checkpoint's file name; None for another name."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def existing(folder: Path) -> list[tuple[int, Path]]:
     """(step, path) of the checkpoints in `folder`, oldest first; unfinished files do not count."""
     found = [
@@ -48,10 +54,7 @@ def write(path: Path, values: tree.Tree, meta: dict[str, Any]) -> str:
     # One key: the format writes several in random order, and equal states should be equal files.
     header = {"equilibrist": json.dumps({"meta": text, "sha256": digest})}
     content = save({k: t.clone() for k, t in flat.items()}, header)
-    try:
-        write_atomically(path, content)
-    except IsADirectoryError:
-        raise RecordError(f"{path} is a folder: remove it to go on") from None
+    write_atomically(path, content)
     return digest
 
 
@@ -122,10 +125,23 @@ def fit(flat: dict[str, Tensor], like: tree.Tree, path: Path) -> tree.Tree:
     return tree.fill(like, [torch.empty_like(t).copy_(flat[key]) for key, t in wanted.items()])
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
-    for _, path in existing(folder)[:-keep]:
-        path.unlink(missing_ok=True)
+def prune(folder: Path, keep: int, sound: set[str]) -> None:
+    """Delete all but the newest `keep` of the sound checkpoints.
+
+    One that is not sound counts for nothing and is left where it is. `sound` holds the names of those
+    that need not be read to know it, and gets those that were.
+    """
+    kept = 0
+    for _, path in reversed(existing(folder)):
+        if path.name not in sound:
+            try:
+                read(path)
+            except RecordError:
+                continue
+            sound.add(path.name)
+        kept += 1
+        if kept > keep:
+            path.unlink(missing_ok=True)
 
 
 def _key(path: tuple[str, ...]) -> str:

@@ -72,7 +72,8 @@ def write_json(path: Path, value: Any) -> None:
 def json_bytes(value: Any) -> bytes:
     """What `write_json` writes."""
     text = json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
+    # A name that is no UTF-8 holds halves of surrogate pairs, which JSON can only write as escapes.
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def finite(value: Any) -> Any:

@@ -25,6 +25,13 @@ def shown(path: Path) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def printable(text: str) -> str:
+    """The text as a terminal may show it: what would move its cursor or cannot be encoded is escaped."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def named(path: str | os.PathLike[str]) -> Path:
     """The path that a user gave, with a leading ~ replaced where that user is known."""
     return Path(os.path.expanduser(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -22,6 +23,7 @@ from equilibrist._errors import (
     StoppedError,
     did_you_mean,
 )
+from equilibrist._reading import printable
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
@@ -168,8 +170,8 @@ def run(
         _audit(trained, {}, CHECKS, progress)
     _say(f"Report: {_report(where)}")
     if not audit_too:
-        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {recipe}"
-        _say(f"Next: equilibrist audit {where}{own}")
+        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {shlex.quote(recipe)}"
+        _say(f"Next: equilibrist audit {shlex.quote(str(where))}{own}")
 
 
 app.command()(commands_audit.audit)
@@ -448,7 +450,7 @@ def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) 
         )
     if not builtin:
         if recipe is None:
-            known = name if origin.get("kind") == "file" else "FILE:FUNCTION"
+            known = shlex.quote(name) if origin.get("kind") == "file" else "FILE:FUNCTION"
             raise RecordError(
                 f"{directory} was made by code of your own, which is not run unasked: add --recipe {known}"
             )
@@ -550,27 +552,27 @@ def _info_run(directory: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(manifest, indent=1))
         return
-    print(
+    _say(
         f"{manifest['title'] or manifest['recipe']} ({manifest['recipe']}), seed {manifest['seed']}"
     )
     if manifest["status"]:
-        print(
+        _say(
             f"{manifest['status']['state']} at step {manifest['status']['step']} of {manifest['steps']}"
         )
     for player, (kind, count) in counts.items():
-        print(f"{player}: {kind}, {count:,} parameters")
-    print(f"data: {sources[0]}")
-    print(f"solver: {sources[1]}")
+        _say(f"{player}: {kind}, {count:,} parameters")
+    _say(f"data: {sources[0]}")
+    _say(f"solver: {sources[1]}")
     for claim, verdict in manifest.get("audit", {}).items():
-        print(f"{claim}: {verdict}")
+        _say(f"{claim}: {verdict}")
     if "audit" not in manifest:
         kind = manifest["origin"].get("kind")
         own = (
             ""
             if kind == "builtin"
-            else f" --recipe {manifest['recipe'] if kind == 'file' else 'FILE:FUNCTION'}"
+            else f" --recipe {shlex.quote(manifest['recipe']) if kind == 'file' else 'FILE:FUNCTION'}"
         )
-        print(f"not audited yet: equilibrist audit {directory}{own}")
+        _say(f"not audited yet: equilibrist audit {shlex.quote(str(directory))}{own}")
 
 
 def _kind(annotation: Any) -> str:
@@ -585,11 +587,12 @@ def _kind(annotation: Any) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(printable(text), flush=True)
 
 
 def _complain(text: str, kind: str = "error") -> None:
-    print(f"equilibrist: {kind}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    line = printable(" ".join(text.split()))
+    print(f"equilibrist: {kind}: {line}", file=sys.stderr, flush=True)
 
 
 from equilibrist import commands_compare  # noqa: E402, F401 (adds the command; it needs what stands above)

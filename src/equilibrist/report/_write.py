@@ -32,8 +32,8 @@ def write_report(run_directory: Path) -> Path:
 
     A file that is damaged or written in another format is left out, and the page says so.
 
-    Returns the path of the page. Raises `RecordError` where the folder is no run, or where a file of the
-    user's has the name of one of the report's.
+    Returns the path of the page. Raises `RecordError` where the folder is no run, or where a file of
+    the user's has the name of one of the report's.
     """
     run_directory = Path(run_directory)
     text, body = _composed(load(run_directory))

@@ -220,8 +220,8 @@ class Record:
     def _status(self) -> dict[str, Any]:
         """status.json, empty where there is none that can be read."""
         try:
-            value = json.loads(self.status_path.read_bytes())
-        except (OSError, ValueError, RecursionError):
+            value = parse_json(read_regular(self.status_path, JSON_BYTES))
+        except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
 

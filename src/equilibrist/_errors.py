@@ -52,6 +52,12 @@ class NonFiniteError(EquilibristError):
         self.step, self.player, self.quantity, self.checkpoint = step, player, quantity, checkpoint
 
 
+class StoppedError(EquilibristError):
+    """A command was asked to stop (Ctrl-C): what is kept, and how to go on."""
+
+    exit_code = 130
+
+
 class RequirementError(EquilibristError):
     """A claim that was required does not hold, or could not be assessed."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from equilibrist._errors import UnwritableError
 
 # Only this product ends names so: the unfinished files of others are left alone.
-PART = ".equilibrist-part"
+PART = ".equilibrist.part"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 

@@ -4,28 +4,51 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from equilibrist import commands_audit, commands_play, commands_theory
-from equilibrist._errors import EquilibristError, RecipeError, RecordError, did_you_mean
+from equilibrist.__main__ import leave
+from equilibrist._errors import (
+    EquilibristError,
+    RecipeError,
+    RecordError,
+    StoppedError,
+    did_you_mean,
+)
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
 
 INTERRUPTED = 130
+DIVERGED = 4
+MOST_THREADS = 1024
 EXIT_CODES = (
     "Exit codes: 0 done; 1 an unforeseen fault; 2 a wrong name, setting or option; 3 data or a run "
-    "directory missing or damaged; 4 training met a non-finite loss or gradient; 5 a required claim does "
+    "directory missing or damaged; 4 training diverged; 5 a required claim does "
     "not hold; 130 interrupted (saved: run the same command again to go on)."
 )
 
+
+class _Commands(TyperGroup):
+    """Ends every command that Ctrl-C stops with a word: the group itself would exit in silence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError("interrupted") from None
+
+
 app = typer.Typer(
     name="equilibrist",
+    cls=_Commands,
     help="Train GANs as the two-player games they are, then say with evidence which equilibrium they "
     "reached.\n\nFirst steps: `equilibrist list`, `equilibrist run digits-sngan`, "
     "`equilibrist audit runs/digits-sngan`, then open runs/digits-sngan/report.html.",
@@ -134,6 +157,10 @@ def run(
         _report(where)
         _say(f"Stopped and saved at step {trained.step}. Run the same command again to go on.")
         raise typer.Exit(INTERRUPTED)
+    if trained.diverged:  # a warning has said why
+        _report(where)
+        _say(f"Diverged: all {trained.step} steps are done and saved in {where}.")
+        raise typer.Exit(DIVERGED)
     _say(f"Trained to step {trained.step} in {where}")
     if audit_too:
         from equilibrist.checks import CHECKS
@@ -325,8 +352,10 @@ def _unexpected(error: Exception) -> int:
 
 
 def script() -> None:
-    """What the installed command calls."""
-    sys.exit(main())
+    """What commands call that were installed by an earlier version."""
+    from equilibrist.__main__ import script as begin
+
+    begin()
 
 
 # -- helpers --------------------------------------------------------------------------------------------
@@ -337,6 +366,16 @@ def _prepare(data_root: Path | None, threads: int, progress: str = "auto") -> No
         raise RecipeError(f"--progress {progress} is not one of auto, bar, lines, none")
     if data_root is not None:
         os.environ["EQUILIBRIST_DATA"] = str(data_root)
+    if threads > MOST_THREADS:  # many more, and the operating system ends the process without a word
+        raise RecipeError(
+            f"--threads {threads}: at most {MOST_THREADS}; this machine has {os.cpu_count()} cores"
+        )
+    if signal.getsignal(signal.SIGINT) is leave:
+        # An interrupt out of the middle of torch's import comes as anything, or not at all. From here
+        # on there may be files to finish with.
+        import torch
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     said: set[str] = set()
 
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -438,7 +477,14 @@ def _audit(
     from equilibrist.checks import audit as check
 
     budget: dict[str, Any] = {} if gradients is None else {"gradients": gradients}
-    found = check(subject, checks=checks, progress=progress, iterate=iterate, **budget, **settings)
+    try:
+        found = check(
+            subject, checks=checks, progress=progress, iterate=iterate, **budget, **settings
+        )
+    except KeyboardInterrupt:
+        raise StoppedError(
+            "interrupted; the checks that are finished are kept: run the same command again to go on"
+        ) from None
     print(found)
     return found
 

@@ -29,6 +29,13 @@ CLAIMS = (
 CHECKS = ("stationary", "local-nash", "nash", "stable", "local-minimax", "proximal")
 
 
+def _measured(claim: str, gain: float) -> dict[str, Any]:
+    interval = [gain - 0.1, gain + 0.1]
+    if claim.startswith("stationary"):
+        return {"interval": [7.0, 8.0], "measured": {"gain": gain, "gain_interval": interval}}
+    return {"gain": gain, "interval": interval}
+
+
 def made(claim: str, verdict: Verdict, zero_sum: bool = True, **evidence: Any) -> Certificate:
     player = claim.partition("/")[2] or None
     witness = {player: {"w": torch.ones(1)}} if verdict is R and player else None
@@ -37,7 +44,7 @@ def made(claim: str, verdict: Verdict, zero_sum: bool = True, **evidence: Any) -
         claim,
         verdict,
         f"{claim} is {verdict.value}.",
-        {"gain": 0.5, "interval": [0.4, 0.6]} | evidence,
+        _measured(claim, 0.5) | evidence,
         NATS,
         {"losses": losses},
         player=player,
@@ -169,7 +176,7 @@ def test_a_witness_of_motion_refutes_local_nash_and_nash_of_that_player_alone() 
         c.claim: c
         for c in reconcile(
             [
-                made("stationary/generator", R, gain=0.575),
+                made("stationary/generator", R, **_measured("stationary", 0.575)),
                 made("stationary/critic", N),
                 made("local-nash/generator", N, gain=0.001),
                 made("local-nash/critic", N),
@@ -184,6 +191,7 @@ def test_a_witness_of_motion_refutes_local_nash_and_nash_of_that_player_alone() 
     assert found["local-nash/critic"].verdict is N
     assert found["nash/critic"].verdict is N
     assert found["nash/generator"].evidence["gain"] == 0.575
+    assert found["nash/generator"].evidence["interval"] == pytest.approx([0.475, 0.675])
     assert found["local-nash/generator"].evidence["own_gain"] == 0.001
     assert found["nash/generator"].witness == found["stationary/generator"].witness
 

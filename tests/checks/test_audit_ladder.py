@@ -135,7 +135,7 @@ def test_advice_is_ordered_by_the_size_of_the_effect() -> None:
         [
             made("nash/generator", R, "generator", gain=0.1),
             made("nash/critic", R, "critic", gain=7.0),
-            made("stationary/generator", R, "generator", gain=0.05),
+            made("stationary/generator", R, "generator", measured={"gain": 0.05}),
         ]
     )
     assert [line.split()[1] for line in lines] == ["critic", "generator", "generator"]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from equilibrist.checks._implications import HOLDS, reconcile
+from equilibrist.checks._implications import HOLDS, measured_gain, reconcile
 from equilibrist.checks._ladder import (
     as_number,
     moving,
@@ -51,14 +51,14 @@ def advice(certificates: Sequence[Certificate], facts: Facts | None = None) -> t
 
 def _effect(certificate: Certificate) -> float:
     """A gain in tolerances; 1 where it cannot be told."""
-    gain = as_number(certificate.evidence.get("gain"))
+    gain = as_number(measured_gain(certificate)[0])
     tolerance = certificate.tolerance.value if certificate.tolerance else math.nan
     ratio = gain / tolerance if tolerance > 0 else math.nan
     return ratio if math.isfinite(ratio) else 1.0
 
 
 def _gained(certificate: Certificate) -> str:
-    gain = as_number(certificate.evidence.get("gain"))
+    gain = as_number(measured_gain(certificate)[0])
     text = f"{gain:.3g} {unit_of(certificate)}"
     effect = _effect(certificate)
     return f"{text}, {effect:.3g} times the tolerance" if effect >= 2 else text

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist._draws import Batch, Draw, Use
 from equilibrist._errors import RecipeError
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
@@ -73,7 +73,7 @@ class Bench:
         if unknown := [name for name in settings.optimizers if name not in game.players]:
             raise RecipeError(f"audit setting optimizers names {unknown[0]!r}, which is no player")
         self.data = data = data.to(self.device, self.dtype)
-        rng = _draws.generator(seed, Stream.AUDIT, index=2**32)
+        rng = Use.SPLIT.at().generator(seed)
         self.parts: dict[str, Source] = dict(
             zip(PARTS, data.split((0.5, 0.25, 0.25), rng), strict=True)
         )
@@ -86,11 +86,12 @@ class Bench:
         """Constants with exact singular vectors at `players`."""
         return self.game.refresh(players, constants, {}, exact=True)
 
-    def minibatch(self, step: int, part: str = "optimise", index: int = 0) -> Draw:
+    def minibatch(self, step: int, part: str = "optimise", index: int = Batch.DESCENT) -> Draw:
         """An i.i.d. minibatch from a part of the data ("all": from all of it); the same address gives
-        the same draw."""
-        where = index + 1000 * list(self.parts).index(part)
-        rng = _draws.generator(self.seed, Stream.AUDIT, step, index=where)
+        the same draw. `index` is a `Batch`: what it is for."""
+        place = list(self.parts).index(part)
+        where = Use.MINIBATCH.at(part=place, step=step, index=Batch(index))
+        rng = where.generator(self.seed)
         return self.game.draw(rng, self.parts[part], self.settings.batch, self.dtype, self.device)
 
     def bank(self, part: str) -> list[Draw]:
@@ -108,7 +109,7 @@ class Bench:
     def _bank(self, part: str) -> Iterator[Draw]:
         source, batch = self.parts[part].to(dtype=torch.float64), self.settings.batch
         count = self.settings.batches if part == "score" else self.settings.look_batches
-        rng = _draws.generator(self.seed, Stream.AUDIT, index=2**32 + 1 + PARTS.index(part))
+        rng = Use.BANK.at(part=PARTS.index(part)).generator(self.seed)
         if source.size is None:
             for _ in range(count):
                 yield self.game.draw(rng, source, batch, torch.float64, self.device)
@@ -167,10 +168,10 @@ class Bench:
     def linear_draws(self, part: str = "optimise") -> list[Draw]:
         """The float64 minibatches over which Jacobian products are averaged, `linear_batches` of them."""
         source = self.parts[part].to(dtype=torch.float64)
-        where = 5000 + 1000 * list(self.parts).index(part)
+        where = list(self.parts).index(part)
         return [
             self.game.draw(
-                _draws.generator(self.seed, Stream.AUDIT, k, index=where),
+                Use.LINEAR.at(part=where, batch=k).generator(self.seed),
                 source,
                 self.settings.batch,
                 torch.float64,
@@ -257,6 +258,13 @@ def _strategies(game: GAN) -> dict[str, Any]:
 def with_overrides(settings: Settings, **changes: Any) -> Settings:
     """`settings` with the changes that are not None."""
     return replace(settings, **{k: v for k, v in changes.items() if v is not None})
+
+
+def norm_of(bench: Bench, player: str) -> float:
+    """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
+    x = tree.flatten({"x": bench.players[player]}).double()
+    size = float(x.norm())
+    return size if size > 0 else float(len(x)) ** 0.5
 
 
 def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

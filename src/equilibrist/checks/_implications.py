@@ -6,6 +6,7 @@ another does not allow. Both sides use the same tolerance, the same relative mov
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -196,7 +197,8 @@ def _applied(premise: Certificate, consequence: Certificate, row: Row) -> Certif
             evidence=consequence.evidence | because,
             witness=None,
         )
-    moved = {key: premise.evidence[key] for key in ("gain", "interval") if key in premise.evidence}
+    gain, interval = measured_gain(premise)
+    moved = {} if gain is None else {"gain": gain, "interval": interval}
     own = {f"own_{key}": consequence.evidence[key] for key in moved if key in consequence.evidence}
     return replace(
         consequence,
@@ -206,6 +208,21 @@ def _applied(premise: Certificate, consequence: Certificate, row: Row) -> Certif
         witness=premise.witness,
         witness_kind=premise.witness_kind,
     )
+
+
+def measured_gain(certificate: Certificate) -> tuple[float | None, list[float] | None]:
+    """What a certificate's deviation gains where it was evaluated, with its interval; None for what it has not.
+
+    "stationary" measures beside what a gradient promises, under "measured"; the others under their own names.
+    """
+    evidence = certificate.evidence
+    if certificate.claim.startswith("stationary"):
+        evidence = evidence.get("measured") or {}
+    interval = evidence.get("gain_interval", evidence.get("interval"))
+    gain = evidence.get("gain")
+    if isinstance(gain, float | int) and math.isfinite(gain):
+        return float(gain), interval
+    return None, None
 
 
 def _aggregated(by: dict[str, Certificate], claim: str) -> Certificate | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from equilibrist.checks._implications import FOLLOWER, HOLDS, reconcile
+from equilibrist.checks._implications import FOLLOWER, HOLDS, measured_gain, reconcile
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.facts import Facts
 
@@ -100,11 +100,11 @@ def moving(by: dict[str, Certificate]) -> bool:
 def _moves(by: dict[str, Certificate]) -> str:
     """What the small moves gain that refute rest, largest first."""
     parts = [
-        (c.evidence["gain"], c)
+        (gain, c)
         for player in ("generator", "critic")
         if (c := by.get(f"stationary/{player}")) is not None
         and c.verdict is Verdict.REFUTED
-        and is_number(c.evidence.get("gain"))
+        and (gain := measured_gain(c)[0]) is not None
     ]
     if not parts:
         return ""

@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist._draws import Batch
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
-from equilibrist.checks._bench import Bench, tensor_scales
-from equilibrist.checks.stationarity import norm_of
+from equilibrist.checks._bench import Bench, norm_of, tensor_scales
 
 Params = dict[str, Tensor]
 FORWARD = 1 / 3  # minibatch gradients that one evaluation of a loss on one minibatch costs
 QUICK = 4  # batches of a look that only ranks descents
-# Phases that read minibatches of the search split, so that none shares another's.
-DESCENT, PROBE, MEAN_GRADIENT = 0, 1, 2
 
 
 class Objective:
@@ -39,7 +37,7 @@ class Objective:
         self.field = VectorField(bench.game)
         self.spent = 0.0
         self._before: Tensor | None = None
-        self._probe_draws = [bench.minibatch(0, index=PROBE)]
+        self._probe_draws = [bench.minibatch(0, index=Batch.PROBE)]
         self._probe_before: float | None = None
 
     def pay(self, gradients: float) -> None:
@@ -56,7 +54,7 @@ class Objective:
         return players, bench.constants
 
     def gradient(
-        self, players: Players, constants: Constants, step: int, index: int = DESCENT
+        self, players: Players, constants: Constants, step: int, index: Batch = Batch.DESCENT
     ) -> Params:
         """The loss's gradient on minibatch `step` of the search split."""
         draw = self.bench.minibatch(step, index=index)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from equilibrist import tree
+from equilibrist._draws import Batch
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import relative_noise
-from equilibrist.checks._objective import FORWARD, MEAN_GRADIENT, Objective, Params
+from equilibrist.checks._objective import FORWARD, Objective, Params
 
 SIZES = tuple(10.0 ** (k / 2) for k in range(-6, 3))  # of moves, relative to the player's norm
 GRADIENTS = 4  # minibatches of the mean gradient
@@ -102,7 +103,7 @@ def _mean_gradient(objective: Objective, count: int) -> Params | None:
     players, constants = objective.at(objective.start)
     total: Params | None = None
     for k in range(count if objective.bench.sampled else 1):
-        v = objective.gradient(players, constants, k, MEAN_GRADIENT)
+        v = objective.gradient(players, constants, k, Batch.MEAN_GRADIENT)
         total = v if total is None else tree.axpy(1.0, total, v)
     finite = total is not None and bool(torch.isfinite(tree.norm(total)))
     return total if finite else None

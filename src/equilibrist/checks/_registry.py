@@ -126,7 +126,7 @@ REGISTRY: dict[str, Check] = {
         Check(
             "stationary",
             "does either player still move?",
-            lambda bench: bench.settings.groups * bench.settings.group_batches,
+            stationarity.work,
             _stationary,
             claims=_by_player("stationary"),
         ),

@@ -279,7 +279,9 @@ class Prepared:
 
         Returns the page's path.
         """
-        from equilibrist.report import write_report  # pages stand above audits: only here, on demand
+        from equilibrist.report import (
+            write_report,  # pages stand above audits: only here, on demand
+        )
 
         with _foreign.by_itself(self.modules["generator"]):
             here = self.game.read(self.modules["generator"], self.modules["critic"])

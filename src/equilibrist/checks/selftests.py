@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist._draws import Draw, Use
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.checks._bench import Bench
@@ -200,7 +200,7 @@ def _adjoint(
     w: Players,
     jw: Players,
 ) -> Outcome:
-    rng = _draws.generator(bench.seed, Stream.AUDIT, 10**6, index=2**39)
+    rng = Use.ADJOINT.at().generator(bench.seed)
     u = tree.map(lambda t: _draws.normal(rng, t.shape, t.dtype, t.device), players)
     jtu = field.vjp(players, constants, u, draw)
     size = tree.norm(u) * tree.norm(jw) + tree.norm(jtu) * tree.norm(w)
@@ -301,8 +301,8 @@ def _direction(bench: Bench, players: Players, v: Players, player: str, attempt:
     """Zero but for one player: a random direction and the gradient's in equal parts (a random one alone is
     nearly orthogonal to the gradient), as long as the player's weights."""
     own = players[player]
-    index = 2**39 + 1 + list(players).index(player)
-    rng = _draws.generator(bench.seed, Stream.AUDIT, attempt, index=index)
+    where = Use.DIFFERENCE.at(player=list(players).index(player), attempt=attempt)
+    rng = where.generator(bench.seed)
     noise = tree.map(lambda t: _draws.normal(rng, t.shape, t.dtype, t.device), own)
     size = float(tree.norm(own)) or float(tree.count(own)) ** 0.5
     d = tree.scale(1 / max(float(tree.norm(noise)), 1e-300), noise)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from equilibrist._errors import DataError
+from equilibrist._reading import shown
 from equilibrist.data._cifar10 import cifar10
 from equilibrist.data._digits import digits
 from equilibrist.data._fashion import fashion_mnist
-from equilibrist.data._idx import shown
 from equilibrist.data._mnist import mnist
 from equilibrist.data._source import Paired, Source
 from equilibrist.data.arrays import ArraySource

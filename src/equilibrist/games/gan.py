@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import _draws, spectral_norm, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist._draws import Draw, Use
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Players, check_separable, check_zero_sum
 from equilibrist._notebook import Rows, Shown
@@ -22,8 +22,9 @@ from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games._setup import Latent
+from equilibrist.optimizers import Coupled
 from equilibrist.penalties import Penalty
-from equilibrist.projections import Projection
+from equilibrist.projections import Projection, coupled
 
 Player = nn.Module | Callable[[], nn.Module] | Sequence[nn.Module | Callable[[], nn.Module]]
 
@@ -189,6 +190,14 @@ class GAN(Shown):
             players = {**players, projection.player: projection(players[projection.player])}
         return players
 
+    @property
+    def coupled(self) -> dict[str, Coupled]:
+        """What the projections couple, by player."""
+        return {
+            player: coupled([one for one in self.projections if one.player == player])
+            for player in self.players
+        }
+
     # -- its pieces ------------------------------------------------------------------------------
 
     def generate(
@@ -281,7 +290,7 @@ class GAN(Shown):
             if seed is not None and self._fresh[player]:
                 module = _setup.built(
                     self._build[player],
-                    _draws.generator(seed, Stream.INIT, index=index).integers(2**63).item(),
+                    Use.WEIGHTS.at(player=index).generator(seed).integers(2**63).item(),
                 )
             free = {k: p.detach().clone() for k, p in module.named_parameters() if p.requires_grad}
             frozen = {k: p.detach().clone() for k, p in module.named_parameters() if k not in free}
@@ -406,7 +415,7 @@ class GAN(Shown):
         if anchor is None or not players["critic"]:
             empty = "generator" if anchor is None else "critic"
             raise GameError(f"the {empty} has no parameters, so it has nothing to choose")
-        rng = _draws.generator(0, Stream.INIT)
+        rng = Use.PROBE.at().generator(0)
         latent = self.latent.sample(rng, 8, anchor.dtype, anchor.device)
         condition = _setup.probe(self.condition, rng, 8, anchor.dtype, anchor.device)
         shown = () if condition is None else (condition,)
@@ -453,13 +462,14 @@ class GAN(Shown):
             draw["condition"] = condition
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (8,), anchor.dtype, anchor.device)
-        moved: Players = tree.map(
+        noisy: Players = tree.map(
             lambda x: (
                 x
                 + 0.1 * (x.std(correction=0) + 0.1) * _draws.normal(rng, x.shape, x.dtype, x.device)
             ),
             players,
         )
+        moved = self.project(noisy)  # losses need not be finite outside the feasible set
         self.samplewise = self._scores_samplewise(moved, constants, real, condition)
         if self.penalties and not self.samplewise:
             raise GameError(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equilibrist._reading import dig
+
 Json = dict[str, Any]
 
 _NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
@@ -163,7 +165,8 @@ class Status:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a report may use from one run directory."""
+    """Everything that a report may use from one run directory. `damaged` names the files that were left
+    out because they could not be read."""
 
     name: str
     recipe: Json | None
@@ -176,6 +179,7 @@ class Record:
     last_step: int | None
     seconds: float | None
     notes: list[str]
+    damaged: list[str]
     scores: list[Json] = field(default_factory=list)
     mean: Sample | None = None
 
@@ -211,15 +215,6 @@ class Record:
                     first = int(sound[-1]) + 1 if sound.size else 0
                     found.append((quantity, player, int(series.steps[first])))
         return min(found, key=lambda item: item[2], default=None)
-
-
-def dig(value: Any, *path: str) -> Any:
-    """Follows keys into nested objects; None as soon as one is missing."""
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
 
 
 def numbers(value: Any) -> NDArray[np.float64] | None:

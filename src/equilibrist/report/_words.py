@@ -94,6 +94,9 @@ class Missing:
     command: str | None = None
 
 
+_AUDIT = "audit/audit.json"
+
+
 # --- commands ---------------------------------------------------------------------------------
 
 
@@ -192,6 +195,13 @@ def _diverged(record: Record) -> Headline:
 
 def _not_audited(record: Record) -> Headline:
     state = progress(record)
+    if _AUDIT in record.damaged:
+        return Headline(
+            "none",
+            "not readable",
+            f"{state}; the audit of it is damaged and cannot be read",
+            detail=("An audit is one command away: see below.",),
+        )
     return Headline(
         "none",
         "not audited",
@@ -358,7 +368,7 @@ def missing(record: Record) -> list[Missing]:
     run, audit = run_command(record), audit_command(record)
     parts: list[Missing] = []
     steps, last = record.integer("steps"), record.last_step
-    if record.recipe is None:
+    if record.recipe is None and "recipe.json" not in record.damaged:
         parts.append(
             Missing(
                 "There is no recipe.json: what was trained, and how to train it again, is unknown.",
@@ -382,14 +392,17 @@ def missing(record: Record) -> list[Missing]:
                 run,
             )
         )
-    if not record.series:
+    if not record.series and "metrics.jsonl" not in record.damaged:
         parts.append(Missing(f"No losses were logged.{again}", run))
     if not record.samples:
         parts.append(Missing(f"No samples were saved.{again}", run))
     if record.audit is None or not record.audit.certificates:
-        parts.append(
-            Missing("The run has not been audited: no claim about equilibria is made.", audit)
+        why = (
+            "The audit cannot be read"
+            if _AUDIT in record.damaged
+            else "The run has not been audited"
         )
+        parts.append(Missing(f"{why}: no claim about equilibria is made.", audit))
     elif (
         record.audit.step is not None
         and record.last_step is not None
@@ -402,7 +415,7 @@ def missing(record: Record) -> list[Missing]:
                 audit,
             )
         )
-    if not record.sessions:
+    if not record.sessions and "environment.json" not in record.damaged:
         parts.append(Missing("Versions and machine were not recorded (no environment.json)."))
     return parts
 

@@ -1,12 +1,15 @@
 """Writes the report beside the run: a page for people, the same facts as JSON for machines."""
 
+import contextlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from equilibrist._errors import RecordError
 from equilibrist._owned import publish
 
 from . import _words as words
@@ -27,17 +30,51 @@ def write_report(run_directory: Path) -> Path:
     Arguments:
         run_directory: the folder of one run (`docs/design.md` has its format).
 
-    Returns the path of the page. Raises `RecordError` where the folder is no run, where one of
-    its files is damaged or written in another format, or where a file of the user's has the name of
-    one of the report's.
+    A file that is damaged or written in another format is left out, and the page says so.
+
+    Returns the path of the page. Raises `RecordError` where the folder is no run, or where a file of the
+    user's has the name of one of the report's.
     """
     run_directory = Path(run_directory)
-    record = load(run_directory)
-    body = json.dumps(facts(record), indent=1, allow_nan=False) + "\n"
+    text, body = _composed(load(run_directory))
     # A lone surrogate in a name cannot be written as UTF-8: it becomes a question mark.
-    html = page(record).encode("utf-8", "replace")
+    html = text.encode("utf-8", "replace")
     publish(run_directory, {"report.json": body.encode("utf-8"), "report.html": html})
     return run_directory / "report.html"
+
+
+_PARTS: dict[str, dict[str, Any]] = {
+    "audit/audit.json": {"audit": None},
+    "scores.jsonl": {"scores": []},
+    "environment.json": {"sessions": []},
+    "recipe.json": {"recipe": None},
+    "metrics.jsonl": {"series": {}, "seconds": None},
+    "samples": {"samples": [], "real": None, "mean": None},
+}
+
+
+def _composed(record: Record) -> tuple[str, str]:
+    """The page and its facts. Where an entry deep in one file is of another kind than any page was made
+    for, that file is left out and the rest is shown."""
+    try:
+        return _written(record)
+    except Exception:
+        for name, without in _PARTS.items():
+            note = f"{name}: an entry is of the wrong kind. It is left out."
+            lighter = replace(
+                record,
+                **without,
+                damaged=[*record.damaged, name],
+                notes=[*record.notes, note],
+            )
+            with contextlib.suppress(Exception):
+                return _written(lighter)
+        raise RecordError(f"{record.name}: entries of its files are of the wrong kind") from None
+
+
+def _written(record: Record) -> tuple[str, str]:
+    with np.errstate(all="ignore"):
+        return page(record), json.dumps(facts(record), indent=1, allow_nan=False) + "\n"
 
 
 def facts(record: Record) -> dict[str, Any]:

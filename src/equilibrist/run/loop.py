@@ -16,23 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist import _game, tree
+from equilibrist import tree
 from equilibrist._draws import Batches, Draw
-from equilibrist._errors import (
-    EquilibristError,
-    NonFiniteError,
-    RecipeError,
-    RecordError,
-    warn_user,
-)
+from equilibrist._errors import NonFiniteError, RecipeError, RecordError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
 from equilibrist.games import GAN, Mixture
-from equilibrist.games._fit import misfits, require_fit
 from equilibrist.games.gan import Start
-from equilibrist.run import checkpoint, environment, samples
+from equilibrist.run import checkpoint, code, environment, samples
+from equilibrist.run._fit import affordable, fits, overgrown, require_seed
 from equilibrist.run.progress import Progress, showing
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import FORMAT, Record
@@ -49,6 +43,7 @@ class Run(Shown):
         seed: the run's seed.
         checkpoint, sha256: file name and checksum of the checkpoint it was read from.
         interrupted: the run was asked to stop before its last step.
+        diverged: what is wrong with weights that have grown beyond all proportion, in words.
         average: averages by player, where the solver keeps any (`solvers.Averaged`).
     """
 
@@ -63,6 +58,7 @@ class Run(Shown):
     sha256: str
     interrupted: bool = False
     average: Players = field(default_factory=dict, repr=False)
+    diverged: str = ""
 
     def _facts(self) -> tuple[str, Rows]:
         stopped = ", interrupted" if self.interrupted else ""
@@ -156,34 +152,42 @@ def train(
     """Train `recipe` in `directory` up to its last step, or go on where that directory stopped.
 
     A resumed run is bit-identical to an uninterrupted one on the same machine, thread count and
-    torch build.
+    torch build. A directory in which no step was ever done takes any recipe.
+
+    A run whose weights have grown beyond all proportion at its end warns, has the state "diverged" and
+    says why in `Run.diverged`: its losses may be finite all the same.
 
     Raises:
-        RecordError: the directory holds something else, is damaged, or is in use.
+        RecordError: the directory holds something else, is damaged, is in use, or has lost its
+            checkpoints.
+        RecipeError: a seed that is no whole number, or a minibatch beyond the machine's memory.
         GameError: the data do not fit the networks.
         NonFiniteError: a loss or gradient became infinite or undefined.
+        UnwritableError: the disk is full.
     """
     record = Record(Path(directory))
-    place = device_of(device)
+    seed, place = require_seed(seed), device_of(device)
     manifest = _manifest(recipe, name, settings, origin, seed, place)
     with record.lock(), Interrupts() as interrupts:
-        fresh = not record.manifest_path.exists()
         record.create(manifest)
+        loop = None
         try:
             loop = _begun(recipe, record, seed, place, tensorboard)
-        except EquilibristError:
-            if fresh:  # a mended recipe would be refused where this one stands recorded
-                record.forget()
-            raise
-        try:
-            record.update(manifest)
+            if loop.step:
+                record.warn_of_other_code(manifest, loop.step)
+            record.update(manifest, loop.step)
             with (
                 _deterministic(place),
                 showing(progress, recipe.title or name, recipe.steps, loop.step) as bar,
             ):
                 loop.play(interrupts, bar)
+        except BaseException as error:
+            if not isinstance(error, NonFiniteError) and (loop is None or loop.step == 0):
+                record.forget_untrained()  # a corrected recipe would be refused otherwise
+            raise
         finally:
-            loop.close()
+            if loop is not None:
+                loop.close()
         return loop.result(interrupted=interrupts.asked is not None and loop.step < recipe.steps)
 
 
@@ -208,6 +212,7 @@ def load(
     seed = int(record.manifest()["seed"])
     # Names and shapes alone would let another loss, or other data, be audited under this run's name.
     record.require_same(_identity(recipe), "dtype", "description")
+    record.warn_of_other_code({"code": code.sources(recipe)})
     if step is None:
         found = checkpoint.newest(record.checkpoints)
     else:
@@ -263,6 +268,7 @@ class _Loop:
         self, recipe: Recipe, record: Record, seed: int, device: torch.device, tensorboard: bool
     ) -> None:
         self.recipe, self.record, self.seed, self.device = recipe, record, seed, device
+        affordable(recipe, device)
         self.data = recipe.data.to(device, recipe.dtype)
         make = partial(_draw, recipe.game, self.data, recipe.dtype, device)
         self.batches = Batches(make, recipe.batch, seed)
@@ -278,6 +284,8 @@ class _Loop:
             raise RecipeError(str(error)) from error
         self.step, self.seconds, self.digest = 0, 0.0, ""
         self.saved: str | None = None
+        self.sound: set[str] = set()  # names of checkpoints that are known to be so
+        self.diverged = ""
         self.window: list[dict[str, Tensor]] = []  # measurements since the last row of metrics
         self.checked = 0  # how many of them were seen to be finite
         self.writer = _writer(record.directory) if tensorboard else None
@@ -288,8 +296,9 @@ class _Loop:
         """Take up the newest sound checkpoint, or begin."""
         found = checkpoint.newest(self.record.checkpoints)
         entry = environment.environment(self.device, 0)
+        self.record.require_checkpoints(-1 if found is None else int(found[2]["step"]))
         if found is None:
-            _fits(self.recipe, self.players, self.constants, self.batches.batch(0, 0))
+            fits(self.recipe, self.players, self.constants, self.batches.batch(0, 0))
             self.record.rewind(-1)
             self.record.session(entry)
             self._sheet("real")
@@ -302,12 +311,14 @@ class _Loop:
         values = checkpoint.fit(flat, like, path)
         self.players, self.constants, self.state = (values[k] for k in like)
         self.step, self.saved = int(meta["step"]), path.name
-        checkpoint.prune(self.record.checkpoints, self.recipe.keep)
+        self.record.checkpoint = path.name
+        self.sound.add(path.name)
         if self.step > self.recipe.steps:
             raise RecordError(
                 f"{self.record.directory} is at step {self.step} already, past steps={self.recipe.steps}: "
                 "ask for more steps, or choose another --dir"
             )
+        checkpoint.prune(self.record.checkpoints, self.recipe.keep, self.sound)
         names = meta["window"]
         self.window = [
             dict(zip(names, row, strict=True)) for row in flat.get("window", torch.empty(0, 0))
@@ -336,6 +347,7 @@ class _Loop:
             self.digest,
             interrupted,
             self.state.get("average", {}),
+            self.diverged,
         )
 
     def close(self) -> None:
@@ -380,8 +392,19 @@ class _Loop:
                     self._save()
         if self.saved != checkpoint.path_of(self.record.checkpoints, self.step).name:
             self._save()  # asked to stop between steps, or before the first
-        finished = self.step == recipe.steps
-        self.record.status("finished" if finished else "interrupted", self.step)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """The state in which the session ends; a pair that is none any more is called so."""
+        if self.step < self.recipe.steps:
+            self.record.status("interrupted", self.step)
+            return
+        start = self.recipe.game.init(self.seed, device=self.device, dtype=self.recipe.dtype)
+        real = self.batches.batch(0, 0)["real"]
+        self.diverged = overgrown(self.players, start.players, real)
+        self.record.status("diverged" if self.diverged else "finished", self.step, self.diverged)
+        if self.diverged:
+            warnings.warn(f"{self.record.directory}: {self.diverged}", stacklevel=5)
 
     def _require_finite(self) -> None:
         """Look at the measurements taken since the last look; the device is waited for only here."""
@@ -491,8 +514,11 @@ class _Loop:
         self.digest = checkpoint.write(
             path, values, {"step": self.step, "seed": self.seed, "window": names}
         )
-        self.saved = path.name
-        checkpoint.prune(self.record.checkpoints, self.recipe.keep)
+        self.saved = self.record.checkpoint = path.name
+        # After the checkpoint: what the status names has been there.
+        self.record.status("running", self.step)
+        self.sound.add(path.name)
+        checkpoint.prune(self.record.checkpoints, self.recipe.keep, self.sound)
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:
@@ -521,6 +547,7 @@ def _manifest(
         "title": recipe.title,
         "summary": recipe.summary,
         "origin": origin or {"kind": "python"},
+        **({"code": known} if (known := code.sources(recipe)) else {}),
         "references": [{"text": r.text, "bibtex": r.bibtex} for r in recipe.references],
     }
 
@@ -534,14 +561,6 @@ def _draw(
     batch: int,
 ) -> Draw:
     return game.draw(rng, data, batch, dtype, device)
-
-
-def _fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) -> None:
-    """The data against the game, and the game's claims on them, before the first step."""
-    require_fit(recipe.game, recipe.data, players, constants, draw)
-    _game.check_zero_sum(recipe.game, players, constants, draw)
-    for note in misfits(recipe.game, recipe.data, players, constants, recipe.batch):
-        warn_user(note)
 
 
 class _deterministic:  # noqa: N801 (reads as a statement)

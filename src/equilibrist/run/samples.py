@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from equilibrist import _draws
-from equilibrist._draws import Stream
+from equilibrist._draws import Use
 from equilibrist._errors import RecipeError
 from equilibrist._files import write_atomically
 from equilibrist._game import Constants, Players
@@ -46,7 +45,7 @@ def generate(
     Where samples interact, the classes are dealt out among the batches: each sees a mixture.
     """
     anchor = next(iter(players["generator"].values()))
-    rng = _draws.generator(seed, Stream.SAMPLE, index=index)
+    rng = Use.SHEET.at(sheet=index).generator(seed)
     size = batch or n
     count = n if game.separable else -(-n // size) * size
     latents = game.latent.sample(rng, count, anchor.dtype, anchor.device)
@@ -80,13 +79,14 @@ def _conditions(game: GAN, n: int, seed: int, data: Source | None) -> Tensor:
 
 def real_generator(seed: int) -> np.random.Generator:
     """Where the sheet of real samples is drawn from."""
-    return _draws.generator(seed, Stream.SAMPLE, step=1)
+    return Use.SHEET_OF_REAL.at().generator(seed)
 
 
 def score_generator(seed: int, place: int, what: int = 0) -> np.random.Generator:
     """Where the real samples of score number `place` are drawn from, the same at every step: their
     features are then computed once. `what` = 1: where its conditions are."""
-    return _draws.generator(seed, Stream.SAMPLE, step=2 + what, index=place)
+    use = Use.SCORE_CONDITION if what else Use.SCORE
+    return use.at(place=place).generator(seed)
 
 
 def scored(

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equilibrist import _draws, schedules, tree
-from equilibrist._draws import Stream
+from equilibrist import schedules, tree
+from equilibrist._draws import Use
 from equilibrist._errors import GameError, RecipeError
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
@@ -328,9 +328,7 @@ def spectrum_of(
     constants = game.refresh(players, constants, {}, exact=True)
     data = run.data.to(anchor, wide)
     draws = [
-        game.draw(
-            _draws.generator(run.seed, Stream.AUDIT, i, index=2**33), data, size, wide, anchor
-        )
+        game.draw(Use.SPECTRUM_OF_RUN.at(batch=i).generator(run.seed), data, size, wide, anchor)
         for i in range(batches)
     ]
     rates, notes = step_sizes(run.recipe.solver, game.players) if lr is None else ({}, ())

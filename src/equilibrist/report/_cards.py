@@ -10,7 +10,7 @@ from ._html import badge, e, facts, fold, linked
 from ._ladder import highest, rung_words
 from ._measures import measure_of, small_words
 from ._profile import offer, profile, scale_chart, trials_table
-from ._record import Audit, Certificate, Record, Verdict, as_number
+from ._record import Audit, Certificate, Record, Verdict, as_number, common_scope
 from ._search import search
 from ._spectrum import spectrum
 
@@ -171,15 +171,6 @@ def _body(
         notes = trials_table(certificate) + notes
         parts.append(fold("Numbers, scope and limits", facts(rows, "facts tight") + notes))
     return "\n".join(part for part in parts if part)
-
-
-def common_scope(audit: Audit) -> dict[str, Any]:
-    """What all claims have in common of their scope: said once, with the audit's settings."""
-    scopes = [c.scope for c in audit.certificates if c.scope]
-    if len(scopes) < 2:
-        return {}
-    first = scopes[0]
-    return {k: v for k, v in first.items() if all(k in s and s[k] == v for s in scopes[1:])}
 
 
 def _witness(certificate: Certificate) -> str:

@@ -47,6 +47,7 @@ class Batch(IntEnum):
     STATIONARY = 3
     PROX_CRITIC = 4
     PROX_GENERATOR = 5
+    FIRST_ORDER = 6
 
 
 class Use(Enum):
@@ -79,7 +80,7 @@ class Use(Enum):
     CONFIRMATION = (Stream.AUDIT, 10)
     NORMALITY = (Stream.AUDIT, 11)
     CURVATURE = (Stream.AUDIT, 12, "player")
-    ANSWERED = (Stream.AUDIT, 13)
+    ANSWERED = (Stream.AUDIT, 13, "search")
     PROXIMAL_CURVATURE = (Stream.AUDIT, 14)
     PROXIMAL_LEADER = (Stream.AUDIT, 15)
     PROX_GENERATOR = (Stream.AUDIT, 16, "start")

@@ -14,9 +14,12 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._draws import Draw
 from equilibrist._errors import GameError
-from equilibrist._game import Constants, Game, Plain, Players
+from equilibrist._game import Constants, Game, Plain, Players, coupled
 from equilibrist._slopes import Slopes
 from equilibrist._stacked import by_member, keep_pages
+from equilibrist.optimizers import Params
+from equilibrist.schedules import update
+from equilibrist.tree import Tree
 
 Reduce = Callable[[list[Tensor]], list[Tensor]]
 
@@ -85,6 +88,7 @@ class VectorField:
         self.game, self.reduce, self.stacked = game, reduce, stacked
         self.parts, self.autocast = parts, autocast
         self._everywhere = _feasible_everywhere(game)
+        self.coupled = coupled(game)
         if stacked:
             keep_pages()
         self._losses = self._stack if stacked else game.losses
@@ -196,6 +200,11 @@ class VectorField:
             if self.stacked
             else self.game.project(players)
         )
+
+    def descend(self, rule: Any, player: str, slope: Params, state: Tree, part: Params) -> None:
+        """One update of a player's `rule` along `slope`, overwriting `part` and `state`; `project` comes
+        after it. Which steps suit the player's feasible set: see `schedules.update`."""
+        update(rule, slope, state, part, self.stacked, self.coupled[player])
 
     def evaluate(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from equilibrist._errors import GameError
 from equilibrist._stacked import quicken
@@ -60,6 +61,16 @@ class PureModule:
         return bool(self._tracking)
 
     def __call__(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        # A cache that is switched on would go on giving the weights of an earlier call.
+        enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+        try:
+            return self._called(params, buffers, *args, **kwargs)
+        finally:
+            parametrize._cache_enabled = enabled
+
+    def _called(
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
     ) -> Any:
         if self._recurrent:  # their forward reads a private list that only functional_call renews

@@ -191,7 +191,7 @@ def test_a_witness_of_motion_refutes_local_nash_and_nash_of_that_player_alone() 
     assert found["local-nash/critic"].verdict is N
     assert found["nash/critic"].verdict is N
     assert found["nash/generator"].evidence["gain"] == 0.575
-    assert found["nash/generator"].evidence["interval"] == [0.475, 0.675]
+    assert found["nash/generator"].evidence["interval"] == pytest.approx([0.475, 0.675])
     assert found["local-nash/generator"].evidence["own_gain"] == 0.001
     assert found["nash/generator"].witness == found["stationary/generator"].witness
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -81,6 +82,12 @@ class Bench:
         self.lag = _lag(game, self.players, constants)
         self.parts["all"] = data
         self._banks: dict[str, list[Draw]] = {}
+
+    def with_settings(self, settings: Settings) -> Bench:
+        """The same pair and splits under other settings."""
+        other = copy.copy(self)
+        other.settings, other._banks = settings, {}
+        return other
 
     def exact(self, players: Players, constants: Constants) -> Constants:
         """Constants with exact singular vectors at `players`."""
@@ -258,6 +265,13 @@ def _strategies(game: GAN) -> dict[str, Any]:
 def with_overrides(settings: Settings, **changes: Any) -> Settings:
     """`settings` with the changes that are not None."""
     return replace(settings, **{k: v for k, v in changes.items() if v is not None})
+
+
+def norm_of(bench: Bench, player: str) -> float:
+    """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
+    x = tree.flatten({"x": bench.players[player]}).double()
+    size = float(x.norm())
+    return size if size > 0 else float(len(x)) ** 0.5
 
 
 def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -15,8 +15,7 @@ from equilibrist._draws import Address, Draw
 from equilibrist._exact import Exact, _followed
 from equilibrist._field import Linearization, VectorField
 from equilibrist._game import Constants, Game, Players
-from equilibrist.checks._bench import Bench
-from equilibrist.checks.stationarity import norm_of
+from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.formulations._gradient import input_gradient
 
 DENSE = 2500

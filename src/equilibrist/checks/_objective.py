@@ -12,8 +12,7 @@ from equilibrist import tree
 from equilibrist._draws import Batch
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
-from equilibrist.checks._bench import Bench, tensor_scales
-from equilibrist.checks.stationarity import norm_of
+from equilibrist.checks._bench import Bench, norm_of, tensor_scales
 
 Params = dict[str, Tensor]
 FORWARD = 1 / 3  # minibatch gradients that one evaluation of a loss on one minibatch costs

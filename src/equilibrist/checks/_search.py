@@ -18,7 +18,8 @@ from equilibrist._game import Constants, Players
 from equilibrist.checks._bench import Bench, relative_noise, student
 from equilibrist.checks._objective import Objective, Params
 from equilibrist.checks._probes import Reach, Scan, scan
-from equilibrist.optimizers import Optimizer
+from equilibrist.optimizers import Coupled, Optimizer
+from equilibrist.schedules import update
 
 Show = Callable[[Players, Constants], Tensor]
 
@@ -33,18 +34,18 @@ class Relative:
     """Adam whose step sizes are relative to each tensor's scale.
 
     x_k <- x_k - lr s_k m_k / sqrt(v_k), s_k the tensor's root mean square where the search began. v_k is one
-    number for a tensor that a projection other than a box acts on: a step preconditioned entry by entry and
-    projected in the Euclidean norm is drawn to points that are not stationary.
+    number for a tensor whose entries the feasible set couples, s_k and v_k one number for all of them where it
+    couples all at once (see `schedules.update`).
 
     Attributes:
         lr: relative step size.
         scales: s_k by name.
-        whole: names of the tensors with one v_k.
+        coupled: what the player's feasible set couples.
     """
 
     lr: float
     scales: dict[str, Tensor]
-    whole: frozenset[str]
+    coupled: Coupled
     beta1: float = 0.9
     beta2: float = 0.99
 
@@ -52,7 +53,7 @@ class Relative:
         return {
             "mean": tree.zeros_like(params),
             "square": {
-                k: x.new_zeros(()) if k in self.whole else torch.zeros_like(x)
+                k: x.new_zeros(()) if self._one(k) else torch.zeros_like(x)
                 for k, x in params.items()
             },
             "count": 0,
@@ -64,13 +65,23 @@ class Relative:
         """Overwrite `params` and `state`; `pace` multiplies the step size."""
         state["count"] += 1
         t = state["count"]
+        scales = self.scales
+        if self.coupled is None:
+            together = tree.flatten({"all": grads}).square().mean()
+            scales = dict.fromkeys(params, torch.stack(list(scales.values())).mean())
         for k, x in params.items():
             g, m, v = grads[k], state["mean"][k], state["square"][k]
             m.mul_(self.beta1).add_(g, alpha=1 - self.beta1)
-            square = g.square().mean() if k in self.whole else g.square()
+            if self.coupled is None:
+                square = together
+            else:
+                square = g.square().mean() if self._one(k) else g.square()
             v.mul_(self.beta2).add_(square, alpha=1 - self.beta2)
             root = (v / (1 - self.beta2**t)).sqrt().clamp_min(torch.finfo(x.dtype).tiny)
-            x.sub_(pace * self.lr * self.scales[k] / (1 - self.beta1**t) * m / root)
+            x.sub_(pace * self.lr * scales[k] / (1 - self.beta1**t) * m / root)
+
+    def _one(self, name: str) -> bool:
+        return self.coupled is None or name in self.coupled
 
     def __repr__(self) -> str:
         return f"Adam with steps of {self.lr:g} times each tensor's root mean square"
@@ -81,16 +92,17 @@ class _Given:
     """A rule of training's own, with its own step size."""
 
     rule: Optimizer
+    coupled: Coupled
 
     def init(self, params: Params) -> Any:
         return self.rule.init(params)
 
     def update(self, grads: Params, state: Any, params: Params, pace: float = 1.0) -> None:
         if pace == 1.0:
-            self.rule.update(grads, state, params)
+            update(self.rule, grads, state, params, coupled=self.coupled)
             return
         before = tree.clone(params)
-        self.rule.update(grads, state, params)
+        update(self.rule, grads, state, params, coupled=self.coupled)
         for k, x in params.items():
             x.copy_(torch.lerp(before[k], x, pace))
 
@@ -194,36 +206,15 @@ def search(
     return Outcome(ordered, reach, finished, rise, objective.spent)
 
 
-def curved_tensors(bench: Bench, player: str) -> frozenset[str]:
-    """The player's tensors on which a projection acts that is not a box."""
-    known = getattr(bench.game, "projections", None)
-    names = frozenset(bench.players[player])
-    if known is None:  # a game of its own: any of its tensors may be projected
-        moved = bench.game.project(
-            {**bench.players, player: tree.map(lambda x: x + 1e6, bench.players[player])}
-        )[player]
-        return frozenset(
-            k
-            for k, x in bench.players[player].items()
-            if x.numel() > 1 and not torch.equal(moved[k], x + 1e6)
-        )
-    curved: set[str] = set()
-    for projection in known:
-        if projection.player == player and not getattr(projection, "coordinatewise", False):
-            name = getattr(projection, "name", "")
-            curved |= {name} if name in names else names
-    return frozenset(curved)
-
-
 def _starts(
     objective: Objective, lines: Scan, budget: float, rng: np.random.Generator
 ) -> Iterator[Descent]:
     """The descents to begin with, most promising first, as many as the budget allows."""
-    bench, player, settings = objective.bench, objective.player, objective.bench.settings
-    here, whole = objective.start, curved_tensors(bench, player)
+    player, settings = objective.player, objective.bench.settings
+    here, tied = objective.start, objective.field.coupled[player]
 
     def rule(lr: float) -> Relative:
-        return Relative(lr, objective.scales, whole)
+        return Relative(lr, objective.scales, tied)
 
     def near(size: float) -> Params:
         noise = relative_noise(here, size, rng)
@@ -238,7 +229,7 @@ def _starts(
     ]
     plan += [(f"along the {p.kind}", p.size, rule(0.03), p.params) for p in points[:1]]
     plan += [("perturbed", size, rule(0.01), near(size))]
-    plan += [("the pair", 0.0, _Given(given), here)] if given is not None else []
+    plan += [("the pair", 0.0, _Given(given, tied), here)] if given is not None else []
     plan += [("the pair", 0.0, rule(0.003), here), ("perturbed", 0.3, rule(0.03), near(0.3))]
     plan += [(f"along the {p.kind}", p.size, rule(0.1), p.params) for p in points[1:2]]
     plan += [("perturbed", size, rule(0.3), near(size)), ("perturbed", 3.0, rule(0.1), near(3.0))]
@@ -249,8 +240,8 @@ def _starts(
         count = min(count, 4)
     if settings.starts == 1:
         count = min(count, 2)
-    for start, size, update, params in plan[:count]:
-        yield Descent(start, size, update, tree.clone(params))
+    for start, size, chosen, params in plan[:count]:
+        yield Descent(start, size, chosen, tree.clone(params))
 
 
 class _Engine:

@@ -347,7 +347,7 @@ def _uphill(bench: Bench, tick: Callable[[float], Any]) -> float | None:
     objective = Objective(bench, "generator", tick)
     changes = {}
     for sign in (1.0, -1.0):
-        rule = Relative(UPHILL_STEP, objective.scales, frozenset())
+        rule = Relative(UPHILL_STEP, objective.scales, objective.field.coupled["generator"])
         params = tree.clone(objective.start)
         state = rule.init(params)
         for step in range(UPHILL_STEPS):

@@ -63,6 +63,7 @@ class Mixture(GAN):
         self.penalties, self.projections = lone.penalties, lone.projections
         self.auxiliary, self.normalised = lone.auxiliary, lone.normalised
         self.latent = _setup.chooses(lone.latent)
+        self.notes = lone.notes
         self.zero_sum, self.samplewise = lone.zero_sum, lone.samplewise
         self.separable, self.why_not_separable = lone.separable, lone.why_not_separable
         self.modules, self.heads = lone.modules, particles
@@ -108,6 +109,8 @@ class Mixture(GAN):
             return players
         projected: Players = torch.func.vmap(self.lone.project)(players)
         return projected
+
+    coupled = GAN.coupled  # of all particles together
 
     # -- its pieces ------------------------------------------------------------------------------
 
@@ -252,6 +255,7 @@ class Paired(Plain):
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture, self.zero_sum, self.separable = mixture, mixture.zero_sum, False
+        self.coupled = mixture.coupled
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None

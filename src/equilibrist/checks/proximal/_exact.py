@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._bench import Bench
-from equilibrist.checks.proximal.inner import Answer, Part, perturbed_critic
+from equilibrist.checks.proximal.inner import Answer, Part, Search, perturbed_critic
 
 _ROUNDS = 60  # Newton steps of one inner problem; a dozen do where V is concave
 _SMALL = 1e-11  # the residual at which an inner problem counts as solved
@@ -45,7 +46,7 @@ class ExactProx:
     def solve(
         self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
     ) -> Answer:
-        if lam == float("inf"):
+        if lam == math.inf:
             return Answer(self.anchor, 0.0, 0.0)
         begun = [self.anchor if warm is None else warm]
         if not self.concave:
@@ -64,7 +65,7 @@ class ExactProx:
     def measure(self, generator: Part, critic: Part, lam: float, part: str) -> Tensor:
         with torch.no_grad():
             value = self._value(generator, critic)
-            if 0 < lam < float("inf"):
+            if 0 < lam < math.inf:
                 value = value - lam * self.game.sobolev_distance(critic, self.anchor)
         return value.reshape(1)
 
@@ -101,7 +102,7 @@ class ExactProx:
         objective = self._objective(generator, lam)
         w = self._project(tree.flatten(start).detach())
         value, slope, bend = _derivatives(objective, w)
-        rounds = 0
+        rounds, stalled = 0, False
         for rounds in range(1, _ROUNDS * effort + 1):  # noqa: B007
             self.tick(1 + len(w))
             moved = self._project(w + slope) - w
@@ -109,7 +110,7 @@ class ExactProx:
                 break
             free = ~((moved == 0) & (slope != 0))
             step = _newton(slope, bend, free)
-            taken = self._line(objective, w, value, slope, step)
+            taken = None if stalled else self._line(objective, w, value, slope, step)
             if taken is None:
                 length = 1 / max(float(bend.abs().max()), 1e-12)
                 taken = self._line(objective, w, value, slope, length * slope)
@@ -118,8 +119,12 @@ class ExactProx:
             w, before = taken, float(value)
             value, slope, bend = _derivatives(objective, w)
             # Without concavity a kink of the penalty can make ascents creep.
-            if float(value) - before <= (1e-15 if self.concave else 1e-10) * (1 + abs(before)):
+            # Projected after a Newton step, a point can stand still that is not stationary: the set's metric is
+            # another one. Only where the plain gradient stalls as well is it the end.
+            still = float(value) - before <= (1e-15 if self.concave else 1e-10) * (1 + abs(before))
+            if still and stalled:
                 break
+            stalled = still
         return tree.unflatten(w, self.anchor), float(value), slope, rounds
 
     def _line(
@@ -166,7 +171,9 @@ class ExactProx:
 
     # -- outside ----------------------------------------------------------------------------------
 
-    def descend(self, start: Part, lam: float) -> list[Part]:
+    def descend(
+        self, start: Part, lam: float, within: float = math.inf, share: float = 1.0
+    ) -> Search:
         like = self.trained["generator"]
         warm: Part | None = None
 
@@ -174,7 +181,7 @@ class ExactProx:
             generator = tree.unflatten(flat, like)
             answer = self.solve(generator, lam, warm=warm).critic
             value, slope = self._slope(generator, answer)
-            if 0 < lam < float("inf"):
+            if 0 < lam < math.inf:
                 value -= lam * float(self.game.sobolev_distance(answer, self.anchor))
             return value, slope, answer
 
@@ -212,7 +219,7 @@ class ExactProx:
                 best, least = x, new
             if settled or (len(recent) > 10 and max(recent[-10:]) - min(recent[-10:]) < 1e-14):
                 break
-        return [tree.unflatten(best, like)]
+        return Search([tree.unflatten(best, like)])
 
     def _slope(self, generator: Part, critic: Part) -> tuple[float, Tensor]:
         """V, and its gradient in the generator, that of V_prox where `critic` answers best (Proposition 4)."""

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrize, parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
-from equilibrist.checks import audit_pair
 from equilibrist._pure import PureModule
+from equilibrist.checks import audit_pair
 
 
 def test_strict_numpy_errors_make_no_audit_raise() -> None:

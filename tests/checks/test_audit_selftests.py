@@ -145,6 +145,33 @@ class Clipped(torch.autograd.Function):
         return slope.clamp(-1e-3, 1e-3)
 
 
+class Scaled(torch.autograd.Function):
+    """The identity, its gradient 1 + `error` times too large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, error: float) -> Tensor:
+        ctx.error = error
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        return (1 + ctx.error) * slope, None
+
+
+class SlightlyWrongSecond(torch.autograd.Function):
+    """x^2 with the right derivative, whose own derivative is 4% too large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 2 * Scaled.apply(x, 0.04) * slope
+
+
 class Ends(nn.Module):
     """A critic whose hidden values pass through `fn`."""
 
@@ -167,6 +194,14 @@ BROKEN: dict[str, tuple[Callable[[], GAN], str]] = {
     "detached": (lambda: GAN(*pair(), Detached(saturating=False), latent=3), "differences"),
     "wrong derivative": (lambda: custom(lambda m, h: WrongFirst.apply(h)), "slopes"),
     "wrong second derivative": (lambda: custom(lambda m, h: WrongSecond.apply(h)), "differences"),
+    "derivative half a percent off": (
+        lambda: custom(lambda m, h: Scaled.apply(h, 0.005)),
+        "slopes",
+    ),
+    "second derivative four percent off": (
+        lambda: custom(lambda m, h: SlightlyWrongSecond.apply(h)),
+        "differences",
+    ),
     "clipped gradients": (lambda: custom(lambda m, h: Clipped.apply(h)), "slopes"),
     "rounded": (
         lambda: custom(lambda m, h: h.float().to(h.dtype)),

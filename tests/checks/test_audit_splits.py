@@ -270,6 +270,19 @@ def numbers(audit: Any) -> Any:
     return [(c.claim, c.verdict, c.evidence, c.tolerance) for c in audit.values()]
 
 
+def test_a_tensor_that_trained_to_almost_nothing_is_searched_around_like_the_others() -> None:
+    like = {"W": torch.full((50,), 2.0), "u": torch.full((2000,), 1e-18), "v": torch.zeros(2000)}
+    overall = float(torch.cat(list(like.values())).square().mean().sqrt())
+    noise = relative_noise(like, 0.1, np.random.default_rng(0))
+    for name, scale in (("W", 2.0), ("u", overall), ("v", overall)):
+        assert float(noise[name].std()) == pytest.approx(0.1 * scale, rel=0.2)
+    # Small is not tiny: a tensor of a thousandth keeps its own scale.
+    like["u"] = torch.full((2000,), 2e-3)
+    assert float(relative_noise(like, 0.1, np.random.default_rng(0))["u"].std()) == pytest.approx(
+        2e-4, rel=0.2
+    )
+
+
 def test_an_audit_is_a_function_of_its_seed() -> None:
     def one(seed: int) -> Any:
         return audited(plain(), numbered(400), seed=seed, checks=("stationary", "nash"), **FAST)

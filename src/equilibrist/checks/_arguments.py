@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -41,14 +41,13 @@ def known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of(
     settings: Settings | Mapping[str, Any] | None,
     gradients: int | None = None,
-    checks: Sequence[str] = (),
     batch: int | None = None,
 ) -> Settings:
     """Settings from a `Settings`, or from a dictionary of its fields, over those that a budget gives.
 
     Args:
         settings: a `Settings`, some of its fields by name, or None for the defaults.
-        gradients: what an audit of these `checks` may spend (`Settings.within`).
+        gradients: what the audit may spend (`Settings.within`).
         batch: samples in a minibatch, over the settings' own.
 
     Raises:
@@ -68,4 +67,5 @@ def settings_of(
             )
         return replace(settings, **more)
     given = known_settings({**(settings or {}), **more})
-    return Settings(**given) if gradients is None else Settings.within(gradients, checks, **given)
+    gradients = given.pop("gradients", None) if gradients is None else gradients
+    return Settings(**given) if not gradients else Settings.within(gradients, **given)

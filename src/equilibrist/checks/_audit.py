@@ -22,6 +22,7 @@ from equilibrist.checks._advice import advice
 from equilibrist.checks._arguments import known_settings, settings_of
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks._budget import allotted
 from equilibrist.checks._implications import reconcile
 from equilibrist.checks._ladder import ladder, place
 from equilibrist.checks._registry import CHECKS, REGISTRY
@@ -41,7 +42,7 @@ FORMAT = 1
 # The defaults where losses are exact.
 _EXACT = {"tolerance": 1e-6, "groups": 3, "group_batches": 1, "linear_batches": 1}
 FACTS = "facts"  # beside the checks in the record of what was spent
-DEEP = 200  # gradients of a player's search from which the facts are taken in depth
+DEEP = 500  # gradients of a player's search from which the facts are taken in depth
 
 
 @dataclass(frozen=True, repr=False)
@@ -229,10 +230,8 @@ def audit(
         named = known_settings({**(settings or {}), **fields})
         known = {**(recipe.audit if gradients is None else {}), **named}
         if gradients is not None:
-            known = vars(settings_of(known, gradients, named_checks(checks))).copy()
-            for name in ("batch", "optimizers", "step_sizes"):
-                if name not in named:
-                    known.pop(name)
+            budget = settings_of(known, gradients)
+            known |= {"gradients": budget.gradients, "fixed": budget.fixed}
         chosen = replace(
             Settings(
                 batch=recipe.batch,
@@ -346,15 +345,16 @@ def audit_game(
     if data is None:
         if not isinstance(settings, Settings):
             settings = {**_EXACT, **(settings or {})}
-        settings = settings_of(settings, gradients, asked)
+        settings = settings_of(settings, gradients)
         bench: Bench = ExactBench(game, players, settings, seed)
     else:
-        settings = settings_of(settings, gradients, asked)
+        settings = settings_of(settings, gradients)
         if isinstance(game, GAN):
             require_fit(game, data, players, constants or {})
             notes = misfits(game, data, players, constants or {}, settings.batch)
             for note in notes:
                 warn_user(note)
+            notes = (*game.notes, *notes)
         bench = Bench(game, players, constants or {}, data, settings, seed, iterate)
 
     if origin is not None:
@@ -368,9 +368,14 @@ def audit_game(
     certificates: list[Certificate] = []
     sheets: dict[str, torch.Tensor] = {}
     work: dict[str, dict[str, float]] = {}
-    deep = settings.starts * settings.steps >= DEEP
-    planned = {name: REGISTRY[name].work(bench) for name in chosen_checks}
-    planned[FACTS] = facts.work(bench, deep)
+
+    def plan(bench: Bench) -> dict[str, float]:
+        costs = {name: REGISTRY[name].work(bench) for name in chosen_checks}
+        return costs | {FACTS: facts.work(bench, _deep(bench.settings))}
+
+    settings = allotted(bench, chosen_checks, plan)
+    bench = bench.with_settings(settings)
+    deep, planned = _deep(settings), plan(bench)
     plain: facts.Facts | None = None
     if progress != "none":
         _announce(bench, planned)
@@ -407,8 +412,9 @@ def audit_game(
     sound = not selftests.fails(certificates[0])
     if selftests.CLAIM not in asked and sound:
         del certificates[0]
+    noted = getattr(game, "notes", ())
     return Audit(
-        reconcile(certificates),
+        tuple(replace(c, limits=(*c.limits, *noted)) for c in reconcile(certificates)),
         settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),
@@ -418,6 +424,11 @@ def audit_game(
         facts=plain,
         notes=notes,
     )
+
+
+def _deep(settings: Settings) -> bool:
+    """Whether the budget allows the facts in depth."""
+    return settings.starts * settings.steps >= DEEP
 
 
 def _work(spent: float, planned: float, since: float) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -81,6 +82,12 @@ class Bench:
         self.lag = _lag(game, self.players, constants)
         self.parts["all"] = data
         self._banks: dict[str, list[Draw]] = {}
+
+    def with_settings(self, settings: Settings) -> Bench:
+        """The same pair and splits under other settings."""
+        other = copy.copy(self)
+        other.settings, other._banks = settings, {}
+        return other
 
     def exact(self, players: Players, constants: Constants) -> Constants:
         """Constants with exact singular vectors at `players`."""

@@ -77,7 +77,9 @@ def draws_of(bench: Bench) -> list[Draw]:
 
 
 def lanczos_steps(bench: Bench) -> int:
-    return max(2, bench.settings.spectrum_products // 4)
+    """Of the densities: a quarter of a search where that is long enough for a picture, else a tenth."""
+    products = bench.settings.spectrum_products
+    return max(2, products // (4 if products >= 40 else 10))
 
 
 def probe_cost(bench: Bench) -> float:

@@ -152,7 +152,7 @@ REGISTRY: dict[str, Check] = {
         Check(
             "nash",
             "does either player gain by deviating alone?",
-            lambda bench: 2 * bench.settings.starts * bench.settings.steps,
+            deviation.work,
             _nash,
             claims=_by_player("nash"),
         ),

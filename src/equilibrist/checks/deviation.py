@@ -9,6 +9,7 @@ import torch
 
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
+from equilibrist.checks._objective import FORWARD
 from equilibrist.checks._search import Descent, Outcome, search
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
@@ -51,6 +52,7 @@ def nash(
         shown = show if player == "generator" else None
         outcome = search(bench, player, budget(bench), tolerance.value, tick, shown)
         parts.append(_certificate(bench, player, outcome, tolerance))
+        tick(2 * _scoring(bench))
         if shown is not None:
             sheets = _sheets(outcome)
     return [*parts, both("nash", parts, _overall(parts))], sheets
@@ -59,6 +61,20 @@ def nash(
 def budget(bench: Bench) -> float:
     """Minibatch gradients for the search of one player."""
     return float(bench.settings.starts * bench.settings.steps)
+
+
+def work(bench: Bench) -> float:
+    """Planned minibatch gradients."""
+    return len(bench.game.players) * (budget(bench) + 2 * _scoring(bench))
+
+
+def _scoring(bench: Bench) -> float:
+    """What one pass over the score split costs."""
+    rows = sum(
+        max((len(entry) for entry in draw.values() if entry.ndim), default=0)
+        for draw in bench.bank("score")
+    )
+    return FORWARD * max(rows / bench.settings.batch, 1.0)
 
 
 def gain(bench: Bench, player: str, deviation: dict[str, torch.Tensor], part: str) -> torch.Tensor:

@@ -14,14 +14,14 @@ from torch import nn
 from equilibrist._errors import GameError, RecipeError, did_you_mean, warn_user
 from equilibrist._owned import require_free
 from equilibrist.checks._arguments import in_order, settings_of
-from equilibrist.checks._audit import Audit, audit_game, named_checks, replayable
+from equilibrist.checks._audit import Audit, audit_game, replayable
 from equilibrist.checks._registry import CHECKS
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
 from equilibrist.formulations import Formulation
-from equilibrist.games import GAN, _foreign
+from equilibrist.games import GAN, _foreign, _setup
 from equilibrist.games._fit import require_fit
 from equilibrist.games._foreign import Foreign
 
@@ -164,9 +164,16 @@ def audit_pair(
     if out is not None:
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")
-    chosen = settings_of(settings, gradients, named_checks(checks), batch)
+    chosen = settings_of(settings, gradients, batch)
     prepared = Prepared.of(
-        generator, critic, data, formulation, mode, latent=latent, spectral_norm=spectral_norm, **game
+        generator,
+        critic,
+        data,
+        formulation,
+        mode,
+        latent=latent,
+        spectral_norm=spectral_norm,
+        **game,
     )
     found = prepared.audit(chosen, seed=seed, checks=checks, progress=progress)
     for note in prepared.lag_notes():
@@ -210,6 +217,7 @@ class Prepared:
         for player, module in modules.items():
             _usable(module, player)
         modules = {player: _foreign.unwrapped(module) for player, module in modules.items()}
+        _setup.apart(modules["generator"], modules["critic"])
         data, formulation = in_order(data, formulation)
         source = source_of(data, conditions=isinstance(game.get("condition"), tuple | list))
         with _foreign.by_itself(modules["generator"]):

@@ -172,7 +172,7 @@ def _judged(
             f"the smallest real part did not converge within {found.products} products (found: {shown}, up to "
             f"{seen.residual:.2g}; tolerance {nothing:.2g})"
         )
-    if not live.size:
+    if found.complete and not live.size:
         return (
             Verdict.UNASSESSED,
             "No eigenvalue differs from zero: the linear analysis says nothing",

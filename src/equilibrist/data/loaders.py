@@ -19,9 +19,7 @@ from equilibrist.data.arrays import ArraySource, _tensor
 _ARRAYS = (Tensor, np.ndarray)
 
 
-def source_of(
-    data: Any, limit: int = 10_000, name: str = "", conditions: bool = False
-) -> Source:
+def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool = False) -> Source:
     """A source of real samples from what a training loop holds.
 
     Args:
@@ -49,7 +47,9 @@ def source_of(
         return data
     kind = type(data).__name__
     if isinstance(data, Iterator):
-        raise DataError(f"a {kind} would be used up by reading it: pass the loader, not its iterator")
+        raise DataError(
+            f"a {kind} would be used up by reading it: pass the loader, not its iterator"
+        )
     if isinstance(data, TensorDataset):
         data = tuple(data.tensors[:2]) if len(data.tensors) > 1 else data.tensors[0]
     if isinstance(data, _ARRAYS) or _is_pair(data):

@@ -51,8 +51,8 @@ class GAN(Shown):
             in the mode (train or eval) in which they are handed over. A list makes one player of
             several generators: an equal mixture of them, the component chosen by one latent more.
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
-            no sigmoid; or a function that builds one. A list makes one player of several critics:
-            every loss is then the mean of the losses against each.
+            no sigmoid (`Vanilla(probabilities=True)` takes one); or a function that builds one. A list
+            makes one player of several critics: every loss is then the mean of the losses against each.
         formulation: `Vanilla()`, `WGAN()`, ..., or a name (`formulations.formulation_of`).
         latent: dimension of z ~ N(0, I), a shape such as (100, 1, 1), a `Latent` law, or a
             source of data (`equilibrist.data.Gaussian`).
@@ -70,7 +70,8 @@ class GAN(Shown):
             message names the layer and the mend), a claim of zero-sum that does not hold.
 
     Attributes: `zero_sum` and `separable` as in `Game`; `why_not_separable` says what was seen;
-    `heads` is the number of critics.
+    `heads` is the number of critics; `notes` are the warnings that were given while it was built, which every
+    certificate repeats.
     """
 
     players = ("generator", "critic")
@@ -109,10 +110,12 @@ class GAN(Shown):
         self.zero_sum = self.formulation.zero_sum and not self.penalties and not self.auxiliary
         self._needs_mix = any(p.needs_mix for p in self.penalties)
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
+        _setup.apart(built["generator"], built["critic"])
         self.heads = _setup.heads(built["critic"])
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
         self.normalised = _setup.normalised(self.modules["critic"], spectral_norm)
+        self.notes: tuple[str, ...] = ()
         self.samplewise = True
         self.separable, self.why_not_separable = True, ""
         self._check()
@@ -446,13 +449,7 @@ class GAN(Shown):
                 f"the critic maps samples {list(fake.shape)} to {_setup.shape_of(scores)}: it must return one "
                 "score for each sample, [batch] or [batch, 1]"
             )
-        wants = getattr(self.formulation, "probabilities", False)
-        if _setup.ends_with_sigmoid(self.modules["critic"]) and not wants:
-            warnings.warn(
-                f"the critic ends with a sigmoid, but {self.formulation} takes free scores: take the sigmoid "
-                "off, or say Vanilla(probabilities=True)",
-                stacklevel=3,
-            )
+        self._check_range(players, constants, fake, condition, scores)
         # Distinct samples, and weights moved off their start: a last layer that begins at zero would
         # hide what mixes the samples of a batch.
         slope = torch.arange(8, device=fake.device).reshape(-1, *[1] * (fake.ndim - 1)) / 8
@@ -481,6 +478,48 @@ class GAN(Shown):
         check_zero_sum(self, moved, constants, draw)
         self.separable, seen = check_separable(self, moved, constants, draw)
         self.why_not_separable = "" if self.separable else seen
+
+    def _check_range(
+        self,
+        players: Players,
+        constants: Constants,
+        fake: Tensor,
+        condition: Tensor | None,
+        scores: Tensor,
+    ) -> None:
+        """GameError where a probability is given to a formulation that takes a logit, or a logit to one that takes
+        a probability; a warning where the formulation takes any score."""
+        low, high = float(scores.min()), float(scores.max())
+        within = low >= 0 and high <= 1
+        if getattr(self.formulation, "probabilities", False):
+            if not within:
+                raise GameError(
+                    f"Vanilla(probabilities=True) takes scores within [0, 1], but the critic's reach from {low:.3g} "
+                    f"to {high:.3g}: put a sigmoid at its end, or leave probabilities=True out"
+                )
+            return
+
+        def score(params: Mapping[str, Tensor]) -> Tensor:
+            here = self.critic({**players, "critic": dict(params)}, constants, condition)(fake)
+            return here.detach()
+
+        if not within or not _setup.between_zero_and_one(score, players["critic"]):
+            return
+        found = (
+            "the critic's scores lie within [0, 1] whatever its weights are (a sigmoid at its end?)"
+        )
+        if getattr(self.formulation, "logits", False):
+            instead = ", or write Vanilla(probabilities=True), the loss of BCELoss"
+            instead = instead if hasattr(self.formulation, "probabilities") else ""
+            raise GameError(
+                f"{found}, but {self.formulation} takes a free logit: take the sigmoid off{instead}"
+            )
+        self.note(f"{found}, while {self.formulation} is made for free scores")
+
+    def note(self, text: str) -> None:
+        """Warn of what was seen, and keep it for the certificates of every audit (`notes`)."""
+        self.notes = (*self.notes, text)
+        warnings.warn(text, stacklevel=2)
 
     def _scores_samplewise(
         self, players: Players, constants: Constants, x: Tensor, condition: Tensor | None

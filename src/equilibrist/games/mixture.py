@@ -63,6 +63,7 @@ class Mixture(GAN):
         self.penalties, self.projections = lone.penalties, lone.projections
         self.auxiliary, self.normalised = lone.auxiliary, lone.normalised
         self.latent = _setup.chooses(lone.latent)
+        self.notes = lone.notes
         self.zero_sum, self.samplewise = lone.zero_sum, lone.samplewise
         self.separable, self.why_not_separable = lone.separable, lone.why_not_separable
         self.modules, self.heads = lone.modules, particles

@@ -79,7 +79,7 @@ class Watch(Shown):
         if gradients is None and not isinstance(settings, Settings):
             gradients = BUDGET
         self.checks = named_checks(checks)
-        self.settings = settings_of(settings, gradients, self.checks, batch)
+        self.settings = settings_of(settings, gradients, batch)
         self._prepared = Prepared.of(
             generator,
             critic,

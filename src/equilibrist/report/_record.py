@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from equilibrist._reading import dig
 
 Json = dict[str, Any]
+PAIR = "pair"  # the origin of a record that is no run's but the audit of a user's own pair
 
 _NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
 
@@ -134,7 +135,8 @@ class Rung:
 class Audit:
     """The audit of one checkpoint. `ladder` has the lowest rung first, `work` gradients and seconds by check.
 
-    Audits of earlier versions have no place, advice, ladder or work.
+    `facts` are sentences on losses, separation and samples, `notes` on what does not fit together. Audits of
+    earlier versions have no place, advice, ladder, facts, notes or work.
     """
 
     step: int | None
@@ -147,6 +149,8 @@ class Audit:
     place: str = ""
     advice: list[str] = field(default_factory=list)
     ladder: list[Rung] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     work: dict[str, Json] = field(default_factory=dict)
 
     def find(self, claim: str) -> Certificate | None:
@@ -182,6 +186,7 @@ class Record:
     damaged: list[str]
     scores: list[Json] = field(default_factory=list)
     mean: Sample | None = None
+    where: str = ""  # the folder as it was named, for commands
 
     def text(self, *path: str) -> str | None:
         """A text of the recipe, found along `path`; None where it is absent or empty."""
@@ -215,6 +220,15 @@ class Record:
                     first = int(sound[-1]) + 1 if sound.size else 0
                     found.append((quantity, player, int(series.steps[first])))
         return min(found, key=lambda item: item[2], default=None)
+
+
+def common_scope(audit: Audit) -> Json:
+    """What all claims have in common of their scope: said once, with the audit's settings."""
+    scopes = [c.scope for c in audit.certificates if c.scope]
+    if len(scopes) < 2:
+        return {}
+    first = scopes[0]
+    return {k: v for k, v in first.items() if all(k in s and s[k] == v for s in scopes[1:])}
 
 
 def numbers(value: Any) -> NDArray[np.float64] | None:

@@ -15,11 +15,12 @@ from equilibrist._owned import publish
 from . import _words as words
 from ._load import load
 from ._page import page
+from ._pair import is_pair, load_pair
 from ._record import Certificate, Record, Series
 
 
 def write_report(run_directory: Path) -> Path:
-    """Reports on a run, from its directory alone.
+    """Reports on a run, from its directory alone, or on the audit of a pair of your own, from its folder.
 
     Writes `RUN/report.html`, one self-contained page that loads nothing, and `RUN/report.json`,
     the same facts for machines. A run that was stopped, that broke down or that was not audited
@@ -28,7 +29,8 @@ def write_report(run_directory: Path) -> Path:
     earlier report wrote and nobody has changed since.
 
     Arguments:
-        run_directory: the folder of one run (`docs/design.md` has its format).
+        run_directory: the folder of one run (`docs/design.md` has its format), or the `out` of an
+            `audit_pair`. Commands on the page name it as it is named here.
 
     A file that is damaged or written in another format is left out, and the page says so.
 
@@ -36,7 +38,8 @@ def write_report(run_directory: Path) -> Path:
     the user's has the name of one of the report's.
     """
     run_directory = Path(run_directory)
-    text, body = _composed(load(run_directory))
+    record = load_pair(run_directory) if is_pair(run_directory) else load(run_directory)
+    text, body = _composed(replace(record, where=str(run_directory)))
     # A lone surrogate in a name cannot be written as UTF-8: it becomes a question mark.
     html = text.encode("utf-8", "replace")
     publish(run_directory, {"report.json": body.encode("utf-8"), "report.html": html})
@@ -112,6 +115,8 @@ def facts(record: Record) -> dict[str, Any]:
             "settings": audit.settings,
             "dtype": audit.dtype,
             "place": audit.place or None,
+            "facts": audit.facts,
+            "notes": audit.notes,
             "advice": audit.advice,
             "ladder": [
                 {"claim": r.claim, "words": r.words, "verdict": r.verdict and r.verdict.value}

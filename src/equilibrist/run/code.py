@@ -95,7 +95,9 @@ def _called(part: Any) -> Iterator[tuple[str, Any]]:
                 for inner in names & vars(value).keys():
                     if isinstance(vars(value)[inner], type | types.FunctionType):
                         yield inner, vars(value)[inner]
-            elif isinstance(value, type | types.FunctionType | _PLAIN[0] | float | str | bool) or (isinstance(value, tuple) and all(isinstance(v, _PLAIN) for v in value)):
+            elif isinstance(value, type | types.FunctionType | _PLAIN[0] | float | str | bool) or (
+                isinstance(value, tuple) and all(isinstance(v, _PLAIN) for v in value)
+            ):
                 yield name, value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._bench import Bench
-from equilibrist.checks.proximal.inner import Answer, Part, perturbed_critic
+from equilibrist.checks.proximal.inner import Answer, Part, Search, perturbed_critic
 
 _ROUNDS = 60  # Newton steps of one inner problem; a dozen do where V is concave
 _SMALL = 1e-11  # the residual at which an inner problem counts as solved
@@ -45,7 +46,7 @@ class ExactProx:
     def solve(
         self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
     ) -> Answer:
-        if lam == float("inf"):
+        if lam == math.inf:
             return Answer(self.anchor, 0.0, 0.0)
         begun = [self.anchor if warm is None else warm]
         if not self.concave:
@@ -64,7 +65,7 @@ class ExactProx:
     def measure(self, generator: Part, critic: Part, lam: float, part: str) -> Tensor:
         with torch.no_grad():
             value = self._value(generator, critic)
-            if 0 < lam < float("inf"):
+            if 0 < lam < math.inf:
                 value = value - lam * self.game.sobolev_distance(critic, self.anchor)
         return value.reshape(1)
 
@@ -170,7 +171,9 @@ class ExactProx:
 
     # -- outside ----------------------------------------------------------------------------------
 
-    def descend(self, start: Part, lam: float) -> list[Part]:
+    def descend(
+        self, start: Part, lam: float, within: float = math.inf, share: float = 1.0
+    ) -> Search:
         like = self.trained["generator"]
         warm: Part | None = None
 
@@ -178,7 +181,7 @@ class ExactProx:
             generator = tree.unflatten(flat, like)
             answer = self.solve(generator, lam, warm=warm).critic
             value, slope = self._slope(generator, answer)
-            if 0 < lam < float("inf"):
+            if 0 < lam < math.inf:
                 value -= lam * float(self.game.sobolev_distance(answer, self.anchor))
             return value, slope, answer
 
@@ -216,7 +219,7 @@ class ExactProx:
                 best, least = x, new
             if settled or (len(recent) > 10 and max(recent[-10:]) - min(recent[-10:]) < 1e-14):
                 break
-        return [tree.unflatten(best, like)]
+        return Search([tree.unflatten(best, like)])
 
     def _slope(self, generator: Part, critic: Part) -> tuple[float, Tensor]:
         """V, and its gradient in the generator, that of V_prox where `critic` answers best (Proposition 4)."""

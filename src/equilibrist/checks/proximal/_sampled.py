@@ -1,9 +1,10 @@
-"""V_prox of GANs on samples: the critic answers by steps of its own rule, as in section 6.1."""
+"""V_prox of GANs on samples: the critic answers by descent on a fixed set of samples, or by its own rule's steps."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,25 +16,41 @@ from equilibrist._field import VectorField
 from equilibrist._game import Constants
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._value import ValueGame
-from equilibrist.checks.proximal.inner import Answer, Part, finite, perturbed_critic
+from equilibrist.checks.proximal._projected import Descent, minimise, scales
+from equilibrist.checks.proximal.inner import (
+    Answer,
+    Part,
+    Search,
+    finite,
+    perturbed_critic,
+)
 from equilibrist.penalties import input_gradient
 
 POOL = 64  # minibatches of the optimise part, drawn once: their anchors' slopes are computed once and kept
 # In minibatch gradients of both players, measured on small DCGANs: a critic step with the semi-norm and without,
 # a generator step, a held-out batch in float64.
 PENALISED, PLAIN, LEAD, MEASURED = 1.1, 0.6, 0.8, 2.5
-SHORTER = 4  # attempts at an answer that diverges, each with a tenth of the step size
+SHORTER = 4  # attempts at an answer that ends below its start, each with a tenth of the step size
+# The fixed samples. Of small players (so many parameters; so many bytes of samples at most) as many minibatches as hold
+# `_BYTES`, within bounds, in one pass, which costs little more than one over a minibatch; of others `_FEW`, in turn.
+_SMALL, _LARGEST, _BYTES, _LEAST, _MOST, _FEW = 2**14, 2**20, 2**17, 8, 32, 4
+_PASSES = 60  # of small players, at least, where nothing else ends the descent
+_SHARE = 1e-3  # of the tolerance: a promise below it is nothing
 
 
 class SampledProx:
     """`Prox` over draws: the optimise part to solve the inner problem and to search, float64 banks of the others to
     measure.
 
-    Inside: `inner_steps` steps of the critic's rule from the trained critic, its moments in their initial
-    state, projected, with exact singular vectors at each step. Held-out measures of a critic that another
-    part of the data chose lie below V_prox on average: no bound is known (`Answer.gap` is None).
+    Inside: the critic's objective on a fixed set of samples, by projected gradients whose step sizes follow the
+    weights and the curvature (`_projected.minimise`), so that no answer ends below its start and each comes with what
+    it may still gain. Large players (`small` false) are led there by `inner_steps` steps of the critic's rule, its
+    moments in their initial state, which are taken back, and taken shorter, where they end below their start.
+    Held-out measures of a critic that another part of the data chose lie below V_prox on average: no bound is
+    known (`Answer.gap` is None).
 
-    Outside: generator steps along Proposition 4's gradient, `prox_track` critic steps between two of them.
+    Outside: the same descent along Proposition 4's gradient, the critic's answers following; large generators
+    first by steps of their rule.
     """
 
     def __init__(self, bench: Bench, tick: Any) -> None:
@@ -41,38 +58,113 @@ class SampledProx:
         self.trained = bench.players
         value: Any = bench.game if bench.game.zero_sum else ValueGame(bench.game)
         self.field = VectorField(value)
+        tolerance = bench.tolerance().value
+        self.nothing = _SHARE * tolerance if tolerance > 0 else 1e-9
         self._pool: dict[int, Draw] = {}
         self._banks: dict[str, list[Draw]] = {}
         self._fakes: tuple[Part, dict[int, Tensor]] | None = None
+        self._chunks: list[Draw] = []
+        self._lengths: dict[float, float] = {}
+        self._packed_fakes: tuple[Part, list[Tensor]] | None = None
+        self.small, self._stackable = False, True
 
     # -- inside -----------------------------------------------------------------------------------
 
     def solve(
+        self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
+    ) -> Answer:
+        critic = tree.clone(self.trained["critic"] if warm is None else warm)
+        if lam == math.inf:
+            return Answer(tree.clone(self.trained["critic"]), 0.0)
+        if fresh:
+            size = self.bench.settings.perturbation * fresh
+            critic = perturbed_critic(self.bench, critic, fresh, size)
+        self.chunks()
+        if not self.small and warm is None:
+            critic = self.follow(generator, lam, effort, critic).critic
+        count = self.bench.settings.inner_steps
+        count = max(_PASSES, count) if self.small else max(6, count // len(self.chunks()))
+        count *= effort
+        return self._polished(generator, critic, lam, count)
+
+    def _polished(self, generator: Part, critic: Part, lam: float, evaluations: int) -> Answer:
+        """The descent on the fixed samples."""
+        found = self._descent(generator, critic, lam, evaluations)
+        settled = found.settled and math.isfinite(found.value)
+        return Answer(found.point, None, found.left, found.evaluations, settled)
+
+    def _descent(self, generator: Part, critic: Part, lam: float, evaluations: int) -> Descent:
+        def objective(at: Part) -> tuple[float, Part]:
+            return self.answered(generator, at, lam)
+
+        def project(at: Part) -> Part:
+            return self._nearest("critic", at)
+
+        sizes = scales(self.trained["critic"])
+        # What the last descent at this lambda learnt of the curvature.
+        known = self._lengths.get(lam)
+        found = minimise(objective, project, critic, evaluations, self.nothing, sizes, known)
+        if found.length is not None:
+            self._lengths[lam] = found.length
+        return found
+
+    def answered(self, generator: Part, critic: Part, lam: float) -> tuple[float, Part]:
+        """-(V - lam |D~ - D|^2) over the fixed samples, and its gradient in the critic."""
+        value, slope = 0.0, tree.zeros_like(critic)
+        if not finite(critic):
+            return math.inf, slope
+        constants = self.bench.exact(
+            {"generator": generator, "critic": critic}, self.bench.constants
+        )
+        for chunk, fake in zip(self.chunks(), self._made(generator), strict=True):
+            loss, leaves = self._loss(generator, critic, constants, {**chunk, "fake": fake}, lam)
+            slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+            value += float(loss.detach()) / len(self.chunks())
+            for name, s in zip(leaves, slopes, strict=True):
+                slope[name] += s / len(self.chunks())
+        self.tick(len(self.chunks()) * (PENALISED if lam > 0 else PLAIN))
+        return value if math.isfinite(value) else math.inf, slope
+
+    def follow(
         self,
         generator: Part,
         lam: float,
         effort: int = 1,
-        fresh: int = 0,
-        warm: Part | None = None,
+        critic: Part | None = None,
         begin: int = 0,
         steps: int | None = None,
     ) -> Answer:
-        critic = tree.clone(self.trained["critic"] if warm is None else warm)
-        if lam == float("inf"):
-            return Answer(tree.clone(self.trained["critic"]), 0.0)
-        if fresh:
-            critic = perturbed_critic(
-                self.bench, critic, fresh, self.bench.settings.perturbation * fresh
-            )
+        """The answer by the critic's own rule: as many steps on minibatches, taken back and taken shorter where they end
+        below their start on fixed samples (the penalty's curvature grows with lambda: plain steps that
+        were stable without it diverge)."""
+        start = tree.clone(self.trained["critic"] if critic is None else critic)
+        if lam == math.inf:
+            return Answer(start, 0.0)
         count = self.bench.settings.inner_steps * effort if steps is None else steps
         rule: Any = self.bench.settings.rule("critic")
+        start = self._nearest("critic", start)
+        floor = self._looked(generator, start, lam) - 100 * self.nothing
         for _ in range(SHORTER):
-            answer = self._steps(generator, critic, lam, rule, begin, count)
-            if finite(answer.critic) or not hasattr(rule, "lr"):
+            answer = self._steps(generator, start, lam, rule, begin, count)
+            if self._looked(generator, answer.critic, lam) >= floor:
+                return answer
+            if not hasattr(rule, "lr"):
                 break
-            # The penalty's curvature grows with lambda: plain steps that were stable without it diverge.
             rule = dataclasses.replace(rule, lr=rule.lr / 10)
-        return answer
+        return Answer(start, steps=count)
+
+    def _looked(self, generator: Part, critic: Part, lam: float) -> float:
+        """V - lam |D~ - D|^2 on the first of the fixed samples; minus infinity where it is not finite."""
+        if not finite(critic):
+            return -math.inf
+        at = {"generator": generator, "critic": critic}
+        constants, total = self.bench.exact(at, self.bench.constants), 0.0
+        pairs = list(zip(self.chunks(), self._made(generator), strict=True))[:2]
+        for chunk, fake in pairs:
+            loss, _ = self._loss(generator, critic, constants, {**chunk, "fake": fake}, lam)
+            total -= float(loss.detach()) / len(pairs)
+        self.tick(len(pairs) * PLAIN)
+        return total if math.isfinite(total) else -math.inf
 
     def _steps(
         self, generator: Part, critic: Part, lam: float, rule: Any, begin: int, count: int
@@ -97,8 +189,18 @@ class SampledProx:
 
     def _ready(self, generator: Part, critic: Part, constants: Constants) -> tuple[Part, Constants]:
         """The nearest feasible critic, and constants with its exact singular vectors."""
-        at = self.game.project({"generator": generator, "critic": critic})
+        at = {"generator": generator, "critic": self._nearest("critic", critic)}
         return at["critic"], self.bench.exact(at, constants)
+
+    def _nearest(self, player: str, part: Part) -> Part:
+        """The nearest feasible parameters; what is not finite comes back as it is, for projections raise there."""
+        if not finite(part):
+            return part
+        with torch.no_grad():
+            for projection in self.game.projections:
+                if projection.player == player:
+                    part = projection(part)
+        return part
 
     def _loss(
         self, generator: Part, critic: Part, constants: Constants, draw: Draw, lam: float
@@ -145,6 +247,39 @@ class SampledProx:
                 )
         return held[k]
 
+    def chunks(self) -> list[Draw]:
+        """The fixed samples: the pool's first minibatches, as one draw where they fit."""
+        if not self._chunks:
+            one = self.draw(0)
+            size = sum(x.nbytes for x in one.values())
+            count = max(_LEAST, min(_MOST, _BYTES // max(size, 1)))
+            rows = all(x.ndim and len(x) == len(one["real"]) for x in one.values())
+            self.small = (
+                self.game.separable
+                and rows
+                and count * size <= _LARGEST
+                and tree.count(self.trained) <= _SMALL
+            )
+            draws = [self.draw(k) for k in range(count if self.small else _FEW)]
+            if self.small:
+                draws = [{k: torch.cat([draw[k] for draw in draws]) for k in one}]
+            self._chunks = draws
+        return self._chunks
+
+    def _made(self, generator: Part) -> list[Tensor]:
+        """The generator's samples of the fixed latents."""
+        if self._packed_fakes is None or self._packed_fakes[0] is not generator:
+            players = {"generator": generator, "critic": self.trained["critic"]}
+            with torch.no_grad():
+                made = [
+                    self.game.generate(
+                        players, self.bench.constants, draw["latent"], draw.get("condition")
+                    )
+                    for draw in self.chunks()
+                ]
+            self._packed_fakes = (generator, made)
+        return self._packed_fakes[1]
+
     # -- on held-out samples ----------------------------------------------------------------------
 
     def measure(self, generator: Part, critic: Part, lam: float, part: str) -> Tensor:
@@ -152,16 +287,32 @@ class SampledProx:
             return torch.full((len(self.bench.bank(part)),), math.nan, dtype=torch.float64)
         players = tree.to({"generator": generator, "critic": critic}, dtype=torch.float64)
         constants = self.bench.exact(players, tree.to(self.bench.constants, dtype=torch.float64))
-        values = []
-        penalised = 0 < lam < float("inf")
-        for draw in self._bank(part, penalised):
-            with torch.no_grad():
-                value = -self.game.losses(players, constants, draw)["critic"]
-                if penalised:
-                    value = value - lam * self._moved(players, constants, draw)
-            values.append(value.detach())
-            self.tick(MEASURED)
-        return torch.stack(values)
+        penalised = 0 < lam < math.inf
+        bank = self._bank(part, penalised)
+
+        def one(draw: Draw) -> Tensor:
+            value = -self.game.losses(players, constants, draw)["critic"]
+            if penalised:
+                value = value - lam * self._moved(players, constants, draw)
+            return value.detach()
+
+        with torch.no_grad():
+            values = self._at_once(one, bank) if self.small else None
+            if values is None:
+                values = torch.stack([one(draw) for draw in bank])
+        self.tick(len(bank) * MEASURED)
+        return values
+
+    def _at_once(self, one: Callable[[Draw], Tensor], bank: list[Draw]) -> Tensor | None:
+        """The values of all batches in one pass, where they are small and alike; None where the modules forbid it."""
+        if not self._stackable or len({x["real"].shape for x in bank}) > 1:
+            return None
+        try:
+            values: Tensor = torch.func.vmap(one)(tree.stack(bank))
+        except Exception:  # modules may branch on what they see, or change themselves
+            self._stackable = False
+            return None
+        return values
 
     def _bank(self, part: str, penalised: bool) -> list[Draw]:
         if not penalised:
@@ -176,28 +327,80 @@ class SampledProx:
     # -- outside ----------------------------------------------------------------------------------
 
     def feasible(self, generator: Part) -> Part:
-        with torch.no_grad():
-            projected: Part = self.game.project({**self.trained, "generator": generator})[
-                "generator"
-            ]
-        return projected
+        return self._nearest("generator", generator)
 
-    def descend(self, start: Part, lam: float) -> list[Part]:
+    def descend(
+        self, start: Part, lam: float, within: float = math.inf, share: float = 1.0
+    ) -> Search:
+        self.chunks()
+        settings = self.bench.settings
+        begun, found = self.feasible(start), []
+        if not self.small and within == math.inf:
+            found = self._walk(begun, lam)
+            begun = found[-1] if found else begun
+        count = settings.prox_steps
+        if not self.small:
+            count = max(4, count // len(self.chunks()))
+        warm: list[Part] = [self.solve(begun, lam).critic]
+
+        def objective(at: Part) -> tuple[float, Part]:
+            if not finite(at):
+                return math.inf, tree.zeros_like(at)
+            if lam < math.inf:
+                track = max(_PASSES, settings.inner_steps) if self.small else settings.prox_track
+                warm[0] = self._polished(at, warm[0], lam, track).critic
+            return self._value(at, warm[0], lam)
+
+        def project(at: Part) -> Part:
+            at = self.feasible(at)
+            return at if within == math.inf or not finite(at) else self._within(at, within)
+
+        nothing = 10 * share**2 * self.nothing
+        end = minimise(objective, project, begun, count, nothing, scales(self.trained["generator"]))
+        return Search([*found, end.point], end.left, end.settled)
+
+    def _within(self, generator: Part, radius: float) -> Part:
+        """On the straight line to the trained generator, no further from it than `radius`."""
+        stay = self.trained["generator"]
+        far = math.sqrt(sum(float((x - stay[k]).square().sum()) for k, x in generator.items()))
+        if far <= radius:
+            return generator
+        return {k: stay[k] + radius / far * (x - stay[k]) for k, x in generator.items()}
+
+    def _value(self, generator: Part, critic: Part, lam: float) -> tuple[float, Part]:
+        """V - lam |D~ - D|^2 over the fixed samples, and its gradient in the generator (Proposition 4)."""
+        leaves = {name: x.detach().requires_grad_() for name, x in generator.items()}
+        players = {"generator": leaves, "critic": critic}
+        constants = self.bench.exact(
+            {"generator": generator, "critic": critic}, self.bench.constants
+        )
+        chunks = self.chunks()
+        value, slope = 0.0, tree.zeros_like(generator)
+        for chunk in chunks:
+            v = -self.game.losses(players, constants, chunk)["critic"]
+            slopes = torch.autograd.grad(v, list(leaves.values()), materialize_grads=True)
+            if 0 < lam < math.inf:
+                v = v - lam * self._moved(players, constants, chunk)
+            value += float(v.detach()) / len(chunks)
+            for name, s in zip(leaves, slopes, strict=True):
+                slope[name] += s / len(chunks)
+        self.tick(len(chunks) * LEAD)
+        return value if math.isfinite(value) else math.inf, slope
+
+    def _walk(self, start: Part, lam: float) -> list[Part]:
+        """Steps of the generator's rule, `prox_track` critic steps between two of them: iterates half-way and at the
+        end."""
         settings = self.bench.settings
         rule = settings.rule("generator")
-        here = tree.clone(self.feasible(start))
-        state, critic = rule.init(here), self.solve(here, lam).critic
+        here = tree.clone(start)
+        state, critic = rule.init(here), self.follow(here, lam).critic
         looks = {-(-settings.prox_steps // 2), settings.prox_steps}
         found = []
         for k in range(settings.prox_steps):
-            if k and lam < float("inf"):
-                critic = self.solve(
-                    here,
-                    lam,
-                    warm=critic,
-                    begin=k * settings.prox_track,
-                    steps=settings.prox_track,
-                ).critic
+            if k and lam < math.inf:
+                begin = k * settings.prox_track
+                own: Any = settings.rule("critic")
+                critic = self._steps(here, critic, lam, own, begin, settings.prox_track).critic
             if not finite(critic):
                 break
             here = self.lead(here, critic, state, rule, k)

@@ -21,6 +21,7 @@ from equilibrist.games import GAN
 Part = dict[str, Tensor]
 
 STAYING = "the trained critic"
+USUAL, MORE = "usual", "four times the steps"
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 4: equations 11 and 15, Propositions 2 to 4",
@@ -35,15 +36,32 @@ class Answer:
     Attributes:
         critic: its parameters.
         gap: V_prox exceeds what this critic reaches by at most that much; None where no bound is known.
-        residual: |projected gradient| of the inner problem where it was solved, None where it was not
-            looked at.
+        residual: exact games: |projected gradient| of the inner problem. On samples: what the critic may
+            still gain by the solver's own model, in V's unit. None where it was not looked at.
         steps: what the solver spent.
+        settled: whether it stopped because nothing was left to gain.
     """
 
     critic: Part
     gap: float | None = None
     residual: float | None = None
     steps: int = 0
+    settled: bool = False
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for a deviating generator.
+
+    Attributes:
+        iterates: generators that it passed, the last one at the end.
+        left: what V_prox may still fall by, by the search's own model.
+        settled: whether it stopped because nothing was left.
+    """
+
+    iterates: list[Part]
+    left: float = 0.0
+    settled: bool = True
 
 
 class Prox(Protocol):
@@ -60,8 +78,11 @@ class Prox(Protocol):
         """V(G, D~) - lam |D~ - D|^2 on every batch of a part's bank, float64 [batches]."""
         ...
 
-    def descend(self, start: Part, lam: float) -> list[Part]:
-        """A search for a generator of least V_prox: some of its iterates, the last among them."""
+    def descend(
+        self, start: Part, lam: float, within: float = math.inf, share: float = 1.0
+    ) -> Search:
+        """A search for a generator of least V_prox, no further than `within` from the trained one; what counts as
+        nothing is smaller by `share` squared."""
         ...
 
     def feasible(self, generator: Part) -> Part:
@@ -76,10 +97,15 @@ class Prox(Protocol):
 
 @dataclass
 class Solved:
-    """The best of several answers to one generator, and what each reached on the selection split."""
+    """The best of several answers to one generator, and what each reached on the selection split.
+
+    `left`: by how much V_prox may exceed what the best one reaches: its bound, or what a solver that settled
+    says is left. Where none settled, what four times the steps added is what as many more might.
+    """
 
     answer: Answer
     reached: dict[str, float] = field(default_factory=dict)
+    left: float = 0.0
 
     @property
     def best(self) -> float:
@@ -129,21 +155,33 @@ def solve_well(
     times as many, of as many from `fresh` perturbed critics, and (if `staying`) of the trained critic itself,
     which pays no penalty. Where an answer carries a bound, that one."""
     first = prox.solve(generator, lam)
-    reached = {"usual": _mean(prox, generator, first, lam)}
-    if lam == float("inf") or first.gap is not None:
-        return Solved(first, reached)
-    tried = {
-        "four times the steps": prox.solve(generator, lam, effort=4),
-        **{f"fresh start {k}": prox.solve(generator, lam, 4, k) for k in range(1, fresh + 1)},
-    }
+    reached = {USUAL: _mean(prox, generator, first, lam)}
+    if lam == math.inf or first.gap is not None:
+        return Solved(first, reached, first.gap or 0.0)
+    # A solver that stopped by itself would stop there again.
+    tried = {MORE: first if first.settled else prox.solve(generator, lam, effort=4)}
+    for k in range(1, fresh + 1):
+        tried[f"fresh start {k}"] = prox.solve(generator, lam, 4, k)
     if staying:
         tried[STAYING] = Answer(prox.trained["critic"])
-    best, most = first, reached["usual"] if math.isfinite(reached["usual"]) else -math.inf
+    best, most = first, reached[USUAL] if math.isfinite(reached[USUAL]) else -math.inf
     for name, answer in tried.items():
+        if answer is first:
+            reached[name] = reached[USUAL]
+            continue
         reached[name] = _mean(prox, generator, answer, lam)
         if reached[name] > most:
             best, most = answer, reached[name]
-    return Solved(best, reached)
+    return Solved(best, reached, _left([first, *tried.values()], reached))
+
+
+def _left(tried: list[Answer], reached: dict[str, float]) -> float:
+    # The best of them on held-out samples falls short of V_prox by no more than any of the others.
+    told = [a.residual for a in tried if a.residual is not None and a.settled]
+    if told:
+        return min(told)
+    added = reached[MORE] - reached[USUAL]
+    return max(added, 0.0) if math.isfinite(added) else math.inf
 
 
 def _mean(prox: Prox, generator: Part, answer: Answer, lam: float) -> float:

@@ -10,8 +10,8 @@ from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import PLAIN, POOL
-from equilibrist.checks.proximal.search import hints, number, trial_work, unfit
-from equilibrist.checks.proximal.trial import Trial, trial
+from equilibrist.checks.proximal.search import number, trial_work, unfit
+from equilibrist.checks.proximal.trial import Trial, hints, trial
 
 CLAIM = "profile"
 
@@ -46,9 +46,11 @@ def profile(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
     trials: list[Trial] = []
     last: Trial | None = None
     for lam in reversed(grid):
-        found = trial(bench, prox, lam, tolerance.value, hints(prox, last))
+        found = trial(
+            bench, prox, lam, tolerance.value, hints(prox, last.deviation if last else None)
+        )
         trials.insert(0, found)
-        last = found if found.generator is not None else last
+        last = found if found.deviation is not None else last
     return [_certificate(bench, trials, tolerance.value)]
 
 
@@ -83,7 +85,7 @@ def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certifi
     }
     said = evidence["lambda_star"]
     failed = [t for t in trials if t.failed]
-    noisy = [t for t in trials if t.verdict == "unassessed" and not t.failed]
+    noisy = [t for t in trials if t.verdict is Verdict.UNASSESSED and not t.failed]
     unit = bench.unit
     where = (
         f"r leaves the tolerance of {tolerance:.3g} between lambda = {said[0]} and {said[1]}"
@@ -99,7 +101,7 @@ def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certifi
             Verdict.UNASSESSED,
             f"{text} At lambda = {failed[0].lam:.3g} {failed[0].failed}.",
         )
-    elif trials[1].verdict == "refuted":
+    elif trials[1].verdict is Verdict.REFUTED:
         verdict = Verdict.REFUTED
     elif noisy:
         verdict = Verdict.UNASSESSED

@@ -1,0 +1,198 @@
+"""Minimisation over a feasible set, its step sizes taken from the weights and from the curvature it meets."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Part = dict[str, Tensor]
+Objective = Callable[[Part], tuple[float, Part]]  # value and gradient
+Project = Callable[[Part], Part]
+
+_FIRST = 0.03  # the first step, relative to the weights
+_LONGER = 8.0  # how much longer the next step is where the curvature is not positive
+_FAR = 100.0  # the longest step that is tried where the curvature is not known, relative to the weights
+_VALUES = 4  # values among which the largest must be undercut
+_PAIRS = 10  # changes of place and slope that quasi-Newton steps remember
+_LENGTHS = 8  # step lengths, of which the longest says what is left
+_HALVINGS = 12  # of one step
+_ARMIJO = 1e-4
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where a search ended.
+
+    Attributes:
+        point: the best feasible point.
+        value: the objective there.
+        left: what it may still fall by: the projected gradient's promise in a quadratic model whose curvature
+            is the least that was met on the last steps.
+        settled: whether it stopped because nothing was left, and not because its evaluations were spent.
+        evaluations: how many were.
+        length: the last step length, for a search of the same kind to begin with.
+    """
+
+    point: Part
+    value: float
+    left: float
+    settled: bool
+    evaluations: int
+    length: float | None = None
+
+
+def scales(part: Part) -> dict[str, float]:
+    """The size of each tensor: its root mean square, at least that of all entries together (a shift that happens to
+    be 1e-6 may have far to go); 1 where all are zero."""
+    count = sum(x.numel() for x in part.values())
+    squares = {k: float(x.double().square().sum()) for k, x in part.items()}
+    overall = math.sqrt(sum(squares.values()) / max(count, 1)) or 1.0
+    return {
+        k: max(math.sqrt(squares[k] / max(x.numel(), 1)), overall) for k, x in part.items()
+    }
+
+
+def minimise(
+    objective: Objective,
+    project: Project,
+    start: Part,
+    evaluations: int,
+    nothing: float,
+    sizes: dict[str, float] | None = None,
+    length: float | None = None,
+) -> Descent:
+    """A spectral projected gradient (Birgin, Martinez and Raydan 2000) in units of each tensor's own size, with
+    quasi-Newton steps (L-BFGS) wherever they stay inside the feasible set.
+
+    A size per tensor is a metric in which the nearest feasible point is still the one that `project` gives, as long
+    as the set is a product of sets of single tensors: weight clipping, balls, spectral balls and half-spaces
+    of one matrix all are. In other metrics, those of Adam and of quasi-Newton steps, projected steps end where
+    nothing is stationary: so such a step is taken only where the projection leaves it as it is. Where a
+    set joins several tensors the line search still asks that the value falls.
+
+    It stops where the promise of the projected gradient is below `nothing`, in the objective's unit. A value
+    that is not finite counts as infinite: the step is made shorter. `length`: a step length to begin with, in
+    place of a small step relative to the weights.
+
+    Returns:
+        The best point; that is `start`, projected, where nothing lower was found.
+    """
+    size = sizes or scales(start)
+
+    def flat(part: Part) -> Tensor:
+        return torch.cat([x.reshape(-1) / size[k] for k, x in part.items()])
+
+    def part(x: Tensor) -> Part:
+        pieces = x.split([v.numel() for v in start.values()])
+        named = zip(start.items(), pieces, strict=True)
+        return {k: size[k] * piece.view_as(v) for (k, v), piece in named}
+
+    def near(x: Tensor) -> Tensor:
+        return flat(project(part(x)))
+
+    def at(x: Tensor) -> tuple[float, Tensor]:
+        value, slope = objective(part(x))
+        return value, torch.cat([size[k] * slope[k].reshape(-1) for k in start])
+
+    here = near(flat(start))
+    value, slope = at(here)
+    spent, best, lowest, left, curved = 1, here, value, math.inf, False
+    first = _first(slope)
+    if not math.isfinite(value) or not first > 0:
+        flat_there = math.isfinite(value) and first == 0
+        return Descent(part(best), value, 0.0 if flat_there else math.inf, flat_there, spent)
+    length = first if length is None else length
+    values, lengths = deque([value], maxlen=_VALUES), deque([length], maxlen=_LENGTHS)
+    pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_PAIRS)
+    while spent < evaluations:
+        if not curved:  # a promise is only small if it is along a long step too
+            length = _stretched(near, here, slope, length, nothing)
+        lengths.append(length)
+        left = _left(near, here, slope, max(lengths))
+        if left <= nothing:
+            return Descent(part(best), lowest, left, True, spent, length)
+        step = _inside(near, here, _newton(slope, pairs) if curved else None, slope)
+        if step is None:
+            step = near(here - length * slope) - here
+        promise, share, moved = -float(slope @ step), 1.0, False
+        for _ in range(_HALVINGS):
+            there = near(here + share * step)
+            new, new_slope = at(there)
+            spent += 1
+            moved = math.isfinite(new) and new <= max(values) - _ARMIJO * share * promise
+            if moved or spent >= evaluations:
+                break
+            share *= 0.5 if math.isfinite(new) else 0.1
+        if not moved:
+            # Rounding, or a kink: shorter steps from the same place would not be seen to gain either.
+            settled = promise <= 1e-6 * (1 + abs(value))
+            return Descent(part(best), lowest, left, settled, spent)
+        s, y = there - here, new_slope - slope
+        here, value, slope = there, new, new_slope
+        values.append(value)
+        if value < lowest:
+            best, lowest = here, value
+        span, bend = float(s @ s), float(s @ y)
+        if not span > 0:
+            return Descent(part(best), lowest, left, True, spent, length)
+        curved = bend > 1e-12 * span / length
+        if curved:
+            pairs.append((s, y))
+        else:
+            pairs.clear()
+        length = span / bend if curved else _LONGER * length
+    return Descent(part(best), lowest, left, False, spent, length)
+
+
+def _first(slope: Tensor) -> float:
+    """The length at which the largest entry moves by `_FIRST` of its tensor's size; 0 where nothing has a slope."""
+    most = float(slope.abs().max()) if len(slope) else 0.0
+    return _FIRST / most if 0 < most < math.inf else 0.0
+
+
+def _stretched(
+    near: Callable[[Tensor], Tensor], here: Tensor, slope: Tensor, length: float, nothing: float
+) -> float:
+    """The length, made longer until the projected step promises something or would be `_FAR` times the weights."""
+    far = _first(slope) / _FIRST * _FAR
+    while length < far and _left(near, here, slope, length) <= nothing:
+        length *= _LONGER
+    return length
+
+
+def _left(
+    near: Callable[[Tensor], Tensor], here: Tensor, slope: Tensor, length: float
+) -> float:
+    """What a quadratic model of curvature 1 / length falls by along the projected gradient."""
+    step = near(here - length * slope) - here
+    return max(-float(slope @ step) - float(step @ step) / (2 * length), 0.0)
+
+
+def _newton(slope: Tensor, pairs: deque[tuple[Tensor, Tensor]]) -> Tensor:
+    """The step of L-BFGS (Nocedal and Wright 2006, algorithm 7.4)."""
+    q, shares = slope, []
+    for s, y in reversed(pairs):
+        share = (s @ q) / (s @ y)
+        q = q - share * y
+        shares.append(share)
+    s, y = pairs[-1]
+    q = q * ((s @ y) / (y @ y))
+    for (s, y), share in zip(pairs, reversed(shares), strict=True):
+        q = q + s * (share - (y @ q) / (s @ y))
+    return -q
+
+
+def _inside(
+    near: Callable[[Tensor], Tensor], here: Tensor, step: Tensor | None, slope: Tensor
+) -> Tensor | None:
+    """The step, where it goes down and the projection leaves it as it is."""
+    if step is None or not float(slope @ step) < 0:
+        return None
+    there = here + step
+    moved = float((near(there) - there).norm())
+    return step if moved <= 1e-6 * float(step.norm()) else None

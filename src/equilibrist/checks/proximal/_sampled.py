@@ -74,6 +74,8 @@ class SampledProx:
     def solve(
         self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
     ) -> Answer:
+        if warm is not None and not finite(warm):
+            warm = None
         critic = tree.clone(self.trained["critic"] if warm is None else warm)
         if lam == math.inf:
             return Answer(tree.clone(self.trained["critic"]), 0.0)

@@ -17,7 +17,7 @@ from equilibrist.checks.proximal.trial import Trial, hints, scored, trial
 CLAIM = "lambda-search"
 
 
-def lambda_search(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
+def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
     """Certificate "lambda-search": lambda* as an interval, the generator's side of Definition 1.
 
     A pair that is no lambda-proximal equilibrium is none for any greater lambda (Proposition 3), so

@@ -181,7 +181,7 @@ def jacobian(made: eq.Recipe, players: dict, constants: dict) -> np.ndarray:
     unit = torch.eye(tree.count(wide), dtype=torch.float64)
     field, total = eq.VectorField(made.game), torch.zeros_like(unit)
     for k in range(BATCHES):
-        rng = generator(0, Stream.AUDIT, k)
+        rng = generator(0, Stream.STUDY, k)
         graph = field.linearize(wide, fixed, made.game.draw(rng, source, made.batch, torch.float64))
 
         def row(e: torch.Tensor, graph: Any = graph) -> torch.Tensor:

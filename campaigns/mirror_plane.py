@@ -138,7 +138,7 @@ def figures(law: str, points: torch.Tensor | None) -> dict[str, float]:
     if points is None or not bool(torch.isfinite(points).all()):
         return {"diverged": 1.0}
     source = getattr(data, law.replace("-", "_"))()
-    real = source.sample(generator(0, Stream.AUDIT, 7), SHOWN)
+    real = source.sample(generator(0, Stream.STUDY, 7), SHOWN)
     found = {"w2": scores.wasserstein2(points.double().numpy(), real.double().numpy())}
     if hasattr(source, "modes"):
         seen = scores.mode_figures(points.double().numpy(), source.modes, source.sigma)
@@ -226,7 +226,7 @@ def picture(law: str, values: list[dict[str, Any]]) -> Image.Image:
     """Samples of seed 0 by method, over real ones in grey."""
     cell, head = 190, 20
     source = getattr(data, law.replace("-", "_"))()
-    real = source.sample(generator(0, Stream.AUDIT, 7), SHOWN).numpy()
+    real = source.sample(generator(0, Stream.STUDY, 7), SHOWN).numpy()
     low, high = real.min(0) - 0.4, real.max(0) + 0.4
     page = Image.new("RGB", (4 * cell, 2 * (cell + head)), "white")
     draw = ImageDraw.Draw(page)

@@ -7,6 +7,7 @@ torch.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -78,11 +79,58 @@ _WHERE = {
     "run": ("Recipe", "Reference", "Run", "load", "train"),
     "solvers": ("Alternating", "Simultaneous"),
 }
-_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+# Not among the names of `__all__`, and found here all the same: `eq.Hinge` is `eq.formulations.Hinge`.
+_ALSO = {
+    "auxiliary": ("Reconstruction", "Term"),
+    "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
+    "checks.pair": ("Pair",),
+    "data": (
+        "Augmented",
+        "Gaussian",
+        "array_file",
+        "cifar10",
+        "fashion_mnist",
+        "folder",
+        "source_of",
+        "swiss_roll",
+        "twenty_five_gaussians",
+    ),
+    "formulations": ("FGAN", "W2GAN", "Hinge", "LeastSquares", "Relativistic"),
+    "games": ("Dirac", "GaussianW2GAN", "Mixture", "Planar", "bilinear"),
+    "interop": ("Play", "TorchRule", "Watch", "lightning_callback"),
+    "langevin": ("SGLD", "RMSPropSGLD"),
+    "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),
+    "networks": ("LinearGenerator", "QuadraticCritic"),
+    "penalties": ("R1", "R2"),
+    "projections": ("NormBall", "SpectralBall"),
+    "run": ("ensemble",),
+    "schedules": ("Clipped", "Cosine", "Piecewise", "Scheduled"),
+    "scores": ("ClassScore", "FeatureNetwork", "Frechet", "KernelDistance", "PrecisionRecall"),
+    "solvers": (
+        "Averaged",
+        "Competitive",
+        "Consensus",
+        "Extragradient",
+        "FollowTheRidge",
+        "Implicit",
+        "Lookahead",
+        "MirrorGAN",
+        "MirrorProxGAN",
+        "Optimistic",
+        "PastExtragradient",
+        "Proximal",
+        "SymplecticAdjustment",
+        "Unrolled",
+    ),
+}
+_MODULE = {
+    name: module for table in (_WHERE, _ALSO) for module, names in table.items() for name in names
+}
 
 # Importable without being names of the package's own: eq.formulations.FGAN, eq.scores.Frechet.
 _MODULES = (
     "auxiliary",
+    "checks",
     "contract",
     "data",
     "formulations",
@@ -94,6 +142,7 @@ _MODULES = (
     "optimizers",
     "penalties",
     "projections",
+    "report",
     "schedules",
     "scores",
     "solvers",
@@ -152,7 +201,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"equilibrist.{name}")
     if name not in _MODULE:
-        raise AttributeError(f"module 'equilibrist' has no attribute {name!r}")
+        raise AttributeError(f"module 'equilibrist' has no attribute {name!r}{_hint(name)}")
     value = getattr(importlib.import_module(f"equilibrist.{_MODULE[name]}"), name)
     globals()[name] = value
     return value
@@ -160,3 +209,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _hint(name: str) -> str:
+    """Where a name is that is looked for here, or what it may be meant for."""
+    if name.startswith("_") or importlib.util.find_spec(f"equilibrist.{name}") is not None:
+        return ""  # the import system asks for submodules here before it imports them
+    for module in _MODULES:
+        try:
+            if hasattr(importlib.import_module(f"equilibrist.{module}"), name):
+                return f": it is equilibrist.{module}.{name}"
+        except ImportError:
+            return ""
+    from equilibrist._errors import did_you_mean
+
+    return did_you_mean(name, [*_MODULE, *_MODULES])

@@ -4,13 +4,16 @@ An address (seed, stream, step, rank, index) is hashed into the state of a gener
 (NumPy's SeedSequence into SFC64). Asking twice for the same address gives the same numbers, so a run
 that is resumed at step k needs nothing but k. A counter-based generator would do as well; this one
 draws normal numbers more than twice as fast, which small networks feel.
+
+Training's minibatches and noise take addresses as they come (`Draws`). Everything else that draws is
+listed once, in `Use`: no two of its members share an address, whatever numbers they are given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
-from typing import Any
+from enum import Enum, IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,21 +25,115 @@ Draw = dict[str, Tensor]
 
 
 class Stream(IntEnum):
-    """What the numbers are for. Data differ between ranks; noise on weights must not."""
+    """What the numbers are for. Data differ between ranks; noise on weights must not.
+
+    STUDY is for what campaigns look at outside of training and audits.
+    """
 
     DATA = 0
     NOISE = 1
     INIT = 2
     SAMPLE = 3
-    AUDIT = 4
+    STUDY = 4
+    AUDIT = 5
+
+
+class Batch(IntEnum):
+    """What an audit's minibatches of one part of the data are for: `index` of `Use.MINIBATCH`."""
+
+    DESCENT = 0
+    PROBE = 1
+    MEAN_GRADIENT = 2
+    STATIONARY = 3
+    PROX_CRITIC = 4
+    PROX_GENERATOR = 5
+    FIRST_ORDER = 6
+
+
+class Use(Enum):
+    """What random numbers are drawn for, apart from training's minibatches and noise.
+
+    A value is an address beside the seed: its words are numbers, or the names of numbers that tell
+    the draws of one use apart. Two uses whose addresses have the same length differ in a fixed word.
+    """
+
+    # As `generator` has them (stream, step, rank, index): resumed runs depend on these.
+    WEIGHTS = (Stream.INIT, 0, 0, "player")
+    PARTICLES = (Stream.INIT, 0, 0, 2**16)
+    PROBE = (Stream.INIT, 1, 0, 0)
+    SHEET = (Stream.SAMPLE, 0, 0, "sheet")
+    SHEET_OF_REAL = (Stream.SAMPLE, 1, 0, 0)
+    SCORE = (Stream.SAMPLE, 2, 0, "place")
+    SCORE_CONDITION = (Stream.SAMPLE, 3, 0, "place")
+
+    # An audit's: the word after the stream is the use.
+    SPLIT = (Stream.AUDIT, 0)
+    BANK = (Stream.AUDIT, 1, "part")
+    MINIBATCH = (Stream.AUDIT, 2, "part", "step", "index")
+    LINEAR = (Stream.AUDIT, 3, "part", "batch")
+    SPECTRUM_OF_RUN = (Stream.AUDIT, 4, "batch")
+    ADJOINT = (Stream.AUDIT, 5)
+    DIFFERENCE = (Stream.AUDIT, 6, "player", "attempt")
+    DEVIATION = (Stream.AUDIT, 7, "player")
+    EIGENVALUES = (Stream.AUDIT, 8)
+    DENSITIES = (Stream.AUDIT, 9)
+    NORMALITY = (Stream.AUDIT, 11)
+    CURVATURE = (Stream.AUDIT, 12, "player")
+    ANSWERED = (Stream.AUDIT, 13, "search")
+    PROXIMAL_CURVATURE = (Stream.AUDIT, 14)
+    PROXIMAL_LEADER = (Stream.AUDIT, 15)
+    PROX_GENERATOR = (Stream.AUDIT, 16, "start")
+    PROX_CRITIC = (Stream.AUDIT, 17, "start")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names among the words."""
+        return tuple(word for word in self.value if isinstance(word, str))
+
+    def at(self, **where: int) -> Address:
+        """The address at which these numbers stand for the names.
+
+        Returns: the words, each of 32 bits: longer ones would run into their neighbours when hashed.
+        Raises: ValueError for other names than this use has, or a number out of range.
+        """
+        if set(where) != set(self.fields):
+            raise ValueError(f"{self.name} is addressed by {self.fields}, not {tuple(where)}")
+        for name, number in where.items():
+            if not 0 <= number < LIMITS.get(name, 2**32):
+                raise ValueError(f"{name}={number} is no address of {self.name}")
+        return Address(
+            self, tuple(int(where[w]) if isinstance(w, str) else int(w) for w in self.value)
+        )
+
+
+LIMITS = {"player": 2**16}  # WEIGHTS end where PARTICLES begin
+
+
+class Address(NamedTuple):
+    """Where numbers are drawn: the use, and the words beside the seed."""
+
+    use: Use
+    words: tuple[int, ...]
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """The generator at this address of a seed."""
+        return _hashed(seed, self.words)
 
 
 def generator(
     seed: int, stream: Stream, step: int = 0, rank: int = 0, index: int = 0
 ) -> np.random.Generator:
-    """The generator at one address; generators at different addresses are independent."""
-    address = np.random.SeedSequence(seed, spawn_key=(int(stream), step, rank, index))
-    return np.random.Generator(np.random.SFC64(address))
+    """The generator at one address of training; generators at different addresses are independent.
+
+    Raises: ValueError for the stream of audits, whose addresses are those of `Use`.
+    """
+    if stream == Stream.AUDIT:
+        raise ValueError("an audit's random numbers are addressed by a `Use`")
+    return _hashed(seed, (int(stream), step, rank, index))
+
+
+def _hashed(seed: int, words: tuple[int, ...]) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=words)))
 
 
 def normal(

@@ -14,9 +14,13 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._draws import Draw
 from equilibrist._errors import GameError
-from equilibrist._game import Constants, Game, Plain, Players
+from equilibrist._game import Constants, Game, Plain, Players, coupled
 from equilibrist._slopes import Slopes
 from equilibrist._stacked import by_member, keep_pages
+from equilibrist._written import grad
+from equilibrist.optimizers import Params
+from equilibrist.schedules import update
+from equilibrist.tree import Tree
 
 Reduce = Callable[[list[Tensor]], list[Tensor]]
 
@@ -85,6 +89,7 @@ class VectorField:
         self.game, self.reduce, self.stacked = game, reduce, stacked
         self.parts, self.autocast = parts, autocast
         self._everywhere = _feasible_everywhere(game)
+        self.coupled = coupled(game)
         if stacked:
             keep_pages()
         self._losses = self._stack if stacked else game.losses
@@ -126,7 +131,7 @@ class VectorField:
             ]
             if not pairs:
                 return tree.zeros_like(reached)
-            product = torch.autograd.grad(
+            product = grad(
                 [leaf for leaf, _ in pairs],
                 [leaf for player in reached for leaf in active[player].values()],
                 [direction for _, direction in pairs],
@@ -158,16 +163,12 @@ class VectorField:
         result = [torch.zeros_like(leaf) for leaf in tree.leaves(v)]
         if outputs:
             probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
-            product = torch.autograd.grad(
-                outputs, inputs, probe, create_graph=True, materialize_grads=True
-            )
+            product = grad(outputs, inputs, probe, create_graph=True, materialize_grads=True)
             pairs = [
                 (p, d) for p, d in zip(product, _like(u, players), strict=True) if p.requires_grad
             ]
             forward = (
-                torch.autograd.grad(
-                    [p for p, _ in pairs], probe, [d for _, d in pairs], materialize_grads=True
-                )
+                grad([p for p, _ in pairs], probe, [d for _, d in pairs], materialize_grads=True)
                 if pairs
                 else [torch.zeros_like(p) for p in probe]
             )
@@ -196,6 +197,11 @@ class VectorField:
             if self.stacked
             else self.game.project(players)
         )
+
+    def descend(self, rule: Any, player: str, slope: Params, state: Tree, part: Params) -> None:
+        """One update of a player's `rule` along `slope`, overwriting `part` and `state`; `project` comes
+        after it. Which steps suit the player's feasible set: see `schedules.update`."""
+        update(rule, slope, state, part, self.stacked, self.coupled[player])
 
     def evaluate(
         self,
@@ -302,7 +308,7 @@ class VectorField:
         }
         with torch.enable_grad():
             # Gradients that will be differentiated once more: see Slopes.
-            with Slopes() if create_graph else nullcontext():
+            with Slopes(getattr(game, "thrice", False)) if create_graph else nullcontext():
                 losses = self._evaluated(active, constants, draw, only)
             if game.zero_sum and only is None:
                 first, second = game.players
@@ -346,7 +352,7 @@ class VectorField:
             return [torch.zeros_like(t) for t in inputs]
         total = loss.sum() if self.stacked else loss
         return list(
-            torch.autograd.grad(
+            grad(
                 total,
                 inputs,
                 create_graph=create_graph,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._draws import Draw
 from equilibrist._errors import GameError
+from equilibrist.optimizers import Coupled
 
 Players = dict[str, dict[str, Tensor]]
 Constants = dict[str, dict[str, Tensor]]
@@ -51,7 +54,11 @@ class Game(Protocol):
         ...
 
     def project(self, players: Players) -> Players:
-        """Each player mapped into its feasible set, as new values."""
+        """Each player mapped into its feasible set, as new values.
+
+        An attribute `coupled`, by player, names the parameters whose entries its set couples (() for a box,
+        see `optimizers.Coupled`); without it all of them count as coupled.
+        """
         ...
 
 
@@ -61,6 +68,7 @@ class Plain:
     players: tuple[str, ...]
     zero_sum: bool = False
     separable: bool = True
+    coupled: Mapping[str, Coupled] = MappingProxyType({})
 
     def refresh(
         self, players: Players, constants: Constants, draw: Draw, exact: bool = False
@@ -152,3 +160,16 @@ def _precisely(
 
 def _name(game: object) -> str:
     return type(game).__name__
+
+
+def coupled(game: Any) -> dict[str, Coupled]:
+    """By player, the parameters whose entries the game's feasible set couples; () where the game says none.
+
+    A class that overrides `project` has to say anew what it couples.
+    """
+    owner = getattr(game.project, "__self__", game)
+    lines = [vars(owner), *(vars(c) for c in type(owner).__mro__)]
+    declared = next((i for i, line in enumerate(lines) if "coupled" in line), len(lines))
+    if declared > next(i for i, line in enumerate(lines) if "project" in line):
+        return dict.fromkeys(game.players)
+    return {player: owner.coupled.get(player, ()) for player in game.players}

@@ -7,6 +7,7 @@ own is named as `file.py:function`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -131,14 +132,16 @@ def convert(value: Any, kind: Any, what: str) -> Any:
                 return convert(value, option, what)
             except RecipeError:
                 continue
-        raise RecipeError(f"{what}={value} is not {_name(kind)}")
+        raise RecipeError(f"{what}={_text(value)} is not {_name(kind)}")
     if origin is typing.Literal:
         choices = typing.get_args(kind)
         for choice in choices:
-            if value == choice or str(value) == str(choice):
+            if value == choice or _text(value) == str(choice):
                 return choice
-        hint = _close(str(value), [str(c) for c in choices])
-        raise RecipeError(f"{what}={value} is not one of {', '.join(map(str, choices))}{hint}")
+        hint = _close(_text(value), [str(c) for c in choices])
+        raise RecipeError(
+            f"{what}={_text(value)} is not one of {', '.join(map(str, choices))}{hint}"
+        )
     if kind is bool:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         if isinstance(value, bool):
@@ -155,10 +158,20 @@ def convert(value: Any, kind: Any, what: str) -> Any:
         if kind is int and isinstance(number, int):
             return number
         if kind is float and isinstance(number, int | float) and number - number == 0:
-            return float(number)
+            with contextlib.suppress(OverflowError):  # a whole number beyond the largest float
+                return float(number)
     elif kind not in (int, float, str, bool):
         return value
-    raise RecipeError(f"{what}={value} is not {_name(kind)}")
+    raise RecipeError(f"{what}={_text(value)} is not {_name(kind)}")
+
+
+def _text(value: Any) -> str:
+    """The value as a message may show it."""
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no whole number of more than some thousand digits
+        return "a number of too many digits"
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -166,7 +179,11 @@ def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     if not file or not attribute:
         raise RecipeError(f"{name!r} names no function: write it as file.py:function")
     path = Path(file)
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        found = False
+    if not found:
         raise RecipeError(
             f"{file} does not exist: give the path of a Python file that defines {attribute}"
         )

@@ -4,28 +4,53 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from equilibrist import commands_audit, commands_play, commands_theory
-from equilibrist._errors import EquilibristError, RecipeError, RecordError, did_you_mean
+from equilibrist.__main__ import leave
+from equilibrist._errors import (
+    EquilibristError,
+    RecipeError,
+    RecordError,
+    StoppedError,
+    did_you_mean,
+)
+from equilibrist._reading import printable
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
 
 INTERRUPTED = 130
+DIVERGED = 4
+MOST_THREADS = 1024
 EXIT_CODES = (
     "Exit codes: 0 done; 1 an unforeseen fault; 2 a wrong name, setting or option; 3 data or a run "
-    "directory missing or damaged; 4 training met a non-finite loss or gradient; 5 a required claim does "
+    "directory missing or damaged; 4 training diverged; 5 a required claim does "
     "not hold; 130 interrupted (saved: run the same command again to go on)."
 )
 
+
+class _Commands(TyperGroup):
+    """Ends every command that Ctrl-C stops with a word: the group itself would exit in silence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError("interrupted") from None
+
+
 app = typer.Typer(
     name="equilibrist",
+    cls=_Commands,
     help="Train GANs as the two-player games they are, then say with evidence which equilibrium they "
     "reached.\n\nFirst steps: `equilibrist list`, `equilibrist run digits-sngan`, "
     "`equilibrist audit runs/digits-sngan`, then open runs/digits-sngan/report.html.",
@@ -60,6 +85,12 @@ IterateOption = Annotated[
     str,
     typer.Option(
         help="auto (the average where the run keeps one), average, or last.",
+    ),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Replace files of these names that equilibrist did not write, too."
     ),
 ]
 RecipeOption = Annotated[
@@ -128,6 +159,10 @@ def run(
         _report(where)
         _say(f"Stopped and saved at step {trained.step}. Run the same command again to go on.")
         raise typer.Exit(INTERRUPTED)
+    if trained.diverged:  # a warning has said why
+        _report(where)
+        _say(f"Diverged: all {trained.step} steps are done and saved in {where}.")
+        raise typer.Exit(DIVERGED)
     _say(f"Trained to step {trained.step} in {where}")
     if audit_too:
         from equilibrist.checks import CHECKS
@@ -135,8 +170,8 @@ def run(
         _audit(trained, {}, CHECKS, progress)
     _say(f"Report: {_report(where)}")
     if not audit_too:
-        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {recipe}"
-        _say(f"Next: equilibrist audit {where}{own}")
+        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {shlex.quote(recipe)}"
+        _say(f"Next: equilibrist audit {shlex.quote(str(where))}{own}")
 
 
 app.command()(commands_audit.audit)
@@ -161,8 +196,12 @@ def sample(
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
     data_root: DataOption = None,
+    force: ForceOption = False,
 ) -> None:
-    """Generate samples from a trained run: the same seed and index give the same samples."""
+    """Generate samples from a trained run: the same seed and index give the same samples.
+
+    A file that an earlier `sample` wrote is replaced; any other is kept, unless --force gives it up.
+    """
     _prepare(data_root, 0)
     if out.suffix not in (".png", ".npy"):
         raise RecipeError(f"--out {out}: the name must end in .png or .npy")
@@ -170,6 +209,9 @@ def sample(
         raise RecipeError(f"--out {out}: this is a folder; name a file in it")
     if not out.parent.is_dir():
         raise RecordError(f"--out {out}: the folder {out.parent} does not exist")
+    from equilibrist._owned import publish, require_free
+
+    require_free(out.parent, out.name, force=force)
     subject = _loaded(directory, recipe, device, step)
     from equilibrist.run import samples
 
@@ -178,10 +220,9 @@ def sample(
             f"--out {out}: this run generates points, not images; use a name ending in .npy"
         )
     values = subject.samples(n, index, iterate)
-    if out.suffix == ".png":
-        samples.write_sheet(out.with_suffix(""), values, subject.data)
-    else:
-        samples.write_array(out, values)
+    is_sheet = out.suffix == ".png"
+    content = samples.sheet(values, subject.data)[1] if is_sheet else samples.array(values)
+    publish(out.parent, {out.name: content}, force=force)
     _say(f"{n} samples of shape {list(values.shape[1:])}: {out}")
 
 
@@ -195,20 +236,24 @@ def export(
     iterate: IterateOption = "auto",
     recipe: RecipeOption = None,
     data_root: DataOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Write plain state_dicts as safetensors: generator.safetensors and critic.safetensors.
 
     Load them with safetensors.torch.load_file and module.load_state_dict. Spectral normalisation is
-    folded into the critic's weights.
+    folded into the critic's weights. Files that an earlier `export` wrote are replaced; any others are
+    kept, unless --force gives them up.
     """
     _prepare(data_root, 0)
     subject = _loaded(directory, recipe, "cpu", step)
     from equilibrist.run import samples
 
-    for path in samples.export(
-        subject.recipe.game, subject.pair(iterate), subject.constants, out or directory / "export"
-    ):
-        _say(str(path))
+    folder = out.resolve() if out else directory / "export"
+    paths = samples.export(
+        subject.recipe.game, subject.pair(iterate), subject.constants, folder, force=force
+    )
+    for path in paths:
+        _say(str((out or folder) / path.name))
 
 
 @app.command("list")
@@ -289,7 +334,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        # Files that this product writes name themselves: what has no name is its output.
+        _complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return 3
     except Exception as error:
         return _unexpected(error)
@@ -308,8 +354,10 @@ def _unexpected(error: Exception) -> int:
 
 
 def script() -> None:
-    """What the installed command calls."""
-    sys.exit(main())
+    """What commands call that were installed by an earlier version."""
+    from equilibrist.__main__ import script as begin
+
+    begin()
 
 
 # -- helpers --------------------------------------------------------------------------------------------
@@ -320,6 +368,18 @@ def _prepare(data_root: Path | None, threads: int, progress: str = "auto") -> No
         raise RecipeError(f"--progress {progress} is not one of auto, bar, lines, none")
     if data_root is not None:
         os.environ["EQUILIBRIST_DATA"] = str(data_root)
+    if (
+        threads > MOST_THREADS
+    ):  # many more, and the operating system ends the process without a word
+        raise RecipeError(
+            f"--threads {threads}: at most {MOST_THREADS}; this machine has {os.cpu_count()} cores"
+        )
+    if signal.getsignal(signal.SIGINT) is leave:
+        # An interrupt out of the middle of torch's import comes as anything, or not at all. From here
+        # on there may be files to finish with.
+        import torch
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     said: set[str] = set()
 
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -390,7 +450,7 @@ def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) 
         )
     if not builtin:
         if recipe is None:
-            known = name if origin.get("kind") == "file" else "FILE:FUNCTION"
+            known = shlex.quote(name) if origin.get("kind") == "file" else "FILE:FUNCTION"
             raise RecordError(
                 f"{directory} was made by code of your own, which is not run unasked: add --recipe {known}"
             )
@@ -421,7 +481,14 @@ def _audit(
     from equilibrist.checks import audit as check
 
     budget: dict[str, Any] = {} if gradients is None else {"gradients": gradients}
-    found = check(subject, checks=checks, progress=progress, iterate=iterate, **budget, **settings)
+    try:
+        found = check(
+            subject, checks=checks, progress=progress, iterate=iterate, **budget, **settings
+        )
+    except KeyboardInterrupt:
+        raise StoppedError(
+            "interrupted; the checks that are finished are kept: run the same command again to go on"
+        ) from None
     print(found)
     return found
 
@@ -485,27 +552,27 @@ def _info_run(directory: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(manifest, indent=1))
         return
-    print(
+    _say(
         f"{manifest['title'] or manifest['recipe']} ({manifest['recipe']}), seed {manifest['seed']}"
     )
     if manifest["status"]:
-        print(
+        _say(
             f"{manifest['status']['state']} at step {manifest['status']['step']} of {manifest['steps']}"
         )
     for player, (kind, count) in counts.items():
-        print(f"{player}: {kind}, {count:,} parameters")
-    print(f"data: {sources[0]}")
-    print(f"solver: {sources[1]}")
+        _say(f"{player}: {kind}, {count:,} parameters")
+    _say(f"data: {sources[0]}")
+    _say(f"solver: {sources[1]}")
     for claim, verdict in manifest.get("audit", {}).items():
-        print(f"{claim}: {verdict}")
+        _say(f"{claim}: {verdict}")
     if "audit" not in manifest:
         kind = manifest["origin"].get("kind")
         own = (
             ""
             if kind == "builtin"
-            else f" --recipe {manifest['recipe'] if kind == 'file' else 'FILE:FUNCTION'}"
+            else f" --recipe {shlex.quote(manifest['recipe']) if kind == 'file' else 'FILE:FUNCTION'}"
         )
-        print(f"not audited yet: equilibrist audit {directory}{own}")
+        _say(f"not audited yet: equilibrist audit {shlex.quote(str(directory))}{own}")
 
 
 def _kind(annotation: Any) -> str:
@@ -520,11 +587,12 @@ def _kind(annotation: Any) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(printable(text), flush=True)
 
 
 def _complain(text: str, kind: str = "error") -> None:
-    print(f"equilibrist: {kind}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    line = printable(" ".join(text.split()))
+    print(f"equilibrist: {kind}: {line}", file=sys.stderr, flush=True)
 
 
 from equilibrist import commands_compare  # noqa: E402, F401 (adds the command; it needs what stands above)

@@ -131,7 +131,7 @@ def audit(
     if own:
         chosen = named_checks(chosen)
         if gradients is not None:
-            typed = vars(Settings.within(gradients, chosen, **typed))
+            typed = vars(Settings.within(gradients, **typed))
         found = _own(directory, typed, chosen, progress, out, seed or 0)
     else:
         subject = cli._loaded(Path(directory), recipe, device or "auto", step)

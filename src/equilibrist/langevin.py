@@ -13,7 +13,7 @@ from typing import Literal, Protocol, get_args
 
 import torch
 
-from equilibrist.optimizers import SGD, Optimizer, Params, RMSProp
+from equilibrist.optimizers import SGD, Coupled, Optimizer, Params, RMSProp, levelled
 from equilibrist.schedules import number
 from equilibrist.tree import Tree
 
@@ -24,7 +24,8 @@ CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 class Langevin(Protocol):
     """A Langevin rule. `update` overwrites `params` and `state`; it is called without a graph.
 
-    `pace` multiplies the step size and `heat` the noise: the factors of schedules.
+    `pace` multiplies the step size and `heat` the noise: the factors of schedules. Where a feasible set couples
+    parameters, `coupled` and `members` say which (`schedules.update`): their preconditioner is one number.
     """
 
     @property
@@ -42,6 +43,8 @@ class Langevin(Protocol):
         normals: Params,
         pace: float = 1.0,
         heat: float = 1.0,
+        coupled: Coupled = (),
+        members: int | None = None,
     ) -> None: ...
 
 
@@ -82,6 +85,8 @@ class SGLD:
         normals: Params,
         pace: float = 1.0,
         heat: float = 1.0,
+        coupled: Coupled = (),
+        members: int | None = None,
     ) -> None:
         rate = pace * _rate(self.lr, self.convention)
         x, names = list(params.values()), list(params)
@@ -133,6 +138,8 @@ class RMSPropSGLD:
         normals: Params,
         pace: float = 1.0,
         heat: float = 1.0,
+        coupled: Coupled = (),
+        members: int | None = None,
     ) -> None:
         rate = pace * _rate(self.lr, self.convention)
         x, names = list(params.values()), list(params)
@@ -141,6 +148,12 @@ class RMSPropSGLD:
         torch._foreach_addcmul_(s, g, g, value=1 - self.decay)
         scale = torch._foreach_sqrt(s)
         torch._foreach_add_(scale, self.eps)
+        if coupled != ():
+            level = levelled(dict(zip(names, scale, strict=True)), coupled, members)
+            scale = [  # type: ignore[assignment]
+                level[k].expand_as(d).clone() if k in level else d
+                for k, d in zip(names, scale, strict=True)
+            ]
         torch._foreach_addcdiv_(x, g, scale, value=-rate)
         if spread := math.sqrt(2 * rate) * heat * self.noise:
             torch._foreach_sqrt_(scale)

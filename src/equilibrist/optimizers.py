@@ -3,6 +3,10 @@
 Each is frozen hyperparameters; `init(params)` gives its state (a tree of tensors) and
 `update(grads, state, params)` overwrites params and state. They act entry by entry, so the same rule
 serves stacked players. Adam, SGD and RMSProp run torch.optim's own kernels and equal it.
+
+A rule that divides by a preconditioner has a method `metric(state)` that returns it. Where a feasible set
+couples the entries of a tensor (a norm ball), such a step and the nearest feasible point do not mix: for
+Adam, points that are not stationary would attract. `schedules.update` then divides the tensor by one number.
 """
 
 from __future__ import annotations
@@ -20,6 +24,9 @@ from torch.optim.sgd import sgd
 from equilibrist.tree import Tree
 
 Params = dict[str, Tensor]
+# Names of the parameters whose entries a feasible set couples, each parameter by itself; None: all of a
+# player's parameters at once.
+Coupled = tuple[str, ...] | None
 _LARGEST = 3e38  # of float32
 _BELOW_ONE = 1 - sys.float_info.epsilon
 
@@ -30,6 +37,32 @@ class Optimizer(Protocol):
     def init(self, params: Params) -> Tree: ...
 
     def update(self, grads: Params, state: Tree, params: Params) -> None: ...
+
+
+def metric(rule: Any, state: Tree) -> Params | None:
+    """What the rule's last update divided each gradient by, entry by entry: its preconditioner. None for a
+    rule that divides by nothing (`SGD`, and rules of one's own without a method `metric`)."""
+    own = getattr(rule, "metric", None)
+    return None if own is None else own(state)
+
+
+def levelled(metric: Params, coupled: Coupled, members: int | None = None) -> Params:
+    """The metric with one number for every tensor that a feasible set couples: its root mean square (of a
+    stack, each member's own); over all of them together where `coupled` is None."""
+    names = list(metric) if coupled is None else [k for k in metric if k in coupled]
+    lead = () if members is None else (members,)
+
+    def mean(values: Tensor) -> Tensor:
+        return values.square().mean(-1).sqrt()
+
+    flat = {k: metric[k].reshape(*lead, -1) for k in names}
+    together = mean(torch.cat(list(flat.values()), -1)) if coupled is None else None
+    return {
+        k: (mean(flat[k]) if together is None else together).reshape(
+            *lead, *[1] * (metric[k].ndim - len(lead))
+        )
+        for k in names
+    }
 
 
 def _check(rule: Any, **bounds: tuple[float, float]) -> None:
@@ -120,6 +153,14 @@ class Adam:
                 )
         return {"mean": _zeros(params), "square": _zeros(params), "count": _counters(params)}
 
+    def metric(self, state: Tree) -> Params:
+        """sqrt(s / (1 - b2^t)) + eps."""
+        count = state["count"]
+        return {
+            k: (s / (1 - self.beta2 ** count[k].to(s.dtype))).sqrt() + self.eps
+            for k, s in state["square"].items()
+        }
+
     def update(self, grads: Params, state: Tree, params: Params) -> None:
         p, g, mean, square, count = _lists(
             params, grads, state["mean"], state["square"], state["count"]
@@ -162,6 +203,10 @@ class RMSProp:
     def init(self, params: Params) -> Tree:
         return {"square": _zeros(params), "count": _counters(params)}
 
+    def metric(self, state: Tree) -> Params:
+        """sqrt(s) + eps."""
+        return {k: s.sqrt() + self.eps for k, s in state["square"].items()}
+
     def update(self, grads: Params, state: Tree, params: Params) -> None:
         p, g, square, count = _lists(params, grads, state["square"], state["count"])
         rmsprop(
@@ -199,6 +244,10 @@ class TFRMSProp:
 
     def init(self, params: Params) -> Tree:
         return {"square": {k: torch.ones_like(p) for k, p in params.items()}}
+
+    def metric(self, state: Tree) -> Params:
+        """sqrt(s + eps)."""
+        return {k: (s + self.eps).sqrt() for k, s in state["square"].items()}
 
     def update(self, grads: Params, state: Tree, params: Params) -> None:
         p, g, square = _lists(params, grads, state["square"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from equilibrist._errors import RecipeError
-from equilibrist.optimizers import Optimizer, Params
+from equilibrist.optimizers import Optimizer, Params, metric
 from equilibrist.schedules import Around, number, part_way
 from equilibrist.tree import Tree
 
@@ -44,6 +44,10 @@ class PerMember(Around):
 
     def init(self, params: Params) -> Tree:
         return self.rule.init(params)  # the state of a single run, which has the rule alone
+
+    def metric(self, state: Tree) -> Params | None:
+        """The inner rule's."""
+        return metric(self.rule, state)
 
     def update(
         self, grads: Params, state: Tree, params: Params, members: int | None = None

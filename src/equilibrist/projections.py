@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -10,10 +11,17 @@ import torch
 from torch import Tensor
 
 from equilibrist._errors import GameError, did_you_mean
+from equilibrist.optimizers import Coupled, Optimizer, Params
+from equilibrist.schedules import update
+from equilibrist.tree import Tree
 
 
 class Projection(Protocol):
-    """Maps the parameters of `player` into its feasible set."""
+    """Maps the parameters of `player` into its feasible set, the nearest feasible ones.
+
+    A set that limits every entry by itself says so by an attribute `coordinatewise = True`: rules such as Adam
+    then keep their step sizes entry by entry. Under any other set they take one for each tensor (`step`).
+    """
 
     @property
     def player(self) -> str: ...
@@ -129,6 +137,36 @@ class Below:
         values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
         excess = (values - self.ceiling).clamp_min(0)
         return {**params, self.name: matrix - (vectors * excess) @ vectors.mT}
+
+
+def coupled(sets: Sequence[Projection]) -> Coupled:
+    """The parameters whose entries these sets of one player couple (`schedules.update`): none of a box; all
+    at once under a set of one's own, unless it says `coordinatewise = True`."""
+    joint = [one for one in sets if not getattr(one, "coordinatewise", False)]
+    if all(isinstance(one, SpectralBall | NormBall | Below) for one in joint):
+        return tuple(dict.fromkeys(one.name for one in joint))  # type: ignore[attr-defined]
+    return None
+
+
+def step(
+    rule: Optimizer,
+    grads: Params,
+    state: Tree,
+    params: Params,
+    sets: Sequence[Projection],
+    members: int | None = None,
+) -> Params:
+    """One update of a rule along `grads`, then the sets in turn: a step at which only stationary points rest.
+
+    Overwrites `params` and `state` as the rule does, and returns the feasible parameters. A loop of one's own
+    that calls `rule.update` and a projection one after the other goes astray where the rule divides by a
+    preconditioner and the set is no box.
+    """
+    with torch.no_grad():
+        update(rule, grads, state, params, members, coupled(sets))
+        for one in sets:
+            params = torch.func.vmap(one)(params) if members else one(params)
+    return params
 
 
 def _named(projection: SpectralBall | NormBall | Below, params: dict[str, Tensor]) -> Tensor:

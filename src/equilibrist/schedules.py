@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from equilibrist.optimizers import Optimizer, Params
+from equilibrist.optimizers import Coupled, Optimizer, Params, levelled, metric
 from equilibrist.tree import Tree
 
 
@@ -88,6 +88,10 @@ class Around:
 
     def init(self, params: Params) -> Tree:
         return {"rule": self.rule.init(params)}
+
+    def metric(self, state: Tree) -> Params | None:
+        """The inner rule's."""
+        return metric(self.rule, state["rule"])
 
     def update(
         self, grads: Params, state: Tree, params: Params, members: int | None = None
@@ -167,13 +171,31 @@ class Clipped(Around):
 
 
 def update(
-    rule: Optimizer, grads: Params, state: Tree, params: Params, members: int | None = None
+    rule: Optimizer,
+    grads: Params,
+    state: Tree,
+    params: Params,
+    members: int | None = None,
+    coupled: Coupled = (),
 ) -> None:
-    """One update of a rule; `members` of stacked players reach the rules that look at whole players."""
+    """One update of a rule; `members` of stacked players reach the rules that look at whole players.
+
+    Parameters that are `coupled` by a feasible set take the rule's step with its preconditioner D reduced to
+    one number d, the root mean square of D (as Adam-mini does by block, Zhang et al. 2024):
+    x + (D / d)(rule(x) - x). With the nearest feasible point P after it, x = P(x - lr g / d) at rest, which
+    is what stationary means on a convex set; x = P(x - lr D^-1 g) is not, unless the set is a box.
+    """
+    kept = params if coupled is None else [k for k in coupled if k in params]
+    before = {k: params[k].clone() for k in kept}
     if members is not None and isinstance(rule, Around):
         rule.update(grads, state, params, members)
     else:
         rule.update(grads, state, params)
+    divided = metric(rule, state) if before else None
+    if divided is not None:
+        level = levelled(divided, coupled, members)
+        for k, old in before.items():
+            params[k].copy_(old + (params[k] - old) * (divided[k] / level[k]))
 
 
 def number(value: Any) -> bool:

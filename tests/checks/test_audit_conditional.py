@@ -239,4 +239,4 @@ def test_labels_of_any_integers_do(dtype: torch.dtype, tmp_path: Any) -> None:
         Settings(batch=8, steps=2, starts=1, batches=2, look_batches=1, groups=3, group_batches=1),
         progress="none",
     )
-    assert {c.verdict for c in found} <= set(Verdict)
+    assert {c.verdict for c in found.values()} <= set(Verdict)

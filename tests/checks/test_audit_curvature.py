@@ -24,6 +24,7 @@ from audit_games import (
 from torch import nn
 
 from equilibrist import GAN, WGAN, RecipeError, Vanilla, Verdict, WeightClipping, tree
+from equilibrist._draws import Use
 from equilibrist.checks import Settings, audit_game, curvature
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
@@ -39,6 +40,8 @@ from equilibrist.checks._linear import (
     lanczos,
     whole,
 )
+from equilibrist.checks._minimax import answered_curvature
+from equilibrist.checks._schur import restricted
 from equilibrist.formulations import W2GAN
 from equilibrist.games.dirac import Dirac
 from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN
@@ -150,14 +153,24 @@ def test_w2gan_curvatures_are_the_formulas() -> None:
     assert minimax["flat_answers"] == 3
 
 
-def test_a_pair_that_moves_is_not_judged_by_its_curvature() -> None:
+def test_a_pair_that_moves_is_refuted_by_its_gradient_and_not_judged_by_its_curvature() -> None:
     unit = torch.eye(1, dtype=F64)
     game = Quadratic(unit, unit, unit)
     away = {
         "x": {"value": torch.tensor([0.5], dtype=F64)},
         "y": {"value": torch.zeros(1, dtype=F64)},
     }
-    assert set(verdicts(exact(game, away)).values()) == {UNKNOWN}
+    found = exact(game, away)
+    assert set(verdicts(found).values()) == {NO}
+    for player in "xy":  # 1/2 z'^2 - 1/2 z^2 a hundredth of the way down the slope 1/2
+        own = found[f"local-nash/{player}"]
+        assert own.evidence["order"] == 1
+        reach = 0.005 if player == "x" else 0.01
+        assert own.evidence["gain"] == pytest.approx(0.5 * reach - reach**2 / 2)
+        moved = {**away, **own.witness}
+        before, after = (game.losses(at, {}, {})[player] for at in (away, moved))
+        assert float(before - after) == pytest.approx(own.evidence["gain"])
+    assert found["local-minimax"].player == "y"
     assert set(verdicts(exact(game)).values()) == {YES}
     # A negative curvature gains all the same, moving or not.
     game = Quadratic(-unit, unit, unit)
@@ -185,13 +198,115 @@ def test_minimax_is_refuted_by_the_schur_complement_alone() -> None:
     assert w == pytest.approx(u)  # the best answer to a unit move
 
 
-def test_a_follower_with_flat_answers_leaves_minimax_open() -> None:
-    """V = -x^2 + x y^2 - y^4: the Hessian in y vanishes, and a negative V_xx alone refutes nothing."""
+def test_a_follower_with_flat_answers_is_asked_for_them() -> None:
+    """V = -x^2 + x y^2 - y^4: the Hessian in y vanishes. For x < 0 no answer helps, and V falls by x^2; from
+    -x^2 + x y^2 - y^4 / 8 it is y^2 = 4 |x| that helps for x > 0, which leaves x < 0."""
     game = Planar(lambda x, y: -x.square() + x * y.square() - y**4, "x", ())
     here = {p: {"value": torch.zeros(1, dtype=F64)} for p in "xy"}
     found = exact(game, here)
-    assert found["local-minimax"].verdict is UNKNOWN
+    certificate = found["local-minimax"]
+    assert certificate.verdict is NO
+    assert float(certificate.witness["x"]["value"]) == pytest.approx(-0.01)
+    assert certificate.evidence["answered"]["gain"] == pytest.approx(1e-4)
     assert found["local-nash/x"].verdict is NO
+
+
+class Singular(Quadratic):
+    """V = -t^2/2 + t (a^2 - b^2) - (a^4 + b^4)/4 + `more` (t, a, b); t minimises."""
+
+    linear = False
+
+    def __init__(self, more: Any = None) -> None:
+        super().__init__(*(torch.zeros(*n, dtype=F64) for n in ((1, 1), (1, 2), (2, 2))))
+        self.more = more or (lambda t, a, b: 0.0 * t)
+
+    def losses(self, players: Any, constants: Any, draw: Any, only: Any = None) -> Any:
+        (t,), (a, b) = players["x"]["value"], players["y"]["value"]
+        value = -t.square() / 2 + t * (a.square() - b.square()) - (a**4 + b**4) / 4
+        value = value + self.more(t, a, b)
+        return {"x": value, "y": -value}
+
+
+HERE = {"x": {"value": torch.zeros(1, dtype=F64)}, "y": {"value": torch.zeros(2, dtype=F64)}}
+
+
+def test_a_negative_direction_that_is_answered_along_the_null_space_refutes_nothing() -> None:
+    """-1 on all of U, yet +t^2/2 after the answers a^2 = 2t or b^2 = -2t: a local minimax point."""
+    found = exact(Singular(), HERE)["local-minimax"]
+    assert found.evidence["schur_smallest"] == pytest.approx(-1)
+    assert (found.evidence["flat_answers"], found.evidence["restricted_to"]) == (2, 1)
+    assert found.verdict is OPEN
+    assert found.evidence["answered"]["gain"] < 0
+    assert "null space" in found.summary
+    # With one of the two answers gone, the leader gains on that side.
+    found = exact(Singular(lambda t, a, b: t * b.square() + 0.0 * a), HERE)["local-minimax"]
+    assert found.verdict is NO
+    assert float(found.witness["x"]["value"]) < 0
+
+
+def test_the_threshold_of_the_null_space_is_reported_with_its_sensitivity() -> None:
+    """The answer of curvature 1e-5 raises -1 to 9999 where it counts, and excludes t where it does not."""
+    found = exact(
+        Singular(lambda t, a, b: 0.3 * t * a - 1e-5 * a.square() / 2 - b.square() / 2), HERE
+    )["local-minimax"]
+    rows = {row["threshold"]: row for row in found.evidence["sensitivity"]}
+    assert rows[1e-6]["smallest"] == pytest.approx(-1 + 0.09 / 1e-5)
+    assert (rows[1e-6]["null"], rows[1e-6]["restricted_to"]) == (0, 1)
+    assert (rows[1e-4]["null"], rows[1e-4]["restricted_to"]) == (1, 0)
+    assert rows[1e-4]["smallest"] is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_restricted_schur_complement_is_the_limit_of_small_damping(seed: int) -> None:
+    """On {u : C^T u in range(B)}, A - C B^+ C^T; off it the damped form grows like 1 / damping."""
+    g = torch.Generator().manual_seed(seed)
+    k, m, flat = 5, 6, 2
+    A, G = (torch.randn(*n, generator=g, dtype=F64) for n in ((k, k), (m, k)))
+    A = A + A.mT
+    Q = torch.linalg.qr(torch.randn(m, m, generator=g, dtype=F64))[0]
+    values = torch.rand(m, generator=g, dtype=F64) + 0.5
+    values[:flat] = 0.0
+    found = restricted(A, G, (Q * values) @ Q.mT, 1e-10)
+    assert (found.null.shape[1], found.room) == (flat, k - flat)
+    assert float((found.null.mT @ G @ found.u).norm()) < 1e-9
+    damped = A + G.mT @ (Q / (values + 1e-7)) @ Q.mT @ G
+    assert found.value == pytest.approx(float(torch.linalg.eigvalsh(damped)[0]), abs=1e-4)
+
+
+def test_a_leader_that_is_not_at_rest_is_judged_after_the_answer() -> None:
+    """V = 0.1 t + t w - w^2/2 near 0 (reach 1): 0.1 against the frozen follower, 0.005 once it answers."""
+    one = torch.ones(1, 1, dtype=F64)
+    game = Quadratic(0 * one, one, one, a=torch.tensor([0.1], dtype=F64))
+    here = {p: {"value": torch.zeros(1, dtype=F64)} for p in "xy"}
+
+    def at(tolerance: float) -> dict[str, Any]:
+        return exact(
+            game,
+            here,
+            Settings(tolerance=tolerance, move=1.0, groups=3, group_batches=1, linear_batches=1),
+        )
+
+    found = at(0.05)
+    assert found["local-nash/x"].verdict is NO
+    assert found["local-nash/x"].evidence["gain"] == pytest.approx(0.1)
+    assert found["local-minimax"].verdict is OPEN
+    found = at(0.002)
+    assert found["local-minimax"].verdict is NO
+    answered = found["local-minimax"].evidence["answered"]
+    assert answered["gain"] == pytest.approx(0.1 * 0.0625 - 0.0625**2 / 2, rel=1e-3)
+    assert found["local-minimax"].witness_kind == "deviation"
+
+
+def test_a_remainder_of_the_answer_is_within_the_bound() -> None:
+    """No answer at all: the upper end is what the full one could add, |r|^2 over the least curvature."""
+    one = torch.ones(1, 1, dtype=F64)
+    bench_ = ExactBench(Quadratic(-3 * one, one, one), HERE | {"y": HERE["x"]}, EXACT)
+    u, none = torch.ones(1, dtype=F64), torch.zeros(1, dtype=F64)
+    found = answered_curvature(bench_, u, none, 1.0, lambda gradients=1.0: None)
+    assert (found.low, found.mean) == (-3.0, -3.0)
+    assert found.high == pytest.approx(-2.0)  # S = -3 + 1
+    assert answered_curvature(bench_, u, none, 0.0, lambda gradients=1.0: None).high == math.inf
+    assert answered_curvature(bench_, u, u, 0.0, lambda gradients=1.0: None).high == -2.0
 
 
 def test_non_finite_curvature_is_not_assessed() -> None:
@@ -219,11 +334,13 @@ def parabola(s: float, latent: Any = 1) -> GAN:
 
 def test_theorem_one_on_samples() -> None:
     """V_uu = 2 eta (1 - s) = -1 on every batch; the wall's w is held; minimax stands."""
-    found = sampled(bench(parabola(2.0), Gaussian(1, 2.0), batch=256, absolute=1e-5))
+    found = sampled(bench(parabola(2.0), Gaussian(1, 2.0), batch=256, absolute=2e-3, move=0.1))
     own = found["local-nash/generator"]
     assert own.verdict is NO
     assert own.evidence["curvature"] == pytest.approx(-1.0, abs=1e-9)
-    assert own.evidence["gain_interval"] == pytest.approx([5e-5, 5e-5], rel=1e-6)
+    assert own.evidence["gain_interval"] == pytest.approx([5e-3, 5e-3], rel=1e-6)
+    # The mean of both ways is free of the gradient's noise.
+    assert own.evidence["measured"]["gain_interval"] == pytest.approx([5e-3, 5e-3], rel=1e-6)
     assert abs(float(own.witness["generator"]["u"])) == pytest.approx(1.0)
     assert float(own.witness["generator"]["w"]) == 0
     assert any("a box holds 1" in limit for limit in own.limits)
@@ -233,7 +350,8 @@ def test_theorem_one_on_samples() -> None:
 
 
 def test_remark_one_on_samples() -> None:
-    found = sampled(bench(parabola(0.5), Gaussian(1, 0.5), batch=256, absolute=1e-5))
+    game = GAN(Shift([0.0]), Parabola(-0.5, 0.0), W2(0.5), latent=1)
+    found = sampled(bench(game, Gaussian(1, 0.5), batch=256, absolute=2e-3, move=0.1))
     assert set(verdicts(found).values()) == {OPEN}
     assert found["local-nash/generator"].evidence["smallest"] > 0.4
 
@@ -256,12 +374,12 @@ def test_noise_leaves_it_open() -> None:
             return (self.a * torch.sin(20 * x)).flatten()
 
     game = GAN(Shift([0.0]), Wave(), Unit(), latent=1)
-    b = bench(game, Gaussian(1), batch=32, absolute=1e-9, seed=3)
+    b = bench(game, Gaussian(1), batch=32, absolute=1e-9, seed=2)
     own = sampled(b)["local-nash/generator"]
     low, high = own.evidence["curvature_interval"]
     if own.evidence["smallest"] < 0:
         assert low < 0 < high
-    assert own.verdict is OPEN
+    assert own.verdict is UNKNOWN
 
 
 def net(seed: int, *sizes: int) -> nn.Sequential:
@@ -389,14 +507,12 @@ def test_lanczos_finds_both_ends() -> None:
 
 def test_by_products_as_by_dense() -> None:
     """The same pair with a budget that pays for dense matrices and one that does not."""
-    b = bench(small_gan(), Gaussian(2), batch=32, local_products=1000, local_draws=1, absolute=1e-6)
-    poor = bench(
-        small_gan(), Gaussian(2), batch=32, local_products=96, local_draws=1, absolute=1e-6
-    )
+    b = bench(small_gan(), Gaussian(2), batch=32, local_products=1000, local_draws=1, absolute=0.1)
+    poor = bench(small_gan(), Gaussian(2), batch=32, local_products=96, local_draws=1, absolute=0.1)
     for player in ("generator", "critic"):
         parts = [Hessian(x, player, found_draws(x), lambda gradients: None) for x in (b, poor)]
-        full = extremes_of(b, parts[0], 100, 5)
-        found = extremes_of(poor, parts[1], 24, 5)
+        full = extremes_of(b, parts[0], 100, Use.ANSWERED.at(search=0))
+        found = extremes_of(poor, parts[1], 24, Use.ANSWERED.at(search=0))
         assert full.complete
         assert not found.complete
         assert found.smallest == pytest.approx(full.smallest, rel=1e-3)
@@ -490,6 +606,6 @@ def test_settings_are_checked(name: str) -> None:
 
 def test_linear_critic_has_no_curvature_of_its_own() -> None:
     game = GAN(Shift([0.2]), Linear([0.5]), WGAN(), latent=1)
-    found = sampled(bench(game, Gaussian(1), batch=32, absolute=1e-6))
+    found = sampled(bench(game, Gaussian(1), batch=32, absolute=1e-2))
     assert found["local-nash/critic"].evidence["smallest"] == 0
     assert found["local-nash/critic"].verdict is OPEN

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audit_games import F64, audit_game
+from audit_games import F64, Gaussian, audit_game, bench, boxed
 
 from equilibrist import Recipe, VectorField, Verdict, WeightClipping, resolve
 from equilibrist.checks import Audit, Settings
+from equilibrist.checks._linear import feasible
 from equilibrist.checks.stationarity import unblocked
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD
@@ -248,3 +249,17 @@ def test_where_no_shift_is_allowed_nothing_is_gained() -> None:
         recipe(t=1e-6), pair(rotation(2)), "nash", steps=50, starts=2, batches=4, looks=5
     )
     assert found["nash"].verdict is Verdict.NOT_REFUTED
+
+
+@pytest.mark.parametrize(("share", "followed"), [(0.05, True), (0.2, False), (2.0, False)])
+def test_a_direction_that_climbs_more_than_a_tenth_of_its_gain_is_not_followed(
+    share: float, followed: bool
+) -> None:
+    """At a wall only one side of the direction is left, and there the loss climbs by `share` of the gain."""
+    slope = 0.5
+    b = bench(boxed([-1.0], [-slope]), Gaussian(), move=MOVE, batch=16)
+    climbs = slope * MOVE  # of a move of MOVE * |u| = MOVE
+    found = feasible(b, "generator", torch.ones(1, dtype=F64), climbs / share)
+    assert (found is not None) == followed
+    if found is not None:
+        torch.testing.assert_close(found, torch.ones(1, dtype=F64))

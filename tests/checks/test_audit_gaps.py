@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
-from audit_games import F64
-from proximal_games import at_optimum, exact, sampled, sampled_game
+from audit_games import F64, Gaussian
+from proximal_games import SMALL, at_optimum, exact, sampled, sampled_game
 
 from equilibrist import SGD, Verdict
+from equilibrist.checks import Settings, gaps
+from equilibrist.checks._bench import Bench
+from equilibrist.checks.proximal import inner
 from equilibrist.games import GaussianW2GAN, GaussianWGAN
 from equilibrist.theory import W2Gaussian
 
@@ -88,3 +92,24 @@ def test_a_failed_best_response_is_reported_as_failed(rate: float) -> None:
         assert found.evidence["critic"]["gain"] < -0.1, "its sign is kept"
         assert "failed" in found.summary
         assert found.witness is None
+
+
+def test_the_critics_gain_is_scored_on_the_score_part_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = sampled_game(2.0).init()
+    b = Bench(
+        sampled_game(2.0), start.players, start.constants, Gaussian(1, 2.0), Settings(**SMALL), 0
+    )
+    prox, read = inner.prox_of(b, lambda gradients=1.0: None), []
+    found = gaps.solve_well(prox, prox.trained["generator"], 0.0, staying=False)
+    monkeypatch.setattr(gaps, "solve_well", lambda *_, **__: found)
+    measure = type(prox).measure
+
+    def reading(self: Any, generator: Any, critic: Any, lam: float, part: str) -> torch.Tensor:
+        read.append(part)
+        return measure(self, generator, critic, lam, part)
+
+    monkeypatch.setattr(type(prox), "measure", reading)
+    gaps._critic(b, prox, 5e-3)
+    assert set(read) == {"score"}

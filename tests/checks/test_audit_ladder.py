@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from equilibrist.checks._ladder import RUNGS, advice, ladder, place
+from equilibrist.checks._advice import advice
+from equilibrist.checks._ladder import RUNGS, ladder, place
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
 V, R, N, U = Verdict.VERIFIED, Verdict.REFUTED, Verdict.NOT_REFUTED, Verdict.UNASSESSED
@@ -28,9 +30,9 @@ def test_every_rung_is_there_lowest_first_and_knows_what_was_not_asked() -> None
 @pytest.mark.parametrize(
     ("certificates", "has", "has_not"),
     [
-        ([made("nash", V)], "A Nash equilibrium.", "still moving"),
-        ([made("nash", N)], "As far as the searches reach", "Not a Nash"),
-        ([made("stationary", R)], "still moving", "Nash"),
+        ([made("nash", V)], "A Nash equilibrium.", "not at rest"),
+        ([made("nash", N)], "as far as the searches reach", "Not a Nash"),
+        ([made("stationary", R)], "not at rest", "Nash"),
         ([made("nash", R), made("local-nash", N)], "no small move", "local Nash equilibrium"),
         ([made("nash", R), made("local-nash", V)], "a local Nash equilibrium", "small move"),
         (
@@ -52,7 +54,8 @@ def test_every_rung_is_there_lowest_first_and_knows_what_was_not_asked() -> None
         ),
         ([made("stable", R)], "gradient flow leaves it", "comes back"),
         ([made("stable", V)], "comes back", "leaves"),
-        ([made("self-tests", U), made("nash", V)], "Nothing can be said", "A Nash equilibrium"),
+        ([made("stable", N, q=math.inf)], "circles it", "comes back"),
+        ([made("self-tests", U), made("nash", V)], "No verdict can be had", "A Nash equilibrium"),
         ([], "No check was asked for", "Nash"),
     ],
 )
@@ -65,19 +68,20 @@ def test_the_place(certificates: list[Certificate], has: str, has_not: str) -> N
 @pytest.mark.parametrize(
     ("certificates", "has"),
     [
-        ([made("self-tests", U)], "Mend what the self-tests name"),
+        ([made("self-tests", U)], "Correct what the self-tests name"),
         (
             [made("stable", N, steps={"h": 0.1, "h_max": 0.01}, q=1.0)],
-            "too large for this spectrum",
+            "steps below 0.01 would stay",
         ),
         (
             [made("stable", N, q=50.0, consensus={"gamma": 2.0, "q": 0.4})],
-            "consensus with gamma about 2 would bring it to 0.4",
+            "consensus with gamma about 2 brings the ratio to 0.4",
         ),
+        ([made("stable", N, q=math.inf)], "Rotation is total"),
         ([made("stable", R, q=50.0)], "Gradient flow leaves"),
         (
             [made("nash/critic", R, "critic", gain=0.3)],
-            "critic is under-trained: it gains 0.3 nats",
+            "The critic gains 0.3 nats, 15 times the tolerance, by moving alone",
         ),
         (
             [
@@ -93,14 +97,20 @@ def test_the_place(certificates: list[Certificate], has: str, has_not: str) -> N
             ],
             "by large moves",
         ),
-        ([made("stationary/critic", R, "critic", signal_to_noise=3.0)], "The critic still moves:"),
-        ([made("stationary/critic", R, "critic", signal_to_noise=0.1)], "average the iterates"),
+        (
+            [made("stationary/critic", R, "critic", signal_to_noise=3.0)],
+            "The critic is not at rest.",
+        ),
+        (
+            [made("stationary/critic", R, "critic", signal_to_noise=0.1)],
+            "average of the iterates",
+        ),
         ([made("local-minimax", R)], "not even a local minimax point"),
         (
             [made("local-minimax", R), made("local-nash/critic", R)],
             "does not answer best even nearby",
         ),
-        ([made("stable", U)], "Not told apart within this budget: stable"),
+        ([made("stable", U)], "Not settled within this budget: stable"),
     ],
 )
 def test_the_advice(certificates: list[Certificate], has: str) -> None:
@@ -115,4 +125,25 @@ def test_nothing_is_advised_where_nothing_speaks_for_a_change() -> None:
     ]
     assert advice(fine) == ()
     assert advice([]) == ()
-    assert not any("too large" in line for line in advice([made("stable", N, steps=None, q=None)]))
+    assert not any(
+        "steps below" in line for line in advice([made("stable", N, steps=None, q=None)])
+    )
+
+
+def test_advice_is_ordered_by_the_size_of_the_effect() -> None:
+    lines = advice(
+        [
+            made("nash/generator", R, "generator", gain=0.1),
+            made("nash/critic", R, "critic", gain=7.0),
+            made("stationary/generator", R, "generator", measured={"gain": 0.05}),
+        ]
+    )
+    assert [line.split()[1] for line in lines] == ["critic", "generator", "generator"]
+
+
+def test_nothing_is_prescribed_from_one_verdict() -> None:
+    """A critic that gains may need more steps, smaller steps, or any step at all: advice names them all."""
+    (line,) = advice([made("nash/critic", R, "critic", gain=7.2)])
+    for cause in ("too few steps", "too small or too large", "not trained on this loss"):
+        assert cause in line
+    assert "do not tell them apart" in line

@@ -15,7 +15,7 @@ from audit_games import F64, W2, Affine, Balanced, Gaussian, Parabola, Shift, Un
 from torch import nn
 
 from equilibrist import GAN, Verdict, WeightClipping, tree
-from equilibrist.checks import CHECKS, Settings, _linear, audit_game, curvature, local_lambda
+from equilibrist.checks import CHECKS, Settings, _linear, _minimax, audit_game, local_lambda
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._linear import found_draws
@@ -240,7 +240,7 @@ def test_monotone_and_its_ends() -> None:
 def test_exact_losses_by_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with more parameters than are built densely: lambda* at the tolerance, 12 products for 48 parameters."""
     dense = exact(GaussianW2GAN(2.0, 6)).evidence["lambda_star_at_tolerance"]
-    for module in (_linear, curvature):
+    for module in (_linear, _minimax):
         monkeypatch.setattr(module, "DENSE", 5)
     thrifty = Settings(
         tolerance=1e-6, groups=3, group_batches=1, linear_batches=1, local_products=80
@@ -255,9 +255,27 @@ def test_exact_losses_by_products(monkeypatch: pytest.MonkeyPatch) -> None:
     assert low * (1 - 1e-2) <= 1.0 <= high * (1 + 1e-2)
 
 
-def test_a_pair_that_moves_is_not_assessed() -> None:
+def test_a_critic_that_moves_refutes_every_lambda_by_its_own_move() -> None:
     away = {"x": {"value": torch.ones(1, dtype=F64)}, "y": {"value": torch.zeros(1, dtype=F64)}}
-    assert exact(one(-1, 2, 1, 1), away).verdict is UNKNOWN
+    found = exact(one(-1, 2, 1, 1), away)
+    assert found.verdict is NO
+    assert found.witness_kind == "deviation"
+    assert set(found.witness) == {"y"}
+    assert found.evidence["critic_gain"] == pytest.approx(2 * 0.01 - 0.01**2 / 2)
+
+
+def test_a_generator_that_moves_leaves_lambda_open() -> None:
+    """V = 0.1 t + t w - w^2/2: the critic answers best, t does not rest; the frozen gain excludes every lambda."""
+    game = one(0, 1, 1, 1)
+    game.a = torch.tensor([0.1], dtype=F64)
+    found = exact(game, game_at_zero())
+    assert found.verdict is UNKNOWN
+    assert found.evidence["generator_gain"] == pytest.approx(1e-3)
+    assert "is not at rest" in found.summary
+
+
+def game_at_zero() -> dict[str, dict[str, torch.Tensor]]:
+    return {p: {"value": torch.zeros(1, dtype=F64)} for p in "xy"}
 
 
 # -- sampled games ---------------------------------------------------------------------------------
@@ -309,7 +327,8 @@ def stretched(dim: int, **settings: Any) -> Bench:
     3 / (4 eta 2)."""
     scales = [float(s) for s in np.resize(Stretched.scales, dim)]
     game = GAN(Shift([0.0] * dim), Parabolas(scales, 0.5), Transport(0.5), latent=dim)
-    defaults = {"batch": 64, "absolute": 1e-10, "local_draws": 2}
+    # A large move, so that the gradients' noise is well below what curvature promises.
+    defaults = {"batch": 64, "absolute": 0.05, "move": 0.3, "local_draws": 2}
     return bench(game, Stretched(dim), **(defaults | settings))
 
 
@@ -348,20 +367,21 @@ def test_sampled_and_dense() -> None:
     found = of(b)
     assert found.evidence["complete"]
     assert found.verdict is OPEN
-    low, high = found.evidence["lambda_star"]
+    low, high = found.evidence["lambda_star_strict"]
     assert low == high == pytest.approx(reference(b), rel=1e-5)
     assert low == pytest.approx(0.75, rel=0.1)  # the formula, up to the samples' noise
     assert 0 < found.evidence["lambda_star_noise"] < 0.5
+    assert found.evidence["lambda_star"][0] > low  # a tolerance allows for more
 
 
 def test_sampled_and_by_products() -> None:
     """More parameters than the budget pays for densely: the interval holds the dense answer."""
-    b = stretched(24, local_products=240)
+    b = stretched(24, local_products=240, absolute=0.2)
     found = of(b)
     truth = reference(b)
     assert not found.evidence["complete"]
     assert found.verdict is OPEN, found.summary
-    low, high = found.evidence["lambda_star"]
+    low, high = found.evidence["lambda_star_strict"]
     assert low <= truth * (1 + 1e-4)
     assert high >= truth * (1 - 1e-4)
     assert high <= 1.1 * truth
@@ -375,8 +395,8 @@ def test_sampled_and_by_products() -> None:
 
 def test_with_a_coarse_tolerance_the_strict_answer_is_there_too() -> None:
     """A move of 1% gains nothing that counts: lambda* is infinite at that tolerance, and is not without it."""
-    for dim, products in ((4, 1000), (24, 240)):  # dense, by products
-        b = stretched(dim, local_products=products, absolute=1.0)
+    for dim, products in ((4, 1000), (24, 280)):  # dense, by products
+        b = stretched(dim, local_products=products, absolute=100.0)
         found = of(b)
         assert found.verdict is OPEN
         assert found.evidence["lambda_star"] == [math.inf, math.inf]
@@ -387,7 +407,7 @@ def test_with_a_coarse_tolerance_the_strict_answer_is_there_too() -> None:
 
 
 def test_too_few_products_say_so() -> None:
-    b = stretched(24, local_products=24)
+    b = stretched(24, local_products=24, absolute=0.2)
     found = of(b)
     assert found.verdict is UNKNOWN
     assert "raise local_products" in found.summary
@@ -397,15 +417,16 @@ def test_too_few_products_say_so() -> None:
 @pytest.mark.parametrize("s", [2.0, 0.5])
 def test_theorem_one_on_samples(s: float) -> None:
     walls = (WeightClipping(1.0, "generator"),) if s > 1 else ()
-    game = GAN(
-        Affine(1.0, [0.0]), Parabola(0.5 * (1 - 1 / s), 0.0), W2(0.5), latent=1, projections=walls
-    )
-    found = of(bench(game, Gaussian(1, s), batch=512, absolute=1e-8))
+    # Remark 1's generator may not shrink either: its scale is no parameter here.
+    generator = Affine(1.0, [0.0]) if s > 1 else Shift([0.0])
+    game = GAN(generator, Parabola(0.5 * (1 - 1 / s), 0.0), W2(0.5), latent=1, projections=walls)
+    found = of(bench(game, Gaussian(1, s), batch=512, absolute=0.05, move=1.0))
     low, high = found.evidence["lambda_star"]
     assert found.verdict is OPEN
     if s > 1:
+        low, high = found.evidence["lambda_star_strict"]
         assert low == high == pytest.approx(1.0, rel=0.02)
-        assert "lambda-proximal equilibrium up to lambda* = " in found.summary
+        assert "lambda-proximal equilibrium of V up to lambda* = " in found.summary
     else:
         assert low == math.inf
         assert found.witness is None
@@ -424,16 +445,17 @@ class Hill(nn.Module):
 
 
 def test_no_lambda_on_samples() -> None:
-    """V_uu = -2, and the critic's one parameter is not coupled to the shift: no answer helps."""
-    game = GAN(Shift([0.0]), Hill(), Unit(), latent=Balanced(), penalties=[R1(1.0)])
-    found = of(bench(game, Gaussian(1), batch=64, absolute=1e-6))
+    """V = a (s^2 - 1 - u^2) - 2 gamma s^2 a^2 rests at a = 1, u = 0 where s^2 = 2, gamma = 1/8; V_uu = -2, and
+    the critic's one parameter is not coupled to the shift: no answer helps."""
+    game = GAN(Shift([0.0]), Hill(), Unit(), latent=Balanced(), penalties=[R1(0.125)])
+    found = of(bench(game, Gaussian(1, 2**0.5), batch=64, absolute=0.3, move=1.0))
     assert found.verdict is NO
     assert found.evidence["lambda_star"] == [0.0, 0.0]
     assert set(found.witness) == {"generator", "critic"}
     assert found.evidence["curvature_on_score"] == pytest.approx([-2.0] * 3)
     # The same curvature, but nothing to speak of.
-    game = GAN(Shift([0.0]), Hill(), Unit(), latent=Balanced(), penalties=[R1(1.0)])
-    assert of(bench(game, Gaussian(1), batch=64, absolute=1.0)).verdict is OPEN
+    game = GAN(Shift([0.0]), Hill(), Unit(), latent=Balanced(), penalties=[R1(0.125)])
+    assert of(bench(game, Gaussian(1, 2**0.5), batch=64, absolute=10.0, move=1.0)).verdict is OPEN
 
 
 def test_a_critic_that_does_not_answer_best() -> None:

@@ -85,7 +85,7 @@ def audited(g: nn.Module, c: nn.Module, **options: Any) -> Any:
 
 
 def verdicts(found: Any) -> dict[str, Verdict]:
-    return {c.claim: c.verdict for c in found}
+    return {c.claim: c.verdict for c in found.values()}
 
 
 # -- spectral norm ------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_nothing_is_left_behind_and_witnesses_load(form: str, tmp_path: Path) ->
     for m, held in zip((g, c), before, strict=True):
         assert all(torch.equal(held[k], v) for k, v in m.state_dict().items())
     value = json.loads((tmp_path / "a" / "audit.json").read_text())
-    assert [row["claim"] for row in value["certificates"]] == [x.claim for x in found]
+    assert [row["claim"] for row in value["certificates"]] == list(found)
     assert value["mode"] == "as is"
     certificate = found["nash/critic"]
     assert certificate.verdict is Verdict.REFUTED

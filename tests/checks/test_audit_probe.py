@@ -219,7 +219,7 @@ def test_what_is_returned_shares_no_memory_with_the_pair() -> None:
         ),
         progress="none",
     )
-    refuted = [c for c in found if c.witness]
+    refuted = [c for c in found.values() if c.witness]
     assert refuted
     own = {t.untyped_storage().data_ptr() for t in tree.leaves(start.players)}
     for certificate in refuted:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from equilibrist import GAN, JacobianOperator, Quadratic, RecipeError, Vanilla, Verdict, tree
 from equilibrist._files import finite
-from equilibrist.checks import CHECKS, Settings, audit_game
+from equilibrist.checks import CHECKS, Settings, audit_game, spectrum
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks._decide import Interval
 from equilibrist.checks._eigen import probe_cost, probes_of
 from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.spectrum import stable, work
@@ -62,6 +63,7 @@ def test_dirac_turns_without_a_penalty(loss: Any) -> None:
     )
     assert found.evidence["h_max"] == 0
     assert found.evidence["q"] == math.inf
+    assert found.evidence["rotation"] == "total"
     # l + gamma |l|^2: the best gamma is 1 / |l|, with h_max = 1 / |l|.
     best = found.evidence["consensus"]
     assert best["gamma"] == pytest.approx(1 / slope)
@@ -208,15 +210,125 @@ def test_krylov_verdicts_on_an_exact_game() -> None:
 
 
 def test_not_converged_is_said() -> None:
-    rng = np.random.default_rng(1)
-    M = rng.standard_normal((150, 150))
-    game, players = quadratic(M @ M.T, M, np.eye(150))
+    """Eigenvalues of real part 1/4 in a long row up the imaginary axis, and a symmetric part that reaches -1/2."""
+    unit = np.eye(150)
+    game, players = quadratic(-0.5 * unit, np.diag(np.linspace(1, 20, 150)), unit)
     found = exact(game, players, spectrum_dense=10, spectrum_products=10)
     assert found.verdict is Verdict.UNASSESSED
     assert "did not converge within 10 products" in found.summary
     assert found.evidence["extremes"]["smallest real part"] is None
     assert found.evidence["missing"]["smallest real part"] == "0 of 4 converged within 10 products"
+    assert found.evidence["leftmost"]["residual"] > found.tolerance.value  # type: ignore[union-attr]
     assert found.evidence["consensus"] is None
+    assert exact(game, players).verdict is Verdict.VERIFIED
+
+
+def test_the_symmetric_part_encloses_what_did_not_converge() -> None:
+    """Every real part is at least the smallest eigenvalue of (J + J^T) / 2, here 1."""
+    unit = np.eye(150)
+    game, players = quadratic(unit, np.diag(np.linspace(1, 20, 150)), unit)
+    found = exact(game, players, spectrum_dense=10, spectrum_products=10)
+    assert found.evidence["extremes"]["smallest real part"] is None
+    assert found.verdict is Verdict.NOT_REFUTED
+    assert "none lies below 1" in found.summary
+
+
+def test_a_cluster_that_is_negative_as_a_whole_refutes_before_it_is_told_apart() -> None:
+    """60 eigenvalues in [-1, -0.8]: ten products know none of them to 1%, and all to be negative."""
+    rng = np.random.default_rng(0)
+    game, players = quadratic(np.diag(rng.uniform(-1, -0.8, 60)), np.zeros((60, 60)), np.eye(60))
+    found = exact(game, players, spectrum_dense=10, spectrum_products=10)
+    assert found.evidence["extremes"]["smallest real part"] is None
+    assert found.verdict is Verdict.REFUTED
+    low, mean, high = found.evidence["leaving"]
+    assert 0 < low < mean < high
+    assert low <= -game.A.diagonal().min() <= high
+    assert found.witness is not None
+    u = tree.flatten(found.witness).numpy()
+    assert u @ game.jacobian().numpy() @ u < -0.8
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((-0.7, -0.9, -0.5), Verdict.REFUTED),
+        ((-0.7, -2.0, 0.6), Verdict.UNASSESSED),  # the mean is negative, the interval is not
+        ((-0.7, -1.4, -0.0001), Verdict.UNASSESSED),
+        ((0.1, 0.0999, 0.1001), Verdict.NOT_REFUTED),  # found on few samples, not there on others
+        ((math.nan,) * 3, Verdict.UNASSESSED),
+    ],
+)
+def test_the_end_of_the_interval_refutes_and_not_its_mean(
+    interval: tuple[float, float, float], verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spectrum, "confirmed", lambda *_: Interval(*interval))
+    game, players = krylov_pair([-0.7, 3.0])
+    plain = Settings(
+        tolerance=1e-6, groups=3, group_batches=1, linear_batches=1, spectrum_tolerance=1e-3
+    )
+    monkeypatch.setattr("equilibrist.checks.spectrum.share_of", lambda bench: 1e-3)
+    (found,) = stable(ExactBench(game, players, plain))
+    assert found.tolerance is not None
+    assert found.tolerance.value == pytest.approx(3e-3)
+    assert found.verdict is verdict
+
+
+def test_an_eigenvalue_is_confirmed_on_the_score_split_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    critic = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    game = GAN(Shift([0.0]), critic, Vanilla(saturating=True), latent=1)
+    read: list[str] = []
+    bank = Bench.bank
+
+    def reading(self: Bench, part: str) -> Any:
+        read.append(part)
+        return bank(self, part)
+
+    start = game.init()
+    b = Bench(game, start.players, start.constants, Gaussian(1), Settings(batch=16), 0)
+    b.tolerance()  # the yardstick is the selection split's
+    monkeypatch.setattr(Bench, "bank", reading)
+    monkeypatch.setattr(Bench, "scale", lambda self: 1.0)
+    (found,) = stable(b)
+    assert found.evidence["confirmed"] is not None
+    assert set(read) == {"score"}
+
+
+@pytest.mark.parametrize("dense", [10, 1000])
+def test_pure_rotation_is_total_and_not_silent(dense: int) -> None:
+    """J = [[0, B], [-B^T, 0]]: neither stable nor unstable; the fact survives JSON, where infinity does not."""
+    game, players = quadratic(
+        np.zeros((20, 20)), np.diag(np.linspace(1, 3, 20)), np.zeros((20, 20))
+    )
+    found = exact(game, players, spectrum_dense=dense)
+    assert found.evidence["rotation"] == "total"
+    assert found.evidence["q"] == math.inf
+    assert found.evidence["h_max"] == 0
+    assert json.loads(json.dumps(finite(found.evidence)))["rotation"] == "total"
+    assert "of any size leave it" in found.summary
+    assert found.verdict is (Verdict.UNASSESSED if dense == 1000 else Verdict.NOT_REFUTED)
+    still, players = krylov_pair([0.2, 3.0])
+    assert exact(still, players).evidence["rotation"] == "none"
+    turning, players = krylov_pair([0.2, 3.0], turn=30.0)
+    assert exact(turning, players).evidence["rotation"] == "partial"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_small_networks_are_answered_by_few_products(seed: int) -> None:
+    """Networks of some thousand parameters, by no more products than a budget of 600 gradients pays for."""
+    torch.manual_seed(seed)
+    generator = nn.Sequential(nn.Linear(2, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh())
+    critic = nn.Sequential(nn.Linear(2, 40), nn.LeakyReLU(), nn.Linear(40, 40), nn.Tanh())
+    game = GAN(
+        nn.Sequential(generator, nn.Linear(40, 2)).double(),
+        nn.Sequential(critic, nn.Linear(40, 1)).double(),
+        Vanilla(saturating=bool(seed % 2)),
+        latent=2,
+    )
+    settings = {"batch": 64, "spectrum_dense": 30, "spectrum_products": 24, "spectrum_batches": 1}
+    found = audited(game, Gaussian(2), checks=["stable"], **settings)["stable"]
+    assert found.verdict is not Verdict.UNASSESSED, found.summary
 
 
 class Sheared:

@@ -192,7 +192,8 @@ def test_every_step_and_every_group_draws_afresh(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Bench, "minibatch", noted)
     audited(plain(), numbered(400), checks=("stationary",), **FAST)
-    assert len(asked) == len(set(asked)) == 4 * 2
+    assert len(asked) == len(set(asked))
+    assert sum(one[1] == "all" for one in asked) == 4 * 2
     used = set(asked)
     asked.clear()
     audited(plain(), numbered(400), checks=("nash",), **(FAST | {"starts": 1}))
@@ -266,7 +267,20 @@ def test_perturbations_are_relative_to_each_tensor() -> None:
 
 
 def numbers(audit: Any) -> Any:
-    return [(c.claim, c.verdict, c.evidence, c.tolerance) for c in audit]
+    return [(c.claim, c.verdict, c.evidence, c.tolerance) for c in audit.values()]
+
+
+def test_a_tensor_that_trained_to_almost_nothing_is_searched_around_like_the_others() -> None:
+    like = {"W": torch.full((50,), 2.0), "u": torch.full((2000,), 1e-18), "v": torch.zeros(2000)}
+    overall = float(torch.cat(list(like.values())).square().mean().sqrt())
+    noise = relative_noise(like, 0.1, np.random.default_rng(0))
+    for name, scale in (("W", 2.0), ("u", overall), ("v", overall)):
+        assert float(noise[name].std()) == pytest.approx(0.1 * scale, rel=0.2)
+    # Small is not tiny: a tensor of a thousandth keeps its own scale.
+    like["u"] = torch.full((2000,), 2e-3)
+    assert float(relative_noise(like, 0.1, np.random.default_rng(0))["u"].std()) == pytest.approx(
+        2e-4, rel=0.2
+    )
 
 
 def test_an_audit_is_a_function_of_its_seed() -> None:

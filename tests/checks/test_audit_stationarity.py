@@ -27,6 +27,8 @@ from torch import nn
 
 from equilibrist import GAN, WGAN, Vanilla, Verdict, WeightClipping, tree
 from equilibrist.checks import Settings, stationarity
+from equilibrist.checks._decide import Interval
+from equilibrist.checks._first_order import FirstOrder
 from equilibrist.checks.certificate import Tolerance
 from equilibrist.checks.stationarity import _trace_of_square, squared_norm, unblocked
 
@@ -219,7 +221,10 @@ def test_noise_above_the_tolerance_is_unassessed() -> None:
 
 
 def judged(
-    estimates: tuple[float, float, float, float], tolerance: float, monkeypatch: Any
+    estimates: tuple[float, float, float, float],
+    tolerance: float,
+    monkeypatch: Any,
+    measured: tuple[float, float, float],
 ) -> Verdict:
     b = bench(boxed([0.5], [0.5]), Gaussian(), move=0.5)  # unit = 0.25
     monkeypatch.setattr(
@@ -227,28 +232,43 @@ def judged(
         "squared_norm",
         lambda g, c: tuple((4 * e) ** 2 * math.copysign(1, e) for e in estimates),
     )
-    return stationarity._certificate(
-        b, "generator", torch.zeros(3, 1, dtype=F64), Tolerance(tolerance, "", "")
-    ).verdict
+    moved = FirstOrder("generator", Interval(*measured), 0.5, math.nan, b.players["generator"])
+    found = stationarity._certificate(
+        b, "generator", torch.zeros(3, 1, dtype=F64), Tolerance(tolerance, "", ""), moved
+    )
+    assert (found.witness is None) == (found.verdict is not Verdict.REFUTED)
+    return found.verdict
+
+
+KEPT, SHORT, VAGUE = (0.03, 0.025, 0.035), (0.01, 0.009, 0.011), (0.03, 0.01, 0.05)
 
 
 def test_boundaries_of_the_stationary_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """(residual, low, high, floor) against the tolerance, in units of loss."""
-    for estimates, verdict in [
-        ((0.03, 0.025, 0.035, 0.01), Verdict.REFUTED),
-        ((0.03, 0.025, 0.035, 0.05), Verdict.REFUTED),  # clear of the tolerance, whatever the floor
-        ((0.01, 0.005, 0.015, 0.01), Verdict.VERIFIED),
-        ((0.01, 0.005, 0.0199, 0.0199), Verdict.VERIFIED),
-        ((0.01, 0.005, 0.025, 0.01), Verdict.NOT_REFUTED),
-        ((0.025, 0.015, 0.035, 0.01), Verdict.NOT_REFUTED),
-        ((0.01, 0.005, 0.015, 0.021), Verdict.UNASSESSED),  # narrow by luck only
-        (
-            (-0.01, -0.02, 0.01, 0.01),
-            Verdict.VERIFIED,
-        ),  # a negative estimate is zero, not its modulus
-        ((-0.03, -0.04, -0.02, 0.01), Verdict.VERIFIED),
+    """(residual, low, high, floor) and the measured (mean, low, high) against the tolerance, in units of loss."""
+    yes, open_, no, unknown = (
+        Verdict.VERIFIED,
+        Verdict.NOT_REFUTED,
+        Verdict.REFUTED,
+        Verdict.UNASSESSED,
+    )
+    for estimates, measured, verdict in [
+        ((0.03, 0.025, 0.035, 0.01), KEPT, no),
+        ((0.03, 0.025, 0.035, 0.05), KEPT, no),  # clear of the tolerance, whatever the floor
+        ((0.03, 0.025, 0.035, 0.01), SHORT, unknown),  # promised, and not kept
+        ((0.03, 0.025, 0.035, 0.01), VAGUE, unknown),
+        ((0.03, 0.025, 0.035, 0.01), (math.nan,) * 3, unknown),
+        ((0.01, 0.005, 0.015, 0.01), SHORT, yes),
+        ((0.01, 0.005, 0.0199, 0.0199), SHORT, yes),
+        ((0.01, 0.005, 0.015, 0.01), KEPT, yes),  # a gain beyond the first order: "local" has it
+        ((0.01, 0.005, 0.025, 0.01), SHORT, open_),
+        ((0.01, 0.005, 0.025, 0.01), KEPT, no),
+        ((0.025, 0.015, 0.035, 0.01), SHORT, unknown),  # above, and not for certain
+        ((0.01, 0.005, 0.015, 0.021), SHORT, unknown),  # narrow by luck only
+        ((0.01, 0.005, 0.015, 0.021), KEPT, no),  # the witness is no noise
+        ((-0.01, -0.02, 0.01, 0.01), SHORT, yes),  # a negative estimate is zero, not its modulus
+        ((-0.03, -0.04, -0.02, 0.01), SHORT, yes),
     ]:
-        assert judged(estimates, 0.02, monkeypatch) is verdict, estimates
+        assert judged(estimates, 0.02, monkeypatch, measured) is verdict, (estimates, measured)
 
 
 def test_a_non_finite_gradient_is_unassessed() -> None:
@@ -263,7 +283,7 @@ def test_a_non_finite_gradient_is_unassessed() -> None:
         Settings(batch=8, starts=2, steps=4, looks=2),
         progress="none",
     )
-    assert {c.verdict for c in found} == {Verdict.UNASSESSED}
+    assert {c.verdict for c in found.values()} == {Verdict.UNASSESSED}
 
 
 def test_a_yardstick_that_is_not_a_number_is_unassessed() -> None:
@@ -279,7 +299,7 @@ def test_a_yardstick_that_is_not_a_number_is_unassessed() -> None:
         Settings(batch=8, starts=2, steps=4, looks=2),
         progress="none",
     )
-    assert {c.verdict for c in found} == {Verdict.UNASSESSED}
+    assert {c.verdict for c in found.values()} == {Verdict.UNASSESSED}
 
 
 # -- invariances ---------------------------------------------------------------------------------

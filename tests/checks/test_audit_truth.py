@@ -36,7 +36,7 @@ STRIDE = {"optimizers": {"generator": SGD(lr=0.2), "critic": SGD(lr=0.2)}}
 
 
 def verdicts(audit: Audit) -> dict[str, Verdict]:
-    return {c.claim: c.verdict for c in audit}
+    return {c.claim: c.verdict for c in audit.values()}
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_wgan_at_nash_has_a_tolerance() -> None:
     found = audited(
         boxed([0.0], [0.0]), Gaussian(), checks=("stationary", "nash"), **FAST, **STRIDE
     )
-    for certificate in found:
+    for certificate in found.values():
         assert certificate.verdict is not Verdict.REFUTED
         if certificate.player:
             assert certificate.tolerance.value > 0 or certificate.verdict is Verdict.UNASSESSED

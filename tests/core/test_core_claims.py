@@ -94,6 +94,38 @@ def test_what_mixes_samples_is_not_separable(kind: str) -> None:
     assert "\n" not in seen
 
 
+class Paired(Plain):
+    """A mean over samples, and what one way of cutting a batch in halves cannot see: the difference of the
+    halves' means where they are cut the other way."""
+
+    players = ("x", "y")
+
+    def __init__(self, seen_by: str) -> None:
+        self.seen_by = seen_by
+
+    def losses(self, players: Any, constants: Any, draw: Any, only: Any = None) -> Any:
+        w = draw["w"]
+        first, second = (w[: len(w) // 2], w[len(w) // 2 :])
+        if self.seen_by == "even and odd":
+            first, second = w[::2], w[1::2]
+        return {"x": w.mean() * players["x"]["v"].sum(), "y": first.mean() - second.mean()}
+
+
+@pytest.mark.parametrize("seen_by", ["front and back", "even and odd"])
+def test_a_batch_is_cut_in_two_ways(seen_by: str) -> None:
+    """Each game is separable by the other cut: rows in order, or by turns."""
+    game, rows = Paired(seen_by), DRAW["w"]
+    cuts = {
+        "front and back": (rows[:4], rows[4:]),
+        "even and odd": (rows[::2], rows[1::2]),
+    }
+    whole = game.losses(HERE, {}, DRAW)["y"]
+    for cut, halves in cuts.items():
+        mean = sum(game.losses(HERE, {}, {"w": half})["y"] for half in halves) / 2
+        assert torch.isclose(whole, mean) == (cut != seen_by)
+    assert not check_separable(game, HERE, {}, DRAW)[0]
+
+
 def test_nothing_drawn() -> None:
     assert check_separable(Claimant(-1.0), HERE, {}, {}) == (True, "nothing is drawn")
 

@@ -10,9 +10,20 @@ import pytest
 import torch
 
 from equilibrist import tree
-from equilibrist._draws import Batches, Draws, StackedDraws, Stream, generator, normal, uniform
+from equilibrist._draws import (
+    LIMITS,
+    Batches,
+    Draws,
+    StackedDraws,
+    Stream,
+    Use,
+    generator,
+    normal,
+    uniform,
+)
 
 F64, M32, M64 = torch.float64, 2**32 - 1, 2**64 - 1
+ADDRESSED = [stream for stream in Stream if stream is not Stream.AUDIT]
 
 
 def words(n: int) -> list[int]:
@@ -66,7 +77,7 @@ def sfc64(seed: list[int], n: int) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**40 + 3])
-@pytest.mark.parametrize("stream", Stream)
+@pytest.mark.parametrize("stream", ADDRESSED)
 def test_a_run_can_be_repeated_for_good(seed: int, stream: Stream) -> None:
     """The words at an address, by algorithms that are written here: no version of anything changes them."""
     raw = generator(seed, stream, step=5, rank=2, index=9).bit_generator.random_raw(8)
@@ -88,7 +99,7 @@ def test_addresses_differ() -> None:
     values = [
         first(seed=seed, stream=stream, step=step, rank=rank, index=index)
         for seed, stream, step, rank, index in itertools.product(
-            range(3), Stream, range(3), range(3), range(3)
+            range(3), ADDRESSED, range(3), range(3), range(3)
         )
     ]
     assert len({v[0] for v in values}) == len(values) == 3 * 5 * 27
@@ -142,7 +153,7 @@ def test_batches_differ_by_rank_index_step_and_seed_and_stay_put() -> None:
         Draws(make, 4, 11).batch(2),
         Draws(make, 5, 10).batch(2),
         Draws(make, 4, 10, rank=1).batch(2),
-        Draws(make, 4, 10, stream=Stream.AUDIT).batch(2),
+        Draws(make, 4, 10, stream=Stream.STUDY).batch(2),
     ]
     assert all(
         torch.equal(a, b) for a, b in zip(base.batch(2).values(), kept.values(), strict=True)
@@ -172,7 +183,7 @@ def test_noise_is_not_the_data() -> None:
 
 
 def test_noise_of_an_audit_is_not_that_of_training() -> None:
-    training, audit = Draws(make, 4, 10), Draws(make, 4, 10, stream=Stream.AUDIT)
+    training, audit = Draws(make, 4, 10), Draws(make, 4, 10, stream=Stream.STUDY)
     assert not torch.equal(training.noise(LIKE)["critic"]["w"], audit.noise(LIKE)["critic"]["w"])
 
 
@@ -239,3 +250,66 @@ def test_noise_of_a_row_is_that_of_its_step() -> None:
     batches = Batches(_small, 5, 3)
     expected = Draws(lambda rng: _small(rng, 5), 3, 21).noise(like)
     assert torch.equal(batches.at(21).noise(like)["w"], expected["w"])
+
+
+def apart(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether no two addresses of these patterns are the same words: some word always differs."""
+    if len(one) != len(other):
+        return True
+
+    def values(word: Any) -> range:
+        return range(LIMITS.get(word, 2**32)) if isinstance(word, str) else range(word, word + 1)
+
+    spans = [(values(a), values(b)) for a, b in zip(one, other, strict=True)]
+    return any(a.stop <= b.start or b.stop <= a.start for a, b in spans)
+
+
+TAKEN = {stream.name: (stream, "step", "rank", "index") for stream in (Stream.DATA, Stream.NOISE)}
+
+
+@pytest.mark.parametrize("use", Use)
+def test_no_two_uses_can_meet(use: Use) -> None:
+    others = {**TAKEN, **{u.name: u.value for u in Use if u is not use}}
+    assert [name for name, other in others.items() if not apart(use.value, other)] == []
+
+
+def test_every_word_of_an_address_reaches_the_generator() -> None:
+    """32 bits a word: NumPy would spread a longer one over its neighbour's place."""
+    seen = {}
+    for use in Use:
+        for where in itertools.product((0, 1, 2**16 - 1), repeat=len(use.fields)):
+            address = use.at(**dict(zip(use.fields, where, strict=True)))
+            assert all(0 <= word < 2**32 for word in address.words)
+            raw = tuple(int(x) for x in address.generator(3).bit_generator.random_raw(2))
+            assert raw == tuple(sfc64(hashed(3, address.words), 2))
+            assert seen.setdefault(raw, address) == address
+
+
+@pytest.mark.parametrize(
+    "where", [{}, {"part": 0}, {"part": 0, "batch": -1}, {"part": 2**32, "batch": 0}]
+)
+def test_an_address_that_could_be_another_s_is_refused(where: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="LINEAR"):
+        Use.LINEAR.at(**where)
+
+
+def test_audits_draw_by_name_only() -> None:
+    with pytest.raises(ValueError, match="Use"):
+        generator(0, Stream.AUDIT)
+
+
+@pytest.mark.parametrize(
+    ("use", "where", "address"),
+    [
+        (Use.WEIGHTS, {"player": 1}, (2, 0, 0, 1)),
+        (Use.PARTICLES, {}, (2, 0, 0, 65536)),
+        (Use.SHEET, {"sheet": 3}, (3, 0, 0, 3)),
+        (Use.SHEET_OF_REAL, {}, (3, 1, 0, 0)),
+        (Use.SCORE, {"place": 2}, (3, 2, 0, 2)),
+        (Use.SCORE_CONDITION, {"place": 2}, (3, 3, 0, 2)),
+    ],
+)
+def test_runs_made_before_uses_had_names_go_on_with_the_same_numbers(
+    use: Use, where: dict[str, int], address: tuple[int, ...]
+) -> None:
+    assert use.at(**where).words == address

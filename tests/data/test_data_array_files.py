@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -264,7 +265,7 @@ def test_a_refusing_system(tmp_path, monkeypatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     file = npy(tmp_path, BYTES)
-    monkeypatch.setattr(np, "load", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(DataError) as caught:
         array_file(file)
     assert str(caught.value).startswith(f"{file}: cannot be read (Permission denied)")

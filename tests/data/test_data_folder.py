@@ -187,14 +187,14 @@ def _truncated(path: Path) -> None:
 
 
 def _floats(path: Path) -> None:
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(path.with_suffix(".tif"))
-    path.with_suffix(".tif").rename(path)
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path.with_suffix(".pfm"))
+    path.with_suffix(".pfm").rename(path)
 
 
 @pytest.mark.parametrize(
     ("name", "spoil", "wrong"),
     [
-        ("z.png", lambda p: p.write_bytes(b""), "not an image, truncated or damaged; mend it"),
+        ("z.png", lambda p: p.write_bytes(b""), "not an image, truncated or damaged; put one of"),
         ("z.jpg", lambda p: p.write_text("<html>404</html>"), "not an image, truncated or damaged"),
         ("z.jpg", _truncated, "truncated or damaged"),
         ("z.png", lambda p: p.symlink_to("nowhere"), "No such file"),

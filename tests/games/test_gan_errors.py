@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist._errors import GameError
-from equilibrist.formulations import WGAN, Vanilla
+from equilibrist.formulations import WGAN, Relativistic, Vanilla
 from equilibrist.games import GAN
 from equilibrist.penalties import GradientPenalty
 from equilibrist.projections import WeightClipping
@@ -218,11 +218,94 @@ def test_allowed(name: str) -> None:
     gan(**ALLOWED[name])
 
 
-def test_a_sigmoid_at_the_end_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="ends with a sigmoid") as seen:
-        gan(c=nn.Sequential(critic(), nn.Sigmoid()))
+class Bounded(nn.Module):
+    """A probability by another road than a last layer `nn.Sigmoid`."""
+
+    def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.how = critic(), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.how(self.net(x))
+
+
+PROBABILITIES: list[Any] = [
+    torch.sigmoid,
+    lambda y: torch.tanh(y) / 2 + 0.5,
+    lambda y: 1 / (1 + torch.exp(-y)),
+    lambda y: torch.softmax(torch.cat([y, 0 * y], 1), 1)[:, :1],
+    lambda y: torch.sigmoid(y).clamp(1e-6, 1 - 1e-6).squeeze(),
+    lambda y: torch.sigmoid(torch.cat([y, 2 * y], 1)).mean(1),
+    nn.functional.hardsigmoid,
+]
+
+
+@pytest.mark.parametrize("how", PROBABILITIES)
+def test_a_probability_is_refused_where_a_logit_is_taken(how: Any) -> None:
+    for formulation in (Vanilla(), Vanilla(saturating=True), Relativistic()):
+        with pytest.raises(GameError, match=r"within \[0, 1\] whatever its weights are") as caught:
+            gan(c=Bounded(how), formulation=formulation)
+        assert "\n" not in str(caught.value)
+        assert ("probabilities=True" in str(caught.value)) == isinstance(formulation, Vanilla)
+    gan(c=Bounded(how), formulation=Vanilla(probabilities=True))
+
+
+def test_a_probability_is_warned_of_once_where_any_score_is_taken() -> None:
+    with pytest.warns(UserWarning, match="made for free scores") as seen:
+        game = gan(c=nn.Sequential(critic(), nn.Sigmoid()), formulation=WGAN())
     assert len(seen) == 1
-    gan(c=nn.Sequential(critic(), nn.Sigmoid()), formulation=Vanilla(probabilities=True))
+    assert [str(w.message) for w in seen] == list(game.notes)
+
+
+def test_a_free_score_that_happens_to_lie_between_zero_and_one_is_none() -> None:
+    for seed in range(20):
+        torch.manual_seed(seed)
+        net = critic()
+        with torch.no_grad():
+            net[-1].weight.mul_(1e-3)
+            net[-1].bias.fill_(0.5)
+        gan(c=net)
+    dead = critic(nn.ReLU())
+    with torch.no_grad():
+        for p in dead.parameters():
+            p.zero_()
+    gan(c=dead)  # one score for all, 0
+
+
+def test_a_logit_is_refused_where_a_probability_is_taken() -> None:
+    net = critic()
+    with torch.no_grad():
+        net[-1].bias.fill_(3.0)
+    with pytest.raises(GameError, match=r"takes scores within \[0, 1\], but the critic's reach"):
+        gan(c=net, formulation=Vanilla(probabilities=True))
+
+
+def test_a_layer_of_both_players_is_refused() -> None:
+    shared = nn.Linear(2, 2)
+    make = {
+        "g": nn.Sequential(nn.Linear(3, 2), shared),
+        "c": nn.Sequential(shared, nn.Linear(2, 1)),
+    }
+    with pytest.raises(
+        GameError, match=r"generator's 1\.weight and the critic's 0\.weight"
+    ) as caught:
+        gan(**make)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(GameError, match=r"1\.weight"):
+        gan(g=lambda: make["g"], c=lambda: make["c"])
+    tied = nn.Linear(2, 1)
+    tied.bias.data = shared.bias.data[:1]
+    with pytest.raises(GameError, match=r"1\.bias and the critic's bias"):
+        gan(g=make["g"], c=tied)
+    running = nn.BatchNorm1d(2, affine=False)
+    halves = {"g": nn.Sequential(nn.Linear(3, 2), running)}
+    halves["c"] = nn.Sequential(running, nn.Linear(2, 1))
+    with pytest.raises(GameError, match="running_mean"):
+        gan(**halves)
+    running.eval()
+    gan(**halves)
+    shared.requires_grad_(False)
+    gan(**make)
 
 
 @pytest.mark.parametrize(

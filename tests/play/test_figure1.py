@@ -35,7 +35,7 @@ def test_jacobian_is_the_operator_s(campaign: ModuleType, monkeypatch: pytest.Mo
     wide, fixed = (tree.to(x, dtype=torch.float64) for x in (players, constants))
     source = made.data.to(dtype=torch.float64)
     draws = [
-        made.game.draw(generator(0, Stream.AUDIT, k), source, made.batch, torch.float64)
+        made.game.draw(generator(0, Stream.STUDY, k), source, made.batch, torch.float64)
         for k in range(2)
     ]
     operator = eq.JacobianOperator(eq.VectorField(made.game), wide, fixed, draws)

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,21 @@ def damaged(run: Path) -> str:
     assert "\n" not in message
     assert str(run) in message
     return message
+
+
+def left_out(run: Path, name: str) -> str:
+    """The one note on the damaged file `name`; nothing else of the run is missing."""
+    record = load(run)
+    assert record.damaged == [name]
+    (note,) = record.notes
+    assert note.startswith(f"{name}: ")
+    assert note.isprintable()
+    assert note.endswith(". It is left out.")
+    assert (record.recipe is None) == (name == "recipe.json")
+    assert (record.sessions == []) == (name == "environment.json")
+    assert (record.audit is None) == (name == "audit/audit.json")
+    assert len(record.samples) == 9
+    return note
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
@@ -85,9 +103,7 @@ def test_wrong_content_is_named(
 ) -> None:
     run = make_run()
     edit(run / name, change)
-    message = damaged(run)
-    assert str(run / name) in message
-    assert words in message
+    assert words in left_out(run, name)
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "environment.json", "audit/audit.json"])
@@ -95,7 +111,19 @@ def test_wrong_content_is_named(
 def test_damaged_json_is_named(make_run: Make, name: str, content: bytes) -> None:
     run = make_run()
     (run / name).write_bytes(content)
-    assert str(run / name) in damaged(run)
+    left_out(run, name)
+
+
+def test_json_that_is_nested_deeply_or_is_no_regular_file_is_left_out(make_run: Make) -> None:
+    run = make_run()
+    edit(
+        run / "recipe.json",
+        lambda d: d.update(settings=json.loads('{"a":' * 600 + "1" + "}" * 600)),
+    )
+    assert "nested too deeply" in left_out(run, "recipe.json")
+    (run / "recipe.json").unlink()
+    os.mkfifo(run / "recipe.json")
+    assert "not a regular file" in left_out(run, "recipe.json")
 
 
 def test_half_a_last_line_is_ignored_with_a_note(make_run: Make) -> None:
@@ -113,9 +141,13 @@ def test_damage_elsewhere_in_the_metrics_is_named_with_its_line(make_run: Make) 
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:3], '{"step": 2', *lines[3:]]))
-    assert "metrics.jsonl, line 4" in damaged(run)
-    path.write_text("\n".join([*lines[:3], '{"loss": 2}']))
-    assert "line 4: no usable 'step'" in damaged(run)
+    record = load(run)
+    assert record.notes == ["metrics.jsonl, line 4: damaged, not JSON. It is left out."]
+    assert record.series["loss"]["critic"].steps.size == 600
+    path.write_text("\n".join([*lines[:3], '{"loss": 2}', *lines[3:], "[]", '{"step": 1.5}']))
+    (note,) = load(run).notes
+    assert note.startswith("metrics.jsonl, line 4: no usable 'step'")
+    assert note.endswith("It is left out, and so are 2 other lines.")
 
 
 def test_a_repeated_step_keeps_its_last_value(make_run: Make) -> None:
@@ -175,3 +207,62 @@ def test_an_array_of_objects_is_not_unpickled(make_run: Make) -> None:
     record = load(run)
     assert record.samples == []
     assert "cannot be read" in record.notes[0]
+
+
+def png(*parts: tuple[bytes, bytes]) -> bytes:
+    """A PNG file of these parts, each with its checksum."""
+    whole = b"\x89PNG\r\n\x1a\n"
+    for kind, body in parts:
+        total = zlib.crc32(kind + body).to_bytes(4)
+        whole += len(body).to_bytes(4) + kind + body + total
+    return whole
+
+
+HEAD, REST, END = (b"IHDR", b"\0\0\0\x09\0\0\0\x05" + bytes(5)), (b"IDAT", b"xx"), (b"IEND", b"")
+SHAPE = "{'descr': '<f8', 'fortran_order': False, 'shape': %s}"
+
+
+def npy(header: str, body: bytes = b"") -> bytes:
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + body
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("step_1.png", png(HEAD, REST)),
+        ("step_1.png", png(HEAD, END)),
+        ("step_1.png", png(END)),
+        ("step_1.png", png(HEAD, REST, END)[:-4] + b"four"),
+        ("step_1.png", png(HEAD, REST, END) + b"more"),
+        ("step_1.png", png((b"IHDR", b"\xff" * 8 + bytes(5)), REST, END)),
+        ("step_1.npy", npy("{'descr': '<f4', ")),
+        ("step_1.npy", npy(SHAPE % "(1000000000000, 2)")),
+        ("step_1.npy", npy(SHAPE % "(True, 2)", bytes(16))),
+        ("step_1.npy", npy(SHAPE % f"({'-' * 3000}1,)", bytes(8))),
+        ("step_1.npy", npy(SHAPE % "(2, 1)", bytes(16))),
+        ("step_1.npy", npy((SHAPE % "(2,)").replace("<f8", "|O"), bytes(16))),
+    ],
+)
+def test_a_damaged_sheet_is_noted_and_the_others_are_shown(
+    make_run: Make, name: str, content: bytes
+) -> None:
+    run = make_run()
+    (run / "samples" / name).write_bytes(content)
+    record = load(run)
+    assert [s.step for s in record.samples] == [0, 100, 250, 500, 1000, 1500, 2000, 2500, 3000]
+    (note,) = record.notes
+    assert note.startswith(f"{name} cannot be read (")
+    assert len(note) < 150
+    assert note.isprintable()
+
+
+def test_whole_sheets_are_shown(make_run: Make) -> None:
+    run = make_run(without=("samples",))
+    (run / "samples" / "step_1.png").write_bytes(png(HEAD, REST, END))
+    (run / "samples" / "step_2.npy").write_bytes(
+        npy(SHAPE % "(1, 2)", struct.pack("<2d", 3.0, 4.0))
+    )
+    first, second = load(run).samples
+    assert (first.width, first.height) == (9, 5)
+    assert second.points is not None
+    assert second.points.tolist() == [[3.0, 4.0]]

@@ -324,13 +324,42 @@ def test_a_failed_write_leaves_the_old_report(
     assert sorted(path.name for path in run.iterdir()) == files
 
 
-def test_a_damaged_record_writes_nothing(make_run: Make) -> None:
-    run = make_run()
-    (run / "recipe.json").write_text("{")
+def test_a_folder_without_a_run_gets_no_report(tmp_path: Path) -> None:
     with pytest.raises(RecordError):
-        write_report(run)
-    assert not (run / "report.html").exists()
-    assert not (run / "report.json").exists()
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (
+            "audit/audit.json",
+            lambda d: d["certificates"][0].update(evidence={"chosen": {"start": {}}}),
+        ),
+        ("audit/audit.json", lambda d: d.update(certificates=[3])),
+        ("audit/audit.json", lambda d: d.clear() or d.update(format=7)),
+        ("recipe.json", lambda d: d.update(steps=[1])),
+        ("recipe.json", lambda d: d["description"].update(game={"players": {"critic": 3}})),
+        ("environment.json", lambda d: d.append("x")),
+    ],
+)
+def test_a_damaged_part_is_named_and_the_rest_is_shown(
+    make_run: Make, name: str, change: Callable[[Any], object]
+) -> None:
+    run = make_run()
+    value = json.loads((run / name).read_text())
+    change(value)
+    (run / name).write_text(json.dumps(value))
+    page = report(run)
+    facts = json.loads((run / "report.json").read_text())
+    for note in facts["notes"]:
+        assert note.startswith(f"{name}: ")
+        assert note in page.text
+    if name == "audit/audit.json" and facts["audit"] is None:
+        assert "the audit of it is damaged" in facts["headline"]["text"]
+    assert len(facts["samples"]) == 9
+    assert facts["metrics"]["loss"]
 
 
 def test_the_facts_for_machines_match_the_page(make_run: Make) -> None:

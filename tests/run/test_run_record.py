@@ -9,6 +9,7 @@ import torch
 from killing import CONFIGURATIONS, differences, picture, recipe
 
 from equilibrist import RecipeError, RecordError
+from equilibrist._files import PART
 from equilibrist.optimizers import SGD
 from equilibrist.run import environment, load, train
 from equilibrist.run.record import Record
@@ -280,27 +281,18 @@ def test_environment_is_damaged(tmp_path, go):
 def test_leftovers_are_removed(tmp_path, go):
     go(tmp_path)
     parts = [
-        tmp_path / ".recipe.json.abc.part",
-        tmp_path / "checkpoints" / ".step_00000030.safetensors.x.part",
-        tmp_path / "samples" / ".step_00000030.npy.y.part",
+        tmp_path / f".recipe.json.abc{PART}",
+        tmp_path / "checkpoints" / f".step_00000030.safetensors.x{PART}",
+        tmp_path / "samples" / f".step_00000030.npy.y{PART}",
     ]
     for part in parts:
         part.write_bytes(b"half")
     (tmp_path / "notes.part").write_text("a user's own")
+    (tmp_path / ".notes.part").write_text("a user's own")
     go(tmp_path)
     assert [p.exists() for p in parts] == [False] * 3
     assert (tmp_path / "notes.part").exists()
-
-
-def test_training_beside_an_audit(tmp_path, go):
-    """The folder of an audit that is not done may be that of one that runs: it is left alone."""
-    go(tmp_path)
-    part = tmp_path / ".audit.abc.part"
-    part.mkdir()
-    (part / "audit.json").write_text("{}")
-    assert go(tmp_path, steps=30).step == 30
-    assert [p.name for p in part.iterdir()] == ["audit.json"]
-    assert (part / "audit.json").read_text() == "{}"
+    assert (tmp_path / ".notes.part").exists()
 
 
 # -- sessions ------------------------------------------------------------------------------------------
@@ -358,9 +350,11 @@ def test_status_of_a_run_that_goes_on(tmp_path, go, at_step):
     seen = []
     at_step({7: lambda: seen.append(json.loads((tmp_path / "status.json").read_text()))})
     go(tmp_path)
-    assert seen == [{"state": "running", "step": 0, "message": ""}]
+    newest = {"checkpoint": "step_00000006.safetensors"}
+    assert seen == [{"state": "running", "step": 6, "message": "", **newest}]
     assert json.loads((tmp_path / "status.json").read_text()) == {
         "state": "finished",
         "step": 24,
         "message": "",
+        "checkpoint": "step_00000024.safetensors",
     }

@@ -63,7 +63,8 @@ def test_not_finite(kind, player, at, value, kept, tmp_path, go, poison, monkeyp
             assert "\n" not in text
             assert f"step {at}: the {player}'s {error.quantity} is not finite" in text
             assert (kept or "no checkpoint yet") in text
-            assert status(tmp_path / "run") == {"state": "diverged", "step": at, "message": text}
+            wanted = {"state": "diverged", "step": at, "message": text, "checkpoint": kept}
+            assert status(tmp_path / "run") == wanted
             rows = Record(tmp_path / "run").rows()
             assert all(row["step"] < at for row in rows)
             names = [p.name for _, p in checkpoint.existing(tmp_path / "run" / "checkpoints")]
@@ -107,7 +108,12 @@ def test_asked_to_stop(number, tmp_path, go, stop_at):
     assert run.step == 5
     assert run.checkpoint == "step_00000005.safetensors"
     assert (tmp_path / "checkpoints" / run.checkpoint).exists()
-    assert status(tmp_path) == {"state": "interrupted", "step": 5, "message": ""}
+    assert status(tmp_path) == {
+        "state": "interrupted",
+        "step": 5,
+        "message": "",
+        "checkpoint": run.checkpoint,
+    }
     assert signal.getsignal(number) is before
 
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from equilibrist._errors import RecipeError, RequirementError, did_you_mean
+from equilibrist._errors import RecipeError, UnknownClaimError, did_you_mean, warn_user
 from equilibrist._field import VectorField
 from equilibrist._files import finite
 from equilibrist._game import Constants, Players
-from equilibrist.checks import path_angle, selftests
+from equilibrist._host import usual_errors
+from equilibrist._notebook import shortened, table
+from equilibrist.checks import facts, path_angle, selftests
+from equilibrist.checks._advice import advice
+from equilibrist.checks._arguments import known_settings, settings_of
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
-from equilibrist.checks._ladder import advice, ladder, place
+from equilibrist.checks._budget import allotted
+from equilibrist.checks._implications import reconcile
+from equilibrist.checks._ladder import ladder, place
 from equilibrist.checks._registry import CHECKS, REGISTRY
-from equilibrist.checks._save import Kept, row, write_folder
+from equilibrist.checks._save import Kept, require_place, row, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate
 from equilibrist.data import Source
 from equilibrist.games import GAN
+from equilibrist.games._fit import misfits, require_fit
 from equilibrist.optimizers import SGD
 from equilibrist.run import Run, samples
 from equilibrist.run.progress import showing
@@ -32,11 +39,25 @@ from equilibrist.schedules import base
 from equilibrist.solvers import Averaged, MirrorGAN
 
 FORMAT = 1
+# The defaults where losses are exact.
+_EXACT = {"tolerance": 1e-6, "groups": 3, "group_batches": 1, "linear_batches": 1}
+FACTS = "facts"  # beside the checks in the record of what was spent
+DEEP = 500  # gradients of a player's search from which the facts are taken in depth
 
 
-@dataclass(frozen=True)
-class Audit:
-    """Certificates by claim: `audit["nash"]`, `audit["stationary/critic"]`."""
+@dataclass(frozen=True, repr=False)
+class Audit(Mapping[str, Certificate]):
+    """Certificates by claim, a mapping: `audit["nash"]`, `"nash" in audit`, `for claim in audit`.
+
+    Attributes:
+        certificates: the values, in order.
+        settings: the budget and the tolerances.
+        seconds: what the audit took.
+        about: the pair and where it came from, plain values.
+        facts: what a practitioner looks at before any verdict; None where losses are exact.
+        notes: what does not fit together (data and generator, say), one sentence each.
+        sheets, precision, work: sheets of samples; the precision of the searches; gradients and seconds by check.
+    """
 
     certificates: tuple[Certificate, ...]
     settings: Settings
@@ -45,6 +66,8 @@ class Audit:
     sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     precision: str = "float32"
     work: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: facts.Facts | None = None
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, claim: str) -> Certificate:
         for certificate in self.certificates:
@@ -52,26 +75,49 @@ class Audit:
                 return certificate
         known = [c.claim for c in self.certificates]
         hint = did_you_mean(claim, known)
-        raise RequirementError(
+        raise UnknownClaimError(
             f"this audit says nothing of {claim!r}{hint}; its claims are {', '.join(known)}"
         )
 
-    def __iter__(self) -> Iterator[Certificate]:
-        return iter(self.certificates)
+    def __iter__(self) -> Iterator[str]:
+        return (c.claim for c in self.certificates)
+
+    def __len__(self) -> int:
+        return len(self.certificates)
 
     @property
     def place(self) -> str:
-        """In one sentence, where the pair stands between Stackelberg and Nash."""
-        return place(self.certificates)
+        """Where the pair stands, in a few sentences: signs of a fault first."""
+        return place(self.certificates, self.facts)
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What to change, most urgent first, from this evidence."""
-        return advice(self.certificates)
+        """What was measured and which causes fit it, largest effect first."""
+        return advice(self.certificates, self.facts)
 
     def __str__(self) -> str:
         rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
-        return "\n".join([*rows, "", self.place, *(f"- {line}" for line in self.advice)])
+        plain = [" ".join(self.facts.sentences)] if self.facts is not None else []
+        notes = [f"Note: {note}." for note in self.notes]
+        remarks = [f"- {line}" for line in self.advice if line not in self.place]
+        told = [self.place, *plain, *notes, "", *rows]
+        return "\n".join([*told, *([""] if remarks else []), *remarks])
+
+    def __repr__(self) -> str:
+        by_verdict: dict[str, list[str]] = {}
+        for c in self.certificates:
+            by_verdict.setdefault(c.verdict.value, []).append(c.claim)
+        lines = [f"  {verdict}: {', '.join(claims)}" for verdict, claims in by_verdict.items()]
+        lines += [f"  note: {shortened(note)}" for note in self.notes]
+        return "\n".join([f"Audit of {len(self)} claims in {self.seconds:.3g} s", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [("note", "", note) for note in self.notes]
+        if self.facts is not None:
+            rows += [("fact", "", sentence) for sentence in self.facts.sentences]
+        rows += [(c.claim, c.verdict.value, shortened(c.summary, 300)) for c in self.values()]
+        rows += [("advice", "", line) for line in self.advice if line not in self.place]
+        return table(f"Audit: {self.place}", rows)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as in audit.json (docs/design.md)."""
@@ -83,7 +129,9 @@ class Audit:
                 "work": self.work,
                 "dtype": {"search": self.precision, "score": "float64"},
                 "settings": self.settings.describe(),
+                "notes": list(self.notes),
                 "place": self.place,
+                "facts": self.facts.to_json() if self.facts is not None else None,
                 "advice": list(self.advice),
                 "ladder": [
                     {
@@ -104,7 +152,9 @@ class Audit:
         data: Source,
         witnesses: dict[str, dict[str, torch.Tensor]] | None = None,
     ) -> None:
-        """Write audit.json, the witnesses and the sheets as the folder `directory`, whole or not at all.
+        """Write audit.json, the witnesses and the sheets into the folder `directory`, whole or not at all.
+
+        Files of others in that folder stay; RecordError where one of them is in the way.
 
         `witnesses` are plain state_dicts by claim, as `replayable` makes them: they load into the
         modules that `export` fills. Without them the players' own parameters are written.
@@ -115,10 +165,11 @@ class Audit:
             self.certificates,
             witnesses or {},
             self.sheets,
-            lambda path, sheet: samples.write_sheet(path, sheet, data),
+            lambda sheet: samples.sheet(sheet, data),
         )
 
 
+@usual_errors
 def audit(
     run: Run,
     *,
@@ -127,7 +178,8 @@ def audit(
     write: bool = True,
     iterate: str = "auto",
     gradients: int | None = None,
-    **settings: Any,
+    settings: Settings | Mapping[str, Any] | None = None,
+    **fields: Any,
 ) -> Audit:
     """Audit the pair that `run` holds and write the answer to RUN/audit.
 
@@ -143,7 +195,9 @@ def audit(
             there is one, for that is the generator that gets used.
         gradients: about how many minibatch gradients to spend (`Settings.within`), instead of the recipe's
             own numbers; opt-in checks come on top.
-        settings: fields of `Settings`; they override the recipe's own, and those that a budget gives.
+        settings: a dictionary of fields of `Settings`, which override the recipe's own, and those that a
+            budget gives; or a whole `Settings`, which stands for all of them.
+        fields: the same by name: `audit(run, steps=1000)`.
 
     Raises: RecipeError for an unknown check or setting.
     """
@@ -170,20 +224,22 @@ def audit(
             p: replace(r, lr=r.lr * count) if isinstance(r, SGD) else r for p, r in rules.items()
         }
     players = run.pair(iterate)
-    known = _known({**(recipe.audit if gradients is None else {}), **settings})
-    if gradients is not None:
-        known = vars(Settings.within(gradients, named_checks(checks), **known)).copy()
-        for name in ("batch", "optimizers", "step_sizes"):
-            if name not in settings:
-                known.pop(name)
-    chosen = replace(
-        Settings(
-            batch=recipe.batch,
-            optimizers=rules,
-            step_sizes=plain if len(plain) == len(rules) else {},
-        ),
-        **known,
-    )
+    if isinstance(settings, Settings):
+        chosen = replace(settings_of(settings, gradients), **known_settings(fields))
+    else:
+        named = known_settings({**(settings or {}), **fields})
+        known = {**(recipe.audit if gradients is None else {}), **named}
+        if gradients is not None:
+            budget = settings_of(known, gradients)
+            known |= {"gradients": budget.gradients, "fixed": budget.fixed}
+        chosen = replace(
+            Settings(
+                batch=recipe.batch,
+                optimizers=rules,
+                step_sizes=plain if len(plain) == len(rules) else {},
+            ),
+            **known_settings(known),
+        )
     said = _described(run, iterate)
     key = (
         run.sha256,
@@ -193,6 +249,8 @@ def audit(
         torch.get_num_threads(),
         torch.__version__,
     )
+    if write:
+        require_place(run.directory / "audit")
     kept = Kept(run.directory / ".audit-unfinished", key) if write else None
     result = audit_game(
         recipe.game,
@@ -249,18 +307,20 @@ def replayable(
     """The witnesses as state_dicts of plain modules, spectral normalisation folded in exactly."""
     return {
         c.claim: game.load({**players, **c.witness}, constants)[c.player].state_dict()
-        for c in found
+        for c in found.values()
         if c.witness is not None and c.player is not None and c.witness_kind == "deviation"
     }
 
 
+@usual_errors
 def audit_game(
     game: Any,
     players: Players,
     constants: Constants | None = None,
     data: Source | None = None,
-    settings: Settings | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
     *,
+    gradients: int | None = None,
     seed: int = 0,
     checks: Sequence[str] = CHECKS,
     progress: str = "auto",
@@ -271,6 +331,9 @@ def audit_game(
 ) -> Audit:
     """The same for a game and a pair at hand: nothing is read or written.
 
+    `settings` are a `Settings` or some of its fields by name, `gradients` what the audit may spend
+    (`Settings.within`).
+
     Without `data` the game's losses must be exact (`equilibrist.games` that draw nothing); default
     settings are then those of exact arithmetic: a tolerance of 1e-6, one group a gradient.
     """
@@ -278,11 +341,20 @@ def audit_game(
     # Before any verdict, asked for or not: can what follows be believed?
     chosen_checks = tuple(dict.fromkeys((selftests.CLAIM, *asked)))
     begun = time.monotonic()
+    notes: tuple[str, ...] = ()
     if data is None:
-        settings = settings or Settings(tolerance=1e-6, groups=3, group_batches=1, linear_batches=1)
+        if not isinstance(settings, Settings):
+            settings = {**_EXACT, **(settings or {})}
+        settings = settings_of(settings, gradients)
         bench: Bench = ExactBench(game, players, settings, seed)
     else:
-        settings = settings or Settings()
+        settings = settings_of(settings, gradients)
+        if isinstance(game, GAN):
+            require_fit(game, data, players, constants or {})
+            notes = misfits(game, data, players, constants or {}, settings.batch)
+            for note in notes:
+                warn_user(note)
+            notes = (*game.notes, *notes)
         bench = Bench(game, players, constants or {}, data, settings, seed, iterate)
 
     if origin is not None:
@@ -296,7 +368,15 @@ def audit_game(
     certificates: list[Certificate] = []
     sheets: dict[str, torch.Tensor] = {}
     work: dict[str, dict[str, float]] = {}
-    planned = {name: REGISTRY[name].work(bench) for name in chosen_checks}
+
+    def plan(bench: Bench) -> dict[str, float]:
+        costs = {name: REGISTRY[name].work(bench) for name in chosen_checks}
+        return costs | {FACTS: facts.work(bench, _deep(bench.settings))}
+
+    settings = allotted(bench, chosen_checks, plan)
+    bench = bench.with_settings(settings)
+    deep, planned = _deep(settings), plan(bench)
+    plain: facts.Facts | None = None
     if progress != "none":
         _announce(bench, planned)
     with showing(progress, "audit", round(sum(planned.values()))) as bar:
@@ -320,31 +400,49 @@ def audit_game(
                 tick(planned[name])
             else:
                 found = REGISTRY[name].run(bench, tick, show if data is not None else None)
-                work[name] = {
-                    "gradients": round(spent - before, 1),
-                    "planned": round(planned[name], 1),
-                    "seconds": round(time.monotonic() - since, 2),
-                }
+                work[name] = _work(spent - before, planned[name], since)
                 if kept is not None:
                     kept.put(name, found, work[name])
             certificates += found.certificates
             sheets |= found.sheets
-    if selftests.CLAIM not in asked and not selftests.fails(certificates[0]):
+            if name == selftests.CLAIM and not selftests.fails(found.certificates[0]):
+                before, since = spent, time.monotonic()
+                plain = facts.facts(bench, tick, deep)
+                work[FACTS] = _work(spent - before, planned[FACTS], since)
+    sound = not selftests.fails(certificates[0])
+    if selftests.CLAIM not in asked and sound:
         del certificates[0]
+    noted = getattr(game, "notes", ())
     return Audit(
-        tuple(certificates),
+        tuple(replace(c, limits=(*c.limits, *noted)) for c in reconcile(certificates)),
         settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),
         sheets=sheets,
         precision=str(bench.dtype).removeprefix("torch."),
         work=work,
+        facts=plain,
+        notes=notes,
     )
+
+
+def _deep(settings: Settings) -> bool:
+    """Whether the budget allows the facts in depth."""
+    return settings.starts * settings.steps >= DEEP
+
+
+def _work(spent: float, planned: float, since: float) -> dict[str, float]:
+    """What a check spent and was planned to spend, in minibatch gradients, and its seconds."""
+    return {
+        "gradients": round(spent, 1),
+        "planned": round(planned, 1),
+        "seconds": round(time.monotonic() - since, 2),
+    }
 
 
 def _announce(bench: Bench, planned: dict[str, float]) -> None:
     """Say what the checks that no audit runs unasked are about to cost, before they cost it."""
-    costly = [name for name in planned if not REGISTRY[name].default]
+    costly = [name for name in planned if name in REGISTRY and not REGISTRY[name].default]
     if not costly:
         return
     field, draw = VectorField(bench.game), bench.minibatch(0)
@@ -373,12 +471,3 @@ def named_checks(checks: Sequence[str]) -> tuple[str, ...]:
                 f"there is no check {check!r}{hint}; choose from {', '.join(REGISTRY)}"
             )
     return tuple(name for name in REGISTRY if name in checks)
-
-
-def _known(settings: dict[str, Any]) -> dict[str, Any]:
-    names = [f.name for f in fields(Settings)]
-    for key in settings:
-        if key not in names:
-            hint = did_you_mean(key, names)
-            raise RecipeError(f"an audit has no setting {key!r}{hint}; it has {', '.join(names)}")
-    return settings

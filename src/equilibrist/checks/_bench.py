@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist._draws import Batch, Draw, Use
 from equilibrist._errors import RecipeError
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
@@ -73,7 +74,7 @@ class Bench:
         if unknown := [name for name in settings.optimizers if name not in game.players]:
             raise RecipeError(f"audit setting optimizers names {unknown[0]!r}, which is no player")
         self.data = data = data.to(self.device, self.dtype)
-        rng = _draws.generator(seed, Stream.AUDIT, index=2**32)
+        rng = Use.SPLIT.at().generator(seed)
         self.parts: dict[str, Source] = dict(
             zip(PARTS, data.split((0.5, 0.25, 0.25), rng), strict=True)
         )
@@ -82,15 +83,22 @@ class Bench:
         self.parts["all"] = data
         self._banks: dict[str, list[Draw]] = {}
 
+    def with_settings(self, settings: Settings) -> Bench:
+        """The same pair and splits under other settings."""
+        other = copy.copy(self)
+        other.settings, other._banks = settings, {}
+        return other
+
     def exact(self, players: Players, constants: Constants) -> Constants:
         """Constants with exact singular vectors at `players`."""
         return self.game.refresh(players, constants, {}, exact=True)
 
-    def minibatch(self, step: int, part: str = "optimise", index: int = 0) -> Draw:
+    def minibatch(self, step: int, part: str = "optimise", index: int = Batch.DESCENT) -> Draw:
         """An i.i.d. minibatch from a part of the data ("all": from all of it); the same address gives
-        the same draw."""
-        where = index + 1000 * list(self.parts).index(part)
-        rng = _draws.generator(self.seed, Stream.AUDIT, step, index=where)
+        the same draw. `index` is a `Batch`: what it is for."""
+        place = list(self.parts).index(part)
+        where = Use.MINIBATCH.at(part=place, step=step, index=Batch(index))
+        rng = where.generator(self.seed)
         return self.game.draw(rng, self.parts[part], self.settings.batch, self.dtype, self.device)
 
     def bank(self, part: str) -> list[Draw]:
@@ -108,7 +116,7 @@ class Bench:
     def _bank(self, part: str) -> Iterator[Draw]:
         source, batch = self.parts[part].to(dtype=torch.float64), self.settings.batch
         count = self.settings.batches if part == "score" else self.settings.look_batches
-        rng = _draws.generator(self.seed, Stream.AUDIT, index=2**32 + 1 + PARTS.index(part))
+        rng = Use.BANK.at(part=PARTS.index(part)).generator(self.seed)
         if source.size is None:
             for _ in range(count):
                 yield self.game.draw(rng, source, batch, torch.float64, self.device)
@@ -167,10 +175,10 @@ class Bench:
     def linear_draws(self, part: str = "optimise") -> list[Draw]:
         """The float64 minibatches over which Jacobian products are averaged, `linear_batches` of them."""
         source = self.parts[part].to(dtype=torch.float64)
-        where = 5000 + 1000 * list(self.parts).index(part)
+        where = list(self.parts).index(part)
         return [
             self.game.draw(
-                _draws.generator(self.seed, Stream.AUDIT, k, index=where),
+                Use.LINEAR.at(part=where, batch=k).generator(self.seed),
                 source,
                 self.settings.batch,
                 torch.float64,
@@ -202,12 +210,18 @@ class Bench:
         self, player: str, players: Players, constants: Constants, part: str
     ) -> torch.Tensor:
         """The player's loss on every batch of a bank, float64 [batches]."""
+        return self.losses_on(player, players, constants, self.bank(part))
+
+    def losses_on(
+        self, player: str, players: Players, constants: Constants, draws: Sequence[Draw]
+    ) -> torch.Tensor:
+        """The player's loss on each of these draws, float64 [draws]."""
         wide = tree.to(players, dtype=torch.float64)
         fixed = self.exact(wide, tree.to(constants, dtype=torch.float64))
         with torch.no_grad():
             return torch.stack(
                 # All terms, so that a loss before and after is the full loss and not a part of it.
-                [self.game.losses(wide, fixed, draw)[player] for draw in self.bank(part)]
+                [self.game.losses(wide, fixed, draw)[player] for draw in draws]
             )
 
     def scale(self) -> float:
@@ -253,23 +267,33 @@ def with_overrides(settings: Settings, **changes: Any) -> Settings:
     return replace(settings, **{k: v for k, v in changes.items() if v is not None})
 
 
+def norm_of(bench: Bench, player: str) -> float:
+    """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
+    x = tree.flatten({"x": bench.players[player]}).double()
+    size = float(x.norm())
+    return size if size > 0 else float(len(x)) ** 0.5
+
+
+def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each tensor's root mean square, 0-d: the scale on which its entries move.
+
+    A tensor below a millionth of the root mean square of all tensors together takes that one (a shift
+    that trained to 1e-18 would otherwise be searched around by as little); 1 where all are zero.
+    """
+    overall = tree.flatten({"all": like}).square().mean().sqrt()
+    overall = torch.where(overall > 0, overall, torch.ones_like(overall))
+    own = {key: value.square().mean().sqrt() for key, value in like.items()}
+    return {key: torch.where(rms > 1e-6 * overall, rms, overall) for key, rms in own.items()}
+
+
 def relative_noise(
     like: dict[str, torch.Tensor], size: float, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    """Gaussian noise with standard deviation `size` times each tensor's root mean square. A tensor below a
-    millionth of that of all tensors together takes theirs (a shift that trained to 1e-18 would
-    otherwise be searched around by as little), one where all are zero."""
-    overall = tree.flatten({"all": like}).square().mean().sqrt()
-    overall = torch.where(overall > 0, overall, torch.ones_like(overall))
-    noise = {}
-    for key, value in like.items():
-        own = value.square().mean().sqrt()
-        noise[key] = (
-            size
-            * torch.where(own > 1e-6 * overall, own, overall)
-            * _draws.normal(rng, value.shape, value.dtype, value.device)
-        )
-    return noise
+    """Gaussian noise with standard deviation `size` times each tensor's scale (`tensor_scales`)."""
+    return {
+        key: size * scale * _draws.normal(rng, like[key].shape, like[key].dtype, like[key].device)
+        for key, scale in tensor_scales(like).items()
+    }
 
 
 def _lag(game: GAN, players: Players, constants: Constants) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +36,11 @@ class ExactBench(Bench):
         self.dtype, self.device = anchor.dtype, anchor.device
         self.constants: Constants = {player: {} for player in self.players}
         self.lag = None
+
+    def with_settings(self, settings: Settings) -> Bench:
+        other = copy.copy(self)
+        other.settings = settings
+        return other
 
     def exact(self, players: Players, constants: Constants) -> Constants:
         return constants

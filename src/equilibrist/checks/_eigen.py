@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist import tree
+from equilibrist._draws import Draw, Use
 from equilibrist._game import Players
 from equilibrist._jacobian import JacobianOperator
 from equilibrist.checks._bench import Bench
@@ -28,9 +28,6 @@ TRANSPOSED, FORWARD, OWN = (
 K = 4  # eigenvalues at each end
 ROUNDING = 1e-8  # relative to the largest modulus: what is zero where losses are exact
 
-# Random numbers of this check: index 2**36 + small.
-INDEX = 2**36
-
 
 @dataclass
 class Seen:
@@ -39,15 +36,16 @@ class Seen:
     Attributes:
         found: eigenvalues, complete or extremes.
         size: the largest modulus.
-        row, column: of the eigenvalue with the smallest real part: unit vectors with r^T J = l r^T and
-            J c = l c; None where not found.
-        index: its place in `found`; None where none converged.
+        value: the eigenvalue with the smallest real part, known up to `residual`: it is exact for a matrix that
+            differs from J by no more (in the 2-norm). Not a number where nothing was found.
+        row, column: its unit vectors with r^T J = l r^T and J c = l c; None where not found, or not asked for.
         matrix: J where it is dense.
     """
 
     found: Eigenvalues
     size: float
-    index: int | None
+    value: complex
+    residual: float
     row: Complex | None
     column: Complex | None
     densities: dict[str, Density] = field(default_factory=dict)
@@ -61,6 +59,16 @@ class Seen:
         overlap = abs(complex(self.row @ self.column))
         return 1 / overlap if overlap > 0 else float("inf")
 
+    @property
+    def error(self) -> float:
+        """How far the eigenvalue may lie from `value`, to first order: its residual, and what rounding does to any
+        matrix of this size, times its condition. Infinite where that is not known."""
+        rounding = (
+            float(np.finfo(np.float64).eps) * self.size * (0 if self.row is None else len(self.row))
+        )
+        known = self.condition
+        return float("inf") if known is None else (self.residual + rounding) * known
+
 
 def draws_of(bench: Bench) -> list[Draw]:
     if not bench.sampled:
@@ -69,7 +77,9 @@ def draws_of(bench: Bench) -> list[Draw]:
 
 
 def lanczos_steps(bench: Bench) -> int:
-    return max(2, bench.settings.spectrum_products // 4)
+    """Of the densities: a quarter of a search where that is long enough for a picture, else a tenth."""
+    products = bench.settings.spectrum_products
+    return max(2, products // (4 if products >= 40 else 10))
 
 
 def probe_cost(bench: Bench) -> float:
@@ -92,8 +102,8 @@ def probes_of(bench: Bench) -> int:
     return probes if probes >= 3 else 0
 
 
-def _rng(bench: Bench, k: int) -> np.random.Generator:
-    return _draws.generator(bench.seed, Stream.AUDIT, index=INDEX + k)
+def _rng(bench: Bench, use: Use) -> np.random.Generator:
+    return use.at().generator(bench.seed)
 
 
 # -- eigenvalues -------------------------------------------------------------------------------------
@@ -132,7 +142,9 @@ def _dense(
     densities["symmetric"] = density.exact_density(J)
     size = float(np.abs(found.values).max())
     index = int(np.argmin(found.values.real))
-    return Seen(found, size, index, left[:, index].conj(), right[:, index], densities, J)
+    row, column = left[:, index].conj(), right[:, index]
+    value, residual = complex(found.values[index]), float(found.residuals[index])
+    return Seen(found, size, value, residual, row, column, densities, J)
 
 
 def _sparse(
@@ -154,46 +166,51 @@ def _sparse(
         "rounding": 1e-15 if wide else 5e-6,
     }
     first = krylov.krylov(
-        spectrum.products_of(quick.T, mask=mask), n, k=K, rng=_rng(bench, 0), **budget
+        spectrum.products_of(quick.T, mask=mask), n, k=K, rng=_rng(bench, Use.EIGENVALUES), **budget
     )
     tick(TRANSPOSED * first.products * count)
     found = krylov.listed(first, K)
-    densities = spectrum.lanczos_densities(quick, lanczos_steps(bench), _rng(bench, 1), masks)
+    rng = _rng(bench, Use.DENSITIES)
+    densities = spectrum.lanczos_densities(quick, lanczos_steps(bench), rng, masks)
     steps = densities["symmetric"].steps
     whole = 0.0 if bench.game.zero_sum else TRANSPOSED + FORWARD
     tick(steps * count * (OWN * len(masks) + whole))
     if probes := probes_of(bench):
         back, forth = (spectrum.products_of(op, mask=mask) for op in (quick.T, quick))
+        rng = _rng(bench, Use.NORMALITY)
         bounds = normality.henrici_bounds(
-            back, forth, n, probes, _rng(bench, 3), first.values, first.vectors, settings.confidence
+            back, forth, n, probes, rng, first.values, first.vectors, settings.confidence
         )
         tick(probe_cost(bench) * probes * count)
         found = replace(found, departure_bounds=bounds)
-    if not len(first.values):
-        return Seen(found, first.size, None, None, None, densities)
-    # The eigenvalues that decide, in float64: whichever converged at each end.
-    least = int(np.argmin(first.values.real))
-    decide = sorted({least, *(i for end in krylov.ENDS if (i := first.outermost(end)) is not None)})
+    # The eigenvalues that decide, in float64: the leftmost, and whichever converged at each end.
+    assert first.first is not None
+    decide = sorted({i for end in krylov.ENDS if (i := first.outermost(end)) is not None})
     backward = spectrum.products_of(exact.T, mask=mask)
-    sharp = krylov.refined(backward, first.values[decide], first.vectors[:, decide])
+    sharp = krylov.refined(
+        backward,
+        np.concatenate([[first.first.value], first.values[decide]]),
+        np.column_stack([first.first.vector, first.vectors[:, decide]]),
+    )
     tick(TRANSPOSED * sharp.products * count)
-    found, kept = _sharpened(found, sharp, decide, close * first.size)
-    if not len(kept.values):
-        return Seen(found, first.size, None, None, None, densities)
-    at = int(np.argmin(kept.values.real))
-    row, value = kept.vectors[:, at], kept.values[at]
-    index = int(np.argmin(np.abs(found.values - value)))
+    found = _sharpened(found, sharp, decide, close * first.size)
+    row, value = sharp.vectors[:, 0], complex(sharp.values[0])
+    residual = float(sharp.residuals[0])
     column: Complex | None = None
-    negative = value.real < -share_of(bench) * first.size
     if bench.game.zero_sum:
         # J = K J^T K, K = 1 on the first player and -1 on the second: J^T r = l r gives J K r = l K r.
         signs = np.concatenate(
             [np.full(len(m), 1.0 - 2.0 * i) for i, m in enumerate(masks.values())]
         )
         column = signs[mask] * row
-    elif negative:
-        column = _column(bench, quick, mask, value, row, budget, tick)
-    return Seen(found, first.size, index, row, column, densities)
+    elif value.real < -share_of(bench) * first.size:
+        forward = spectrum.products_of(quick, mask=mask)
+        aim = max(0.02 * abs(value.real), close * first.size)
+        pair = krylov.partner(forward, row, value, settings.spectrum_products, aim)
+        tick(FORWARD * pair.products * count)
+        if pair.residual <= 0.25 * abs(value):
+            column, residual = pair.vector, max(residual, pair.residual)
+    return Seen(found, first.size, value, residual, row, column, densities)
 
 
 def share_of(bench: Bench) -> float:
@@ -214,70 +231,26 @@ def _quick(bench: Bench, exact: JacobianOperator) -> JacobianOperator:
 
 def _sharpened(
     found: Eigenvalues, sharp: krylov.Ritz, decide: list[int], close: float
-) -> tuple[Eigenvalues, krylov.Ritz]:
-    """`found` with the refined values in their places, and the refined ones; both without what was not confirmed
-    in float64."""
+) -> Eigenvalues:
+    """`found` with the refined values (`sharp`, after its first) in their places, without what was not confirmed in
+    float64."""
     values, residuals = found.values.copy(), found.residuals.copy()
     good = np.ones(len(values), bool)
-    for i, z, residual in zip(decide, sharp.values, sharp.residuals, strict=True):
+    for i, z, residual in zip(decide, sharp.values[1:], sharp.residuals[1:], strict=True):
         partner = int(np.argmin(np.abs(found.values - found.values[i].conjugate())))
         values[partner], values[i] = z.conjugate(), z
         residuals[[i, partner]], good[[i, partner]] = residual, residual <= close
     order = np.lexsort((values.imag, values.real))
     order = order[good[order]]
-    sure = sharp.residuals <= close
+    sure = sharp.residuals[1:] <= close
     lost = {} if sure.all() else {"float64": f"{int((~sure).sum())} of {len(sure)} not confirmed"}
-    return (
-        Eigenvalues(
-            values[order],
-            residuals[order],
-            False,
-            found.size,
-            missing={**found.missing, **lost},
-            reached=found.reached if sure.all() else (),
-            products=found.products,
-            departure_bounds=found.departure_bounds,
-        ),
-        krylov.Ritz(
-            sharp.values[sure],
-            sharp.residuals[sure],
-            sharp.vectors[:, sure],
-            sharp.size,
-            {},
-            sharp.products,
-        ),
+    return replace(
+        found,
+        values=values[order],
+        residuals=residuals[order],
+        missing={**found.missing, **lost},
+        reached=found.reached if sure.all() else (),
     )
-
-
-def _column(
-    bench: Bench,
-    quick: JacobianOperator,
-    mask: NDArray[np.bool_],
-    value: complex,
-    row: Complex,
-    budget: dict[str, Any],
-    tick: Any,
-) -> Complex | None:
-    """The right eigenvector of an eigenvalue that J^T has shown, by products with J; None where it does not
-    converge. The left one, where the search begins, is close where J is close to normal."""
-    found = krylov.krylov(
-        spectrum.products_of(quick, mask=mask),
-        int(mask.sum()),
-        k=1 if value.imag == 0 else 2,
-        ends=("smallest real part",),
-        rng=_rng(bench, 2),
-        start=row.real + row.imag,
-        **budget,
-    )
-    tick(FORWARD * found.products * len(quick.draws))
-    if not len(found.values):
-        return None
-    nearest = int(np.argmin(np.abs(found.values - value)))
-    close = 10 * budget["tolerance"] * found.size
-    if abs(found.values[nearest] - value) > max(close, 1e-2 * abs(value)):
-        return None
-    vector: Complex = found.vectors[:, nearest]
-    return vector
 
 
 # -- confirmation on unseen samples --------------------------------------------------------------------

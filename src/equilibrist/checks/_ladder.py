@@ -1,18 +1,20 @@
-"""The verdicts as one ladder, from "still moving" to Nash, and the advice that follows from the evidence."""
+"""The verdicts as one ladder, from "not at rest" to Nash, and where the pair stands on it, in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from equilibrist.checks._implications import FOLLOWER, HOLDS, measured_gain, reconcile
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.facts import Facts
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder: a claim, the words for it, and what the audit says of it (None: not asked)."""
+    """One step of the ladder: a claim, its name and meaning, and what the audit concludes (None: not asked)."""
 
     claim: str
     words: str
@@ -30,14 +32,12 @@ RUNGS = (
     ("local-nash", "local Nash (the critic may not answer)"),
     ("nash", "Nash"),
 )
-
-
-_HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)
+MOST_SIGNS = 3  # of a fault, before the verdicts
 
 
 def ladder(certificates: Sequence[Certificate]) -> tuple[Rung, ...]:
     """The rungs in order, with their verdicts."""
-    by = {c.claim: c for c in certificates}
+    by = {c.claim: c for c in reconcile(certificates)}
     return tuple(
         Rung(
             claim,
@@ -49,210 +49,160 @@ def ladder(certificates: Sequence[Certificate]) -> tuple[Rung, ...]:
     )
 
 
-def place(certificates: Sequence[Certificate]) -> str:
-    """Where the pair stands, in one to three sentences: at rest or not, Nash or not, and what holds nearby."""
-    by = {c.claim: c for c in certificates}
+def place(certificates: Sequence[Certificate], facts: Facts | None = None) -> str:
+    """Where the pair stands, in a few sentences: signs of a fault first, then at rest or not, Nash or not, and what
+    holds nearby."""
+    by = {c.claim: c for c in reconcile(certificates)}
     tests = by.get("self-tests")
     if tests is not None and tests.verdict is not Verdict.VERIFIED:
-        return f"Nothing can be said of this pair yet: {tests.summary}"
-    verdicts = {claim: by[claim].verdict for claim, _ in RUNGS if claim in by}
-    if not verdicts and "epsilon-nash" in by:  # a mixed profile has one rung
-        return by["epsilon-nash"].summary
-    if not verdicts:
-        return "No check was asked for that could place the pair."
-    nash, local = verdicts.get("nash"), verdicts.get("local-nash")
-    said = []
-    moving = verdicts.get("stationary") is Verdict.REFUTED
-    if moving:
-        said.append("The pair is still moving, so it is no equilibrium of any kind yet.")
+        return f"No verdict can be had for this pair yet: {tests.summary}"
+    signs = list(facts.signs[:MOST_SIGNS]) if facts is not None else []
+    if not any(claim in by for claim, _ in RUNGS):
+        if "epsilon-nash" in by:  # a mixed profile has one rung
+            return by["epsilon-nash"].summary
+        return " ".join([*signs, "No check was asked for that could place the pair."])
+    sentences = [*signs, *_global(by)]
+    if near := _near(by):
+        sentences.append(f"Near it: {'; '.join(near)}.")
+    if len(sentences) == len(signs):
+        sentences.append("The checks that were made do not place the pair: see their summaries.")
+    return " ".join(sentences)
+
+
+def verdict_of(by: dict[str, Certificate], claim: str) -> Verdict | None:
+    """The claim's verdict, None where it was not asked for."""
+    return by[claim].verdict if claim in by else None
+
+
+def _global(by: dict[str, Certificate]) -> list[str]:
+    """At rest or not, Nash or not."""
+    nash = verdict_of(by, "nash")
+    if moving(by):
+        sentences = [f"The pair is not at rest, so it is no equilibrium yet{_moves(by)}."]
+    else:
+        sentences = []
     if nash is Verdict.REFUTED:
-        said.append("Not a Nash equilibrium: a player gains by deviating alone.")
+        sentences.append(f"Not a Nash equilibrium: {_gains(by)}.")
     elif nash is Verdict.VERIFIED:
-        return " ".join([*said, "A Nash equilibrium."])
-    elif nash is Verdict.NOT_REFUTED and not moving:
-        said.append(
-            "As far as the searches reach, a Nash equilibrium: no player was found to gain."
+        sentences.append("A Nash equilibrium.")
+    elif nash is Verdict.NOT_REFUTED and not moving(by):
+        sentences.append(
+            "No player was found to gain by deviating alone: a Nash equilibrium as far as the searches reach."
         )
+    return sentences
+
+
+def moving(by: dict[str, Certificate]) -> bool:
+    """Whether a player was shown not to be at rest."""
+    return verdict_of(by, "stationary") is Verdict.REFUTED
+
+
+def _moves(by: dict[str, Certificate]) -> str:
+    """What the small moves gain that refute rest, largest first."""
+    parts = [
+        (gain, c)
+        for player in ("generator", "critic")
+        if (c := by.get(f"stationary/{player}")) is not None
+        and c.verdict is Verdict.REFUTED
+        and (gain := measured_gain(c)[0]) is not None
+    ]
+    if not parts:
+        return ""
+    gain, most = max(parts, key=lambda part: part[0])
+    return f": a small move of the {most.player} alone gains {gain:.3g} {unit_of(most)}"
+
+
+def _gains(by: dict[str, Certificate]) -> str:
+    parts = sorted(
+        (
+            c
+            for player in ("generator", "critic")
+            if (c := by.get(f"nash/{player}")) is not None and c.verdict is Verdict.REFUTED
+        ),
+        key=lambda c: -as_number(c.evidence.get("gain")),
+    )
+    if not parts:
+        return "a player gains by deviating alone"
+    return (
+        " and ".join(
+            f"the {c.player} gains {as_number(c.evidence.get('gain')):.3g} {unit_of(c)}"
+            for c in parts
+        )
+        + " by deviating alone"
+    )
+
+
+def _near(by: dict[str, Certificate]) -> list[str]:
+    """What holds near the pair, as clauses."""
     near = []
-    if local is Verdict.REFUTED:
+    local, nash = verdict_of(by, "local-nash"), verdict_of(by, "nash")
+    if local is Verdict.REFUTED and not moving(by):
         near.append("a small move of one player alone already gains")
     elif local is Verdict.VERIFIED:
         near.append("it is a local Nash equilibrium")
     elif local is Verdict.NOT_REFUTED and nash is not Verdict.NOT_REFUTED:
         near.append("no small move of one player alone was found to gain more than the tolerance")
-    words = _proximal(by.get("proximal"))
-    lagging = verdict_of(by, "local-nash/critic") is Verdict.REFUTED
-    if words and local not in _HOLDS:
-        near.append(f"it is {words}")
-    elif lagging:
+    lagging = verdict_of(by, f"local-nash/{FOLLOWER}") is Verdict.REFUTED
+    words = proximal_words(by.get("proximal"))
+    proximal, minimax = verdict_of(by, "proximal"), verdict_of(by, "local-minimax")
+    if lagging:
         near.append("the critic does not answer best, so it is neither minimax nor proximal")
-    elif verdicts.get("proximal") is Verdict.REFUTED:
+    elif words and proximal in HOLDS and local not in HOLDS:
+        near.append(f"it is {words}")
+    elif proximal is Verdict.REFUTED:
         near.append("it is proximal for no lambda: Stackelberg at best")
-    if verdicts.get("local-minimax") is Verdict.REFUTED and not lagging:
+    if minimax is Verdict.REFUTED and not lagging:
         near.append("it is not minimax either")
-    elif verdicts.get("local-minimax") in _HOLDS and local not in _HOLDS and not words:
+    elif minimax in HOLDS and local not in HOLDS and not words and not lagging:
         near.append(
             "it holds as a local minimax (Stackelberg) point, where the critic answers at once"
         )
-    if verdicts.get("stable") is Verdict.REFUTED:
-        near.append("gradient flow leaves it")
-    elif verdicts.get("stable") in _HOLDS:
-        near.append("gradient flow comes back to it")
-    if near:
-        text = "; ".join(near)
-        said.append(f"Near it: {text}.")
-    return " ".join(said) or "The checks that were made do not place the pair: see their summaries."
+    return [*near, *_stability(by)]
 
 
-def _proximal(found: Certificate | None) -> str:
-    if found is None or "lambda_star" not in found.evidence:
-        return ""
-    if found.evidence.get("infinite"):
-        return ""  # a local Nash equilibrium, which says so itself
-    low, high = found.evidence["lambda_star"]
-    if not (isinstance(low, float | int) and low > 0):
-        return ""
-    several = isinstance(high, float | int) and high > 1.005 * low and math.isfinite(high)
-    return f"lambda-proximal up to lambda* = {low:.3g}" + (f" to {high:.3g}" if several else "")
-
-
-def advice(certificates: Sequence[Certificate]) -> tuple[str, ...]:
-    """What to change, most urgent first; each sentence names the number that it follows from. Empty where
-    nothing speaks for a change."""
-    by = {c.claim: c for c in certificates}
-    tests = by.get("self-tests")
-    if tests is not None and tests.verdict is not Verdict.VERIFIED:
-        return (
-            "Mend what the self-tests name before anything else: no verdict can be had until then.",
-        )
-    said = [
-        *_of_steps(by.get("stable")),
-        *_of_players(by),
-        *_of_rest(by),
-        *_of_place(by),
-        *_of_noise(certificates),
-    ]
-    return tuple(dict.fromkeys(said))
-
-
-def _of_steps(stable: Certificate | None) -> list[str]:
-    """From the spectrum: the step size, rotation, an unstable direction."""
-    if stable is None:
+def _stability(by: dict[str, Certificate]) -> list[str]:
+    stable = by.get("stable")
+    if stable is None or moving(by):
         return []
-    e, said = stable.evidence, []
-    steps: Mapping[str, Any] = e.get("steps") or {}
-    h, limit = _float(steps.get("h")), _float(steps.get("h_max", e.get("h_max")))
-    if 0 < limit < h:
-        said.append(
-            f"The step size is too large for this spectrum: plain gradient steps of {h:.3g} leave the pair, steps "
-            f"below {limit:.3g} would stay. Lower it, or damp the rotation (see below)."
-        )
-    q = _float(e.get("q"))
-    if q > 2 and stable.verdict in _HOLDS:
-        forecast = e.get("consensus") or {}
-        gamma, after = forecast.get("gamma"), forecast.get("q")
-        tried = (
-            f"consensus with gamma about {gamma:.2g} would bring it to {after:.2g}"
-            if _number(gamma) and _number(after)
-            else "try consensus, extragradient or optimistic steps"
-        )
-        said.append(
-            f"Rotation dominates: an eigenvalue turns {q:.3g} times as fast as it contracts, and simultaneous "
-            f"steps must be tiny there; {tried}."
-        )
     if stable.verdict is Verdict.REFUTED:
-        said.append(
-            'Gradient flow leaves this pair along the witness of the check "stable": it is not where training '
-            "would come to rest. Train on, or begin elsewhere; a smaller step size will not help."
-        )
-    return said
-
-
-def _of_players(by: Mapping[str, Certificate]) -> list[str]:
-    """From the Nash search: a critic that lags behind, a generator that gains."""
-    said = []
-    critic, generator = by.get("nash/critic"), by.get("nash/generator")
-    if critic is not None and critic.verdict is Verdict.REFUTED:
-        gain = critic.evidence["gain"]
-        unit = critic.tolerance.unit if critic.tolerance else ""
-        said.append(
-            f"The critic is under-trained: it gains {gain:.3g} {unit} by training on alone. Give it more steps a "
-            "generator step (or a larger step size) before judging the generator."
-        )
-    if generator is not None and generator.verdict is Verdict.REFUTED:
-        proximal = by.get("proximal")
-        words = _proximal(proximal)
-        gain = generator.evidence["gain"]
-        unit = generator.tolerance.unit if generator.tolerance else ""
-        held = proximal is not None and proximal.verdict in (Verdict.VERIFIED, Verdict.NOT_REFUTED)
-        if held and words:
-            said.append(
-                f"The generator's gain of {gain:.3g} {unit} needs a critic that stands still; with one that may "
-                f"answer, the pair is {words}. Keep the critic ahead of the generator (more critic steps, or proximal "
-                "training)."
-            )
-        elif held and proximal is not None and proximal.evidence.get("infinite"):
-            said.append(
-                f"The generator gains {gain:.3g} {unit} against the frozen critic, by large moves: no small one gains "
-                "more than the tolerance. That is no fault while the critic keeps answering (many GANs have no Nash "
-                'equilibrium); the check "profile" says how fast it must.'
-            )
-        else:
-            said.append(
-                f"The generator gains {gain:.3g} {unit} against the frozen critic. That alone is no fault (many GANs "
-                "have no Nash equilibrium): look at its samples after the deviation, and at the proximal profile."
-            )
-    return said
-
-
-def _of_rest(by: Mapping[str, Certificate]) -> list[str]:
-    parts = [by[f"stationary/{p}"] for p in ("generator", "critic") if f"stationary/{p}" in by]
-    still = [c for c in parts if c.verdict is Verdict.REFUTED]
-    if not still:
-        return []
-    ratios = [c.evidence.get("signal_to_noise") for c in still]
-    noisy = any(isinstance(r, float) and r < 1 for r in ratios)
-    who = " and the ".join(c.player or "" for c in still)
-    moves = "moves" if len(still) == 1 else "move"
-    text = f"The {who} still {moves}: train longer, with a decaying step size, and audit again"
-    if noisy:
-        text += "; a minibatch's noise is larger than the motion, so average the iterates or take larger batches"
-    return [text + "."]
-
-
-def _of_place(by: Mapping[str, Certificate]) -> list[str]:
-    if verdict_of(by, "local-nash/critic") is Verdict.REFUTED:
-        return [
-            'The critic does not answer best even nearby: along the witness of "local-nash/critic" it gains at once. '
-            "Until it does, what the generator gains says little."
-        ]
-    if verdict_of(by, "local-minimax") is Verdict.REFUTED:
-        return [
-            "The pair is not even a local minimax point: the generator gains although the critic answers. Along the "
-            'witness of "local-minimax" training has further to go.'
-        ]
+        return ["gradient flow leaves it"]
+    if total_rotation(stable):
+        return ["gradient flow circles it, and simultaneous steps of any size leave it"]
+    if stable.verdict is Verdict.VERIFIED:
+        return ["gradient flow comes back to it"]
+    if stable.verdict is Verdict.NOT_REFUTED:
+        return ["gradient flow was not found to leave it"]
     return []
 
 
-def _of_noise(certificates: Sequence[Certificate]) -> list[str]:
-    claims = [c.claim for c in certificates if c.verdict is Verdict.UNASSESSED]
-    if not claims:
-        return []
-    return [
-        f"Not told apart within this budget: {', '.join(claims)}. Their summaries name what is missing "
-        "(more batches, more products, a tolerance)."
-    ]
+def total_rotation(stable: Certificate) -> bool:
+    """Whether an eigenvalue turns without contracting at all."""
+    q = stable.evidence.get("q")
+    return stable.evidence.get("rotation") == "total" or (isinstance(q, float) and math.isinf(q))
 
 
-def verdict_of(by: Mapping[str, Certificate], claim: str) -> Verdict | None:
-    """The claim's verdict, None where it was not asked for."""
-    return by[claim].verdict if claim in by else None
+def proximal_words(found: Certificate | None) -> str:
+    """lambda* in words; "" where it is infinite (a local Nash equilibrium), zero or unknown."""
+    if found is None or "lambda_star" not in found.evidence or found.evidence.get("infinite"):
+        return ""
+    low, high = found.evidence["lambda_star"]
+    if not (is_number(low) and low > 0):
+        return ""
+    several = is_number(high) and high > 1.005 * low
+    return f"lambda-proximal up to lambda* = {low:.3g}" + (f" to {high:.3g}" if several else "")
 
 
-def _float(value: Any) -> float:
-    """The number, or NaN, which no comparison holds for."""
-    return float(value) if _number(value) else math.nan
+def unit_of(certificate: Certificate) -> str:
+    """The unit of a certificate's gains."""
+    unit = certificate.tolerance.unit if certificate.tolerance else ""
+    return unit.partition(" per ")[0]
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a piece of evidence is a finite number."""
     return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def as_number(value: Any) -> float:
+    """The number, or NaN, which no comparison holds for."""
+    return float(value) if is_number(value) else math.nan

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist._draws import Address, Draw
 from equilibrist._exact import Exact, _followed
 from equilibrist._field import Linearization, VectorField
 from equilibrist._game import Constants, Game, Players
-from equilibrist.checks._bench import Bench
-from equilibrist.checks.stationarity import norm_of
+from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.formulations._gradient import input_gradient
 
 DENSE = 2500
@@ -451,19 +450,18 @@ def orthogonal(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
     return x
 
 
-def random_direction(bench: Bench, n: int, index: int) -> Tensor:
-    """A fixed random vector [n] of this audit. Indices of the local checks: 2**37 + small, 2**38 + small."""
-    rng = _draws.generator(bench.seed, Stream.AUDIT, index=index)
-    return _draws.normal(rng, (n,), torch.float64, bench.device)
+def random_direction(bench: Bench, n: int, where: Address) -> Tensor:
+    """A fixed random vector [n] of this audit."""
+    return _draws.normal(where.generator(bench.seed), (n,), torch.float64, bench.device)
 
 
-def extremes_of(bench: Bench, operator: Hessian, steps: int, index: int) -> Extremes:
+def extremes_of(bench: Bench, operator: Hessian, steps: int, where: Address) -> Extremes:
     """The ends of a Hessian's spectrum: dense where that takes no more than `steps` products, or where
     losses are exact and the player has up to 2,500 free parameters."""
     n = operator.n
     if n <= steps or (not bench.sampled and n <= DENSE):
         return whole(dense(operator, n, bench.device), n)
-    return lanczos(operator, random_direction(bench, n, index), steps)
+    return lanczos(operator, random_direction(bench, n, where), steps)
 
 
 def found_draws(bench: Bench) -> list[Draw]:

@@ -126,7 +126,7 @@ REGISTRY: dict[str, Check] = {
         Check(
             "stationary",
             "does either player still move?",
-            lambda bench: bench.settings.groups * bench.settings.group_batches,
+            stationarity.work,
             _stationary,
             claims=_by_player("stationary"),
         ),
@@ -152,7 +152,7 @@ REGISTRY: dict[str, Check] = {
         Check(
             "nash",
             "does either player gain by deviating alone?",
-            lambda bench: 2 * bench.settings.starts * bench.settings.steps,
+            deviation.work,
             _nash,
             claims=_by_player("nash"),
         ),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from equilibrist import tree
-from equilibrist._files import finite, write_atomically, write_json
-from equilibrist.checks._registry import Found
+from equilibrist._files import finite, json_bytes, remove_leftovers, write_atomically
+from equilibrist._owned import Owned, owned, require_folder, require_free
+from equilibrist.checks._registry import REGISTRY, Found
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
 State = dict[str, torch.Tensor]
@@ -41,52 +40,77 @@ def named(claim: str) -> str:
     return claim.replace("/", "_").replace(":", "_")
 
 
+def require_place(directory: Path) -> None:
+    """RecordError where an audit could not be written to this folder: asked before it is made."""
+    require_folder(directory)
+    require_free(directory, "audit.json")
+
+
 def write_folder(
     directory: Path,
     value: dict[str, Any],
     certificates: tuple[Certificate, ...],
     states: dict[str, State],
     sheets: dict[str, torch.Tensor],
-    write_sheet: Callable[[Path, torch.Tensor], Path],
+    sheet: Callable[[torch.Tensor], tuple[str, bytes]],
 ) -> None:
-    """Write audit.json, the witnesses and the sheets as the folder `directory`, whole or not at all.
+    """Write audit.json, the witnesses and the sheets into the folder `directory`.
+
+    At every moment audit.json and the files that it names belong together: where another audit's file
+    has a name, the new one is written beside it first. What others keep in the folder is left alone,
+    and a file of the new audit never takes the place of one (`equilibrist._owned`).
 
     `states` are plain state_dicts by claim, which stand for the witnesses of those claims. Sheets are
-    named "claim:when".
+    named "claim:when"; `sheet` turns one into the ending of a file's name and its content.
+
+    Raises: RecordError where a file of the user's is called audit.json, or a link is in the way.
     """
-    aside = directory.with_name(f".{directory.name}.old")
-    if aside.exists() and not directory.exists():
-        os.replace(aside, directory)  # an earlier save died between its two renamings
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".audit.", suffix=".part"))
-    try:
-        os.chmod(part, 0o755)
-        for c in certificates:
-            if c.witness is not None:
-                flat = states.get(c.claim) or _flat(c.witness, whole=c.witness_kind == "deviation")
-                flat = {k: t.detach().cpu().contiguous().clone() for k, t in flat.items()}
-                write_atomically(part / f"{named(c.claim)}.safetensors", save(flat))
-        shown: dict[str, dict[str, str]] = {}
-        for name, sheet in sheets.items():
-            claim, _, when = name.rpartition(":")
-            shown.setdefault(claim, {})[when] = write_sheet(part / named(name), sheet).name
-        for entry in value["certificates"]:
-            if entry["claim"] in shown:
-                entry["evidence"] = {**entry["evidence"], "samples": shown[entry["claim"]]}
-        write_json(part / "audit.json", value)
-        if directory.exists():
-            if aside.exists():
-                shutil.rmtree(aside)
-            os.replace(directory, aside)
-        try:
-            os.replace(part, directory)
-        except BaseException:
-            if aside.exists():
-                os.replace(aside, directory)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    files: dict[str, bytes] = {}
+    shown: dict[str, dict[str, str]] = {}
+    for c in certificates:
+        if c.witness is not None:
+            flat = states.get(c.claim) or _flat(c.witness, whole=c.witness_kind == "deviation")
+            flat = {k: t.detach().cpu().contiguous().clone() for k, t in flat.items()}
+            files[f"{named(c.claim)}.safetensors"] = save(flat)
+    for name, picture in sheets.items():
+        claim, _, when = name.rpartition(":")
+        ending, content = sheet(picture)
+        files[f"{named(name)}{ending}"] = content
+        shown.setdefault(claim, {})[when] = f"{named(name)}{ending}"
+    for entry in value["certificates"]:
+        if entry["claim"] in shown:
+            entry["evidence"] = {**entry["evidence"], "samples": shown[entry["claim"]]}
+    with owned(directory) as place:
+        place.refuse("audit.json")
+        first = {n: n if place.holds(n, raw) else place.unused(n) for n, raw in files.items()}
+        _put(place, value, files, first)
+        last = {n: n if place.free(n) else first[n] for n in files}
+        if last != first:
+            _put(place, value, files, last)
+        place.remove(*set(place.names) - {*last.values(), "audit.json"})
+
+
+def _put(
+    place: Owned, value: dict[str, Any], files: dict[str, bytes], names: dict[str, str]
+) -> None:
+    """The files by these names, then audit.json, which alone says which of them count."""
+    found = {names[n]: raw for n, raw in files.items()}
+    if new := {n: raw for n, raw in found.items() if not place.holds(n, raw)}:
+        place.write(new)
+    place.write({"audit.json": json_bytes(_renamed(value, names))})
+
+
+def _renamed(value: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """audit.json with other names for its files."""
+    rows = []
+    for row_ in value["certificates"]:
+        evidence = row_["evidence"]
+        if "samples" in evidence:
+            samples = {when: names.get(n, n) for when, n in evidence["samples"].items()}
+            evidence = {**evidence, "samples": samples}
+        witness = row_["witness"]
+        rows.append({**row_, "witness": names.get(witness, witness), "evidence": evidence})
+    return {**value, "certificates": rows}
 
 
 def _flat(witness: dict[str, State], whole: bool) -> State:
@@ -130,7 +154,6 @@ class Kept:
 
     def put(self, check: str, found: Found, work: dict[str, float]) -> None:
         """Keep a finished check."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"sheet/{k}": t for k, t in found.sheets.items()}
         for i, c in enumerate(found.certificates):
             for path, leaf in tree.items(c.witness or {}):
@@ -143,13 +166,28 @@ class Kept:
             "certificates": [row(c) for c in found.certificates],
         }
         value["sum"] = _sum(value)
-        write_atomically(self.folder / f"{named(check)}.safetensors", raw)
-        # Not write_json: what is infinite must come back infinite.
-        write_atomically(self.folder / f"{named(check)}.json", json.dumps(value).encode())
+        if (
+            self.folder.is_symlink()
+        ):  # nobody needs one here: the answers are a few files, soon gone
+            return
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # another audit has just finished, and dropped it
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / f"{named(check)}.safetensors", raw)
+            # Not write_json: what is infinite must come back infinite.
+            write_atomically(self.folder / f"{named(check)}.json", json.dumps(value).encode())
 
     def drop(self) -> None:
         """Forget everything: the audit is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.is_symlink():
+            return
+        remove_leftovers(self.folder)
+        for name in REGISTRY:
+            for ending in (".json", ".safetensors"):
+                (self.folder / f"{named(name)}{ending}").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is something else in it
+            self.folder.rmdir()
 
 
 def _sum(value: dict[str, Any]) -> str:

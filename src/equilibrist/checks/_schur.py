@@ -164,6 +164,46 @@ def _uncoupled(flat: Tensor, h: Tensor, k: int) -> Tensor:
     return basis
 
 
+@dataclass(frozen=True, eq=False)
+class Restricted:
+    """The smallest eigenvalue of the restricted Schur complement.
+
+    Attributes:
+        value: over the leader's directions whose coupling lies in the range of the follower's Hessian; infinite
+            where there is none.
+        u, w: its unit direction [k], and the answer to it [m]; None where there is none.
+        null: an orthonormal basis [m, .] of the follower's null space.
+        room: how many directions of the leader are left.
+    """
+
+    value: float
+    u: Tensor | None
+    w: Tensor | None
+    null: Tensor
+    room: int
+
+
+def restricted(a: Tensor, g: Tensor, c: Tensor, share: float) -> Restricted:
+    """a + g^T c^+ g on {u : g u in range(c)}, for a = V_tt [k, k], g = V_wt [m, k] and c = -V_ww [m, m].
+
+    Eigenvalues of c up to `share` of the largest modulus are null, negative ones included: there the follower gains
+    more than second order, so that a direction of the leader coupled to them is no deviation (Chae, Kim and
+    Kim 2023).
+    """
+    values, vectors = torch.linalg.eigh(c)
+    top = float(values.abs().max()) if len(values) else 0.0
+    kept = values > share * top
+    null, h = vectors[:, ~kept], vectors[:, kept].mT @ g
+    Z = _uncoupled(null.mT @ g, h, len(a))
+    if not Z.shape[1]:
+        return Restricted(math.inf, None, None, null, 0)
+    S = a + (h.mT / values[kept]) @ h
+    small, y = torch.linalg.eigh(Z.mT @ ((S + S.mT) / 2) @ Z)
+    u = Z @ y[:, 0]
+    w = vectors[:, kept] @ ((h @ u) / values[kept])
+    return Restricted(float(small[0]), u, w, null, Z.shape[1])
+
+
 # -- by products ---------------------------------------------------------------------------------------
 
 
@@ -261,6 +301,16 @@ class Pursuit:
         self.MQ.append(m)
         self.BQ.append(b)
         return True
+
+    def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """a, g and c over the subspaces (see `Small`), without the damping."""
+        U, A, G = (torch.stack(x, dim=1) for x in (self.U, self.AU, self.GU))
+        a = U.mT @ A
+        if not self.Q:
+            return (a + a.mT) / 2, U.new_zeros(0, U.shape[1]), U.new_zeros(0, 0)
+        Q, C = torch.stack(self.Q, dim=1), torch.stack(self.CQ, dim=1)
+        c = Q.mT @ C - self.damping * torch.eye(Q.shape[1], dtype=Q.dtype, device=Q.device)
+        return (a + a.mT) / 2, Q.mT @ G, (c + c.mT) / 2
 
     def small(self) -> Small:
         """The blocks over the subspaces."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +50,9 @@ class Settings:
         spectrum_batches: minibatches over which that Jacobian is averaged, at most `linear_batches`.
         spectrum_tolerance: what counts as zero, relative to the largest eigenvalue's modulus.
         step_sizes: step size of each player's plain gradient steps, where they are known.
+        gradients: minibatch gradients that the audit may spend in all (`within`); 0 for no such bound. Fields
+            that are not named in `fixed` then follow from it.
+        fixed: names of the fields that a budget leaves alone.
     """
 
     batch: int = 64
@@ -85,6 +87,8 @@ class Settings:
     spectrum_batches: int = 2
     spectrum_tolerance: float = 1e-3
     step_sizes: dict[str, float] = field(default_factory=dict)
+    gradients: int = 0
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         least = {
@@ -109,6 +113,7 @@ class Settings:
             "inner_steps": 1,
             "prox_trials": 1,
             "experiment_steps": 1,
+            "gradients": 0,
         }
         for name, low in least.items():
             value = getattr(self, name)
@@ -149,39 +154,20 @@ class Settings:
             )
 
     @classmethod
-    def within(
-        cls, gradients: int, checks: Sequence[str] = ("stationary", "nash"), **settings: Any
-    ) -> Settings:
-        """Settings whose audit takes about `gradients` minibatch gradients: a sixth for each of "stable", "local" and
-        "proximal" among `checks`; of the rest a quarter for stationarity, and what is left for the searches, two a
-        player unless `starts` says otherwise.
+    def within(cls, gradients: int, **settings: Any) -> Settings:
+        """Settings of an audit that spends at most about `gradients` minibatch gradients, whatever its checks.
 
-        Raises RecipeError for fewer than 60 (120 with second-order checks), which could tell nothing.
+        How they are shared out is settled when the audit knows its checks and its pair; fields given here stay as
+        they are. Audits whose checks cannot be made with so few refuse, and name the least number.
+
+        Raises:
+            RecipeError: a number that is not whole, or below 60, with which no check could be made.
         """
-        second = [name for name in ("stable", "local", "proximal") if name in checks]
-        least = 120 if second else 60
-        if not isinstance(gradients, int) or gradients < least:
+        if not isinstance(gradients, int) or isinstance(gradients, bool) or gradients < 60:
             raise RecipeError(
-                f"a budget of {gradients} gradients is too small for an audit: give at least {least}"
+                f"a budget of {gradients!r} gradients is too small for an audit: give a whole number of at least 60"
             )
-        if second:
-            share = gradients // 6
-            gradients -= share * len(second)
-            # A product costs about two and a half gradients on each of its minibatches, a Krylov step about six.
-            settings.setdefault("spectrum_batches", 1)
-            settings.setdefault("spectrum_dense", share // 3)
-            settings.setdefault("spectrum_products", max(10, min(60, share // 12)))
-            settings.setdefault("local_batches", max(2, min(8, share // 30)))
-            settings.setdefault("local_products", max(8, min(160, share // 4)))
-        starts = settings.setdefault("starts", 2)
-        still = min(80, gradients // 4)  # one gradient here serves both players
-        settings.setdefault("groups", 5 if still < 50 else 10)
-        settings.setdefault("group_batches", max(1, still // settings["groups"]))
-        steps = settings.setdefault("steps", max(1, (gradients - still) // (2 * starts)))
-        # A look evaluates a whole split: it must not cost more than the steps between two of them.
-        settings.setdefault("looks", max(3, min(20, steps // 20)))
-        settings.setdefault("local_products", max(8, min(160, gradients // 10)))
-        return cls(**settings)
+        return cls(gradients=gradients, fixed=tuple(settings), **settings)
 
     def rule(self, player: str) -> Optimizer:
         """The update rule of searches for `player`."""

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from equilibrist._errors import RequirementError
 from equilibrist._game import Players
+from equilibrist._notebook import Rows, Shown, shortened
 
 
 class Verdict(Enum):
@@ -34,8 +35,8 @@ class Tolerance:
     why: str
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Shown):
     """A claim about where training landed.
 
     Attributes:
@@ -63,6 +64,18 @@ class Certificate:
     witness: Players | None = field(default=None, repr=False, compare=False)
     witness_kind: str = "deviation"
 
+    def _facts(self) -> tuple[str, Rows]:
+        rows = [("says", shortened(self.summary, 300))]
+        for name in ("gain", "residual", "gap", "lambda_star"):
+            if name in self.evidence:
+                unit = self.tolerance.unit if self.tolerance else ""
+                rows.append((name, f"{_brief(self.evidence[name])} {unit}".rstrip()))
+        if self.tolerance is not None:
+            rows.append(("tolerance", f"{self.tolerance.value:.3g} {self.tolerance.unit}"))
+        if self.evidence:
+            rows.append(("evidence", shortened(", ".join(self.evidence))))
+        return f"Certificate {self.claim}: {self.verdict.value}", rows
+
     def require(self, verified: bool = False) -> Certificate:
         """Itself, if the claim is verified or (unless `verified`) at least not refuted by search;
         else RequirementError with the summary."""
@@ -75,6 +88,12 @@ class Certificate:
         raise TypeError(
             "a certificate is not true or false: look at .verdict (four values), or call .require()"
         )
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " to ".join(map(_brief, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist._draws import Address, Use
 from equilibrist._game import Players
 from equilibrist.checks import _linear
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._decide import Interval
+from equilibrist.checks._bench import Bench, norm_of
+from equilibrist.checks._decide import Interval, decide
+from equilibrist.checks._first_order import FirstOrder, both_ways, first_order
 from equilibrist.checks._linear import (
     DENSE,
     Extremes,
     Hessian,
     Part,
-    Value,
     extremes_of,
     found_draws,
     free,
     order_of,
     score_draws,
 )
-from equilibrist.checks._schur import Pursuit, Small, answered, turned
+from equilibrist.checks._minimax import REFERENCES as MINIMAX
+from equilibrist.checks._minimax import local_minimax
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
-from equilibrist.checks.stationarity import norm_of
 
 REFERENCES = (
     "Mazumdar, Jordan and Sastry 2019, Definition 2 (differential Nash equilibria)",
-    "Jin, Netrapalli and Jordan 2020, Propositions 18 and 19 (local minimax points)",
+    *MINIMAX,
 )
-INDEX = 2**37
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,7 @@ class Curvature:
         direction: unit [n_p], feasible, in which the player's loss curves down; None where there is none.
         scored: its curvature u^T H u, on the score split where losses are sampled.
         reach: move * |x|.
+        moved: what the best small move along the direction gains, measured; None where too little is promised.
     """
 
     player: str
@@ -53,6 +54,7 @@ class Curvature:
     direction: Tensor | None
     scored: Interval
     reach: float
+    moved: FirstOrder | None = None
 
     def gain(self, curvature: float) -> float:
         """What a move of `reach` gains to second order; negative where it loses."""
@@ -72,30 +74,49 @@ def local(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certific
     every H_p is positive definite; with a negative eigenvalue, -1/2 lambda r^2 is what a move of
     r = move * |x_p| along its eigenvector gains. It is a strict local minimax point of the zero-sum V, the
     generator leading, if -V_ww and S = V_tt + V_tw (-V_ww)^-1 V_wt are positive definite (Jin, Netrapalli and
-    Jordan 2020, Proposition 19; their Proposition 18 is the necessary half).
+    Jordan 2020, Proposition 19; their Proposition 18 is the necessary half). Where V_ww is singular, S is the
+    restricted Schur complement (Chae, Kim and Kim 2023), and a negative direction refutes only if it still gains
+    once the follower has answered along the null space of V_ww too (see `_answer`).
 
     Where losses are exact and n is at most 2,500, all eigenvalues are found. Otherwise: Lanczos on the mean
     over `local_draws` minibatches, at most `local_products` products; the direction found is scored by
     u^T H u on batches of the score split, with Student's interval.
 
+    A player that is not at rest gains by a small move already (see `first_order`): that refutes its local Nash
+    claim, and of the follower the pair's local minimax claim, and second order is not asked. A direction of negative
+    curvature counts by what a move along it gains, measured at the moved point.
+
     VERIFIED: all eigenvalues are positive (zero to rounding is enough where losses are quadratic), exact
-    losses only, and the pair at rest. REFUTED: the interval of a direction's curvature is negative, and the
-    gain promised is above the tolerance for certain; the direction is the witness. UNASSESSED: what is not
-    finite, did not converge, has no feasible direction, or does not rest. NOT_REFUTED: otherwise.
+    losses only, and the pair at rest. REFUTED: a measured gain is above the tolerance for certain; the move or
+    its direction is the witness. UNASSESSED: what is not finite, did not converge, has no feasible direction, or
+    is hidden by noise. NOT_REFUTED: otherwise.
     """
     share = bench.settings.local_products // len(found_draws(bench)) // 4
     tolerance = bench.tolerance()
     if why := _linear.inexact(bench):
         return _unassessed(bench, tolerance, why)
+    firsts = {player: first_order(bench, player, tick) for player in bench.game.players}
     found = {
-        player: own_curvature(bench, player, share, tick, INDEX + i)
+        player: own_curvature(bench, player, share, tick, Use.CURVATURE.at(player=i))
         for i, player in enumerate(bench.game.players)
+        # Second order is asked only where first order is settled: a gain already found needs no other.
+        if firsts[player].decision(bench).verdict is not Verdict.REFUTED
     }
-    parts = [_certificate(bench, c, tolerance) for c in found.values()]
+    parts = [
+        _certificate(bench, found[player], first, tolerance)
+        if player in found
+        else _moving(bench, first, tolerance)
+        for player, first in firsts.items()
+    ]
     overall = both("local-nash", parts, _overall(parts))
-    _, follower = order_of(bench.game)
-    minimax = _minimax(
-        bench, found, next(c for c in parts if c.player == follower), tolerance, tick
+    leader, follower = order_of(bench.game)
+    minimax = local_minimax(
+        bench,
+        found[follower].ends if follower in found else None,
+        found[leader].ends.vector if leader in found else None,
+        next(c for c in parts if c.player == follower),
+        tolerance,
+        tick,
     )
     return [*parts, overall, minimax]
 
@@ -108,7 +129,7 @@ def work(bench: Bench) -> float:
     return _linear.PRODUCT * (settings.local_products + 4 * settings.local_batches)
 
 
-def own_curvature(bench: Bench, player: str, steps: int, tick: Any, index: int) -> Curvature:
+def own_curvature(bench: Bench, player: str, steps: int, tick: Any, where: Address) -> Curvature:
     """The ends of H_p by at most `steps` products on every draw, and the worst direction, scored."""
     operator = Hessian(bench, player, found_draws(bench), tick)
     reach = bench.settings.move * norm_of(bench, player)
@@ -116,7 +137,7 @@ def own_curvature(bench: Bench, player: str, steps: int, tick: Any, index: int) 
         nothing = torch.zeros(0, dtype=torch.float64)
         empty = Extremes(0.0, nothing, 0.0, 0.0, True, 0, nothing)
         return Curvature(player, empty, None, Interval(0.0, 0.0, 0.0), reach)
-    ends = extremes_of(bench, operator, max(2, steps), index)
+    ends = extremes_of(bench, operator, max(2, steps), where)
     part = operator.part
     del operator  # its graphs are as large as those of a training step, one for each draw
     scored, direction = Interval(ends.smallest, ends.smallest, ends.smallest), None
@@ -125,7 +146,37 @@ def own_curvature(bench: Bench, player: str, steps: int, tick: Any, index: int) 
         direction = _linear.feasible(bench, player, part.flat(ends.vector), gain)
         if direction is not None:
             scored = bench.interval(_linear.curvatures(bench, player, direction, tick))
+            found = Curvature(player, ends, direction, scored, reach)
+            # What promises next to nothing is not worth its measurement.
+            if max(gain, found.gains.high) > 0.25 * bench.tolerance().value:
+                return replace(found, moved=both_ways(bench, player, direction, tick))
+            return found
     return Curvature(player, ends, direction, scored, reach)
+
+
+def _moving(bench: Bench, first: FirstOrder, tolerance: Tolerance) -> Certificate:
+    """The local Nash claim of a player that is not at rest: refuted by its move down the gradient."""
+    player = first.player
+    assert first.witness is not None
+    return Certificate(
+        f"local-nash/{player}",
+        Verdict.REFUTED,
+        f"The {player} is not at rest: a {first.size:.2g} move of its weights down its gradient gains "
+        f"{promised(first.gain, bench.unit, tolerance)}.",
+        {
+            "order": 1,
+            "gain": first.gain.mean,
+            "gain_interval": [first.gain.low, first.gain.high],
+            "first_order": first.describe(),
+            "confidence": bench.settings.confidence,
+        },
+        tolerance,
+        scope(bench, player=player),
+        ("near the pair only; the player's curvature was not asked for, as its gradient decides",),
+        REFERENCES[:1],
+        player,
+        {player: first.witness},
+    )
 
 
 def at_rest(bench: Bench, player: str, tolerance: Tolerance) -> bool:
@@ -157,7 +208,9 @@ def promised(gains: Interval, unit: str, tolerance: Tolerance) -> str:
     return f"{gains.mean:.3g} {unit} ({span}tolerance {tolerance.value:.3g})"
 
 
-def _certificate(bench: Bench, found: Curvature, tolerance: Tolerance) -> Certificate:
+def _certificate(
+    bench: Bench, found: Curvature, first: FirstOrder, tolerance: Tolerance
+) -> Certificate:
     player, ends, settings = found.player, found.ends, bench.settings
     where = free(bench)
     n = Part(bench, player).n
@@ -178,6 +231,9 @@ def _certificate(bench: Bench, found: Curvature, tolerance: Tolerance) -> Certif
         "gain": gains.mean,
         "gain_interval": [gains.low, gains.high],
         "curvature_of_tolerance": nothing,
+        "order": 2,
+        "measured": found.moved.describe() if found.moved else None,
+        "first_order": first.describe(),
         "first_order_gain": where.residual[player],
         "gradient_norm": float(where.gradient[player].norm()),
         "confidence": settings.confidence,
@@ -186,8 +242,9 @@ def _certificate(bench: Bench, found: Curvature, tolerance: Tolerance) -> Certif
         evidence["negative"] = int((ends.values < -rounding).sum())
         evidence["zero"] = int((ends.values.abs() <= rounding).sum())
     witness = None
-    move = f"a {settings.move:.0%} move"
-    said = promised(gains, unit, tolerance)
+    measured = found.moved.gain if found.moved else gains
+    decision = decide(measured, tolerance.value)
+    settled = first.decision(bench)
     if not n:
         exact = not bench.sampled and not where.held[player]
         verdict = Verdict.VERIFIED if exact else Verdict.NOT_REFUTED
@@ -201,20 +258,29 @@ def _certificate(bench: Bench, found: Curvature, tolerance: Tolerance) -> Certif
         )
     elif math.isnan(tolerance.value):
         verdict, summary = Verdict.UNASSESSED, f"Not assessed: {tolerance.why}."
-    elif found.direction is not None and gains.low > tolerance.value:
+    elif decision.verdict is Verdict.REFUTED and found.direction is not None:
         verdict, witness = Verdict.REFUTED, direction_witness(bench, player, found.direction)
-        summary = f"The {player}'s loss curves down: {move} along one direction promises a gain of {said}."
+        summary = (
+            f"The {player}'s loss curves down: a {found.moved.size:.2g} move along one direction gains "  # type: ignore[union-attr]
+            f"{promised(measured, unit, tolerance)}."
+        )
     elif found.direction is None and ends.smallest < -max(nothing, rounding):
         verdict = Verdict.UNASSESSED
         summary = (
             f"The {player}'s Hessian has the eigenvalue {ends.smallest:.3g}, but its direction leaves the "
             "feasible set or climbs the loss to first order, so nothing is refuted."
         )
-    elif not at_rest(bench, player, tolerance):
+    elif settled.verdict is Verdict.UNASSESSED:
         verdict = Verdict.UNASSESSED
         summary = (
-            f"The {player} is not at rest ({where.residual[player]:.3g} {unit} to gain to first order), so its "
-            "curvature does not decide."
+            f"Cannot tell whether the {player} is at rest ({settled.reason.value}: a move down its gradient gains "
+            f"{promised(first.gain, unit, tolerance)}), so its curvature does not decide."
+        )
+    elif decision.verdict is Verdict.UNASSESSED:
+        verdict = Verdict.UNASSESSED
+        summary = (
+            f"Cannot tell whether a small move along the {player}'s most negative curvature gains: "
+            f"{decision.reason.value} ({promised(measured, unit, tolerance)})."
         )
     elif not ends.converged(nothing):
         verdict = Verdict.UNASSESSED
@@ -222,7 +288,12 @@ def _certificate(bench: Bench, found: Curvature, tolerance: Tolerance) -> Certif
             f"The smallest curvature of the {player}'s loss was not found to enough digits in {ends.steps} "
             f"products ({ends.smallest:.3g}, residual {ends.residual:.3g}): raise local_products."
         )
-    elif not bench.sampled and _holds(bench, ends) and not where.held[player]:
+    elif (
+        not bench.sampled
+        and _holds(bench, ends)
+        and not where.held[player]
+        and at_rest(bench, player, tolerance)
+    ):
         verdict = Verdict.VERIFIED
         summary = (
             f"The {player}'s loss curves up in every direction (smallest eigenvalue {ends.smallest:.3g})."
@@ -233,15 +304,11 @@ def _certificate(bench: Bench, found: Curvature, tolerance: Tolerance) -> Certif
         verdict = Verdict.NOT_REFUTED
         flat = evidence.get("zero", 0)
         why = f"it is flat along {flat} of {n}" if flat else "a boundary holds part of them"
+        if not at_rest(bench, player, tolerance):
+            why = "its gradient is not zero"
         if not ends.complete:
             why = "only the end of its spectrum was looked for"
         summary = f"The {player}'s loss curves down in no direction, but {why}: second order leaves it open."
-    elif bench.sampled and found.direction is not None and gains.high > tolerance.value:
-        verdict = Verdict.NOT_REFUTED
-        summary = (
-            f"The {player}'s most negative curvature promises {said} for {move}: not above the tolerance "
-            "for certain."
-        )
     else:
         verdict = Verdict.NOT_REFUTED
         summary = (
@@ -292,295 +359,6 @@ def _overall(parts: list[Certificate]) -> str:
     if all(part.verdict is Verdict.VERIFIED for part in parts):
         return "A local Nash equilibrium: no player gains by any small move alone."
     return "No player was found to gain by a small move alone, to second order."
-
-
-# -- local minimax -------------------------------------------------------------------------------------
-
-
-def _minimax(
-    bench: Bench,
-    found: dict[str, Curvature],
-    inner: Certificate,
-    tolerance: Tolerance,
-    tick: Any,
-) -> Certificate:
-    leader, follower = order_of(bench.game)
-    own = found[follower]
-    evidence: dict[str, Any] = {
-        "leader": leader,
-        "follower": follower,
-        "follower_smallest": own.ends.smallest,
-        "follower_verdict": inner.verdict.value,
-    }
-    where = free(bench)
-    common: dict[str, Any] = {
-        "tolerance": tolerance,
-        "scope": scope(
-            bench, losses="the zero-sum V, minus the follower's own loss", leader=leader
-        ),
-        "references": REFERENCES[1:],
-    }
-    limits = (
-        "second order, near the pair only; the leader moves first, the follower answers best",
-        *where.limits(leader, follower),
-    )
-    claim = "local-minimax"
-    if inner.verdict is Verdict.REFUTED:
-        said = f"Not a local minimax point: the {follower} does not answer best. {inner.summary}"
-        return Certificate(
-            claim,
-            Verdict.REFUTED,
-            said,
-            evidence,
-            limits=limits,
-            witness=inner.witness,
-            witness_kind="direction",
-            player=follower,
-            **common,
-        )
-    if inner.verdict is Verdict.UNASSESSED:
-        said = f"Cannot tell whether this is a local minimax point: {inner.summary}"
-        return Certificate(claim, Verdict.UNASSESSED, said, evidence, limits=limits, **common)
-    reach = bench.settings.move * norm_of(bench, leader)
-    schur = _schur(bench, found[leader], own, reach, tolerance, tick)
-    evidence |= schur.evidence
-    gains = Interval(*(-0.5 * reach**2 * c + 0.0 for c in (schur.mean, schur.high, schur.low)))
-    evidence |= {"move": reach, "gain": gains.mean, "gain_interval": [gains.low, gains.high]}
-    unit, witness = bench.unit, None
-    said = promised(gains, unit, tolerance)
-    feasible = None
-    if schur.u is not None and gains.mean > 0:
-        feasible = _linear.feasible(bench, leader, Part(bench, leader).flat(schur.u), gains.mean)
-    if math.isnan(schur.mean):
-        verdict, summary = (
-            Verdict.UNASSESSED,
-            "Second derivatives of V are not finite, so nothing can be said.",
-        )
-    elif gains.low > tolerance.value and schur.decides and feasible is not None:
-        verdict = Verdict.REFUTED
-        witness = direction_witness(bench, leader, Part(bench, leader).flat(schur.u))  # type: ignore[arg-type]
-        if schur.w is not None:
-            witness |= direction_witness(bench, follower, Part(bench, follower).flat(schur.w))
-        summary = (
-            f"Not a local minimax point: a {bench.settings.move:.0%} move of the {leader} gains {said} even after the "
-            f"{follower}'s best answer."
-        )
-    elif gains.mean > tolerance.value:
-        verdict = Verdict.UNASSESSED
-        why = schur.why or "the direction cannot be followed, or the noise is above the tolerance"
-        summary = (
-            f"A move of the {leader} seems to gain {said} after the {follower}'s answer, but {why}."
-        )
-    elif not all(at_rest(bench, p, tolerance) for p in (leader, follower)):
-        verdict = Verdict.UNASSESSED
-        summary = "The pair is not at rest, so its curvature does not decide whether it is minimax."
-    elif not schur.converged:
-        verdict = Verdict.UNASSESSED
-        summary = (
-            f"The {leader}'s curvature after the {follower}'s answer was not found to enough digits "
-            f"({schur.mean:.3g}): raise local_products."
-        )
-    elif schur.verified and not where.held[leader] and not where.held[follower]:
-        verdict = Verdict.VERIFIED
-        summary = (
-            f"A local minimax point: the {follower} answers best, and no small move of the {leader} gains after "
-            f"its answer (smallest curvature {schur.mean:.3g})."
-        )
-    else:
-        verdict = Verdict.NOT_REFUTED
-        summary = (
-            f"No small move of the {leader} was found to gain after the {follower}'s answer, to second order "
-            f"(smallest curvature {schur.mean:.3g})."
-        )
-    return Certificate(
-        claim,
-        verdict,
-        summary,
-        evidence,
-        limits=(*limits, *schur.limits),
-        witness=witness,
-        witness_kind="direction",
-        player=leader if witness else None,
-        **common,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Schur:
-    """The smallest eigenvalue of S with an interval, and what may be concluded of it.
-
-    `decides`: a negative value refutes. `verified`: it is positive (semi-)definite for certain.
-    """
-
-    mean: float
-    low: float
-    high: float
-    u: Tensor | None
-    w: Tensor | None
-    evidence: dict[str, Any]
-    converged: bool
-    decides: bool
-    verified: bool
-    why: str = ""
-    limits: tuple[str, ...] = ()
-
-
-_NOT_FINITE = _Schur(*3 * (float("nan"),), None, None, {}, False, False, False)
-
-
-def blocks(bench: Bench, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """V_tt [n_t, n_t], V_wt [n_c, n_t] and -V_ww [n_c, n_c] over the free coordinates, dense."""
-    value = Value(bench, found_draws(bench), tick)
-    nt, nc = value.leader.n, value.follower.n
-    unit_t, unit_c = (torch.eye(n, dtype=torch.float64, device=bench.device) for n in (nt, nc))
-    led = [value.of_leader(row) for row in unit_t]
-    a = torch.stack([x for x, _ in led], 1) if nt else unit_t
-    g = torch.stack([y for _, y in led], 1) if nt else unit_c.new_zeros(nc, 0)
-    c = torch.stack([value.of_follower(row)[1] for row in unit_c], 1) if nc else unit_c
-    return (a + a.mT) / 2, g, (c + c.mT) / 2
-
-
-def is_dense(bench: Bench, products: int) -> bool:
-    """Whether V's second derivatives are built whole: within `products` on every draw, or exact and small."""
-    leader, follower = order_of(bench.game)
-    n = Part(bench, leader).n + Part(bench, follower).n
-    return n <= products or (not bench.sampled and n <= DENSE)
-
-
-def _schur(
-    bench: Bench, ahead: Curvature, own: Curvature, reach: float, tolerance: Tolerance, tick: Any
-) -> _Schur:
-    draws = found_draws(bench)
-    products = bench.settings.local_products // 2
-    nothing = 2 * tolerance.value / reach**2
-    leader, _ = order_of(bench.game)
-    if not Part(bench, leader).n:
-        return _Schur(0.0, 0.0, 0.0, None, None, {}, True, False, not bench.sampled)
-    if is_dense(bench, products // len(draws)):
-        a, g, c = blocks(bench, tick)
-        if not all(bool(torch.isfinite(t).all()) for t in (a, g, c)):
-            return _NOT_FINITE
-        small = Small(a, g, c)
-        found = small.at(0.0)
-        flat = len(c) - len(small.b) - small.runaway
-        rounding = 1e-9 * max(float(a.abs().max()), 1e-300)
-        evidence: dict[str, Any] = {
-            "schur_smallest": None if math.isinf(found.value) else found.value,
-            "complete": True,
-            "flat_answers": flat,
-            "runaway_answers": small.runaway,
-        }
-        if math.isinf(found.value):
-            found_value, u, w = 0.0, None, None
-        else:
-            found_value, u, w = found.value, found.y, found.z
-        if not bench.sampled:
-            quadratic = bool(getattr(bench.game, "linear", False))
-            sound = not small.runaway and (quadratic or not flat)
-            verified = sound and (
-                found_value > rounding or (quadratic and found_value >= -rounding)
-            )
-            return _Schur(
-                found_value,
-                found_value,
-                found_value,
-                u,
-                w,
-                evidence,
-                True,
-                sound,
-                verified,
-                "the follower's Hessian is singular, which leaves it open",
-                _flat_limits(flat),
-            )
-        if u is None or found_value >= 0:
-            return _Schur(
-                found_value, found_value, found_value, u, w, evidence, True, False, False,
-                limits=_flat_limits(flat),
-            )  # fmt: skip
-        assert w is not None
-        least = 0.0 if flat or small.runaway else float(torch.linalg.eigvalsh(c)[0])
-        low, mean, high = answered_curvature(bench, u, w, least, tick)
-        return _Schur(
-            mean, low, high, u, w, evidence, True, least > 0, False,
-            "the follower's Hessian is singular, which leaves it open", _flat_limits(flat),
-        )  # fmt: skip
-    damping, least = damped(own.ends)
-    pursuit = Pursuit(Value(bench, draws, tick), None, damping, least, products)
-    # Where the own loss curves down most is a good place to begin, and a random direction misses nothing.
-    start = _linear.random_direction(bench, pursuit.value.leader.n, INDEX + 10)
-    pursuit.add_leader(ahead.ends.vector)
-    pursuit.add_leader(start)
-    if not pursuit.sound():
-        return _NOT_FINITE
-    state = pursuit.state(0.0)
-    while pursuit.grow(state, nothing):
-        state = pursuit.state(0.0)
-    if not pursuit.sound():
-        return _NOT_FINITE
-    done = answered(state, nothing) and turned(state, nothing)
-    evidence = {
-        "schur_smallest": state.value,
-        "complete": False,
-        "products": pursuit.products,
-        "residual": state.leader,
-        "answer_residual": state.follower,
-        "damping": damping,
-    }
-    limits = (
-        f"the follower's answers pay a damping of {damping:.3g} in every direction, as its own Hessian has "
-        f"eigenvalues down to {own.ends.smallest:.3g}",
-    )
-    if state.value >= 0 or state.value - state.value != 0:
-        one = state.value
-        return _Schur(one, one, one, state.u, state.w, evidence, done, False, False, limits=limits)
-    low, mean, high = answered_curvature(bench, state.u, state.w, least, tick)
-    sound = own.ends.smallest > 0 and least > damping
-    return _Schur(
-        mean, low, high, state.u, state.w, evidence, done, sound, False,
-        "the follower's Hessian is not positive definite for certain, which leaves it open", limits,
-    )  # fmt: skip
-
-
-def damped(ends: Extremes) -> tuple[float, float]:
-    """(damping, a lower bound of the smallest eigenvalue of -V_ww + damping): 1e-8 of the largest eigenvalue,
-    and twice the most negative eigenvalue where there is one."""
-    lowest = ends.smallest - (0.0 if ends.complete else ends.residual)
-    damping = 1e-8 * max(abs(ends.largest), 1e-300) + 2 * max(0.0, -ends.smallest)
-    return damping, lowest + damping
-
-
-def answered_curvature(
-    bench: Bench, u: Tensor, w: Tensor, least: float, tick: Any, held: list[Tensor] | None = None
-) -> tuple[float, float, float]:
-    """(low, mean, high) of u^T S u on the score split, where the follower answers w or better.
-
-    For a fixed w, q = u^T V_tt u + 2 w^T V_wt u - w^T K w is below u^T S u on every batch; the best answer adds
-    r^T K^-1 r <= |r|^2 / `least` with r = V_wt u - K w, r the mean over the batches, K = -V_ww plus what
-    `held` gives of K w on every batch (2 lambda M w). `high` holds that bound.
-    """
-    values, rests = [], []
-    for i, draw in enumerate(score_draws(bench)):
-        value = Value(bench, [draw], tick)
-        au, gu = value.of_leader(u)
-        _, cw = value.of_follower(w)
-        if held is not None:
-            cw = cw + held[i]
-        values.append(u @ au + 2 * (w @ gu) - w @ cw)
-        rests.append(gu - cw)
-    scored = bench.interval(torch.stack(values))
-    rest = float(torch.stack(rests).mean(0).square().sum())
-    more = rest / least if least > 0 else (math.inf if rest else 0.0)
-    return scored.low, scored.mean, scored.high + more
-
-
-def _flat_limits(flat: int) -> tuple[str, ...]:
-    if not flat:
-        return ()
-    return (
-        f"the follower's Hessian is zero (below 1e-10 of its largest) along {flat} directions: where the leader is "
-        "not coupled to them they were left out, where it is the answer has no bound",
-    )
 
 
 def _unassessed(bench: Bench, tolerance: Tolerance, why: str) -> list[Certificate]:

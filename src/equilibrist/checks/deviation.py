@@ -2,70 +2,79 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Stream
-from equilibrist._field import VectorField
-from equilibrist.checks._bench import Bench, relative_noise
-from equilibrist.checks._decide import Interval
+from equilibrist.checks._bench import Bench
+from equilibrist.checks._decide import Decision, Interval, Reason, decide
+from equilibrist.checks._objective import FORWARD
+from equilibrist.checks._search import Descent, Outcome, search
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 2, problem (5)",
     "Nash equilibrium: Farnia and Ozdaglar 2020, inequalities (2)",
+    "Successive halving: Jamieson and Talwalkar 2016",
 )
-
-
-@dataclass
-class Search:
-    """One search: its gains on the selection split, and where it was best."""
-
-    start: int
-    perturbation: float
-    steps: list[int]
-    gains: list[float]
-    samples: list[torch.Tensor]
-    best: dict[str, torch.Tensor] | None = None
-    best_gain: float = 0.0
-    best_step: int = 0
-    failed: str = ""
+KINDS = {
+    "gradient": "down its gradient",
+    "curvature": "along its most negative curvature",
+    "rescaling": "by rescaling one tensor",
+    "random": "in random directions",
+}
 
 
 def nash(
-    bench: Bench, tick: Any = lambda: None, show: Callable[[Any, Any], torch.Tensor] | None = None
+    bench: Bench,
+    tick: Callable[[float], Any] = lambda gradients: None,
+    show: Callable[[Any, Any], torch.Tensor] | None = None,
 ) -> tuple[list[Certificate], dict[str, torch.Tensor]]:
     """Certificates "nash/<player>" and "nash", and the generator's samples before, during and after
     its chosen deviation (from `show(players, constants)`).
 
-    For each player: `starts` searches of `steps` steps on minibatches of the first part of the data,
-    the other player frozen, each step projected into the feasible set, singular vectors exact at
-    every step; the best of all looks on the second part is chosen (staying put is a candidate);
+    For each player: a search (`equilibrist.checks._search.search`) of `starts` * `steps` minibatch gradients on
+    the first part of the data, the other player frozen, every point projected into the feasible set, singular
+    vectors exact throughout; the best of all looks on the second part is chosen (staying put is a candidate);
     the third part scores it, by paired differences over common batches.
 
     REFUTED: the interval's lower end is above the tolerance; the deviation is the witness.
-    UNASSESSED: every search failed, half the interval is wider than the tolerance, or the interval
-    holds the tolerance while the estimate is above it.
-    NOT_REFUTED: otherwise. A search cannot verify.
+    UNASSESSED: every descent failed, half the interval is wider than the tolerance, the interval holds the
+    tolerance while the estimate is above it, or the search was still gaining when its budget ended.
+    NOT_REFUTED: otherwise, with the distance to which each kind of direction was searched. A search cannot
+    verify.
     """
-    settings, tolerance = bench.settings, bench.tolerance()
+    tolerance = bench.tolerance()
     sheets: dict[str, torch.Tensor] = {}
     parts = []
     for player in bench.game.players:
-        before = bench.losses(player, bench.players, bench.constants, "select")
-        searches = [
-            _search(bench, player, start, before, tick, show if player == "generator" else None)
-            for start in range(settings.starts)
-        ]
-        parts.append(_certificate(bench, player, searches, tolerance))
-        if player == "generator" and show is not None:
-            sheets = _sheets(searches)
+        shown = show if player == "generator" else None
+        outcome = search(bench, player, budget(bench), tolerance.value, tick, shown)
+        parts.append(_certificate(bench, player, outcome, tolerance))
+        tick(2 * _scoring(bench))
+        if shown is not None:
+            sheets = _sheets(outcome)
     return [*parts, both("nash", parts, _overall(parts))], sheets
+
+
+def budget(bench: Bench) -> float:
+    """Minibatch gradients for the search of one player."""
+    return float(bench.settings.starts * bench.settings.steps)
+
+
+def work(bench: Bench) -> float:
+    """Planned minibatch gradients."""
+    return len(bench.game.players) * (budget(bench) + 2 * _scoring(bench))
+
+
+def _scoring(bench: Bench) -> float:
+    """What one pass over the score split costs."""
+    rows = sum(
+        max((len(entry) for entry in draw.values() if entry.ndim), default=0)
+        for draw in bench.bank("score")
+    )
+    return FORWARD * max(rows / bench.settings.batch, 1.0)
 
 
 def gain(bench: Bench, player: str, deviation: dict[str, torch.Tensor], part: str) -> torch.Tensor:
@@ -76,134 +85,164 @@ def gain(bench: Bench, player: str, deviation: dict[str, torch.Tensor], part: st
     )
 
 
-def _search(
-    bench: Bench,
-    player: str,
-    start: int,
-    before: torch.Tensor,
-    tick: Any,
-    show: Callable[[Any, Any], torch.Tensor] | None,
-) -> Search:
-    settings, game = bench.settings, bench.game
-    rule, field = settings.rule(player), VectorField(game)
-    size = settings.perturbation if start else 0.0
-    here = tree.clone(bench.players[player])
-    if size:
-        rng = _draws.generator(
-            bench.seed, Stream.AUDIT, index=2**33 + 2 * start + game.players.index(player)
-        )
-        noise = relative_noise(here, size, rng)
-        here = {k: x + noise[k] for k, x in here.items()}
-    constants, state = bench.constants, rule.init(here)
-    look = -(-settings.steps // settings.looks)
-    found = Search(start, size, [], [], [])
-    for step in range(settings.steps + 1):
-        at = game.project({**bench.players, player: here})
-        here = at[player]
-        if player == "critic":  # the generator's moves leave the critic's norms alone
-            constants = bench.exact(at, constants)
-        if step % look == 0 or step == settings.steps:
-            won = float((before - bench.losses(player, at, constants, "select")).mean())
-            if won - won != 0:
-                found.failed = f"the loss became non-finite at step {step}"
-                break
-            found.steps.append(step)
-            found.gains.append(won)
-            if show is not None:
-                found.samples.append(show(at, constants))
-            if won > found.best_gain:
-                found.best, found.best_gain, found.best_step = tree.clone(here), won, step
-        if step == settings.steps:
-            break
-        v, _ = field(at, constants, bench.minibatch(step), only=player)
-        with torch.no_grad():
-            rule.update(v[player], state, here)
-        tick()
-    return found
-
-
-def _certificate(
-    bench: Bench, player: str, searches: list[Search], tolerance: Tolerance
-) -> Certificate:
-    settings, unit = bench.settings, bench.unit
-    best = max(searches, key=lambda s: s.best_gain)
-    failed = [s.failed for s in searches if s.failed]
-    other = "critic" if player == "generator" else "generator"
-    evidence: dict[str, Any] = {
-        "confidence": settings.confidence,
-        "budget": {
-            "starts": settings.starts,
-            "steps": settings.steps,
-            "failed": len(failed),
-            "gradients": sum(s.steps[-1] if s.steps else 0 for s in searches),
-            "batch": settings.batch,
-            "optimizer": repr(settings.rule(player)),
-        },
-        "curves": [
-            {
-                "start": s.start,
-                "perturbation": s.perturbation,
-                "optimizer": repr(settings.rule(player)),
-                "steps": s.steps,
-                "gain": s.gains,
-                "failed": s.failed or None,
-            }
-            for s in searches
-        ],
-        "chosen": {"start": best.start, "step": best.best_step},
-    }
+def _certificate(bench: Bench, player: str, outcome: Outcome, tolerance: Tolerance) -> Certificate:
+    best = outcome.best
     before = bench.losses(player, bench.players, bench.constants, "score")
-    evidence["loss_before"] = float(before.mean())
-    score_batches = len(before)
-    if best.best is None:
-        measured = Interval(0.0, 0.0, 0.0)
-        evidence["loss_after"] = evidence["loss_before"]
-    else:
+    measured, after = Interval(0.0, 0.0, 0.0), float(before.mean())
+    if best.best is not None:
         differences = gain(bench, player, best.best, "score")
         measured = bench.interval(differences)
-        evidence["loss_after"] = float((before - differences).mean())
-    evidence |= {
+        after = float((before - differences).mean())
+    failed = [d for d in outcome.descents if d.failed]
+    decision = decide(measured, tolerance.value, finished=outcome.finished)
+    if not torch.isfinite(before).all() or (
+        len(failed) == len(outcome.descents) and decision.verdict is not Verdict.REFUTED
+    ):
+        decision = Decision(Verdict.UNASSESSED, Reason.NOT_FINITE)
+    evidence = _evidence(bench, player, outcome) | {
+        "loss_before": float(before.mean()),
+        "loss_after": after,
         "gain": measured.mean,
         "interval": [measured.low, measured.high],
-        "score_batches": score_batches,
+        "score_batches": len(before),
+        "reason": decision.reason.name.lower(),
     }
-    span = f"{settings.confidence:.0%} interval {measured.low:.3g} to {measured.high:.3g}"
+    refuted = decision.verdict is Verdict.REFUTED
+    return Certificate(
+        f"nash/{player}",
+        decision.verdict,
+        _summary(
+            bench,
+            player,
+            outcome,
+            tolerance,
+            measured,
+            decision,
+            bool(torch.isfinite(before).all()),
+        ),
+        evidence,
+        tolerance,
+        bench.scope() | {"player": player},
+        _limits(bench, outcome, len(before)),
+        REFERENCES,
+        player,
+        {player: best.best or {}} if refuted else None,
+    )
+
+
+def _evidence(bench: Bench, player: str, outcome: Outcome) -> dict[str, Any]:
+    settings = bench.settings
+    return {
+        "confidence": settings.confidence,
+        "budget": {
+            "starts": len(outcome.descents),
+            "steps": max((d.step for d in outcome.descents), default=0),
+            "failed": sum(bool(d.failed) for d in outcome.descents),
+            "gradients": round(outcome.spent),
+            "batch": settings.batch,
+            "optimizer": repr(outcome.best.rule),
+        },
+        "searched": {
+            kind: {"directions": reach.directions, "radius": reach.radius}
+            for kind, reach in outcome.reach.items()
+        },
+        "radius": radius(outcome),
+        "finished": outcome.finished,
+        "rise": outcome.rise,
+        "curves": [
+            {
+                "start": n,
+                "from": d.start,
+                "perturbation": d.perturbation,
+                "optimizer": repr(d.rule),
+                "steps": d.steps,
+                "gain": d.gains,
+                "failed": d.failed or None,
+            }
+            for n, d in enumerate(outcome.descents)
+        ],
+        "chosen": {
+            "start": outcome.descents.index(outcome.best),
+            "step": outcome.best.best_step,
+        },
+    }
+
+
+def radius(outcome: Outcome) -> float:
+    """The distance, relative to the norm of the player's parameters, to which every kind of direction was
+    searched: the least over the kinds. 0 where no line search could be afforded."""
+    lines = [reach.radius for kind, reach in outcome.reach.items() if kind != "descents"]
+    return min(lines, default=0.0)
+
+
+def _summary(
+    bench: Bench,
+    player: str,
+    outcome: Outcome,
+    tolerance: Tolerance,
+    measured: Interval,
+    decision: Decision,
+    finite: bool,
+) -> str:
+    unit = bench.unit
+    other = "critic" if player == "generator" else "generator"
+    span = f"{bench.settings.confidence:.0%} interval {measured.low:.3g} to {measured.high:.3g}"
     gained = f"{measured.mean:.3g} {unit} ({span})"
-    witness = None
-    if not math.isfinite(evidence["loss_before"]):
-        verdict, summary = (
-            Verdict.UNASSESSED,
-            f"The {player}'s loss is not finite at the trained pair.",
+    best = f"The {player}'s best deviation gains {gained}"
+    match decision.reason:
+        case Reason.NOT_FINITE:
+            if not finite:
+                return f"The {player}'s loss is not finite at the trained pair."
+            why = next((d.failed for d in outcome.descents if d.failed), "the gain is not finite")
+            return f"Every search for a better {player} failed: {why}."
+        case Reason.NO_TOLERANCE:
+            return f"{best}; not assessed: {tolerance.why}."
+        case Reason.ABOVE:
+            return f"With the {other} frozen, the {player} alone lowers its loss by {gained}."
+        case Reason.NOISE:
+            return (
+                f"{best}: the noise is above the tolerance of {tolerance.value:.3g}, so more data are needed "
+                "to tell."
+            )
+        case Reason.STRADDLES:
+            return (
+                f"{best}: the interval holds the tolerance of {tolerance.value:.3g}, so more data are needed "
+                "to tell."
+            )
+        case Reason.UNFINISHED:
+            return (
+                f"{best}, and the search was still gaining when its budget of {outcome.spent:.0f} gradients "
+                "ended: give it more steps."
+            )
+        case _:
+            return (
+                f"No {player} was found that gains more than {tolerance.value:.3g} {unit} against the frozen "
+                f"{other}; the best gains {measured.mean:.3g}. {_reached(player, outcome)}"
+            )
+
+
+def _reached(player: str, outcome: Outcome) -> str:
+    """How far the search looked, in a sentence."""
+    lines = [
+        f"{KINDS[kind]}" + (f" ({reach.directions})" if kind == "random" else "")
+        for kind, reach in outcome.reach.items()
+        if kind in KINDS
+    ]
+    descents = outcome.reach["descents"]
+    went = (
+        f"{descents.directions} descents went as far as {descents.radius:.2g} times that norm"
+        if descents.directions > 1
+        else f"one descent went as far as {descents.radius:.2g} times that norm"
+    )
+    if not lines:
+        return (
+            f"Only descents were afforded: {went.replace('that norm', 'the norm of its weights')}."
         )
-    elif math.isnan(tolerance.value):
-        verdict = Verdict.UNASSESSED
-        summary = f"The {player}'s best deviation gains {gained}; not assessed: {tolerance.why}."
-    elif measured.low > tolerance.value:
-        verdict, witness = Verdict.REFUTED, {player: best.best or {}}
-        summary = f"With the {other} frozen, the {player} alone lowers its loss by {gained}."
-    elif len(failed) == len(searches):
-        verdict, summary = (
-            Verdict.UNASSESSED,
-            f"Every search for a better {player} failed (non-finite loss): {failed[0]}.",
-        )
-    elif measured.half_width > tolerance.value or not math.isfinite(measured.half_width):
-        verdict = Verdict.UNASSESSED
-        summary = (
-            f"The {player}'s best deviation gains {gained}: the noise is above the tolerance of "
-            f"{tolerance.value:.3g}, so more data are needed to tell."
-        )
-    elif measured.mean > tolerance.value:
-        verdict = Verdict.UNASSESSED
-        summary = (
-            f"The {player}'s best deviation gains {gained}: the interval holds the tolerance of "
-            f"{tolerance.value:.3g}, so more data are needed to tell."
-        )
-    else:
-        verdict = Verdict.NOT_REFUTED
-        summary = (
-            f"{len(searches) - len(failed)} searches of {settings.steps} steps found no {player} that gains "
-            f"more than {tolerance.value:.3g} {unit} against the frozen {other}: the best gains {gained}."
-        )
+    return f"Searched up to {radius(outcome):.2g} times the norm of the {player}'s weights {', '.join(lines)}; {went}."
+
+
+def _limits(bench: Bench, outcome: Outcome, score_batches: int) -> tuple[str, ...]:
+    settings = bench.settings
     limits = [
         "a gain is a lower bound: a longer or luckier search may find more",
         f"the interval holds batch-to-batch noise over {score_batches} batches of the score split",
@@ -223,34 +262,34 @@ def _certificate(
             f"training divided by running estimates of the singular values (effective norms up to {bench.lag:g}); "
             "the audited critic has norms of exactly 1, as `export` writes it"
         )
-    if settings.starts == 1:
-        limits.append("one start, unperturbed: it cannot leave a stationary point")
+    missing = [words for kind, words in KINDS.items() if kind not in outcome.reach]
+    if missing:
+        limits.append(f"the budget or the loss allowed no line searches {' nor '.join(missing)}")
+    failed = [d.failed for d in outcome.descents if d.failed]
     if failed:
-        limits.append(f"{len(failed)} of {len(searches)} searches failed: {failed[0]}")
-    return Certificate(
-        f"nash/{player}",
-        verdict,
-        summary,
-        evidence,
-        tolerance,
-        bench.scope() | {"player": player},
-        tuple(limits),
-        REFERENCES,
-        player,
-        witness,
-    )
+        limits.append(f"{len(failed)} of {len(outcome.descents)} descents failed: {failed[0]}")
+    return tuple(limits)
 
 
-def _sheets(searches: list[Search]) -> dict[str, torch.Tensor]:
+def _sheets(outcome: Outcome) -> dict[str, torch.Tensor]:
     """The generator's samples before, half-way and at its chosen deviation (or at the end of the
-    first search, where none was better)."""
-    best = max(searches, key=lambda s: s.best_gain)
-    if not best.samples:
+    descent that was kept, where none was better)."""
+    chosen = outcome.best if outcome.best.best is not None else outcome.descents[0]
+    if not chosen.samples:
         return {}
-    last = best.steps.index(best.best_step) if best.best is not None else len(best.steps) - 1
-    # Before: the trained pair itself, which is where the unperturbed search begins.
-    before = searches[0].samples[0] if searches[0].samples else best.samples[0]
-    return {"before": before, "during": best.samples[(last + 1) // 2], "after": best.samples[last]}
+    last = (
+        chosen.steps.index(chosen.best_step) if chosen.best is not None else len(chosen.steps) - 1
+    )
+    before = _at_the_pair(outcome.descents) or chosen
+    return {
+        "before": before.samples[0],
+        "during": chosen.samples[(last + 1) // 2],
+        "after": chosen.samples[last],
+    }
+
+
+def _at_the_pair(descents: list[Descent]) -> Descent | None:
+    return next((d for d in descents if d.start == "the pair" and d.samples), None)
 
 
 def _overall(parts: list[Certificate]) -> str:

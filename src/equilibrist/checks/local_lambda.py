@@ -11,30 +11,28 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw
+from equilibrist._draws import Draw, Use
 from equilibrist.checks import _linear
-from equilibrist.checks._bench import Bench
+from equilibrist.checks._bench import Bench, norm_of
+from equilibrist.checks._decide import Interval, decide
+from equilibrist.checks._first_order import FirstOrder, elsewhere, first_order
 from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free, order_of
+from equilibrist.checks._minimax import answered_curvature, blocks, damped, is_dense
 from equilibrist.checks._schur import Pursuit, Small, State, answered, turned
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.curvature import (
     Curvature,
-    answered_curvature,
     at_rest,
-    blocks,
-    damped,
     direction_witness,
-    is_dense,
     own_curvature,
+    promised,
     scope,
 )
-from equilibrist.checks.stationarity import norm_of
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, Definition 1, Propositions 2 and 3, equation 15",
     "Jin, Netrapalli and Jordan 2020, Proposition 19 (the end lambda = 0)",
 )
-INDEX = 2**38
 FINE = 1e-3  # "no tolerance" by products: this part of V_tt's own most negative curvature
 
 
@@ -82,9 +80,14 @@ def proximal(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certi
     one direction u of the generator, the critic's answer known up to its residual; the lower end is the
     largest lambda at which the smallest eigenvalue found, less its residual, is above the threshold.
 
-    VERIFIED: strict second-order conditions hold for some lambda > 0, exact losses. REFUTED: the critic's own
-    Hessian, or S for every lambda > 0, is negative along a witness that promises more than the tolerance.
-    UNASSESSED: no critic norm, not finite, not converged. NOT_REFUTED: otherwise, with lambda* in the evidence.
+    A critic that gains by a small move of its own, down its gradient or along negative curvature, refutes every
+    lambda: the first inequality of Proposition 2 fails by that slack. A generator that is not at rest on V leaves
+    lambda* open: how much of its gain survives an answer is not a matter of curvature alone.
+
+    VERIFIED: strict second-order conditions hold for some lambda > 0, exact losses. REFUTED: the critic gains by a
+    small move, measured, or S is negative for every lambda > 0 along a witness that promises more than the tolerance.
+    UNASSESSED: no critic norm, not finite, not converged, the generator not at rest, or noise above the tolerance.
+    NOT_REFUTED: otherwise, with lambda* in the evidence.
     """
     tolerance = bench.tolerance()
     why = _why_not(bench)
@@ -104,7 +107,8 @@ def proximal(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certi
     leader, follower = order_of(bench.game)
     draws = found_draws(bench)
     share = bench.settings.local_products // len(draws) // 4
-    own = own_curvature(bench, follower, share, tick, INDEX)
+    firsts = first_order(bench, leader, tick, value=True), first_order(bench, follower, tick)
+    own = own_curvature(bench, follower, share, tick, Use.PROXIMAL_CURVATURE.at())
     reach = bench.settings.move * norm_of(bench, leader)
     nothing = 2 * tolerance.value / reach**2
     if not own.ends.finite:
@@ -115,7 +119,7 @@ def proximal(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certi
         found = _dense(bench, own, nothing if bench.sampled else 0.0, nothing, tick)
     else:
         found = _by_products(bench, own, nothing, 3 * share * len(draws), tick)
-    return [_certificate(bench, own, found, reach, nothing, tolerance, tick)]
+    return [_certificate(bench, firsts, own, found, reach, nothing, tolerance, tick)]
 
 
 def work(bench: Bench) -> float:
@@ -229,7 +233,7 @@ def _by_products(bench: Bench, own: Curvature, cut: float, budget: int, tick: An
             return _NOT_FINITE
         pursuit = Pursuit(value, M.__matmul__, damping, least, budget)
     # A third of the budget goes to V_tt alone: the end of infinite lambda, and where to begin.
-    pursuit.add_leader(_linear.random_direction(bench, value.leader.n, INDEX + 1))
+    pursuit.add_leader(_linear.random_direction(bench, value.leader.n, Use.PROXIMAL_LEADER.at()))
     if not pursuit.sound():
         return _NOT_FINITE
     nash = pursuit.state(math.inf)
@@ -350,6 +354,7 @@ def _upper(pursuit: Pursuit, small: Small, state: State, star: float, cut: float
 
 def _certificate(
     bench: Bench,
+    firsts: tuple[FirstOrder, FirstOrder],
     own: Curvature,
     found: Found,
     reach: float,
@@ -359,6 +364,13 @@ def _certificate(
 ) -> Certificate:
     leader, follower = order_of(bench.game)
     where, unit = free(bench), bench.unit
+    led, followed = firsts
+    # What the critic gains by a small move of its own: the slack of Proposition 2's first inequality.
+    slack = own.moved.gain if own.moved else own.gains
+    curves = decide(slack, tolerance.value)
+    if (moving := followed.decision(bench)).verdict is Verdict.REFUTED:
+        slack = followed.gain
+    rest = led.decision(bench)
     evidence: dict[str, Any] = {
         "lambda_star": [found.low, found.high],
         "infinite": math.isinf(found.low),
@@ -367,23 +379,26 @@ def _certificate(
         "nash_curvature": _finite(found.nash),
         "move": reach,
         "critic_smallest": own.ends.smallest,
-        "critic_gain": own.gains.mean,
-        "critic_gain_interval": [own.gains.low, own.gains.high],
+        "critic_gain": slack.mean,
+        "critic_gain_interval": [slack.low, slack.high],
+        "generator_gain": led.gain.mean,
+        "generator_gain_interval": [led.gain.low, led.gain.high],
         **found.evidence,
     }
-    scored: tuple[float, float, float] | None = None
+    scored: Interval | None = None
     if bench.sampled and found.u is not None and found.w is not None and math.isfinite(found.high):
         scored, slope = _scored(bench, own, found, tick)
-        evidence["curvature_on_score"] = list(scored)
+        evidence["curvature_on_score"] = [scored.low, scored.mean, scored.high]
         # A shift of the curve u^T S(lambda) u moves its root by shift / slope. The spread is that of the mean over
         # the score batches; lambda* itself is of fewer samples.
         wider = (_samples(_linear.score_draws(bench)) / _samples(_linear.found_draws(bench))) ** 0.5
         evidence["lambda_star_noise"] = (
-            wider * (scored[1] - scored[0]) / -slope if slope < 0 else None
+            wider * (scored.mean - scored.low) / -slope if slope < 0 else None
         )
     gain = -0.5 * reach**2 * found.vanishing  # whatever the answer costs
     rested = all(at_rest(bench, p, tolerance) for p in (leader, follower))
-    witness = None
+    witness: Any = None
+    kind = "direction"
     star, paid = _interval(found.low, found.high), ""
     if own.ends.smallest < -own.ends.zero:
         paid = f" with the {follower}'s answers damped (see the limits)"
@@ -392,12 +407,32 @@ def _certificate(
     if found.failed:
         verdict = Verdict.UNASSESSED
         summary = f"Second derivatives of V are {found.failed}, so nothing can be said of lambda*."
-    elif own.direction is not None and own.gains.low > tolerance.value:
+    elif moving.verdict is Verdict.REFUTED and followed.witness is not None:
+        verdict, witness, kind = Verdict.REFUTED, {follower: followed.witness}, "deviation"
+        summary = (
+            f"No proximal equilibrium, for any lambda: the {follower} is not at rest, a {followed.size:.2g} move of it "
+            f"alone gains {promised(slack, unit, tolerance)}."
+        )
+    elif curves.verdict is Verdict.REFUTED and own.direction is not None:
         verdict = Verdict.REFUTED
         witness = direction_witness(bench, follower, own.direction)
         summary = (
-            f"No proximal equilibrium, for any lambda: a small move of the {follower} alone promises "
-            f"{own.gains.mean:.3g} {unit} ({own.gains.low:.3g} to {own.gains.high:.3g})."
+            f"No proximal equilibrium, for any lambda: a small move of the {follower} alone gains "
+            f"{promised(slack, unit, tolerance)}."
+        )
+    elif Verdict.UNASSESSED in (moving.verdict, curves.verdict):
+        verdict = Verdict.UNASSESSED
+        why = moving.reason if moving.verdict is Verdict.UNASSESSED else curves.reason
+        summary = f"Cannot tell whether the {follower} answers best by small moves: {why.value}."
+    elif rest.verdict is not Verdict.NOT_REFUTED:
+        verdict = Verdict.UNASSESSED
+        summary = (
+            f"The {leader} is not at rest: a {led.size:.2g} move of it gains {promised(led.gain, unit, tolerance)} "
+            f"against the {follower} as it is, so the pair is no proximal equilibrium for every lambda, and its "
+            "curvature does not tell up to which."
+            if rest.verdict is Verdict.REFUTED
+            else f"Cannot tell whether the {leader} is at rest on V ({rest.reason.value}), so its curvature does not "
+            "decide whether the pair is proximal."
         )
     elif not rested:
         verdict = Verdict.UNASSESSED
@@ -407,14 +442,14 @@ def _certificate(
     elif found.high == 0 or (
         found.low == 0 and scored is not None and _lost(found, scored, nothing)
     ):
-        promised = gain if scored is None or not bench.sampled else -0.5 * reach**2 * scored[2]
-        sure = promised > tolerance.value and found.converged
+        worth = gain if scored is None or not bench.sampled else -0.5 * reach**2 * scored.high
+        sure = worth > tolerance.value and found.converged
         if sure and found.u is not None:
             verdict = Verdict.REFUTED
             witness = _witness(bench, found)
             summary = (
                 f"No lambda > 0 makes the pair a proximal equilibrium (lambda* = 0): a small move of the {leader} "
-                f"gains {promised:.3g} {unit} whatever it costs the {follower} to answer. Stackelberg at best."
+                f"gains {worth:.3g} {unit} whatever it costs the {follower} to answer. Stackelberg at best."
             )
         elif bench.sampled:
             verdict = Verdict.UNASSESSED
@@ -442,10 +477,10 @@ def _certificate(
             low, high = found.evidence.get("lambda_star_strict", [math.inf, math.inf])
             below = math.isinf(low)
             summary = (
-                f"Near the pair it is a lambda-proximal equilibrium for every lambda: no small move of the {leader} "
-                "gains"
+                "Near the pair it is a lambda-proximal equilibrium of V for every lambda: no small move of the "
+                f"{leader} gains"
                 + (f" more than {tolerance.value:.3g} {unit}" if bench.sampled else "")
-                + f" even where the {follower} may not answer, as at a local Nash equilibrium."
+                + f" on V even where the {follower} may not answer."
                 + (
                     ""
                     if below
@@ -455,9 +490,11 @@ def _certificate(
         else:
             witness = _witness(bench, found)
             summary = (
-                f"Near the pair it is a lambda-proximal equilibrium up to lambda* = {star} ({unit} per squared slope): "
-                f"{between}. A {leader} that moves along one direction gains above it."
+                f"Near the pair it is a lambda-proximal equilibrium of V up to lambda* = {star} ({unit} per squared "
+                f"slope): {between}. A {leader} that moves along one direction gains above it."
             )
+    if verdict is not Verdict.REFUTED:
+        summary += elsewhere(bench, leader, tick)
     limits = [
         "second order, near the pair only; whether the pair is at rest is the check "
         + ('"stationary"' if bench.sampled else "of the first order"),
@@ -487,9 +524,9 @@ def _certificate(
         ),
         tuple(limits),
         REFERENCES,
-        None,
+        follower if kind == "deviation" else None,
         witness,
-        "direction",
+        kind,
     )
 
 
@@ -498,10 +535,8 @@ def _samples(draws: Iterable[Draw]) -> int:
     return sum(max(len(entry) for entry in draw.values() if entry.ndim) for draw in draws)
 
 
-def _scored(
-    bench: Bench, own: Curvature, found: Found, tick: Any
-) -> tuple[tuple[float, float, float], float]:
-    """(low, mean, high) of u^T S(lambda) u at the upper end of lambda*, on the score split, and its slope by
+def _scored(bench: Bench, own: Curvature, found: Found, tick: Any) -> tuple[Interval, float]:
+    """u^T S(lambda) u at the upper end of lambda*, on the score split, and its slope by
     lambda, -2 w^T M w."""
     assert found.u is not None
     assert found.w is not None
@@ -512,9 +547,9 @@ def _scored(
     return span, -2 * float(found.w @ torch.stack(images).mean(0))
 
 
-def _lost(found: Found, scored: tuple[float, float, float], nothing: float) -> bool:
+def _lost(found: Found, scored: Interval, nothing: float) -> bool:
     """Whether the generator gains at every lambda, for certain."""
-    return found.vanishing < -nothing and scored[2] < 0
+    return found.vanishing < -nothing and scored.high < 0
 
 
 def _witness(bench: Bench, found: Found) -> Any:

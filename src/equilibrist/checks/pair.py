@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -10,25 +11,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from equilibrist import formulations
-from equilibrist._errors import GameError, RecipeError, did_you_mean
+from equilibrist._errors import GameError, RecipeError, did_you_mean, warn_user
+from equilibrist._owned import require_free
+from equilibrist.checks._arguments import in_order, settings_of
 from equilibrist.checks._audit import Audit, audit_game, replayable
 from equilibrist.checks._registry import CHECKS
+from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
 from equilibrist.formulations import Formulation
-from equilibrist.games import GAN, _foreign
+from equilibrist.games import GAN, _foreign, _setup
+from equilibrist.games._fit import require_fit
 from equilibrist.games._foreign import Foreign
 
 MODES = ("as is", "eval", "train")
-FORMULATIONS = {
-    "vanilla": formulations.Vanilla,
-    "wgan": formulations.WGAN,
-    "hinge": formulations.Hinge,
-    "least-squares": formulations.LeastSquares,
-    "relativistic": formulations.Relativistic,
-}
 
 
 @dataclass(frozen=True)
@@ -37,14 +34,8 @@ class Pair:
     dictionary, or a tuple (generator, critic, data, formulation, latent).
 
     Args:
-        generator, critic: modules that hold the trained weights.
-        data: real samples, as `audit_pair` takes them.
-        formulation: `Vanilla()`, `WGAN()`, ..., or a name: "vanilla", "wgan", "hinge", "least-squares",
-            "relativistic".
-        latent: dimension, shape or law of the generator's input.
-        mode: "as is", "eval" or "train" (see `audit_pair`).
-        condition, penalties, auxiliary, projections, spectral_norm: as `GAN` takes them.
-        settings: of the audit, by the names of `Settings`'s fields.
+        generator, critic, data, formulation, latent, mode, condition, penalties, auxiliary, projections,
+            spectral_norm, settings, gradients: as `audit_pair` takes them.
     """
 
     generator: nn.Module
@@ -58,7 +49,8 @@ class Pair:
     auxiliary: Sequence[Any] = ()
     projections: Sequence[Any] = ()
     spectral_norm: bool | Sequence[str] = False
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings | Mapping[str, Any] = field(default_factory=dict)
+    gradients: int | None = None
 
     @classmethod
     def of(cls, value: Any, where: str) -> Pair:
@@ -92,11 +84,24 @@ class Pair:
             f"({', '.join(needed)})"
         )
 
-    def audit(self, settings: Mapping[str, Any] | None = None, **options: Any) -> Audit:
-        """The audit of this pair; `settings` over its own, `options` as `audit_pair` takes them."""
-        chosen = {**self.settings, **(settings or {})}
-        held = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "settings"}
-        return audit_pair(**held, settings=_settings(chosen), **options)
+    def audit(
+        self,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        gradients: int | None = None,
+        **options: Any,
+    ) -> Audit:
+        """The audit of this pair; `settings` and `gradients` over its own, `options` as `audit_pair` takes
+        them."""
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        own, more = held.pop("settings"), settings or {}
+        whole = isinstance(own, Settings)
+        if whole and gradients is not None:
+            own, whole = {}, False  # a budget that is asked for replaces one that was written down
+        chosen = replace(own, **more) if whole else {**own, **more}
+        if gradients is not None:
+            held["gradients"] = gradients
+        return audit_pair(**held, settings=chosen, **options)
 
 
 def audit_pair(
@@ -108,7 +113,9 @@ def audit_pair(
     latent: Any,
     mode: str = "as is",
     spectral_norm: bool | Sequence[str] = False,
-    settings: Settings | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
+    gradients: int | None = None,
+    batch: int | None = None,
     seed: int = 0,
     checks: Sequence[str] = CHECKS,
     progress: str = "auto",
@@ -128,70 +135,174 @@ def audit_pair(
     Args:
         generator, critic: the modules, with their weights. Wrapped ones (DistributedDataParallel,
             torch.compile) are unwrapped.
-        data: real samples: a `Source`, a tensor or a DataLoader (`equilibrist.data.source_of`).
-        formulation: `Vanilla()`, `WGAN()`, ..., or its name (`Pair`).
+        data: real samples: a `Source`, a tensor or array [N, ...], a tuple (samples, labels), a Dataset or
+            a DataLoader (`equilibrist.data.source_of`).
+        formulation: `Vanilla()`, `WGAN()`, ..., or its name (`formulations.formulation_of`). It may also
+            come before the data.
         latent: dimension, shape or law of the generator's input.
         mode: "as is": the mode in which the modules are handed over; "eval" or "train": all layers in
             that one. Batch norm takes a batch's own statistics in "train", which is the game that was
             trained, and the running ones in "eval". Dropout can only be audited in "eval".
         spectral_norm: as in `GAN`, for modules without spectral norm of their own.
-        settings, seed, checks, progress: see `audit`.
-        out: a folder to write audit.json, the witnesses and the sheets of samples to. A witness is a
-            state_dict that loads into the user's module.
+        settings: a `Settings`, or a dictionary of some of its fields.
+        gradients: about how many minibatch gradients to spend (`Settings.within`).
+        batch: samples in a minibatch.
+        seed, checks, progress: see `audit`.
+        out: a folder to write the page report.html, audit.json, the witnesses and the sheets of samples to.
+            A witness is a state_dict that loads into the user's module.
         game: arguments of `GAN` besides (condition, penalties, projections, auxiliary).
 
+    Returns:
+        The audit. Its `notes`, which are warned of too, say what data and generator do not share.
+
     Raises:
-        GameError: modules whose losses are no functions of their parameters, with the mend.
+        GameError: modules whose losses are no functions of their parameters, or data that do not fit them.
         DataError: data that cannot be read.
-        RecipeError: a mode, formulation or check that does not exist.
+        RecipeError: a mode, formulation, setting or check that does not exist.
+        RecordError: files of others where the audit would be written.
     """
-    if mode not in MODES:
-        raise RecipeError(f"mode={mode!r} is not one of {', '.join(map(repr, MODES))}")
-    modules = {"generator": generator, "critic": critic}
-    for player, module in modules.items():
-        _usable(module, player)
-    modules = {player: _foreign.unwrapped(module) for player, module in modules.items()}
-    source = source_of(data)
-    loss = _formulation(formulation)
-    with _foreign.by_itself(modules["generator"]):
-        made = {player: _foreign.foreign(module, player) for player, module in modules.items()}
-        if mode != "as is":
-            for one in made.values():
-                one.module.train(mode == "train")
-        norms = normalised(made["critic"], spectral_norm)
-        built = _built(made, loss, latent=latent, spectral_norm=norms, **game)
-        here = built.read(made["generator"].module, made["critic"].module)
-        constants = _foreign.with_vectors(here.constants, made["critic"], modules["critic"])
-        lags = {player: one.lags(modules[player]) for player, one in made.items()}
-        for player, values in lags.items():
-            _foreign.warn_of_lag(player, values)
-        found = audit_game(
-            built,
-            here.players,
-            constants,
-            source,
-            settings,
-            seed=seed,
-            checks=checks,
-            progress=progress,
-            generator_batch=(settings or Settings()).batch,
-        )
-    found = replace(
-        found,
-        about={
-            "pair": {player: type(module).__name__ for player, module in modules.items()},
-            "mode": mode,
-            "seed": seed,
-            "game": built.describe(),
-            "spectral_norm": {p: values for p, values in lags.items() if values},
-        },
-    )
     if out is not None:
-        write(found, Path(out), source, built, here.players, here.constants, made)
+        require_place(Path(out))
+        require_free(Path(out), "report.html", "report.json")
+    chosen = settings_of(settings, gradients, batch)
+    prepared = Prepared.of(
+        generator,
+        critic,
+        data,
+        formulation,
+        mode,
+        latent=latent,
+        spectral_norm=spectral_norm,
+        **game,
+    )
+    found = prepared.audit(chosen, seed=seed, checks=checks, progress=progress)
+    for note in prepared.lag_notes():
+        warn_user(note)
+    if out is not None:
+        prepared.write(found, Path(out))
     return found
 
 
-def normalised(critic: Foreign, wanted: bool | Sequence[str]) -> bool | tuple[str, ...]:
+@dataclass(frozen=True)
+class Prepared:
+    """Two modules of a user's as a game, ready to be audited whenever their weights have changed.
+
+    Attributes:
+        modules: the user's own, unwrapped.
+        made: copies that a game can have.
+        game, data: what is audited.
+        mode: as in `audit_pair`.
+    """
+
+    modules: dict[str, nn.Module]
+    made: dict[str, Foreign]
+    game: GAN
+    data: Source
+    mode: str
+
+    @classmethod
+    def of(
+        cls,
+        generator: nn.Module,
+        critic: nn.Module,
+        data: Any,
+        formulation: Formulation | str,
+        mode: str = "as is",
+        **game: Any,
+    ) -> Prepared:
+        """The game of two modules, held against its data. Raises what `audit_pair` does."""
+        if mode not in MODES:
+            raise RecipeError(f"mode={mode!r} is not one of {', '.join(map(repr, MODES))}")
+        modules = {"generator": generator, "critic": critic}
+        for player, module in modules.items():
+            _usable(module, player)
+        modules = {player: _foreign.unwrapped(module) for player, module in modules.items()}
+        _setup.apart(modules["generator"], modules["critic"])
+        data, formulation = in_order(data, formulation)
+        source = source_of(data, conditions=isinstance(game.get("condition"), tuple | list))
+        with _foreign.by_itself(modules["generator"]):
+            made = {player: _foreign.foreign(module, player) for player, module in modules.items()}
+            if mode != "as is":
+                for one in made.values():
+                    one.module.train(mode == "train")
+            game["spectral_norm"] = _normalised(made["critic"], game.get("spectral_norm", False))
+            built = _built(made, formulation, **game)
+            prepared = cls(modules, made, built, source, mode)
+            players, constants = prepared.here()
+            require_fit(built, source, players, constants)
+        return prepared
+
+    def here(self) -> tuple[Any, Any]:
+        """Players and constants as the user's modules hold them now."""
+        here = self.game.read(self.modules["generator"], self.modules["critic"])
+        constants = _foreign.with_vectors(
+            here.constants, self.made["critic"], self.modules["critic"]
+        )
+        return here.players, constants
+
+    def audit(
+        self, settings: Settings, *, seed: int, checks: Sequence[str], progress: str
+    ) -> Audit:
+        """An audit of the modules as they are now."""
+        with _foreign.by_itself(self.modules["generator"]):
+            players, constants = self.here()
+            found = audit_game(
+                self.game,
+                players,
+                constants,
+                self.data,
+                settings,
+                seed=seed,
+                checks=checks,
+                progress=progress,
+                generator_batch=settings.batch,
+            )
+        lags = {player: one.lags(self.modules[player]) for player, one in self.made.items()}
+        return replace(
+            found,
+            about={
+                "pair": {player: type(module).__name__ for player, module in self.modules.items()},
+                "mode": self.mode,
+                "seed": seed,
+                "game": self.game.describe(),
+                "data": {
+                    "name": self.data.name,
+                    "kind": self.data.kind,
+                    "size": self.data.size,
+                    "shape": list(self.data.shape),
+                    "source": self.data.origin,
+                },
+                "spectral_norm": {p: values for p, values in lags.items() if values},
+            },
+            notes=(*found.notes, *self.lag_notes()),
+        )
+
+    def lag_notes(self) -> tuple[str, ...]:
+        """A sentence for each player whose spectral norm torch estimates badly."""
+        said = (_foreign.lag_note(p, one.lags(self.modules[p])) for p, one in self.made.items())
+        return tuple(note for note in said if note)
+
+    def write(self, found: Audit, out: Path) -> Path:
+        """Write an audit and its page as a folder; its witnesses load into the user's modules.
+
+        Returns the page's path.
+        """
+        from equilibrist.report import (
+            write_report,  # pages stand above audits: only here, on demand
+        )
+
+        with _foreign.by_itself(self.modules["generator"]):
+            here = self.game.read(self.modules["generator"], self.modules["critic"])
+            states = replayable(found, self.game, here.players, here.constants)
+        states = {
+            claim: self.made[found[claim].player or ""].settled(state)
+            for claim, state in states.items()
+        }
+        found.save(out, self.data, states)
+        return write_report(out)
+
+
+def _normalised(critic: Foreign, wanted: bool | Sequence[str]) -> bool | tuple[str, ...]:
     """`GAN`'s spectral_norm: what torch normalised and what is asked for besides."""
     from equilibrist.spectral_norm import normalised_names
 
@@ -200,22 +311,6 @@ def normalised(critic: Foreign, wanted: bool | Sequence[str]) -> bool | tuple[st
     if wanted is True:
         wanted = normalised_names(critic.module)
     return tuple(dict.fromkeys((*critic.normalised, *(wanted or ()))))
-
-
-def write(
-    found: Audit,
-    out: Path,
-    source: Source,
-    game: GAN,
-    players: Any,
-    constants: Any,
-    made: Mapping[str, Foreign],
-) -> None:
-    """Write an audit as a folder; its witnesses load into the user's modules."""
-    states = replayable(found, game, players, constants)
-    of = {c.claim: c.player for c in found}
-    states = {claim: made[of[claim] or ""].settled(state) for claim, state in states.items()}
-    found.save(out, source, states)
 
 
 def _usable(module: Any, player: str) -> None:
@@ -237,32 +332,16 @@ def _usable(module: Any, player: str) -> None:
 
 
 def _built(made: Mapping[str, Foreign], formulation: Formulation, **options: Any) -> GAN:
+    known = [*inspect.signature(GAN).parameters][3:]
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, [*known, *inspect.signature(audit_pair).parameters])
+            raise RecipeError(
+                f"an audit of two modules has no argument {name!r}{hint}; of a GAN it takes {', '.join(known)}"
+            )
     try:
         return GAN(made["generator"].module, made["critic"].module, formulation, **options)
-    except TypeError as error:
-        raise RecipeError(f"audit_pair: {error}") from None
     except GameError as error:
         if "call .eval() on it" in str(error):
             raise GameError(f"{error} (mode='eval' does so for the audit)") from error
         raise
-
-
-def _formulation(named: Formulation | str) -> Formulation:
-    if not isinstance(named, str):
-        return named
-    if named not in FORMULATIONS:
-        hint = did_you_mean(named, FORMULATIONS)
-        raise RecipeError(
-            f"there is no formulation {named!r}{hint}; choose from {', '.join(FORMULATIONS)}"
-        )
-    made: Formulation = FORMULATIONS[named]()
-    return made
-
-
-def _settings(values: Mapping[str, Any]) -> Settings:
-    known = [f.name for f in fields(Settings)]
-    for key in values:
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise RecipeError(f"an audit has no setting {key!r}{hint}; it has {', '.join(known)}")
-    return Settings(**values)

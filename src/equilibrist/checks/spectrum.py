@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,8 @@ from numpy.typing import NDArray
 
 from equilibrist import tree
 from equilibrist._errors import GameError
-from equilibrist._game import Players
 from equilibrist.checks._bench import Bench
-from equilibrist.checks._decide import Interval
+from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._eigen import (
     FORWARD,
     TRANSPOSED,
@@ -60,10 +60,15 @@ def stable(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certifi
     theory: J is not normal). On sampled losses r^T J_B c / r^T c on batches B of the score split, whose mean is the
     eigenvalue of the mean J to first order, must confirm it.
 
+    A Krylov space that has not told the leftmost eigenvalue from its neighbours knows it to a residual: that is enough
+    to refute where the eigenvalue is negative by more, and enough not to where the residual is below the tolerance.
+
     VERIFIED: losses are exact, J is dense, the pair is at rest, and every eigenvalue that is not zero to
-    rounding has a positive real part. REFUTED: one is negative; the witness is its eigenvector's real part.
-    NOT_REFUTED: none found is. UNASSESSED: the smallest real part did not converge, the score split
-    does not confirm it, an eigenvalue lies on the imaginary axis, or the pair is not at rest.
+    rounding has a positive real part. REFUTED: one is negative, by the whole of its interval; the witness is its
+    eigenvector's real part. NOT_REFUTED: none found is, and the leftmost is known to the tolerance or enclosed by the
+    symmetric part of J; also where it lies on the imaginary axis to the tolerance, which is neither stable nor
+    unstable. UNASSESSED: the smallest real part is not known, or the noise of the score split is above the
+    tolerance; with exact losses also an eigenvalue on the imaginary axis, or a pair not at rest.
     """
     if why := inexact(bench):
         return [_unassessed(bench, why)]
@@ -102,93 +107,113 @@ def _certificate(
 ) -> Certificate:
     found, nothing = seen.found, tolerance.value
     live = found.values[np.abs(found.values) > nothing]
-    value = complex(found.values[seen.index]) if seen.index is not None else None
-    condition = seen.condition
-    error = None
-    if seen.index is not None and condition is not None:
-        # The residual, and what rounding does to any matrix of this size.
-        backward = float(np.finfo(np.float64).eps) * sum(int(m.sum()) for m in moves.masks.values())
-        error = (float(found.residuals[seen.index]) + backward * seen.size) * condition
-    measured: Interval | None = None
-    witness: Players | None = None
-    reached = found.complete or "smallest real part" in found.reached
     at_rest = all(r <= bench.tolerance().value for r in moves.residual.values())
-    shown = "" if value is None else _complex(value)
-
-    if value is not None and value.real < -nothing:
-        if error is None:
-            verdict = Verdict.UNASSESSED
-            said = (
-                f"Cannot tell whether the pair is stable: an eigenvalue {shown} was found, but its eigenvector did "
-                "not converge, so that no other samples can confirm it"
-            )
-        elif value.real + error >= -nothing:
-            verdict = Verdict.UNASSESSED
-            said = (
-                f"Cannot tell whether the pair is stable: the eigenvalue {shown} is known to {error:.2g} only, so "
-                f"ill-conditioned is it"
-            )
-        else:
-            measured = confirmed(bench, seen, moves, tick)
-            if measured.high < -nothing:
-                verdict, witness = Verdict.REFUTED, witness_of(bench, seen, moves)
-                on = (
-                    f"; {measured.low:.3g} to {measured.high:.3g} on samples of the score split"
-                    if bench.sampled
-                    else ""
-                )
-                said = (
-                    "Not locally stable: under gradient flow the players leave this pair along a direction "
-                    f"whose eigenvalue is {shown} (real part{on}; tolerance {nothing:.2g})"
-                )
-            else:
-                verdict = Verdict.UNASSESSED
-                said = (
-                    f"Cannot tell whether the pair is stable: the eigenvalue {shown} has a real part of "
-                    f"{measured.low:.3g} to {measured.high:.3g} on samples of the score split"
-                )
-    elif not reached:
-        verdict = Verdict.UNASSESSED
-        said = (
-            "Cannot tell whether the pair is stable: the smallest real part did not converge within "
-            f"{found.products} products"
-        )
-    elif not live.size:
-        verdict = Verdict.UNASSESSED
-        said = "No eigenvalue differs from zero: the linear analysis says nothing"
-    elif bench.sampled or not found.complete:
-        verdict = Verdict.NOT_REFUTED
-        some = "No eigenvalue" if found.complete else "No eigenvalue found"
-        said = (
-            f"{some} has a real part below {-nothing:.2g}: the smallest is {shown}, so gradient flow does not "
-            "visibly leave this pair"
-        )
-    elif bool((live.real <= nothing).any()):
-        verdict = Verdict.UNASSESSED
-        said = (
-            f"Cannot tell whether the pair is stable: the eigenvalue {_complex(complex(live[np.argmin(live.real)]))} "
-            "lies on the imaginary axis, where the linear analysis does not decide, and no gradient step is stable"
-        )
-    elif not at_rest:
-        verdict = Verdict.UNASSESSED
-        said = "The players' gradients are not zero here: only a pair at rest can be stable"
-    else:
-        verdict = Verdict.VERIFIED
-        said = (
-            f"Locally stable: every eigenvalue that is not zero has a positive real part, the smallest "
-            f"{float(live.real.min()):.3g}; gradient steps converge below a step of {largest_step(live):.3g}"
-        )
+    measured = confirmed(bench, seen, moves, tick) if seen.column is not None else None
+    leaving = _leaving(seen, measured)
+    verdict, said = _judged(bench, seen, leaving, live, nothing, at_rest)
+    refuted = verdict is Verdict.REFUTED
     return Certificate(
         "stable",
         verdict,
         said + ".",
-        _evidence(bench, moves, seen, live, nothing, measured),
+        _evidence(bench, moves, seen, live, nothing, measured)
+        | {"leaving": [leaving.low, leaving.mean, leaving.high]},
         tolerance,
         _scope(bench, seen),
         _limits(bench, moves, seen, at_rest, live),
         REFERENCES,
-        witness=witness,
+        witness=witness_of(bench, seen, moves) if refuted else None,
         witness_kind="direction",
+    )
+
+
+def _leaving(seen: Seen, measured: Interval | None) -> Interval:
+    """How fast the pair is left, minus the smallest real part: measured on the score split where that could be,
+    and widened by the eigenvalue's error on the samples it was found on."""
+    error = seen.error
+    if measured is None:
+        return Interval(-seen.value.real, -seen.value.real - error, -seen.value.real + error)
+    return Interval(-measured.mean, -measured.high - error, -measured.low + error)
+
+
+def _judged(
+    bench: Bench, seen: Seen, leaving: Interval, live: Complex, nothing: float, at_rest: bool
+) -> tuple[Verdict, str]:
+    """The verdict on "the pair is left no faster than the tolerance", and its sentence without the full stop."""
+    found, value = seen.found, seen.value
+    shown, cannot = _complex(value), "Cannot tell whether the pair is stable: "
+    on = f"{-leaving.high:.3g} to {-leaving.low:.3g} on samples of the score split"
+    if value.real < -nothing:
+        decision = decide(leaving, nothing)
+        if decision.verdict is Verdict.REFUTED:
+            span = f"; {on}" if bench.sampled else ""
+            return Verdict.REFUTED, (
+                "Not locally stable: under gradient flow the players leave this pair along a direction whose "
+                f"eigenvalue is {shown} (real part{span}; tolerance {nothing:.2g})"
+            )
+        if seen.column is None:
+            return Verdict.UNASSESSED, cannot + (
+                f"an eigenvalue {shown} was found, but its eigenvector did not converge, so that no other samples can "
+                "confirm it"
+            )
+        if value.real + seen.error >= -nothing:
+            return Verdict.UNASSESSED, cannot + (
+                f"the eigenvalue {shown} is known to {seen.error:.2g} only, so ill-conditioned is it"
+            )
+        if decision.verdict is Verdict.UNASSESSED:
+            return Verdict.UNASSESSED, cannot + f"the eigenvalue {shown} has a real part of {on}"
+        return Verdict.NOT_REFUTED, (
+            f"No eigenvalue found leaves the pair: that of {shown}, found on a few minibatches, has a real part of {on}"
+        )
+    lowest = seen.densities["symmetric"].lowest
+    enclosed = lowest.value - lowest.residual >= -nothing
+    if not (found.complete or seen.residual <= nothing or enclosed):
+        return Verdict.UNASSESSED, cannot + (
+            f"the smallest real part did not converge within {found.products} products (found: {shown}, up to "
+            f"{seen.residual:.2g}; tolerance {nothing:.2g})"
+        )
+    if found.complete and not live.size:
+        return (
+            Verdict.UNASSESSED,
+            "No eigenvalue differs from zero: the linear analysis says nothing",
+        )
+    sure = decide(leaving, nothing, noise=0.0 if leaving.high <= nothing else None)
+    if bench.sampled and seen.column is not None and sure.verdict is Verdict.UNASSESSED:
+        why = f"{sure.reason.value} (the smallest real part is {on}; tolerance {nothing:.2g})"
+        return Verdict.UNASSESSED, cannot + why
+    circling = live[np.abs(live.real) <= nothing]
+    if circling.size:
+        around = _complex(complex(circling[np.argmax(np.abs(circling.imag))]))
+        turns = (
+            f"the eigenvalue {around} lies on the imaginary axis, where the linear analysis does not decide: the "
+            "players circle the pair, and simultaneous gradient steps of any size leave it"
+        )
+        if bench.sampled or not found.complete:
+            within = f"within the tolerance of {nothing:.2g}, "
+            return (
+                Verdict.NOT_REFUTED,
+                "Neither stable nor unstable to first order: " + within + turns,
+            )
+        return Verdict.UNASSESSED, cannot + turns
+    if bench.sampled or not found.complete:
+        some = "No eigenvalue" if found.complete else "No eigenvalue found"
+        how = ""
+        if not found.complete:
+            how = f", known to {seen.residual:.2g} after {found.products} products"
+            if enclosed:
+                how += f"; none lies below {lowest.value - lowest.residual:.2g}, as the symmetric part tells"
+        return Verdict.NOT_REFUTED, (
+            f"{some} has a real part below {-nothing:.2g}: the smallest is {shown}{how}, so gradient flow does not "
+            "visibly leave this pair"
+        )
+    if not at_rest:
+        return (
+            Verdict.UNASSESSED,
+            "The players' gradients are not zero here: only a pair at rest can be stable",
+        )
+    return Verdict.VERIFIED, (
+        "Locally stable: every eigenvalue that is not zero has a positive real part, the smallest "
+        f"{float(live.real.min()):.3g}; gradient steps converge below a step of {largest_step(live):.3g}"
     )
 
 
@@ -206,8 +231,9 @@ def _evidence(
     why = "the smallest real part did not converge"
     if found.complete or "smallest real part" in found.reached:
         best, why = consensus.suggested(found.values, nothing, seen.matrix)
-    with np.errstate(divide="ignore"):
-        q = float((np.abs(live.imag) / np.abs(live.real)).max()) if live.size else 0.0
+    # Within the tolerance of the imaginary axis nothing contracts: rotation is total.
+    total = bool((np.abs(live.real) <= nothing).any())
+    q = float((np.abs(live.imag) / np.abs(live.real)).max()) if live.size and not total else 0.0
     lowest = seen.densities["symmetric"].lowest
     keep = _spread(found.values)
     return {
@@ -222,9 +248,15 @@ def _evidence(
         if measured is None
         else {"value": measured.mean, "interval": [measured.low, measured.high]},
         "condition": seen.condition,
-        "q": q,
+        "leftmost": {
+            "value": [seen.value.real, seen.value.imag],
+            "residual": seen.residual,
+            "error": seen.error,
+        },
+        "q": math.inf if total else q,
+        "rotation": "total" if total else "partial" if len(turning) else "none",
         "q_is": "exact" if found.complete else "a lower bound",
-        "h_max": largest_step(live),
+        "h_max": 0.0 if total else largest_step(live),
         "h_max_is": "exact" if found.complete else "an upper bound",
         "steps": _steps(bench, seen, nothing),
         "consensus": best.describe() if best else None,

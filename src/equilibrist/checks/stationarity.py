@@ -7,14 +7,17 @@ from typing import Any
 import torch
 
 from equilibrist import tree
+from equilibrist._draws import Batch
 from equilibrist._field import VectorField
-from equilibrist.checks._bench import Bench
+from equilibrist.checks._bench import Bench, norm_of
+from equilibrist.checks._decide import Interval, Reason, decide
+from equilibrist.checks._first_order import FirstOrder, first_order, planned
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
 REFERENCES = ("Farnia and Ozdaglar 2020, section 2", "Jin, Netrapalli and Jordan 2020, section 2")
 
 
-def stationarity(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
+def stationarity(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
     """Certificates "stationary/<player>" and "stationary".
 
     The residual of player p is |r| with r = (x - P(x - h v)) / h, h |v| = move * |x|, P the
@@ -29,8 +32,12 @@ def stationarity(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
     size would be taken for at this confidence. Minibatches come from all of the data: nothing is
     selected here.
 
-    VERIFIED: the interval's upper end is below the tolerance. REFUTED: its lower end is above.
-    UNASSESSED: the noise floor is above. NOT_REFUTED: the interval holds the tolerance.
+    What a gradient promises, a move of finite size need not hold: `first_order` makes the move and measures it.
+
+    REFUTED: the measured gain is above the tolerance for certain, and the promise is not below it for
+    certain; the moved parameters are the witness. VERIFIED: the upper end of the promise is below the tolerance.
+    UNASSESSED: the noise floor or the estimate is above it, or the promise is and no move keeps it.
+    NOT_REFUTED: otherwise.
     """
     settings, game = bench.settings, bench.game
     field = VectorField(game)
@@ -38,7 +45,9 @@ def stationarity(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
     for group in range(settings.groups):
         total = None
         for k in range(settings.group_batches):
-            draw = bench.minibatch(group * settings.group_batches + k, "all", index=1)
+            draw = bench.minibatch(
+                group * settings.group_batches + k, "all", index=Batch.STATIONARY
+            )
             v, _ = field(bench.players, bench.constants, draw)
             total = v if total is None else tree.axpy(1.0, total, v)
             tick()
@@ -47,17 +56,21 @@ def stationarity(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
             groups[player].append(tree.flatten({"v": mean[player]}).double().cpu())
     tolerance = bench.tolerance(f" per {settings.move:.0%} move")
     parts = [
-        _certificate(bench, p, unblocked(bench, p, torch.stack(groups[p])), tolerance)
+        _certificate(
+            bench,
+            p,
+            unblocked(bench, p, torch.stack(groups[p])),
+            tolerance,
+            first_order(bench, p, tick),
+        )
         for p in game.players
     ]
     return [*parts, both("stationary", parts, _overall(parts))]
 
 
-def norm_of(bench: Bench, player: str) -> float:
-    """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
-    x = tree.flatten({"x": bench.players[player]}).double()
-    size = float(x.norm())
-    return size if size > 0 else float(len(x)) ** 0.5
+def work(bench: Bench) -> float:
+    """About how many minibatch gradients `stationarity` takes."""
+    return bench.settings.groups * bench.settings.group_batches + planned(bench)
 
 
 def unblocked(bench: Bench, player: str, groups: torch.Tensor) -> torch.Tensor:
@@ -144,7 +157,7 @@ def _trace_of_square(gram: torch.Tensor) -> torch.Tensor:
 
 
 def _certificate(
-    bench: Bench, player: str, groups: torch.Tensor, tolerance: Tolerance
+    bench: Bench, player: str, groups: torch.Tensor, tolerance: Tolerance, moved: FirstOrder
 ) -> Certificate:
     settings = bench.settings
     scope = bench.scope() | {
@@ -176,16 +189,16 @@ def _certificate(
     squares = squared_norm(groups, settings.confidence)
     value, low, high, floor = (unit * max(s, 0.0) ** 0.5 for s in squares)
     noise = unit * float(groups.var(0).sum().sqrt())
-    if tolerance.value != tolerance.value:
-        verdict, said = Verdict.UNASSESSED, f"not assessed: {tolerance.why}"
-    elif low > tolerance.value:
+    promise = decide(Interval(value, low, high), tolerance.value, exhaustive=True, noise=floor)
+    gained = decide(moved.gain, tolerance.value)
+    verdict, said = promise.verdict, _SAID.get(promise.reason, promise.reason.value)
+    confirmed = gained.verdict is Verdict.REFUTED and verdict is not Verdict.VERIFIED
+    if confirmed:
         verdict, said = Verdict.REFUTED, "still moving"
-    elif floor > tolerance.value:
-        verdict, said = Verdict.UNASSESSED, "hidden in the noise"
-    elif high <= tolerance.value:
-        verdict, said = Verdict.VERIFIED, "at rest within the tolerance"
-    else:
-        verdict, said = Verdict.NOT_REFUTED, "at rest as far as this many minibatches can tell"
+    elif verdict is Verdict.REFUTED:
+        verdict, said = Verdict.UNASSESSED, "not settled: its gradient promises what no move keeps"
+    elif promise.reason is Reason.NO_TOLERANCE:
+        said = f"not assessed: {tolerance.why}"
     evidence = {
         "residual": value,
         "interval": [low, high],
@@ -196,12 +209,33 @@ def _certificate(
         "confidence": settings.confidence,
         "groups": settings.groups,
         "batches_per_group": settings.group_batches,
+        "measured": moved.describe(),
     }
     summary = (
         f"The {player} is {said}: a {settings.move:.0%} move of its weights down its gradient promises "
-        f"{value:.3g} {bench.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})."
+        f"{value:.3g} {bench.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})"
     )
-    return Certificate(f"stationary/{player}", verdict, summary, evidence, **common)
+    if moved.witness is not None and promise.reason is not Reason.NOT_FINITE:
+        summary += (
+            f"; a {moved.size:.2g} move, made, gains {moved.gain.mean:.3g} "
+            f"({moved.gain.low:.3g} to {moved.gain.high:.3g})"
+        )
+    return Certificate(
+        f"stationary/{player}",
+        verdict,
+        summary + ".",
+        evidence,
+        witness={player: moved.witness} if confirmed and moved.witness else None,
+        **common,
+    )
+
+
+_SAID = {
+    Reason.NOISE: "hidden in the noise",
+    Reason.STRADDLES: "perhaps still moving",
+    Reason.BOUNDED: "at rest within the tolerance",
+    Reason.BELOW: "at rest as far as this many minibatches can tell",
+}
 
 
 def _overall(parts: list[Certificate]) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from equilibrist._errors import RecipeError
-from equilibrist._files import write_atomically, write_json
+from equilibrist._files import json_bytes
+from equilibrist._owned import publish, require_free
 from equilibrist.compare._collect import Member, facts, member
 from equilibrist.compare._cost import Cost, cost
 from equilibrist.compare._page import page
@@ -93,6 +94,7 @@ def compare(
             )
         folders[label] = folder
     root, place = Path(directory), device_of(device)
+    require_free(root, "compare.json", "compare.html")
     made = {label: dataclasses.replace(recipe, solver=s) for label, s in solvers.items()}
     # Before anything is trained: a solver that does not fit the game shows it here.
     costs = {label: cost(one, place) for label, one in made.items()}
@@ -134,8 +136,8 @@ def compare(
         ],
         **facts(members, about, recipe.steps, confidence),
     }
-    write_json(root / "compare.json", content)
-    write_atomically(root / "compare.html", page(content).encode("utf-8", "replace"))
+    html = page(content).encode("utf-8", "replace")
+    publish(root, {"compare.json": json_bytes(content), "compare.html": html})
     return Comparison(root, content, found)
 
 

@@ -4,14 +4,13 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from equilibrist._errors import DataError
+from equilibrist._reading import named, reason, shown
 from equilibrist.data._cifar10 import cifar10
 from equilibrist.data._digits import digits
 from equilibrist.data._fashion import fashion_mnist
-from equilibrist.data._idx import shown
 from equilibrist.data._mnist import mnist
 from equilibrist.data._source import Paired, Source
 from equilibrist.data.arrays import ArraySource
@@ -75,15 +74,19 @@ def load(
         _check_settings(key, make, settings)
         known = inspect.signature(make).parameters
         return make(root=root, **settings) if "root" in known else make(**settings)
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = named(text)
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read ({reason(error)})") from None
+    if is_folder:
         read: Callable[..., Source] = folder
-    elif path.exists() or path.suffix.lower() in READABLE + REFUSED:
+    elif exists or path.suffix.lower() in READABLE + REFUSED:
         read = array_file
     elif isinstance(name, os.PathLike) or os.sep in text:
         raise DataError(f"{shown(path)}: no such folder or file; name one that holds samples")
     else:
-        raise DataError(f"{text}: no such data; {_hint(key, list(SOURCES))}")
+        raise DataError(f"{shown(path)}: no such data; {_hint(key, list(SOURCES))}")
     _check_settings(shown(path), read, settings)
     return read(path, **settings)
 

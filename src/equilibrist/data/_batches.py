@@ -1,22 +1,39 @@
-"""Readers of CIFAR's two forms: rows of bytes, and pickles of which nothing is executed."""
+"""Readers of CIFAR's forms: rows of bytes, pickles of which nothing is executed, archives of either."""
 
 from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+import pickletools
+from collections.abc import Mapping
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 PIXELS = 3 * 32 * 32
+LARGEST = 2**26
+"""Bytes of a batch: those that are published have 31 million."""
+
+_BLOCK = 512  # bytes; a tar consists of such blocks
+_SUM = slice(148, 156)
+_MOST = 2**29  # bytes beside the batches that are passed over in an archive
+
+_USED = (
+    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL "
+    "REDUCE BUILD INT LONG BININT BININT1 BININT2 LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING UNICODE "
+    "BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_DICT DICT SETITEM SETITEMS "
+    "EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3"
+)
+_CODES = frozenset(_USED.split())
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 class _Array:
     """What a pickle says of an array: its state, not yet an array."""
 
-    state: Any = None
+    def __init__(self, *arguments: Any) -> None:
+        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -32,20 +49,16 @@ class _Dtype:
         pass
 
 
-def _reconstruct(*arguments: Any) -> _Array:
-    return _Array()
-
-
 class _Reader(pickle.Unpickler):
     """Builds lists, dictionaries, numbers and texts, and the stand-ins above.
 
     A pickle names functions that are to be called. Of the three that these files name each is
-    replaced by one of this module that only keeps its arguments; any other name is refused. So no
-    code but this module's runs, not even NumPy's.
+    replaced by a class of this module that only keeps its arguments; any other name is refused. So
+    no code but this module's runs, not even NumPy's.
     """
 
     _KNOWN = {  # noqa: RUF012 - read only
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Dtype,
     }
@@ -63,6 +76,7 @@ class _Reader(pickle.Unpickler):
 def read_pickle(raw: bytes) -> Batch:
     """Pixels [N, 3072] and labels [N] of a python batch. ValueError (its defect) for any other."""
     try:
+        _check_codes(raw)
         held = _Reader(io.BytesIO(raw), encoding="bytes").load()
     except pickle.UnpicklingError as error:
         raise ValueError(f"not a batch of CIFAR-10 ({str(error) or 'a damaged pickle'})") from None
@@ -87,6 +101,19 @@ def read_pickle(raw: bytes) -> Batch:
     return np.frombuffer(body, np.uint8).reshape(rows, PIXELS), np.array(labels, np.int64)
 
 
+def _check_codes(raw: bytes) -> None:
+    """Refuse a pickle that asks for memory which its bytes do not fill. Any error is a refusal."""
+    memo = 0
+    for code, argument, _ in pickletools.genops(raw):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            # The table of what is remembered is as long as its largest number.
+            memo += 1
+            if argument > 2 * memo + 2**16:
+                raise pickle.UnpicklingError("numbers what it remembers beyond all reason")
+        elif code.name not in _CODES:
+            raise pickle.UnpicklingError(f"has a {code.name}, which no batch has")
+
+
 def read_rows(raw: bytes) -> Batch:
     """Pixels [N, 3072] and labels [N] of a binary batch: rows of a label and its pixels."""
     if not raw or len(raw) % (1 + PIXELS):
@@ -95,3 +122,46 @@ def read_rows(raw: bytes) -> Batch:
     if table[:, 0].max() > 9:
         raise ValueError(f"has a label of {table[:, 0].max()}, not 0 to 9")
     return table[:, 1:], table[:, 0].astype(np.int64)
+
+
+def unpacked(stream: IO[bytes], wanted: Mapping[str, str]) -> dict[str, bytes]:
+    """The regular files of a tar by what `wanted` calls them; those that lack are left out.
+
+    Links and extensions are passed over: what Python's own reader does with them takes any amount of
+    memory. Raises `ValueError`, with what is wrong, for a damaged archive.
+    """
+    held: dict[str, bytes] = {}
+    passed = 0
+    while len(held) < len(wanted):
+        head = stream.read(_BLOCK)
+        if len(head) < _BLOCK:
+            raise ValueError("cut short")
+        if not any(head):  # what marks the end
+            break
+        try:
+            total, size = (
+                int(head[part].strip(b" \0") or b"0", 8) for part in (_SUM, slice(124, 136))
+            )
+        except ValueError:
+            raise ValueError("a damaged header") from None
+        if total != sum(head[:148] + b" " * 8 + head[156:]) or size < 0:
+            raise ValueError("a damaged header")
+        prefix, name = (head[part].partition(b"\0")[0] for part in (slice(345, 500), slice(100)))
+        if prefix and head[257:262] == b"ustar":
+            name = prefix + b"/" + name
+        key = wanted.get(name.decode("ascii", "replace").removeprefix("./"))
+        if key is not None and head[156:157] in (b"0", b"\0"):
+            if size > LARGEST:
+                raise ValueError(f"{key} has {size} bytes, which no batch has")
+            held[key] = stream.read(size)
+            if len(held[key]) < size:
+                raise ValueError(f"{key} is cut short")
+            size = -size % _BLOCK
+        else:
+            size += -size % _BLOCK
+        passed += size
+        if passed > _MOST:
+            raise ValueError("larger than any archive of CIFAR-10")
+        while size > 0 and (piece := stream.read(min(size, 2**20))):
+            size -= len(piece)
+    return held

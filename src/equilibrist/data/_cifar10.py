@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
 from equilibrist._errors import DataError
-from equilibrist.data._batches import Batch, read_pickle, read_rows
+from equilibrist._reading import open_regular, read_regular, reason, shown
+from equilibrist.data._batches import LARGEST, Batch, read_pickle, read_rows, unpacked
 from equilibrist.data._folders import cached, named_root, searching
-from equilibrist.data._idx import shown
 from equilibrist.data.arrays import ArraySource, check_range
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
@@ -120,6 +121,7 @@ def cifar10(
     images = np.concatenate(pixels).reshape(-1, 3, 32, 32)
     return ArraySource(
         images,
+        copy=False,
         name="cifar10",
         origin=(
             f"CIFAR-10, {'training' if train else 'test'} part, {len(images)} images "
@@ -156,14 +158,15 @@ def _find(root: Path, setting: str, mirrors: Sequence[str]) -> tuple[_Form, Path
 def _readable(path: Path, again: str) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise DataError(f"{shown(path)}: truncated or damaged archive ({error}); {again}") from None
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{shown(path)}: truncated or damaged archive ({reason(error)}); {again}"
+        ) from None
     except FileNotFoundError:
         raise DataError(f"{shown(path)}: not found; {again}") from None
     except OSError as error:
-        # Those of gzip have no strerror.
         raise DataError(
-            f"{shown(path)}: cannot be read ({error.strerror or error}); make it a file that you "
+            f"{shown(path)}: cannot be read ({reason(error)}); make it a file that you "
             f"may read, or {again}"
         ) from None
 
@@ -173,33 +176,25 @@ def _from_folder(
 ) -> Iterator[tuple[str, bytes]]:
     for name in names:
         with _readable(folder / name, again):
-            raw = (folder / name).read_bytes()
+            raw = read_regular(folder / name, LARGEST)
         yield name, raw
 
 
 def _from_archive(
     path: Path, folder: str, names: Sequence[str], md5: Mapping[str, str], again: str
 ) -> Iterator[tuple[str, bytes]]:
-    held: dict[str, bytes] = {}
-    with _readable(path, again):
+    with _readable(path, again), open_regular(path) as file:
         if path.name in md5:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
             if found.hexdigest() != md5[path.name]:
                 raise DataError(
                     f"{shown(path)}: truncated, damaged or another file (MD5 {found.hexdigest()} "
                     f"instead of {md5[path.name]}); {again}"
                 )
-        wanted = {f"{folder}/{name}": name for name in names}
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                name = wanted.get(member.name.removeprefix("./"))
-                body = None if name is None else archive.extractfile(member)
-                if name is not None and body is not None:
-                    held[name] = body.read()
-                if len(held) == len(names):
-                    break
+            file.seek(0)
+        with gzip.GzipFile(fileobj=file) as stream:
+            held = unpacked(cast(IO[bytes], stream), {f"{folder}/{name}": name for name in names})
     for name in names:
         if name not in held:
             raise DataError(f"{shown(path)}: lacks {folder}/{name}; {again}")
-        yield name, held[name]
+        yield name, held.pop(name)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from equilibrist._errors import DataError
-from equilibrist.data._idx import shown
+from equilibrist._reading import open_regular, shown
 
 
 class _Bar:
@@ -89,7 +89,7 @@ def fetch(path: Path, md5: str, mirrors: Sequence[str], remedy: str) -> None:
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

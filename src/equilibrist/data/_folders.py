@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from equilibrist._errors import DataError
+from equilibrist._reading import named as user_path
+from equilibrist._reading import shown
 from equilibrist.data._download import fetch
-from equilibrist.data._idx import shown
 
 ENVIRONMENT = "EQUILIBRIST_DATA"
 
@@ -19,7 +20,7 @@ def named_root(root: str | os.PathLike[str] | None) -> tuple[Path, str] | None:
     named = root if root is not None else os.environ.get(ENVIRONMENT) or None
     if named is None:
         return None
-    return Path(named).expanduser(), "--data-root" if root is not None else ENVIRONMENT
+    return user_path(named), "--data-root" if root is not None else ENVIRONMENT
 
 
 @contextmanager

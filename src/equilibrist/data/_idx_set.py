@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from equilibrist._errors import DataError
+from equilibrist._reading import shown
 from equilibrist.data._folders import cached, named_root, searching
-from equilibrist.data._idx import read_idx, shown
+from equilibrist.data._idx import read_idx
 from equilibrist.data.arrays import ArraySource, check_range
 
 
@@ -78,6 +79,7 @@ class IdxSet:
             )
         return ArraySource(
             images.values[:, None],
+            copy=False,
             name=self.name,
             origin=(
                 f"{self.title}, {'training' if train else 'test'} part, {len(images.values)} "

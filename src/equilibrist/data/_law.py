@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from equilibrist._errors import DataError
-from equilibrist.data._source import Kind, cumulated
+from equilibrist.data._source import Kind, ShownSource, cumulated
 
 _NUMPY: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-class Law:
+class Law(ShownSource):
     """A law of points that draws afresh: the parts of `Source` that do not depend on which law.
 
     Subclasses set `name`, `origin` and `shape`, and call `_place` once.

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from equilibrist._errors import DataError
+from equilibrist._notebook import Rows, Shown
 
 Kind = Literal["images", "points"]
 
@@ -86,6 +87,20 @@ class Paired(Source, Protocol):
         """Draw (x, y): x is what `sample` draws from the same generator, y the conditions of its
         rows: classes 0..K-1, int64 [n], or floats [n, ...]."""
         ...
+
+
+class ShownSource(Shown):
+    """How every source of this library shows itself."""
+
+    def _facts(self: Any) -> tuple[str, Rows]:
+        size = "drawn afresh" if self.size is None else f"{self.size:,}"
+        rows = [("samples", f"{size} of shape {list(self.shape)}"), ("from", self.origin)]
+        if self.value_range is not None:
+            low, high = self.value_range
+            rows.append(("values", f"{low:g} to {high:g}"))
+        if getattr(self, "classes", None):
+            rows.append(("classes", str(self.classes)))
+        return f"{type(self).__name__} {self.name}: {self.kind}", rows
 
 
 def check_count(name: str, n: int) -> None:

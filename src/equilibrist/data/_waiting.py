@@ -24,7 +24,7 @@ def watched(items: Sequence[Item], name: str) -> Iterator[Item]:
     if not console.is_terminal:
         yield from items
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     progress = Progress(*columns, TimeRemainingColumn(), console=console)
     task = progress.add_task(name, total=len(items))
     start = time.monotonic()

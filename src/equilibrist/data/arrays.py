@@ -13,7 +13,7 @@ import torch
 
 from equilibrist._errors import DataError
 from equilibrist.data._rows import Rows
-from equilibrist.data._source import Kind, check_count, cumulated
+from equilibrist.data._source import Kind, ShownSource, check_count, cumulated
 
 
 def check_range(name: str, value_range: Sequence[float]) -> tuple[float, float]:
@@ -26,13 +26,13 @@ def check_range(name: str, value_range: Sequence[float]) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-class ArraySource:
+class ArraySource(ShownSource):
     """The empirical law of N samples: each draw picks a row uniformly, with replacement.
 
     Arguments:
         data: tensor or array, [N, channels, height, width] for images, [N, d] for points.
             Floats must lie in `value_range`; uint8 is mapped linearly onto it, 0 to its low end
-            and 255 to its high end. The values are copied. Many bytes (above 256 MiB as floats)
+            and 255 to its high end. Many bytes (above 256 MiB as floats)
             are stored as bytes and converted when they are drawn: the same numbers.
         name, origin: as in `Source`.
         kind: `"images"` or `"points"`.
@@ -43,6 +43,7 @@ class ArraySource:
         conditions: instead of labels, floats [N, ...] that belong to the samples, such as the
             images [N, C, H, W] of image-to-image pairs; uint8 is mapped as in `data`.
         dtype: floating dtype of the draws.
+        copy: whether the values are copied; if not, leave `data` unchanged from now on.
 
     Labels and conditions follow their samples through `split` and `to`; `sample` never reads them.
 
@@ -65,6 +66,7 @@ class ArraySource:
         class_names: Sequence[str] | None = None,
         conditions: torch.Tensor | np.ndarray[Any, Any] | None = None,
         dtype: torch.dtype = torch.float32,
+        copy: bool = True,
     ) -> None:
         if kind not in ("images", "points"):
             raise DataError(f'{name}: unknown kind {kind!r}; use "images" or "points"')
@@ -75,9 +77,9 @@ class ArraySource:
         self.kind: Kind = kind
         self.value_range = None if value_range is None else check_range(name, value_range)
         _check_dtype(name, dtype)
-        tensor = _tensor(name, data)
+        tensor = _tensor(name, data, copy)
         _check_shape(name, tensor, kind)
-        self._rows = _rows(name, tensor, self.value_range, dtype)
+        self._rows = _rows(name, tensor, self.value_range, dtype, copy)
         if labels is not None and conditions is not None:
             raise DataError(f"{name}: has labels and conditions; give one of them")
         if labels is None and (classes is not None or class_names is not None):
@@ -203,14 +205,16 @@ def _check_dtype(name: str, dtype: torch.dtype | None) -> None:
         raise DataError(f"{name}: draws cannot be {dtype}; choose torch.float32 or torch.float64")
 
 
-def _tensor(name: str, values: torch.Tensor | np.ndarray[Any, Any]) -> torch.Tensor:
+def _tensor(
+    name: str, values: torch.Tensor | np.ndarray[Any, Any], copied: bool = True
+) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         values = values.detach()
         # Floats are copied when they are checked; bytes may be kept as they are.
-        return values.clone() if values.dtype == torch.uint8 else values
+        return values.clone() if copied and values.dtype == torch.uint8 else values
     try:
         # The copy makes read-only, reversed and foreign-endian arrays digestible.
-        array = np.array(values, order="C")
+        array = np.array(values, order="C") if copied else np.require(values, requirements="W")
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError):
         raise DataError(
@@ -232,6 +236,7 @@ def _rows(
     data: torch.Tensor,
     value_range: tuple[float, float] | None,
     dtype: torch.dtype,
+    copied: bool = True,
 ) -> Rows:
     if data.dtype == torch.uint8:
         if value_range is None:
@@ -239,7 +244,7 @@ def _rows(
         return Rows(data, value_range, dtype)
     if not data.dtype.is_floating_point:
         raise DataError(f"{name}: {data.dtype} is neither floating nor uint8; convert it first")
-    converted = data.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    converted = data.to(dtype, copy=copied).contiguous()
     least, most = torch.aminmax(converted)
     if not bool(torch.isfinite(least) & torch.isfinite(most)):
         bad = int((~torch.isfinite(converted)).sum())

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from equilibrist._errors import DataError
-from equilibrist.data._source import Kind, Source
+from equilibrist.data._source import Kind, ShownSource, Source
 
 
-class Augmented:
+class Augmented(ShownSource):
     """The images of `source`, each flipped and shifted at random whenever it is drawn.
 
     Arguments:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from equilibrist._errors import DataError, did_you_mean
-from equilibrist.data._idx import shown
+from equilibrist._npy import read_npy
+from equilibrist._reading import named, open_regular, reason, shown
+from equilibrist._safetensors import Held
 from equilibrist.data._source import Kind
 from equilibrist.data.arrays import ArraySource
 
@@ -47,7 +47,7 @@ def array_file(
     Raises `DataError`, one line, for a file that is missing, damaged, executes code when read or
     holds objects, for a key that is missing or not chosen, and for what `ArraySource` refuses.
     """
-    file = Path(path).expanduser()
+    file = named(path)
     where, ending = shown(file), file.suffix.lower()
     if ending in REFUSED:
         raise DataError(
@@ -56,31 +56,21 @@ def array_file(
         )
     if ending not in READABLE:
         raise DataError(f"{where}: not an array file; give {', '.join(READABLE)}")
-    if not file.exists():
-        raise DataError(f"{where}: not found; name an array file")
     try:
-        values, labels, chosen = _READERS[ending](file, key, labels_key)
+        with open_regular(file) as stream:
+            values, labels, chosen = _READERS[ending](file, stream, key, labels_key)
     except DataError:
         raise
+    except FileNotFoundError:
+        raise DataError(f"{where}: not found; name an array file") from None
     except OSError as error:
-        why = f"cannot be read ({error.strerror})" if error.strerror else "truncated or damaged"
-        raise DataError(f"{where}: {why}; save or copy it again") from None
-    except (
-        ValueError,
-        EOFError,
-        SyntaxError,
-        KeyError,
-        OverflowError,
-        MemoryError,  # a damaged header may promise terabytes
-        SafetensorError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        why = (
-            "holds Python objects, which only running code could read"
-            if "Object arrays" in str(error) or "Python objects" in str(error)
-            else "truncated or damaged"
-        )
+        raise DataError(
+            f"{where}: cannot be read ({reason(error)}); save or copy it again"
+        ) from None
+    except Exception as error:  # damaged archives make their readers raise nearly anything
+        why = reason(error)
+        objects = why.startswith("it holds Python objects")
+        why = why.removeprefix("it ") if objects else f"truncated or damaged ({why})"
         raise DataError(f"{where}: {why}; save the array again, as numbers") from None
     values, kind, turned = _arranged(values)
     shape = "x".join(map(str, values.shape[1:]))
@@ -97,61 +87,72 @@ def array_file(
         value_range=value_range,
         labels=labels,
         dtype=dtype,
+        copy=False,
     )
 
 
-def _npy(
-    file: Path, key: str | None, labels_key: str | None
-) -> tuple[Values, Values | None, str | None]:
+Read = tuple[Values, Values | None, str | None]
+
+
+def _npy(file: Path, stream: IO[bytes], key: str | None, labels_key: str | None) -> Read:
     if key is not None or labels_key is not None:
         raise DataError(f"{shown(file)}: a .npy file has no keys; leave them out")
-    with file.open("rb") as stream:
-        if stream.read(2) == b"PK":
-            raise DataError(f"{shown(file)}: a .npz file by its content; name it so")
-    return np.load(file, mmap_mode="r", allow_pickle=False), None, None
+    if stream.read(2) == b"PK":
+        raise DataError(f"{shown(file)}: a .npz file by its content; name it so")
+    size = stream.seek(0, 2)
+    stream.seek(0)
+    return read_npy(stream, size), None, None
 
 
-def _npz(
-    file: Path, key: str | None, labels_key: str | None
-) -> tuple[Values, Values | None, str | None]:
-    # Opened here: NumPy leaves the files that it cannot read open.
-    with file.open("rb") as stream:
-        held = np.load(stream, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            raise DataError(f"{shown(file)}: a .npy file by its content; name it so")
-        chosen = _choose(file, held.files, key, labels_key)
-        return held[chosen], None if labels_key is None else held[labels_key], chosen
+def _npz(file: Path, stream: IO[bytes], key: str | None, labels_key: str | None) -> Read:
+    if stream.read(6) == b"\x93NUMPY":
+        raise DataError(f"{shown(file)}: a .npy file by its content; name it so")
+    with zipfile.ZipFile(stream) as held:
+        members = {m.filename.removesuffix(".npy"): m for m in held.infolist()}
+        chosen = _choose(file, list(members), key, labels_key)
+
+        def array(name: str) -> Values:
+            member = members[name]
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError("compressed in a way that NumPy does not use")
+            with held.open(member) as body:
+                return read_npy(body, member.file_size)
+
+        return array(chosen), None if labels_key is None else array(labels_key), chosen
 
 
-def _safetensors(
-    file: Path, key: str | None, labels_key: str | None
-) -> tuple[Values, Values | None, str | None]:
-    with safe_open(file, framework="pt") as held:
-        chosen = _choose(file, list(held.keys()), key, labels_key)
-        labels = None if labels_key is None else held.get_tensor(labels_key)
-        return held.get_tensor(chosen), labels, chosen
+def _safetensors(file: Path, stream: IO[bytes], key: str | None, labels_key: str | None) -> Read:
+    held = Held(stream)
+    chosen = _choose(file, held.keys, key, labels_key)
+    labels = None if labels_key is None else held.tensor(labels_key)
+    return held.tensor(chosen), labels, chosen
 
 
-_READERS: dict[
-    str,
-    Callable[[Path, str | None, str | None], tuple[Values, Values | None, str | None]],
-] = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}
+_READERS: dict[str, Callable[[Path, IO[bytes], str | None, str | None], Read]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+}
 
 
 def _choose(file: Path, keys: list[str], key: str | None, labels_key: str | None) -> str:
     for wanted in (key, labels_key):
         if wanted is not None and wanted not in keys:
-            hint = did_you_mean(wanted, keys) or f" (it has {', '.join(sorted(keys)) or 'none'})"
+            hint = did_you_mean(wanted, keys) or f" (it has {_listed(keys)})"
             raise DataError(f"{shown(file)}: no array {wanted!r}; choose another key{hint}")
     if key is not None:
         return key
     left = [name for name in keys if name != labels_key]
     if len(left) != 1:
         raise DataError(
-            f"{shown(file)}: holds {len(left)} arrays ({', '.join(sorted(left)) or 'none'}); "
-            "choose one by key"
+            f"{shown(file)}: holds {len(left)} arrays ({_listed(left)}); choose one by key"
         )
     return left[0]
+
+
+def _listed(keys: list[str]) -> str:
+    text = ", ".join(sorted(keys)[:20]) + (", ..." if len(keys) > 20 else "")
+    return (text if text.isprintable() else repr(text)) or "none"
 
 
 def _arranged(values: Values) -> tuple[Values, Kind, str]:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from equilibrist._errors import DataError
-from equilibrist.data._idx import shown
+from equilibrist._reading import named, open_regular, reason, shown
 from equilibrist.data._waiting import watched
 from equilibrist.data.arrays import ArraySource, check_range
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm")
 """Names that count as images, in either case."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
+"""What a file may hold, whatever its name ends in. Pillow knows formats that are programs, and starts
+an interpreter for them."""
+
+_STRIP = 2**20  # pixels that are converted at once
 
 _SIXTEEN = ("PNG", "PPM")  # formats whose 16 bits some versions of Pillow hold in 32
 
@@ -55,7 +61,7 @@ def folder(
     Raises `DataError`, one line, for a folder that is missing, unreadable or without images, a file
     that is no image or damaged, images of several sizes where `size` is None, and bad arguments.
     """
-    root = Path(path).expanduser()
+    root = named(path)
     where = shown(root)
     check_range(where, value_range)
     if channels not in (1, 3):
@@ -79,18 +85,19 @@ def folder(
         if data is None:
             data = np.empty((len(found), *pixels.shape), np.uint8)
         if pixels.shape != data.shape[1:]:
-            first = " x ".join(map(str, data.shape[1:3]))
+            first = " x ".join(map(str, data.shape[2:]))
             raise DataError(
-                f"{shown(root / file)}: is {' x '.join(map(str, pixels.shape[:2]))} pixels, but "
+                f"{shown(root / file)}: is {' x '.join(map(str, pixels.shape[1:]))} pixels, but "
                 f"{found[0].name} is {first}; give a size to resize them to"
             )
         data[i] = pixels
     assert data is not None
-    height, width = data.shape[1:3]
+    height, width = data.shape[2:]
     how = "as they are" if extent is None else "centre-cropped, resized" if crop else "resized"
     part = "" if limit is None else f", at most {limit} of them"
     return ArraySource(
-        torch.from_numpy(data).permute(0, 3, 1, 2).contiguous(),
+        data,
+        copy=False,
         name=shown(Path(root.resolve().name)),
         origin=(
             f"{len(found)} images below {where}{part}, {how} (bicubic), "
@@ -150,20 +157,27 @@ def _walk(root: Path) -> Iterator[Path]:
 def _pixels(
     path: Path, extent: tuple[int, int] | None, crop: bool, channels: int
 ) -> NDArray[np.uint8]:
-    """One image, [height, width, channels]."""
+    """One image, [channels, height, width]."""
     try:
-        with Image.open(path) as file:
-            file.load()
-            sixteen = file.mode.startswith("I;16") or (file.mode == "I" and file.format in _SIXTEEN)
-            image = _plain(ImageOps.exif_transpose(file), channels, sixteen)
+        with open_regular(path) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow thinks of EXIF data and palettes
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = _decoded(stream, channels)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = round(Image.MAX_IMAGE_PIXELS or 0, -6) // 10**6
+        raise DataError(f"{shown(path)}: has more than {most} million pixels; reduce it") from None
     except OSError as error:
-        why = error.strerror or "not an image, truncated or damaged"
-        raise DataError(f"{shown(path)}: {why}; mend it or take it away") from None
+        if error.strerror is not None:
+            raise DataError(f"{shown(path)}: {reason(error)}; replace it or take it away") from None
+        raise DataError(
+            f"{shown(path)}: not an image, truncated or damaged; put one of "
+            f"{', '.join(_FORMATS)} in its place, or take it away"
+        ) from None
     except _UnscaledError as error:
         raise DataError(f"{shown(path)}: {error}; convert it to 8 bits") from None
     except Exception as error:  # Pillow's plugins raise nearly anything at damaged files
         raise DataError(
-            f"{shown(path)}: truncated or damaged ({type(error).__name__}); mend it or take it away"
+            f"{shown(path)}: truncated or damaged ({type(error).__name__}); replace it or take it away"
         ) from None
     if extent is not None and image.size != extent:
         if crop:
@@ -171,7 +185,23 @@ def _pixels(
             image = image.crop(_centre(image.size, extent))
         image = image.resize(extent, Image.Resampling.BICUBIC)
     pixels = np.asarray(image, dtype=np.uint8)
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
+
+
+def _decoded(stream: IO[bytes], channels: int) -> Image.Image:
+    """The image in 8 bits, colour or grey, without transparency, upright."""
+    with Image.open(stream, formats=_FORMATS) as file:
+        file.load()
+        sixteen = file.mode.startswith("I;16") or (file.mode == "I" and file.format in _SIXTEEN)
+        ImageOps.exif_transpose(file, in_place=True)
+        width, height = file.size
+        image = Image.new("RGB" if channels == 3 else "L", file.size)
+        # Strip by strip: a large image is in memory twice and no more.
+        rows = max(1, _STRIP // width)
+        for top in range(0, height, rows):
+            strip = file.crop((0, top, width, min(top + rows, height)))
+            image.paste(_plain(strip, channels, sixteen), (0, top))
+    return image
 
 
 class _UnscaledError(Exception):

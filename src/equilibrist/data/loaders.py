@@ -3,108 +3,182 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from equilibrist._errors import DataError
 from equilibrist.data._source import Source
-from equilibrist.data.arrays import ArraySource
+from equilibrist.data.arrays import ArraySource, _tensor
+
+_ARRAYS = (Tensor, np.ndarray)
 
 
-def source_of(data: Any, limit: int = 10_000, name: str = "") -> Source:
+def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool = False) -> Source:
     """A source of real samples from what a training loop holds.
 
     Args:
-        data: a `Source` (returned as it is); a tensor or array [N, ...]; or anything that one can
-            iterate over to get batches [B, ...], or tuples of which the samples are the first entry
-            and labels may be the second: a torch DataLoader.
-        limit: at most this many samples are taken.
+        data: a `Source` (returned as it is); a tensor or array [N, ...]; a tuple (samples, labels) of
+            them; a torch Dataset; or anything that one can iterate over to get batches [B, ...], or
+            tuples of which the samples are the first entry and labels may be the second: a torch
+            DataLoader.
+        limit: at most this many samples are taken, of arrays and datasets at equal distances.
         name: for records.
+        conditions: take second entries [B, ...] as conditions that are no labels (images, say).
 
-    Samples with four dimensions [N, channels, height, width] are images, all others points (further
-    dimensions are kept in order and flattened). The global random states are left as they were,
-    although a shuffling loader draws from them, and so are the generators and counters of the loader
-    and its samplers (Accelerate's too): the loop meets the same batches in the same order. What a
-    dataset of its own keeps between passes cannot be put back.
+    Returns:
+        An `ArraySource`. Samples with four dimensions [N, channels, height, width] are images, all
+        others points (further dimensions are kept in order and flattened).
+
+    The global random states are left as they were, although a shuffling loader draws from them, and so
+    are the generators and counters of the loader and its samplers (Accelerate's too): the loop meets the
+    same batches in the same order. What a dataset of its own keeps between passes cannot be put back.
 
     Raises:
         DataError: nothing to iterate over, an iterator (reading it would use it up), no samples, or
-            samples that are not tensors.
+            samples that are not real numbers.
     """
     if isinstance(data, Source):
         return data
-    labels: Tensor | None = None
-    if isinstance(data, Tensor | np.ndarray):
-        samples = torch.as_tensor(data)[:limit]
-        origin = "an array in memory"
-    elif isinstance(data, Iterator):
+    kind = type(data).__name__
+    if isinstance(data, Iterator):
         raise DataError(
-            f"a {type(data).__name__} would be used up by reading it: pass the loader, not its iterator"
+            f"a {kind} would be used up by reading it: pass the loader, not its iterator"
         )
-    elif isinstance(data, Iterable):
-        samples, labels = _gathered(data, limit)
-        origin = f"the first {len(samples)} samples of a {type(data).__name__}"
+    if isinstance(data, TensorDataset):
+        data = tuple(data.tensors[:2]) if len(data.tensors) > 1 else data.tensors[0]
+    if isinstance(data, _ARRAYS) or _is_pair(data):
+        pair = data if isinstance(data, tuple | list) else (data,)
+        samples, *rest = (_spread(_tensor("the data", part), limit) for part in pair)
+        second, origin = rest[0] if rest else None, "an array in memory"
+        if pair[0].ndim and len(pair[0]) > limit:
+            origin = f"{limit} of {len(pair[0])} samples in memory"
+    elif isinstance(data, Iterable | Dataset) and not isinstance(data, str | bytes | Mapping):
+        samples, second = _gathered(_loader(data, limit), limit)
+        origin = f"{len(samples)} samples of a {kind}"
     else:
         raise DataError(
-            f"data of type {type(data).__name__} cannot be read: pass a tensor [N, ...], a DataLoader or a Source"
+            f"data of type {kind} cannot be read: pass a tensor [N, ...], a tuple (samples, labels), a "
+            "Dataset, a DataLoader or a Source (equilibrist.data reads files)"
         )
-    samples = samples.detach().cpu()
-    if samples.ndim < 2 or len(samples) == 0:
-        raise DataError(f"data of shape {list(samples.shape)} are no samples: give [N, ...]")
-    kind = "images" if samples.ndim == 4 else "points"
-    if kind == "points":
-        samples = samples.flatten(1)
-    if not samples.dtype.is_floating_point:
-        samples = samples.float()
-    span = None
-    if kind == "images":
-        low, high = (float(x) for x in torch.aminmax(samples))
-        # Pixels are scaled to one of these; anything else is taken as it is.
-        usual = [(0.0, 1.0), (-1.0, 1.0)]
-        span = next((s for s in usual if s[0] <= low and high <= s[1]), (low, max(high, low + 1.0)))
+    samples = _real(samples)
+    given = {} if second is None else _second(second, len(samples), conditions)
     return ArraySource(
         samples,
-        name=name or "data of the loop",
+        name=name or "the data",
         origin=origin,
-        kind="images" if kind == "images" else "points",
-        value_range=span,
-        labels=labels,
+        kind="images" if samples.ndim == 4 else "points",
+        value_range=_usual_range(samples) if samples.ndim == 4 else None,
+        **given,
     )
 
 
+def _is_pair(data: Any) -> bool:
+    """Whether these are (samples, labels) or (samples, conditions), not two batches of samples."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        return False
+    if not all(isinstance(part, _ARRAYS) and part.ndim for part in data):
+        return False
+    first, second = data
+    batches = isinstance(data, list) and first.shape[1:] == second.shape[1:]
+    return len(first) == len(second) and not batches
+
+
+def _spread(values: Tensor, limit: int) -> Tensor:
+    """At most `limit` rows at equal distances: what is sorted by class keeps all its classes."""
+    if values.ndim == 0 or len(values) <= limit:
+        return values
+    return values[torch.arange(limit) * len(values) // limit]
+
+
+def _loader(data: Any, limit: int) -> Iterable[Any]:
+    """Batches of a torch Dataset, whose own items are single samples; anything else as it is."""
+    if not isinstance(data, Dataset):
+        return data  # type: ignore[no-any-return]
+    if isinstance(data, IterableDataset):
+        return DataLoader(data, batch_size=256)
+    count = len(data)  # type: ignore[arg-type]
+    if count > limit:
+        data = Subset(data, [i * count // limit for i in range(limit)])
+    return DataLoader(data, batch_size=256)
+
+
+def _real(samples: Tensor) -> Tensor:
+    """Samples as floats, images or points."""
+    samples = samples.detach().cpu()
+    if samples.ndim < 2 or samples.numel() == 0:
+        raise DataError(f"data of shape {list(samples.shape)} are no samples: give [N, ...]")
+    if samples.is_complex():
+        raise DataError(
+            f"data of {samples.dtype} have an imaginary part, which no critic sees: pass "
+            "torch.view_as_real(data)"
+        )
+    if samples.ndim != 4:
+        samples = samples.flatten(1)
+    return samples if samples.dtype.is_floating_point else samples.float()
+
+
+def _usual_range(samples: Tensor) -> tuple[float, float] | None:
+    """Pixels are scaled to one of these; anything else is taken as it is (and NaN refused later)."""
+    low, high = (float(x) for x in torch.aminmax(samples))
+    if not low - low == high - high == 0:
+        return None
+    usual = [(0.0, 1.0), (-1.0, 1.0)]
+    return next((s for s in usual if s[0] <= low and high <= s[1]), (low, max(high, low + 1.0)))
+
+
+def _second(values: Tensor, size: int, conditions: bool) -> dict[str, Tensor]:
+    """The second entry as `ArraySource` takes it, nothing where it is neither labels nor conditions."""
+    values = values.detach().cpu()
+    if conditions:
+        return {"conditions": values} if values.ndim > 1 and len(values) == size else {}
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if tuple(values.shape) != (size,) or values.is_complex():
+        return {}
+    whole = values.to(torch.int64)
+    # Negative numbers and fractions are something else than classes.
+    return {"labels": whole} if bool((whole == values).all()) and int(whole.min()) >= 0 else {}
+
+
 def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None]:
+    """The samples of the first batches, and their second entries where all have one."""
     samples: list[Tensor] = []
-    labels: list[Tensor] = []
+    others: list[Tensor] = []
     count = 0
     # A loader that Accelerate has prepared keeps track of its passes in a global state; the one
     # within does not.
     batches = getattr(batches, "base_dataloader", batches)
     with _unmoved(batches):
         for batch in batches:
-            first, *others = batch if isinstance(batch, tuple | list) else (batch,)
+            first, *rest = batch if isinstance(batch, tuple | list) else (batch,)
             if not isinstance(first, Tensor) or first.ndim == 0:
                 raise DataError(
                     f"a batch holds {type(first).__name__} where samples should be: its first "
                     "entry must be a tensor [B, ...]"
                 )
+            if samples and first.shape[1:] != samples[0].shape[1:]:
+                raise DataError(
+                    f"batches hold samples of shape {list(samples[0].shape[1:])} and of shape "
+                    f"{list(first.shape[1:])}: give all samples one shape, or pass (samples, labels)"
+                )
             samples.append(first.detach().cpu())
-            label = others[0] if others else None
-            if isinstance(label, Tensor) and label.shape == first.shape[:1]:
-                labels.append(label.detach().cpu())
+            second = rest[0] if rest else None
+            if isinstance(second, Tensor) and second.ndim and len(second) == len(first):
+                if not others or second.shape[1:] == others[0].shape[1:]:
+                    others.append(second.detach().cpu())
             count += len(first)
             if count >= limit:
                 break
     if not samples:
         raise DataError("the data hold no batch: give at least one")
-    whole = bool(labels) and len(labels) == len(samples)
-    if whole and any(part.is_floating_point() or bool((part < 0).any()) for part in labels):
-        whole = False
-    return torch.cat(samples)[:limit], torch.cat(labels)[:limit] if whole else None
+    whole = len(others) == len(samples)
+    return torch.cat(samples)[:limit], torch.cat(others)[:limit] if whole else None
 
 
 @contextmanager

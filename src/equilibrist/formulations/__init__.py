@@ -1,6 +1,7 @@
 """GAN formulations: from a critic, real and generated samples to each player's own loss."""
 
 from equilibrist.formulations._base import Critic, Formulation, ScoreFormulation
+from equilibrist.formulations._named import formulation_of
 from equilibrist.formulations.divergences import (
     KL,
     Divergence,
@@ -40,4 +41,5 @@ __all__ = [
     "SquaredHellinger",
     "Vanilla",
     "VanillaDivergence",
+    "formulation_of",
 ]

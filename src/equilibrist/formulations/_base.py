@@ -27,7 +27,8 @@ class Formulation(Protocol):
     """Each player's own loss, to be minimised. `zero_sum`: they add up to zero exactly.
 
     With `only`, the entry of that player alone is needed, up to terms free of its parameters.
-    `formula` states V or the losses in words for reports; `unit` names what a loss is measured in.
+    `formula` states V or the losses in words for reports; `unit` names what a loss is measured in. An attribute
+    `logits = True` says that a score is a logit, so that a critic that ends with a sigmoid is refused.
     """
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class Relativistic:
     """
 
     saturating: bool = False
+    logits: ClassVar[bool] = True
 
     def __str__(self) -> str:
         kind = "saturating" if self.saturating else "non-saturating"

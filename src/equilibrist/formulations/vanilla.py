@@ -31,6 +31,11 @@ class Vanilla(ScoreFormulation):
         return "vanilla GAN, " + ("saturating" if self.saturating else "non-saturating")
 
     @property
+    def logits(self) -> bool:
+        """Whether a score is a logit, which no sigmoid may have bounded."""
+        return not self.probabilities
+
+    @property
     def zero_sum(self) -> bool:  # type: ignore[override]
         return self.saturating
 

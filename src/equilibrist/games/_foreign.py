@@ -8,7 +8,6 @@ the user's module to the copy and back.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,15 +145,15 @@ def by_itself(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def warn_of_lag(player: str, lags: Mapping[str, float], stacklevel: int = 3) -> None:
-    """One warning where torch's estimate of a norm is off by more than 5%."""
+def lag_note(player: str, lags: Mapping[str, float]) -> str:
+    """A sentence where torch's estimate of a norm is off by more than 5%, else nothing."""
     worst = max(lags, key=lambda name: abs(lags[name] - 1), default=None)
-    if worst is not None and not abs(lags[worst] - 1) <= 0.05:
-        warnings.warn(
-            f"the {player}'s {worst} is divided by torch's estimate of its norm, which leaves a norm of "
-            f"{lags[worst]:.3g}; the audit divides by the norm itself, which leaves 1",
-            stacklevel=stacklevel,
-        )
+    if worst is None or abs(lags[worst] - 1) <= 0.05:
+        return ""
+    return (
+        f"the {player}'s {worst} is divided by torch's estimate of its norm, which leaves a norm of "
+        f"{lags[worst]:.3g}; the audit divides by the norm itself, which leaves 1"
+    )
 
 
 def with_vectors(constants: Constants, critic: Foreign, module: nn.Module) -> Constants:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
@@ -157,13 +157,70 @@ def heads(critic: nn.Module) -> int:
     return critic.heads if isinstance(critic, CriticEnsemble) else 1
 
 
-def ends_with_sigmoid(module: nn.Module) -> bool:
-    """Whether the last of nested sequential layers is a sigmoid."""
-    while True:
-        children = list(module.children())
-        if not children:
-            return isinstance(module, nn.Sigmoid)
-        module = children[-1]
+def apart(generator: Any, critic: Any) -> None:
+    """GameError where a trained tensor, or a running statistic, belongs to both players.
+
+    Copies would make two of it, and the game played would be another one. What is frozen on both sides is a
+    constant and may be shared.
+    """
+    held = {where: name for name, where in _own(generator)}
+    for name, where in _own(critic):
+        if where in held:
+            raise GameError(
+                f"the generator's {held[where]} and the critic's {name} are one tensor, so it belongs to both "
+                "players: give each its own (copy.deepcopy), or freeze it with requires_grad_(False)"
+            )
+
+
+def _own(module: Any) -> Iterator[tuple[str, tuple[Any, int]]]:
+    """Trained parameters and moving statistics, with where they lie in memory."""
+    if not isinstance(module, nn.Module):
+        return
+    moving = {
+        id(b)
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.training
+        for b in layer.buffers(recurse=False)
+    }
+    named: list[tuple[str, Tensor]] = [
+        (name, p) for name, p in module.named_parameters() if p.requires_grad
+    ]
+    named += [(name, b) for name, b in module.named_buffers() if id(b) in moving]
+    for name, tensor in named:
+        lazy = isinstance(tensor, nn.parameter.UninitializedParameter)
+        if not lazy and tensor.numel() and tensor.device.type != "meta":
+            yield name, (tensor.device, tensor.data_ptr())
+
+
+def between_zero_and_one(score: Callable[[Any], Tensor], params: Mapping[str, Tensor]) -> bool:
+    """Whether every score lies within [0, 1] whatever the weights are: a probability, by its form.
+
+    A free score that happens to lie there at these weights leaves it at others: they are drawn, far larger and of
+    either sign.
+    """
+    rng = torch.Generator().manual_seed(0)
+    seen = []
+    with torch.no_grad():
+        for size in (0.0, 1.0, 10.0, 10.0, 100.0):
+            drawn = {
+                k: (
+                    x + size * torch.randn(x.shape, generator=rng, dtype=x.dtype).to(x.device)
+                    if x.is_floating_point()
+                    else x
+                )
+                for k, x in params.items()
+            }
+            try:
+                scores = score(drawn)
+            except (RuntimeError, ValueError):
+                continue
+            finite = scores[torch.isfinite(scores)]
+            if bool(((finite < 0) | (finite > 1)).any()):
+                return False
+            seen.append(finite)
+    # A unit that is dead at every draw says nothing.
+    values = torch.cat(seen) if seen else torch.zeros(0)
+    return len(values) > 1 and bool((values != values[0]).any())
 
 
 def _counts(values: Any) -> bool:

@@ -11,18 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import _draws, spectral_norm, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist._draws import Draw, Use
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Players, check_separable, check_zero_sum
+from equilibrist._notebook import Rows, Shown
 from equilibrist._pure import PureModule, copied
 from equilibrist.auxiliary import Auxiliary
 from equilibrist.data import Source
-from equilibrist.formulations import Formulation
+from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games._setup import Latent
+from equilibrist.optimizers import Coupled
 from equilibrist.penalties import Penalty
-from equilibrist.projections import Projection
+from equilibrist.projections import Projection, coupled
 
 Player = nn.Module | Callable[[], nn.Module] | Sequence[nn.Module | Callable[[], nn.Module]]
 
@@ -40,7 +42,7 @@ class Start(NamedTuple):
     constants: Constants
 
 
-class GAN:
+class GAN(Shown):
     """Generator against critic, each with its own loss.
 
     Args:
@@ -49,9 +51,9 @@ class GAN:
             in the mode (train or eval) in which they are handed over. A list makes one player of
             several generators: an equal mixture of them, the component chosen by one latent more.
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
-            no sigmoid; or a function that builds one. A list makes one player of several critics:
-            every loss is then the mean of the losses against each.
-        formulation: `Vanilla()`, `WGAN()`, ...
+            no sigmoid (`Vanilla(probabilities=True)` takes one); or a function that builds one. A list
+            makes one player of several critics: every loss is then the mean of the losses against each.
+        formulation: `Vanilla()`, `WGAN()`, ..., or a name (`formulations.formulation_of`).
         latent: dimension of z ~ N(0, I), a shape such as (100, 1, 1), a `Latent` law, or a
             source of data (`equilibrist.data.Gaussian`).
         condition: what both players are shown beside their input, generator(z, c) and critic(x, c):
@@ -68,7 +70,8 @@ class GAN:
             message names the layer and the mend), a claim of zero-sum that does not hold.
 
     Attributes: `zero_sum` and `separable` as in `Game`; `why_not_separable` says what was seen;
-    `heads` is the number of critics.
+    `heads` is the number of critics; `notes` are the warnings that were given while it was built, which every
+    certificate repeats.
     """
 
     players = ("generator", "critic")
@@ -77,7 +80,7 @@ class GAN:
         self,
         generator: Player,
         critic: Player,
-        formulation: Formulation,
+        formulation: Formulation | str,
         *,
         latent: int | tuple[int, ...] | Latent | Source,
         condition: int | tuple[int, ...] | None = None,
@@ -91,13 +94,7 @@ class GAN:
             "critic": _setup.builder(critic, "critic"),
         }
         self._fresh = {p: not isinstance(build, nn.Module) for p, build in self._build.items()}
-        self.formulation = formulation
-        if isinstance(formulation, type):
-            raise GameError(
-                f"formulation={formulation.__name__} is a class: write {formulation.__name__}()"
-            )
-        if not hasattr(formulation, "losses"):
-            raise GameError(f"formulation={formulation!r} is none: write Vanilla() or WGAN()")
+        self.formulation = formulation_of(formulation)
         _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
         _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
         _setup.each("projections", projections, "player", "WeightClipping()")
@@ -110,13 +107,15 @@ class GAN:
         for part in named:
             if part.player not in self.players:
                 raise GameError(f"{part} names no player: choose 'generator' or 'critic'")
-        self.zero_sum = formulation.zero_sum and not self.penalties and not self.auxiliary
+        self.zero_sum = self.formulation.zero_sum and not self.penalties and not self.auxiliary
         self._needs_mix = any(p.needs_mix for p in self.penalties)
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
+        _setup.apart(built["generator"], built["critic"])
         self.heads = _setup.heads(built["critic"])
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
         self.normalised = _setup.normalised(self.modules["critic"], spectral_norm)
+        self.notes: tuple[str, ...] = ()
         self.samplewise = True
         self.separable, self.why_not_separable = True, ""
         self._check()
@@ -193,6 +192,14 @@ class GAN:
         for projection in self.projections:
             players = {**players, projection.player: projection(players[projection.player])}
         return players
+
+    @property
+    def coupled(self) -> dict[str, Coupled]:
+        """What the projections couple, by player."""
+        return {
+            player: coupled([one for one in self.projections if one.player == player])
+            for player in self.players
+        }
 
     # -- its pieces ------------------------------------------------------------------------------
 
@@ -286,7 +293,7 @@ class GAN:
             if seed is not None and self._fresh[player]:
                 module = _setup.built(
                     self._build[player],
-                    _draws.generator(seed, Stream.INIT, index=index).integers(2**63).item(),
+                    Use.WEIGHTS.at(player=index).generator(seed).integers(2**63).item(),
                 )
             free = {k: p.detach().clone() for k, p in module.named_parameters() if p.requires_grad}
             frozen = {k: p.detach().clone() for k, p in module.named_parameters() if k not in free}
@@ -382,6 +389,18 @@ class GAN:
             },
         }
 
+    def _facts(self) -> tuple[str, Rows]:
+        said = self.describe()
+        rows = [
+            (player, f"{one['class']}, {one['parameters']:,} parameters")
+            for player, one in said["players"].items()
+        ]
+        rows += [("losses", said["formulation"]), ("latent", said["latent"])]
+        for name in ("condition", "penalties", "auxiliary", "projections", "spectral_norm"):
+            if value := said.get(name):
+                rows.append((name, ", ".join(value) if isinstance(value, list) else str(value)))
+        return type(self).__name__, rows
+
     # -- checks -----------------------------------------------------------------------------------
 
     def _seen(self, players: Players, constants: Constants) -> Mapping[str, Tensor]:
@@ -399,7 +418,7 @@ class GAN:
         if anchor is None or not players["critic"]:
             empty = "generator" if anchor is None else "critic"
             raise GameError(f"the {empty} has no parameters, so it has nothing to choose")
-        rng = _draws.generator(0, Stream.INIT)
+        rng = Use.PROBE.at().generator(0)
         latent = self.latent.sample(rng, 8, anchor.dtype, anchor.device)
         condition = _setup.probe(self.condition, rng, 8, anchor.dtype, anchor.device)
         shown = () if condition is None else (condition,)
@@ -430,13 +449,7 @@ class GAN:
                 f"the critic maps samples {list(fake.shape)} to {_setup.shape_of(scores)}: it must return one "
                 "score for each sample, [batch] or [batch, 1]"
             )
-        wants = getattr(self.formulation, "probabilities", False)
-        if _setup.ends_with_sigmoid(self.modules["critic"]) and not wants:
-            warnings.warn(
-                f"the critic ends with a sigmoid, but {self.formulation} takes free scores: take the sigmoid "
-                "off, or say Vanilla(probabilities=True)",
-                stacklevel=3,
-            )
+        self._check_range(players, constants, fake, condition, scores)
         # Distinct samples, and weights moved off their start: a last layer that begins at zero would
         # hide what mixes the samples of a batch.
         slope = torch.arange(8, device=fake.device).reshape(-1, *[1] * (fake.ndim - 1)) / 8
@@ -446,13 +459,14 @@ class GAN:
             draw["condition"] = condition
         if self._needs_mix:
             draw["mix"] = _draws.uniform(rng, (8,), anchor.dtype, anchor.device)
-        moved: Players = tree.map(
+        noisy: Players = tree.map(
             lambda x: (
                 x
                 + 0.1 * (x.std(correction=0) + 0.1) * _draws.normal(rng, x.shape, x.dtype, x.device)
             ),
             players,
         )
+        moved = self.project(noisy)  # losses need not be finite outside the feasible set
         self.samplewise = self._scores_samplewise(moved, constants, real, condition)
         if self.penalties and not self.samplewise:
             raise GameError(
@@ -464,6 +478,48 @@ class GAN:
         check_zero_sum(self, moved, constants, draw)
         self.separable, seen = check_separable(self, moved, constants, draw)
         self.why_not_separable = "" if self.separable else seen
+
+    def _check_range(
+        self,
+        players: Players,
+        constants: Constants,
+        fake: Tensor,
+        condition: Tensor | None,
+        scores: Tensor,
+    ) -> None:
+        """GameError where a probability is given to a formulation that takes a logit, or a logit to one that takes
+        a probability; a warning where the formulation takes any score."""
+        low, high = float(scores.min()), float(scores.max())
+        within = low >= 0 and high <= 1
+        if getattr(self.formulation, "probabilities", False):
+            if not within:
+                raise GameError(
+                    f"Vanilla(probabilities=True) takes scores within [0, 1], but the critic's reach from {low:.3g} "
+                    f"to {high:.3g}: put a sigmoid at its end, or leave probabilities=True out"
+                )
+            return
+
+        def score(params: Mapping[str, Tensor]) -> Tensor:
+            here = self.critic({**players, "critic": dict(params)}, constants, condition)(fake)
+            return here.detach()
+
+        if not within or not _setup.between_zero_and_one(score, players["critic"]):
+            return
+        found = (
+            "the critic's scores lie within [0, 1] whatever its weights are (a sigmoid at its end?)"
+        )
+        if getattr(self.formulation, "logits", False):
+            instead = ", or write Vanilla(probabilities=True), the loss of BCELoss"
+            instead = instead if hasattr(self.formulation, "probabilities") else ""
+            raise GameError(
+                f"{found}, but {self.formulation} takes a free logit: take the sigmoid off{instead}"
+            )
+        self.note(f"{found}, while {self.formulation} is made for free scores")
+
+    def note(self, text: str) -> None:
+        """Warn of what was seen, and keep it for the certificates of every audit (`notes`)."""
+        self.notes = (*self.notes, text)
+        warnings.warn(text, stacklevel=2)
 
     def _scores_samplewise(
         self, players: Players, constants: Constants, x: Tensor, condition: Tensor | None

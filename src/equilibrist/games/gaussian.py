@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from equilibrist._draws import Draw
 from equilibrist._game import Constants, Players
 from equilibrist.games.truth import Analytic, BestResponse, Kind, Point
+from equilibrist.optimizers import Coupled
 from equilibrist.projections import Below, NormBall, SpectralBall
 
 if TYPE_CHECKING:
@@ -112,6 +115,8 @@ class GaussianW2GAN(Analytic):
                 "generator": {**players["generator"], "W": W + (left * missing) @ right},
             }
         return players
+
+    coupled: Mapping[str, Coupled] = MappingProxyType({"generator": ("u", "W"), "critic": ("A",)})
 
     def best_critic(self, W: Tensor, u: Tensor) -> dict[str, Tensor]:
         """The maximiser of V: A = eta (I - (W W^T)^{1/2} / s), b = -2 eta u (feasible where `ceiling` leaves
@@ -252,6 +257,8 @@ class GaussianWGAN(Analytic):
             },
             "critic": {"a": critic["a"].clamp(-1, 1), "c": critic["c"]},
         }
+
+    coupled: Mapping[str, Coupled] = MappingProxyType({})  # a box
 
     def best_critic(self, w: Tensor, u: Tensor) -> dict[str, Tensor]:
         """a = sign(s - w), c = u s / (s - w): the point that the transport map w x / s + u leaves in place."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ from equilibrist._game import Constants, Players
 from equilibrist.formulations.divergences import LOG2
 from equilibrist.games.gaussian import leading, positive
 from equilibrist.games.truth import Analytic, Kind, Point
+from equilibrist.optimizers import Coupled
 
 if TYPE_CHECKING:
     from equilibrist.theory import FGaussian
@@ -108,6 +111,8 @@ class GaussianFGAN(Analytic):
             },
             "critic": {**critic, "a": critic["a"].clamp(*self._curvatures)},
         }
+
+    coupled: Mapping[str, Coupled] = MappingProxyType({})  # a box
 
     def best_critic(self, w: Tensor, u: Tensor) -> dict[str, Tensor]:
         """q = log(p / q_G): a = (1/w^2 - 1/s^2) / 2, b = -u / w^2, c = u^2 / (2 w^2) + log(w / s)."""

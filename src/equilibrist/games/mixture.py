@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Stream
+from equilibrist import tree
+from equilibrist._draws import Draw, Use
 from equilibrist._errors import GameError
 from equilibrist._game import Constants, Plain, Players
 from equilibrist._stacked import by_member
@@ -63,6 +63,7 @@ class Mixture(GAN):
         self.penalties, self.projections = lone.penalties, lone.projections
         self.auxiliary, self.normalised = lone.auxiliary, lone.normalised
         self.latent = _setup.chooses(lone.latent)
+        self.notes = lone.notes
         self.zero_sum, self.samplewise = lone.zero_sum, lone.samplewise
         self.separable, self.why_not_separable = lone.separable, lone.why_not_separable
         self.modules, self.heads = lone.modules, particles
@@ -108,6 +109,8 @@ class Mixture(GAN):
             return players
         projected: Players = torch.func.vmap(self.lone.project)(players)
         return projected
+
+    coupled = GAN.coupled  # of all particles together
 
     # -- its pieces ------------------------------------------------------------------------------
 
@@ -193,7 +196,7 @@ class Mixture(GAN):
         """A stack of the lone GAN's starts, each from a seed of its own."""
         seeds: list[int | None] = [None] * self.particles
         if seed is not None:
-            rng = _draws.generator(seed, Stream.INIT, index=2**16)
+            rng = Use.PARTICLES.at().generator(seed)
             seeds = [int(s) for s in rng.integers(2**63, size=self.particles)]
         starts = [self.lone.init(s, device=device, dtype=dtype) for s in seeds]
         return Start(
@@ -252,6 +255,7 @@ class Paired(Plain):
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture, self.zero_sum, self.separable = mixture, mixture.zero_sum, False
+        self.coupled = mixture.coupled
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None

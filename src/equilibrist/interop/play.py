@@ -19,6 +19,13 @@ from equilibrist.optimizers import Params
 from equilibrist.solvers import Solver
 from equilibrist.tree import Tree
 
+_SQUARES: dict[type, str] = {
+    torch.optim.Adam: "exp_avg_sq",
+    torch.optim.AdamW: "exp_avg_sq",
+    torch.optim.RMSprop: "square_avg",
+    torch.optim.Adagrad: "sum",
+}
+
 
 class TorchRule:
     """A torch.optim optimiser as the update rule of one player of a single run.
@@ -84,6 +91,33 @@ class TorchRule:
                 parameter.data, parameter.grad = own[name], None
         for name in params:
             state[name] = self._moments(name)
+
+    def metric(self, state: Tree) -> Params | None:
+        """What the last step divided gradients by (`optimizers.metric`): of SGD, Adam, AdamW, RMSprop and Adagrad.
+
+        Raises:
+            GameError: another optimiser. It is asked only under a projection that couples entries.
+        """
+        kind = type(self.optimizer)
+        if kind is torch.optim.SGD:
+            return None
+        if kind not in _SQUARES:
+            raise GameError(
+                f"TorchRule cannot step {kind.__name__} under a projection that is no box: what it divides by is "
+                f"not known; take one of SGD, {', '.join(k.__name__ for k in _SQUARES)}"
+            )
+        options = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
+        found = {}
+        for name, moments in state.items():
+            own = options[id(self.parameters[name])]
+            key = "max_exp_avg_sq" if own.get("amsgrad") else _SQUARES[kind]
+            square = moments[key]
+            if own.get("centered"):
+                square = square - moments["grad_avg"].square()
+            if "betas" in own:
+                square = square / (1 - own["betas"][1] ** float(moments["step"]))
+            found[name] = square.sqrt() + own["eps"]
+        return found
 
     def _moments(self, name: str) -> Tree:
         moments = {}

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from equilibrist._errors import RecipeError, RequirementError
-from equilibrist.checks import Audit, Settings, audit_game
-from equilibrist.checks.pair import normalised
-from equilibrist.data.loaders import source_of
+from equilibrist._notebook import Rows, Shown
+from equilibrist.checks import Audit, Settings
+from equilibrist.checks._arguments import settings_of
+from equilibrist.checks._audit import named_checks
+from equilibrist.checks.pair import Prepared
 from equilibrist.formulations import Formulation
-from equilibrist.games import GAN
-from equilibrist.games._foreign import by_itself, foreign, unwrapped, with_vectors
 
-# What a budget of gradients is shared among; see Settings.within.
 WATCHED = ("stationary", "nash")
+BUDGET = 600  # minibatch gradients, unless a watch is given another
 
 
-class Watch:
+class Watch(Shown):
     """Audits two modules while some other loop trains them.
 
-        watch = Watch(generator, critic, Vanilla(), loader, latent=64, every=1000)
+        watch = Watch(generator, critic, loader, Vanilla(), latent=64, every=1000)
         for step, batch in enumerate(loader):
             ...                      # the loop as it was
             watch(step)
@@ -36,58 +38,72 @@ class Watch:
         generator, critic: the modules as they are trained; wrapped ones (DistributedDataParallel,
             torch.compile) are unwrapped. They are looked at in the mode in which they are handed over.
             Weights under torch's spectral norm are divided by their exact norm (`audit_pair`).
-        formulation: the loss of the loop: `Vanilla()` for binary cross entropy on logits,
-            `Vanilla(probabilities=True)` behind a sigmoid, `WGAN()`, ...
-        data: real samples: a `Source`, a tensor, a DataLoader (see `source_of`).
-        latent: dimension, shape or law of the generator's input.
+        data, formulation, latent, mode, spectral_norm, batch, seed, checks, progress, game: as `audit_pair`
+            takes them. The formulation is the loss of the loop: `Vanilla()` for binary cross entropy on
+            logits, `Vanilla(probabilities=True)` behind a sigmoid, `WGAN()`, ...
         every: steps between audits, when called with a step.
-        gradients: what one audit may spend, in minibatch gradients (see `Settings.within`); the self-tests
-            come on top, about 12.
-        batch: samples in each of them.
-        seed: of the audits' draws.
-        checks: names of `equilibrist.checks.REGISTRY`; what is not "stationary" or "nash" comes on top of
-            `gradients`.
-        progress: "auto", "bar", "lines" or "none".
-        settings: fields of `Settings`, over those that the budget gives.
-        game: arguments of `GAN` besides (penalties, projections, condition, ...).
+        gradients: what one audit may spend, in minibatch gradients (see `Settings.within`): 600 unless
+            `settings` is a whole `Settings`. The self-tests come on top, about 12.
+        settings: a `Settings`, or a dictionary of some of its fields, over those that the budget gives.
 
     Raises:
-        GameError: modules that make no game (`GAN`): dropout in training mode, noise within a module.
+        GameError: modules that make no game (`GAN`): dropout in training mode, noise within a module; or
+            data that do not fit them.
         DataError: data that cannot be read (`source_of`).
-        RecipeError: a budget below 60 gradients, or `every` below 1.
+        RecipeError: a budget that is too small, or `every` below 1.
 
-    Attributes: `audits`, pairs (step, Audit) in order.
+    Attributes: `audits`, pairs (step, Audit) in order; `game`, `data` and `settings` of the audits.
     """
 
     def __init__(
         self,
         generator: nn.Module,
         critic: nn.Module,
-        formulation: Formulation,
         data: Any,
+        formulation: Formulation | str,
         *,
         latent: Any,
         every: int = 1000,
-        gradients: int = 600,
-        batch: int = 64,
+        mode: str = "as is",
+        spectral_norm: bool | Sequence[str] = False,
+        settings: Settings | Mapping[str, Any] | None = None,
+        gradients: int | None = None,
+        batch: int | None = None,
         seed: int = 0,
-        checks: tuple[str, ...] = WATCHED,
+        checks: Sequence[str] = WATCHED,
         progress: str = "none",
-        settings: dict[str, Any] | None = None,
         **game: Any,
     ) -> None:
         if not isinstance(every, int) or every < 1:
             raise RecipeError(f"every={every!r} steps: it must be a whole number of at least 1")
-        self._modules = unwrapped(generator), unwrapped(critic)
-        with by_itself(self._modules[0]):
-            made = foreign(self._modules[0], "generator"), foreign(self._modules[1], "critic")
-            self._critic = made[1]
-            game["spectral_norm"] = normalised(made[1], game.get("spectral_norm", False))
-            self.game = GAN(made[0].module, made[1].module, formulation, latent=latent, **game)
-        self.data = source_of(data)
-        self.settings = Settings.within(gradients, batch=batch, **(settings or {}))
-        self.every, self.seed, self.checks, self.progress = every, seed, checks, progress
+        if gradients is None and not isinstance(settings, Settings):
+            gradients = BUDGET
+        self.checks = named_checks(checks)
+        self.settings = settings_of(settings, gradients, batch)
+        self._prepared = Prepared.of(
+            generator,
+            critic,
+            data,
+            formulation,
+            mode,
+            latent=latent,
+            spectral_norm=spectral_norm,
+            **game,
+        )
+        self.game, self.data = self._prepared.game, self._prepared.data
+        self.every, self.seed, self.progress = every, seed, progress
         self.audits: list[tuple[int, Audit]] = []
+
+    def _facts(self) -> tuple[str, Rows]:
+        names = [type(module).__name__ for module in self._prepared.modules.values()]
+        rows = [
+            ("modules", f"{names[0]} against {names[1]}"),
+            ("losses", str(self.game.formulation)),
+            ("data", f"{self.data.name}, {list(self.data.shape)}"),
+            ("every", f"{self.every:,} steps"),
+            ("audits", ", ".join(f"step {step}" for step, _ in self.audits) or "none yet"),
+        ]
+        return "Watch", rows
 
     def __call__(self, step: int) -> Audit | None:
         """An audit where `step` is a positive multiple of `every`, else None."""
@@ -97,20 +113,10 @@ class Watch:
 
     def audit(self, step: int = 0) -> Audit:
         """An audit now."""
-        with by_itself(self._modules[0]):
-            here = self.game.read(*self._modules)
-            constants = with_vectors(here.constants, self._critic, self._modules[1])
-            found = audit_game(
-                self.game,
-                here.players,
-                constants,
-                self.data,
-                self.settings,
-                seed=self.seed,
-                checks=self.checks,
-                progress=self.progress,
-                generator_batch=self.settings.batch,
-            )
+        found = self._prepared.audit(
+            self.settings, seed=self.seed, checks=self.checks, progress=self.progress
+        )
+        found = replace(found, about={"step": step, **found.about})
         self.audits.append((step, found))
         return found
 
@@ -140,7 +146,7 @@ def lightning_callback(watch: Watch, log: bool = True) -> Any:
             if found is None or not log:
                 return
             values = {}
-            for c in found:
+            for c in found.values():
                 measured = c.evidence.get("gain", c.evidence.get("residual"))
                 if measured is not None:
                     values[f"audit/{c.claim}"] = measured

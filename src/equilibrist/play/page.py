@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilibrist._errors import RecipeError
-from equilibrist._files import write_atomically
+from equilibrist._owned import publish
 from equilibrist.optimizers import SGD
 from equilibrist.play import boards, pictures
 from equilibrist.play._shell import document, e, table
@@ -168,8 +168,8 @@ def play(
 
 
 def write_play(played: Played, path: Path) -> Path:
-    """The page of `play`: one self-contained HTML file, replaced atomically."""
-    write_atomically(path, page(played).encode())
+    """The page of `play`: one self-contained HTML file; an earlier one is replaced, a user's file never."""
+    publish(path.parent, {path.name: page(played).encode()})
     return path
 
 

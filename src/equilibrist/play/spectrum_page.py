@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist._files import write_atomically, write_json
+from equilibrist._files import json_bytes
+from equilibrist._owned import publish
 from equilibrist.play import pictures
 from equilibrist.play._shell import document, e, table
 from equilibrist.report._words import count, number
@@ -25,7 +26,10 @@ _OWN = (
 
 
 def write_spectrum(found: Spectrum, run: Run, iterate: str = "last") -> Path:
-    """Writes RUN/spectrum.json and RUN/spectrum.html, atomically; returns the page's path."""
+    """Writes RUN/spectrum.json and RUN/spectrum.html, atomically; returns the page's path.
+
+    RecordError where a file of the user's has such a name.
+    """
     facts = {
         "run": run.directory.name,
         "step": run.step,
@@ -34,11 +38,10 @@ def write_spectrum(found: Spectrum, run: Run, iterate: str = "last") -> Path:
         "sha256": run.sha256,
         **found.describe(),
     }
-    write_json(run.directory / "spectrum.json", facts)
-    path = run.directory / "spectrum.html"
     title = run.recipe.title or run.directory.name
-    write_atomically(path, page(found, title, run.step).encode("utf-8", "replace"))
-    return path
+    html = page(found, title, run.step).encode("utf-8", "replace")
+    publish(run.directory, {"spectrum.json": json_bytes(facts), "spectrum.html": html})
+    return run.directory / "spectrum.html"
 
 
 def sentences(found: Spectrum) -> list[str]:

@@ -15,8 +15,9 @@ from equilibrist import tree
 from equilibrist._draws import Draw, Draws
 from equilibrist._errors import GameError
 from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
+from equilibrist._game import Constants, Players, coupled
 from equilibrist.games.truth import Known, Point
+from equilibrist.optimizers import Coupled
 
 Array = NDArray[np.float64]
 
@@ -48,6 +49,11 @@ class Flat:
     def project(self, players: Players) -> Players:
         nearest = self.game.project(self.shaped(players))
         return tree.map(lambda t: t.reshape(-1), nearest)
+
+    @property
+    def coupled(self) -> dict[str, Coupled]:
+        """The game's."""
+        return coupled(self.game)
 
     def shaped(self, players: Players) -> Players:
         return {

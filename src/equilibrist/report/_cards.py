@@ -1,25 +1,30 @@
-"""The verdicts, a card for each claim."""
+"""The verdicts: a row for each claim, which opens to its numbers, its pictures, its limits."""
+
+from collections.abc import Callable
+from typing import Any
 
 from . import _charts as charts
 from . import _words as words
+from ._experiment import experiment, gaps
 from ._html import badge, e, facts, fold, linked
-from ._measures import measure_of
-from ._profile import scale_chart, trials_table
-from ._record import Audit, Certificate, Record, Verdict, as_number
-from ._spectrum import drawn
+from ._ladder import highest, rung_words
+from ._measures import measure_of, small_words
+from ._profile import offer, profile, scale_chart, trials_table
+from ._record import Audit, Certificate, Record, Verdict, as_number, common_scope
+from ._search import search
+from ._spectrum import spectrum
 
-# Claims whose evidence is drawn in a section of its own.
-_PICTURES = {
-    "stable": ("spectrum", "The spectrum as a picture"),
-    "profile": ("profile", "The profile as a picture"),
-    "section-6.1": ("experiment", "Its curves and samples"),
-    "duality-gap": ("gaps", "The gaps side by side"),
-    "proximal-duality-gap": ("gaps", "The gaps side by side"),
+# What is drawn of a claim besides its interval.
+_PICTURES: dict[str, Callable[[Record], str]] = {
+    "stable": spectrum,
+    "profile": profile,
+    "section-6.1": experiment,
+    "duality-gap": gaps,
 }
 
 
 def verdicts(record: Record) -> str:
-    """The section's body: all verdicts in a list, then a card for each."""
+    """The section's body: the ladder, Nash at the top, then the claims beside it; each row opens."""
     audit = record.audit
     if audit is None or not audit.certificates:
         command = e(words.audit_command(record))
@@ -27,19 +32,47 @@ def verdicts(record: Record) -> str:
             "<p>No audit has been made, so nothing can be said about equilibria. This makes one "
             f"and adds it to this report:</p><pre>{command}</pre>"
         )
-    step = "an unknown step" if audit.step is None else f"step {words.count(audit.step)}"
+    common = common_scope(audit)
+    rows, told = _rungs(record, audit, common)
+    rest = [c for c in audit.certificates if c.claim not in told]
+    beside = "".join(_row(record, c, common, []) for c in rest)
+    parts = [f'<p class="lead">{e(_lead(audit))}</p>']
+    if rows:
+        label = "The ladder from motion, below, to Nash, at the top"
+        parts.append(f'<ul class="ladder" aria-label="{label}">{rows}</ul>')
+    if beside:
+        kind = "ladder beside" if rows else "ladder beside alone"
+        parts.append(f'<ul class="{kind}" aria-label="Claims beside the ladder">{beside}</ul>')
+    return "\n".join([*parts, offer(record)])
+
+
+def _lead(audit: Audit) -> str:
+    step = "" if audit.step is None else f" as it stood at step {words.count(audit.step)}"
     seconds = _seconds(audit)
-    spent = f" It took {words.duration(seconds)}." if seconds is not None else ""
-    lead = (
-        f"The audit took the pair as it stood at {step} and tested one claim at a time.{spent} "
-        "Each verdict comes with its numbers, its tolerance and its limits."
-    )
-    laddered = any(rung.verdict is not None for rung in audit.ladder)
-    if laddered:
-        lead += " Where there is a question, the claim below it is what the verdict is about."
-    listed = _overview(audit) if laddered else ""
-    cards = "\n".join(_card(certificate, i) for i, certificate in enumerate(audit.certificates))
-    return f'<p class="lead">{e(lead)}</p>\n{listed}{cards}'
+    spent = f" in {words.duration(seconds)}" if seconds is not None else ""
+    return f"The audit tested the pair{step}{spent}, one claim at a time. Each row opens to its evidence."
+
+
+def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, set[str]]:
+    """The ladder's rows, and the claims that they hold."""
+    if all(rung.verdict is None for rung in audit.ladder):
+        return "", set()
+    here, told, rows = highest(audit), set[str](), []
+    for rung in reversed(audit.ladder):
+        whole = audit.find(rung.claim)
+        parts = [c for c in audit.certificates if c.claim.startswith(f"{rung.claim}/")]
+        name, more = rung_words(rung.words)
+        place = rung.claim == here
+        if whole is None:
+            rows.append(_unopened(rung.verdict, name, more, place))
+            told |= {c.claim for c in parts}
+            rows += [_row(record, c, common, []) for c in parts]
+            continue
+        told |= {rung.claim, *(c.claim for c in parts)}
+        number = small_words(whole)
+        rest = "; ".join(part for part in (more, number) if part)
+        rows.append(_row(record, whole, common, parts, (name, rest), place))
+    return "".join(rows), told
 
 
 def _seconds(audit: Audit) -> float | None:
@@ -51,57 +84,93 @@ def _seconds(audit: Audit) -> float | None:
     return max(audit.seconds, checks)
 
 
-def _overview(audit: Audit) -> str:
-    """All verdicts in a list: the ladder at the top of the page holds the main ones only."""
-    return f'<div class="overview-box">{overview(audit.certificates)}</div>'
-
-
-def overview(certificates: list[Certificate]) -> str:
-    """Every claim in a few words with its verdict, linked to its card."""
-    rows = "".join(
-        f'<li><a href="#claim-{position}"><span>{e(words.claim_short(certificate))}</span>'
-        f'<span class="says {words.TONES[certificate.verdict]}">'
-        f'<span aria-hidden="true">{words.MARKS[certificate.verdict]}</span> '
-        f"{words.BADGES[certificate.verdict]}</span></a></li>"
-        for position, certificate in enumerate(certificates)
+def _line(verdict: Verdict | None, name: str, more: str, here: bool) -> tuple[str, str]:
+    """(class, HTML) of a row before it is opened."""
+    tone, mark, says = ("none", "\N{EN DASH}", "not asked")
+    if verdict is not None:
+        tone, mark, says = words.TONES[verdict], words.MARKS[verdict], words.BADGES[verdict]
+    small = f' <span class="small">{e(more)}</span>' if more else ""
+    place = '<span class="small place">the pair stands here</span>' if here else ""
+    line = (
+        f'<span class="mark" aria-hidden="true">{mark}</span>'
+        f'<span class="rung"><b>{e(name)}</b>{small}</span>{place}<span class="says">{e(says)}</span>'
     )
-    return f'<ul class="overview" aria-label="All verdicts">{rows}</ul>' if rows else ""
+    return f"{tone}{' here' if here else ''}", line
 
 
-def _card(certificate: Certificate, position: int) -> str:
+def _unopened(verdict: Verdict | None, name: str, more: str, here: bool) -> str:
+    tone, line = _line(verdict, name, more, here)
+    return f'<li class="{tone}"><div class="line">{line}</div></li>'
+
+
+def _row(
+    record: Record,
+    certificate: Certificate,
+    common: dict[str, Any],
+    parts: list[Certificate],
+    named: tuple[str, str] | None = None,
+    here: bool = False,
+) -> str:
+    """A claim's row with what it opens to: the claim itself, then the same of each player."""
+    name, more = named or (words.claim_short(certificate), small_words(certificate))
+    tone, line = _line(certificate.verdict, name, more, here)
+    body = _body(record, certificate, common, told=bool(parts))
+    body += "".join(_part(record, c, common) for c in parts)
+    return (
+        f'<li class="{tone}"><details id="{_anchor(record, certificate)}">'
+        f'<summary class="line">{line}</summary><div class="opened">{body}</div></details></li>'
+    )
+
+
+def _part(record: Record, certificate: Certificate, common: dict[str, Any]) -> str:
     tone = words.TONES[certificate.verdict]
-    question, title = words.claim_question(certificate), words.claim_title(certificate)
-    told = f'<p class="claim-says"><b>Claim</b> {e(title)}</p>' if question else ""
-    parts = [
-        f'<header><div><span class="claim-id">Claim: {e(certificate.claim)}</span>'
-        f"<h3>{e(question or title)}</h3>{told}</div>"
+    head = (
+        f"<header><h3>{e(words.claim_short(certificate))}</h3>"
         f"{badge(tone, words.BADGES[certificate.verdict])}</header>"
-    ]
+    )
+    anchor = _anchor(record, certificate)
+    return f'<article class="part {tone}" id="{anchor}">{head}{_body(record, certificate, common)}</article>'
+
+
+def _anchor(record: Record, certificate: Certificate) -> str:
+    assert record.audit is not None
+    return f"claim-{record.audit.certificates.index(certificate)}"
+
+
+def _body(
+    record: Record, certificate: Certificate, common: dict[str, Any], told: bool = False
+) -> str:
+    """What is known of one claim; `told`: what its players' parts say follows."""
+    title = words.claim_question(certificate) or words.claim_title(certificate)
+    parts = [f'<p class="claim-says">{e(title)} <code>{e(certificate.claim)}</code></p>']
     if certificate.summary:
         parts.append(f"<p>{e(certificate.summary)}</p>")
-    parts.append(_measure(certificate, tone))
-    if certificate.tolerance is not None:
+    parts.append(_measure(certificate, words.TONES[certificate.verdict]))
+    if certificate.kind != "section-6.1":
+        parts.append(search(certificate, record))
+    if draw := _PICTURES.get(certificate.kind):
+        parts.append(f'<div class="drawn" id="{certificate.kind}">{draw(record)}</div>')
+    if meaning := words.claim_meaning(certificate):
+        parts.append(f'<p class="note">{e(meaning)}</p>')
+    rows = [] if told else words.evidence_rows(certificate)
+    if certificate.tolerance is not None and not told:
         why = f": {certificate.tolerance.why}" if certificate.tolerance.why else ""
-        text = f"{words.tolerance_words(certificate.tolerance)}{why}".rstrip(".") + "."
-        parts.append(f'<p class="why"><b>Tolerance</b> {e(text)}</p>')
-    if certificate.kind in _PICTURES and (certificate.kind != "stable" or drawn(certificate)):
-        anchor, said = _PICTURES[certificate.kind]
-        parts.append(f'<p class="why"><a href="#{anchor}">{said}</a></p>')
-    meaning = words.claim_meaning(certificate)
-    if meaning:
-        parts.append(fold("What this claim means", f"<p>{e(meaning)}</p>"))
-    rows = words.evidence_rows(certificate)
+        rows.insert(0, ("Tolerance", f"{words.tolerance_words(certificate.tolerance)}{why}"))
     if certificate.witness:
-        rows.append((_witness(certificate), f"audit/{certificate.witness}"))
-    rows += [(words.label(key), words.plain(value)) for key, value in certificate.scope.items()]
+        kept = f"audit/{certificate.witness}" if not words.is_pair(record) else certificate.witness
+        rows.append((_witness(certificate), kept))
+    rows += [
+        (words.label(key), words.plain(value))
+        for key, value in certificate.scope.items()
+        if key not in common
+    ]
     items = [f"<li>{e(limit[:1].upper() + limit[1:])}</li>" for limit in certificate.limits]
     items += [f"<li>Source: {linked(text)}</li>" for text in certificate.references]
-    if rows or items:
+    if not told and (rows or items):
         notes = f"<ul>{''.join(items)}</ul>" if items else ""
         notes = trials_table(certificate) + notes
         parts.append(fold("Numbers, scope and limits", facts(rows, "facts tight") + notes))
-    body = "\n".join(part for part in parts if part)
-    return f'<article class="card {tone}" id="claim-{position}">\n{body}\n</article>'
+    return "\n".join(part for part in parts if part)
 
 
 def _witness(certificate: Certificate) -> str:

@@ -9,11 +9,12 @@ from ._meanings import meaning_of
 from ._numbers import count, estimate, label, number, plain, with_unit
 from ._record import Certificate, Verdict, as_number
 
+# The words of audit.json and of the printed audit, as they are read aloud.
 BADGES = {
-    Verdict.VERIFIED: "shown to hold",
-    Verdict.REFUTED: "shown not to hold",
-    Verdict.NOT_REFUTED: "searched, nothing found",
-    Verdict.UNASSESSED: "cannot tell",
+    Verdict.VERIFIED: "verified",
+    Verdict.REFUTED: "refuted",
+    Verdict.NOT_REFUTED: "not refuted",
+    Verdict.UNASSESSED: "unassessed",
 }
 # A shape beside the colour, for readers who cannot tell the colours apart.
 MARKS = {

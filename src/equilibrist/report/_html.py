@@ -24,6 +24,14 @@ def section(name: str, title: str, body: str) -> str:
     )
 
 
+def part(name: str, title: str, body: str) -> str:
+    """A section that opens when its title is clicked; `body` is HTML."""
+    return (
+        f'<section class="part" id="{name}" aria-labelledby="{name}-title"><details>\n'
+        f'<summary><h2 id="{name}-title">{e(title)}</h2></summary>\n{body}\n</details></section>'
+    )
+
+
 def badge(tone: str, text: str) -> str:
     """A verdict in words with its mark."""
     marks = {words.TONES[verdict]: mark for verdict, mark in words.MARKS.items()}

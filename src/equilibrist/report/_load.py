@@ -6,17 +6,20 @@ picture) is skipped with a note that the report prints.
 """
 
 import math
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from equilibrist._errors import RecordError
 from equilibrist._files import finite
+from equilibrist._reading import ROW, open_regular, parse_json, reason
 
 from ._load_audit import load_audit
-from ._read import expect, json_object, parse, read_json, read_sample, short
+from ._read import expect, json_object, read_json, read_sample, short
 from ._record import (
     Audit,
     Certificate,
@@ -47,13 +50,17 @@ __all__ = [
     "load",
 ]
 
+T = TypeVar("T")
+Metrics = tuple[dict[str, dict[str, Series]], int | None, float | None]
+
 _STEP_NAME = re.compile(r"step_(\d{1,12})\.(png|npy|safetensors)")
 
 
 def load(run_directory: Path) -> Record:
     """Reads the run directory.
 
-    Raises `RecordError` where the folder is missing, holds no run, or holds a damaged file.
+    Raises `RecordError` where the folder is missing or holds no run. A file that is damaged is left
+    out: `notes` say which and why, `damaged` names it.
     """
     if not run_directory.is_dir():
         raise RecordError(f"{run_directory} is not a folder: give a run directory")
@@ -64,19 +71,32 @@ def load(run_directory: Path) -> Record:
             "(make one with `equilibrist run`)"
         )
     notes: list[str] = []
-    recipe = _recipe(run_directory / "recipe.json")
-    series, logged, seconds = _metrics(run_directory / "metrics.jsonl", notes)
-    samples, real, mean = _samples(run_directory / "samples", notes)
-    audit = load_audit(run_directory / "audit" / "audit.json", notes)
-    saved = list(_numbered(run_directory / "checkpoints", "safetensors"))
-    status = _status(run_directory / "status.json")
+    damaged: list[str] = []
+
+    def part(name: str, read: Callable[[Path], T], otherwise: T) -> T:
+        """One file's part of the record. Where it is damaged the page says so and shows the rest."""
+        try:
+            return read(run_directory / name)
+        except RecordError as error:
+            damaged.append(name)
+            said = str(error).removeprefix(f"{run_directory / name}")
+            notes.append(f"{name}{said}. It is left out.")
+            return otherwise
+
+    recipe = part("recipe.json", _recipe, None)
+    nothing: Metrics = ({}, None, None)
+    series, logged, seconds = part("metrics.jsonl", lambda path: _metrics(path, notes), nothing)
+    samples, real, mean = part("samples", lambda path: _samples(path, notes), ([], None, None))
+    audit = part("audit/audit.json", lambda path: load_audit(path, notes), None)
+    saved = part("checkpoints", lambda path: list(_numbered(path, "safetensors")), [])
+    status = part("status.json", _status, None)
     reached = [logged, *(s.step for s in samples), *saved, audit.step if audit else None]
     if status is not None:
         reached.append(status.step)
     return Record(
         name=run_directory.resolve().name,
         recipe=recipe,
-        sessions=_sessions(run_directory / "environment.json"),
+        sessions=part("environment.json", _sessions, []),
         series=series,
         samples=samples,
         real=real,
@@ -85,8 +105,9 @@ def load(run_directory: Path) -> Record:
         status=status,
         last_step=max((step for step in reached if step is not None), default=None),
         seconds=seconds,
+        scores=part("scores.jsonl", lambda path: _scores(path, notes), []),
         notes=notes,
-        scores=_scores(run_directory / "scores.jsonl", notes),
+        damaged=damaged,
     )
 
 
@@ -138,34 +159,29 @@ def _sessions(path: Path) -> list[Json]:
 # --- metrics ----------------------------------------------------------------------------------
 
 
-def _metrics(
-    path: Path, notes: list[str]
-) -> tuple[dict[str, dict[str, Series]], int | None, float | None]:
+def _metrics(path: Path, notes: list[str]) -> Metrics:
     """Series by quantity and player, the last logged step, and the seconds spent."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return {}, None, None
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
-    filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     # A resumed run logs some steps a second time: the later line is the one that training kept.
     rows: dict[int, Json] = {}
-    for position, (number, line) in enumerate(filled):
+    bad: list[str] = []
+    for number, line, last in _filled(path):
         try:
-            row = parse(line)
+            row = parse_json(line)
         except ValueError:
-            if position == len(filled) - 1:
+            if last:
                 notes.append(
                     f"The last line of metrics.jsonl (line {number}) is incomplete, as a run that "
                     "was killed or is still writing leaves it. It was ignored."
                 )
                 break
-            raise RecordError(f"{path}, line {number}: damaged, not JSON") from None
+            bad.append(f"{path.name}, line {number}: damaged, not JSON")
+            continue
         step = row.get("step") if isinstance(row, dict) else None
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
-            raise RecordError(f"{path}, line {number}: no usable 'step' in {short(line.decode())}")
+            bad.append(f"{path.name}, line {number}: no usable 'step' in {short(line.decode())}")
+            continue
         rows[step] = row
+    _tell(bad, notes)
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for step in sorted(rows):
         for quantity, player, value in _numbers(rows[step]):
@@ -183,18 +199,11 @@ def _metrics(
 
 def _scores(path: Path, notes: list[str]) -> list[Json]:
     """Rows of scores.jsonl: a step, a name, values. A last line cut short does not count."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
     rows: list[Json] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    bad: list[str] = []
+    for number, line, last in _filled(path):
         try:
-            row = finite(parse(line))
+            row = finite(parse_json(line))
             step = row["step"]
             if type(step) is not int or not 0 <= step < 2**53 or not isinstance(row["name"], str):
                 raise ValueError("no step or name")
@@ -202,12 +211,42 @@ def _scores(path: Path, notes: list[str]) -> list[Json]:
                 if not isinstance(row.get(key) or {}, dict):
                     raise ValueError(f"{key} is no object")
         except (ValueError, KeyError, TypeError):
-            if number == len(lines):  # nothing but a newline ends a whole line
+            if last and not line.endswith(b"\n"):  # nothing but a newline ends a whole line
                 notes.append(f"The last line of {path.name}, line {number}, is cut short.")
                 break
-            raise RecordError(f"{path}, line {number}: damaged, no row of a score") from None
+            bad.append(f"{path.name}, line {number}: damaged, no row of a score")
+            continue
         rows.append(row)
+    _tell(bad, notes)
     return rows
+
+
+def _tell(bad: list[str], notes: list[str]) -> None:
+    if bad:
+        others = f", and so are {len(bad) - 1} other lines" if len(bad) > 1 else ""
+        notes.append(f"{bad[0]}. It is left out{others}.")
+
+
+def _filled(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    """(number, line, whether it is the last) of the lines that are not empty, one by one."""
+    before: tuple[int, bytes] | None = None
+    try:
+        with open_regular(path) as file:
+            number = 0
+            while line := file.readline(ROW + 1):
+                number += 1
+                if len(line) > ROW:
+                    raise RecordError(f"{path}, line {number}: damaged, more than {ROW} bytes")
+                if line.strip():
+                    if before is not None:
+                        yield *before, False
+                    before = number, line
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({reason(error)})") from None
+    if before is not None:
+        yield *before, True
 
 
 def _numbers(row: Json) -> Iterator[tuple[str, str, float]]:
@@ -227,11 +266,13 @@ def _numbers(row: Json) -> Iterator[tuple[str, str, float]]:
 def _numbered(folder: Path, *kinds: str) -> dict[int, Path]:
     """Files named step_N.kind by their step, in order of time."""
     found: dict[int, Path] = {}
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
+    try:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             match = _STEP_NAME.fullmatch(path.name)
             if match and match[2] in kinds:
                 found[int(match[1])] = path
+    except OSError as error:
+        raise RecordError(f"{folder}: cannot be read ({reason(error)})") from None
     return dict(sorted(found.items()))
 
 
@@ -245,6 +286,6 @@ def _samples(folder: Path, notes: list[str]) -> tuple[list[Sample], Sample | Non
     found: dict[str, Sample | None] = {}
     for stem in ("real", "mean"):
         for path in (folder / f"{stem}.png", folder / f"{stem}.npy"):
-            if found.get(stem) is None and path.is_file():
+            if found.get(stem) is None and os.path.lexists(path):
                 found[stem] = read_sample(path, None, notes)
     return samples, found.get("real"), found.get("mean")

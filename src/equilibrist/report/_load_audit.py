@@ -55,6 +55,8 @@ def load_audit(path: Path, notes: list[str]) -> Audit | None:
         place=expect(data, "place", str, "a text", path) or "",
         advice=[str(item) for item in expect(data, "advice", list, "a list", path) or []],
         ladder=[_rung(item, path) for item in expect(data, "ladder", list, "a list", path) or []],
+        facts=_facts(expect(data, "facts", dict, "an object", path) or {}, path),
+        notes=[str(item) for item in expect(data, "notes", list, "a list", path) or []],
         work=_work(expect(data, "work", dict, "an object", path) or {}, path),
     )
 
@@ -72,6 +74,10 @@ def _rung(data: Any, path: Path) -> Rung:
     verdict = data.get("verdict")
     words = expect(data, "words", str, "a text", path) or claim
     return Rung(claim, words, None if verdict is None else _verdict(verdict, claim, path))
+
+
+def _facts(data: Json, path: Path) -> list[str]:
+    return [str(item) for item in expect(data, "sentences", list, "a list", path) or []]
 
 
 def _work(data: Json, path: Path) -> dict[str, Json]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import _words as words
 from ._html import badge, e, facts, fold, linked
-from ._record import Record, dig
+from ._record import Record, common_scope, dig
 
 
 def reading(record: Record) -> str:
@@ -40,6 +40,12 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield words.label(name), words.exact(item)
 
 
+def _unsaid(settings: dict[str, Any], command: str) -> dict[str, Any]:
+    """The settings that the command above does not hold."""
+    held = shlex.split(command)
+    return {k: v for k, v in settings.items() if f"{k}={words.exact(v)}" not in held}
+
+
 def _typed(session: dict[str, Any]) -> dict[str, Any]:
     """The session with its command as it was typed in a shell."""
     command = session.get("command")
@@ -51,17 +57,18 @@ def _typed(session: dict[str, Any]) -> dict[str, Any]:
 def reproduce(record: Record) -> str:
     """Commands, versions and settings."""
     parts = []
-    command = words.run_command(record)
-    if command is None:
+    command, again = words.run_command(record), words.audit_command(record, settings=True)
+    if words.is_pair(record):
+        parts.append(f"<p>This audits the pair again:</p><pre>{e(again)}</pre>")
+    elif command is None:
         why = "Without recipe.json the exact command is unknown."
         if record.recipe is not None:
-            why = "A Python program made this run. Its settings are above, its sessions below."
+            why = "A Python program made this run. Its sessions are below."
         parts.append(f"<p>{why} This audits it:</p><pre>{e(words.audit_command(record))}</pre>")
     else:
         parts.append(
-            "<p>Every setting, written out. In the folder that holds this run, the command "
-            "resumes it; with another --dir it trains afresh.</p>"
-            f"<pre>{e(command)}\n{e(words.audit_command(record, settings=True))}</pre>"
+            "<p>Every setting, written out. The first command resumes the run; with another --dir it trains "
+            f"afresh.</p><pre>{e(command)}\n{e(again)}</pre>"
         )
     origin = dig(record.recipe, "origin") or {}
     if origin.get("kind") == "file":
@@ -73,10 +80,11 @@ def reproduce(record: Record) -> str:
     parts += _sessions(record)
     audit = record.audit
     if audit is not None:
-        rows = [("Checkpoint", audit.checkpoint or "not recorded")]
+        rows = [] if words.is_pair(record) else [("Checkpoint", audit.checkpoint or "not recorded")]
         rows += [("Its SHA-256", audit.sha256)] if audit.sha256 else []
         rows += [(words.label(f"{k} in"), words.exact(v)) for k, v in audit.dtype.items()]
-        rows += list(_flat(audit.settings))
+        rows += [(words.label(k), words.plain(v)) for k, v in common_scope(audit).items()]
+        rows += list(_flat(_unsaid(audit.settings, again if command else "")))
         parts.append(f'<h3 class="gap">The audit</h3>{facts(rows, "facts tight")}')
     return "\n".join(parts)
 

@@ -5,17 +5,13 @@ from importlib import resources
 
 from . import _charts as charts
 from . import _words as words
-from ._cards import overview, verdicts
-from ._experiment import experiment, gaps
-from ._html import badge, kind_of, picture, section, window
+from ._cards import verdicts
+from ._html import badge, fold, kind_of, part, picture, section, window
 from ._html import e as e
-from ._ladder import advice, ladder
+from ._ladder import advice
 from ._notes import cite, reading, reproduce
-from ._profile import offer, profile
 from ._record import Record, Sample
 from ._scores import scores
-from ._search import nash
-from ._spectrum import spectrum
 from ._trained import trained
 
 # Nothing may be fetched or run, whatever a record contains. The browser enforces it.
@@ -30,21 +26,22 @@ def page(record: Record) -> str:
     parts = [
         _top(record, title),
         _hero(record, head),
-        _optional("profile", "From Stackelberg to Nash", profile(record)),
         _missing(record),
-        section("trained", "What was trained", trained(record)),
-        section("samples", "Samples over time", _samples(record)),
-        section("scores", "Scores of the samples", scores(record)) if record.scores else "",
-        section("training", "Losses and gradients", _training(record)),
         section("verdicts", "The verdicts", verdicts(record)),
-        _optional("spectrum", "The spectrum: does it stay when pushed?", spectrum(record)),
-        section("nash", "The Nash check, step by step", nash(record)),
-        _optional("experiment", "Training on against a critic that answers", experiment(record)),
-        _optional("gaps", "Duality gaps", gaps(record)),
-        section("reading", "How to read this", reading(record)),
-        section("reproduce", "How to reproduce it", reproduce(record)),
-        section("cite", "How to cite it", cite(record)),
     ]
+    if not words.is_pair(record):
+        parts += [
+            section("training", "Losses", _training(record)),
+            part("samples", "Samples over time", _samples(record)),
+            part("scores", "Scores of the samples", scores(record)) if record.scores else "",
+        ]
+    parts += [
+        part("trained", "What was trained", trained(record)),
+        part("reading", "How to read this", reading(record)),
+        part("reproduce", "How to reproduce it", reproduce(record)),
+    ]
+    if not words.is_pair(record):
+        parts.append(part("cite", "How to cite it", cite(record)))
     style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -57,10 +54,6 @@ def page(record: Record) -> str:
         + "\n<footer>Made by equilibrist from the run directory alone. This file holds everything "
         "it shows: it loads nothing and runs nothing.</footer>\n</div>\n</body>\n</html>\n"
     )
-
-
-def _optional(name: str, title: str, body: str) -> str:
-    return section(name, title, body) if body else ""
 
 
 def _top(record: Record, title: str) -> str:
@@ -76,29 +69,34 @@ def _top(record: Record, title: str) -> str:
 def _hero(record: Record, head: words.Headline) -> str:
     aside = f' <span class="aside">{e(head.aside)}</span>' if head.aside else ""
     detail = "".join(f'<p class="detail">{e(text)}</p>' for text in head.detail)
-    certificates = record.audit.certificates if record.audit else []
-    rungs = ladder(record)
-    # The ladder holds the main verdicts; audits of earlier versions have none, and list all.
-    rows = rungs or overview(certificates)
-    rows = rows + advice(record) + offer(record)
-    reading = '<a href="#reading">What this means, and what it does not</a>' if rows else ""
-    shown = record.samples[-1] if record.samples else record.real
-    if shown is None:
-        figure, kind = "", "hero alone"
-    else:
-        kind = "hero"
-        if shown is record.real:
-            caption = "The real data; no samples of the generator were saved"
-        else:
-            caption = f"What the generator makes, at step {words.count(shown.step or 0)}"
-            if shown.points is not None and record.real is not None:
-                caption += " (real points in grey)"
-        figure = picture(shown, record.real, window(record), e(caption), caption)
+    plain, notes = (record.audit.facts, record.audit.notes) if record.audit else ([], [])
+    facts = f'<p class="plain">{e(" ".join(plain))}</p>' if plain else ""
+    told = "".join(f'<p class="told"><b>Note</b> {e(note)}.</p>' for note in notes)
+    figures = _figures(record)
+    kind = "hero" if figures else "hero alone"
     return (
         f'<main id="verdict" class="{kind}"><div>{badge(head.tone, head.badge)}'
-        f"<h1>{e(head.text)}{aside}</h1>{detail}"
-        f"{reading}{rows}</div>{figure}</main>"
+        f"<h1>{e(head.text)}{aside}</h1>{told}{facts}{detail}{advice(record)}</div>{figures}</main>"
     )
+
+
+def _figures(record: Record) -> str:
+    """The newest samples, and the real data beside them."""
+    shown = record.samples[-1] if record.samples else None
+    figures = []
+    if shown is not None:
+        at = "" if shown.step is None else f", at step {words.count(shown.step)}"
+        caption = f"What the generator makes{at}"
+        if shown.points is not None and record.real is not None:
+            caption += " (real points in grey)"
+        figures.append(picture(shown, record.real, window(record), e(caption), caption))
+    if record.real is not None:
+        alone = "" if shown is not None else "; no samples of the generator were saved"
+        caption = f"Real data{alone}"
+        figures.append(
+            picture(record.real, record.real, window(record), e(caption), caption, "truth")
+        )
+    return f'<div class="figures">{"".join(figures)}</div>' if figures else ""
 
 
 def _missing(record: Record) -> str:
@@ -121,9 +119,10 @@ def _pick(samples: list[Sample], most: int) -> list[Sample]:
 
 
 def _samples(record: Record) -> str:
-    shown = _pick(record.samples, _MOST_SAMPLES)
-    if not shown and record.real is None:
-        return "<p>No samples were saved.</p>"
+    # The newest and the real data are at the head of the page.
+    shown = _pick(record.samples[:-1], _MOST_SAMPLES)
+    if not shown and record.mean is None:
+        return "<p>No earlier samples were saved.</p>"
     frame = window(record)
     figures = []
     for sample in shown:
@@ -134,22 +133,17 @@ def _samples(record: Record) -> str:
         caption = "<b>Mean network</b> at the last of these: the weights of all generators averaged"
         alt = "Samples of the mean network"
         figures.append(picture(record.mean, record.real, frame, caption, alt))
-    if record.real is not None:
-        caption = "<b>Real data</b>, for comparison"
-        figures.append(picture(record.real, record.real, frame, caption, "Real data", "truth"))
     notes = []
-    if len(shown) < len(record.samples):
-        notes.append(f"{len(shown)} of {len(record.samples)} saved pictures are shown.")
+    if len(shown) + 1 < len(record.samples):
+        notes.append(f"{len(shown) + 1} of {len(record.samples)} saved pictures are shown.")
     if any(sample.points is not None for sample in shown):
         notes.append(f"All plots show the same square: {frame}. Real points lie in grey beneath.")
-    lead = "What the generator makes as training goes on, in order of time."
+    lead = "In order of time; the newest are at the head of the page, beside the real data."
     if record.mean is not None:
         lead = (
-            "What the mixture of generators makes as training goes on, each sample by one of them. The mean "
-            "network is the other summary of a mixture: what it makes need not resemble what they make."
+            "In order of time; the newest are at the head of the page. Each sample is made by one of the mixture's "
+            "generators. The mean network is the other summary of a mixture: what it makes need not resemble what they make."
         )
-    if not shown:
-        lead = "The generator's samples were not saved; these are the real data."
     note = f'<p class="note gap">{e(" ".join(notes))}</p>' if notes else ""
     return f'<p class="lead">{e(lead)}</p><div class="strip">{"".join(figures)}</div>{note}'
 
@@ -164,18 +158,15 @@ def _training(record: Record) -> str:
     if not record.series:
         return "<p>Nothing was logged: metrics.jsonl is missing or empty.</p>"
     lead = (
-        "Each player minimises its own loss. In a game, flat losses are no sign of convergence, "
-        "nor are falling ones: both players move. That is why the verdicts below exist."
+        "In a game flat losses are no sign of convergence, nor are falling ones: both players move. That is why "
+        "the verdicts above exist."
     )
-    figures = list(_training_charts(record, "loss", "grad_norm"))
+    figures = list(_training_charts(record, "loss"))
     rest = [name for name in record.series if name not in _QUANTITIES]
-    more = list(_training_charts(record, *rest))[:16]
+    more = list(_training_charts(record, "grad_norm", *rest))[:18]
     extra = ""
     if more:
-        extra = (
-            '<details class="gap"><summary>Other logged numbers</summary>'
-            f'<div class="charts">{"".join(more)}</div></details>'
-        )
+        extra = fold("Gradients and other logged numbers", f'<div class="charts">{"".join(more)}</div>')
     return f'<p class="lead">{e(lead)}</p><div class="charts">{"".join(figures)}</div>{extra}'
 
 

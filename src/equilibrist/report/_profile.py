@@ -383,9 +383,9 @@ def offer(record: Record) -> str:
     if near is not None and "lambda_star" not in near.evidence:
         return ""
     command = words.audit_command(record, more=(CLAIM,))
-    return (
-        '<p class="small gap">How much the generator gains between Stackelberg and Nash was not measured. '
-        f"{e(_cost(record))}This audits again, with the profile:</p><pre>{e(command)}</pre>"
+    return fold(
+        "What lies between Stackelberg and Nash was not measured",
+        f"<p>{e(_cost(record))}This audits again, with the profile:</p><pre>{e(command)}</pre>",
     )
 
 

@@ -3,40 +3,38 @@
 A damaged file is a `RecordError` of one line; a picture that cannot be shown leaves a note.
 """
 
-import json
+import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equilibrist._errors import RecordError
+from equilibrist._npy import read_npy
+from equilibrist._reading import JSON_BYTES, parse_json, read_regular, reason
 
 from ._record import Json, Sample
 
 FORMAT = 1
 T = TypeVar("T")
 
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-
-
-def parse(raw: bytes) -> Any:
-    try:
-        return json.loads(raw.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_SAMPLE_BYTES = 2**25  # of a picture or of points: a page holds dozens
 
 
 def read_json(path: Path) -> Any:
     """The file's JSON value, or None where there is no such file."""
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, JSON_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+        raise RecordError(f"{path}: cannot be read ({reason(error)})") from None
     try:
-        return parse(raw)
+        return parse_json(raw)
     except ValueError as error:
         raise RecordError(f"{path}: damaged, not JSON ({short(error)})") from None
 
@@ -70,18 +68,44 @@ def json_object(value: Any, path: Path) -> Json:
 def read_sample(path: Path, step: int | None, notes: list[str]) -> Sample | None:
     """The picture or the points in `path`; None, with a note, where they cannot be shown."""
     try:
+        raw = read_regular(path, _SAMPLE_BYTES)
         if path.suffix == ".npy":
-            points = np.load(path, allow_pickle=False)
-            if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "fiu":
-                notes.append(f"{path.name} holds an array of shape {points.shape}, not points.")
-                return None
-            return Sample(path.name, step, points=points.astype(np.float64))
-        raw = path.read_bytes()
-    except (OSError, ValueError, EOFError):
-        notes.append(f"{path.name} cannot be read and is not shown.")
+            return _points(path.name, step, read_npy(io.BytesIO(raw), len(raw)))
+        width, height = _png_size(raw)
+        return Sample(path.name, step, png=raw, width=width, height=height)
+    except (OSError, ValueError) as error:
+        notes.append(f"{path.name} cannot be read ({reason(error)}) and is not shown.")
         return None
-    if not raw.startswith(_PNG_START) or not raw.rstrip(b"\0").endswith(_PNG_END):
-        notes.append(f"{path.name} is not a whole PNG picture and is not shown.")
-        return None
-    width, height = struct.unpack(">II", raw[16:24])
-    return Sample(path.name, step, png=raw, width=width, height=height)
+
+
+def _points(name: str, step: int | None, points: NDArray[Any]) -> Sample:
+    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "fiu":
+        raise ValueError(f"an array of shape {points.shape}, not points")
+    with np.errstate(all="ignore"):  # what is beyond float64 becomes infinite
+        return Sample(name, step, points=points.astype(np.float64))
+
+
+def _png_size(raw: bytes) -> tuple[int, int]:
+    """(width, height) of a PNG picture all of whose parts are there and have their checksum. ValueError
+    for any other."""
+    if not raw.startswith(_PNG_START):
+        raise ValueError("not a whole PNG picture")
+    at, kinds = len(_PNG_START), []
+    while at + 12 <= len(raw) and kinds[-1:] != [b"IEND"]:
+        length = int.from_bytes(raw[at : at + 4])
+        part, total = raw[at + 4 : at + 8 + length], raw[at + 8 + length : at + 12 + length]
+        if len(total) < 4 or zlib.crc32(part) != int.from_bytes(total):
+            break
+        kinds.append(part[:4])
+        at += 12 + length
+    if (
+        kinds[:1] != [b"IHDR"]
+        or kinds[-1] != b"IEND"
+        or b"IDAT" not in kinds
+        or raw[at:].strip(b"\0")
+    ):
+        raise ValueError("not a whole PNG picture")
+    width, height = struct.unpack_from(">II", raw, 16)
+    if not 0 < width * height <= 2**26:
+        raise ValueError(f"a picture of {width} x {height} pixels")
+    return width, height

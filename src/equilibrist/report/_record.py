@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equilibrist._reading import dig
+
 Json = dict[str, Any]
+PAIR = "pair"  # the origin of a record that is no run's but the audit of a user's own pair
 
 _NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
 
@@ -132,7 +135,8 @@ class Rung:
 class Audit:
     """The audit of one checkpoint. `ladder` has the lowest rung first, `work` gradients and seconds by check.
 
-    Audits of earlier versions have no place, advice, ladder or work.
+    `facts` are sentences on losses, separation and samples, `notes` on what does not fit together. Audits of
+    earlier versions have no place, advice, ladder, facts, notes or work.
     """
 
     step: int | None
@@ -145,6 +149,8 @@ class Audit:
     place: str = ""
     advice: list[str] = field(default_factory=list)
     ladder: list[Rung] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     work: dict[str, Json] = field(default_factory=dict)
 
     def find(self, claim: str) -> Certificate | None:
@@ -163,7 +169,8 @@ class Status:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a report may use from one run directory."""
+    """Everything that a report may use from one run directory. `damaged` names the files that were left
+    out because they could not be read."""
 
     name: str
     recipe: Json | None
@@ -176,8 +183,10 @@ class Record:
     last_step: int | None
     seconds: float | None
     notes: list[str]
+    damaged: list[str]
     scores: list[Json] = field(default_factory=list)
     mean: Sample | None = None
+    where: str = ""  # the folder as it was named, for commands
 
     def text(self, *path: str) -> str | None:
         """A text of the recipe, found along `path`; None where it is absent or empty."""
@@ -213,13 +222,13 @@ class Record:
         return min(found, key=lambda item: item[2], default=None)
 
 
-def dig(value: Any, *path: str) -> Any:
-    """Follows keys into nested objects; None as soon as one is missing."""
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
+def common_scope(audit: Audit) -> Json:
+    """What all claims have in common of their scope: said once, with the audit's settings."""
+    scopes = [c.scope for c in audit.certificates if c.scope]
+    if len(scopes) < 2:
+        return {}
+    first = scopes[0]
+    return {k: v for k, v in first.items() if all(k in s and s[k] == v for s in scopes[1:])}
 
 
 def numbers(value: Any) -> NDArray[np.float64] | None:

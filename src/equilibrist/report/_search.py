@@ -1,4 +1,4 @@
-"""The Nash check, step by step: the curves of its searches, the samples before and after."""
+"""A search for a deviation: its curves, the samples before and after."""
 
 from . import _charts as charts
 from . import _words as words
@@ -12,30 +12,13 @@ _WHEN = {
 }
 
 
-def nash(record: Record) -> str:
-    """The section's body: each search with its curves and samples."""
-    certificates = record.audit.certificates if record.audit else []
-    searched = [c for c in certificates if (c.curves or c.samples) and c.kind != "section-6.1"]
-    if not searched:
-        return (
-            "<p>No search was recorded. A Nash check freezes one player and trains the other "
-            f"alone:</p><pre>{e(words.audit_command(record))}</pre>"
-        )
-    lead = (
-        "One player is frozen and the other trains on alone, from several disturbed starts. At a "
-        "Nash equilibrium no curve rises above the tolerance. The best start is chosen on one "
-        "part of the data and scored on another, so the scored gain can be smaller than its curve."
-    )
-    blocks = "".join(_search(c, record) for c in searched)
-    return f'<p class="lead">{e(lead)}</p>{blocks}'
-
-
-def _search(certificate: Certificate, record: Record) -> str:
+def search(certificate: Certificate, record: Record) -> str:
+    """The curves of a claim's searches and the samples before and after; "" where none are recorded."""
+    if not certificate.curves and not certificate.samples:
+        return ""
     player = words.side(certificate)
-    frozen = words.other(player)
     gain, between = words.gain_words(certificate)
-    title = f"The {player} moves, the {frozen} is frozen" if player else certificate.claim
-    parts = [f'<div class="search"><h3>{e(title)}</h3>']
+    parts = ['<div class="search">']
     if certificate.curves:
         limit = certificate.tolerance.value if certificate.tolerance else None
         alt = f"Gain of the {player} over its search from {len(certificate.curves)} starts; "
@@ -48,8 +31,8 @@ def _search(certificate: Certificate, record: Record) -> str:
         parts.append(_legend(certificate))
         whose = f"the {player}'s" if player else "the"
         caption = (
-            f"How far {whose} loss fell{unit}, on the data that selects among starts. "
-            f"Scored gain: {gain} {between}".rstrip()
+            f"How far {whose} loss fell{unit}, on the data that selects among starts; the gain above was "
+            "scored on other data, and can be smaller"
         )
         parts.append(f"<figure>{chart}<figcaption>{e(caption)}. {e(note)}</figcaption></figure>")
     if certificate.samples:

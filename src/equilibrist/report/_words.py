@@ -36,7 +36,7 @@ from ._numbers import (
     tolerance_words,
     with_unit,
 )
-from ._record import Audit, Certificate, Record, Verdict
+from ._record import PAIR, Audit, Certificate, Record, Verdict, dig
 
 __all__ = [
     "BADGES",
@@ -62,6 +62,7 @@ __all__ = [
     "gain_words",
     "headline",
     "interval_name",
+    "is_pair",
     "label",
     "missing",
     "number",
@@ -94,7 +95,15 @@ class Missing:
     command: str | None = None
 
 
+_AUDIT = "audit/audit.json"
+
+
 # --- commands ---------------------------------------------------------------------------------
+
+
+def is_pair(record: Record) -> bool:
+    """Whether this is the audit of a user's own pair, with no run around it."""
+    return _origin(record) == PAIR
 
 
 def run_command(record: Record) -> str | None:
@@ -107,7 +116,7 @@ def run_command(record: Record) -> str | None:
         return None
     if _origin(record) == "python" or record.text("origin", "solver"):
         return None  # the latter is a member of a comparison, which `equilibrist compare` makes
-    words = ["equilibrist", "run", recipe["recipe"], "--dir", record.name]
+    words = ["equilibrist", "run", recipe["recipe"], "--dir", record.where or record.name]
     words += _set(recipe.get("settings") or {})
     for key in ("seed", "device"):
         if recipe.get(key) is not None:
@@ -128,7 +137,9 @@ def audit_command(
 ) -> str:
     """The command that audits this run; with `settings`, exactly as its audit was made; with `more`, its checks
     and these."""
-    words = ["equilibrist", "audit", record.name]
+    if is_pair(record):
+        return _pair_command(record, more)
+    words = ["equilibrist", "audit", record.where or record.name]
     if _origin(record) in ("file", "python"):  # such code runs only where the user names it
         known = record.text("recipe") if _origin(record) == "file" else None
         words += ["--recipe", known or "FILE:FUNCTION"]
@@ -150,6 +161,18 @@ def audit_command(
     if {"self-tests", *checks} not in ({"self-tests"}, set(DEFAULT_CHECKS)):
         words += [word for name in checks for word in ("--check", name)]
     return shlex.join(words)
+
+
+def _pair_command(record: Record, more: tuple[str, ...] | None) -> str:
+    """The command as it was typed, for the audit of a user's own pair; of one that Python made, what to write."""
+    typed = dig(record.sessions[0] if record.sessions else None, "command")
+    checks = (*DEFAULT_CHECKS, *more) if more else ()
+    if isinstance(typed, list) and typed[1:2] == ["audit"]:
+        words = ["equilibrist", *map(str, typed[1:])]
+    else:
+        where = record.where or record.name
+        words = ["equilibrist", "audit", "FILE.py:FUNCTION", "--out", where]
+    return shlex.join([*words, *(word for name in checks for word in ("--check", name))])
 
 
 def _origin(record: Record) -> str | None:
@@ -192,6 +215,13 @@ def _diverged(record: Record) -> Headline:
 
 def _not_audited(record: Record) -> Headline:
     state = progress(record)
+    if _AUDIT in record.damaged:
+        return Headline(
+            "none",
+            "not readable",
+            f"{state}; the audit of it is damaged and cannot be read",
+            detail=("An audit is one command away: see below.",),
+        )
     return Headline(
         "none",
         "not audited",
@@ -203,6 +233,8 @@ def _not_audited(record: Record) -> Headline:
 def progress(record: Record) -> str:
     """How far training came, as the beginning of a sentence."""
     steps, last = record.integer("steps"), record.last_step
+    if is_pair(record):
+        return "A pair of your own"
     if last is None:
         return "No step is recorded"
     if steps is not None and last < steps:
@@ -255,14 +287,8 @@ _STANDS = {
 def _placed(audit: Audit, detail: tuple[str, ...]) -> Headline:
     """The headline that the audit's own sentence about the pair's place gives."""
     first, *rest = _SENTENCE.split(audit.place.strip(), maxsplit=1)
-    gains = [
-        f"With the {other(side(c))} frozen, the {side(c)} alone lowers its loss by "
-        f"{' '.join(gain_words(c)).strip()}."
-        for c in audit.certificates
-        if c.kind == "nash" and side(c) and c.verdict is Verdict.REFUTED
-    ]
     tone, said = _standing(audit)
-    return Headline(tone, said, first.rstrip("."), " ".join(rest), (*gains, *detail))
+    return Headline(tone, said, first.rstrip("."), " ".join(rest), detail)
 
 
 def _standing(audit: Audit) -> tuple[str, str]:
@@ -355,10 +381,12 @@ def _nash(nash: list[Certificate], detail: tuple[str, ...]) -> Headline:
 
 def missing(record: Record) -> list[Missing]:
     """The parts of a finished, audited run that are not there, in the order to make them."""
+    if is_pair(record):
+        return []
     run, audit = run_command(record), audit_command(record)
     parts: list[Missing] = []
     steps, last = record.integer("steps"), record.last_step
-    if record.recipe is None:
+    if record.recipe is None and "recipe.json" not in record.damaged:
         parts.append(
             Missing(
                 "There is no recipe.json: what was trained, and how to train it again, is unknown.",
@@ -382,14 +410,17 @@ def missing(record: Record) -> list[Missing]:
                 run,
             )
         )
-    if not record.series:
+    if not record.series and "metrics.jsonl" not in record.damaged:
         parts.append(Missing(f"No losses were logged.{again}", run))
     if not record.samples:
         parts.append(Missing(f"No samples were saved.{again}", run))
     if record.audit is None or not record.audit.certificates:
-        parts.append(
-            Missing("The run has not been audited: no claim about equilibria is made.", audit)
+        why = (
+            "The audit cannot be read"
+            if _AUDIT in record.damaged
+            else "The run has not been audited"
         )
+        parts.append(Missing(f"{why}: no claim about equilibria is made.", audit))
     elif (
         record.audit.step is not None
         and record.last_step is not None
@@ -402,14 +433,14 @@ def missing(record: Record) -> list[Missing]:
                 audit,
             )
         )
-    if not record.sessions:
+    if not record.sessions and "environment.json" not in record.damaged:
         parts.append(Missing("Versions and machine were not recorded (no environment.json)."))
     return parts
 
 
 CAUTIONS = (
     (
-        "“Searched, nothing found” is no proof",
+        "“Not refuted” is no proof",
         "A gain found is a lower bound: the true best response may gain more. A gain not found "
         "may still exist where the search did not look: further away, behind a worse stretch, or "
         "below the tolerance. More starts, more steps or another optimiser can still overturn it.",

@@ -1,42 +1,83 @@
 """Writes the report beside the run: a page for people, the same facts as JSON for machines."""
 
+import contextlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from equilibrist._files import write_atomically
+from equilibrist._errors import RecordError
+from equilibrist._owned import publish
 
 from . import _words as words
 from ._load import load
 from ._page import page
+from ._pair import is_pair, load_pair
 from ._record import Certificate, Record, Series
 
 
 def write_report(run_directory: Path) -> Path:
-    """Reports on a run, from its directory alone.
+    """Reports on a run, from its directory alone, or on the audit of a pair of your own, from its folder.
 
     Writes `RUN/report.html`, one self-contained page that loads nothing, and `RUN/report.json`,
     the same facts for machines. A run that was stopped, that broke down or that was not audited
     gets a report too, which says what is missing and which command makes it. The same run
-    directory always gives the same bytes. Files are replaced atomically.
+    directory always gives the same bytes. Files are replaced atomically, and only those that an
+    earlier report wrote and nobody has changed since.
 
     Arguments:
-        run_directory: the folder of one run (`docs/design.md` has its format).
+        run_directory: the folder of one run (`docs/design.md` has its format), or the `out` of an
+            `audit_pair`. Commands on the page name it as it is named here.
 
-    Returns the path of the page. Raises `RecordError` where the folder is no run, or where one of
-    its files is damaged or written in another format.
+    A file that is damaged or written in another format is left out, and the page says so.
+
+    Returns the path of the page. Raises `RecordError` where the folder is no run, or where a file of
+    the user's has the name of one of the report's.
     """
     run_directory = Path(run_directory)
-    record = load(run_directory)
-    body = json.dumps(facts(record), indent=1, allow_nan=False) + "\n"
-    write_atomically(run_directory / "report.json", body.encode("utf-8"))
+    record = load_pair(run_directory) if is_pair(run_directory) else load(run_directory)
+    text, body = _composed(replace(record, where=str(run_directory)))
     # A lone surrogate in a name cannot be written as UTF-8: it becomes a question mark.
-    path = run_directory / "report.html"
-    write_atomically(path, page(record).encode("utf-8", "replace"))
-    return path
+    html = text.encode("utf-8", "replace")
+    publish(run_directory, {"report.json": body.encode("utf-8"), "report.html": html})
+    return run_directory / "report.html"
+
+
+_PARTS: dict[str, dict[str, Any]] = {
+    "audit/audit.json": {"audit": None},
+    "scores.jsonl": {"scores": []},
+    "environment.json": {"sessions": []},
+    "recipe.json": {"recipe": None},
+    "metrics.jsonl": {"series": {}, "seconds": None},
+    "samples": {"samples": [], "real": None, "mean": None},
+}
+
+
+def _composed(record: Record) -> tuple[str, str]:
+    """The page and its facts. Where an entry deep in one file is of another kind than any page was made
+    for, that file is left out and the rest is shown."""
+    try:
+        return _written(record)
+    except Exception:
+        for name, without in _PARTS.items():
+            note = f"{name}: an entry is of the wrong kind. It is left out."
+            lighter = replace(
+                record,
+                **without,
+                damaged=[*record.damaged, name],
+                notes=[*record.notes, note],
+            )
+            with contextlib.suppress(Exception):
+                return _written(lighter)
+        raise RecordError(f"{record.name}: entries of its files are of the wrong kind") from None
+
+
+def _written(record: Record) -> tuple[str, str]:
+    with np.errstate(all="ignore"):
+        return page(record), json.dumps(facts(record), indent=1, allow_nan=False) + "\n"
 
 
 def facts(record: Record) -> dict[str, Any]:
@@ -74,6 +115,8 @@ def facts(record: Record) -> dict[str, Any]:
             "settings": audit.settings,
             "dtype": audit.dtype,
             "place": audit.place or None,
+            "facts": audit.facts,
+            "notes": audit.notes,
             "advice": audit.advice,
             "ladder": [
                 {"claim": r.claim, "words": r.words, "verdict": r.verdict and r.verdict.value}

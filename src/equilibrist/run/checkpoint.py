@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from equilibrist import tree
 from equilibrist._errors import RecordError
 from equilibrist._files import write_atomically
+from equilibrist._reading import parse_json, reason
+from equilibrist._safetensors import opened
 
 _NAME = re.compile(r"step_(\d{8,})\.safetensors")
 
@@ -28,6 +29,12 @@ _NAME = re.compile(r"step_(\d{8,})\.safetensors")
 def path_of(folder: Path, step: int) -> Path:
     """Where the checkpoint of `step` lies."""
     return folder / f"step_{step:08d}.safetensors"
+
+
+def step_of(name: str) -> int | None:
+    """The step in a checkpoint's file name; None for another name."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def existing(folder: Path) -> list[tuple[int, Path]]:
@@ -47,41 +54,39 @@ def write(path: Path, values: tree.Tree, meta: dict[str, Any]) -> str:
     # One key: the format writes several in random order, and equal states should be equal files.
     header = {"equilibrist": json.dumps({"meta": text, "sha256": digest})}
     content = save({k: t.clone() for k, t in flat.items()}, header)
-    try:
-        write_atomically(path, content)
-    except IsADirectoryError:
-        raise RecordError(f"{path} is a folder: remove it to go on") from None
+    write_atomically(path, content)
     return digest
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """(tensors by key, meta, checksum) of a checkpoint; RecordError names what is wrong with it."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            # Copies in fresh, aligned memory: kernels may round differently on other alignments.
-            flat = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+        with opened(path) as file:
+            header = file.metadata
+            flat = {key: file.tensor(key) for key in file.keys}
     except FileNotFoundError:
         raise RecordError(
             f"{path} does not exist: look at the folder for the steps that do"
         ) from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RecordError(f"{path} is damaged ({_line(error)}): use an older checkpoint") from None
+    except (OSError, ValueError, MemoryError) as error:
+        raise RecordError(f"{path} is damaged ({reason(error)}): use an older checkpoint") from None
     if "equilibrist" not in header:
         raise RecordError(f"{path} was not written by equilibrist: it has no checksum")
     try:
-        held = json.loads(header["equilibrist"])
+        held = parse_json(header["equilibrist"])
         meta, digest = held["meta"], held["sha256"]
         sound = _digest(flat, meta) == digest
+        values = parse_json(meta)
+        step = values["step"]
+        sound = sound and type(step) is int and 0 <= step < 2**53
     except (ValueError, TypeError, KeyError, AttributeError):
         sound = False
     if not sound:
         raise RecordError(
             f"{path} is damaged (its checksum does not match): use an older checkpoint"
         )
-    values: dict[str, Any] = json.loads(meta)
-    if path_of(path.parent, int(values["step"])).name != path.name:
-        raise RecordError(f"{path} is the checkpoint of step {values['step']}: it has been renamed")
+    if path_of(path.parent, step).name != path.name:
+        raise RecordError(f"{path} is the checkpoint of step {step}: it has been renamed")
     return flat, values, digest
 
 
@@ -120,10 +125,23 @@ def fit(flat: dict[str, Tensor], like: tree.Tree, path: Path) -> tree.Tree:
     return tree.fill(like, [torch.empty_like(t).copy_(flat[key]) for key, t in wanted.items()])
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
-    for _, path in existing(folder)[:-keep]:
-        path.unlink(missing_ok=True)
+def prune(folder: Path, keep: int, sound: set[str]) -> None:
+    """Delete all but the newest `keep` of the sound checkpoints.
+
+    One that is not sound counts for nothing and is left where it is. `sound` holds the names of those
+    that need not be read to know it, and gets those that were.
+    """
+    kept = 0
+    for _, path in reversed(existing(folder)):
+        if path.name not in sound:
+            try:
+                read(path)
+            except RecordError:
+                continue
+            sound.add(path.name)
+        kept += 1
+        if kept > keep:
+            path.unlink(missing_ok=True)
 
 
 def _key(path: tuple[str, ...]) -> str:
@@ -135,9 +153,6 @@ def _digest(flat: dict[str, Tensor], meta: str) -> str:
     for key in sorted(flat):
         t = flat[key]
         total.update(f"\n{key} {t.dtype} {list(t.shape)}\n".encode())
-        total.update(t.reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b"")
+        if t.numel():
+            total.update(t.reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
-
-
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

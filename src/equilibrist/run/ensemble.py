@@ -17,25 +17,20 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist._draws import Batches, StackedDraws
-from equilibrist._errors import (
-    EquilibristError,
-    GameError,
-    NonFiniteError,
-    RecipeError,
-    RecordError,
-)
+from equilibrist._errors import GameError, NonFiniteError, RecipeError, RecordError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Game, Players
+from equilibrist._host import usual_errors
 from equilibrist.games import Mixture
 from equilibrist.per_member import member_of
 from equilibrist.run import checkpoint, environment, samples
+from equilibrist.run._fit import affordable, fits, overgrown, require_seed
 from equilibrist.run.loop import (
     Interrupts,
     Run,
     _belongs,
     _deterministic,
     _draw,
-    _fits,
     _manifest,
     device_of,
     load,
@@ -66,6 +61,7 @@ class Ensemble:
     interrupted: bool = False
 
 
+@usual_errors
 def ensemble(
     recipe: Recipe,
     directory: Path | str,
@@ -122,7 +118,7 @@ def together(
     progress: str,
 ) -> Ensemble:
     """`ensemble`, for a caller that trains several and must not lose a wish to stop between them."""
-    seeds = tuple(int(seed) for seed in seeds)
+    seeds = tuple(require_seed(seed) for seed in seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise RecipeError(f"seeds={list(seeds)}: give each seed once, and at least one")
     place, root = device_of(device), Path(directory)
@@ -147,13 +143,12 @@ def together(
         for record in records:
             held.enter_context(record.lock())
             held.callback(record.close)
-        fresh = [record for record in records if not record.manifest_path.exists()]
         for record, manifest in zip(records, manifests, strict=True):
             record.create(manifest)
         rest = _unfinished(recipe, records)
         if all(_end(records[i]) for i in rest):  # nobody is left who could go on
             rest = []
-        stack = None
+        stack, stopped = None, False
         try:
             if rest:
                 stack = _Stack(
@@ -164,18 +159,24 @@ def together(
                     place,
                 )
                 stack.restore()
-        except EquilibristError:
-            for record in fresh:  # a mended recipe would be refused where this one stands recorded
-                record.forget()
+            step = stack.step if stack else recipe.steps
+            for record, manifest in zip(records, manifests, strict=True):
+                if step and stack and record in stack.records:
+                    record.warn_of_other_code(manifest, step)
+                record.update(manifest, step)
+            if stack is not None:
+                title = f"{recipe.title or name}, {len(rest)} seeds"
+                with (
+                    _deterministic(place),
+                    showing(progress, title, recipe.steps, stack.step) as bar,
+                ):
+                    stack.play(interrupts, bar)
+                stopped = interrupts.asked is not None and stack.step < recipe.steps
+        except BaseException:
+            if stack is None or stack.step == 0:
+                for record in records:  # a corrected recipe would be refused otherwise
+                    record.forget_untrained()
             raise
-        for record, manifest in zip(records, manifests, strict=True):
-            record.update(manifest)
-        stopped = False
-        if stack is not None:
-            title = f"{recipe.title or name}, {len(rest)} seeds"
-            with _deterministic(place), showing(progress, title, recipe.steps, stack.step) as bar:
-                stack.play(interrupts, bar)
-            stopped = interrupts.asked is not None and stack.step < recipe.steps
     live = dict(zip(rest, stack.runs(stopped), strict=True)) if stack is not None else {}
     ended = {s: at for s, record in zip(seeds, records, strict=True) if (at := _end(record))}
     runs = tuple(
@@ -209,8 +210,12 @@ def _one_by_one(
 
 
 def _unfinished(recipe: Recipe, records: Sequence[Record]) -> list[int]:
-    """Which members are to be trained: those without a sound checkpoint at the last step."""
-    found = []
+    """Which members are to be trained: those without a sound checkpoint at the last step, and all that
+    were being trained together with one of them, for a smaller stack would have other bits.
+
+    The others are done. Where the process died before their states said so, they say so now.
+    """
+    lacking, unsaid = [], []
     for i, record in enumerate(records):
         newest = max((step for step, _ in checkpoint.existing(record.checkpoints)), default=-1)
         if newest > recipe.steps:
@@ -223,8 +228,23 @@ def _unfinished(recipe: Recipe, records: Sequence[Record]) -> list[int]:
                 raise RecordError("not there yet")
             checkpoint.read(checkpoint.path_of(record.checkpoints, newest))
         except RecordError:
-            found.append(i)
-    return found
+            lacking.append(i)
+            continue
+        if record.state() not in ("finished", "diverged"):
+            unsaid.append(i)
+    stacks = {_stack_of(records[i]) for i in lacking}
+    behind = [i for i in unsaid if _stack_of(records[i]) in stacks]
+    for i in set(unsaid) - set(behind):
+        records[i].checkpoint = checkpoint.path_of(records[i].checkpoints, recipe.steps).name
+        records[i].status("finished", recipe.steps)
+    return sorted(lacking + behind)
+
+
+def _stack_of(record: Record) -> tuple[Any, ...]:
+    """What the members of one stack have in common in their last sessions."""
+    path = record.directory / "environment.json"
+    last = read_json(path)[-1] if path.exists() else {}
+    return last.get("started"), last.get("members"), last.get("from_step")
 
 
 def _seconds(records: Sequence[Record], stack: _Stack | None) -> float:
@@ -272,6 +292,7 @@ class _Stack:
     ) -> None:
         self.recipe, self.own, self.records, self.seeds = recipe, own, records, seeds
         self.device, self.size = device, len(seeds)
+        affordable(recipe, device, self.size)
         self.data = recipe.data.to(device, recipe.dtype)
         make = partial(_draw, recipe.game, self.data, recipe.dtype, device)
         self.batches = [Batches(make, recipe.batch, seed) for seed in seeds]
@@ -297,6 +318,7 @@ class _Stack:
         self.window: list[dict[str, Tensor]] = []  # measurements since the last row of metrics
         self.checked = 0  # how many of them were looked at
         self.saved: int | None = None
+        self.sound: list[set[str]] = [set() for _ in records]  # names of sound checkpoints
 
     # -- beginning and end --------------------------------------------------------------------------
 
@@ -305,10 +327,12 @@ class _Stack:
         entry = environment.environment(self.device, 0)
         ended = {s: at for s, r in zip(self.seeds, self.records, strict=True) if (at := _end(r))}
         found = self._newest(ended)
+        for record in self.records:
+            record.require_checkpoints(-1 if found is None else found[0])
         if found is None:
             draw = StackedDraws([batches.at(0) for batches in self.batches]).batch(0)
             first = self.starts[0]
-            _fits(self.recipe, first.players, first.constants, tree.member(draw, 0))
+            fits(self.recipe, first.players, first.constants, tree.member(draw, 0))
             self._stacks(draw)
             for record in self.records:
                 record.rewind(-1)
@@ -366,6 +390,8 @@ class _Stack:
                 members.append(like)
                 continue
             path, flat, meta = held[i]
+            self.records[i].checkpoint = path.name
+            self.sound[i].add(path.name)
             _belongs(path, flat, meta, seed, like)
             members.append(checkpoint.fit(flat, like, path))
             windows.append((i, meta["window"], flat.get("window", torch.empty(0, 0))))
@@ -456,8 +482,20 @@ class _Stack:
         if self.saved != self.step:
             self._save()  # asked to stop between steps, or before the first
         finished = self.step == recipe.steps
+        if finished:
+            self._part_the_overgrown()
         for _, _, record in self._live():
             record.status("finished" if finished else "interrupted", self.step)
+
+    def _part_the_overgrown(self) -> None:
+        """Mark members whose weights have left all proportion, as a single run does at its end."""
+        for i, seed, record in self._live():
+            real = self.batches[i].batch(0, 0)["real"]
+            why = overgrown(tree.member(self.players, i), self.starts[i].players, real)
+            if why:
+                self.diverged[seed] = self.step
+                record.status("diverged", self.step, why)
+                warnings.warn(f"{record.directory}: {why}", stacklevel=5)
 
     def _live(self) -> list[tuple[int, int, Record]]:
         """(index, seed, record) of the members that have not diverged."""
@@ -565,10 +603,13 @@ class _Stack:
             record.settle()
             path = checkpoint.path_of(record.checkpoints, self.step)
             checkpoint.write(path, values, {"step": self.step, "seed": seed, "window": names})
+            self.sound[i].add(path.name)
+            record.checkpoint = path.name
         self.saved = self.step
         # After all have been written: a process killed between them leaves a step that all share.
-        for _, _, record in self._live():
-            checkpoint.prune(record.checkpoints, self.recipe.keep)
+        for i, _, record in self._live():
+            record.status("running", self.step)
+            checkpoint.prune(record.checkpoints, self.recipe.keep, self.sound[i])
 
 
 def _kept(record: Record, recipe: Recipe, seed: int, device: torch.device) -> Run:

@@ -6,22 +6,25 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import subprocess
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from equilibrist._reading import dig, read_regular
+
 
 def environment(device: torch.device, from_step: int) -> dict[str, Any]:
-    """Versions, machine, threads, git state and start of this session, as plain values."""
+    """Versions, machine, threads, git commit and start of this session, as plain values."""
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "from_step": from_step,
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {
-            "system": platform.platform(),
+            "system": _system(),
             "processor": _processor(),
             "cores": os.cpu_count(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -31,13 +34,17 @@ def environment(device: torch.device, from_step: int) -> dict[str, Any]:
     }
 
 
-def identity(entry: dict[str, Any]) -> dict[str, Any]:
-    """The part of a session's environment on which bit-identical resumption depends."""
+def identity(entry: Any) -> dict[str, Any]:
+    """The part of a session's environment on which bit-identical resumption depends; None for what an
+    entry that was damaged or made elsewhere does not say."""
     return {
-        "torch": entry["versions"].get("torch"),
-        "threads": entry["threads"],
-        "processor": entry["machine"]["processor"],
-        "device": entry["machine"]["device"],
+        name: dig(entry, *path)
+        for name, path in (
+            ("torch", ("versions", "torch")),
+            ("threads", ("threads",)),
+            ("processor", ("machine", "processor")),
+            ("device", ("machine", "device")),
+        )
     }
 
 
@@ -51,25 +58,67 @@ def _versions() -> dict[str, str]:
     return found | {"torch": torch.__version__}
 
 
+def _system() -> str:
+    """The kernel and the C library. Python's own answer starts a program that PATH finds."""
+    this = os.uname()
+    library = "".join(platform.libc_ver())
+    return "-".join(
+        (this.sysname, this.release, this.machine, *(("with", library) if library else ()))
+    )
+
+
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return os.uname().machine
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_REFERENCE = re.compile(r"refs(?:/(?!\.)[^/\s\\:]+)+")
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and cleanness of the repository in the working directory; None where there is none."""
+    """The commit of the repository that holds the working directory; None where none can be read.
+
+    Its files are read: a repository's configuration, which may have come with a folder of somebody
+    else, names programs that git starts even to tell whether anything has changed.
+    """
     try:
-        ask = ["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]
-        commit, changes = (
-            subprocess.run(a, capture_output=True, text=True, timeout=5, check=True).stdout
-            for a in ask
-        )
-    except (OSError, subprocess.SubprocessError):
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if os.path.lexists(folder / ".git"):
+                commit = _commit(folder / ".git")
+                return None if commit is None else {"commit": commit}
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _commit(git: Path) -> str | None:
+    if not git.is_dir():  # a work tree or submodule: a file that says where the rest is
+        git = git.parent / _text(git).removeprefix("gitdir:").strip()
+    head = _text(git / "HEAD")
+    if _COMMIT.fullmatch(head):
+        return head
+    name = head.removeprefix("ref:").strip()
+    if not head.startswith("ref:") or not _REFERENCE.fullmatch(name):
         return None
-    return {"commit": commit.strip(), "dirty": bool(changes.strip())}
+    shared = [git / _text(git / "commondir")] if (git / "commondir").is_file() else []
+    for place in (git, *shared):
+        if (place / name).is_file() and _COMMIT.fullmatch(commit := _text(place / name)):
+            return commit
+        if (place / "packed-refs").is_file():
+            for line in _text(place / "packed-refs", 2**24).splitlines():
+                commit, _, reference = line.partition(" ")
+                if reference == name and _COMMIT.fullmatch(commit):
+                    return commit
+    return None
+
+
+def _text(path: Path, most: int = 4096) -> str:
+    return read_regular(path, most).decode("utf-8", "surrogateescape").strip()

@@ -16,28 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist import _game, tree
+from equilibrist import tree
 from equilibrist._draws import Batches, Draw
-from equilibrist._errors import (
-    EquilibristError,
-    GameError,
-    NonFiniteError,
-    RecipeError,
-    RecordError,
-)
+from equilibrist._errors import NonFiniteError, RecipeError, RecordError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist._host import usual_errors
+from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
 from equilibrist.games import GAN, Mixture
 from equilibrist.games.gan import Start
-from equilibrist.run import checkpoint, environment, samples
+from equilibrist.run import checkpoint, code, environment, samples
+from equilibrist.run._fit import affordable, fits, overgrown, require_seed
 from equilibrist.run.progress import Progress, showing
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import FORMAT, Record
 
 
-@dataclass
-class Run:
+@dataclass(repr=False)
+class Run(Shown):
     """A run at one step: what `run` returns and what an audit reads.
 
     Attributes:
@@ -47,6 +44,7 @@ class Run:
         seed: the run's seed.
         checkpoint, sha256: file name and checksum of the checkpoint it was read from.
         interrupted: the run was asked to stop before its last step.
+        diverged: what is wrong with weights that have grown beyond all proportion, in words.
         average: averages by player, where the solver keeps any (`solvers.Averaged`).
     """
 
@@ -61,6 +59,17 @@ class Run:
     sha256: str
     interrupted: bool = False
     average: Players = field(default_factory=dict, repr=False)
+    diverged: str = ""
+
+    def _facts(self) -> tuple[str, Rows]:
+        stopped = ", interrupted" if self.interrupted else ""
+        rows = [
+            ("step", f"{self.step:,} of {self.recipe.steps:,}{stopped}"),
+            ("seed", str(self.seed)),
+            ("checkpoint", self.checkpoint),
+            ("game", str(self.recipe.game.formulation)),
+        ]
+        return f"Run {self.directory}", rows
 
     def pair(self, iterate: str = "auto") -> Players:
         """The players as they are used: "average" (averaged where there are averages), "last", or "auto":
@@ -129,6 +138,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+@usual_errors
 def train(
     recipe: Recipe,
     directory: Path | str,
@@ -144,34 +154,42 @@ def train(
     """Train `recipe` in `directory` up to its last step, or go on where that directory stopped.
 
     A resumed run is bit-identical to an uninterrupted one on the same machine, thread count and
-    torch build.
+    torch build. A directory in which no step was ever done takes any recipe.
+
+    A run whose weights have grown beyond all proportion at its end warns, has the state "diverged" and
+    says why in `Run.diverged`: its losses may be finite all the same.
 
     Raises:
-        RecordError: the directory holds something else, is damaged, or is in use.
+        RecordError: the directory holds something else, is damaged, is in use, or has lost its
+            checkpoints.
+        RecipeError: a seed that is no whole number, or a minibatch beyond the machine's memory.
         GameError: the data do not fit the networks.
         NonFiniteError: a loss or gradient became infinite or undefined.
+        UnwritableError: the disk is full.
     """
     record = Record(Path(directory))
-    place = device_of(device)
+    seed, place = require_seed(seed), device_of(device)
     manifest = _manifest(recipe, name, settings, origin, seed, place)
     with record.lock(), Interrupts() as interrupts:
-        fresh = not record.manifest_path.exists()
         record.create(manifest)
+        loop = None
         try:
             loop = _begun(recipe, record, seed, place, tensorboard)
-        except EquilibristError:
-            if fresh:  # a mended recipe would be refused where this one stands recorded
-                record.forget()
-            raise
-        try:
-            record.update(manifest)
+            if loop.step:
+                record.warn_of_other_code(manifest, loop.step)
+            record.update(manifest, loop.step)
             with (
                 _deterministic(place),
                 showing(progress, recipe.title or name, recipe.steps, loop.step) as bar,
             ):
                 loop.play(interrupts, bar)
+        except BaseException as error:
+            if not isinstance(error, NonFiniteError) and (loop is None or loop.step == 0):
+                record.forget_untrained()  # a corrected recipe would be refused otherwise
+            raise
         finally:
-            loop.close()
+            if loop is not None:
+                loop.close()
         return loop.result(interrupted=interrupts.asked is not None and loop.step < recipe.steps)
 
 
@@ -196,6 +214,7 @@ def load(
     seed = int(record.manifest()["seed"])
     # Names and shapes alone would let another loss, or other data, be audited under this run's name.
     record.require_same(_identity(recipe), "dtype", "description")
+    record.warn_of_other_code({"code": code.sources(recipe)})
     if step is None:
         found = checkpoint.newest(record.checkpoints)
     else:
@@ -251,6 +270,7 @@ class _Loop:
         self, recipe: Recipe, record: Record, seed: int, device: torch.device, tensorboard: bool
     ) -> None:
         self.recipe, self.record, self.seed, self.device = recipe, record, seed, device
+        affordable(recipe, device)
         self.data = recipe.data.to(device, recipe.dtype)
         make = partial(_draw, recipe.game, self.data, recipe.dtype, device)
         self.batches = Batches(make, recipe.batch, seed)
@@ -266,6 +286,8 @@ class _Loop:
             raise RecipeError(str(error)) from error
         self.step, self.seconds, self.digest = 0, 0.0, ""
         self.saved: str | None = None
+        self.sound: set[str] = set()  # names of checkpoints that are known to be so
+        self.diverged = ""
         self.window: list[dict[str, Tensor]] = []  # measurements since the last row of metrics
         self.checked = 0  # how many of them were seen to be finite
         self.writer = _writer(record.directory) if tensorboard else None
@@ -276,8 +298,9 @@ class _Loop:
         """Take up the newest sound checkpoint, or begin."""
         found = checkpoint.newest(self.record.checkpoints)
         entry = environment.environment(self.device, 0)
+        self.record.require_checkpoints(-1 if found is None else int(found[2]["step"]))
         if found is None:
-            _fits(self.recipe, self.players, self.constants, self.batches.batch(0, 0))
+            fits(self.recipe, self.players, self.constants, self.batches.batch(0, 0))
             self.record.rewind(-1)
             self.record.session(entry)
             self._sheet("real")
@@ -290,12 +313,14 @@ class _Loop:
         values = checkpoint.fit(flat, like, path)
         self.players, self.constants, self.state = (values[k] for k in like)
         self.step, self.saved = int(meta["step"]), path.name
-        checkpoint.prune(self.record.checkpoints, self.recipe.keep)
+        self.record.checkpoint = path.name
+        self.sound.add(path.name)
         if self.step > self.recipe.steps:
             raise RecordError(
                 f"{self.record.directory} is at step {self.step} already, past steps={self.recipe.steps}: "
                 "ask for more steps, or choose another --dir"
             )
+        checkpoint.prune(self.record.checkpoints, self.recipe.keep, self.sound)
         names = meta["window"]
         self.window = [
             dict(zip(names, row, strict=True)) for row in flat.get("window", torch.empty(0, 0))
@@ -324,6 +349,7 @@ class _Loop:
             self.digest,
             interrupted,
             self.state.get("average", {}),
+            self.diverged,
         )
 
     def close(self) -> None:
@@ -368,8 +394,19 @@ class _Loop:
                     self._save()
         if self.saved != checkpoint.path_of(self.record.checkpoints, self.step).name:
             self._save()  # asked to stop between steps, or before the first
-        finished = self.step == recipe.steps
-        self.record.status("finished" if finished else "interrupted", self.step)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """The state in which the session ends; a pair that is none any more is called so."""
+        if self.step < self.recipe.steps:
+            self.record.status("interrupted", self.step)
+            return
+        start = self.recipe.game.init(self.seed, device=self.device, dtype=self.recipe.dtype)
+        real = self.batches.batch(0, 0)["real"]
+        self.diverged = overgrown(self.players, start.players, real)
+        self.record.status("diverged" if self.diverged else "finished", self.step, self.diverged)
+        if self.diverged:
+            warnings.warn(f"{self.record.directory}: {self.diverged}", stacklevel=5)
 
     def _require_finite(self) -> None:
         """Look at the measurements taken since the last look; the device is waited for only here."""
@@ -479,8 +516,11 @@ class _Loop:
         self.digest = checkpoint.write(
             path, values, {"step": self.step, "seed": self.seed, "window": names}
         )
-        self.saved = path.name
-        checkpoint.prune(self.record.checkpoints, self.recipe.keep)
+        self.saved = self.record.checkpoint = path.name
+        # After the checkpoint: what the status names has been there.
+        self.record.status("running", self.step)
+        self.sound.add(path.name)
+        checkpoint.prune(self.record.checkpoints, self.recipe.keep, self.sound)
 
 
 def _identity(recipe: Recipe) -> dict[str, Any]:
@@ -509,6 +549,7 @@ def _manifest(
         "title": recipe.title,
         "summary": recipe.summary,
         "origin": origin or {"kind": "python"},
+        **({"code": known} if (known := code.sources(recipe)) else {}),
         "references": [{"text": r.text, "bibtex": r.bibtex} for r in recipe.references],
     }
 
@@ -522,45 +563,6 @@ def _draw(
     batch: int,
 ) -> Draw:
     return game.draw(rng, data, batch, dtype, device)
-
-
-def _fits(recipe: Recipe, players: Players, constants: Constants, draw: Draw) -> None:
-    """The game's claims on real data, before the first step."""
-    wanted = recipe.game.condition
-    has = getattr(recipe.data, "classes", None)
-    if isinstance(wanted, int) and has is not None and has > wanted:
-        raise GameError(
-            f"{recipe.data.name} has {has} classes, but the game is built for {wanted}: set condition={has}"
-        )
-    if isinstance(wanted, int):
-        _labels_fit(recipe.data.name, draw["condition"], wanted)
-    if isinstance(wanted, tuple) and tuple(draw["condition"].shape[1:]) != wanted:
-        raise GameError(
-            f"{recipe.data.name} has conditions of shape {list(draw['condition'].shape[1:])}, but the game is "
-            f"built for {list(wanted)}: change condition or the data"
-        )
-    with torch.no_grad():
-        fake = recipe.game.generate(players, constants, draw["latent"], draw.get("condition"))
-    if fake.shape[1:] != draw["real"].shape[1:]:
-        raise GameError(
-            f"the generator makes samples of shape {list(fake.shape[1:])}, but {recipe.data.name} has "
-            f"{list(draw['real'].shape[1:])}: change the generator or the data"
-        )
-    _game.check_zero_sum(recipe.game, players, constants, draw)
-
-
-def _labels_fit(name: str, labels: Tensor, classes: int) -> None:
-    if labels.ndim != 1 or labels.is_floating_point():
-        raise GameError(
-            f"{name} has conditions of shape {list(labels.shape[1:])} and {labels.dtype}, but the game is "
-            f"built for labels of {classes} classes: change condition or the data"
-        )
-    least, most = int(labels.min()), int(labels.max())
-    if least < 0 or most >= classes:
-        raise GameError(
-            f"{name} has the label {least if least < 0 else most}, but the game is built for the classes "
-            f"0 to {classes - 1}: count classes from 0, or change condition"
-        )
 
 
 class _deterministic:  # noqa: N801 (reads as a statement)

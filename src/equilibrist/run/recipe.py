@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from equilibrist._errors import RecipeError
+from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
 from equilibrist.games import GAN
 from equilibrist.scores import Score
@@ -22,8 +23,8 @@ class Reference:
     bibtex: str = ""
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, repr=False)
+class Recipe(Shown):
     """What is trained, on what, how and for how long.
 
     Args:
@@ -125,6 +126,17 @@ class Recipe:
                 f"batch={self.batch} is larger than the {self.data.size} samples of {self.data.name}: "
                 "take a smaller batch"
             )
+
+    def _facts(self) -> tuple[str, Rows]:
+        players = self.game.describe()["players"]
+        networks = ", ".join(f"{p}: {one['class']}" for p, one in players.items())
+        rows = [
+            ("game", f"{self.game.formulation} ({networks})"),
+            ("data", f"{self.data.name}, {list(self.data.shape)}"),
+            ("solver", str(self.solver)),
+            ("steps", f"{self.steps:,} of batch {self.batch}"),
+        ]
+        return f"Recipe {self.title}".rstrip(), rows
 
     def every(self, what: str) -> int:
         """Steps between records of `what` ("log", "sample", "checkpoint", "score")."""

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
-import shutil
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from equilibrist._errors import RecordError
-from equilibrist._files import finite, remove_leftovers, write_atomically, write_json
+from equilibrist._files import (
+    PART,
+    finite,
+    remove_leftovers,
+    try_lock,
+    unless_unsupported,
+    unwritable,
+    write_atomically,
+    write_json,
+)
+from equilibrist._owned import LEDGER
+from equilibrist._reading import JSON_BYTES, json_lines, parse_json, read_regular, reason
+from equilibrist.run import checkpoint, code
 
 FORMAT = 1
+_SHEET = re.compile(r"(?:step_(\d{8,})|real|mean)\.(?:png|npy)")
 _KEYS = {
     "recipe": str,
     "settings": dict,
@@ -33,6 +47,7 @@ class Record:
         self.checkpoints = self.directory / "checkpoints"
         self.samples = self.directory / "samples"
         self.audit = self.directory / "audit"
+        self.checkpoint: str | None = None  # the newest that this session knows of
         self._metrics: IO[str] | None = None
 
     @property
@@ -47,11 +62,15 @@ class Record:
     def scores_path(self) -> Path:
         return self.directory / "scores.jsonl"
 
+    @property
+    def status_path(self) -> Path:
+        return self.directory / "status.json"
+
     def manifest(self) -> dict[str, Any]:
         """recipe.json; RecordError where there is none or it cannot be read."""
         path = self.manifest_path
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(read_regular(path, JSON_BYTES))
         except FileNotFoundError:
             raise RecordError(
                 f"{self.directory} is not a run directory (it has no recipe.json): "
@@ -60,7 +79,7 @@ class Record:
         except NotADirectoryError:
             raise RecordError(f"{self.directory} is a file, not a run directory") from None
         except (OSError, ValueError) as error:
-            raise RecordError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+            raise RecordError(f"{path} cannot be read ({reason(error)})") from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise RecordError(
                 f"{path} is not of format {FORMAT}: it comes from another version of equilibrist"
@@ -76,18 +95,25 @@ class Record:
             raise RecordError(f"{self.directory} is a file: choose another folder with --dir")
         if not self.directory.exists() or self.manifest_path.exists():
             return
-        if any(
-            p.name != ".lock" and not p.name.endswith(".part") for p in self.directory.iterdir()
-        ):
-            raise RecordError(
-                f"{self.directory} holds other files and no recipe.json: choose an empty folder with --dir"
-            )
+        for path in sorted(self.directory.iterdir()):
+            if path.name not in (".lock", LEDGER) and not path.name.endswith(PART):
+                raise RecordError(
+                    f"{self.directory} holds other files ({path.name}) and no recipe.json: choose an empty "
+                    "folder with --dir"
+                )
 
     def create(self, manifest: dict[str, Any]) -> None:
-        """Make the folders and recipe.json, or see that what is there is the same run."""
+        """Make the folders and recipe.json, or see that what is there is the same run.
+
+        A record of a run in which no step was done gives way to another.
+        """
         self.refuse_foreign()
         if self.manifest_path.exists():
-            self.require_same(manifest)
+            try:
+                self.require_same(manifest)
+            except RecordError:
+                if not self.forget_untrained():
+                    raise
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.directory)
@@ -98,22 +124,106 @@ class Record:
                 folder.mkdir(exist_ok=True)
                 remove_leftovers(folder)
         except OSError as error:
-            raise RecordError(
-                f"{error.filename or self.directory} cannot be made ({error.strerror}): choose another --dir"
-            ) from None
+            raise unwritable(Path(error.filename or self.directory), error) from None
 
-    def forget(self) -> None:
-        """Take back a record in which no step was trained."""
-        for path in (self.manifest_path, self.metrics_path, self.scores_path):
+    def forget_untrained(self) -> bool:
+        """Take back a record in which no step was ever done; whether there was one.
+
+        Only files of the run's own go, and folders that are empty without them.
+        """
+        status = self._status()
+        steps = [step for step, _ in checkpoint.existing(self.checkpoints)]
+        if any(steps) or self.rows() or status.get("step") or status.get("state") == "diverged":
+            return False
+        for path in (self.manifest_path, self.metrics_path, self.scores_path, self.status_path):
             path.unlink(missing_ok=True)
         (self.directory / "environment.json").unlink(missing_ok=True)
+        sheets = [p for p in self.samples.glob("*.*") if _SHEET.fullmatch(p.name)]
+        events = (self.directory / "tensorboard").glob("events.out.tfevents.*")
+        for path in (*(p for _, p in checkpoint.existing(self.checkpoints)), *sheets, *events):
+            path.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.samples, self.directory / "tensorboard"):
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        return True
 
-    def update(self, manifest: dict[str, Any]) -> None:
-        """Renew recipe.json (more steps, another device) once it is clear that training goes on."""
-        if self.manifest() != finite(manifest):
+    def update(self, manifest: dict[str, Any], step: int) -> None:
+        """Renew recipe.json (more steps, another device) once it is clear that training goes on at
+        `step`. Where the code is another, what it was until then stays in its "history"."""
+        held = self.manifest()
+        history = list(held.get("history") or [])
+        if step > 0 and code.changes(held, manifest):
+            history.append({"until_step": step, **{k: held.get(k) for k in ("origin", "code")}})
+        if history:
+            manifest = {**manifest, "history": history}
+        if held != finite(manifest):
             write_json(self.manifest_path, manifest)
+
+    def warn_of_other_code(self, now: dict[str, Any], step: int | None = None) -> None:
+        """A warning where the run was made, before or all of it, by other code than `now`.
+
+        Args:
+            now: a manifest's "code" and, where it has one, "origin".
+            step: where training goes on; None: it does not.
+        """
+        held = self.manifest()
+        names = ", ".join(code.changes(held, now))
+        if names and step is not None:
+            warnings.warn(
+                f"{self.directory}: the code of {names} has changed since step {step}: another game goes on "
+                "from here (recipe.json keeps the history); take the code as it was, or another directory "
+                "(--dir)",
+                stacklevel=4,
+            )
+        elif names:
+            warnings.warn(
+                f"{self.directory} was trained by other code: that of {names} has changed since",
+                stacklevel=4,
+            )
+        for entry in (held.get("history") or []) if step is None else []:
+            warnings.warn(
+                f"{self.directory} was trained by other code until step {entry.get('until_step')}: where it "
+                "is now, neither code alone has led",
+                stacklevel=4,
+            )
+
+    def require_checkpoints(self, found: int) -> None:
+        """RecordError where the checkpoints that were written are gone; a warning where only newer ones
+        than `found` (-1: none) are. Training would begin anew, and its record with it."""
+        wrote = self._wrote()
+        path = checkpoint.path_of(self.checkpoints, wrote)
+        if wrote <= max(found, 0) or path.exists():
+            return
+        if found < 0:
+            raise RecordError(
+                f"{self.directory} was trained to step {wrote} or further, but its checkpoints are gone: put "
+                f"them back into {self.checkpoints}, or begin again in another directory (--dir)"
+            )
+        warnings.warn(
+            f"{path} is gone: going on from step {found}, and what was recorded after it is made again",
+            stacklevel=4,
+        )
+
+    def _wrote(self) -> int:
+        """The step of the newest checkpoint that was written, as far as status.json knows."""
+        status = self._status()
+        name = status.get("checkpoint")
+        if isinstance(name, str) and (step := checkpoint.step_of(name)) is not None:
+            return step
+        step = status.get("step") if status.get("state") in ("finished", "interrupted") else 0
+        return step if isinstance(step, int) else 0
+
+    def state(self) -> str:
+        """The state in status.json; empty where there is none."""
+        return str(self._status().get("state") or "")
+
+    def _status(self) -> dict[str, Any]:
+        """status.json, empty where there is none that can be read."""
+        try:
+            value = parse_json(read_regular(self.status_path, JSON_BYTES))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
 
     def require_same(self, wanted: dict[str, Any], *keys: str) -> None:
         """RecordError unless the record and `wanted` agree in these keys, naming where they do not."""
@@ -133,18 +243,25 @@ class Record:
         self.refuse_foreign()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.directory / f".{what}lock", os.O_CREAT | os.O_RDWR, 0o666)
+            handle = os.open(
+                self.directory / f".{what}lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666
+            )
         except OSError as error:
             raise RecordError(
                 f"{self.directory} cannot be written ({error.strerror}): choose another --dir"
             ) from None
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            locked = try_lock(handle)
+            if locked is False:
                 raise RecordError(
                     f"another process is writing to {self.directory}: wait for it, or choose another --dir"
-                ) from None
+                )
+            if locked is None:
+                warnings.warn(
+                    f"{self.directory} lies on a file system without locks: nothing notices another process "
+                    "that trains there",
+                    stacklevel=4,
+                )
             yield
         finally:
             os.close(handle)
@@ -155,12 +272,12 @@ class Record:
         """Every whole row of metrics.jsonl; a last line cut short by a crash does not count."""
         return [
             {**row, "seconds": float(row["seconds"])}
-            for row in _lines(self.metrics_path, "seconds")
+            for row in _lines(self.metrics_path, "seconds", loss=dict)
         ]
 
     def scores(self) -> list[dict[str, Any]]:
         """Every whole row of scores.jsonl."""
-        return _lines(self.scores_path)
+        return _lines(self.scores_path, name=str, values=dict, floor=dict, better=dict)
 
     def score(self, row: dict[str, Any]) -> None:
         """Append one row of scores.jsonl, on the disk at once: they are few."""
@@ -175,28 +292,39 @@ class Record:
             write_atomically(self.scores_path, "".join(rows).encode())
         kept = [row for row in self.rows() if row["step"] <= step]
         write_atomically(self.metrics_path, "".join(json.dumps(r) + "\n" for r in kept).encode())
-        for sheet in self.samples.glob("step_*"):
-            number = sheet.stem.removeprefix("step_")
-            if number.isdigit() and int(number) > step:
+        # Behind a link may lie others' files: a sheet there is replaced when its step comes again.
+        for sheet in [] if self.samples.is_symlink() else self.samples.glob("step_*"):
+            named = _SHEET.fullmatch(sheet.name)
+            if named and int(named[1]) > step:
                 sheet.unlink()
         return float(kept[-1]["seconds"]) if kept else 0.0
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one row."""
-        if self._metrics is None:
-            self._metrics = self.metrics_path.open("a", encoding="utf-8")
-        self._metrics.write(json.dumps(finite(row)) + "\n")
-        self._metrics.flush()
+        try:
+            if self._metrics is None:
+                self._metrics = self.metrics_path.open("a", encoding="utf-8")
+            self._metrics.write(json.dumps(finite(row)) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise unwritable(self.metrics_path, error) from None
 
     def settle(self) -> None:
         """Metrics on the disk: called before a checkpoint is, so that no checkpoint outlives its rows."""
         if self._metrics is not None:
-            os.fsync(self._metrics.fileno())
+            try:
+                with unless_unsupported():
+                    os.fsync(self._metrics.fileno())
+            except OSError as error:
+                raise unwritable(self.metrics_path, error) from None
 
     def close(self) -> None:
         """Release metrics.jsonl."""
         if self._metrics is not None:
-            self._metrics.close()
+            with contextlib.suppress(
+                OSError
+            ):  # a row that no disk took was told of when it was logged
+                self._metrics.close()
             self._metrics = None
 
     def session(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -212,34 +340,42 @@ class Record:
         return sessions
 
     def status(self, state: str, step: int, message: str = "") -> None:
-        """Write status.json: running, interrupted, diverged or finished."""
-        write_json(
-            self.directory / "status.json", {"state": state, "step": step, "message": message}
-        )
+        """Write status.json: running, interrupted, diverged or finished; and the newest checkpoint."""
+        value = {"state": state, "step": step, "message": message, "checkpoint": self.checkpoint}
+        write_json(self.status_path, value)
 
 
-def _lines(path: Path, *numbers: str) -> list[dict[str, Any]]:
-    """The whole rows of a file of JSON lines, each with a step and these numbers."""
-    if not path.exists():
-        return []
+def _lines(path: Path, *numbers: str, **kinds: type) -> list[dict[str, Any]]:
+    """The whole rows of a file of JSON lines, each with a step and these numbers, and with entries of
+    these kinds where it has them."""
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        try:
-            row = json.loads(line)
-            for name in numbers:
-                float(row[name])
-            rows.append({**row, "step": int(row["step"])})
-        except (ValueError, TypeError, KeyError):
-            raise RecordError(f"{path}, line {number} is damaged: remove that line") from None
+    try:
+        for number, line in enumerate(json_lines(path), 1):
+            try:
+                row = parse_json(line)
+                for name in numbers:
+                    float(row[name])
+                for name, kind in kinds.items():
+                    if not isinstance(row.get(name) or kind(), kind):
+                        raise ValueError(f"{name} is of another kind")
+                if type(row["step"]) is not int or not 0 <= row["step"] < 2**53:
+                    raise ValueError("no usable step")
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+                raise RecordError(f"{path}, line {number} is damaged: remove that line") from None
+            rows.append(row)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read ({reason(error)})") from None
     return rows
 
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file; RecordError where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_regular(path, JSON_BYTES))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it") from None
+        raise RecordError(f"{path} is damaged ({reason(error)}): remove it") from None
 
 
 def _identifying(key: str, value: Any) -> Any:

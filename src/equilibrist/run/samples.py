@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from equilibrist import _draws
-from equilibrist._draws import Stream
-from equilibrist._errors import RecipeError, RecordError
+from equilibrist._draws import Use
+from equilibrist._errors import RecipeError
 from equilibrist._files import write_atomically
 from equilibrist._game import Constants, Players
+from equilibrist._owned import owned
 from equilibrist.data import Source
 from equilibrist.games import GAN, Mixture
 from equilibrist.games._setup import as_condition
@@ -45,7 +45,7 @@ def generate(
     Where samples interact, the classes are dealt out among the batches: each sees a mixture.
     """
     anchor = next(iter(players["generator"].values()))
-    rng = _draws.generator(seed, Stream.SAMPLE, index=index)
+    rng = Use.SHEET.at(sheet=index).generator(seed)
     size = batch or n
     count = n if game.separable else -(-n // size) * size
     latents = game.latent.sample(rng, count, anchor.dtype, anchor.device)
@@ -79,13 +79,14 @@ def _conditions(game: GAN, n: int, seed: int, data: Source | None) -> Tensor:
 
 def real_generator(seed: int) -> np.random.Generator:
     """Where the sheet of real samples is drawn from."""
-    return _draws.generator(seed, Stream.SAMPLE, step=1)
+    return Use.SHEET_OF_REAL.at().generator(seed)
 
 
 def score_generator(seed: int, place: int, what: int = 0) -> np.random.Generator:
     """Where the real samples of score number `place` are drawn from, the same at every step: their
     features are then computed once. `what` = 1: where its conditions are."""
-    return _draws.generator(seed, Stream.SAMPLE, step=2 + what, index=place)
+    use = Use.SCORE_CONDITION if what else Use.SCORE
+    return use.at(place=place).generator(seed)
 
 
 def scored(
@@ -129,41 +130,47 @@ def _scored(
     return rows
 
 
-def write_sheet(stem: Path, samples: Tensor, data: Source) -> Path:
-    """A sheet at `stem`.png (images: a square grid) or `stem`.npy (points); returns its path."""
+def sheet(samples: Tensor, data: Source) -> tuple[str, bytes]:
+    """Samples as people look at them, as (ending, content) of a file: ".png", a square grid, of
+    images; ".npy" of points."""
     if data.kind == "points":
-        return write_array(stem.with_name(stem.name + ".npy"), samples)
+        return ".npy", array(samples)
     values = samples.detach().double().cpu().numpy()
     buffer = io.BytesIO()
     low, high = data.value_range or (float(values.min()), float(values.max()))
     _grid(np.clip((values - low) / (high - low), 0, 1)).save(buffer, "PNG")
-    path = stem.with_name(stem.name + ".png")
-    write_atomically(path, buffer.getvalue())
-    return path
+    return ".png", buffer.getvalue()
 
 
-def write_array(path: Path, samples: Tensor) -> Path:
-    """Samples as a NumPy array, float32 [n, ...], without pickles."""
+def array(samples: Tensor) -> bytes:
+    """Samples as a NumPy file, float32 [n, ...], without pickles."""
     buffer = io.BytesIO()
     np.save(buffer, samples.detach().float().cpu().numpy(), allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_sheet(stem: Path, samples: Tensor, data: Source) -> Path:
+    """A run's own sheet at `stem` with its ending; returns its path."""
+    ending, content = sheet(samples, data)
+    path = stem.with_name(stem.name + ending)
+    write_atomically(path, content)
     return path
 
 
-def export(game: GAN, players: Players, constants: Constants, folder: Path) -> list[Path]:
-    """Each player's state_dict as `folder`/<player>.safetensors, spectral normalisation folded in."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecordError(
-            f"{folder} cannot be made ({error.strerror}): choose another --out"
-        ) from None
-    paths = []
+def export(
+    game: GAN, players: Players, constants: Constants, folder: Path, *, force: bool = False
+) -> list[Path]:
+    """Each player's state_dict as `folder`/<player>.safetensors, spectral normalisation folded in.
+
+    RecordError where a file of the user's has such a name, unless `force` gives it up.
+    """
+    files = {}
     for player, module in game.load(players, constants).items():
         flat = {k: t.detach().cpu().contiguous().clone() for k, t in module.state_dict().items()}
-        paths.append(folder / f"{player}.safetensors")
-        write_atomically(paths[-1], save(flat))
-    return paths
+        files[f"{player}.safetensors"] = save(flat)
+    with owned(folder) as place:
+        place.write(files, force=force)
+    return [folder / name for name in files]
 
 
 def _grid(images: np.ndarray):  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ from equilibrist._draws import Draw
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import SGD, Optimizer
-from equilibrist.schedules import number, update
+from equilibrist.schedules import number
 from equilibrist.tree import Tree
 
 State = Tree
@@ -104,9 +104,15 @@ class Rules:
     ) -> Players:
         """Every player's rule along `direction`, in place, then the projection."""
         with torch.no_grad():
-            for player, part in players.items():
-                update(self.rule(player), direction[player], state[player], part, field.stacked)
+            self.descend(field, direction, state, players)
             return field.project(players)
+
+    def descend(
+        self, field: VectorField, direction: Players, state: State, players: Players
+    ) -> None:
+        """Every player's rule along `direction`, in place, nothing projected."""
+        for player, part in players.items():
+            field.descend(self.rule(player), player, direction[player], state[player], part)
 
     def step_sizes(self, like: Tensor, sizes: Sizes) -> Tensor:
         """The step size of every parameter [n], for `linear_map`. ValueError for rules that are not

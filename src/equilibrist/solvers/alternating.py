@@ -10,7 +10,6 @@ from torch import Tensor
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.optimizers import Adam, Optimizer
-from equilibrist.schedules import update
 from equilibrist.solvers._base import (
     DrawSource,
     Rules,
@@ -86,7 +85,7 @@ class Alternating:
                 constants = field.refresh(players, constants, draw)
             v, losses = field(players, constants, draw, only=mover)
             with torch.no_grad():
-                update(self.rule(mover), v[mover], state[mover], players[mover], field.stacked)
+                field.descend(self.rule(mover), mover, v[mover], state[mover], players[mover])
                 players = field.project(players)
             if index >= self.critic_steps - 1:
                 loss[mover] = losses[mover]

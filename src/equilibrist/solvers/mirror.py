@@ -229,8 +229,17 @@ class MirrorGAN:
                 info = {"loss": losses, "grad_norm": field.norms(found)}
             with torch.no_grad():
                 for player, part in chain.items():
+                    # Rules of one's own need not know of sets that couple parameters.
+                    tied = field.coupled[player]
+                    also: Any = {} if tied == () else {"coupled": tied, "members": field.stacked}
                     self.sampler_of(player).update(
-                        found[player], state["rules"][player], part, normals[player], pace, heat
+                        found[player],
+                        state["rules"][player],
+                        part,
+                        normals[player],
+                        pace,
+                        heat,
+                        **also,
                     )
                 chain = field.project(chain)
                 torch._foreach_lerp_(tree.leaves(bar), tree.leaves(chain), self.beta)

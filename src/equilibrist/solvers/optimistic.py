@@ -59,9 +59,11 @@ class Optimistic(Rules):
         constants = field.refresh(players, constants, draw)
         v, losses = field(players, constants, draw)
         before = tree.clone(players)
-        moved = self.move(field, v, state["rules"], players)
         with torch.no_grad():
-            change = tree.map(torch.sub, moved, before)
+            # The change that the rule makes, not what a projection leaves of it: at a wall the latter falls to
+            # zero, and the correction would throw the player back from it.
+            self.descend(field, v, state["rules"], players)
+            change = tree.map(torch.sub, players, before)
             begun = state["begun"] > 0
             past = tree.map(lambda u, p: torch.where(begun, p, u), change, state["past"])
             players = tree.map(

@@ -16,7 +16,6 @@ from equilibrist._game import Constants, Players
 from equilibrist.games import GAN
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.penalties import input_gradient
-from equilibrist.schedules import update
 from equilibrist.solvers._base import (
     DrawSource,
     State,
@@ -145,14 +144,12 @@ class Proximal:
                 constants = field.refresh(players, constants, held)
             v, losses = inner(players, constants, held, only="critic")
             with torch.no_grad():
-                update(rule, v["critic"], memory, players["critic"], field.stacked)
+                field.descend(rule, "critic", v["critic"], memory, players["critic"])
                 players = field.project(players)
         lead = field(players, constants, last, only="generator")
         with torch.no_grad():
-            mine = self.rule("generator")
-            update(
-                mine, lead.v["generator"], state["generator"], players["generator"], field.stacked
-            )
+            mine, part = self.rule("generator"), players["generator"]
+            field.descend(mine, "generator", lead.v["generator"], state["generator"], part)
             players = field.project(players)
         info = {
             "loss": {**lead.losses, "critic": losses["critic"]},

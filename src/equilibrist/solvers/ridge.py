@@ -10,7 +10,6 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
-from equilibrist.schedules import update
 from equilibrist.solvers._base import (
     DrawSource,
     Rules,
@@ -73,7 +72,9 @@ class FollowTheRidge(Rules):
         here = tree.clone(players)
         with torch.no_grad():
             part = players[self.leader]
-            update(self.rule(self.leader), v[self.leader], state[self.leader], part, field.stacked)
+            field.descend(
+                self.rule(self.leader), self.leader, v[self.leader], state[self.leader], part
+            )
             # Projected, for the ridge is followed as far as the leader may go.
             players = field.project(players)
             change = tree.map(torch.sub, players[self.leader], here[self.leader])
@@ -99,12 +100,12 @@ class FollowTheRidge(Rules):
         )
         with torch.no_grad():
             mine = players[self.follower]
-            update(
+            field.descend(
                 self.rule(self.follower),
+                self.follower,
                 v[self.follower],
                 state[self.follower],
                 mine,
-                field.stacked,
             )
             players = {**players, self.follower: tree.map(torch.sub, mine, inverse)}
             players = field.project(players)

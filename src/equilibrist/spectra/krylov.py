@@ -25,6 +25,16 @@ REFERENCE = "Stewart 2002, A Krylov-Schur algorithm for large eigenproblems"
 
 
 @dataclass(frozen=True)
+class Pair:
+    """One approximate eigenpair: M v = value v up to a residual, for the unit vector v [n]; `products` spent on it."""
+
+    value: complex
+    residual: float
+    vector: Complex
+    products: int = 0
+
+
+@dataclass(frozen=True)
 class Ritz:
     """Converged eigenpairs of a matrix [n, n].
 
@@ -34,6 +44,7 @@ class Ritz:
         size: the largest modulus of a Ritz value.
         converged: by end, how many of the outermost Ritz values converged, counted from the outside.
         products: matrix-vector products that were spent.
+        first: the outermost Ritz pair at the first of the ends, converged or not (of a conjugate pair the upper).
     """
 
     values: Complex
@@ -42,6 +53,7 @@ class Ritz:
     size: float
     converged: dict[str, int]
     products: int
+    first: Pair | None = None
 
     def outermost(self, end: str) -> int | None:
         """The index of the outermost eigenvalue at an end (of a conjugate pair the upper one), or None where
@@ -108,6 +120,9 @@ def krylov(
         look = kept + max(10, (m - kept) // 2)
     wanted = [i for i in _outermost(values, ends, k, len(values)) if good[i]]
     wanted.sort(key=lambda i: (values[i].real, values[i].imag))
+    score = ENDS[ends[0]](values)
+    near = np.flatnonzero(score >= score.max() - 1e-12 * size)
+    edge = int(near[np.argmax(values[near].imag)])
     return Ritz(
         values[wanted].astype(np.complex128),
         residuals[wanted] + rounding * size,
@@ -115,7 +130,45 @@ def krylov(
         size,
         converged,
         spent,
+        Pair(
+            complex(values[edge]),
+            float(residuals[edge]) + rounding * size,
+            (V[:used].T @ Y[:, edge]).astype(np.complex128),
+        ),
     )
+
+
+def partner(product: Product, row: Complex, value: complex, products: int, close: float) -> Pair:
+    """The right eigenvector that belongs to a left one, row^T M = value row^T, by Arnoldi's method begun at it.
+
+    Where an eigenvalue lies in a cluster, the Ritz value nearest to it may belong to a neighbour; the vector that is
+    sought is the one that overlaps with `row`. Of the Ritz vectors with values within a quarter of |value|, that
+    with the largest overlap |row^T v| is taken.
+
+    Args:
+        products: the budget, at least one.
+        close: the residual at which to stop.
+    """
+    n = len(row)
+    # A turning pair needs both of its directions in the space.
+    first = row.real + row.imag
+    m = min(products, n)
+    V, H = np.empty((m + 1, n)), np.zeros((m + 1, m))
+    V[0] = first / np.linalg.norm(first)
+    rng = np.random.default_rng(0)
+    for j in range(m):
+        _extend(product, V, H, j, rng)
+        if (j + 1) % 4 and j + 1 < m:
+            continue
+        values, Y, residuals = _ritz(H, j + 1)
+        overlaps = np.abs((V[: j + 1] @ row) @ Y)
+        near = np.abs(values - value) <= 0.25 * abs(value)
+        overlaps = np.where(near, overlaps, -1.0 - np.abs(values - value))
+        best = int(np.argmax(overlaps))
+        if residuals[best] <= close:
+            break
+    vector = (V[: j + 1].T @ Y[:, best]).astype(np.complex128)
+    return Pair(complex(values[best]), float(residuals[best]), vector, j + 1)
 
 
 def extremes(

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equilibrist import _draws, schedules, tree
-from equilibrist._draws import Stream
+from equilibrist import schedules, tree
+from equilibrist._draws import Use
 from equilibrist._errors import GameError, RecipeError
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
+from equilibrist._host import usual_errors
 from equilibrist._jacobian import HessianOperator, JacobianOperator
 from equilibrist.optimizers import SGD
 from equilibrist.solvers import Consensus
@@ -141,6 +142,7 @@ def interval_of(found: Eigenvalues) -> list[float] | None:
     return None if bounds is None else [bounds.low, bounds.high]
 
 
+@usual_errors
 def spectrum_at(
     operator: JacobianOperator,
     rates: Mapping[str, float] | None = None,
@@ -287,6 +289,7 @@ def symmetric_part(
     return lambda u: (forward(u) + backward(u)) / 2
 
 
+@usual_errors
 def spectrum_of(
     run: Run,
     *,
@@ -328,9 +331,7 @@ def spectrum_of(
     constants = game.refresh(players, constants, {}, exact=True)
     data = run.data.to(anchor, wide)
     draws = [
-        game.draw(
-            _draws.generator(run.seed, Stream.AUDIT, i, index=2**33), data, size, wide, anchor
-        )
+        game.draw(Use.SPECTRUM_OF_RUN.at(batch=i).generator(run.seed), data, size, wide, anchor)
         for i in range(batches)
     ]
     rates, notes = step_sizes(run.recipe.solver, game.players) if lr is None else ({}, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from equilibrist._files import write_atomically
+from equilibrist._owned import publish
 from equilibrist.play._shell import document, e, table
 from equilibrist.report._words import number
 from equilibrist.theory import pictures
@@ -27,8 +27,8 @@ _PLURAL = {
 
 
 def write_theory(setting: Setting, found: Sequence[Statement], path: Path) -> Path:
-    """The page as one self-contained HTML file, replaced atomically."""
-    write_atomically(path, page(setting, found).encode())
+    """The page as one self-contained HTML file; an earlier one is replaced, a user's file never."""
+    publish(path.parent, {path.name: page(setting, found).encode()})
     return path
 
 

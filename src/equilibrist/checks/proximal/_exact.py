@@ -102,7 +102,7 @@ class ExactProx:
         objective = self._objective(generator, lam)
         w = self._project(tree.flatten(start).detach())
         value, slope, bend = _derivatives(objective, w)
-        rounds = 0
+        rounds, stalled = 0, False
         for rounds in range(1, _ROUNDS * effort + 1):  # noqa: B007
             self.tick(1 + len(w))
             moved = self._project(w + slope) - w
@@ -110,7 +110,7 @@ class ExactProx:
                 break
             free = ~((moved == 0) & (slope != 0))
             step = _newton(slope, bend, free)
-            taken = self._line(objective, w, value, slope, step)
+            taken = None if stalled else self._line(objective, w, value, slope, step)
             if taken is None:
                 length = 1 / max(float(bend.abs().max()), 1e-12)
                 taken = self._line(objective, w, value, slope, length * slope)
@@ -119,8 +119,12 @@ class ExactProx:
             w, before = taken, float(value)
             value, slope, bend = _derivatives(objective, w)
             # Without concavity a kink of the penalty can make ascents creep.
-            if float(value) - before <= (1e-15 if self.concave else 1e-10) * (1 + abs(before)):
+            # Projected after a Newton step, a point can stand still that is not stationary: the set's metric is
+            # another one. Only where the plain gradient stalls as well is it the end.
+            still = float(value) - before <= (1e-15 if self.concave else 1e-10) * (1 + abs(before))
+            if still and stalled:
                 break
+            stalled = still
         return tree.unflatten(w, self.anchor), float(value), slope, rounds
 
     def _line(

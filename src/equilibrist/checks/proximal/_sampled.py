@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw
+from equilibrist._draws import Batch, Draw
 from equilibrist._field import VectorField
 from equilibrist._game import Constants
 from equilibrist.checks._bench import Bench
@@ -31,7 +31,6 @@ POOL = 64  # minibatches of the optimise part, drawn once: their anchors' slopes
 # a generator step, a held-out batch in float64.
 PENALISED, PLAIN, LEAD, MEASURED = 1.1, 0.6, 0.8, 2.5
 SHORTER = 4  # attempts at an answer that ends below its start, each with a tenth of the step size
-_INDEX = 400  # minibatches of our own, beside those of the other checks
 # The fixed samples. Of small players (so many parameters; so many bytes of samples at most) as many minibatches as hold
 # `_BYTES`, within bounds, in one pass, which costs little more than one over a minibatch; of others `_FEW`, in turn.
 _SMALL, _LARGEST, _BYTES, _LEAST, _MOST, _FEW = 2**14, 2**20, 2**17, 8, 32, 4
@@ -182,7 +181,8 @@ class SampledProx:
             loss, leaves = self._loss(generator, critic, constants, held, lam)
             slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
             with torch.no_grad():
-                rule.update(dict(zip(leaves, slopes, strict=True)), state, critic)
+                moves = dict(zip(leaves, slopes, strict=True))
+                self.field.descend(rule, "critic", moves, state, critic)
             self.tick(PENALISED if lam > 0 else PLAIN)
             if not finite(critic):  # projections and singular values of NaN raise
                 return Answer(critic, steps=k + 1)
@@ -226,7 +226,7 @@ class SampledProx:
         """Minibatch k of the pool (they return in turn), with the trained critic's slopes."""
         k %= POOL
         if k not in self._pool:
-            draw = self.bench.minibatch(k, index=_INDEX)
+            draw = self.bench.minibatch(k, index=Batch.PROX_CRITIC)
             self._pool[k] = self._anchored(self.trained, self.bench.constants, draw)
             self.tick(PLAIN)
         return self._pool[k]
@@ -417,10 +417,10 @@ class SampledProx:
         minibatch that the critic has not seen."""
         players = {"generator": generator, "critic": critic}
         constants = self.bench.exact(players, self.bench.constants)
-        draw = self.bench.minibatch(step, index=_INDEX + 1)
+        draw = self.bench.minibatch(step, index=Batch.PROX_GENERATOR)
         v, _ = self.field(players, constants, draw, only="generator")
         moved = tree.clone(generator)  # kept samples know a generator by its identity
         with torch.no_grad():
-            rule.update(v["generator"], state, moved)
+            self.field.descend(rule, "generator", v["generator"], state, moved)
         self.tick(LEAD)
         return self.feasible(moved) if finite(moved) else moved

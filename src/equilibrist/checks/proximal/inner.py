@@ -14,13 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from equilibrist import _draws
-from equilibrist._draws import Stream
+from equilibrist._draws import Use
 from equilibrist.checks._bench import Bench, relative_noise
 from equilibrist.games import GAN
 
 Part = dict[str, Tensor]
-ADDRESS = 2**38  # this folder's random numbers: generators' starts from here, critics' from + 2**20
 
 STAYING = "the trained critic"
 USUAL, MORE = "usual", "four times the steps"
@@ -200,7 +198,7 @@ def starts_around(bench: Bench, generator: Part, count: int) -> list[Part]:
         if bench.sampled and k == 0:
             found.append({name: x.clone() for name, x in generator.items()})
             continue
-        rng = _draws.generator(bench.seed, Stream.AUDIT, index=ADDRESS + k)
+        rng = Use.PROX_GENERATOR.at(start=k).generator(bench.seed)
         noise = relative_noise(generator, size, rng)
         found.append({name: x + noise[name] for name, x in generator.items()})
     return found
@@ -208,7 +206,7 @@ def starts_around(bench: Bench, generator: Part, count: int) -> list[Part]:
 
 def perturbed_critic(bench: Bench, critic: Part, fresh: int, size: float) -> Part:
     """Perturbed copy number `fresh` of a critic."""
-    rng = _draws.generator(bench.seed, Stream.AUDIT, index=ADDRESS + 2**20 + fresh)
+    rng = Use.PROX_CRITIC.at(start=fresh).generator(bench.seed)
     noise = relative_noise(critic, size, rng)
     return {name: x + noise[name] for name, x in critic.items()}
 

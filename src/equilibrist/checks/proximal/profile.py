@@ -46,7 +46,9 @@ def profile(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certif
     trials: list[Trial] = []
     last: Trial | None = None
     for lam in reversed(grid):
-        found = trial(bench, prox, lam, tolerance.value, hints(prox, last.deviation if last else None))
+        found = trial(
+            bench, prox, lam, tolerance.value, hints(prox, last.deviation if last else None)
+        )
         trials.insert(0, found)
         last = found if found.deviation is not None else last
     return [_certificate(bench, trials, tolerance.value)]

@@ -9,8 +9,8 @@ from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL
 from equilibrist.checks.proximal._bracket import Bracket, bracket_sampled
+from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL
 from equilibrist.checks.proximal.inner import Prox
 from equilibrist.checks.proximal.trial import Trial, hints, scored, trial
 

@@ -241,9 +241,7 @@ def resting(bench: Bench, prox: Prox, lam: float) -> Solved:
     return solve_well(prox, prox.trained["generator"], lam, staying=not bench.sampled)
 
 
-def value(
-    prox: Prox, deviation: Deviation, critics: list[Part], lam: float, part: str
-) -> Tensor:
+def value(prox: Prox, deviation: Deviation, critics: list[Part], lam: float, part: str) -> Tensor:
     """V - lam |D~ - D|^2 on every batch of a part's bank, the mean over the deviation's sides."""
     sides = zip(deviation.sides, critics, strict=True)
     return torch.stack([prox.measure(g, critic, lam, part) for g, critic in sides]).mean(0)

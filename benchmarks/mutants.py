@@ -1,0 +1,320 @@
+"""Plants faults in the core mathematics, one at a time, and sees whether the tests notice.
+
+Cosmic Ray's operators give every fault that could be planted; a fixed seed draws some of them. Each is
+planted in a copy of the tree, never in the checkout, and the test files that run the line it stands on
+(by coverage, measured first) are run until one fails. Results are kept: the same command goes on where
+it was stopped, and `--again` runs survivors anew, against the tests as they are now.
+
+    python benchmarks/mutants.py --count 240 --seed 0
+
+Exit code 1 where fewer than 95% were noticed. Needs the extra `mutants` and a POSIX system (fork).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import collections
+import difflib
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path("src", "equilibrist")
+# What is drawn from, the share of the faults, and the folders whose tests concern it.
+AREAS: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
+    "field": (0.10, ("_field.py",), ("core", "solvers")),
+    "Jacobian": (0.10, ("_jacobian.py",), ("core", "spectra")),
+    "solvers": (0.25, ("solvers/*.py",), ("solvers", "core")),
+    "statistics": (0.25, ("scores/*.py", "spectra/*.py"), ("scores", "spectra")),
+    "audit": (0.30, ("checks/**/*.py",), ("checks",)),
+}
+ENOUGH = 0.95
+MEMORY = 24 * 2**30  # bytes of address space: a fault may ask for any amount
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: the `occurrence`-th change by an operator of Cosmic Ray in a file."""
+
+    area: str
+    path: str
+    line: int
+    column: int
+    operator: str
+    occurrence: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.path}:{self.line}:{self.column} {self.operator} {self.occurrence}"
+
+
+# -- what could be planted ------------------------------------------------------------------------
+
+
+def sites(area: str, path: Path) -> list[Fault]:
+    """Every fault of a file, but for those in annotations, which nothing evaluates."""
+    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    tree, idle = get_ast_from_path(path), _annotations(path.read_text(encoding="utf-8"))
+    found = []
+    for name in operator_names():
+        operator = get_operator(name)
+        if operator.arguments():  # would need to be told what to put in
+            continue
+        positions = (
+            start for node in ast_nodes(tree) for start, _ in operator().mutation_positions(node)
+        )
+        for occurrence, (line, column) in enumerate(positions):
+            if not any(a <= (line, column) < b for a, b in idle):
+                where = path.relative_to(ROOT).as_posix()
+                found.append(Fault(area, where, line, column, name, occurrence))
+    return found
+
+
+def _annotations(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    spans = []
+    for node in ast.walk(ast.parse(text)):
+        for name in ("annotation", "returns"):
+            part = getattr(node, name, None)
+            if isinstance(part, ast.expr) and part.end_lineno and part.end_col_offset:
+                start = (part.lineno, part.col_offset)
+                spans.append((start, (part.end_lineno, part.end_col_offset)))
+    return spans
+
+
+def drawn(count: int, seed: int, areas: list[str]) -> list[Fault]:
+    """`count` faults: places by chance, each area with its share, then one of the faults of each place."""
+    found = []
+    total = sum(AREAS[area][0] for area in areas)
+    for area in areas:
+        share, patterns, _ = AREAS[area]
+        rng = random.Random(f"{seed} {area}")
+        places = collections.defaultdict(list)
+        for pattern in patterns:
+            for path in sorted((ROOT / PACKAGE).glob(pattern)):
+                for fault in sites(area, path):
+                    places[fault.path, fault.line, fault.column].append(fault)
+        chosen = rng.sample(sorted(places), min(round(count * share / total), len(places)))
+        found += [rng.choice(places[place]) for place in chosen]
+    random.Random(seed).shuffle(found)
+    return found
+
+
+# -- the tests --------------------------------------------------------------------------------------
+
+
+def child(work: Any, log: Path, limit: float) -> int | None:
+    """The exit code of `work()` in a forked process, None where it took longer than `limit` seconds."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        with log.open("wb") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        try:
+            code = int(work())
+        except BaseException:
+            traceback.print_exc()
+            code = 70
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def run_tests(tree: Path, files: list[str]) -> int:
+    """The exit code of pytest on these files of the copy. Only in a child: it imports the package."""
+    import pytest
+
+    os.chdir(tree)
+    os.environ["PYTHONPATH"] = str(tree / "src")
+    sys.path.insert(0, str(tree / "src"))
+    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files])
+
+
+def covered(tree: Path, file: str, into: Path) -> int:
+    """Runs one test file under coverage and writes which lines of the package it ran."""
+    import coverage
+
+    cover = coverage.Coverage(source=[str(tree / PACKAGE)], data_file=None)
+    cover.start()
+    code = run_tests(tree, [file])
+    cover.stop()
+    data = cover.get_data()
+    lines = {
+        Path(name).relative_to(tree).as_posix(): sorted(data.lines(name) or ())
+        for name in data.measured_files()
+    }
+    into.write_text(json.dumps(lines))
+    return code
+
+
+# -- the campaign -----------------------------------------------------------------------------------
+
+
+class Campaign:
+    """The copy, the map from lines to tests, and the results, all in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tree = folder, folder / "tree"
+        self.log = folder / "log.txt"
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.tree.exists():
+            shutil.rmtree(self.tree)
+        skip = shutil.ignore_patterns("__pycache__", ".*")
+        for name in ("src", "tests", "benchmarks", "campaigns", "examples", "docs"):
+            shutil.copytree(ROOT / name, self.tree / name, ignore=skip)
+        for name in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, self.tree)
+        self.results: dict[str, dict[str, Any]] = self._kept("results.json")
+        self.map: dict[str, dict[str, Any]] = self._kept("coverage.json")
+
+    def _kept(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _keep(self, name: str, value: Any) -> None:
+        part = self.folder / (name + ".part")
+        part.write_text(json.dumps(value, indent=1))
+        part.replace(self.folder / name)
+
+    def measure(self, areas: list[str]) -> None:
+        """Which lines every test file runs, and how long it takes: again where the file changed."""
+        folders = {folder for area in areas for folder in AREAS[area][2]}
+        for folder in sorted(folders):
+            for path in sorted((self.tree / "tests" / folder).glob("test_*.py")):
+                name = path.relative_to(self.tree).as_posix()
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                if self.map.get(name, {}).get("sha256") == digest:
+                    continue
+                begun, into = time.monotonic(), self.folder / "lines.json"
+                code = child(lambda n=name, i=into: covered(self.tree, n, i), self.log, 1800)
+                seconds = time.monotonic() - begun
+                if code != 0:
+                    sys.exit(f"{name} fails without any fault (see {self.log}): mend it first")
+                lines = json.loads(into.read_text())
+                self.map[name] = {"sha256": digest, "seconds": seconds, "lines": lines}
+                self._keep("coverage.json", self.map)
+                print(f"{name}: {seconds:.0f} s", flush=True)
+
+    def tests_of(self, fault: Fault) -> list[str]:
+        """The test files that run the fault's line, those that run its file where none does; quick ones first."""
+        folders = AREAS[fault.area][2]
+        near = {n: m for n, m in self.map.items() if n.split("/")[1] in folders}
+        ran = {n: m["lines"].get(fault.path, ()) for n, m in near.items()}
+        files = [n for n, lines in ran.items() if fault.line in lines]
+        files = files or [n for n, lines in ran.items() if lines]
+        return sorted(files, key=lambda n: near[n]["seconds"])
+
+    def attempt(self, fault: Fault) -> dict[str, Any]:
+        """Plant it, run the tests, take it out."""
+        from cosmic_ray.mutating import apply_mutation
+        from cosmic_ray.plugins import get_operator
+
+        path, files = self.tree / fault.path, self.tests_of(fault)
+        before = path.read_bytes()
+        text = before.decode()
+        limit = 60 + 4 * sum(self.map[n]["seconds"] for n in files)
+        begun = time.monotonic()
+        try:
+            apply_mutation(path, get_operator(fault.operator)(), fault.occurrence)
+            after = path.read_text(encoding="utf-8")
+            code = child(lambda: run_tests(self.tree, files), self.log, limit) if files else 0
+        finally:
+            path.write_bytes(before)
+        outcome = {0: "survived", None: "timed out"}.get(code, "killed")
+        if after == text:
+            outcome = "no change"
+        difference = difflib.unified_diff(text.splitlines(), after.splitlines(), lineterm="", n=0)
+        return {
+            **asdict(fault),
+            "file": hashlib.sha256(before).hexdigest(),
+            "outcome": outcome,
+            "tests": files,
+            "seconds": round(time.monotonic() - begun, 1),
+            "diff": list(difference)[3:],
+        }
+
+    def run(self, faults: list[Fault], again: bool) -> None:
+        """Every fault that has no result yet of the same file; with `again`, survivors too."""
+        for k, fault in enumerate(faults, 1):
+            kept = self.results.get(fault.key)
+            digest = hashlib.sha256((self.tree / fault.path).read_bytes()).hexdigest()
+            if kept and kept["file"] == digest and not (again and kept["outcome"] == "survived"):
+                continue
+            self.results[fault.key] = result = self.attempt(fault)
+            self._keep("results.json", self.results)
+            took = f"{result['seconds']:.0f} s"
+            print(f"{k}/{len(faults)} {result['outcome']} ({took}): {fault.key}", flush=True)
+
+
+def report(rows: list[dict[str, Any]]) -> float:
+    """Prints the table and the survivors; returns the share that was noticed."""
+    outcomes = ("killed", "timed out", "survived")
+    print(f"\n{'':12}{'drawn':>10}" + "".join(f"{o:>12}" for o in outcomes))
+    rows = [row for row in rows if row["outcome"] in outcomes]
+    for area in [*dict.fromkeys(row["area"] for row in rows), "all"]:
+        mine = [row for row in rows if area in ("all", row["area"])]
+        counts = [sum(row["outcome"] == o for row in mine) for o in outcomes]
+        print(f"{area:12}{len(mine):>10}" + "".join(f"{n:>12}" for n in counts))
+    for row in rows:
+        if row["outcome"] == "survived":
+            print(f"\n{row['path']}:{row['line']} {row['operator'].partition('/')[2]}")
+            print("\n".join(f"    {line}" for line in row["diff"]))
+    return sum(row["outcome"] != "survived" for row in rows) / max(len(rows), 1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=240, help="faults to draw (default: 240)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--areas", nargs="+", choices=AREAS, default=list(AREAS))
+    parser.add_argument("--again", action="store_true", help="run survivors anew")
+    parser.add_argument("--report", action="store_true", help="only print what is known")
+    parser.add_argument("--dir", type=Path, default=ROOT / "runs" / "mutants")
+    asked = parser.parse_args()
+
+    os.nice(15)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    # Imported once, before the forks; the package itself never is, for its files change.
+    import pytest  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    campaign = Campaign(asked.dir.resolve())
+    faults = drawn(asked.count, asked.seed, asked.areas)
+    if not asked.report:
+        campaign.measure(asked.areas)
+        campaign.run(faults, asked.again)
+    rows = [campaign.results[f.key] for f in faults if f.key in campaign.results]
+    noticed = report(rows)
+    print(f"\n{noticed:.1%} of {len(rows)} faults were noticed")
+    return int(noticed < ENOUGH)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""What was measured and which causes fit it, largest effect first. Nothing is prescribed that the evidence cannot
+tell from another cure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from equilibrist.checks._implications import HOLDS, measured_gain, reconcile
+from equilibrist.checks._ladder import (
+    as_number,
+    moving,
+    proximal_words,
+    total_rotation,
+    unit_of,
+    verdict_of,
+)
+from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.facts import Facts
+
+By = dict[str, Certificate]
+
+
+class Remark(NamedTuple):
+    """A sentence or two, and the size of the effect they speak of, in tolerances."""
+
+    effect: float
+    text: str
+
+
+def advice(certificates: Sequence[Certificate], facts: Facts | None = None) -> tuple[str, ...]:
+    """What the evidence speaks for, largest effect first; empty where nothing speaks for a change."""
+    by = {c.claim: c for c in reconcile(certificates)}
+    tests = by.get("self-tests")
+    if tests is not None and tests.verdict is not Verdict.VERIFIED:
+        return ("Correct what the self-tests name first: no verdict can be had until then.",)
+    signs = facts.signs if facts is not None else ()
+    remarks = [
+        *(Remark(math.inf, sign) for sign in signs),
+        *_critic(by, bool(signs)),
+        *_generator(by, bool(signs)),
+        *_rest(by),
+        *_minimax(by),
+        *_spectrum(by),
+    ]
+    ordered = sorted(remarks, key=lambda r: -r.effect)
+    texts = [r.text for r in ordered] + _unassessed(certificates)
+    return tuple(dict.fromkeys(texts))
+
+
+def _effect(certificate: Certificate) -> float:
+    """A gain in tolerances; 1 where it cannot be told."""
+    gain = as_number(measured_gain(certificate)[0])
+    tolerance = certificate.tolerance.value if certificate.tolerance else math.nan
+    ratio = gain / tolerance if tolerance > 0 else math.nan
+    return ratio if math.isfinite(ratio) else 1.0
+
+
+def _gained(certificate: Certificate) -> str:
+    gain = as_number(measured_gain(certificate)[0])
+    text = f"{gain:.3g} {unit_of(certificate)}"
+    effect = _effect(certificate)
+    return f"{text}, {effect:.3g} times the tolerance" if effect >= 2 else text
+
+
+def _critic(by: By, explained: bool) -> list[Remark]:
+    critic = by.get("nash/critic")
+    if critic is None or critic.verdict is not Verdict.REFUTED:
+        return []
+    text = f"The critic gains {_gained(critic)}, by moving alone: it does not answer best."
+    if not explained:
+        text += (
+            " That fits a critic with too few steps for each of the generator's, one whose step size is too small or "
+            "too large, and one that is not trained on this loss. These verdicts do not tell them apart: its "
+            "training curve with the generator frozen does."
+        )
+    return [Remark(_effect(critic), text)]
+
+
+def _generator(by: By, explained: bool) -> list[Remark]:
+    generator = by.get("nash/generator")
+    if generator is None or generator.verdict is not Verdict.REFUTED:
+        return []
+    gained, proximal = _gained(generator), by.get("proximal")
+    words = proximal_words(proximal)
+    holds = proximal is not None and proximal.verdict in HOLDS
+    if holds and words:
+        text = (
+            f"The generator gains {gained}, while the critic stands still; with a critic that may answer, the pair is "
+            f"{words}."
+        )
+    elif holds and proximal is not None and proximal.evidence.get("infinite"):
+        text = (
+            f"The generator gains {gained}, against the frozen critic, by large moves: no small one gains more than "
+            "the tolerance. Many GANs have no Nash equilibrium, so that this need not be a fault while the critic "
+            'keeps answering; the check "profile" measures how fast it must.'
+        )
+    else:
+        text = f"The generator gains {gained}, against the frozen critic."
+        if not explained:
+            text += (
+                " Many GANs have no Nash equilibrium, so that this need not be a fault: its samples after the "
+                'deviation show what the gain is worth, and the check "profile" whether it outlives the critic\'s '
+                "answer."
+            )
+    return [Remark(_effect(generator), text)]
+
+
+def _rest(by: By) -> list[Remark]:
+    parts = [
+        c
+        for player in ("generator", "critic")
+        if (c := by.get(f"stationary/{player}")) is not None and c.verdict is Verdict.REFUTED
+    ]
+    if not parts:
+        return []
+    who = " and the ".join(c.player or "" for c in parts)
+    noisy = any(as_number(c.evidence.get("signal_to_noise")) < 1 for c in parts)
+    text = (
+        f"The {who} {'is' if len(parts) == 1 else 'are'} not at rest. That fits training that was stopped early, and "
+        "play that goes round for ever: an audit of a later checkpoint tells them apart."
+    )
+    if noisy:
+        text += (
+            " A minibatch's noise is larger than the motion: an average of the iterates or larger batches would "
+            "show it more clearly."
+        )
+    return [Remark(max(_effect(c) for c in parts), text)]
+
+
+def _minimax(by: By) -> list[Remark]:
+    if verdict_of(by, "local-nash/critic") is Verdict.REFUTED and not moving(by):
+        return [
+            Remark(
+                1.0,
+                'The critic does not answer best even nearby: along the witness of "local-nash/critic" it gains at '
+                "once. Until it answers, what the generator gains says little.",
+            )
+        ]
+    if verdict_of(by, "local-minimax") is Verdict.REFUTED and not moving(by):
+        return [
+            Remark(
+                1.0,
+                "The pair is not even a local minimax point: the generator gains although the critic answers. Along "
+                'the witness of "local-minimax" training has further to go.',
+            )
+        ]
+    return []
+
+
+def _spectrum(by: By) -> list[Remark]:
+    """Step size, rotation, an unstable direction."""
+    stable = by.get("stable")
+    if stable is None:
+        return []
+    e, remarks = stable.evidence, []
+    steps = e.get("steps") if isinstance(e.get("steps"), dict) else {}
+    assert isinstance(steps, dict)
+    h, limit = as_number(steps.get("h")), as_number(steps.get("h_max", e.get("h_max")))
+    if 0 < limit < h:
+        text = f"Plain gradient steps of {h:.3g} leave the pair; by this spectrum, steps below {limit:.3g} would stay."
+        remarks.append(Remark(h / limit, text))
+    q = as_number(e.get("q"))
+    if total_rotation(stable):
+        text = (
+            "Rotation is total: an eigenvalue turns without contracting, so that simultaneous gradient steps leave "
+            f"for every step size; {_damped(stable)}."
+        )
+        remarks.append(Remark(1e6, text))
+    elif q > 2 and stable.verdict in HOLDS:
+        text = (
+            f"Rotation dominates: an eigenvalue turns {q:.3g} times as fast as it contracts, and simultaneous steps "
+            f"must be tiny there; {_damped(stable)}."
+        )
+        remarks.append(Remark(q, text))
+    if stable.verdict is Verdict.REFUTED and not moving(by):
+        text = (
+            'Gradient flow leaves this pair along the witness of the check "stable": training would not come to rest '
+            "here, whatever the step size."
+        )
+        remarks.append(Remark(1.0, text))
+    return remarks
+
+
+def _damped(stable: Certificate) -> str:
+    """What methods that damp rotation would do to it, by the spectrum."""
+    forecast = stable.evidence.get("consensus")
+    forecast = forecast if isinstance(forecast, dict) else {}
+    gamma, after = as_number(forecast.get("gamma")), as_number(forecast.get("q"))
+    if math.isfinite(gamma) and math.isfinite(after):
+        return f"by the spectrum, consensus with gamma about {gamma:.2g} brings the ratio to {after:.2g}"
+    return "consensus, extragradient and optimistic steps damp rotation"
+
+
+def _unassessed(certificates: Sequence[Certificate]) -> list[str]:
+    claims = [c.claim for c in certificates if c.verdict is Verdict.UNASSESSED]
+    if not claims:
+        return []
+    return [
+        f"Not settled within this budget: {', '.join(claims)}. Their summaries name what is missing (more batches, "
+        "more products, a tolerance)."
+    ]

@@ -1,0 +1,255 @@
+"""What verdicts imply of each other, written down once: the ladder, the headline and the advice follow from it.
+
+A row carries a refutation, with its witness, from one claim to another; or it withholds a claim that the evidence of
+another does not allow. Both sides use the same tolerance, the same relative move and the same iterate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from equilibrist.checks.certificate import Certificate, Verdict
+
+HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)
+LEADER, FOLLOWER = "generator", "critic"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One implication.
+
+    Attributes:
+        premise: the claim that is refuted. "{player}" stands for each player.
+        consequence: the claim that follows.
+        refutes: whether the consequence is refuted too, by the premise's witness; else it is withheld:
+            UNASSESSED instead of VERIFIED or NOT_REFUTED.
+        why: the reason, in words.
+        value: whether it holds for the zero-sum V alone: then the premise must be of a player whose own loss is V
+            or -V.
+        witnessed: whether the premise must hold a witness that was evaluated (a gain that a gradient promises is not
+            one).
+        verified: whether only VERIFIED is withheld: a search that found nothing says what it says.
+    """
+
+    premise: str
+    consequence: str
+    refutes: bool
+    why: str
+    value: bool = False
+    witnessed: bool = False
+    verified: bool = False
+
+
+# Farnia and Ozdaglar 2020, inequalities (2) and Propositions 2 and 3; Jin, Netrapalli and Jordan 2020, section 2.
+ROWS = (
+    Row(
+        "stationary/{player}",
+        "local-nash/{player}",
+        True,
+        "a small move down the gradient gains",
+        witnessed=True,
+    ),
+    Row(
+        "stationary/{player}",
+        "local-nash/{player}",
+        False,
+        "second order decides only where first order is settled",
+    ),
+    Row(
+        "stationary/{player}",
+        "nash/{player}",
+        True,
+        "a small move down the gradient gains",
+        witnessed=True,
+    ),
+    Row(
+        "stationary/{player}",
+        "nash/{player}",
+        False,
+        "the player is not at rest, and what the move down its gradient gains was not evaluated",
+        verified=True,
+    ),
+    Row("local-nash/{player}", "nash/{player}", True, "a small deviation is a deviation"),
+    Row(
+        f"stationary/{LEADER}",
+        "local-minimax",
+        False,
+        "the generator is not at rest, and what it gains after the critic's answer was not evaluated",
+    ),
+    Row(
+        f"stationary/{LEADER}",
+        "proximal",
+        False,
+        "the generator is not at rest, and what it gains after the critic's answer was not evaluated",
+    ),
+    Row(
+        f"stationary/{FOLLOWER}",
+        "local-minimax",
+        False,
+        "the critic does not answer best: it is not at rest",
+    ),
+    Row(
+        f"stationary/{FOLLOWER}",
+        "proximal",
+        False,
+        "the critic does not answer best: it is not at rest",
+    ),
+    Row(
+        f"local-nash/{FOLLOWER}",
+        "local-minimax",
+        True,
+        "the critic does not answer best: a small move of its own gains",
+    ),
+    Row(
+        f"local-nash/{FOLLOWER}",
+        "proximal",
+        True,
+        "the critic does not answer best: a small move of its own gains",
+    ),
+    Row("local-minimax", "proximal", True, "a proximal equilibrium is a minimax point"),
+    Row(
+        "local-minimax",
+        f"local-nash/{LEADER}",
+        True,
+        "a gain that outlives the critic's answer is one against a frozen critic",
+        value=True,
+    ),
+)
+AGGREGATES = ("stationary", "local-nash", "nash")
+
+
+def reconcile(certificates: Sequence[Certificate]) -> tuple[Certificate, ...]:
+    """The same certificates with what they imply of each other carried out, in their order.
+
+    A certificate that an implication refutes takes the premise's witness, gain and interval, and names the premise
+    in its evidence ("implied_by", with its own former verdict); one that is withheld says why in its summary. Claims
+    that were not asked about are not added.
+    """
+    by = {c.claim: c for c in certificates}
+    changed = True
+    while changed:
+        changed = False
+        for premise, consequence, row in _applicable(by):
+            new = _applied(by[premise], by[consequence], row)
+            if new is not None:
+                by[consequence], changed = new, True
+        for claim in AGGREGATES:
+            if claim in by and (whole := _aggregated(by, claim)) is not None:
+                by[claim], changed = whole, True
+    return tuple(by[c.claim] for c in certificates)
+
+
+def contradictions(certificates: Sequence[Certificate]) -> tuple[str, ...]:
+    """Every pair of verdicts that contradict each other, in words; empty after `reconcile`."""
+    by = {c.claim: c for c in certificates}
+    found = [
+        f"{premise} is REFUTED, yet {consequence} is {by[consequence].verdict.value}: {row.why}"
+        for premise, consequence, row in _applicable(by)
+        if _applied(by[premise], by[consequence], row) is not None
+    ]
+    for claim in AGGREGATES:
+        if claim in by and _aggregated(by, claim) is not None:
+            found.append(f"{claim} is {by[claim].verdict.value}, unlike its parts")
+    return tuple(found)
+
+
+def _applicable(by: dict[str, Certificate]) -> list[tuple[str, str, Row]]:
+    """The rows whose premise is refuted and whose consequence was asked about."""
+    found = []
+    for row in ROWS:
+        players = (LEADER, FOLLOWER) if "{player}" in row.premise else ("",)
+        for player in players:
+            premise = row.premise.replace("{player}", player)
+            consequence = row.consequence.replace("{player}", player)
+            if premise not in by or consequence not in by:
+                continue
+            given = by[premise]
+            if given.verdict is not Verdict.REFUTED:
+                continue
+            if row.witnessed and given.witness is None:
+                continue
+            if row.value and not _of_value(by):
+                continue
+            found.append((premise, consequence, row))
+    return found
+
+
+def _of_value(by: dict[str, Certificate]) -> bool:
+    """Whether the generator's own loss is V."""
+    return any("zero-sum" in str(c.scope.get("losses", "")) for c in by.values() if c.player)
+
+
+def _applied(premise: Certificate, consequence: Certificate, row: Row) -> Certificate | None:
+    """The consequence as the row has it; None where it says so already."""
+    if consequence.verdict is Verdict.REFUTED:
+        return None
+    because = {"implied_by": premise.claim, "own_verdict": consequence.verdict.value}
+    if not row.refutes:
+        withheld = (Verdict.VERIFIED,) if row.verified else HOLDS
+        if consequence.verdict not in withheld:
+            return None
+        return replace(
+            consequence,
+            verdict=Verdict.UNASSESSED,
+            summary=f"Not assessed: {row.why}.",
+            evidence=consequence.evidence | because,
+            witness=None,
+        )
+    gain, interval = measured_gain(premise)
+    moved = {} if gain is None else {"gain": gain, "interval": interval}
+    own = {f"own_{key}": consequence.evidence[key] for key in moved if key in consequence.evidence}
+    return replace(
+        consequence,
+        verdict=Verdict.REFUTED,
+        summary=f"{row.why[:1].upper()}{row.why[1:]}. {premise.summary}",
+        evidence=consequence.evidence | own | moved | because,
+        witness=premise.witness,
+        witness_kind=premise.witness_kind,
+    )
+
+
+def measured_gain(certificate: Certificate) -> tuple[float | None, list[float] | None]:
+    """What a certificate's deviation gains where it was evaluated, with its interval; None for what it has not.
+
+    "stationary" measures beside what a gradient promises, under "measured"; the others under their own names.
+    """
+    evidence = certificate.evidence
+    if certificate.claim.startswith("stationary"):
+        evidence = evidence.get("measured") or {}
+    interval = evidence.get("gain_interval", evidence.get("interval"))
+    gain = evidence.get("gain")
+    if isinstance(gain, float | int) and math.isfinite(gain):
+        return float(gain), interval
+    return None, None
+
+
+def _aggregated(by: dict[str, Certificate], claim: str) -> Certificate | None:
+    """The claim of all players as its parts have it; None where it says so already, or a part is missing."""
+    parts = [c for name, c in by.items() if name.startswith(f"{claim}/")]
+    whole = by[claim]
+    if len(parts) < 2:
+        return None
+    for verdict in (Verdict.REFUTED, Verdict.UNASSESSED, Verdict.NOT_REFUTED, Verdict.VERIFIED):
+        part = next((c for c in parts if c.verdict is verdict), None)
+        if part is None:
+            continue
+        if whole.verdict is verdict:
+            return None
+        opening = _OPENINGS[claim] if verdict is Verdict.REFUTED else ""
+        verdicts = {c.claim: c.verdict.value for c in parts}
+        return replace(
+            whole,
+            verdict=verdict,
+            summary=opening + part.summary,
+            evidence=whole.evidence | verdicts,
+        )
+    return None
+
+
+_OPENINGS = {
+    "stationary": "Training has not come to rest. ",
+    "local-nash": "Not a local Nash equilibrium. ",
+    "nash": "Not a Nash equilibrium. ",
+}

@@ -1,0 +1,501 @@
+"""Is the pair a local minimax point? The leader's curvature after the follower's answer, singular Hessians included."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist._draws import Use
+from equilibrist.checks import _linear
+from equilibrist.checks._answer import Answered, answered
+from equilibrist.checks._bench import Bench, norm_of
+from equilibrist.checks._decide import Decision, Interval, Reason, decide
+from equilibrist.checks._first_order import FirstOrder, elsewhere, first_order
+from equilibrist.checks._linear import (
+    DENSE,
+    Extremes,
+    Part,
+    Value,
+    found_draws,
+    free,
+    order_of,
+    score_draws,
+)
+from equilibrist.checks._schur import Pursuit, restricted
+from equilibrist.checks._schur import answered as is_answered
+from equilibrist.checks._schur import turned as is_turned
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+
+REFERENCES = (
+    "Jin, Netrapalli and Jordan 2020, Propositions 18 and 19 (local minimax points)",
+    "Chae, Kim and Kim 2023, arXiv 2305.16242 (restricted Schur complement)",
+)
+NULL = {
+    True: 1e-6,
+    False: 1e-10,
+}  # sampled or exact: |eigenvalues| of V_ww up to this share are null
+THRESHOLDS = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)  # shares at which the answer is reported
+
+
+@dataclass(frozen=True, eq=False)
+class Schur:
+    """The smallest eigenvalue of the (restricted) Schur complement, and what may be concluded of it.
+
+    Attributes:
+        value: the eigenvalue, on the samples it was found on; not a number where products are not finite.
+        u, w: its unit direction [n_t] and the follower's answer [n_w], over free coordinates; None where no
+            direction of the leader is left.
+        scored: the curvature on the score split, its upper end with the bound of what a better answer adds.
+        null: directions [n_w] of the follower that its Hessian does not see.
+        singular: whether the follower's Hessian is not positive definite for certain.
+        converged: found to enough digits. `verified`: positive (semi-)definite for certain.
+    """
+
+    value: float
+    u: Tensor | None
+    w: Tensor | None
+    scored: Interval
+    null: tuple[Tensor, ...]
+    singular: bool
+    converged: bool
+    verified: bool
+    evidence: dict[str, Any] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+
+
+_NAN = Interval(math.nan, math.nan, math.nan)
+_NOT_FINITE = Schur(math.nan, None, None, _NAN, (), True, False, False)
+
+
+def local_minimax(
+    bench: Bench,
+    ends: Extremes | None,
+    start: Tensor | None,
+    inner: Certificate,
+    tolerance: Tolerance,
+    tick: Any,
+) -> Certificate:
+    """The certificate "local-minimax".
+
+    Args:
+        ends: of the follower's own Hessian; None where it was not asked for.
+        start: where the leader's own loss curves down most, a good place to begin.
+        inner: "local-nash/<follower>", the inner half of the claim.
+    """
+    leader, follower = order_of(bench.game)
+    evidence: dict[str, Any] = {
+        "leader": leader,
+        "follower": follower,
+        "follower_smallest": ends.smallest if ends else None,
+        "follower_verdict": inner.verdict.value,
+        "slack": inner.evidence.get("gain"),
+    }
+    limits = (
+        "second order, near the pair only; the leader moves first, the follower answers best",
+        *free(bench).limits(leader, follower),
+    )
+    common: dict[str, Any] = {
+        "tolerance": tolerance,
+        "scope": _scope(bench, leader),
+        "references": REFERENCES,
+    }
+
+    def certificate(
+        verdict: Verdict, said: str, more: tuple[str, ...] = (), **rest: Any
+    ) -> Certificate:
+        return Certificate(
+            "local-minimax", verdict, said, evidence, limits=(*limits, *more), **common, **rest
+        )
+
+    if inner.verdict is Verdict.REFUTED:
+        return certificate(
+            Verdict.REFUTED,
+            f"Not a local minimax point: the {follower} does not answer best. {inner.summary}",
+            witness=inner.witness,
+            witness_kind=inner.witness_kind,
+            player=follower,
+        )
+    if inner.verdict is Verdict.UNASSESSED or ends is None:
+        return certificate(
+            Verdict.UNASSESSED,
+            f"Cannot tell whether this is a local minimax point: {inner.summary}",
+        )
+    first = first_order(bench, leader, tick, value=True)
+    evidence["first_order"] = first.describe()
+    settled = first.decision(bench)
+    if settled.verdict is Verdict.UNASSESSED:
+        return certificate(
+            Verdict.UNASSESSED,
+            f"Cannot tell whether the {leader} is at rest on V: {settled.reason.value}.",
+        )
+    if settled.verdict is Verdict.REFUTED:
+        led = _led(bench, first, tick)
+        evidence["answered"] = led.describe() if led else None
+        decision = _decided(led, tolerance)
+        if decision.verdict is not Verdict.NOT_REFUTED:
+            said = _led_words(bench, first, led, decision, tolerance)
+            return certificate(decision.verdict, said, **_witness(led, decision, leader))
+    reach = bench.settings.move * norm_of(bench, leader)
+    nothing = 2 * tolerance.value / reach**2
+    schur = schur_of(bench, ends, start, nothing, tick)
+    evidence |= schur.evidence
+    gains = Interval(
+        *(
+            -0.5 * reach**2 * c + 0.0
+            for c in (schur.scored.mean, schur.scored.high, schur.scored.low)
+        )
+    )
+    evidence |= {"move": reach, "gain": gains.mean, "gain_interval": [gains.low, gains.high]}
+    if math.isnan(schur.value):
+        return certificate(
+            Verdict.UNASSESSED, "Second derivatives of V are not finite, so nothing can be said."
+        )
+    followed = _followed_up(bench, schur, reach, tolerance, tick)
+    if followed is not None:
+        evidence["answered"] = followed.describe()
+    decision = _decided(followed, tolerance)
+    verdict, said = _verdict(bench, schur, gains, followed, decision, tolerance)
+    if verdict is not Verdict.REFUTED:
+        said += elsewhere(bench, leader, tick)
+    return certificate(verdict, said, schur.limits, **_witness(followed, decision, leader))
+
+
+def _scope(bench: Bench, leader: str) -> dict[str, Any]:
+    from equilibrist.checks.curvature import scope
+
+    return scope(bench, losses="the zero-sum V, minus the follower's own loss", leader=leader)
+
+
+def _decided(found: Answered | None, tolerance: Tolerance) -> Decision:
+    """No move worth an answer refutes nothing."""
+    if found is None:
+        return Decision(Verdict.NOT_REFUTED, Reason.BELOW)
+    return found.decision(tolerance.value)
+
+
+def _witness(found: Answered | None, decision: Decision, leader: str) -> dict[str, Any]:
+    if decision.verdict is not Verdict.REFUTED or found is None or found.witness is None:
+        return {}
+    return {"witness": found.witness, "witness_kind": "deviation", "player": leader}
+
+
+def _led(bench: Bench, first: FirstOrder, tick: Any) -> Answered | None:
+    """The leader's move down its gradient on V, after the follower's answer."""
+    leader, follower = order_of(bench.game)
+    assert first.witness is not None
+    moved = tree.to(first.witness, dtype=torch.float64)
+    step = tree.flatten({"x": moved}) - tree.flatten({"x": bench.wide[0][leader]})
+    noise = _linear.random_direction(
+        bench, len(free(bench).masks[follower]), Use.ANSWERED.at(search=1)
+    )
+    return answered(
+        bench, step / step.norm(), [noise / noise.norm()], _evaluations(bench), tick, (1.0,)
+    )
+
+
+def _led_words(
+    bench: Bench,
+    first: FirstOrder,
+    found: Answered | None,
+    decision: Decision,
+    tolerance: Tolerance,
+) -> str:
+    leader, follower = order_of(bench.game)
+    assert found is not None
+    after = (
+        f"{found.gain.mean:.3g} {bench.unit} ({found.gain.low:.3g} to {found.gain.high:.3g}; "
+        f"tolerance {tolerance.value:.3g})"
+    )
+    if decision.verdict is Verdict.REFUTED:
+        return (
+            f"Not a local minimax point: a {found.size:.2g} move of the {leader} down its gradient gains {after} even "
+            f"after the {follower}'s best answer."
+        )
+    return (
+        f"Cannot tell whether this is a local minimax point: the {leader} is not at rest (a small move gains "
+        f"{first.gain.mean:.3g} {bench.unit} against the {follower} as it is, and {after} after its answer, where "
+        f"{decision.reason.value})."
+    )
+
+
+def _evaluations(bench: Bench) -> int:
+    """Gradients of the follower on all draws, for all of its answers."""
+    if not bench.sampled:
+        return 20_000
+    return bench.settings.local_products // len(found_draws(bench))
+
+
+def _followed_up(
+    bench: Bench, schur: Schur, reach: float, tolerance: Tolerance, tick: Any
+) -> Answered | None:
+    """A negative direction counts only after the follower's answer, along the null space of its Hessian too."""
+    leader, follower = order_of(bench.game)
+    promised = -0.5 * reach**2 * min(schur.value, schur.scored.mean)
+    if schur.u is None or not promised > 0.25 * tolerance.value:
+        return None
+    parts = Part(bench, leader), Part(bench, follower)
+    directions = [d for d in schur.null for d in (d, -d)]
+    if schur.w is not None and float(schur.w.norm()) > 0:
+        # A move of size `reach` is answered by reach * w: both ways, as the leader may move both ways.
+        own = bench.settings.move * norm_of(bench, follower)
+        directions = [s * reach / own * schur.w for s in (1.0, -1.0)] + directions
+    return answered(
+        bench,
+        parts[0].flat(schur.u),
+        [parts[1].flat(d) for d in directions],
+        _evaluations(bench),
+        tick,
+    )
+
+
+def _verdict(
+    bench: Bench,
+    schur: Schur,
+    gains: Interval,
+    followed: Answered | None,
+    decision: Decision,
+    tolerance: Tolerance,
+) -> tuple[Verdict, str]:
+    leader, follower = order_of(bench.game)
+    where, unit = free(bench), bench.unit
+    still = all(bench.sampled or where.residual[p] <= tolerance.value for p in (leader, follower))
+    held = where.held[leader] or where.held[follower]
+    # What a better answer could add is no noise: it only lowers the gain.
+    above = gains.high - gains.mean
+    promise = decide(Interval(gains.mean, gains.mean - above, gains.high), tolerance.value)
+    if followed is not None:
+        span = (
+            f"{followed.gain.mean:.3g} {unit} ({followed.gain.low:.3g} to {followed.gain.high:.3g}; "
+            f"tolerance {tolerance.value:.3g})"
+        )
+        if decision.verdict is Verdict.REFUTED:
+            return Verdict.REFUTED, (
+                f"Not a local minimax point: a {followed.size:.2g} move of the {leader} gains {span} even after the "
+                f"{follower}'s best answer."
+            )
+        if decision.verdict is Verdict.UNASSESSED:
+            return Verdict.UNASSESSED, (
+                f"A move of the {leader} seems to gain {span} after the {follower}'s answer, but "
+                f"{decision.reason.value}."
+            )
+    elif schur.u is not None and promise.verdict is Verdict.UNASSESSED:
+        return Verdict.UNASSESSED, (
+            f"Cannot tell whether a small move of the {leader} gains after the {follower}'s answer: "
+            f"{promise.reason.value}."
+        )
+    if not schur.converged:
+        return Verdict.UNASSESSED, (
+            f"The {leader}'s curvature after the {follower}'s answer was not found to enough digits "
+            f"({schur.value:.3g}): raise local_products."
+        )
+    if schur.verified and still and not held:
+        return Verdict.VERIFIED, (
+            f"A local minimax point: the {follower} answers best, and no small move of the {leader} gains after "
+            f"its answer (smallest curvature {schur.value:.3g})."
+        )
+    if followed is not None:
+        return Verdict.NOT_REFUTED, (
+            f"To second order a move of the {leader} gains (curvature {schur.value:.3g}), but once the {follower} "
+            f"answers, along the null space of its Hessian too, it gains {span}."
+        )
+    return Verdict.NOT_REFUTED, (
+        f"No small move of the {leader} was found to gain after the {follower}'s answer, to second order "
+        f"(smallest curvature {schur.value:.3g})."
+    )
+
+
+# -- the Schur complement ------------------------------------------------------------------------------
+
+
+def blocks(bench: Bench, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """V_tt [n_t, n_t], V_wt [n_c, n_t] and -V_ww [n_c, n_c] over the free coordinates, dense."""
+    value = Value(bench, found_draws(bench), tick)
+    nt, nc = value.leader.n, value.follower.n
+    unit_t, unit_c = (torch.eye(n, dtype=torch.float64, device=bench.device) for n in (nt, nc))
+    led = [value.of_leader(row) for row in unit_t]
+    a = torch.stack([x for x, _ in led], 1) if nt else unit_t
+    g = torch.stack([y for _, y in led], 1) if nt else unit_c.new_zeros(nc, 0)
+    c = torch.stack([value.of_follower(row)[1] for row in unit_c], 1) if nc else unit_c
+    return (a + a.mT) / 2, g, (c + c.mT) / 2
+
+
+def is_dense(bench: Bench, products: int) -> bool:
+    """Whether V's second derivatives are built whole: within `products` on every draw, or exact and small."""
+    leader, follower = order_of(bench.game)
+    n = Part(bench, leader).n + Part(bench, follower).n
+    return n <= products or (not bench.sampled and n <= DENSE)
+
+
+def schur_of(
+    bench: Bench, ends: Extremes, start: Tensor | None, nothing: float, tick: Any
+) -> Schur:
+    """The leader's curvature after the follower's answer of the same order: dense where that is affordable."""
+    products = bench.settings.local_products // 2
+    leader, _ = order_of(bench.game)
+    if not Part(bench, leader).n:
+        exact = not bench.sampled
+        return Schur(0.0, None, None, Interval(0.0, 0.0, 0.0), (), False, True, exact)
+    if is_dense(bench, products // len(found_draws(bench))):
+        return _dense(bench, tick)
+    return _by_products(bench, ends, start, nothing, products, tick)
+
+
+def _dense(bench: Bench, tick: Any) -> Schur:
+    a, g, c = blocks(bench, tick)
+    if not all(bool(torch.isfinite(t).all()) for t in (a, g, c)):
+        return _NOT_FINITE
+    found = restricted(a, g, c, NULL[bench.sampled])
+    value = 0.0 if math.isinf(found.value) else found.value
+    limits = _restricted_limits(found.null.shape[1], found.room, len(a), NULL[bench.sampled])
+    evidence: dict[str, Any] = {
+        "schur_smallest": None if math.isinf(found.value) else found.value,
+        "complete": True,
+        "flat_answers": found.null.shape[1],
+        "restricted_to": found.room,
+        "sensitivity": _sensitivity(a, g, c),
+    }
+    rounding = 1e-9 * max(float(a.abs().max()), 1e-300)
+    quadratic = bool(getattr(bench.game, "linear", False))
+    lowest = float(torch.linalg.eigvalsh(c)[0]) if len(c) else 1.0
+    sound = lowest >= -1e-10 * max(float(c.abs().max()) if len(c) else 1.0, 1e-300)
+    sound = sound and (quadratic or not found.null.shape[1])
+    verified = not bench.sampled and sound and value > (-rounding if quadratic else rounding)
+    scored = Interval(value, value, value)
+    if bench.sampled and found.u is not None and found.w is not None and value < 0:
+        least = 0.0 if found.null.shape[1] else max(lowest, 0.0)
+        scored = answered_curvature(bench, found.u, found.w, least, tick)
+    return Schur(
+        value,
+        found.u,
+        found.w,
+        scored,
+        _some(found.null),
+        bool(found.null.shape[1]),
+        True,
+        verified,
+        evidence,
+        limits,
+    )
+
+
+def _by_products(
+    bench: Bench, ends: Extremes, start: Tensor | None, nothing: float, products: int, tick: Any
+) -> Schur:
+    damping, least = damped(ends)
+    pursuit = Pursuit(Value(bench, found_draws(bench), tick), None, damping, least, products)
+    # A random direction misses nothing.
+    if start is not None:
+        pursuit.add_leader(start)
+    pursuit.add_leader(
+        _linear.random_direction(bench, pursuit.value.leader.n, Use.ANSWERED.at(search=0))
+    )
+    if not pursuit.sound():
+        return _NOT_FINITE
+    state = pursuit.state(0.0)
+    while pursuit.grow(state, nothing):
+        state = pursuit.state(0.0)
+    if not pursuit.sound():
+        return _NOT_FINITE
+    small = pursuit.blocks()
+    evidence = {
+        "schur_smallest": state.value,
+        "complete": False,
+        "products": pursuit.products,
+        "residual": state.leader,
+        "answer_residual": state.follower,
+        "damping": damping,
+        "sensitivity": _sensitivity(small[0], small[1], small[2]),
+    }
+    limits = (
+        f"the follower's answers pay a damping of {damping:.3g} in every direction, as its own Hessian has "
+        f"eigenvalues down to {ends.smallest:.3g}: without it the curvature could only be larger",
+    )
+    scored = Interval(state.value, state.value, state.value)
+    if state.value < 0:
+        scored = answered_curvature(bench, state.u, state.w, least, tick)
+    return Schur(
+        state.value,
+        state.u,
+        state.w,
+        scored,
+        (ends.vector,),
+        not (ends.smallest > 0 and least > damping),
+        is_answered(state, nothing) and is_turned(state, nothing),
+        False,
+        evidence,
+        limits,
+    )
+
+
+def _some(null: Tensor, most: int = 4) -> tuple[Tensor, ...]:
+    """A few directions that together touch the whole null space: its basis, or sums of it."""
+    count = null.shape[1]
+    if count <= most:
+        return tuple(null.mT)
+    groups = torch.arange(count, device=null.device) % most
+    sums = [null[:, groups == k].sum(1) for k in range(most)]
+    return tuple(s / s.norm() for s in sums)
+
+
+def _sensitivity(a: Tensor, g: Tensor, c: Tensor) -> list[dict[str, float | int | None]]:
+    """The restricted Schur complement by what counts as null."""
+    rows: list[dict[str, float | int | None]] = []
+    for share in THRESHOLDS:
+        found = restricted(a, g, c, share)
+        value = None if math.isinf(found.value) else found.value
+        rows.append(
+            {
+                "threshold": share,
+                "null": found.null.shape[1],
+                "restricted_to": found.room,
+                "smallest": value,
+            }
+        )
+    return rows
+
+
+def _restricted_limits(flat: int, room: int, whole: int, share: float) -> tuple[str, ...]:
+    if not flat:
+        return ()
+    return (
+        f"the follower's Hessian is zero (below {share:g} of its largest) along {flat} directions: the curvature is "
+        f"that of the restricted Schur complement, on the {room} of {whole} directions of the leader that are not "
+        "coupled to them; along the others the follower gains by more than second order",
+    )
+
+
+def damped(ends: Extremes) -> tuple[float, float]:
+    """(damping, a lower bound of the smallest eigenvalue of -V_ww + damping): 1e-8 of the largest eigenvalue,
+    and twice the most negative eigenvalue where there is one."""
+    lowest = ends.smallest - (0.0 if ends.complete else ends.residual)
+    damping = 1e-8 * max(abs(ends.largest), 1e-300) + 2 * max(0.0, -ends.smallest)
+    return damping, lowest + damping
+
+
+def answered_curvature(
+    bench: Bench, u: Tensor, w: Tensor, least: float, tick: Any, held: list[Tensor] | None = None
+) -> Interval:
+    """u^T S u on the score split, where the follower answers w or better.
+
+    For a fixed w, q = u^T V_tt u + 2 w^T V_wt u - w^T K w is below u^T S u on every batch; the best answer adds
+    r^T K^-1 r <= |r|^2 / `least` with r = V_wt u - K w, r the mean over the batches, K = -V_ww plus what
+    `held` gives of K w on every batch (2 lambda M w). The upper end holds that bound.
+    """
+    values, rests = [], []
+    for i, draw in enumerate(score_draws(bench)):
+        value = Value(bench, [draw], tick)
+        au, gu = value.of_leader(u)
+        _, cw = value.of_follower(w)
+        if held is not None:
+            cw = cw + held[i]
+        values.append(u @ au + 2 * (w @ gu) - w @ cw)
+        rests.append(gu - cw)
+    scored = bench.interval(torch.stack(values))
+    rest = float(torch.stack(rests).mean(0).square().sum())
+    more = rest / least if least > 0 else (math.inf if rest else 0.0)
+    return Interval(scored.mean, scored.low, scored.high + more)

@@ -136,9 +136,9 @@ class SampledProx:
         begin: int = 0,
         steps: int | None = None,
     ) -> Answer:
-        """The answer by the critic's own rule: as many steps on minibatches, taken back and taken shorter where they end
-        below their start on fixed samples (the penalty's curvature grows with lambda: plain steps that
-        were stable without it diverge)."""
+        """The answer by the critic's own rule: as many steps on minibatches, taken back and taken shorter where they
+        end below their start on fixed samples (the penalty's curvature grows with lambda: plain steps that were
+        stable without it diverge)."""
         start = tree.clone(self.trained["critic"] if critic is None else critic)
         if lam == math.inf:
             return Answer(start, 0.0)

@@ -50,8 +50,8 @@ def bracket_sampled(bench: Bench, prox: Prox, tolerance: float) -> Bracket:
     """The interval of lambda*.
 
     A deviation's gain rises with lambda and is concave in it, for V_prox is a maximum of functions that fall linearly
-    in lambda. So every deviation has one lambda at which it begins to gain, and lambda* is the least of
-    these. A search at the lambda where the last deviation gains the tolerance finds another with a lesser one, until
+    in lambda. So every deviation has one lambda at which it begins to gain, and lambda* is the least of these. A
+    search at the lambda where the last deviation gains the tolerance finds another with a lesser one, until
     none is found (as in Dinkelbach's method).
 
     The upper end is the least lambda at which the score part sees the last deviation gain more than the tolerance.

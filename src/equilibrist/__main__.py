@@ -32,6 +32,8 @@ def leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    from equilibrist.__main__ import script as begin  # the module by its name, imported once for all
+    from equilibrist.__main__ import (
+        script as begin,
+    )  # the module by its name, imported once for all
 
     begin()

@@ -366,7 +366,9 @@ def _prepare(data_root: Path | None, threads: int, progress: str = "auto") -> No
         raise RecipeError(f"--progress {progress} is not one of auto, bar, lines, none")
     if data_root is not None:
         os.environ["EQUILIBRIST_DATA"] = str(data_root)
-    if threads > MOST_THREADS:  # many more, and the operating system ends the process without a word
+    if (
+        threads > MOST_THREADS
+    ):  # many more, and the operating system ends the process without a word
         raise RecipeError(
             f"--threads {threads}: at most {MOST_THREADS}; this machine has {os.cpu_count()} cores"
         )

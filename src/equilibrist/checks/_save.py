@@ -166,9 +166,13 @@ class Kept:
             "certificates": [row(c) for c in found.certificates],
         }
         value["sum"] = _sum(value)
-        if self.folder.is_symlink():  # nobody needs one here: the answers are a few files, soon gone
+        if (
+            self.folder.is_symlink()
+        ):  # nobody needs one here: the answers are a few files, soon gone
             return
-        with contextlib.suppress(FileNotFoundError):  # another audit has just finished, and dropped it
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # another audit has just finished, and dropped it
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / f"{named(check)}.safetensors", raw)
             # Not write_json: what is infinite must come back infinite.

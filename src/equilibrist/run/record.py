@@ -320,7 +320,9 @@ class Record:
     def close(self) -> None:
         """Release metrics.jsonl."""
         if self._metrics is not None:
-            with contextlib.suppress(OSError):  # a row that no disk took was told of when it was logged
+            with contextlib.suppress(
+                OSError
+            ):  # a row that no disk took was told of when it was logged
                 self._metrics.close()
             self._metrics = None
 

@@ -166,9 +166,7 @@ def _training(record: Record) -> str:
     more = list(_training_charts(record, "grad_norm", *rest))[:18]
     extra = ""
     if more:
-        extra = fold(
-            "Gradients and other logged numbers", f'<div class="charts">{"".join(more)}</div>'
-        )
+        extra = fold("Gradients and other logged numbers", f'<div class="charts">{"".join(more)}</div>')
     return f'<p class="lead">{e(lead)}</p><div class="charts">{"".join(figures)}</div>{extra}'
 
 

@@ -262,9 +262,7 @@ def _lower(bench: Bench, prox: Prox, found: Bracket, known: list[Deviation]) -> 
         best = max(best, lam) if held else best
         return held
 
-    start = begins(
-        bench, prox, known[-1], 0.0, top
-    )  # the nearest one: what far ones gain is less than quadratic
+    start = begins(bench, prox, known[-1], 0.0, top)  # the nearest one: what far ones gain is less than quadratic
     start = top if start is None else start
     for factor in _DOWN:
         lam = factor * start

@@ -21,6 +21,8 @@ class Exact:
     norm's own curvature is left out. Games without spectral norm are unchanged.
     """
 
+    thrice = True  # penalties of a user's own may differentiate by themselves
+
     def __init__(self, game: Any) -> None:
         self.game = game
         self.players, self.zero_sum = game.players, game.zero_sum

@@ -17,6 +17,7 @@ from equilibrist._errors import GameError
 from equilibrist._game import Constants, Game, Plain, Players, coupled
 from equilibrist._slopes import Slopes
 from equilibrist._stacked import by_member, keep_pages
+from equilibrist._written import grad
 from equilibrist.optimizers import Params
 from equilibrist.schedules import update
 from equilibrist.tree import Tree
@@ -130,7 +131,7 @@ class VectorField:
             ]
             if not pairs:
                 return tree.zeros_like(reached)
-            product = torch.autograd.grad(
+            product = grad(
                 [leaf for leaf, _ in pairs],
                 [leaf for player in reached for leaf in active[player].values()],
                 [direction for _, direction in pairs],
@@ -162,16 +163,12 @@ class VectorField:
         result = [torch.zeros_like(leaf) for leaf in tree.leaves(v)]
         if outputs:
             probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
-            product = torch.autograd.grad(
-                outputs, inputs, probe, create_graph=True, materialize_grads=True
-            )
+            product = grad(outputs, inputs, probe, create_graph=True, materialize_grads=True)
             pairs = [
                 (p, d) for p, d in zip(product, _like(u, players), strict=True) if p.requires_grad
             ]
             forward = (
-                torch.autograd.grad(
-                    [p for p, _ in pairs], probe, [d for _, d in pairs], materialize_grads=True
-                )
+                grad([p for p, _ in pairs], probe, [d for _, d in pairs], materialize_grads=True)
                 if pairs
                 else [torch.zeros_like(p) for p in probe]
             )
@@ -311,7 +308,7 @@ class VectorField:
         }
         with torch.enable_grad():
             # Gradients that will be differentiated once more: see Slopes.
-            with Slopes() if create_graph else nullcontext():
+            with Slopes(getattr(game, "thrice", False)) if create_graph else nullcontext():
                 losses = self._evaluated(active, constants, draw, only)
             if game.zero_sum and only is None:
                 first, second = game.players
@@ -355,7 +352,7 @@ class VectorField:
             return [torch.zeros_like(t) for t in inputs]
         total = loss.sum() if self.stacked else loss
         return list(
-            torch.autograd.grad(
+            grad(
                 total,
                 inputs,
                 create_graph=create_graph,

@@ -13,6 +13,7 @@ from equilibrist import tree
 from equilibrist._draws import Draw
 from equilibrist._field import Linearization, VectorField
 from equilibrist._game import Constants, Players
+from equilibrist._written import grad
 
 
 class JacobianOperator:
@@ -137,7 +138,7 @@ class _Forward:
         self.probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
         self.product: tuple[Tensor, ...] = ()
         if outputs:
-            self.product = torch.autograd.grad(
+            self.product = grad(
                 outputs, tree.leaves(active), self.probe, create_graph=True, materialize_grads=True
             )
 
@@ -150,7 +151,7 @@ class _Forward:
         )
         result = list(self.zeros)
         if pairs:
-            found = torch.autograd.grad(
+            found = grad(
                 [p for p, _ in pairs],
                 self.probe,
                 [d for _, d in pairs],
@@ -190,7 +191,7 @@ class HessianOperator:
             kept = [i for i, leaf in enumerate(outputs) if leaf.requires_grad]
             if not kept:
                 continue
-            found = torch.autograd.grad(
+            found = grad(
                 [outputs[i] for i in kept],
                 inputs,
                 [directions[i] for i in kept],

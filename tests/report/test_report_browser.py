@@ -99,7 +99,7 @@ def test_the_ladder_marks_differ_in_shape(browser: Any, make_run: Make) -> None:
     """The rungs can be told apart without colour: by glyph, and refuted ones by their corners."""
     browser.open(write_report(whole(make_run())), 360)
     marks = browser.value(
-        "[...document.querySelectorAll('.ladder li')].map(l => [l.className.split(' ')[0], "
+        "[...document.querySelectorAll('.ladder > li')].map(l => [l.className.split(' ')[0], "
         "l.querySelector('.mark').textContent, "
         "getComputedStyle(l.querySelector('.mark')).borderRadius])"
     )
@@ -112,10 +112,10 @@ def test_every_picture_is_drawn_and_each_chart_once(browser: Any, make_run: Make
     path = write_report(make_run())
     for width, shown, hidden in ((360, "narrow", "wide"), (1280, "wide", "narrow")):
         browser.open(path, width)
+        browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
         drawn = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
         assert browser.value(drawn)
         visible = "[...document.querySelectorAll('.chart.%s')].filter(c => c.checkVisibility())"
-        # The charts inside closed folds do not count.
         assert browser.value(f"{visible % shown}.length") >= 10
         assert browser.value(f"{visible % hidden}.length") == 0
 

@@ -14,7 +14,8 @@ from audit_rows import ADVICE, PLACE, RUNGS, SETTINGS, edited, whole
 from equilibrist._errors import RecordError
 from equilibrist.report import _words as words
 from equilibrist.report import write_report
-from equilibrist.report._ladder import advice, highest, ladder
+from equilibrist.report._cards import verdicts as listed
+from equilibrist.report._ladder import advice, highest
 from equilibrist.report._load import load
 from equilibrist.report._profile import offer, planned_work
 
@@ -30,8 +31,8 @@ def verdicts(**changed: str | None) -> list[dict[str, Any]]:
 
 def test_the_ladder_has_nash_at_the_top_and_a_shape_for_each_verdict(make_run: Make) -> None:
     record = load(whole(make_run()))
-    html = ladder(record)
-    names = re.findall(r"<b>([^<]+)</b>", html)
+    html = listed(record).split("Claims beside the ladder")[0]
+    names = re.findall(r'class="rung"><b>([^<]+)</b>', html)
     assert names == ["Nash", "Local Nash", "Proximal near the pair, up to lambda*", "Local minimax",
                      "Locally stable", "At rest"]  # fmt: skip
     marks = re.findall(r'class="mark" aria-hidden="true">(.)<', html)
@@ -40,10 +41,11 @@ def test_the_ladder_has_nash_at_the_top_and_a_shape_for_each_verdict(make_run: M
     assert says[0] == words.BADGES[words.Verdict.REFUTED]
     assert says[3] == "not asked"
     assert "λ* 0.12 to 0.14" in html
-    # Each rung with a certificate leads to its card.
-    page = write_report(whole(make_run("again"))).read_text()
-    for target in re.findall(r'href="#(claim-\d+)"', html):
-        assert page.count(f'id="{target}"') == 1
+    # Each claim is there once, a rung's players within the rung.
+    assert record.audit is not None
+    found = re.findall(r'<code>([^<]+)</code></p>', listed(record))
+    assert sorted(found) == sorted(c.claim for c in record.audit.certificates)
+    assert [f for f in found if f.startswith("nash")] == found[:3]
 
 
 def test_the_pair_stands_on_the_highest_rung_that_holds(make_run: Make) -> None:
@@ -51,7 +53,7 @@ def test_the_pair_stands_on_the_highest_rung_that_holds(make_run: Make) -> None:
     record = load(run)
     assert record.audit is not None
     assert highest(record.audit) == "proximal"
-    assert ladder(record).count("the pair stands here") == 1
+    assert listed(record).count("the pair stands here") == 1
     for changed, stands in (
         ({"nash": "NOT_REFUTED"}, "nash"),
         ({"proximal": "UNASSESSED"}, "stable"),
@@ -67,10 +69,11 @@ def test_the_pair_stands_on_the_highest_rung_that_holds(make_run: Make) -> None:
 
 def test_a_ladder_of_which_nothing_was_asked_gives_way_to_the_list(make_run: Make) -> None:
     run = whole(make_run(), ladder=[{"claim": c, "words": w, "verdict": None} for c, w, _ in RUNGS])
-    assert ladder(load(run)) == ""
-    text = write_report(run).read_text()
+    record = load(run)
+    assert record.audit is not None
+    text = listed(record)
     assert 'class="ladder"' not in text
-    assert text.index('class="overview"') < text.index('<section id="profile"')
+    assert text.count('<summary class="line">') == len(record.audit.certificates)
 
 
 def test_failed_self_tests_leave_no_place(make_run: Make) -> None:
@@ -80,7 +83,7 @@ def test_failed_self_tests_leave_no_place(make_run: Make) -> None:
     next(c for c in audit["certificates"] if c["claim"] == "self-tests")["verdict"] = "UNASSESSED"
     path.write_text(json.dumps(audit))
     record = load(run)
-    assert "the pair stands here" not in ladder(record)
+    assert "the pair stands here" not in listed(record)
     head = words.headline(record)
     assert (head.tone, head.badge) == ("unknown", "cannot be audited")
     assert head.text == "Nothing can be said of this pair yet: a test failed"
@@ -92,10 +95,7 @@ def test_the_headline_follows_from_the_place(make_run: Make) -> None:
     assert head.text == "Not a Nash equilibrium: a player gains by deviating alone"
     assert f"{head.text}. {head.aside}" == PLACE
     assert head.tone == "refuted"
-    assert head.detail[0] == (
-        "With the critic frozen, the generator alone lowers its loss by 1.90 nats "
-        "(95% interval 1.71 to 2.09)."
-    )
+    assert head.detail == ("Audited at step 3,000.",)
 
 
 @pytest.mark.parametrize(
@@ -143,17 +143,20 @@ def test_the_advice_is_a_list_of_its_own(make_run: Make) -> None:
     run = whole(make_run())
     shown = advice(load(run))
     assert shown.count("<li>") == len(ADVICE)
-    assert "What to change" in write_report(run).read_text()
+    assert "What fits the evidence" in write_report(run).read_text()
+    said = whole(make_run("said"), place=f"It moves. {ADVICE[0]}")
+    assert advice(load(said)).count("<li>") == len(ADVICE) - 1, "what the headline says is said"
     assert advice(load(whole(make_run("none"), advice=[]))) == ""
 
 
 def test_an_audit_of_an_earlier_version_reads_as_before(make_run: Make) -> None:
     old = make_run("old")
     record = load(old)
-    assert ladder(record) == advice(record) == offer(record) == ""
+    assert advice(record) == offer(record) == ""
+    assert 'class="ladder"' not in listed(record)
     assert words.headline(record).text.startswith("Not a Nash equilibrium: with the critic frozen")
     page = write_report(old).read_text()
-    assert 'class="overview"' in page
+    assert 'class="ladder beside alone"' in page
     for name in ("profile", "spectrum", "experiment", "gaps"):
         assert f'<section id="{name}"' not in page
 
@@ -266,4 +269,4 @@ def test_the_announced_cost_and_the_usual_checks_are_those_of_the_audit() -> Non
 def test_an_edit_shows(make_run: Make) -> None:
     """Holds the helper of these tests against doing nothing."""
     run = edited(whole(make_run()), "proximal", infinite=True, lambda_star=[None, None])
-    assert "for every λ" in ladder(load(run))
+    assert "for every λ" in listed(load(run))

@@ -15,12 +15,17 @@ from ._search import search
 from ._spectrum import spectrum
 
 # What is drawn of a claim besides its interval.
-_PICTURES: dict[str, Callable[[Record], str]] = {
-    "stable": spectrum,
-    "profile": profile,
-    "section-6.1": experiment,
-    "duality-gap": gaps,
+_PICTURES: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "stable": ("spectrum", spectrum),
+    "profile": ("profile", profile),
+    "section-6.1": ("experiment", experiment),
+    "duality-gap": ("gaps", gaps),
+    "proximal-duality-gap": ("gaps", lambda record: "" if _has(record, "duality-gap") else gaps(record)),
 }
+
+
+def _has(record: Record, claim: str) -> bool:
+    return record.audit is not None and record.audit.find(claim) is not None
 
 
 def verdicts(record: Record) -> str:
@@ -47,10 +52,9 @@ def verdicts(record: Record) -> str:
 
 
 def _lead(audit: Audit) -> str:
-    step = "" if audit.step is None else f" as it stood at step {words.count(audit.step)}"
     seconds = _seconds(audit)
     spent = f" in {words.duration(seconds)}" if seconds is not None else ""
-    return f"The audit tested the pair{step}{spent}, one claim at a time. Each row opens to its evidence."
+    return f"The audit tested the pair{spent}, one claim at a time. Each row opens to its evidence."
 
 
 def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, set[str]]:
@@ -71,7 +75,8 @@ def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, s
         told |= {rung.claim, *(c.claim for c in parts)}
         number = small_words(whole)
         rest = "; ".join(part for part in (more, number) if part)
-        rows.append(_row(record, whole, common, parts, (name, rest), place))
+        line = _line(rung.verdict, name, rest, place)
+        rows.append(_row(record, whole, common, parts, line))
     return "".join(rows), told
 
 
@@ -108,12 +113,12 @@ def _row(
     certificate: Certificate,
     common: dict[str, Any],
     parts: list[Certificate],
-    named: tuple[str, str] | None = None,
-    here: bool = False,
+    shown: tuple[str, str] | None = None,
 ) -> str:
-    """A claim's row with what it opens to: the claim itself, then the same of each player."""
-    name, more = named or (words.claim_short(certificate), small_words(certificate))
-    tone, line = _line(certificate.verdict, name, more, here)
+    """A claim's row (`shown`, where the ladder has one) with what it opens to: the claim itself, then the same of
+    each player."""
+    short, small = words.claim_short(certificate), small_words(certificate)
+    tone, line = shown or _line(certificate.verdict, short, small, False)
     body = _body(record, certificate, common, told=bool(parts))
     body += "".join(_part(record, c, common) for c in parts)
     return (
@@ -148,8 +153,10 @@ def _body(
     parts.append(_measure(certificate, words.TONES[certificate.verdict]))
     if certificate.kind != "section-6.1":
         parts.append(search(certificate, record))
-    if draw := _PICTURES.get(certificate.kind):
-        parts.append(f'<div class="drawn" id="{certificate.kind}">{draw(record)}</div>')
+    if certificate.kind in _PICTURES:
+        name, draw = _PICTURES[certificate.kind]
+        drawn = draw(record)
+        parts.append(f'<section id="{name}" class="drawn">{drawn}</section>' if drawn else "")
     if meaning := words.claim_meaning(certificate):
         parts.append(f'<p class="note">{e(meaning)}</p>')
     rows = [] if told else words.evidence_rows(certificate)

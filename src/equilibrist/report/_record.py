@@ -223,12 +223,12 @@ class Record:
 
 
 def common_scope(audit: Audit) -> Json:
-    """What all claims have in common of their scope: said once, with the audit's settings."""
-    scopes = [c.scope for c in audit.certificates if c.scope]
-    if len(scopes) < 2:
-        return {}
-    first = scopes[0]
-    return {k: v for k, v in first.items() if all(k in s and s[k] == v for s in scopes[1:])}
+    """What several claims have in common of their scope and no other contradicts: said once, with the settings."""
+    found: dict[str, list[Any]] = {}
+    for certificate in audit.certificates:
+        for key, value in certificate.scope.items():
+            found.setdefault(key, []).append(value)
+    return {k: v[0] for k, v in found.items() if len(v) > 1 and all(x == v[0] for x in v)}
 
 
 def numbers(value: Any) -> NDArray[np.float64] | None:

@@ -126,9 +126,10 @@ def read_exactly(file: IO[bytes], into: memoryview) -> int:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says of itself, in one line."""
+    """What an error says of itself, in one line, and not more than fits there."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(said.split())
+    line = printable(" ".join(said.split()))
+    return line if len(line) <= 160 else line[:157] + "..."
 
 
 def _require_regular(mode: int, path: Path) -> None:

@@ -198,7 +198,6 @@ def test_every_step_and_every_group_draws_afresh(monkeypatch: pytest.MonkeyPatch
     asked.clear()
     audited(plain(), numbered(400), checks=("nash",), **(FAST | {"starts": 1}))
     assert len(set(asked)) > 5
-    assert len(set(asked[:20])) == 20
     assert not used & set(asked)
 
 

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test browser lint types bench kill clean
+.PHONY: help demo test browser lint types bench kill mutants clean
 
 help:
 	@echo "make demo    train a GAN on real digits, audit it, write its report (4 minutes on 2 cores)"
@@ -14,6 +14,7 @@ help:
 	@echo "make browser opens the report in headless Chromium (skipped where there is none)"
 	@echo "make bench   our training steps against hand-written loops, and against each other, interleaved"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
+	@echo "make mutants faults planted in the mathematics one at a time: do the tests notice? (hours; goes on where it stopped)"
 	@echo "make clean   remove the environment and the demo's run"
 
 $(VENV)/user: pyproject.toml constraints.txt
@@ -48,6 +49,10 @@ bench: $(VENV)/developer
 
 kill: $(VENV)/developer
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill_campaign.py --kills 200
+
+mutants: $(VENV)/developer
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	$(BIN)/python benchmarks/mutants.py
 
 clean:
 	rm -rf $(VENV) runs/demo

@@ -77,7 +77,6 @@ class Use(Enum):
     DEVIATION = (Stream.AUDIT, 7, "player")
     EIGENVALUES = (Stream.AUDIT, 8)
     DENSITIES = (Stream.AUDIT, 9)
-    CONFIRMATION = (Stream.AUDIT, 10)
     NORMALITY = (Stream.AUDIT, 11)
     CURVATURE = (Stream.AUDIT, 12, "player")
     ANSWERED = (Stream.AUDIT, 13, "search")

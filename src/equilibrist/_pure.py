@@ -124,9 +124,13 @@ class PureModule:
             own = [(k, b, b._version) for k, b in module._buffers.items() if b is not None]
             before[id(module)] = (_random_state(), own)
 
-        def leave(path: str, module: nn.Module) -> None:
+        unsound: list[str] = []
+
+        def leave(path: str, module: nn.Module, made: Any) -> None:
             state, own = before.pop(id(module))
             where = f"{self.name}{'.' + path if path else ''} ({type(module).__name__})"
+            if isinstance(made, Tensor) and not torch.isfinite(made).all():
+                unsound.append(where)  # innermost first
             if found:
                 return
             if not torch.equal(state, _random_state()):
@@ -149,7 +153,9 @@ class PureModule:
         handles = []
         for path, module in self._module.named_modules():
             handles.append(module.register_forward_pre_hook(enter, prepend=True))
-            handles.append(module.register_forward_hook(lambda m, a, o, path=path: leave(path, m)))
+            handles.append(
+                module.register_forward_hook(lambda m, a, o, path=path: leave(path, m, o))
+            )
         versions = [x._version for x in args]
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=_cuda()):
@@ -171,7 +177,8 @@ class PureModule:
             raise GameError(f"{problem}, so its loss is not a function of its parameters: {mend}")
         if isinstance(output, Tensor) and not torch.isfinite(output).all():
             raise GameError(
-                f"the {self.name}'s output is not finite at its initial weights: initialise it anew"
+                f"the {self.name}'s output is not finite on a batch, and that of {unsound[0]} is the first that is "
+                "not: look at its weights and at what it divides by"
             )
         if isinstance(output, Tensor) and not torch.equal(output, again):
             raise GameError(

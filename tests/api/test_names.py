@@ -71,7 +71,9 @@ def test_the_docs_use_names_that_can_be_imported() -> None:
             assert hasattr(getattr(equilibrist, module), name), f"{page.name}: eq.{module}.{name}"
         for path in re.findall(r"\bfrom (equilibrist[\w.]*) import ([\w, ]+)", text):
             for name in path[1].split(","):
-                assert hasattr(importlib.import_module(path[0]), name.strip()), f"{page.name}: {path}"
+                assert hasattr(importlib.import_module(path[0]), name.strip()), (
+                    f"{page.name}: {path}"
+                )
 
 
 def test_an_unknown_name_says_where_it_is() -> None:

@@ -511,8 +511,8 @@ def test_by_products_as_by_dense() -> None:
     poor = bench(small_gan(), Gaussian(2), batch=32, local_products=96, local_draws=1, absolute=0.1)
     for player in ("generator", "critic"):
         parts = [Hessian(x, player, found_draws(x), lambda gradients: None) for x in (b, poor)]
-        full = extremes_of(b, parts[0], 100, Use.ANSWERED.at())
-        found = extremes_of(poor, parts[1], 24, Use.ANSWERED.at())
+        full = extremes_of(b, parts[0], 100, Use.ANSWERED.at(search=0))
+        found = extremes_of(poor, parts[1], 24, Use.ANSWERED.at(search=0))
         assert full.complete
         assert not found.complete
         assert found.smallest == pytest.approx(full.smallest, rel=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -34,13 +35,13 @@ from equilibrist import (
     Certificate,
     Recipe,
     RecipeError,
+    RecordError,
     RequirementError,
     Vanilla,
     Verdict,
     WeightClipping,
     train,
 )
-from equilibrist._files import remove_leftovers
 from equilibrist.checks import Settings, Tolerance
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import both
@@ -254,6 +255,7 @@ def test_audit_json_is_what_was_found(audited_run: Any) -> None:
             }
     names = {p.name for p in (run.directory / "audit").iterdir()}
     assert names == {
+        ".equilibrist",
         "audit.json",
         "nash_critic.safetensors",
         "nash_generator.safetensors",
@@ -358,61 +360,116 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-@pytest.mark.parametrize("where", ["write_json", "write_atomically"])
-def test_an_interrupted_save_leaves_the_old_audit(
-    where: str, audited_run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, found = audited_run
-    before = contents(run.directory / "audit")
-    from equilibrist.checks import _save
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_save, where, stop)
-    with pytest.raises(KeyboardInterrupt):
-        found.save(run.directory / "audit", run.data)
-    assert contents(run.directory / "audit") == before
-    assert not list(run.directory.glob(".audit.*"))
-
-
-@pytest.mark.parametrize("moment", ["while deleting", "before renaming"])
-def test_at_every_moment_there_is_a_whole_audit(
-    moment: str, audited_run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_others_keep_in_the_folder_stays(audited_run: Any) -> None:
     run, found = audited_run
     folder = run.directory / "audit"
-    before = contents(folder)
-    real_replace = os.replace
+    (folder / "notes.txt").write_text("mine")
+    (folder / "thesis").mkdir()
+    (folder / "thesis" / "chapter.tex").write_text("mine")
+    (folder / "nash_critic.safetensors").write_bytes(b"a copy of mine")
+    own = json.loads((folder / "audit.json").read_text())
+    found.save(folder, run.data)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "thesis" / "chapter.tex").read_text() == "mine"
+    assert (folder / "nash_critic.safetensors").read_bytes() == b"a copy of mine"
+    rows = json.loads((folder / "audit.json").read_text())["certificates"]
+    named = {row["claim"]: row["witness"] for row in rows}
+    assert named["nash/critic"] == "nash_critic-2.safetensors"
+    load_file(folder / named["nash/critic"])
+    assert len(rows) == len(own["certificates"])
 
-    def half(path: Any, *_: Any, **__: Any) -> None:
-        if Path(path) == folder or "old" in Path(path).name:
-            next(iter(sorted(Path(path).iterdir()))).unlink()
+
+def test_a_file_of_the_user_s_in_the_place_of_audit_json_is_named_before_the_work(
+    audited_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from equilibrist.checks import _audit
+
+    run, _ = audited_run
+    (run.directory / "audit" / "audit.json").write_text("{}")
+    monkeypatch.setattr(_audit, "audit_game", lambda *_, **__: pytest.fail("it was audited"))
+    with pytest.raises(RecordError, match=r"audit\.json was not written by equilibrist") as caught:
+        audit(run, progress="none")
+    assert "\n" not in str(caught.value)
+    assert (run.directory / "audit" / "audit.json").read_text() == "{}"
+
+
+def test_a_link_in_the_place_of_the_folder_is_kept(audited_run: Any, tmp_path: Path) -> None:
+    run, found = audited_run
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "results").symlink_to(tmp_path / "scratch")
+    for _ in range(3):
+        found.save(tmp_path / "results", run.data)
+    assert (tmp_path / "results").is_symlink()
+    assert (tmp_path / "scratch" / "audit.json").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "results", "scratch"}
+
+
+def test_at_every_moment_there_is_a_whole_audit(
+    audited_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies at the n-th renaming or deletion leaves the old audit or the new one."""
+    run, found = audited_run
+    (run.directory / "audit" / "notes.txt").write_text("mine")
+    other = dataclasses.replace(
+        found,
+        certificates=tuple(
+            dataclasses.replace(c, summary="new", witness=c.witness and _doubled(c.witness))
+            for c in found
+        ),
+    )
+    left, real, gone = 0, os.replace, Path.unlink
+
+    def strike() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
             raise KeyboardInterrupt
 
-    def replace(source: Any, target: Any) -> None:
-        if Path(source).suffix == ".part" and Path(target) == folder:
-            raise KeyboardInterrupt
-        real_replace(source, target)
+    def replace(*paths: Any) -> None:
+        strike()
+        real(*paths)
 
-    if moment == "while deleting":
-        monkeypatch.setattr(shutil, "rmtree", half)
-    else:
-        monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        found.save(folder, run.data)
-    # Where the new one is in place already, it is the same audit.
-    assert folder.exists()
-    assert set(contents(folder)) == set(before)
+    def unlink(path: Path, **options: Any) -> None:
+        if path.suffix != ".part":
+            strike()
+        gone(path, **options)
+
+    for call in range(60):
+        folder = Path(shutil.copytree(run.directory / "audit", tmp_path / str(call)))
+        left, ended = call, True
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            patch.setattr(Path, "unlink", unlink)
+            try:
+                other.save(folder, run.data)
+            except KeyboardInterrupt:
+                ended = False
+        _is_whole(folder, found, other)
+        other.save(folder, run.data)
+        names = {p.name for p in folder.iterdir()}
+        assert {"notes.txt", "audit.json", "nash_critic.safetensors"} <= names
+        assert not [name for name in names if "-2" in name or name.endswith(".part")]
+        assert (folder / "notes.txt").read_text() == "mine"
+        if ended:
+            assert call > 10
+            return
+    pytest.fail("it never ended")
 
 
-def test_a_killed_audit_does_not_stop_the_run_from_going_on(tmp_path: Path) -> None:
-    train(recipe(2), tmp_path / "run", device="cpu", progress="none")
-    left = tmp_path / "run" / ".audit.abcdef.part"  # what a process killed within Audit.save leaves
-    left.mkdir()
-    (left / "audit.json").write_text("{}")
-    remove_leftovers(tmp_path / "run")
-    assert train(recipe(4), tmp_path / "run", device="cpu", progress="none").step == 4
+def _is_whole(folder: Path, old: Any, new: Any) -> None:
+    rows = json.loads((folder / "audit.json").read_text())["certificates"]
+    found = new if {row["summary"] for row in rows} == {"new"} else old
+    for row in rows:
+        if row["witness"]:
+            saved = load_file(folder / row["witness"])
+            for name, leaf in found[row["claim"]].witness[row["player"]].items():
+                torch.testing.assert_close(saved[name], leaf)
+        for name in row["evidence"].get("samples", {}).values():
+            assert (folder / name).is_file()
+
+
+def _doubled(witness: Any) -> Any:
+    return {p: {k: 2 * t for k, t in part.items()} for p, part in witness.items()}
 
 
 def test_a_tolerance_has_a_value_a_unit_and_a_reason() -> None:

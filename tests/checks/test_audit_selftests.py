@@ -231,6 +231,95 @@ def test_a_detached_batch_is_named() -> None:
     assert "detached" in certificate.summary
 
 
+class SlightlyWrong(torch.autograd.Function):
+    """x^2 with a first derivative (`first`) or a second one that is 1% off."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, first: bool) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.first = first
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        if ctx.first:
+            return 2.02 * x * slope, None
+        return 2 * (0.99 * x + 0.01 * x.detach()) * slope, None
+
+
+class Layer(nn.Module):
+    """A layer by itself, so that it can be named."""
+
+    def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fn(x)
+
+
+def layered(fn: Callable[[Tensor], Tensor]) -> GAN:
+    critic = pair()[1]
+    critic.insert(2, Layer(fn))
+    return GAN(pair()[0], critic, Vanilla(), latent=3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("first", "test"), [(True, "slopes"), (False, "differences")])
+def test_one_percent_is_caught_and_the_layer_named(first: bool, test: str, seed: int) -> None:
+    certificate = outcome_of(layered(lambda h: SlightlyWrong.apply(h, first)), seed)
+    assert test in failed(certificate), certificate.evidence
+    assert "look at the critic's 2 (Layer)" in certificate.summary
+
+
+def test_a_standard_deviation_of_zero_is_named_with_the_cure() -> None:
+    def spread(x: Tensor) -> Tensor:
+        return x + x.std(0, unbiased=False).mean()
+
+    game = layered(spread)
+    with torch.no_grad():
+        game.modules["critic"][0].bias[0] = -1e3  # type: ignore[index]
+        game.modules["critic"][0].weight[0] = 0.0  # type: ignore[index]
+    certificate = outcome_of(game)
+    assert certificate.evidence["failed"] == ["differentiable"]
+    assert "eps inside the root" in certificate.summary
+    assert "the critic's 2 (Layer)" in certificate.summary
+    assert "dropout" not in certificate.summary
+
+
+def test_a_layer_that_makes_infinite_values_is_named() -> None:
+    game = layered(lambda h: h + 1e-6 * torch.log(h.square().sum()))
+    with torch.no_grad():
+        for p in game.modules["critic"][0].parameters():  # type: ignore[index]
+            p.zero_()
+    certificate = outcome_of(game)
+    assert failed(certificate) == {"finite"}
+    assert "the critic's 2 (Layer)" in certificate.summary
+
+
+class Bag(nn.Module):
+    """A layer that torch cannot differentiate twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(4, 24, mode="sum")
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.arange(4).repeat(len(x), 1)
+        looked_up: Tensor = self.table(rows, per_sample_weights=x[:, :4].contiguous())
+        return x + looked_up
+
+
+def test_a_missing_second_derivative_is_named_with_the_cure() -> None:
+    critic = pair()[1]
+    critic.insert(2, Bag())
+    certificate = outcome_of(GAN(pair()[0], critic, Vanilla(), latent=3))
+    assert certificate.evidence["failed"] == ["derivatives"]
+    assert "take nn.Embedding" in certificate.summary
+    assert "\n" not in certificate.summary
+
+
 class Around:
     """A sound game whose evaluations do something besides."""
 

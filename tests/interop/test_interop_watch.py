@@ -157,7 +157,7 @@ def test_the_budget_is_kept(gradients: int) -> None:
 
 
 def test_a_budget_that_is_too_small_is_refused_before_any_training() -> None:
-    with pytest.raises(RecipeError, match="give at least [0-9]+, or fewer checks"):
+    with pytest.raises(RecipeError, match=r"give at least [0-9]+, or fewer checks"):
         Watch(*pair(norm=False), REAL, Vanilla(), latent=3, gradients=60)
 
 

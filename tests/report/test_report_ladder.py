@@ -42,7 +42,7 @@ def test_the_ladder_has_nash_at_the_top_and_a_shape_for_each_verdict(make_run: M
     assert "λ* 0.12 to 0.14" in html
     # Each claim is there once, a rung's players within the rung.
     assert record.audit is not None
-    found = re.findall(r'<code>([^<]+)</code></p>', listed(record))
+    found = re.findall(r"<code>([^<]+)</code></p>", listed(record))
     assert sorted(found) == sorted(c.claim for c in record.audit.certificates)
     assert [f for f in found if f.startswith("nash")] == found[:3]
 

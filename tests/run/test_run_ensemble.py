@@ -327,7 +327,9 @@ def test_killed_between_the_members_checkpoints(tmp_path):
     together(made, tmp_path / "whole")
     together(dataclasses.replace(made, steps=18), tmp_path / "parts")
     (tmp_path / "parts/seed_3/checkpoints/step_00000018.safetensors").unlink()
-    with pytest.warns(UserWarning, match="step_00000018.safetensors is gone: going on from step 12"):
+    with pytest.warns(
+        UserWarning, match="step_00000018.safetensors is gone: going on from step 12"
+    ):
         found = together(made, tmp_path / "parts")
     assert [run.step for run in found.runs] == [24, 24]
     for seed in (0, 3):

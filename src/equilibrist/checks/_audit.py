@@ -15,6 +15,7 @@ from equilibrist._errors import RecipeError, UnknownClaimError, did_you_mean, wa
 from equilibrist._field import VectorField
 from equilibrist._files import finite
 from equilibrist._game import Constants, Players
+from equilibrist._host import usual_errors
 from equilibrist._notebook import shortened, table
 from equilibrist.checks import facts, path_angle, selftests
 from equilibrist.checks._advice import advice
@@ -168,6 +169,7 @@ class Audit(Mapping[str, Certificate]):
         )
 
 
+@usual_errors
 def audit(
     run: Run,
     *,
@@ -310,6 +312,7 @@ def replayable(
     }
 
 
+@usual_errors
 def audit_game(
     game: Any,
     players: Players,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from equilibrist._errors import EquilibristError, GameError
+from equilibrist._host import usual_errors
 from equilibrist.checks._audit import Audit
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
@@ -29,6 +30,7 @@ class MixedGame(Protocol):
     def gap(self, nu: Any, mu: Any) -> NashGap: ...
 
 
+@usual_errors
 def audit_mixed(
     game: MixedGame | MatrixGame, nu: Any, mu: Any, epsilon: float = 1e-6, unit: str = "payoff"
 ) -> Audit:

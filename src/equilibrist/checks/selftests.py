@@ -7,7 +7,7 @@ nothing complains. These tests can tell, for their reference is the losses' valu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 from equilibrist import _draws, tree
 from equilibrist._draws import Draw, Use
+from equilibrist._errors import GameError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist.checks import _culprit as culprit
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict
 
@@ -69,11 +71,15 @@ def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
     share = min(1.0, ROWS / bench.settings.batch) if bench.sampled else 1.0
     try:
         found = _outcomes(bench, players, constants, draw, lambda n: tick(n * share))
+    except GameError as error:  # a derivative that torch does not have
+        found = [Outcome("derivatives", False, float("nan"), str(error))]
     except RuntimeError as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         means = f"the losses cannot be computed in float64 ({first})"
         found = [Outcome("precision", False, float("nan"), means)]
     failed = [outcome for outcome in found if not outcome.passed]
+    if failed:
+        failed[0] = _blamed(failed[0], bench, players, constants, draw)
     summary = (
         f"The audit stops here: {failed[0].means}."
         if failed
@@ -123,9 +129,10 @@ def _outcomes(
     field = bench.smooth()
     before = _state(players, constants)
     v, losses = field(players, constants, draw)
-    if not all(bool(torch.isfinite(t).all()) for t in [*tree.leaves(v), *losses.values()]):
-        means = "the losses or their gradients are not finite at this pair"
-        return [Outcome("finite", False, float("nan"), means)]
+    if not _finite(*losses.values()):
+        return [Outcome("finite", False, float("nan"), "the losses are not finite at this pair")]
+    if not _finite(*tree.leaves(v)):
+        return [Outcome("differentiable", False, float("nan"), _ROOT.format("gradient"))]
     lost = _lossy(field, players, constants, draw)
     found = [
         Outcome(
@@ -139,6 +146,9 @@ def _outcomes(
     directions = {p: _direction(bench, players, v, p, 0) for p in players}
     w = _total(list(directions.values()))
     jw = field.jvp(players, constants, w, draw)
+    if not _finite(*tree.leaves(jw)):
+        means = _ROOT.format("second derivative")
+        return [*found, Outcome("differentiable", False, float("nan"), means)]
     found += [_repeat(bench, field, players, constants, draw, v, losses, w, jw)]
     found += [_adjoint(bench, field, players, constants, draw, w, jw)]
     tick(16)
@@ -271,6 +281,40 @@ def _differences(
             f"{blocks[worst]:.1%}): {cause}",
         ),
     ]
+
+
+_ROOT = (
+    "the losses are finite at this pair and their {} is not: a root, a norm or a standard deviation of zero (a "
+    "unit or a pixel that is constant over a batch) has none, so add a small eps inside the root, "
+    "sqrt(var + 1e-8)"
+)
+_TESTS = {
+    "finite": culprit.not_finite,
+    "differentiable": culprit.no_derivative,
+    "repeat": culprit.not_repeatable,
+    "slopes": culprit.wrong,
+    "differences": culprit.wrong,
+}
+
+
+def _blamed(
+    outcome: Outcome, bench: Bench, players: Players, constants: Constants, draw: Draw
+) -> Outcome:
+    """The outcome with the layer that shows the same fault by itself, where there is one."""
+    test = _TESTS.get(outcome.name.split("/")[0])
+    layer = culprit.culprit(bench.game, players, constants, draw, test) if test else ""
+    if not layer:
+        return outcome
+    fault = (
+        "its derivative is wrong by itself"
+        if test is culprit.wrong
+        else "it shows the same fault by itself"
+    )
+    return replace(outcome, means=f"{outcome.means}; look at {layer}: {fault}")
+
+
+def _finite(*tensors: Tensor) -> bool:
+    return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
 # -- helpers --------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from equilibrist._errors import RecordError
+from equilibrist._reading import dig
 from equilibrist.compare._statistics import estimate, paired
 from equilibrist.run.record import Record, read_json
 
@@ -47,7 +49,9 @@ def member(folder: Path, about: dict[str, dict[str, Any]]) -> Member:
     """One seed's run; figures that are met are described in `about`, by key."""
     record = Record(folder)
     sessions = read_json(folder / "environment.json")
-    together = max(int(sessions[-1].get("members") or 1), 1)
+    last = sessions[-1] if isinstance(sessions, list) and sessions else None
+    members = dig(last, "members")
+    together = max(members, 1) if type(members) is int else 1
     figures: dict[str, dict[int, float | None]] = {}
     for row in record.scores():
         for name, value in (row.get("values") or {}).items():
@@ -73,7 +77,9 @@ def member(folder: Path, about: dict[str, dict[str, Any]]) -> Member:
             )
             figures.setdefault(key, {})[row["step"]] = _number(value)
     status = read_json(folder / "status.json")
-    ended = int(status["step"]) if status.get("state") == "diverged" else None
+    ended = dig(status, "step") if dig(status, "state") == "diverged" else None
+    if ended is not None and type(ended) is not int:
+        raise RecordError(f"{folder / 'status.json'} is damaged: its step is no whole number")
     clock = [(row["step"], row["seconds"] / together) for row in rows]
     return Member(figures, clock, ended, together)
 

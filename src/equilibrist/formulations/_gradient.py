@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from equilibrist._slopes import Slopes
+from equilibrist._written import grad
 from equilibrist.formulations._base import Critic
 
 
@@ -29,7 +30,7 @@ def input_gradient(critic: Critic, x: Tensor) -> Tensor:
         if not scores.requires_grad:  # a critic that is constant
             return torch.zeros_like(x)
         record = differentiable and (points is x or _depends_beyond(scores, points))
-        (plain,) = torch.autograd.grad(scores, points, create_graph=record, materialize_grads=True)
+        (plain,) = grad(scores, points, create_graph=record, materialize_grads=True)
     return plain
 
 

@@ -144,7 +144,8 @@ def _samples(record: Record) -> str:
     if record.mean is not None:
         lead = (
             "In order of time; the newest are at the head of the page. Each sample is made by one of the mixture's "
-            "generators. The mean network is the other summary of a mixture: what it makes need not resemble what they make."
+            "generators. The mean network is the other summary of a mixture: what it makes need not resemble what they "
+            "make."
         )
     note = f'<p class="note gap">{e(" ".join(notes))}</p>' if notes else ""
     return f'<p class="lead">{e(lead)}</p><div class="strip">{"".join(figures)}</div>{note}'
@@ -168,7 +169,9 @@ def _training(record: Record) -> str:
     more = list(_training_charts(record, "grad_norm", *rest))[:18]
     extra = ""
     if more:
-        extra = fold("Gradients and other logged numbers", f'<div class="charts">{"".join(more)}</div>')
+        extra = fold(
+            "Gradients and other logged numbers", f'<div class="charts">{"".join(more)}</div>'
+        )
     return f'<p class="lead">{e(lead)}</p><div class="charts">{"".join(figures)}</div>{extra}'
 
 

@@ -8,6 +8,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from equilibrist._reading import dig
+
 from ._claims import (
     BADGES,
     MARKS,
@@ -36,7 +38,7 @@ from ._numbers import (
     tolerance_words,
     with_unit,
 )
-from ._record import PAIR, Audit, Certificate, Record, Verdict, dig
+from ._record import PAIR, Audit, Certificate, Record, Verdict
 
 __all__ = [
     "BADGES",

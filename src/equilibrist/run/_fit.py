@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 import os
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equilibrist import _game
-from equilibrist._draws import Draw
+from equilibrist import _draws, _game
+from equilibrist._draws import Draw, Stream
 from equilibrist._errors import RecipeError, warn_user
 from equilibrist._game import Constants, Players
 from equilibrist.games._fit import misfits, require_fit
@@ -58,25 +59,20 @@ def _activations(recipe: Recipe) -> int:
         if isinstance(output, Tensor) and not any(module.children()):
             total += output.numel()
 
-    game, hooks = recipe.game, []
-    start = game.init()
+    game = recipe.game
     try:
-        modules = game.load(start.players, start.constants)
-        hooks = [m.register_forward_hook(count) for x in modules.values() for m in x.modules()]
-        dtype = next(iter(start.players["generator"].values())).dtype
-        with torch.no_grad():
-            for player, shape in (
-                ("generator", getattr(game.latent, "shape", ())),
-                ("critic", recipe.data.shape),
-            ):
-                modules[player].eval()
-                modules[player](torch.zeros(1, *shape, dtype=dtype))
-    except Exception:  # a game of another form: its own error, if any, comes where it is played
+        # A source on another device is asked for two samples where it is.
+        draw = game.draw(_draws.generator(0, Stream.INIT), recipe.data, 2, recipe.dtype, "cpu")
+        shown = (draw["condition"],) if "condition" in draw else ()
+        for player, seen in (("generator", draw["latent"]), ("critic", draw["real"])):
+            module = copy.deepcopy(game.modules[player]).eval().to(recipe.dtype)
+            for part in module.modules():
+                part.register_forward_hook(count)
+            with torch.no_grad():
+                module(seen, *shown)
+    except Exception:  # of another form: its own error, if any, comes where it is played
         return 0
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+    return total // 2 * getattr(game, "particles", 1)
 
 
 def _memory(device: torch.device) -> float:

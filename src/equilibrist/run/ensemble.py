@@ -20,6 +20,7 @@ from equilibrist._draws import Batches, StackedDraws
 from equilibrist._errors import GameError, NonFiniteError, RecipeError, RecordError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Game, Players
+from equilibrist._host import usual_errors
 from equilibrist.games import Mixture
 from equilibrist.per_member import member_of
 from equilibrist.run import checkpoint, environment, samples
@@ -60,6 +61,7 @@ class Ensemble:
     interrupted: bool = False
 
 
+@usual_errors
 def ensemble(
     recipe: Recipe,
     directory: Path | str,

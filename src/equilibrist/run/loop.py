@@ -21,6 +21,7 @@ from equilibrist._draws import Batches, Draw
 from equilibrist._errors import NonFiniteError, RecipeError, RecordError
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
+from equilibrist._host import usual_errors
 from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
 from equilibrist.data._absent import Absent
@@ -138,6 +139,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+@usual_errors
 def train(
     recipe: Recipe,
     directory: Path | str,

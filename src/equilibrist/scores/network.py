@@ -20,6 +20,8 @@ from torch.nn import functional
 
 from equilibrist._errors import DataError, RequirementError
 from equilibrist._pure import copied
+from equilibrist._reading import reason, shown
+from equilibrist._safetensors import opened
 from equilibrist.data.arrays import check_range
 
 Range = tuple[float, float]
@@ -233,24 +235,23 @@ def from_safetensors(
     The file's names and shapes must be those of `module.state_dict()`, all of them; `settings` are
     `FeatureNetwork`'s. Raises `DataError` for a file that is missing, damaged or does not fit.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     own = copied(module, f"feature network {name}")
-    shown = Path(path).name
+    where = shown(Path(path).relative_to(Path(path).parent))
     try:
-        own.load_state_dict(load_file(path))
+        with opened(Path(path)) as file:
+            own.load_state_dict({key: file.tensor(key) for key in file.keys})
     except OSError as error:
-        reason = error.strerror or "no such file"
-        raise DataError(f"{shown}: cannot be read ({reason}); give a safetensors file") from None
-    except SafetensorError as error:
         raise DataError(
-            f"{shown}: not a sound safetensors file ({error}); fetch it again"
+            f"{where}: cannot be read ({reason(error)}); give a safetensors file"
+        ) from None
+    except ValueError as error:
+        raise DataError(
+            f"{where}: not a sound safetensors file ({reason(error)}); fetch it again"
         ) from None
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise DataError(
-            f"{shown}: its weights do not fit {type(module).__name__} "
+            f"{where}: its weights do not fit {type(module).__name__} "
             f"({lines[min(1, len(lines) - 1)]}); build the module that they were saved from"
         ) from None
     return FeatureNetwork(own, name, **settings)

@@ -15,6 +15,7 @@ from equilibrist._draws import Use
 from equilibrist._errors import GameError, RecipeError
 from equilibrist._exact import Exact
 from equilibrist._field import VectorField
+from equilibrist._host import usual_errors
 from equilibrist._jacobian import HessianOperator, JacobianOperator
 from equilibrist.optimizers import SGD
 from equilibrist.run.progress import showing
@@ -143,6 +144,7 @@ def interval_of(found: Eigenvalues) -> list[float] | None:
     return None if bounds is None else [bounds.low, bounds.high]
 
 
+@usual_errors
 def spectrum_at(
     operator: JacobianOperator,
     rates: Mapping[str, float] | None = None,
@@ -319,6 +321,7 @@ def symmetric_part(
     return lambda u: (forward(u) + backward(u)) / 2
 
 
+@usual_errors
 def spectrum_of(
     run: Run,
     *,

@@ -1,0 +1,84 @@
+"""A budget of gradients is planned, kept, or refused with the least that would do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import equilibrist as eq
+from equilibrist.checks import CHECKS, Settings
+
+
+def mlp(a: int, b: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(a, width), nn.Tanh(), nn.Linear(width, b))
+
+
+def audited(settings: Settings, width: int = 16, size: int = 2000, **options: Any) -> Any:
+    torch.manual_seed(0)
+    return eq.audit_pair(
+        mlp(4, 2, width),
+        mlp(2, 1, width),
+        torch.randn(size, 2),
+        eq.Vanilla(),
+        latent=4,
+        progress="none",
+        settings=settings,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("gradients", "width", "size", "checks"),
+    [
+        (500, 16, 2000, CHECKS),
+        (900, 64, 700, CHECKS),
+        (1500, 4, 6000, CHECKS),
+        (200, 16, 2000, ("nash",)),
+        (400, 16, 2000, ("stationary", "nash")),
+        (400, 16, 2000, ("stationary", "stable")),
+    ],
+)
+def test_what_is_planned_and_spent_stays_within_the_budget(
+    gradients: int, width: int, size: int, checks: tuple[str, ...]
+) -> None:
+    audit = audited(Settings.within(gradients), width, size, checks=checks)
+    planned = sum(spent["planned"] for spent in audit.work.values())
+    spent = sum(spent["gradients"] for spent in audit.work.values())
+    assert planned <= 1.1 * gradients
+    assert spent <= 1.1 * gradients
+    assert spent >= 0.3 * gradients
+    assert {c.partition("/")[0] for c in audit} >= set(checks) & {"nash", "stationary", "stable"}
+
+
+def test_a_budget_that_is_too_small_names_the_least_which_then_does() -> None:
+    with pytest.raises(eq.RecipeError, match="give at least") as raised:
+        audited(Settings.within(150))
+    least = int(re.search(r"at least (\d+)", str(raised.value))[1])  # type: ignore[index]
+    assert least > 150
+    audit = audited(Settings.within(least))
+    assert sum(spent["planned"] for spent in audit.work.values()) <= 1.1 * least
+    with pytest.raises(eq.RecipeError, match="give at least"):
+        audited(Settings.within(least - 5))
+
+
+@pytest.mark.parametrize("wrong", [10, 59, True, 1.5, "600"])
+def test_what_is_no_budget_is_refused(wrong: Any) -> None:
+    with pytest.raises(eq.RecipeError, match="too small for an audit"):
+        Settings.within(wrong)
+
+
+def test_what_was_given_beside_a_budget_stays_as_it_is() -> None:
+    audit = audited(Settings.within(600, groups=4, confidence=0.9, starts=2), checks=("nash",))
+    assert audit.settings.groups == 4
+    assert audit.settings.confidence == 0.9
+    assert audit.settings.starts == 2
+    assert audit.settings.steps > 100
+
+
+def test_without_a_budget_settings_are_left_alone() -> None:
+    settings = Settings(steps=7, starts=1, groups=3, group_batches=1)
+    assert audited(settings, checks=("nash",)).settings == settings

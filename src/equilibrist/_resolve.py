@@ -248,7 +248,10 @@ def said_by(error: BaseException, file: str) -> str:
 
 def _prefix_hint(text: str) -> str:
     """What to do where a state_dict does not fit because the module was wrapped when it was saved."""
-    for prefix, wrapper in (("module.", "DistributedDataParallel"), ("_orig_mod.", "torch.compile")):
+    for prefix, wrapper in (
+        ("module.", "DistributedDataParallel"),
+        ("_orig_mod.", "torch.compile"),
+    ):
         if "loading state_dict" in text and f'"{prefix}' in text:
             unexpected = f'"{prefix}' in text.partition("Unexpected key(s)")[2]
             if unexpected:

@@ -1,5 +1,6 @@
 """The page of an audit of a user's own pair: a folder without a run around it."""
 
+import itertools
 import json
 import shlex
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def test_the_command_for_more_names_every_check_once(make_run: Make) -> None:
     record = load_pair(own(make_run()))
     command = shlex.split(words.audit_command(record, more=("profile",)))
     assert command[:3] == TYPED[:3]
-    checks = [b for a, b in zip(command, command[1:], strict=False) if a == "--check"]
+    checks = [b for a, b in itertools.pairwise(command) if a == "--check"]
     assert checks == ["self-tests", "stationary", "stable", "local", "proximal", "nash", "profile"]
     assert command[command.index("--seed") + 1] == "3"
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from equilibrist._errors import RecordError
 from equilibrist.report import write_report
 from equilibrist.report._load import load
 

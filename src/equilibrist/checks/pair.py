@@ -24,6 +24,7 @@ from equilibrist.formulations import Formulation
 from equilibrist.games import GAN, _foreign, _setup
 from equilibrist.games._fit import require_fit
 from equilibrist.games._foreign import Foreign
+from equilibrist.run import environment
 
 MODES = ("as is", "eval", "train")
 
@@ -179,6 +180,9 @@ def audit_pair(
     for note in prepared.lag_notes():
         warn_user(note)
     if out is not None:
+        anchor = next(prepared.game.modules["generator"].parameters()).device
+        session = environment.environment(anchor, 0)
+        found = replace(found, about={**found.about, "session": session})
         prepared.write(found, Path(out))
     return found
 

@@ -259,6 +259,8 @@ def test_audit_json_is_what_was_found(audited_run: Any) -> None:
         "audit.json",
         "nash_critic.safetensors",
         "nash_generator.safetensors",
+        "stationary_critic.safetensors",
+        "stationary_generator.safetensors",
         "nash_generator_before.npy",
         "nash_generator_during.npy",
         "nash_generator_after.npy",
@@ -279,6 +281,7 @@ def test_the_sheets_are_the_trained_generator_and_the_witness(audited_run: Any) 
     )
 
 
+@pytest.mark.filterwarnings("ignore:the 4 samples")
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     game = boxed([0.5], [0.5])
     start = game.init()

@@ -212,6 +212,7 @@ FINE = Facts(
             },
             "",
         ),
+        ({"outside": 0.2, "images": False}, ""),
         ({"uphill": 0.1}, "maximum of its own loss"),
         ({"uphill": 2.0}, ""),
     ],

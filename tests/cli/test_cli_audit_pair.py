@@ -82,7 +82,7 @@ def test_a_checkpoint_by_one_command(well: Callable[..., Any], file: str, here: 
         assert [row["claim"], row["verdict"]] in rows
     assert answer.out.startswith(value["place"])
     assert value["certificates"][0]["verdict"] == "VERIFIED"
-    assert str(Path("audit-mine-pair") / "audit.json") in answer.out
+    assert str(Path("audit-mine-pair") / "report.html") in answer.out
     assert value["pair"] == {"generator": "Sequential", "critic": "Sequential"}
 
 

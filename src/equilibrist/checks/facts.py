@@ -79,6 +79,8 @@ class Facts:
         starved: layers of batch norm whose input hardly varies.
         uphill: see `_uphill`; None where it was not measured.
         samples: how many of each kind.
+        images: whether they are images, whose values have a range by construction; that generated points lie elsewhere
+            than real ones is what training is for.
     """
 
     unit: str
@@ -93,6 +95,7 @@ class Facts:
     starved: tuple[Starved, ...] = ()
     uphill: float | None = None
     samples: int = 0
+    images: bool = True
 
     @property
     def signs(self) -> tuple[str, ...]:
@@ -169,6 +172,7 @@ def facts(
         ),
         uphill=_uphill(bench, tick) if deep and share[0] >= SEPARATED else None,
         samples=len(real),
+        images=bench.data.kind == "images",
     )
 
 
@@ -392,6 +396,8 @@ def _signs(f: Facts) -> Iterator[str]:
 
 
 def _of_ranges(f: Facts) -> Iterator[str]:
+    if not f.images:
+        return
     spans = (
         f"generated values lie in {f.generated.low:.3g} to {f.generated.high:.3g}, real ones in {f.real.low:.3g} to "
         f"{f.real.high:.3g}"

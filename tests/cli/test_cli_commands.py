@@ -211,8 +211,8 @@ def test_audit(points, well):
     held = json.loads((points / "audit" / "audit.json").read_text())
     assert held["step"] == 4
     assert held["settings"]["starts"] == 2
-    for line, row in zip(lines, held["certificates"], strict=False):
-        assert line.split()[:2] == [row["claim"], row["verdict"]]
+    shown = [line.split()[:2] for line in lines if " " in line]
+    assert all([row["claim"], row["verdict"]] in shown for row in held["certificates"])
     assert held["checkpoint"] == "step_00000004.safetensors"
 
 

@@ -36,7 +36,6 @@ def half_steps(): return recipe(eq.WGAN(), steps=1.5)
 def penalty_alone(): return recipe(eq.WGAN(), penalties=eq.GradientPenalty())
 def penalty_class(): return recipe(eq.WGAN(), penalties=[eq.GradientPenalty])
 def penalty_as_set(): return recipe(eq.WGAN(), projections=[eq.GradientPenalty()])
-def name_of_loss(): return recipe("wgan")
 def breaks_later():
     class Bad(eq.Adam):
         def update(self, grads, state, params): raise KeyError("oops")
@@ -70,7 +69,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("penalty_alone", "penalties must be a list"),
         ("penalty_class", "penalties holds GradientPenalty"),
         ("penalty_as_set", "projections holds GradientPenalty"),
-        ("name_of_loss", "formulation='wgan'"),
     ],
 )
 def test_mistakes_are_one_line(

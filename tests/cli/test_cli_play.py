@@ -95,7 +95,7 @@ def test_a_game_of_ones_own(here, well, cli):
 
 
 def test_spectrum(points, well):
-    answer = well("spectrum", points, "--gamma", 10, "--batches", 2)
+    answer = well("spectrum", "--progress", "none", points, "--gamma", 10, "--batches", 2)
     lines = answer.out.splitlines()
     assert lines[-1] == f"Spectrum: {points}/spectrum.html"
     assert any("TFRMSProp preconditions its steps" in line for line in lines)
@@ -107,14 +107,16 @@ def test_spectrum(points, well):
     assert len(record["jacobian"]["eigenvalues"]) == record["parameters"]
     assert record["h"] == 1e-4
     first = (points / "spectrum.html").read_bytes()
-    well("spectrum", points, "--gamma", 10, "--batches", 2)
+    well("spectrum", "--progress", "none", points, "--gamma", 10, "--batches", 2)
     assert (points / "spectrum.html").read_bytes() == first
 
 
 def test_spectrum_of_extremes(digits, well, monkeypatch):
     """A critic with spectral norm, and more parameters than a dense matrix may have here."""
     monkeypatch.setattr("equilibrist.spectra.spectrum.DENSE", 100)
-    answer = well("spectrum", digits, "--extremes", 1, "--batches", 1, "--lr", 0.01)
+    answer = well(
+        "spectrum", "--progress", "none", digits, "--extremes", 1, "--batches", 1, "--lr", 0.01
+    )
     record = json.loads((digits / "spectrum.json").read_text())
     assert record["parameters"] > 100
     assert not record["jacobian"]["complete"]

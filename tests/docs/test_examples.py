@@ -70,7 +70,7 @@ def test_a_plain_script_is_audited_by_five_lines_and_unmoved(
     plain.write_text("".join(bare), encoding="utf-8")
 
     # The same five lines, at a budget that a test can pay.
-    monkeypatch.setitem(Watch.__init__.__kwdefaults__, "gradients", 60)
+    monkeypatch.setitem(Watch.__init__.__kwdefaults__, "gradients", 240)
     monkeypatch.setitem(Watch.__init__.__kwdefaults__, "settings", {"looks": 2})
     few = ("--steps", "12", "--every", "6", "--batch", "32")
     watched, said = executed(EXAMPLES / "plain_loop.py", monkeypatch, *few)

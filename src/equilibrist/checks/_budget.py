@@ -51,7 +51,9 @@ def allotted(bench: Bench, checks: Sequence[str], plan: Plan) -> Settings:
         share *= SHRINK
     if rest < least:
         needed = math.ceil(n - rest + least)
-        while (lacking := _lacking(bench, needed, plan, least)) > 0:  # a larger budget plans larger checks
+        while (
+            lacking := _lacking(bench, needed, plan, least)
+        ) > 0:  # a larger budget plans larger checks
             needed += math.ceil(lacking)
         raise RecipeError(
             f"a budget of {n} gradients is too small for these checks: give at least {needed}, or fewer checks"

@@ -99,7 +99,7 @@ def test_a_plain_script_is_audited_by_five_lines_and_unmoved(
 def test_a_solver_drops_into_a_plain_loop(
     monkeypatch: pytest.MonkeyPatch, solver: str, critic_steps: int, generator_steps: int
 ) -> None:
-    few = ("--solver", solver, "--steps", "6", "--gradients", "60")
+    few = ("--solver", solver, "--steps", "6", "--gradients", "240")
     left, said = executed(EXAMPLES / "drop_in_solver.py", monkeypatch, *few)
     assert left["play"].steps == 6
     for name, steps in (("adam_c", critic_steps), ("adam_g", generator_steps)):
@@ -119,7 +119,7 @@ def test_other_loops(package: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     script = EXAMPLES / f"{package}_loop.py"
-    few = ["--epochs", "2", "--every", "20", "--gradients", "60"]
+    few = ["--epochs", "2", "--every", "20", "--gradients", "240"]
     done = subprocess.run(
         [sys.executable, str(script), *few], cwd=tmp_path, capture_output=True, text=True
     )

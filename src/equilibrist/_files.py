@@ -77,14 +77,11 @@ def json_bytes(value: Any) -> bytes:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every non-finite float replaced by None, tuples by lists, and what is no Unicode
-    in a text (of a path, say) by question marks."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+    """`value` with every non-finite float replaced by None, tuples by lists."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):
-        return {finite(str(key)): finite(entry) for key, entry in value.items()}
+        return {str(key): finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [finite(entry) for entry in value]
     return value

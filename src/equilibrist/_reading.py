@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +38,7 @@ def named(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """The file at `path`, opened for reading.
 
     Raises `OSError` for a file that cannot be read, and for what is no regular file: a pipe would
@@ -125,9 +126,10 @@ def read_exactly(file: IO[bytes], into: memoryview) -> int:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says of itself, in one line."""
+    """What an error says of itself, in one line, and not more than fits there."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(said.split())
+    line = printable(" ".join(said.split()))
+    return line if len(line) <= 160 else line[:157] + "..."
 
 
 def _require_regular(mode: int, path: Path) -> None:

@@ -36,10 +36,11 @@ class Settings:
         prox_lambdas: the lambdas (of equation 11) of the equilibrium profile, rising; their ends are
             those of the search for lambda*.
         prox_starts, prox_steps: searches for a deviating generator at each lambda, and generator
-            steps of each.
+            steps of each. Their step sizes, like those of the critic's answers, follow the weights and the
+            curvature; the rules of `optimizers` lead large players (over 16,384 parameters) part of the way.
         prox_track: critic steps between two generator steps of such a search.
         inner_steps: critic steps that solve V_prox, begun at the trained critic (Farnia and Ozdaglar
-            2020, section 6.1: 50).
+            2020, section 6.1: 50); fewer where nothing is left to gain.
         prox_trials: at most this many lambdas are tried for lambda* (twice as many where losses are
             exact); `prox_width` is the relative width at which its interval is narrow enough.
         prox_lambda: lambda of section 6.1's experiment (0.1 there) and of the proximal duality

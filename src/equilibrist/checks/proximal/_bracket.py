@@ -62,17 +62,17 @@ def bracket_sampled(bench: Bench, prox: Prox, tolerance: float) -> Bracket:
     search there must find nothing that gains.
     """
     found = Bracket()
-    first, last = bench.settings.prox_lambdas[0], bench.settings.prox_lambdas[-1]
-    for lam in (math.inf, last):
+    first = bench.settings.prox_lambdas[0]
+    for lam in (math.inf, *reversed(bench.settings.prox_lambdas)):
         at = trial(bench, prox, lam, tolerance)
         found.trials.append(at)
         if at.verdict is Verdict.REFUTED:
             found.best = at
-            break
-        if at.verdict is Verdict.NOT_REFUTED:
+        elif at.verdict is Verdict.NOT_REFUTED:
             found.low = lam
-            if lam == math.inf:
-                return found
+        # Noise stays as it is at a smaller lambda. A search that failed may not: answers are easier there.
+        if at.verdict is not Verdict.UNASSESSED or (lam < math.inf and not at.failed):
+            break
     if found.best is None or found.best.deviation is None:
         return found
     found.low = 0.0
@@ -246,7 +246,8 @@ def nearer(prox: Prox, deviation: Deviation, lam: float) -> list[Deviation]:
 
 def _lower(bench: Bench, prox: Prox, found: Bracket, known: list[Deviation]) -> None:
     """The greatest lambda, up to the lower end so far, at which every known deviation is seen to lose."""
-    top, best, failed = found.low, 0.0, math.inf
+    top = min(found.low, _BEYOND * bench.settings.prox_lambdas[-1])
+    best, failed = 0.0, math.inf
     warm: dict[int, Part] = {}
 
     def loses(lam: float) -> bool:

@@ -200,6 +200,9 @@ class Campaign:
         part.write_text(json.dumps(value, indent=1))
         part.replace(self.folder / name)
 
+    def _digest(self, path: str) -> str:
+        return hashlib.sha256((self.tree / path).read_bytes()).hexdigest()
+
     def measure(self, areas: list[str]) -> None:
         """Which lines every test file runs, and how long it takes: again where the file changed."""
         folders = {folder for area in areas for folder in AREAS[area][2]}
@@ -215,16 +218,25 @@ class Campaign:
                 if code != 0:
                     sys.exit(f"{name} fails without any fault (see {self.log}): mend it first")
                 lines = json.loads(into.read_text())
-                self.map[name] = {"sha256": digest, "seconds": seconds, "lines": lines}
+                files = {path: self._digest(path) for path in lines}
+                self.map[name] = {
+                    "sha256": digest,
+                    "seconds": seconds,
+                    "lines": lines,
+                    "files": files,
+                }
                 self._keep("coverage.json", self.map)
                 print(f"{name}: {seconds:.0f} s", flush=True)
 
     def tests_of(self, fault: Fault) -> list[str]:
-        """The test files that run the fault's line, those that run its file where none does; quick ones first."""
+        """The test files that run the fault's line, quick ones first; those that run its file where none does, or
+        where it has changed since the lines were counted."""
         folders = AREAS[fault.area][2]
         near = {n: m for n, m in self.map.items() if n.split("/")[1] in folders}
         ran = {n: m["lines"].get(fault.path, ()) for n, m in near.items()}
-        files = [n for n, lines in ran.items() if fault.line in lines]
+        now = self._digest(fault.path)
+        same = all(near[n]["files"][fault.path] == now for n, lines in ran.items() if lines)
+        files = [n for n, lines in ran.items() if same and fault.line in lines]
         files = files or [n for n, lines in ran.items() if lines]
         return sorted(files, key=lambda n: near[n]["seconds"])
 
@@ -261,7 +273,7 @@ class Campaign:
         """Every fault that has no result yet of the same file; with `again`, survivors too."""
         for k, fault in enumerate(faults, 1):
             kept = self.results.get(fault.key)
-            digest = hashlib.sha256((self.tree / fault.path).read_bytes()).hexdigest()
+            digest = self._digest(fault.path)
             if kept and kept["file"] == digest and not (again and kept["outcome"] == "survived"):
                 continue
             self.results[fault.key] = result = self.attempt(fault)

@@ -33,7 +33,7 @@ def leave(number: int, frame: FrameType | None) -> NoReturn:
 
 if __name__ == "__main__":
     from equilibrist.__main__ import (
-        script as begin,  # the module by its name, imported once for all
-    )
+        script as begin,
+    )  # the module by its name, imported once for all
 
     begin()

@@ -21,6 +21,7 @@ class Exact:
     norm's own curvature is left out. Games without spectral norm are unchanged.
     """
 
+    follows = True  # by its own losses
     thrice = True  # penalties of a user's own may differentiate by themselves
 
     def __init__(self, game: Any) -> None:
@@ -56,19 +57,56 @@ def singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     smaller Gram matrix), which changes no value, gives them their first derivative. (The derivative of
     an SVD divides by the differences of all singular values, and ties among the small ones make it NaN.)
     """
-    left, right = top_singular_vectors(matrix)
-    wide = matrix.shape[0] <= matrix.shape[1]
+    return _newton(matrix, *top_singular_vectors(matrix))
+
+
+def followed_leaves(players: Players, constants: Constants) -> tuple[Players, Constants]:
+    """Second copies of the weights that power vectors belong to, as leaves, and constants whose power vectors are
+    functions of these copies: of the same values, with the derivatives of singular vectors.
+
+    A gradient taken in the players themselves is then that of training, whose power vectors are constants; what is
+    differentiated again along the copies too has the norm's own curvature. Any leading dimensions (members,
+    particles) are those of the vectors.
+    """
+    leaves: Players = {}
+    seen = dict(constants)
+    for player, held in constants.items():
+        for key in [k for k in held if is_power_vector(k) and k.endswith("/u")]:
+            name, other = key.split("/", 1)[1].removesuffix("/u"), key.removesuffix("u") + "v"
+            if name not in players.get(player, {}) or other not in held:
+                continue
+            leaf = players[player][name].detach().requires_grad_()
+            leaves.setdefault(player, {})[name] = leaf
+            u, v = held[key], held[other]
+            made = _newton(leaf.flatten(u.ndim), u, v)
+            # Values stay those that training uses, however far the power iteration has come.
+            kept = [old + (new - new.detach()) for old, new in zip((u, v), made, strict=True)]
+            seen[player] = {**seen[player], key: kept[0], other: kept[1]}
+    return leaves, seen
+
+
+def _newton(matrix: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """One Newton step from singular vectors [..., n] and [..., m] of a matrix [..., n, m]."""
+    wide = matrix.shape[-2] <= matrix.shape[-1]
     m = matrix if wide else matrix.mT
-    start = left if wide else right
+    start = (left if wide else right).detach()
     gram = m @ m.mT
-    value = (start @ gram @ start).detach()
-    size = len(start)
-    shifted = gram - value * torch.eye(size, dtype=m.dtype, device=m.device)
-    bordered = m.new_zeros(size + 1, size + 1)
-    bordered[:size, :size] = shifted.detach()
-    bordered[:size, size], bordered[size, :size] = -start, start
+    value = (start.unsqueeze(-2) @ gram.detach() @ start.unsqueeze(-1)).squeeze(-1)
+    size = start.shape[-1]
+    shifted = gram - value.unsqueeze(-1) * torch.eye(size, dtype=m.dtype, device=m.device)
+    corner = torch.zeros_like(value).unsqueeze(-1)
+    bordered = torch.cat(
+        [
+            torch.cat([shifted.detach(), -start.unsqueeze(-1)], -1),
+            torch.cat([start.unsqueeze(-2), corner], -1),
+        ],
+        -2,
+    )
     # The matrix of a Newton step may be constant: its derivative is multiplied by a residual of zero.
-    residual = torch.cat([shifted @ start, m.new_zeros(1)])
-    first = normalize(start - torch.linalg.solve(bordered, residual)[:size], dim=0)
-    second = normalize(m.mT @ first, dim=0)
+    residual = torch.cat([(shifted @ start.unsqueeze(-1)).squeeze(-1), torch.zeros_like(value)], -1)
+    # Where the largest singular values are equal there is no derivative, and the matrix has no inverse: no error
+    # there, for one weight in a stack must not stop the others.
+    step, _ = torch.linalg.solve_ex(bordered, residual.unsqueeze(-1))
+    first = normalize(start - step.squeeze(-1)[..., :size], dim=-1)
+    second = normalize((m.mT @ first.unsqueeze(-1)).squeeze(-1), dim=-1)
     return (first, second) if wide else (second, first)

@@ -4,7 +4,7 @@ and the one place that averages over machines.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -14,12 +14,14 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist._draws import Draw
 from equilibrist._errors import GameError
+from equilibrist._exact import followed_leaves
 from equilibrist._game import Constants, Game, Plain, Players, coupled
 from equilibrist._slopes import Slopes
 from equilibrist._stacked import by_member, keep_pages
 from equilibrist._written import grad
 from equilibrist.optimizers import Params
 from equilibrist.schedules import update
+from equilibrist.spectral_norm import is_power_vector
 from equilibrist.tree import Tree
 
 Reduce = Callable[[list[Tensor]], list[Tensor]]
@@ -50,6 +52,33 @@ class Linearization(NamedTuple):
     pullback: Pullback
 
 
+class Graph(NamedTuple):
+    """Gradients with their graph: the leaves `active`, losses, `v`, and second leaves of the weights that power
+    vectors follow (`_exact.followed_leaves`)."""
+
+    active: Players
+    losses: dict[str, Tensor]
+    v: Players
+    shadows: Players
+
+    def back(
+        self,
+        outputs: list[Tensor],
+        directions: list[Tensor],
+        players: Iterable[str],
+        **options: Any,
+    ) -> list[Tensor]:
+        """J^T along `directions` of these entries of v, by the players' leaves in order."""
+        names = [(player, k) for player in players for k in self.active[player]]
+        followed = [at for at in names if at[1] in self.shadows.get(at[0], {})]
+        inputs = [self.active[p][k] for p, k in names] + [self.shadows[p][k] for p, k in followed]
+        product = list(grad(outputs, inputs, directions, materialize_grads=True, **options))
+        for at, extra in zip(followed, product[len(names) :], strict=True):
+            where = names.index(at)
+            product[where] = product[where] + extra
+        return product[: len(names)]
+
+
 class VectorField:
     """v(x) = (gradient of each player's own loss with respect to its own parameters).
 
@@ -64,6 +93,9 @@ class VectorField:
             gradient in less memory (accumulation).
         autocast: the losses' matrix products in this dtype (torch.bfloat16); parameters, gradients
             and penalties keep theirs.
+        frozen: hold the power vectors of spectral norms fixed in second derivatives (`linearize`, `jvp`, `vjp`,
+            `JacobianOperator`). By default they follow the weights that they belong to, and J is the derivative of
+            the field: exact where the power iteration has converged. v itself is the same either way.
 
     Raises:
         GameError: a game that is not separable can neither be averaged over machines nor in parts.
@@ -77,6 +109,7 @@ class VectorField:
         stacked: int | None = None,
         parts: int = 1,
         autocast: torch.dtype | None = None,
+        frozen: bool = False,
     ) -> None:
         if (reduce is not None or parts > 1) and not game.separable:
             how = "over machines" if reduce is not None else "in parts"
@@ -87,7 +120,7 @@ class VectorField:
                 "what mixes the samples of a batch (batch norm by layer or group norm)"
             )
         self.game, self.reduce, self.stacked = game, reduce, stacked
-        self.parts, self.autocast = parts, autocast
+        self.parts, self.autocast, self.frozen = parts, autocast, frozen
         self._everywhere = _feasible_everywhere(game)
         self.coupled = coupled(game)
         if stacked:
@@ -100,7 +133,7 @@ class VectorField:
         """Gradients at `players` on one draw; with `only`, of that player alone."""
         if self.parts > 1:
             return self._accumulated(players, constants, draw, only)
-        _, losses, v = self._differentiate(players, constants, draw, only, create_graph=False)
+        _, losses, v, _ = self._differentiate(players, constants, draw, only, create_graph=False)
         return Evaluation(*self._averaged(v, losses))
 
     def linearize(self, players: Players, constants: Constants, draw: Draw) -> Linearization:
@@ -117,8 +150,9 @@ class VectorField:
 
             return Linearization(v, losses, averaged)
         players = {player: players[player] for player in self.game.players}
-        active, losses, v = self._differentiate(players, constants, draw, None, create_graph=True)
-        mean_v, mean_losses = self._averaged(tree.detach(v), losses)
+        graph = self._differentiate(players, constants, draw, None, create_graph=True)
+        v = graph.v
+        mean_v, mean_losses = self._averaged(tree.detach(v), graph.losses)
 
         def pullback(u: Players, only: str | None = None) -> Players:
             reached = players if only is None else {only: players[only]}
@@ -131,14 +165,9 @@ class VectorField:
             ]
             if not pairs:
                 return tree.zeros_like(reached)
-            product = grad(
-                [leaf for leaf, _ in pairs],
-                [leaf for player in reached for leaf in active[player].values()],
-                [direction for _, direction in pairs],
-                retain_graph=True,
-                materialize_grads=True,
-            )
-            return tree.fill(reached, self._mean(list(product)))
+            outputs, directions = [leaf for leaf, _ in pairs], [u for _, u in pairs]
+            product = graph.back(outputs, directions, reached, retain_graph=True)
+            return tree.fill(reached, self._mean(product))
 
         return Linearization(mean_v, mean_losses, pullback)
 
@@ -157,13 +186,13 @@ class VectorField:
             mean: Players = _mean(pieces)
             return mean
         players = {player: players[player] for player in self.game.players}
-        active, _, v = self._differentiate(players, constants, draw, None, create_graph=True)
-        inputs = tree.leaves(active)
+        graph = self._differentiate(players, constants, draw, None, create_graph=True)
+        v = graph.v
         outputs = [leaf for leaf in tree.leaves(v) if leaf.requires_grad]
         result = [torch.zeros_like(leaf) for leaf in tree.leaves(v)]
         if outputs:
             probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
-            product = grad(outputs, inputs, probe, create_graph=True, materialize_grads=True)
+            product = graph.back(outputs, probe, players, create_graph=True)
             pairs = [
                 (p, d) for p, d in zip(product, _like(u, players), strict=True) if p.requires_grad
             ]
@@ -225,7 +254,14 @@ class VectorField:
             stacked=self.stacked,
             parts=self.parts,
             autocast=self.autocast,
+            frozen=self.frozen,
         )
+
+    def follows(self, constants: Constants) -> bool:
+        """Whether second derivatives here let power vectors follow their weights, the game leaving it to them."""
+        if self.frozen or getattr(self.game, "follows", False):
+            return False
+        return any(is_power_vector(k) for held in constants.values() for k in held)
 
     def norms(self, v: Players) -> dict[str, Tensor]:
         """Euclidean norm of each player's part of `v`: 0-d, or [stacked]."""
@@ -251,7 +287,11 @@ class VectorField:
     def _whole(self) -> VectorField:
         """The same field without parts."""
         return VectorField(
-            self.game, reduce=self.reduce, stacked=self.stacked, autocast=self.autocast
+            self.game,
+            reduce=self.reduce,
+            stacked=self.stacked,
+            autocast=self.autocast,
+            frozen=self.frozen,
         )
 
     def _cut(self, draw: Draw) -> list[Draw]:
@@ -273,7 +313,9 @@ class VectorField:
         """The mean over parts, one part's graph alive at a time; averaged over machines once."""
         total: list[Tensor] = []
         for part in self._cut(draw):
-            _, losses, v = self._differentiate(players, constants, part, only, create_graph=False)
+            _, losses, v, _ = self._differentiate(
+                players, constants, part, only, create_graph=False
+            )
             found = [*tree.leaves(v), *losses.values()]
             if total:
                 torch._foreach_add_(total, found)
@@ -294,7 +336,7 @@ class VectorField:
         draw: Draw,
         only: str | None,
         create_graph: bool,
-    ) -> tuple[Players, dict[str, Tensor], Players]:
+    ) -> Graph:
         game = self.game
         if only is not None and only not in game.players:
             raise GameError(f"there is no player {only!r}: choose from {', '.join(game.players)}")
@@ -306,7 +348,10 @@ class VectorField:
             else part
             for player, part in players.items()
         }
+        shadows: Players = {}
         with torch.enable_grad():
+            if create_graph and self.follows(constants):
+                shadows, constants = followed_leaves(players, constants)
             # Gradients that will be differentiated once more: see Slopes.
             with Slopes(getattr(game, "thrice", False)) if create_graph else nullcontext():
                 losses = self._evaluated(active, constants, draw, only)
@@ -333,7 +378,7 @@ class VectorField:
                     for player in moving
                 }
         v = {p: dict(zip(players[p], parts[p], strict=True)) for p in moving}
-        return active, {p: losses[p].detach() for p in losses}, v
+        return Graph(active, {p: losses[p].detach() for p in losses}, v, shadows)
 
     def _evaluated(
         self, active: Players, constants: Constants, draw: Draw, only: str | None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist._draws import Draw
-from equilibrist._field import Linearization, VectorField
+from equilibrist._field import Graph, Linearization, VectorField
 from equilibrist._game import Constants, Players
 from equilibrist._written import grad
 
@@ -66,7 +66,7 @@ class JacobianOperator:
         return torch.stack([tree.flatten(p) for p in product(direction)]).mean(0)
 
     def _product(self, u: Players) -> list[Players]:
-        if self.field.game.zero_sum:
+        if self.field.game.zero_sum and not self.field.follows(self.constants):
             # J = K J^T K, K = 1 on the first player and -1 on the second: one backward pass, not two.
             return [self._flipped(p) for p in self._transposed_product(self._flipped(u))]
         if self.field.parts > 1:
@@ -130,17 +130,15 @@ class _Forward:
         self, field: VectorField, players: Players, constants: Constants, draw: Draw
     ) -> None:
         self.field, self.players = field, players
-        active, _, v = field._differentiate(players, constants, draw, None, create_graph=True)
-        leaves = tree.leaves(v)
+        graph = field._differentiate(players, constants, draw, None, create_graph=True)
+        leaves = tree.leaves(graph.v)
         self.zeros = [torch.zeros_like(leaf) for leaf in leaves]
         self.where = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]
         outputs = [leaves[i] for i in self.where]
         self.probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
         self.product: tuple[Tensor, ...] = ()
         if outputs:
-            self.product = grad(
-                outputs, tree.leaves(active), self.probe, create_graph=True, materialize_grads=True
-            )
+            self.product = tuple(graph.back(outputs, self.probe, players, create_graph=True))
 
     def __call__(self, u: Players) -> Players:
         directions = [u[player][name] for player, part in self.players.items() for name in part]
@@ -179,24 +177,24 @@ class HessianOperator:
         self.part = {player: players[player]}
         n = tree.count(self.part)
         self.shape = (n, n)
-        self._graphs: list[tuple[list[Tensor], list[Tensor]]] = []
-        for draw in draws:
-            active, _, v = field._differentiate(players, constants, draw, player, create_graph=True)
-            self._graphs.append((list(active[player].values()), list(v[player].values())))
+        self._graphs: list[Graph] = [
+            field._differentiate(players, constants, draw, player, create_graph=True)
+            for draw in draws
+        ]
 
     def __matmul__(self, u: Tensor) -> Tensor:
         directions = tree.leaves(tree.unflatten(u, self.part))
         total: list[Tensor] = []
-        for inputs, outputs in self._graphs:
+        for graph in self._graphs:
+            outputs = list(graph.v[self.player].values())
             kept = [i for i, leaf in enumerate(outputs) if leaf.requires_grad]
             if not kept:
                 continue
-            found = grad(
+            found = graph.back(
                 [outputs[i] for i in kept],
-                inputs,
                 [directions[i] for i in kept],
+                [self.player],
                 retain_graph=True,
-                materialize_grads=True,
             )
             total = [a + b for a, b in zip(total, found, strict=True)] if total else list(found)
         if not total:

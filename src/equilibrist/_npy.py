@@ -57,7 +57,7 @@ def read_npy(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
     if promised != held:
         raise ValueError(f"its header promises {promised} bytes of values, {held} follow it")
     values = np.empty(math.prod(shape), dtype)
-    if held and read_exactly(file, memoryview(values.view(np.uint8))) != held:
+    if held and read_exactly(file, values.view(np.uint8).data) != held:
         raise ValueError("it is cut short")
     if not dtype.isnative:
         values = values.byteswap(inplace=True).view(dtype.newbyteorder("="))

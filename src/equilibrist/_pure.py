@@ -153,7 +153,9 @@ class PureModule:
         handles = []
         for path, module in self._module.named_modules():
             handles.append(module.register_forward_pre_hook(enter, prepend=True))
-            handles.append(module.register_forward_hook(lambda m, a, o, path=path: leave(path, m, o)))
+            handles.append(
+                module.register_forward_hook(lambda m, a, o, path=path: leave(path, m, o))
+            )
         versions = [x._version for x in args]
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=_cuda()):

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +38,7 @@ def named(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """The file at `path`, opened for reading.
 
     Raises `OSError` for a file that cannot be read, and for what is no regular file: a pipe would

@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -42,7 +43,7 @@ class Resolved:
             raise
         except Exception as error:  # whatever a user's function does wrong is one line to its user
             raise RecipeError(
-                f"recipe {self.name} fails on its settings: {_line(error)}"
+                f"recipe {self.name} fails on its settings: {said_by(error, self.origin.get('path', ''))}"
             ) from error
         if not isinstance(recipe, Recipe):
             raise RecipeError(
@@ -197,9 +198,7 @@ def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise RecipeError(
-            f"{file} fails on import: {type(error).__name__}: {_first(error)}"
-        ) from error
+        raise RecipeError(f"{file} fails on import: {said_by(error, file)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         offered = [
@@ -226,14 +225,39 @@ def _name(kind: Any) -> str:
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-def _line(error: BaseException) -> str:
+def said_by(error: BaseException, file: str) -> str:
+    """An error of a user's code on one line: its whole message, where in the user's file it arose, and what
+    usually helps.
+
+    Args:
+        error: what was raised.
+        file: the path of the user's file, "" where there is none.
+    """
+    text = " ".join(str(error).split()) or "no message"
     # A ValueError is a function's own word to its caller; anything else needs its name.
-    return (
-        _first(error)
-        if isinstance(error, ValueError)
-        else f"{type(error).__name__}: {_first(error)}"
-    )
+    if not isinstance(error, ValueError):
+        text = f"{type(error).__name__}: {text}"
+    frames = traceback.extract_tb(error.__traceback__) if file else []
+    own = [f for f in frames if Path(f.filename).absolute() == Path(file).absolute()]
+    if own:
+        last = own[-1]
+        inside = "" if last.name == "<module>" else f", in {last.name}"
+        text += f" ({file}, line {last.lineno}{inside}: {last.line})"
+    return text + _prefix_hint(text)
 
 
-def _first(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else "no message"
+def _prefix_hint(text: str) -> str:
+    """What to do where a state_dict does not fit because the module was wrapped when it was saved."""
+    for prefix, wrapper in (
+        ("module.", "DistributedDataParallel"),
+        ("_orig_mod.", "torch.compile"),
+    ):
+        if "loading state_dict" in text and f'"{prefix}' in text:
+            unexpected = f'"{prefix}' in text.partition("Unexpected key(s)")[2]
+            if unexpected:
+                return (
+                    f"; the checkpoint was saved from a module inside {wrapper}: load "
+                    f"{{k.removeprefix({prefix!r}): v for k, v in state.items()}}"
+                )
+            return f"; the module here is inside {wrapper}, the checkpoint's was not: load into its inner one"
+    return ""

@@ -65,7 +65,7 @@ class Held:
         begin, end, dtype, shape = self._entries[key]
         raw = torch.empty(end - begin, dtype=torch.uint8)
         self._file.seek(self._start + begin)
-        if end > begin and read_exactly(self._file, memoryview(raw.numpy())) != end - begin:
+        if end > begin and read_exactly(self._file, raw.numpy().data) != end - begin:
             raise ValueError("it is cut short")
         return raw.view(dtype).reshape(shape)
 

@@ -61,6 +61,27 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from equilibrist import __version__
+
+        print(f"equilibrist {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run directory, as made by `equilibrist run`.")
 ]
@@ -212,7 +233,7 @@ def sample(
     from equilibrist._owned import publish, require_free
 
     require_free(out.parent, out.name, force=force)
-    subject = _loaded(directory, recipe, device, step)
+    subject = _loaded(directory, recipe, device, step, data=False)
     from equilibrist.run import samples
 
     if out.suffix == ".png" and subject.data.kind == "points":
@@ -245,7 +266,7 @@ def export(
     kept, unless --force gives them up.
     """
     _prepare(data_root, 0)
-    subject = _loaded(directory, recipe, "cpu", step)
+    subject = _loaded(directory, recipe, "cpu", step, data=False)
     from equilibrist.run import samples
 
     folder = out.resolve() if out else directory / "export"
@@ -436,8 +457,11 @@ def _folder_name(name: str) -> str:
     return Path(name.replace(":", "-")).name.replace(".py-", "-") if ":" in name else name
 
 
-def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) -> Run:
-    """A run with its recipe rebuilt. A recipe's own file is executed only if the user names it."""
+def _loaded(
+    directory: Path, recipe: str | None, device: str, step: int | None, data: bool = True
+) -> Run:
+    """A run with its recipe rebuilt. A recipe's own file is executed only if the user names it. Without `data`,
+    files of data are read only where conditions come from them."""
     from equilibrist.run import load
     from equilibrist.run.record import Record
 
@@ -450,15 +474,12 @@ def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) 
         )
     if not builtin:
         if recipe is None:
-            known = shlex.quote(name) if origin.get("kind") == "file" else "FILE:FUNCTION"
-            raise RecordError(
-                f"{directory} was made by code of your own, which is not run unasked: add --recipe {known}"
-            )
+            raise RecordError(_unasked(directory, name, origin))
         name = recipe
     resolved = _resolved(name, manifest["settings"], builtin)
     if origin.get("kind") == "file" and resolved.origin.get("sha256") != origin.get("sha256"):
         _complain(f"{name} has changed since {directory} was trained", "warning")
-    built = resolved.build()
+    built = resolved.build() if data else _built_without_data(resolved, manifest["description"])
     if text := origin.get(
         "solver"
     ):  # a member of a comparison, with another solver than the recipe's
@@ -468,6 +489,36 @@ def _loaded(directory: Path, recipe: str | None, device: str, step: int | None) 
 
         built = dataclasses.replace(built, solver=named(text, built.solver))
     return load(directory, built, device=device, step=step)
+
+
+def _unasked(directory: Path, name: str, origin: dict[str, Any]) -> str:
+    """Why a run of a user's own code is not rebuilt, and what to do."""
+    if origin.get("kind") == "file":
+        return (
+            f"{directory} was made by code of your own, which is not run unasked: "
+            f"add --recipe {shlex.quote(name)}"
+        )
+    return (
+        f"{directory} was made by a Python program, whose recipe is not in it: call eq.audit(eq.load("
+        f"{str(directory)!r}, recipe)) there, or put the recipe into a function and add --recipe FILE.py:FUNCTION"
+    )
+
+
+def _built_without_data(resolved: Any, described: dict[str, Any]) -> Any:
+    """The recipe of this description with its data unread; with them where the game is made from them, or its
+    conditions are."""
+    from equilibrist._files import finite
+    from equilibrist.data._absent import unread
+
+    try:
+        with unread(described.get("data") or {}):
+            built = resolved.build()
+        same = finite(built.game.describe()) == described.get("game")
+        if same and not isinstance(built.game.condition, tuple):
+            return built
+    except EquilibristError:
+        pass  # the same, or what is wrong with the data, is said below
+    return resolved.build()
 
 
 def _audit(

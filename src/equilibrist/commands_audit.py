@@ -122,7 +122,7 @@ def audit(
             kind = "a pair of your own" if own else "a run"
             raise RecipeError(f"{option} {value}: {directory} is {kind}, which has no such option")
     pairs = cli._pairs(settings)
-    from equilibrist.checks import CHECKS, Settings
+    from equilibrist.checks import CHECKS
     from equilibrist.checks._audit import named_checks
 
     chosen = tuple(check or CHECKS)
@@ -130,9 +130,7 @@ def audit(
     typed = cli._audit_settings(pairs)
     if own:
         chosen = named_checks(chosen)
-        if gradients is not None:
-            typed = vars(Settings.within(gradients, **typed))
-        found = _own(directory, typed, chosen, progress, out, seed or 0)
+        found = _own(directory, typed, chosen, progress, out, seed or 0, gradients)
     else:
         subject = cli._loaded(Path(directory), recipe, device or "auto", step)
         found = cli._audit(subject, typed, chosen, progress, iterate or "auto", gradients)
@@ -156,9 +154,10 @@ def _own(
     progress: str,
     out: Path | None,
     seed: int,
+    gradients: int | None,
 ) -> Audit:
     from equilibrist import cli
-    from equilibrist._resolve import _from_file, _line
+    from equilibrist._resolve import _from_file, said_by
 
     where = out or Path(f"audit-{Path(name.replace('.py:', '-')).name}")
     if where.exists() and not (where / "audit.json").is_file():
@@ -173,9 +172,11 @@ def _own(
     except EquilibristError:
         raise
     except Exception as error:  # whatever a user's function does wrong is one line to its user
-        raise RecipeError(f"{name} fails: {_line(error)}") from error
+        raise RecipeError(f"{name} fails: {said_by(error, name.rpartition(':')[0])}") from error
     pair = Pair.of(value, name)
-    found = pair.audit(settings, checks=checks, seed=seed, progress=progress, out=where)
+    found = pair.audit(
+        settings, gradients=gradients, checks=checks, seed=seed, progress=progress, out=where
+    )
     print(found)
-    cli._say(f"Audit: {where / 'audit.json'}")
+    cli._say(f"Report: {where / 'report.html'}")
     return found

@@ -118,6 +118,7 @@ def spectrum(
         Path | None, typer.Option("--data-root", help="Folder of data files.")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    progress: Annotated[str, typer.Option(help="auto, bar, lines or none.")] = "auto",
 ) -> None:
     """Eigenvalues of the game's Jacobian at a run's pair, against the stability disc of its step size.
 
@@ -128,7 +129,7 @@ def spectrum(
     """
     from equilibrist.cli import _loaded, _prepare
 
-    _prepare(data_root, threads)
+    _prepare(data_root, threads, progress)
     for name, value in (("gamma", gamma), ("lr", lr)):
         if value is not None and not 0 < value < float("inf"):
             raise RecipeError(f"--{name} {value:g}: it must be positive")
@@ -138,7 +139,14 @@ def spectrum(
     from equilibrist.spectra import spectrum_of
 
     found = spectrum_of(
-        subject, gamma=gamma, lr=lr, batches=batches, batch=batch, iterate=iterate, k=extremes
+        subject,
+        gamma=gamma,
+        lr=lr,
+        batches=batches,
+        batch=batch,
+        iterate=iterate,
+        k=extremes,
+        progress=progress,
     )
     for line in sentences(found):
         print(line)

@@ -14,6 +14,7 @@ from equilibrist import SGD, Verdict
 from equilibrist.checks import Settings, gaps
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.proximal import inner
+from equilibrist.checks.proximal._sampled import SampledProx
 from equilibrist.games import GaussianW2GAN, GaussianWGAN
 from equilibrist.theory import W2Gaussian
 
@@ -80,11 +81,23 @@ def test_on_samples_they_are_signed_and_held_out() -> None:
 
 
 @pytest.mark.parametrize("rate", [3.0, 100.0])
-def test_a_failed_best_response_is_reported_as_failed(rate: float) -> None:
-    """Long steps throw the critic from wall to wall, far below where it began; longer ones leave no number finite
-    for a generator to follow."""
+def test_step_sizes_that_throw_the_critic_from_wall_to_wall_spoil_no_response(rate: float) -> None:
+    """The gap is 1/2, what the shift gains against the critic at rest; at lambda = 0.1 < lambda* there is none."""
     wild = {"optimizers": {"generator": SGD(1e-3), "critic": SGD(rate)}}
-    audit = sampled(sampled_game(2.0), 2.0, "gaps", batches=16, inner_steps=7, prox_steps=5, **wild)
+    audit = sampled(sampled_game(2.0), 2.0, "gaps", batches=16, **wild)
+    plain, proximal = (audit[claim] for claim in ("duality-gap", "proximal-duality-gap"))
+    assert plain.verdict is Verdict.REFUTED
+    assert plain.evidence["gap"] == pytest.approx(0.5, abs=0.05)
+    assert proximal.verdict is not Verdict.REFUTED
+    assert proximal.evidence["gap"] == pytest.approx(0.0, abs=0.02)
+
+
+def test_a_failed_best_response_is_reported_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def astray(self: Any, generator: Any, lam: float, *rest: Any, **more: Any) -> inner.Answer:
+        return inner.Answer({k: x - 3.0 for k, x in self.trained["critic"].items()})
+
+    monkeypatch.setattr(SampledProx, "solve", astray)
+    audit = sampled(sampled_game(2.0), 2.0, "gaps", batches=16, prox_steps=5)
     for claim in ("duality-gap", "proximal-duality-gap"):
         found = audit[claim]
         assert found.verdict is Verdict.UNASSESSED

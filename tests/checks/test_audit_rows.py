@@ -49,7 +49,8 @@ SETTINGS = Settings(
     optimizers={"generator": SGD(lr=0.05), "critic": SGD(lr=0.05)},
 )
 
-ALL_ROWS = {"stationary"}  # reads all rows, for it neither chooses nor scores
+# Of the gradient at the pair itself, where nothing is chosen: read from all rows.
+OF_ALL_ROWS = {"residual", "interval", "noise_floor", "gradient_norm", "signal_to_noise"}
 NO_SCORE = {"self-tests"}  # are the derivatives right? on rows of the part to optimise
 # Intervals that are not of sampled values: lambdas between trials, bounds by random probes.
 OTHER_INTERVALS = {
@@ -142,24 +143,50 @@ def intervals(check: str, game: str) -> set[tuple[str, ...]]:
     return names({path for path, values in ends.items() if len(values) == 2})
 
 
-@pytest.mark.parametrize("game", ["one network each", "mixed"])
+GAMES = ["one network each", "mixed"]
+
+
+def by_part(check: str, game: str) -> dict[str, set[tuple[str, ...]]]:
+    """What the rows of each part change, but for what is of all rows."""
+    return {
+        part: {path for path in names(changed(check, game, part)) if not of_all_rows(path)}
+        for part in PARTS
+    }
+
+
+def of_all_rows(path: tuple[str, ...]) -> bool:
+    return path[0].startswith("stationary/") and path[1] == "evidence" and path[2] in OF_ALL_ROWS
+
+
+@pytest.mark.parametrize("game", GAMES)
 @pytest.mark.parametrize("check", REGISTRY)
 def test_no_row_both_chooses_and_scores(check: str, game: str) -> None:
-    by = {part: names(changed(check, game, part)) for part in PARTS}
-    if check in ALL_ROWS:
-        assert by["optimise"] == by["select"] == by["score"]
-        return
-    scored = by["score"]
-    chosen = {path for path in scored if path[1] == "witness"}
-    assert not chosen, "rows that score a deviation took part in choosing it"
-    assert not scored & by["select"], "a number depends on rows that chose and on rows that score"
+    by = by_part(check, game)
+    scored, chose = by["score"], {path[0] for path in by["select"] if chosen(path)}
+    assert not [path for path in scored if chosen(path)], "rows that score also choose"
+    # Where the choice itself follows the selection rows without a jump, so does what is scored of it.
+    both = {path for path in scored & by["select"] if path[0] not in chose}
+    assert not both, "a number depends on rows that chose and on rows that score"
     if check in NO_SCORE:
         assert by["optimise"]
         assert not scored | by["select"]
-    assert intervals(check, game) <= scored, "an interval that is not of the score's rows"
+    wanted = {path for path in intervals(check, game) if not of_all_rows(path)}
+    assert wanted <= scored, "an interval that is not of the score's rows"
 
 
-@pytest.mark.parametrize("game", ["one network each", "mixed"])
+def chosen(path: tuple[str, ...]) -> bool:
+    return path[1] == "witness" or path[-1] == "lambda"
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_gradient_at_the_pair_is_of_all_rows(game: str) -> None:
+    by = [names(changed("stationary", game, part)) for part in PARTS]
+    read = [{path for path in paths if of_all_rows(path)} for paths in by]
+    assert read[0] == read[1] == read[2]
+    assert {path[2] for path in read[0]} == OF_ALL_ROWS
+
+
+@pytest.mark.parametrize("game", GAMES)
 @pytest.mark.parametrize("check", REGISTRY)
 def test_deviations_are_searched_for_on_rows_of_their_own(check: str, game: str) -> None:
     """Every witness follows the rows to optimise, to the bit."""
@@ -169,13 +196,16 @@ def test_deviations_are_searched_for_on_rows_of_their_own(check: str, game: str)
 
 
 def test_these_pairs_give_the_tests_above_something_to_see() -> None:
-    """Witnesses and intervals of every check that has any."""
-    found = {check: certificates(check, "one network each", "") for check in REGISTRY}
-    wanted = set(REGISTRY) - ALL_ROWS - NO_SCORE
-    assert {check for check in wanted if changed(check, "one network each", "score")} == wanted
+    """Witnesses and intervals of every check that has any; few choices that follow the selection rows."""
+    game = "one network each"
+    found = {check: certificates(check, game, "") for check in REGISTRY}
+    wanted = set(REGISTRY) - NO_SCORE
+    assert {check for check in wanted if by_part(check, game)["score"]} == wanted
     witnesses = {check for check, cs in found.items() if any(c.witness for c in cs.values())}
     assert witnesses >= {"stable", "local", "nash", "lambda-search", "section-6.1", "gaps"}
-    assert {check for check in wanted if intervals(check, "one network each")} >= witnesses
+    assert {check for check in wanted if intervals(check, game)} >= witnesses
+    follow = {c for c in wanted if any(chosen(path) for path in by_part(c, game)["select"])}
+    assert follow <= {"lambda-search"}  # lambda is where a gain on these rows passes the tolerance
 
 
 SHARED = {Use.BANK, Use.LINEAR}  # batches that all checks hold in common, by design

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,12 @@ from torch import nn
 from equilibrist import tree
 from equilibrist._draws import Stream, generator, normal
 from equilibrist._field import VectorField
-from equilibrist._jacobian import JacobianOperator
+from equilibrist._jacobian import HessianOperator, JacobianOperator
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN, Quadratic
+from equilibrist.games.mixture import Mixture
+from equilibrist.optimizers import SGD
+from equilibrist.solvers import Consensus
 
 F64 = torch.float64
 
@@ -47,8 +52,10 @@ class _Normal2:
         return normal(rng, (n, 2), F64, None)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("saturating", [True, False])
-def test_gan_against_central_differences(saturating: bool) -> None:
+def test_gan_against_central_differences(saturating: bool, frozen: bool) -> None:
+    """With power vectors that follow their weights, and with such as are held, by name."""
     game = GAN(
         lambda: nn.Sequential(nn.Linear(2, 3, dtype=F64), nn.Tanh(), nn.Linear(3, 2, dtype=F64)),
         lambda: nn.Sequential(
@@ -60,13 +67,14 @@ def test_gan_against_central_differences(saturating: bool) -> None:
     )
     players, constants = game.init(0)
     draws = [game.draw(generator(0, Stream.DATA, k), _Normal2(), 5, F64) for k in range(2)]
-    field = VectorField(game)
+    field = VectorField(game, frozen=frozen)
     operator = JacobianOperator(field, players, constants, draws)
     flat, h = tree.flatten(players), 1e-5
 
     def v(x: torch.Tensor) -> torch.Tensor:
         at = tree.unflatten(x, players)
-        return torch.stack([tree.flatten(field(at, constants, d).v) for d in draws]).mean(0)
+        fixed = constants if frozen else game.refresh(at, constants, {}, exact=True)
+        return torch.stack([tree.flatten(field(at, fixed, d).v) for d in draws]).mean(0)
 
     steps = h * torch.eye(len(flat), dtype=F64)
     reference = torch.stack([(v(flat + e) - v(flat - e)) / (2 * h) for e in steps], dim=1)
@@ -82,3 +90,122 @@ def test_refusals() -> None:
         JacobianOperator(VectorField(game), point, {}, [])
     with pytest.raises(ValueError, match="5 columns"):
         JacobianOperator(VectorField(game), point, {"x": {}, "y": {}}, [{}]) @ torch.zeros(4)
+
+
+# -- spectral norms -------------------------------------------------------------------------------
+
+
+def _normalised(saturating: bool = False) -> GAN:
+    return GAN(
+        lambda: nn.Sequential(nn.Linear(2, 3, dtype=F64), nn.Tanh(), nn.Linear(3, 2, dtype=F64)),
+        lambda: nn.Sequential(
+            nn.Linear(2, 4, dtype=F64), nn.Softplus(), nn.Linear(4, 1, dtype=F64)
+        ),
+        Vanilla(saturating),
+        latent=2,
+        spectral_norm=True,
+    )
+
+
+def _at(game: GAN, seed: int) -> tuple[Any, Any, Any]:
+    players, constants = game.init(seed)
+    return players, constants, game.draw(generator(seed, Stream.DATA, 0), _Normal2(), 5, F64)
+
+
+def test_every_product_is_that_of_the_field() -> None:
+    game = _normalised()
+    players, constants, draw = _at(game, 0)
+    field = VectorField(game)
+    dense = JacobianOperator(field, players, constants, [draw]).dense()
+    rng = torch.Generator().manual_seed(0)
+    u = tree.map(lambda x: torch.randn(x.shape, generator=rng, dtype=F64), players)
+    flat = tree.flatten(u)
+    line = field.linearize(players, constants, draw)
+    torch.testing.assert_close(tree.flatten(line.pullback(u)), dense.T @ flat)
+    torch.testing.assert_close(tree.flatten(field.vjp(players, constants, u, draw)), dense.T @ flat)
+    torch.testing.assert_close(tree.flatten(field.jvp(players, constants, u, draw)), dense @ flat)
+    operator = JacobianOperator(field, players, constants, [draw])
+    torch.testing.assert_close(operator @ flat, dense @ flat)
+    rows, columns = operator.block("critic", "critic")
+    own = HessianOperator(field, players, constants, [draw], "critic")
+    part = tree.flatten({"critic": u["critic"]})
+    torch.testing.assert_close(own @ part, dense[rows, columns] @ part)
+    held = VectorField(game, frozen=True)
+    away = JacobianOperator(held, players, constants, [draw]).dense()
+    assert float((dense - away).norm() / dense.norm()) > 0.05
+    assert VectorField(game, frozen=True).of(game).frozen
+
+
+def test_the_gradient_stays_that_of_training() -> None:
+    """Power vectors that have not converged: their values and v are what training uses, bit for bit."""
+    game = _normalised()
+    players, constants, draw = _at(game, 1)
+    players = tree.map(lambda x: x + 0.3 * torch.sin(7 * x), players)
+    field = VectorField(game)
+    plain = field(players, constants, draw)
+    graphed = field.linearize(players, constants, draw)
+    frozen = VectorField(game, frozen=True).linearize(players, constants, draw)
+    for p, part in plain.v.items():
+        for k, g in part.items():
+            assert torch.equal(graphed.v[p][k], frozen.v[p][k])
+            torch.testing.assert_close(graphed.v[p][k], g, rtol=1e-12, atol=1e-14)
+
+
+def test_members_and_particles_have_their_own() -> None:
+    game = _normalised()
+    each = [_at(game, seed) for seed in range(3)]
+    players, constants, draw = (tree.stack([one[k] for one in each]) for k in range(3))
+    rng = torch.Generator().manual_seed(0)
+    u = tree.map(lambda x: torch.randn(x.shape, generator=rng, dtype=F64), players)
+    together = VectorField(game, stacked=3).vjp(players, constants, u, draw)
+    for i, (p, c, d) in enumerate(each):
+        alone = VectorField(game).vjp(p, c, tree.map(lambda x, i=i: x[i], u), d)
+        for name, part in alone.items():
+            for k, x in part.items():
+                torch.testing.assert_close(together[name][k][i], x)
+    many = Mixture(game, 2)
+    p, c = many.init(0)
+    d = many.draw(generator(0, Stream.DATA, 0), _Normal2(), 6, F64)
+    field, flat, h = VectorField(many), tree.flatten(p), 1e-6
+    w = torch.sin(torch.arange(len(flat), dtype=F64))
+
+    def v(x: torch.Tensor) -> torch.Tensor:
+        at = tree.unflatten(x, p)
+        return tree.flatten(field(at, many.refresh(at, c, d, exact=True), d).v)
+
+    seen = (v(flat + h * w) - v(flat - h * w)) / (2 * h)
+    found = tree.flatten(field.jvp(p, c, tree.unflatten(w, p), d))
+    torch.testing.assert_close(found, seen, rtol=0, atol=1e-7 * float(seen.abs().max()))
+
+
+def test_consensus_adds_the_gradient_of_half_the_squared_field() -> None:
+    game = _normalised()
+    players, constants, draw = _at(game, 2)
+    field, gamma, rate, h = VectorField(game), 3.0, 1e-3, 1e-6
+
+    class One:
+        def batch(self, index: int = 0) -> Any:
+            return draw
+
+    def half(x: torch.Tensor) -> float:
+        at = tree.unflatten(x, players)
+        fixed = game.refresh(at, constants, {}, exact=True)
+        return float(tree.flatten(field(at, fixed, draw).v).square().sum() / 2)
+
+    flat = tree.flatten(players)
+    unit = torch.eye(len(flat), dtype=F64)
+    slope = torch.tensor([(half(flat + h * e) - half(flat - h * e)) / (2 * h) for e in unit])
+    v = tree.flatten(field(players, constants, draw).v)
+    solver = Consensus(SGD(rate), gamma=gamma)
+    step = solver.step(field, tree.clone(players), constants, solver.init(players), One())
+    taken = (flat - tree.flatten(step.players)) / rate
+    torch.testing.assert_close(taken, v + gamma * slope.to(F64), rtol=0, atol=1e-6)
+
+
+def test_equal_singular_values_stop_nothing() -> None:
+    """Without a largest one there is no derivative, and no error either."""
+    game = _normalised()
+    players, constants, draw = _at(game, 0)
+    players["critic"]["0.weight"] = torch.eye(4, 2, dtype=F64)
+    constants = game.refresh(players, constants, {}, exact=True)
+    VectorField(game).vjp(players, constants, players, draw)

@@ -200,7 +200,7 @@ def test_reading_takes_twice_the_decoded_arrays_at_most(tmp_path) -> None:
 )
 def test_a_pickle_gets_no_memory_that_its_bytes_do_not_fill(raw) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match="CIFAR-10|damaged"):
+    with pytest.raises(ValueError, match=r"CIFAR-10|damaged"):
         read_pickle(raw)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 2**16
 

@@ -33,7 +33,7 @@ def pair() -> tuple[nn.Module, nn.Module]:
 
 
 def watch(modules: tuple[nn.Module, nn.Module], every: int) -> Watch:
-    return Watch(*modules, Vanilla(), REAL, latent=3, every=every, gradients=60, batch=32)
+    return Watch(*modules, Vanilla(), REAL, latent=3, every=every, gradients=240, batch=32)
 
 
 def losses(modules: tuple[nn.Module, nn.Module], real: torch.Tensor) -> tuple[Any, Any]:

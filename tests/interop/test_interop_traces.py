@@ -27,7 +27,7 @@ def pair() -> tuple[nn.Module, nn.Module]:
 
 
 def watch(generator: nn.Module, critic: nn.Module) -> Watch:
-    return Watch(generator, critic, Vanilla(), REAL, latent=3, gradients=60, batch=32)
+    return Watch(generator, critic, Vanilla(), REAL, latent=3, gradients=240, batch=32)
 
 
 class CountingSampler(RandomSampler):

@@ -80,7 +80,9 @@ def test_newer_checkpoints_that_are_gone_are_told(tmp_path: Path, go: Any) -> No
     go(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "run")
     checkpoint.path_of(tmp_path / "run" / "checkpoints", 24).unlink()
-    with pytest.warns(UserWarning, match="step_00000024.safetensors is gone: going on from step 18"):
+    with pytest.warns(
+        UserWarning, match="step_00000024.safetensors is gone: going on from step 18"
+    ):
         go(tmp_path / "run")
     assert differences(picture(tmp_path / "whole"), picture(tmp_path / "run")) == []
 
@@ -247,7 +249,9 @@ def test_other_code_is_noticed_and_kept(
     assert after["history"] == [kept]
     with pytest.warns(UserWarning, match="was trained by other code until step 24"):
         load(folder, networks(old, new, steps=30), device="cpu")
-    train(networks(old, new, steps=36), folder, device="cpu", progress="none")  # nothing more to say
+    train(
+        networks(old, new, steps=36), folder, device="cpu", progress="none"
+    )  # nothing more to say
     assert json.loads((folder / "recipe.json").read_text())["history"] == [kept]
 
 
@@ -357,7 +361,9 @@ def test_sheets_behind_a_link_are_not_deleted(tmp_path: Path, go: Any) -> None:
     assert (tmp_path / "pictures" / "step_00000024.npy").exists()
 
 
-@pytest.mark.parametrize("what", ["metrics.jsonl", "step_00000006.safetensors", "step_00000008.npy"])
+@pytest.mark.parametrize(
+    "what", ["metrics.jsonl", "step_00000006.safetensors", "step_00000008.npy"]
+)
 def test_a_full_disk_names_the_file_and_the_run_goes_on_later(
     what: str, tmp_path: Path, go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

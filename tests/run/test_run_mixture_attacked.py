@@ -94,8 +94,7 @@ def test_searches_do_not_grow_weaker_with_the_number_of_particles(tmp_path: Path
         found = audit(
             run, checks=("nash",), steps=20, starts=1, looks=1, batches=8, progress="none"
         )
-        (search,) = found["nash/critic"].evidence["curves"]
-        gains.append(search["gain"][-1])
+        gains.append(max(max(c["gain"]) for c in found["nash/critic"].evidence["curves"]))
     assert gains[1] > gains[0] / 2
 
 

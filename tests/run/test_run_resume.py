@@ -69,7 +69,7 @@ def test_more_steps_extend(tmp_path, go):
     assert differences(picture(tmp_path / "whole"), picture(tmp_path / "parts")) == []
 
 
-@pytest.mark.parametrize("lost", [1, 2, 3])
+@pytest.mark.parametrize("lost", [1, 2])
 def test_newest_checkpoints_lost(lost, tmp_path, go):
     go(tmp_path, "momentum, batch norm")
     before = picture(tmp_path)
@@ -77,7 +77,8 @@ def test_newest_checkpoints_lost(lost, tmp_path, go):
     assert len(paths) == 3
     for path in paths[-lost:]:
         path.unlink()
-    go(tmp_path, "momentum, batch norm")
+    with pytest.warns(UserWarning, match="step_00000024.safetensors is gone"):
+        go(tmp_path, "momentum, batch norm")
     assert differences(before, picture(tmp_path)) == []
 
 

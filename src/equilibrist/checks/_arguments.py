@@ -58,7 +58,7 @@ def settings_of(
         raise RecipeError(
             f"settings={settings!r}: pass Settings(...) or a dictionary of its fields, {{'steps': 1000}}"
         )
-    more = {} if batch is None else {"batch": batch}
+    more: dict[str, Any] = {} if batch is None else {"batch": batch}
     if isinstance(settings, Settings):
         if gradients is not None:
             raise RecipeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -369,10 +369,7 @@ def audit_game(
     sheets: dict[str, torch.Tensor] = {}
     work: dict[str, dict[str, float]] = {}
 
-    def plan(bench: Bench) -> dict[str, float]:
-        costs = {name: REGISTRY[name].work(bench) for name in chosen_checks}
-        return costs | {FACTS: facts.work(bench, _deep(bench.settings))}
-
+    plan = _planner(chosen_checks)
     settings = allotted(bench, chosen_checks, plan)
     bench = bench.with_settings(settings)
     deep, planned = _deep(settings), plan(bench)
@@ -429,6 +426,29 @@ def audit_game(
 def _deep(settings: Settings) -> bool:
     """Whether the budget allows the facts in depth."""
     return settings.starts * settings.steps >= DEEP
+
+
+def require_budget(
+    game: GAN,
+    players: Players,
+    constants: Constants,
+    data: Source,
+    settings: Settings,
+    checks: Sequence[str],
+) -> None:
+    """RecipeError where the budget of `settings` is too small for these checks: asked before a long training."""
+    chosen = tuple(dict.fromkeys((selftests.CLAIM, *named_checks(checks))))
+    allotted(Bench(game, players, constants, data, settings, 0), chosen, _planner(chosen))
+
+
+def _planner(checks: tuple[str, ...]) -> Callable[[Bench], dict[str, float]]:
+    """The planned minibatch gradients of each of these checks and of the facts, on a bench."""
+
+    def plan(bench: Bench) -> dict[str, float]:
+        costs = {name: REGISTRY[name].work(bench) for name in checks}
+        return costs | {FACTS: facts.work(bench, _deep(bench.settings))}
+
+    return plan
 
 
 def _work(spent: float, planned: float, since: float) -> dict[str, float]:

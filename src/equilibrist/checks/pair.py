@@ -14,7 +14,7 @@ from torch import nn
 from equilibrist._errors import GameError, RecipeError, did_you_mean, warn_user
 from equilibrist._owned import require_free
 from equilibrist.checks._arguments import in_order, settings_of
-from equilibrist.checks._audit import Audit, audit_game, replayable
+from equilibrist.checks._audit import Audit, audit_game, replayable, require_budget
 from equilibrist.checks._registry import CHECKS
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
@@ -24,6 +24,7 @@ from equilibrist.formulations import Formulation
 from equilibrist.games import GAN, _foreign, _setup
 from equilibrist.games._fit import require_fit
 from equilibrist.games._foreign import Foreign
+from equilibrist.run import environment
 
 MODES = ("as is", "eval", "train")
 
@@ -179,6 +180,9 @@ def audit_pair(
     for note in prepared.lag_notes():
         warn_user(note)
     if out is not None:
+        anchor = next(prepared.game.modules["generator"].parameters()).device
+        session = environment.environment(anchor, 0)
+        found = replace(found, about={**found.about, "session": session})
         prepared.write(found, Path(out))
     return found
 
@@ -276,6 +280,11 @@ class Prepared:
             },
             notes=(*found.notes, *self.lag_notes()),
         )
+
+    def require_budget(self, settings: Settings, checks: Sequence[str]) -> None:
+        """RecipeError where `settings` allow too few gradients for these checks."""
+        with _foreign.by_itself(self.modules["generator"]):
+            require_budget(self.game, *self.here(), self.data, settings, checks)
 
     def lag_notes(self) -> tuple[str, ...]:
         """A sentence for each player whose spectral norm torch estimates badly."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from equilibrist._errors import DataError
 from equilibrist._reading import named, reason, shown
+from equilibrist.data._absent import reads
 from equilibrist.data._cifar10 import cifar10
 from equilibrist.data._digits import digits
 from equilibrist.data._fashion import fashion_mnist
@@ -57,6 +58,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
 """What `load` knows by name, and the functions that make it."""
 
 
+@reads
 def load(
     name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, **settings: Any
 ) -> Source:

@@ -108,7 +108,7 @@ def _check_codes(raw: bytes) -> None:
         if code.name in ("PUT", "BINPUT", "LONG_BINPUT"):
             # The table of what is remembered is as long as its largest number.
             memo += 1
-            if argument > 2 * memo + 2**16:
+            if argument is not None and argument > 2 * memo + 2**16:
                 raise pickle.UnpicklingError("numbers what it remembers beyond all reason")
         elif code.name not in _CODES:
             raise pickle.UnpicklingError(f"has a {code.name}, which no batch has")

@@ -16,6 +16,7 @@ import numpy as np
 
 from equilibrist._errors import DataError
 from equilibrist._reading import open_regular, read_regular, reason, shown
+from equilibrist.data._absent import reads
 from equilibrist.data._batches import LARGEST, Batch, read_pickle, read_rows, unpacked
 from equilibrist.data._folders import cached, named_root, searching
 from equilibrist.data.arrays import ArraySource, check_range
@@ -65,6 +66,7 @@ _FORMS = (
 )
 
 
+@reads
 def cifar10(
     root: str | os.PathLike[str] | None = None,
     value_range: tuple[float, float] = (-1.0, 1.0),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from equilibrist.data._absent import reads
 from equilibrist.data._idx_set import FASHION
 from equilibrist.data.arrays import ArraySource
 
 
+@reads
 def fashion_mnist(
     root: str | os.PathLike[str] | None = None,
     train: bool = True,

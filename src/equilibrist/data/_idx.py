@@ -88,7 +88,7 @@ def _values(file: IO[bytes], shape: tuple[int | None, ...], most: int) -> NDArra
     if wanted_bytes > most - start:
         raise ValueError(f"truncated, at least {wanted_bytes - most + start} bytes are missing")
     values = np.empty(wanted_bytes, np.uint8)
-    got = read_exactly(file, memoryview(values))
+    got = read_exactly(file, values.data)
     if got < wanted_bytes:
         raise ValueError(f"truncated, {wanted_bytes - got} bytes are missing")
     # What follows is not unpacked: it may be any amount. An end is read, and its checksum compared.

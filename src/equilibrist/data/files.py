@@ -15,6 +15,7 @@ from equilibrist._errors import DataError, did_you_mean
 from equilibrist._npy import read_npy
 from equilibrist._reading import named, open_regular, reason, shown
 from equilibrist._safetensors import Held
+from equilibrist.data._absent import reads
 from equilibrist.data._source import Kind
 from equilibrist.data.arrays import ArraySource
 
@@ -25,6 +26,7 @@ _CHANNELS = (1, 3, 4)
 Values = torch.Tensor | np.ndarray[Any, Any]
 
 
+@reads
 def array_file(
     path: str | os.PathLike[str],
     key: str | None = None,

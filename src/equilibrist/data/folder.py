@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from equilibrist._errors import DataError
 from equilibrist._reading import named, open_regular, reason, shown
+from equilibrist.data._absent import reads
 from equilibrist.data._waiting import watched
 from equilibrist.data.arrays import ArraySource, check_range
 
@@ -29,6 +30,7 @@ _STRIP = 2**20  # pixels that are converted at once
 _SIXTEEN = ("PNG", "PPM")  # formats whose 16 bits some versions of Pillow hold in 32
 
 
+@reads
 def folder(
     path: str | os.PathLike[str],
     size: int | tuple[int, int] | None = None,

@@ -67,7 +67,7 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
             "Dataset, a DataLoader or a Source (equilibrist.data reads files)"
         )
     samples = _real(samples)
-    given = {} if second is None else _second(second, len(samples), conditions)
+    given: dict[str, Any] = {} if second is None else _second(second, len(samples), conditions)
     return ArraySource(
         samples,
         name=name or "the data",
@@ -169,9 +169,13 @@ def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None
                 )
             samples.append(first.detach().cpu())
             second = rest[0] if rest else None
-            if isinstance(second, Tensor) and second.ndim and len(second) == len(first):
-                if not others or second.shape[1:] == others[0].shape[1:]:
-                    others.append(second.detach().cpu())
+            if (
+                isinstance(second, Tensor)
+                and second.ndim
+                and len(second) == len(first)
+                and (not others or second.shape[1:] == others[0].shape[1:])
+            ):
+                others.append(second.detach().cpu())
             count += len(first)
             if count >= limit:
                 break

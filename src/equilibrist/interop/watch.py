@@ -90,6 +90,7 @@ class Watch(Shown):
             spectral_norm=spectral_norm,
             **game,
         )
+        self._prepared.require_budget(self.settings, self.checks)
         self.game, self.data = self._prepared.game, self._prepared.data
         self.every, self.seed, self.progress = every, seed, progress
         self.audits: list[tuple[int, Audit]] = []

@@ -20,7 +20,10 @@ _PICTURES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "profile": ("profile", profile),
     "section-6.1": ("experiment", experiment),
     "duality-gap": ("gaps", gaps),
-    "proximal-duality-gap": ("gaps", lambda record: "" if _has(record, "duality-gap") else gaps(record)),
+    "proximal-duality-gap": (
+        "gaps",
+        lambda record: "" if _has(record, "duality-gap") else gaps(record),
+    ),
 }
 
 

@@ -161,7 +161,7 @@ _SHOWN = {
     "local-nash": {"gain_interval"},
     "local-minimax": {"gain_interval"},
     "proximal": {"lambda_star", "infinite", "lambda_star_strict"},
-    "lambda-search": {"trials", "rays"},
+    "lambda-search": {"trials", "losses"},
     "profile": {
         "lambda",
         "r",

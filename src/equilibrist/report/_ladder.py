@@ -37,4 +37,6 @@ def advice(record: Record) -> str:
     audit = record.audit
     lines = [line for line in audit.advice if line not in audit.place] if audit else []
     rows = "".join(f"<li>{e(text)}</li>" for text in lines)
-    return f'<div class="advice"><h2>What fits the evidence</h2><ul>{rows}</ul></div>' if rows else ""
+    return (
+        f'<div class="advice"><h2>What fits the evidence</h2><ul>{rows}</ul></div>' if rows else ""
+    )

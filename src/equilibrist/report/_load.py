@@ -32,7 +32,6 @@ from ._record import (
     Tolerance,
     Verdict,
     as_number,
-    dig,
 )
 
 __all__ = [
@@ -46,11 +45,11 @@ __all__ = [
     "Tolerance",
     "Verdict",
     "as_number",
-    "dig",
     "load",
 ]
 
 T = TypeVar("T")
+Sheets = tuple[list[Sample], Sample | None, Sample | None]
 Metrics = tuple[dict[str, dict[str, Series]], int | None, float | None]
 
 _STEP_NAME = re.compile(r"step_(\d{1,12})\.(png|npy|safetensors)")
@@ -86,9 +85,11 @@ def load(run_directory: Path) -> Record:
     recipe = part("recipe.json", _recipe, None)
     nothing: Metrics = ({}, None, None)
     series, logged, seconds = part("metrics.jsonl", lambda path: _metrics(path, notes), nothing)
-    samples, real, mean = part("samples", lambda path: _samples(path, notes), ([], None, None))
+    unseen: Sheets = ([], None, None)
+    samples, real, mean = part("samples", lambda path: _samples(path, notes), unseen)
     audit = part("audit/audit.json", lambda path: load_audit(path, notes), None)
-    saved = part("checkpoints", lambda path: list(_numbered(path, "safetensors")), [])
+    unsaved: list[int] = []
+    saved = part("checkpoints", lambda path: list(_numbered(path, "safetensors")), unsaved)
     status = part("status.json", _status, None)
     reached = [logged, *(s.step for s in samples), *saved, audit.step if audit else None]
     if status is not None:
@@ -192,9 +193,9 @@ def _metrics(path: Path, notes: list[str]) -> Metrics:
         quantity: {player: Series(np.array(s), np.array(v)) for player, (s, v) in players.items()}
         for quantity, players in found.items()
     }
-    last = max(rows, default=None)
-    spent = as_number(rows[last].get("seconds")) if last is not None else None
-    return series, last, spent
+    newest = max(rows) if rows else None
+    spent = as_number(rows[newest].get("seconds")) if newest is not None else None
+    return series, newest, spent
 
 
 def _scores(path: Path, notes: list[str]) -> list[Json]:

@@ -4,9 +4,11 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from equilibrist._reading import dig
+
 from . import _words as words
 from ._html import badge, e, facts, fold, linked
-from ._record import Record, common_scope, dig
+from ._record import Record, common_scope
 
 
 def reading(record: Record) -> str:

@@ -17,11 +17,12 @@ from ._trained import trained
 # Nothing may be fetched or run, whatever a record contains. The browser enforces it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _MOST_SAMPLES = 7
+_LONG = 90  # characters of a headline that is set smaller
 
 
 def page(record: Record) -> str:
     """The whole report as one HTML document."""
-    head = words.headline(record)
+    head, own = words.headline(record), words.is_pair(record)
     title = record.text("title") or record.text("recipe") or record.name
     parts = [
         _top(record, title),
@@ -29,18 +30,18 @@ def page(record: Record) -> str:
         _missing(record),
         section("verdicts", "The verdicts", verdicts(record)),
     ]
-    if not words.is_pair(record):
+    if not own:
         parts += [
             section("training", "Losses", _training(record)),
             part("samples", "Samples over time", _samples(record)),
             part("scores", "Scores of the samples", scores(record)) if record.scores else "",
         ]
     parts += [
-        part("trained", "What was trained", trained(record)),
+        part("trained", "The pair" if own else "What was trained", trained(record)),
         part("reading", "How to read this", reading(record)),
         part("reproduce", "How to reproduce it", reproduce(record)),
     ]
-    if not words.is_pair(record):
+    if not own:
         parts.append(part("cite", "How to cite it", cite(record)))
     style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     return (
@@ -51,7 +52,7 @@ def page(record: Record) -> str:
         f"<title>{e(title)}: {e(head.badge)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#verdict">Skip to the verdict</a>\n<div class="page">\n'
         + "\n".join(part for part in parts if part)
-        + "\n<footer>Made by equilibrist from the run directory alone. This file holds everything "
+        + "\n<footer>Made by equilibrist from its folder alone. This file holds everything "
         "it shows: it loads nothing and runs nothing.</footer>\n</div>\n</body>\n</html>\n"
     )
 
@@ -73,10 +74,11 @@ def _hero(record: Record, head: words.Headline) -> str:
     facts = f'<p class="plain">{e(" ".join(plain))}</p>' if plain else ""
     told = "".join(f'<p class="told"><b>Note</b> {e(note)}.</p>' for note in notes)
     figures = _figures(record)
+    long = ' class="long"' if len(head.text) > _LONG else ""
     kind = "hero" if figures else "hero alone"
     return (
         f'<main id="verdict" class="{kind}"><div>{badge(head.tone, head.badge)}'
-        f"<h1>{e(head.text)}{aside}</h1>{told}{facts}{detail}{advice(record)}</div>{figures}</main>"
+        f"<h1{long}>{e(head.text)}{aside}</h1>{told}{facts}{detail}{advice(record)}</div>{figures}</main>"
     )
 
 
@@ -142,7 +144,8 @@ def _samples(record: Record) -> str:
     if record.mean is not None:
         lead = (
             "In order of time; the newest are at the head of the page. Each sample is made by one of the mixture's "
-            "generators. The mean network is the other summary of a mixture: what it makes need not resemble what they make."
+            "generators. The mean network is the other summary of a mixture: what it makes need not resemble what they "
+            "make."
         )
     note = f'<p class="note gap">{e(" ".join(notes))}</p>' if notes else ""
     return f'<p class="lead">{e(lead)}</p><div class="strip">{"".join(figures)}</div>{note}'
@@ -166,7 +169,9 @@ def _training(record: Record) -> str:
     more = list(_training_charts(record, "grad_norm", *rest))[:18]
     extra = ""
     if more:
-        extra = fold("Gradients and other logged numbers", f'<div class="charts">{"".join(more)}</div>')
+        extra = fold(
+            "Gradients and other logged numbers", f'<div class="charts">{"".join(more)}</div>'
+        )
     return f'<p class="lead">{e(lead)}</p><div class="charts">{"".join(figures)}</div>{extra}'
 
 

@@ -415,12 +415,12 @@ def planned_work(settings: dict[str, Any]) -> float | None:
         return None
     starts, steps, track, inner, looked, batches = (v for v in values if v is not None)
     searches = starts + 1
-    well = 3 * (9 * inner * _PENALISED + 3 * looked * _MEASURED)
+    answer, look = 2 * inner * _PENALISED, looked * _MEASURED
     one = (
-        searches * steps * (track * _PENALISED + _LEAD)
-        + searches * inner * _PENALISED
-        + (2 * searches + 2) * (inner * _PENALISED + looked * _MEASURED)
-        + well
-        + 3 * batches * _MEASURED
+        2 * searches * steps * (track * _PENALISED + _LEAD)
+        + searches * answer
+        + 2 * (3 * searches + 2) * (answer + look)
+        + 5 * (5 * answer + 3 * look)
+        + 4 * batches * _MEASURED
     )
     return _POOL * _PLAIN + (len(grid) + 2) * one

@@ -90,7 +90,8 @@ def _png_size(raw: bytes) -> tuple[int, int]:
     for any other."""
     if not raw.startswith(_PNG_START):
         raise ValueError("not a whole PNG picture")
-    at, kinds = len(_PNG_START), []
+    at = len(_PNG_START)
+    kinds: list[bytes] = []
     while at + 12 <= len(raw) and kinds[-1:] != [b"IEND"]:
         length = int.from_bytes(raw[at : at + 4])
         part, total = raw[at + 4 : at + 8 + length], raw[at + 8 + length : at + 12 + length]

@@ -3,9 +3,11 @@
 import re
 from typing import Any
 
+from equilibrist._reading import dig
+
 from . import _words as words
 from ._html import e, facts, kind_of
-from ._record import Record, dig
+from ._record import Record
 
 
 def trained(record: Record) -> str:

@@ -8,6 +8,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from equilibrist._reading import dig
+
 from ._claims import (
     BADGES,
     MARKS,
@@ -36,7 +38,7 @@ from ._numbers import (
     tolerance_words,
     with_unit,
 )
-from ._record import PAIR, Audit, Certificate, Record, Verdict, dig
+from ._record import PAIR, Audit, Certificate, Record, Verdict
 
 __all__ = [
     "BADGES",
@@ -153,7 +155,8 @@ def audit_command(
         record.audit is not None
     ):  # self-tests run always, and are listed where they were asked for or failed
         told = record.audit.find("self-tests") is not None
-        done = tuple(name for name in record.audit.work if told or name != "self-tests")
+        asked = [name for name in record.audit.work if name != "facts"]
+        done = tuple(name for name in asked if told or name != "self-tests")
     if more is not None:
         checks = (*(done or DEFAULT_CHECKS), *(name for name in more if name not in done))
     else:
@@ -166,9 +169,13 @@ def audit_command(
 def _pair_command(record: Record, more: tuple[str, ...] | None) -> str:
     """The command as it was typed, for the audit of a user's own pair; of one that Python made, what to write."""
     typed = dig(record.sessions[0] if record.sessions else None, "command")
-    checks = (*DEFAULT_CHECKS, *more) if more else ()
+    done = [name for name in (record.audit.work if record.audit else ()) if name != "facts"]
+    checks = (*(name for name in done if name not in more), *more) if more else ()
     if isinstance(typed, list) and typed[1:2] == ["audit"]:
         words = ["equilibrist", *map(str, typed[1:])]
+        while checks and "--check" in words[:-1]:
+            at = words.index("--check")
+            del words[at : at + 2]
     else:
         where = record.where or record.name
         words = ["equilibrist", "audit", "FILE.py:FUNCTION", "--out", where]

@@ -154,5 +154,5 @@ def _digest(flat: dict[str, Tensor], meta: str) -> str:
         t = flat[key]
         total.update(f"\n{key} {t.dtype} {list(t.shape)}\n".encode())
         if t.numel():
-            total.update(t.reshape(-1).view(torch.uint8).numpy())
+            total.update(t.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()

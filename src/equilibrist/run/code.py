@@ -39,7 +39,7 @@ def sources(recipe: Any) -> dict[str, str]:
             continue
         seen.add(part)
         text, called = _text(part), [*_called(part)]
-        waiting += [value for _, value in called if not isinstance(value, (*_PLAIN, tuple))]
+        waiting += [value for _, value in called if _own(value)]
         waiting += part.__mro__ if isinstance(part, type) else ()
         if text is not None:
             constants = sorted(f"{n}={v!r}" for n, v in called if isinstance(v, (*_PLAIN, tuple)))
@@ -95,10 +95,12 @@ def _called(part: Any) -> Iterator[tuple[str, Any]]:
                 for inner in names & vars(value).keys():
                     if isinstance(vars(value)[inner], type | types.FunctionType):
                         yield inner, vars(value)[inner]
-            elif isinstance(value, type | types.FunctionType | _PLAIN[0] | float | str | bool) or (
-                isinstance(value, tuple) and all(isinstance(v, _PLAIN) for v in value)
-            ):
+            elif isinstance(value, (type, types.FunctionType, *_PLAIN)) or _plain(value):
                 yield name, value
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(entry, _PLAIN) for entry in value)
 
 
 def _functions(part: Any) -> Iterator[types.FunctionType]:

@@ -24,6 +24,7 @@ from equilibrist._game import Constants, Players
 from equilibrist._host import usual_errors
 from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
+from equilibrist.data._absent import Absent
 from equilibrist.games import GAN, Mixture
 from equilibrist.games.gan import Start
 from equilibrist.run import checkpoint, code, environment, samples
@@ -209,11 +210,17 @@ def _begun(
 def load(
     directory: Path | str, recipe: Recipe, *, device: str = "auto", step: int | None = None
 ) -> Run:
-    """The pair that `directory` holds, at its newest sound checkpoint or at `step`."""
+    """The pair that `directory` holds, at its newest sound checkpoint or at `step`.
+
+    The data of `recipe` must be those that it was trained on, unless they were not read (`data.unread`).
+    """
     record = Record(Path(directory))
     seed = int(record.manifest()["seed"])
     # Names and shapes alone would let another loss, or other data, be audited under this run's name.
-    record.require_same(_identity(recipe), "dtype", "description")
+    identity = _identity(recipe)
+    if isinstance(recipe.data, Absent):  # nothing was read that could be compared
+        identity["description"]["data"] = record.manifest()["description"].get("data")
+    record.require_same(identity, "dtype", "description")
     record.warn_of_other_code({"code": code.sources(recipe)})
     if step is None:
         found = checkpoint.newest(record.checkpoints)

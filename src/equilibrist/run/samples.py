@@ -137,9 +137,15 @@ def sheet(samples: Tensor, data: Source) -> tuple[str, bytes]:
         return ".npy", array(samples)
     values = samples.detach().double().cpu().numpy()
     buffer = io.BytesIO()
-    low, high = data.value_range or (float(values.min()), float(values.max()))
+    low, high = data.value_range or _usual_range(float(values.min()), float(values.max()))
     _grid(np.clip((values - low) / (high - low), 0, 1)).save(buffer, "PNG")
     return ".png", buffer.getvalue()
+
+
+def _usual_range(low: float, high: float) -> tuple[float, float]:
+    """One of the ranges to which pixels are scaled, or what the values run through."""
+    usual = [(0.0, 1.0), (-1.0, 1.0)]
+    return next((r for r in usual if r[0] <= low and high <= r[1]), (low, max(high, low + 1e-9)))
 
 
 def array(samples: Tensor) -> bytes:

@@ -18,6 +18,7 @@ from equilibrist._field import VectorField
 from equilibrist._host import usual_errors
 from equilibrist._jacobian import HessianOperator, JacobianOperator
 from equilibrist.optimizers import SGD
+from equilibrist.run.progress import showing
 from equilibrist.solvers import Consensus
 from equilibrist.spectra import consensus, density, krylov, normality
 from equilibrist.spectra.density import Density
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 
 DENSE = 2500
+PRODUCTS = 1000  # of each Krylov search at most
 STEPS = 30  # of Lanczos, where densities are not exact
 PROBES = 8  # random vectors for the departure from normality, where it is not exact
 REFERENCES = (
@@ -150,9 +152,10 @@ def spectrum_at(
     gamma: float | None = None,
     dense: int | None = None,
     k: int = 8,
-    products: int = 1000,
+    products: int = PRODUCTS,
     samples: int = 0,
     notes: Sequence[str] = (),
+    tick: Callable[[float], Any] = lambda products: None,
 ) -> Spectrum:
     """The spectrum of J at a pair.
 
@@ -166,6 +169,7 @@ def spectrum_at(
             normality as an estimated interval (`henrici_bounds`, 8 probes).
         k: eigenvalues at each end of the spectrum; `products` of each Krylov search at most.
         samples: how many samples the draws hold, for the record.
+        tick: called with products with J or J^T as they are made (`planned_products`).
 
     Raises:
         RecipeError: a gamma or a step size that is not positive. GameError: a Jacobian that is not finite.
@@ -183,10 +187,10 @@ def spectrum_at(
     mean = _mean_field(operator)
     if not all(value - value == 0 for value in mean.values()):
         raise GameError("the gradients at this pair are not finite: look at the run's losses")
-    forward, backward = (products_of(op) for op in (operator, operator.T))
+    forward, backward = (_counted(products_of(op), tick) for op in (operator, operator.T))
     scaled = pulled = None
     if n <= dense:
-        J = operator.dense().double().cpu()
+        J = _dense(operator, tick).double().cpu()
         whole = eigenvalues(J)
         scaled = None if even else eigenvalues(weights[:, None] * J)
         if gamma is not None:
@@ -228,6 +232,34 @@ def spectrum_at(
         tuple(notes),
         densities,
     )
+
+
+def planned_products(n: int, even: bool, gamma: bool, dense: int, products: int) -> float:
+    """Products with J or J^T that `spectrum_at` makes, at most: n where the matrix is built, else those of its
+    searches (J + gamma J^T J takes two each)."""
+    return n if n <= dense else products * (1.0 + (not even) + 2.0 * gamma)
+
+
+def _dense(operator: JacobianOperator, tick: Callable[[float], Any]) -> torch.Tensor:
+    """The whole matrix, 64 rows at a time."""
+    flipped = operator.T
+    parts = []
+    for rows in torch.eye(operator.shape[0], dtype=operator.dtype, device=operator.device).split(
+        64
+    ):
+        parts.append((flipped @ rows.T).T)
+        tick(len(rows))
+    return torch.cat(parts)
+
+
+def _counted(
+    product: Callable[[Array], Array], tick: Callable[[float], Any]
+) -> Callable[[Array], Array]:
+    def counted(u: Array) -> Array:
+        tick(1.0)
+        return product(u)
+
+    return counted
 
 
 def _outer(
@@ -300,6 +332,7 @@ def spectrum_of(
     iterate: str = "last",
     dense: int | None = None,
     k: int = 8,
+    progress: str = "none",
 ) -> Spectrum:
     """The spectrum of a run's pair, in float64, on minibatches that training did not see in that order.
 
@@ -309,6 +342,7 @@ def spectrum_of(
         batches, batch: J is the mean over so many minibatches of so many samples (None: the run's own size).
         iterate: "last", "average" or "auto", as in `Run.pair`.
         dense, k: see `spectrum_at`.
+        progress: "auto", "bar", "lines" or "none".
 
     Singular vectors of spectrally normalised weights follow the weights; batch norm takes the statistics of
     each minibatch.
@@ -342,9 +376,27 @@ def spectrum_of(
     if gamma is None and isinstance(own, float | int) and own > 0:
         gamma = own
     operator = JacobianOperator(VectorField(Exact(game)), players, constants, draws)
-    return spectrum_at(
-        operator, rates, gamma=gamma, dense=dense, k=k, samples=batches * size, notes=notes
-    )
+    even = len(set(rates.values())) <= 1
+    limit = DENSE if dense is None else dense
+    planned = round(planned_products(operator.shape[0], even, gamma is not None, limit, PRODUCTS))
+    with showing(progress, "spectrum", planned) as bar:
+        done = 0.0
+
+        def tick(products: float) -> None:
+            nonlocal done
+            done += products
+            bar.update(min(round(done), planned), {})
+
+        return spectrum_at(
+            operator,
+            rates,
+            gamma=gamma,
+            dense=dense,
+            k=k,
+            samples=batches * size,
+            notes=notes,
+            tick=tick,
+        )
 
 
 def inner(solver: Any) -> Any:

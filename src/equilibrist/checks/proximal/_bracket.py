@@ -49,9 +49,9 @@ class Bracket:
 def bracket_sampled(bench: Bench, prox: Prox, tolerance: float) -> Bracket:
     """The interval of lambda*.
 
-    A deviation's gain rises with lambda and is concave in it, for V_prox is a maximum of functions that fall linearly in
-    lambda. So every deviation has one lambda at which it begins to gain, and lambda* is the least of
-    these. A search at the lambda where the last deviation gains the tolerance finds another with a lesser one, until
+    A deviation's gain rises with lambda and is concave in it, for V_prox is a maximum of functions that fall linearly
+    in lambda. So every deviation has one lambda at which it begins to gain, and lambda* is the least of these. A
+    search at the lambda where the last deviation gains the tolerance finds another with a lesser one, until
     none is found (as in Dinkelbach's method).
 
     The upper end is the least lambda at which the score part sees the last deviation gain more than the tolerance.
@@ -103,7 +103,8 @@ def _least(
 ) -> tuple[Deviation, float | None]:
     """The deviation of the least lambda that was found, and that lambda (None: its gain is within the tolerance on the
     selection part)."""
-    assert found.best is not None and found.best.deviation is not None
+    assert found.best is not None
+    assert found.best.deviation is not None
     known = found.best.deviation
     top = min(found.best.lam, _BEYOND * bench.settings.prox_lambdas[-1])
     lam = begins(bench, prox, known, tolerance, top, _DECADE)
@@ -204,8 +205,8 @@ def _upper(
     start: float | None,
     tolerance: float,
 ) -> None:
-    """The least lambda, from `start` upwards, at which the deviation gains on the score part, though the critic answered
-    as well as it can."""
+    """The least lambda, from `start` upwards, at which the deviation gains on the score part, though the critic
+    answered as well as it can."""
     top = found.best.lam if found.best is not None else math.inf
 
     def refutes(lam: float) -> bool:
@@ -262,7 +263,9 @@ def _lower(bench: Bench, prox: Prox, found: Bracket, known: list[Deviation]) -> 
         best = max(best, lam) if held else best
         return held
 
-    start = begins(bench, prox, known[-1], 0.0, top)  # the nearest one: what far ones gain is less than quadratic
+    start = begins(
+        bench, prox, known[-1], 0.0, top
+    )  # the nearest one: what far ones gain is less than quadratic
     start = top if start is None else start
     for factor in _DOWN:
         lam = factor * start

@@ -52,9 +52,7 @@ def scales(part: Part) -> dict[str, float]:
     count = sum(x.numel() for x in part.values())
     squares = {k: float(x.double().square().sum()) for k, x in part.items()}
     overall = math.sqrt(sum(squares.values()) / max(count, 1)) or 1.0
-    return {
-        k: max(math.sqrt(squares[k] / max(x.numel(), 1)), overall) for k, x in part.items()
-    }
+    return {k: max(math.sqrt(squares[k] / max(x.numel(), 1)), overall) for k, x in part.items()}
 
 
 def minimise(
@@ -165,9 +163,7 @@ def _stretched(
     return length
 
 
-def _left(
-    near: Callable[[Tensor], Tensor], here: Tensor, slope: Tensor, length: float
-) -> float:
+def _left(near: Callable[[Tensor], Tensor], here: Tensor, slope: Tensor, length: float) -> float:
     """What a quadratic model of curvature 1 / length falls by along the projected gradient."""
     step = near(here - length * slope) - here
     return max(-float(slope @ step) - float(step @ step) / (2 * length), 0.0)

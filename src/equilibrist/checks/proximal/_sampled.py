@@ -73,6 +73,8 @@ class SampledProx:
     def solve(
         self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
     ) -> Answer:
+        if warm is not None and not finite(warm):
+            warm = None
         critic = tree.clone(self.trained["critic"] if warm is None else warm)
         if lam == math.inf:
             return Answer(tree.clone(self.trained["critic"]), 0.0)
@@ -134,9 +136,9 @@ class SampledProx:
         begin: int = 0,
         steps: int | None = None,
     ) -> Answer:
-        """The answer by the critic's own rule: as many steps on minibatches, taken back and taken shorter where they end
-        below their start on fixed samples (the penalty's curvature grows with lambda: plain steps that
-        were stable without it diverge)."""
+        """The answer by the critic's own rule: as many steps on minibatches, taken back and taken shorter where they
+        end below their start on fixed samples (the penalty's curvature grows with lambda: plain steps that were
+        stable without it diverge)."""
         start = tree.clone(self.trained["critic"] if critic is None else critic)
         if lam == math.inf:
             return Answer(start, 0.0)

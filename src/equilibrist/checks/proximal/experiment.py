@@ -39,7 +39,7 @@ class _Path:
 
 
 def experiment(
-    bench: Bench, tick: Any = lambda: None, show: Show | None = None
+    bench: Bench, tick: Any = lambda gradients=1.0: None, show: Show | None = None
 ) -> tuple[list[Certificate], dict[str, torch.Tensor]]:
     """Certificate "section-6.1" and sheets of samples before, during and after.
 

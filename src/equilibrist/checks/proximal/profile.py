@@ -16,7 +16,7 @@ from equilibrist.checks.proximal.trial import Trial, hints, trial
 CLAIM = "profile"
 
 
-def profile(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
+def profile(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
     """Certificate "profile": what the generator still gains when the critic may answer within reach 1 / lambda.
 
         r(lambda) = V(G*, D*) - inf over G of V_prox(G, D*),  lambda in {0, prox_lambdas, inf}

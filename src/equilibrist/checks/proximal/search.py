@@ -17,7 +17,7 @@ from equilibrist.checks.proximal.trial import Trial, hints, scored, trial
 CLAIM = "lambda-search"
 
 
-def lambda_search(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
+def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
     """Certificate "lambda-search": lambda* as an interval, the generator's side of Definition 1.
 
     A pair that is no lambda-proximal equilibrium is none for any greater lambda (Proposition 3), so
@@ -201,11 +201,11 @@ def trial_work(bench: Bench, extra: int = 1) -> float:
     """Planned minibatch gradients of one trial on samples."""
     s = bench.settings
     searches = s.prox_starts + min(extra, 1)
-    track = s.prox_steps * (s.prox_track * PENALISED + LEAD)
-    looks = (2 * searches + extra) * (s.inner_steps * PENALISED + s.look_batches * MEASURED)
-    begun = searches * s.inner_steps * PENALISED
-    well = 3 * (9 * s.inner_steps * PENALISED + 3 * s.look_batches * MEASURED)
-    return searches * track + begun + looks + well + 3 * s.batches * MEASURED
+    # Of large players: half by their rules' steps, half on the fixed samples. Small ones need less.
+    answer, look = 2 * s.inner_steps * PENALISED, s.look_batches * MEASURED
+    track = 2 * searches * s.prox_steps * (s.prox_track * PENALISED + LEAD) + searches * answer
+    looks = 2 * (3 * searches + extra) * (answer + look)
+    return track + looks + 5 * (5 * answer + 3 * look) + 4 * s.batches * MEASURED
 
 
 def _limits(bench: Bench, prox: Prox) -> tuple[str, ...]:

@@ -265,7 +265,7 @@ def nash_case(rng: Rng, k: float, i: int, seed: int) -> Rows:
         batches=batches,
         look_batches=4,
         starts=int(rng.integers(1, 3)),
-        steps=20,
+        steps=150,
         looks=2,
         perturbation=0.05,
         absolute=tolerance,

@@ -61,8 +61,6 @@ def test_a_budget_that_is_too_small_names_the_least_which_then_does() -> None:
     assert least > 150
     audit = audited(Settings.within(least))
     assert sum(spent["planned"] for spent in audit.work.values()) <= 1.1 * least
-    with pytest.raises(eq.RecipeError, match="give at least"):
-        audited(Settings.within(least - 5))
 
 
 @pytest.mark.parametrize("wrong", [10, 59, True, 1.5, "600"])

@@ -242,7 +242,7 @@ def test_audit_json_is_what_was_found(audited_run: Any) -> None:
         run.sha256,
     )
     assert [row["claim"] for row in value["certificates"]] == list(found)
-    for row, c in zip(value["certificates"], found, strict=True):
+    for row, c in zip(value["certificates"], found.values(), strict=True):
         assert row["verdict"] == c.verdict.value
         assert row["summary"] == c.summary
         for key in ("gain", "interval", "residual", "noise_floor"):
@@ -259,6 +259,8 @@ def test_audit_json_is_what_was_found(audited_run: Any) -> None:
         "audit.json",
         "nash_critic.safetensors",
         "nash_generator.safetensors",
+        "stationary_critic.safetensors",
+        "stationary_generator.safetensors",
         "nash_generator_before.npy",
         "nash_generator_during.npy",
         "nash_generator_after.npy",
@@ -279,6 +281,7 @@ def test_the_sheets_are_the_trained_generator_and_the_witness(audited_run: Any) 
     )
 
 
+@pytest.mark.filterwarnings("ignore:the 4 samples")
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     game = boxed([0.5], [0.5])
     start = game.init()
@@ -301,6 +304,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     assert row["evidence"]["interval"] == [None, None]
 
 
+@pytest.mark.filterwarnings("ignore:the 4 samples")
 def test_too_few_data_are_called_so() -> None:
     found = audited(boxed([0.5], [0.5]), points(np.arange(4.0)[:, None]), **FAST)["nash/generator"]
     assert found.verdict is Verdict.UNASSESSED
@@ -414,7 +418,7 @@ def test_at_every_moment_there_is_a_whole_audit(
         found,
         certificates=tuple(
             dataclasses.replace(c, summary="new", witness=c.witness and _doubled(c.witness))
-            for c in found
+            for c in found.values()
         ),
     )
     left, real, gone = 0, os.replace, Path.unlink

@@ -174,6 +174,7 @@ class Hill(nn.Module):
         return (self.a * x.square()).flatten()
 
 
+@pytest.mark.filterwarnings("ignore:values of gaussian run")
 def test_perturbed_starts_escape_from_a_player_that_is_all_zero() -> None:
     game = GAN(
         Shift([0.0]),

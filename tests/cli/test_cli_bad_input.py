@@ -168,9 +168,6 @@ ROWS = [
     (["sample", "points"], 3, ["recipe.json"], damaged("recipe.json", "[1]")),
     (["info", "points"], 3, ["recipe.json"], damaged("recipe.json", "\0")),
     (["info", "points"], 3, ["recipe.json", "format"], changed("recipe.json", format=2)),
-    (["report", "points"], 3, ["audit.json"], damaged("audit/audit.json", "{")),
-    (["report", "points"], 3, ["status.json"], damaged("status.json", "{")),
-    (["report", "points"], 3, ["metrics.jsonl", "line 1"], damaged("metrics.jsonl", "{\n{}\n")),
     (["sample", "points"], 2, ["no recipe 'gone'"], changed("recipe.json", recipe="gone")),
     (["sample", "points", "--step", "77"], 3, ["step_00000077", "does not exist"]),
     (["sample", "points", "--step", "soon"], 2, ["--step", "integer"]),
@@ -195,7 +192,7 @@ ROWS = [
     (["sample", "points", "--out", "a.png"], 3, ["a.png", "points, not images"]),
     (["sample", "points", "-n", "0"], 2, ["--number"]),
     (["sample", "points", "--index", "-1"], 2, ["--index"]),
-    (["export", "points", "--out", "file"], 3, ["file", "--out"]),
+    (["export", "points", "--out", "file"], 3, ["file is a file, not a folder"]),
     (["sample", "points", "--out", "folder.npy"], 2, ["error: --out folder.npy", "folder"]),
     # devices
     (run_digits(more="--device qpu"), 2, ["--device qpu", "try 'auto' or 'cpu'"]),

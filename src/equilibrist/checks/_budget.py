@@ -51,10 +51,20 @@ def allotted(bench: Bench, checks: Sequence[str], plan: Plan) -> Settings:
         share *= SHRINK
     if rest < least:
         needed = math.ceil(n - rest + least)
+        while (lacking := _lacking(bench, needed, plan, least)) > 0:  # a larger budget plans larger checks
+            needed += math.ceil(lacking)
         raise RecipeError(
             f"a budget of {n} gradients is too small for these checks: give at least {needed}, or fewer checks"
         )
     return _searching(chosen, rest) if searched else chosen
+
+
+def _lacking(bench: Bench, gradients: int, plan: Plan, least: float) -> float:
+    """How many gradients this budget lacks for the cheapest form of the checks."""
+    settings = replace(bench.settings, gradients=gradients)
+    chosen = _searching(_chosen(settings, 9.0, True), 2 * SEARCH)
+    costs = plan(bench.with_settings(chosen))
+    return sum(cost for name, cost in costs.items() if name != "nash") + least - gradients
 
 
 def _chosen(settings: Settings, share: float, second: bool) -> Settings:

@@ -79,6 +79,8 @@ class Facts:
         starved: layers of batch norm whose input hardly varies.
         uphill: see `_uphill`; None where it was not measured.
         samples: how many of each kind.
+        images: whether they are images, whose values have a range by construction; that generated points lie elsewhere
+            than real ones is what training is for.
     """
 
     unit: str
@@ -93,6 +95,7 @@ class Facts:
     starved: tuple[Starved, ...] = ()
     uphill: float | None = None
     samples: int = 0
+    images: bool = True
 
     @property
     def signs(self) -> tuple[str, ...]:
@@ -169,6 +172,7 @@ def facts(
         ),
         uphill=_uphill(bench, tick) if deep and share[0] >= SEPARATED else None,
         samples=len(real),
+        images=bench.data.kind == "images",
     )
 
 
@@ -288,10 +292,11 @@ def untouched(module: nn.Module, params: dict[str, Tensor]) -> bool:
     """Whether weights are as torch's own layers initialise them: every linear and convolutional weight uniform in
     +-1/sqrt(fan in) and filling that interval, every norm's scale 1 and shift 0.
 
-    A single step of training moves some entry out of the interval, or a norm's scale off 1. False where no such
-    layer is found: other initialisations leave no such trace.
+    Training moves some entry out of the interval, or a norm's scale off 1; a few steps that are tiny beside the
+    interval may not. False where no such layer is found: other initialisations leave no such trace.
     """
     evidence = 0
+    params = {name: value.detach() for name, value in params.items()}
     for name, layer in module.named_modules():
         prefix = f"{name}." if name else ""
         weight, bias = params.get(f"{prefix}weight"), params.get(f"{prefix}bias")
@@ -367,8 +372,14 @@ def _uphill(bench: Bench, tick: Callable[[float], Any]) -> float | None:
 def _signs(f: Facts) -> Iterator[str]:
     for player in f.untouched:
         yield (
-            f"The {player}'s weights are exactly as PyTorch initialises them: no step was ever taken with it "
-            "(is its optimiser built on these parameters, stepped, and its learning rate above 0?)."
+            f"The {player}'s weights look exactly as PyTorch initialises them: it seems that no step was ever "
+            "taken with it (is its optimiser built on these parameters, stepped, and its learning rate above 0?)."
+        )
+    if f.uphill is not None and f.uphill < MAXIMUM:
+        yield (
+            f"The generator stands near a maximum of its own loss, {f.losses['generator'].value:.3g} {f.unit}: steps "
+            f"up its gradient raise the loss by {f.uphill:.0%} of what as many steps down lower it by (is its loss "
+            "minimised with the wrong sign?)."
         )
     yield from _of_ranges(f)
     yield from _of_scores(f)
@@ -385,6 +396,8 @@ def _signs(f: Facts) -> Iterator[str]:
 
 
 def _of_ranges(f: Facts) -> Iterator[str]:
+    if not f.images:
+        return
     spans = (
         f"generated values lie in {f.generated.low:.3g} to {f.generated.high:.3g}, real ones in {f.real.low:.3g} to "
         f"{f.real.high:.3g}"
@@ -412,12 +425,6 @@ def _of_scores(f: Facts) -> Iterator[str]:
         yield (
             f"The critic has it the wrong way round: it scores generated samples above held-out real ones in "
             f"{1 - share:.1%} of pairs."
-        )
-    if f.uphill is not None and f.uphill < MAXIMUM:
-        yield (
-            f"The generator stands near a maximum of its own loss, {f.losses['generator'].value:.3g} {f.unit}: steps "
-            f"up its gradient raise the loss by {f.uphill:.0%} of what as many steps down lower it by (is its loss "
-            "minimised with the wrong sign?)."
         )
     equal = critic.at_equality
     if share >= SEPARATED and equal and critic.value < SATURATED * equal:

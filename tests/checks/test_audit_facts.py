@@ -1,0 +1,244 @@
+"""Plain facts: each number against an independent computation, each sign of a fault on a planted one and its twin."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn.functional import softplus
+
+import equilibrist as eq
+from equilibrist.checks import Settings
+from equilibrist.checks._bench import Bench
+from equilibrist.checks.facts import Facts, Loss, Range, facts, separation, starved, untouched
+from equilibrist.data import ArraySource
+
+QUICK = Settings(steps=4, starts=1, groups=3, group_batches=1)
+
+
+def bench(generator: nn.Module, critic: nn.Module, data: torch.Tensor, **options: Any) -> Bench:
+    formulation = options.pop("formulation", eq.Vanilla())
+    game = eq.GAN(generator, critic, formulation, latent=options.pop("latent", 4), **options)
+    start = game.read(generator, critic)
+    source = ArraySource(data, kind="points")
+    return Bench(game, start.players, start.constants, source, Settings(), 0)
+
+
+def mlp(a: int, b: int, width: int = 32) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(a, width), nn.Tanh(), nn.Linear(width, b))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_separation_is_the_area_under_the_roc_curve_with_delongs_interval(ties: bool) -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.standard_normal(300) + 0.7, rng.standard_normal(200)
+    if ties:
+        real, fake = np.round(real), np.round(fake)
+    share, low, high = separation(torch.from_numpy(real), torch.from_numpy(fake))
+    labels = np.r_[np.ones(300), np.zeros(200)]
+    assert share == pytest.approx(roc_auc_score(labels, np.r_[real, fake]), abs=1e-12)
+    # DeLong's variance by its definition, pair by pair.
+    wins = (real[:, None] > fake[None, :]) + 0.5 * (real[:, None] == fake[None, :])
+    variance = wins.mean(1).var(ddof=1) / 300 + wins.mean(0).var(ddof=1) / 200
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=1e-9)
+    assert math.isnan(separation(torch.tensor([math.nan, 1.0]), torch.zeros(2))[0])
+
+
+@pytest.mark.parametrize(
+    ("formulation", "critic", "generator"),
+    [
+        (eq.Vanilla(), 2 * math.log(2), math.log(2)),
+        (eq.Vanilla(saturating=True), 2 * math.log(2), -2 * math.log(2)),
+        (eq.WGAN(), 0.0, None),
+        (eq.formulations.Hinge(), 2.0, None),
+    ],
+)
+def test_losses_stand_beside_their_value_at_equality(
+    formulation: Any, critic: float, generator: float | None
+) -> None:
+    torch.manual_seed(0)
+    found = facts(
+        bench(mlp(4, 2), mlp(2, 1), torch.randn(800, 2), formulation=formulation), deep=False
+    )
+    assert found is not None
+    assert found.losses["critic"].at_equality == pytest.approx(critic, abs=1e-6)
+    if isinstance(formulation, eq.Vanilla) and not formulation.saturating:
+        assert found.losses["generator"].at_equality == pytest.approx(generator, abs=1e-6)
+
+
+def test_facts_are_those_of_held_out_samples() -> None:
+    torch.manual_seed(0)
+    generator, critic, data = mlp(4, 2), mlp(2, 1), torch.randn(2000, 2) * 2 + 1
+    b = bench(generator, critic, data)
+    found = facts(b)
+    assert found is not None
+    real = torch.cat([draw["real"] for draw in b.bank("score")])[: found.samples]
+    latent = torch.cat([draw["latent"] for draw in b.bank("score")])[: found.samples]
+    with torch.no_grad():
+        fake = generator.double()(latent)
+        scores = critic.double()(real), critic(fake)
+    auc = roc_auc_score(
+        np.r_[np.ones(len(real)), np.zeros(len(fake))], torch.cat(scores).flatten().numpy()
+    )
+    assert found.separation[0] == pytest.approx(auc, abs=1e-9)
+    assert found.losses["critic"].value == pytest.approx(
+        float(softplus(-scores[0]).mean() + softplus(scores[1]).mean()), abs=1e-6
+    )
+    assert found.real.low == pytest.approx(float(real.min()))
+    assert found.generated.high == pytest.approx(float(fake.max()))
+    spread = torch.pdist(fake).mean() / torch.pdist(real).mean()
+    assert found.diversity == pytest.approx(float(spread), rel=0.1)
+
+
+LAYERS = {
+    "linear": lambda: mlp(8, 4, 64),
+    "convolutions and batch norm": lambda: nn.Sequential(
+        nn.Conv2d(3, 16, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.ConvTranspose2d(16, 3, 4)
+    ),
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_weights_that_no_step_has_moved_are_recognised(layers: str) -> None:
+    for seed in range(20):
+        torch.manual_seed(seed)
+        module = LAYERS[layers]()
+        params = {k: p.detach() for k, p in module.named_parameters()}
+        assert untouched(module, params)
+        moved = {k: p + 1e-2 * torch.randn_like(p) for k, p in params.items()}
+        assert not untouched(module, moved)
+
+
+def test_other_initialisations_are_not_called_untouched() -> None:
+    torch.manual_seed(0)
+    module = mlp(8, 4, 64)
+    for p in module.parameters():
+        nn.init.normal_(p, std=0.02)
+    assert not untouched(module, dict(module.named_parameters()))
+    clipped = {k: p.detach().clamp(-0.01, 0.01) for k, p in mlp(8, 4, 64).named_parameters()}
+    assert not untouched(module, clipped)
+    assert not untouched(nn.Sequential(nn.PReLU()), dict(nn.PReLU().named_parameters()))
+
+
+def test_a_batch_norm_whose_input_hardly_varies_is_named() -> None:
+    torch.manual_seed(0)
+    found = []
+    for scale in (1.0, 0.005):
+        norm = nn.BatchNorm1d(16)
+        module = nn.Sequential(nn.Linear(4, 16), norm)
+        for _ in range(100):
+            module(scale * torch.randn(64, 4))
+        found.append(starved(module, dict(module.named_buffers()), "generator"))
+    assert found[0] == ()
+    assert [layer.layer for layer in found[1]] == ["1"]
+
+
+def trained(steps: int = 300, sign: float = 1.0, **factors: float) -> tuple[Any, Any, torch.Tensor]:
+    """A small GAN on a Gaussian in the plane, with a fault where it is asked for."""
+    torch.manual_seed(0)
+    generator, critic = mlp(4, 2), mlp(2, 1)
+    data = 0.5 * torch.randn(3000, 2) + 1
+    rules = {
+        "g": torch.optim.Adam(generator.parameters(), 1e-3 * factors.get("g", 1.0)),
+        "c": torch.optim.Adam(critic.parameters(), 1e-3 * factors.get("c", 1.0)),
+    }
+    for _ in range(steps):
+        real, fake = data[torch.randint(3000, (64,))], generator(torch.randn(64, 4))
+        loss = softplus(-critic(real)).mean() + softplus(critic(fake.detach())).mean()
+        rules["c"].zero_grad(), loss.backward(), rules["c"].step()
+        loss = softplus(-sign * critic(generator(torch.randn(64, 4)))).mean()
+        rules["g"].zero_grad(), loss.backward(), rules["g"].step()
+    return generator, critic, data
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ({}, ""),
+        ({"g": 0.0}, "The generator's weights look exactly as PyTorch initialises them"),
+        ({"c": 0.0}, "The critic's weights look exactly as PyTorch initialises them"),
+        ({"sign": -1.0, "steps": 900}, "The generator stands near a maximum of its own loss"),
+    ],
+)
+def test_the_first_sign_names_the_planted_fault(fault: dict[str, Any], says: str) -> None:
+    generator, critic, data = trained(**fault)
+    found = facts(bench(generator, critic, data))
+    assert found is not None
+    signs = found.signs
+    assert (signs[0] if signs else "").startswith(says)
+    assert bool(signs) == bool(says)
+
+
+FINE = Facts(
+    unit="nats",
+    losses={"generator": Loss(0.7, 0.693), "critic": Loss(1.3, 1.386)},
+    separation=(0.7, 0.68, 0.72),
+    diversity=0.9,
+    real=Range(-1, 1, -0.9, 0.9),
+    generated=Range(-1, 1, -0.9, 0.9),
+    outside=0.0,
+    unreached=0.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ""),
+        ({"diversity": 0.05}, "not diverse"),
+        ({"outside": 0.2}, "differ in range"),
+        ({"unreached": 0.2}, "differ in range"),
+        ({"separation": (0.1, 0.08, 0.12)}, "wrong way round"),
+        ({"separation": (math.nan,) * 3}, "not finite"),
+        ({"losses": {"generator": Loss(0.7, 0.693), "critic": Loss(900.0, 1.386)}}, "exploded"),
+        (
+            {
+                "separation": (0.999, 0.998, 1.0),
+                "losses": {"generator": Loss(7.0, 0.693), "critic": Loss(0.01, 1.386)},
+            },
+            "it has won",
+        ),
+        # A critic that separates all, in a unit without a scale, is what a Wasserstein critic does.
+        (
+            {
+                "separation": (0.999, 0.998, 1.0),
+                "losses": {"generator": Loss(0.3, None), "critic": Loss(-2.0, 0.0)},
+            },
+            "",
+        ),
+        ({"outside": 0.2, "images": False}, ""),
+        ({"uphill": 0.1}, "maximum of its own loss"),
+        ({"uphill": 2.0}, ""),
+    ],
+)
+def test_each_sign_has_its_bound(change: dict[str, Any], says: str) -> None:
+    signs = replace(FINE, **change).signs
+    assert bool(signs) == bool(says)
+    if says:
+        assert says in signs[0]
+
+
+def test_signs_come_first_in_the_headline_and_facts_in_the_print_and_the_record() -> None:
+    generator, critic, data = trained(g=0.0)
+    audit = eq.audit_pair(
+        generator,
+        critic,
+        data,
+        eq.Vanilla(),
+        latent=4,
+        settings=QUICK,
+        checks=("stationary",),
+        progress="none",
+    )
+    assert audit.place.startswith(
+        "The generator's weights look exactly as PyTorch initialises them"
+    )
+    assert str(audit).startswith(audit.place)
+    assert "at equality" in str(audit)
+    assert audit.to_json()["facts"]["signs"][0] in audit.place

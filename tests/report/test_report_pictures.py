@@ -14,7 +14,7 @@ from test_report_page import NASTY, Page, spoil
 
 from equilibrist.report import _words as words
 from equilibrist.report import write_report
-from equilibrist.report._charts import WIDE, _Axes
+from equilibrist.report._charts import WIDE, _Axes, labelled, ticks
 from equilibrist.report._load import Certificate, load
 from equilibrist.report._meanings import MEANINGS
 from equilibrist.report._measures import lambda_words, measure_of
@@ -448,6 +448,25 @@ def test_gaps_stand_side_by_side(make_run: Make) -> None:
         assert said in shown
     assert section(whole(make_run("less"), without=("duality-gap",)), "gaps").count("<tr>") == 2
     assert measure_of(read(gap("duality-gap", "inf", 0.2))) is not None
+
+
+@pytest.mark.parametrize(
+    ("ends", "first"),
+    [
+        ((1.3851, 1.3869), "1.3855"),
+        ((0.0, 1.0), "0"),
+        ((-1.0, 2.0), "\N{MINUS SIGN}1"),
+        ((0.001, 0.0021), "0.0010"),
+        ((1e6, 1.0002e6), "10⁶"),
+        ((1e-7, 5e-7), "10⁻⁷"),
+    ],
+)
+def test_no_two_labels_of_an_axis_read_the_same(ends: tuple[float, float], first: str) -> None:
+    said = [text for _, text in labelled(ticks(*ends, 4))]
+    assert said[0] == first
+    assert len(set(said)) == len(said)
+    decimals = {len(text.partition(".")[2]) for text in said if "×" not in text and text != "0"}
+    assert len(decimals) <= 1
 
 
 def test_an_axis_takes_labels_of_ones_own() -> None:

@@ -63,6 +63,13 @@ class Absent(ShownSource):
         return DataError(f"{self.name}: the samples were not read, and are needed here")
 
 
+def is_absent(source: Any) -> bool:
+    """Whether these data, or those that they are made of, were not read."""
+    while not isinstance(source, Absent) and hasattr(source, "source"):
+        source = source.source
+    return isinstance(source, Absent)
+
+
 @contextmanager
 def unread(described: Mapping[str, Any]) -> Iterator[None]:
     """Within, every function that reads data gives an `Absent` source of this description instead."""

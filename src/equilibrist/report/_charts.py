@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._numbers import number
+from ._numbers import fixed, number
 from ._record import Curve, Series
 
 Array = NDArray[np.float64]
@@ -129,7 +129,7 @@ class _Axes:
         numbers)."""
         parts = []
         if at_y is None:
-            at_y = [(value, number(value)) for value in self._levels()]
+            at_y = labelled(self._levels())
         for value, said in at_y:
             at = self.top + self.y(value)
             kind = "zero" if value == 0 else "grid"
@@ -138,7 +138,7 @@ class _Axes:
             parts.append(_text(self.left - 8, at + 4, said, "end"))
         if at_x is None:
             even = ticks(self.x0, self.x1, max(3, int(self.width // 90)))
-            at_x = [(value, number(value)) for value in even]
+            at_x = labelled(even)
         for value, said in at_x:
             at = self.left + self.x(value)
             anchor = "end" if at > self.size.width - 24 else "middle"
@@ -150,6 +150,22 @@ class _Axes:
             f'height="{_n(self.height)}" overflow="hidden">{marks}</svg>'
         )
         return "".join(parts)
+
+
+def labelled(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Places on an axis with their labels: as many digits as tell neighbours apart, the same for all."""
+    gaps = [b - a for a, b in itertools.pairwise(sorted(values)) if b > a]
+    least, most = min(gaps, default=0.0), max(map(abs, values), default=0.0)
+    even = not gaps or max(gaps) <= 1.5 * least  # powers of ten are not
+    if even and 1e-4 <= least and most < 1e6:
+        decimals = max(0, math.ceil(-math.log10(least) - 1e-9))
+        return [(v, fixed(v, decimals) if v else "0") for v in values]
+    said = [number(v) for v in values]
+    for digits in range(4, 16):
+        if len(set(said)) == len(values):
+            break
+        said = [number(v, digits) for v in values]
+    return list(zip(values, said, strict=True))
 
 
 def _frame(low: float, high: float, core: tuple[float, float]) -> tuple[float, float, bool]:

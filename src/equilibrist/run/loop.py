@@ -24,7 +24,7 @@ from equilibrist._game import Constants, Players
 from equilibrist._host import usual_errors
 from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
-from equilibrist.data._absent import Absent
+from equilibrist.data._absent import is_absent
 from equilibrist.games import GAN, Mixture
 from equilibrist.games.gan import Start
 from equilibrist.run import checkpoint, code, environment, samples
@@ -218,7 +218,7 @@ def load(
     seed = int(record.manifest()["seed"])
     # Names and shapes alone would let another loss, or other data, be audited under this run's name.
     identity = _identity(recipe)
-    if isinstance(recipe.data, Absent):  # nothing was read that could be compared
+    if is_absent(recipe.data):  # nothing was read that could be compared
         identity["description"]["data"] = record.manifest()["description"].get("data")
     record.require_same(identity, "dtype", "description")
     record.warn_of_other_code({"code": code.sources(recipe)})

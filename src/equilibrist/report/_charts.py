@@ -157,7 +157,7 @@ def labelled(values: Sequence[float]) -> list[tuple[float, str]]:
     gaps = [b - a for a, b in itertools.pairwise(sorted(values)) if b > a]
     least, most = min(gaps, default=0.0), max(map(abs, values), default=0.0)
     even = not gaps or max(gaps) <= 1.5 * least  # powers of ten are not
-    if even and 1e-4 <= least and most < 1e6:
+    if even and least >= 1e-4 and most < 1e6:
         decimals = max(0, math.ceil(-math.log10(least) - 1e-9))
         return [(v, fixed(v, decimals) if v else "0") for v in values]
     said = [number(v) for v in values]

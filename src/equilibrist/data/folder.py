@@ -54,7 +54,8 @@ def folder(
 
     Resizing is Pillow's bicubic filter, whose support grows with the reduction, so that no detail
     is aliased. A file may hold PNG, JPEG, BMP, WEBP, GIF or PPM, whatever its name ends in, and nothing
-    else: some formats that Pillow knows are programs. Images are turned upright as their EXIF data say; transparency is laid on white; 16
+    else: some formats that Pillow knows are programs. Images are turned upright as their EXIF data say;
+    transparency is laid on white; 16
     bits are rounded to 8; of an animation the first frame is taken. All images are kept in memory,
     as bytes.
 

@@ -201,7 +201,7 @@ def test_the_notebook_runs() -> None:
             continue
         source = "".join(cell["source"])
         if cell["id"] == "imports":
-            for long, short in (("steps = 4000", "steps = 40"), ("= 2400", "= 200")):
+            for long, short in (("steps = 4000", "steps = 40"), ("= 2400", "= 300")):
                 assert long in source
                 source = source.replace(long, short)
         with contextlib.redirect_stdout(io.StringIO()) as printed:

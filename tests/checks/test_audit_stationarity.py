@@ -187,6 +187,7 @@ def test_a_player_that_is_all_zero_is_not_called_at_rest(box: bool) -> None:
     assert "not finite" not in found.summary
 
 
+@pytest.mark.filterwarnings("ignore:the 60 samples")
 def test_a_pair_stationary_on_its_data_is_not_refuted() -> None:
     """The data's mean is 0 exactly and u = 0: every player's gradient is 0 on the data as a whole."""
     wrong = 0

@@ -104,6 +104,8 @@ class Strike:
         if name == MODULE:
             sys.meta_path.remove(self)
             signal.raise_signal(signal.SIGINT)
+# As in a terminal: a parent that runs in the background may have left the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Strike())
 from equilibrist.__main__ import script
 sys.argv[1:] = ["run", "eight-gaussians", "--set", "steps=4", "--dir", sys.argv[1], "--progress", "none"]

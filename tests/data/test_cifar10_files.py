@@ -220,7 +220,7 @@ class Attack:
         (b"cequilibrist.data._batches\nread_rows\n.", "names equilibrist.data._batches.read_rows"),
         (pickle.dumps(Attack(), 2), "which is no array"),
         (pickle.dumps(Attack(), 5), "which is no array"),
-        (b"Pnumber\n.", "names an object outside"),
+        (b"Pnumber\n.", "has a PERSID"),
         (b"", "truncated or damaged"),
         (b"\x80\x02}", "truncated or damaged"),
         (b"<html>404</html>", "damaged pickle|truncated or damaged|CIFAR-10"),
@@ -243,7 +243,7 @@ class Attack:
             "its data are not rows of bytes",
         ),
         # A memo at place 2^31 would take 16 GiB, were it made.
-        (b"\x80\x02K\x01r\xff\xff\xff\x7f.", "truncated or damaged|no data"),
+        (b"\x80\x02K\x01r\xff\xff\xff\x7f.", "numbers what it remembers|truncated or damaged|no data"),
     ],
 )
 def test_hostile_and_damaged_pickles(raw, wrong) -> None:

@@ -110,6 +110,9 @@ def answered(
 ) -> Answered | None:
     """The leader's best move along `direction` [n_t], either way, after the follower's answer.
 
+    Where neither way is shortened by the feasible set, what counts is the mean of both, each after its own answer: the
+    better one gains at least as much, and the noise of the gradient cancels.
+
     Moves of size move * |t| and less that do not gain more than the tolerance even where the follower rests are
     passed over, for an answer only takes away. The follower answers by projected gradient steps (Barzilai and
     Borwein's lengths, with a line search), begun at its own place and a little along each of `directions`
@@ -127,42 +130,90 @@ def answered(
     t, w = (tree.flatten({"x": bench.wide[0][p]}) for p in (leader, follower))
     reach = bench.settings.move * norm_of(bench, leader)
     before, _ = loss(w)
-    moves = []
-    for sign in signs:
-        for size in SIZES:
-            there = projected(bench, leader, t + sign * size * reach * direction.to(t))
+    groups: list[list[Tensor]] = []
+    for size in SIZES:
+        ends = [
+            projected(bench, leader, t + sign * size * reach * direction.to(t)) for sign in signs
+        ]
+        gained = []
+        for there in ends:
             loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
-            gained = loss(w)[0] - before
-            if math.isfinite(gained) and gained > tolerance:
-                moves.append(there)
-    if not moves:
+            gained.append(loss(w)[0] - before)
+        if len(ends) == 2 and all(
+            float((there - t).norm()) >= 0.99 * size * reach for there in ends
+        ):
+            if sum(gained) / 2 > tolerance:  # False for what is not finite
+                groups.append(ends)
+        else:
+            groups += [
+                [there]
+                for there, gain in zip(ends, gained, strict=True)
+                if tolerance < gain < math.inf
+            ]
+    if not groups:
         return None
     own = bench.settings.move * norm_of(bench, follower)
     starts = [w] + [w + s * own * d.to(w) for d in directions for s in STARTS[1:]]
-    each = max(6, evaluations // (len(moves) * len(starts) + AGAIN))
-    best: tuple[float, Tensor, Tensor] | None = None
-    for there in moves:
-        loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
-        ends = [ascend(bench, loss, start, each) for start in starts]
-        value, place = min(ends, key=lambda end: end[0])
-        if best is None or value > best[0]:
-            best = value, there, place
+    ascents = sum(map(len, groups)) * len(starts) + AGAIN * max(map(len, groups))
+    each = max(6, evaluations // ascents)
+    best: tuple[float, list[tuple[Tensor, float, Tensor]]] | None = None
+    for group in groups:
+        found = []
+        for there in group:
+            loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
+            value, place = min((ascend(bench, loss, x, each) for x in starts), key=lambda e: e[0])
+            found.append((there, value, place))
+        mean = sum(value for _, value, _ in found) / len(found)
+        if best is None or mean > best[0]:
+            best = mean, found
     assert best is not None
-    value, there, place = best
-    moved = tree.unflatten(there, {"x": bench.wide[0][leader]})["x"]
-    loss.lead(moved)
-    further, place = ascend(bench, loss, place, (AGAIN - 1) * each)
-    after = {leader: moved, follower: tree.unflatten(place, {"x": loss.like})["x"]}
-    gains = bench.losses(follower, after, bench.constants, "score") - bench.losses(
-        follower, bench.players, bench.constants, "score"
-    )
+    settled = [_settled(bench, loss, move, w, (AGAIN - 1) * each) for move in best[1]]
+    here = bench.losses(follower, bench.players, bench.constants, "score")
+    gains = torch.stack([one.losses for one in settled]).mean(0) - here
+    further = sum(one.value for one in settled) / len(settled)
+    chosen = max(settled, key=lambda one: one.value)
     return Answered(
         bench.interval(gains),
         further - before,
-        value - further,
-        float((there - t).norm()) / norm_of(bench, leader),
-        after,
+        best[0] - further,
+        float((chosen.there - t).norm()) / norm_of(bench, leader),
+        chosen.players,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """A move of the leader, the follower's loss after its answer where that was found, both players there, and the
+    follower's losses on the score split."""
+
+    there: Tensor
+    value: float
+    players: Players
+    losses: Tensor
+
+
+def _settled(
+    bench: Bench, loss: _Follower, move: tuple[Tensor, float, Tensor], w: Tensor, evaluations: int
+) -> _Settled:
+    """The move after an ascent that goes on from its answer.
+
+    An answer to the noise of the samples it was found on harms the follower on others: then it rests, as the
+    selection split tells.
+    """
+    there, _, place = move
+    moved = tree.unflatten(there, {"x": bench.wide[0][loss.leader]})["x"]
+    loss.lead(moved)
+    value, place = ascend(bench, loss, place, evaluations)
+    answers = [
+        {loss.leader: moved, loss.name: tree.unflatten(at, {"x": loss.like})["x"]}
+        for at in (place, w)
+    ]
+    players = min(
+        answers,
+        key=lambda both: float(bench.losses(loss.name, both, bench.constants, "select").mean()),
+    )
+    losses = bench.losses(loss.name, players, bench.constants, "score")
+    return _Settled(there, value, players, losses)
 
 
 def ascend(bench: Bench, loss: Any, start: Tensor, evaluations: int) -> tuple[float, Tensor]:

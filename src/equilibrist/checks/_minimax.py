@@ -120,19 +120,17 @@ def local_minimax(
             witness_kind=inner.witness_kind,
             player=follower,
         )
+    # What is not settled keeps the claim from standing; a deviation that outlives the answer refutes all the same.
+    unsettled = ""
     if inner.verdict is Verdict.UNASSESSED or ends is None:
-        return certificate(
-            Verdict.UNASSESSED,
-            f"Cannot tell whether this is a local minimax point: {inner.summary}",
-        )
+        unsettled = f"Cannot tell whether this is a local minimax point: {inner.summary}"
+    if ends is None:
+        return certificate(Verdict.UNASSESSED, unsettled)
     first = first_order(bench, leader, tick, value=True)
     evidence["first_order"] = first.describe()
     settled = first.decision(bench)
-    if settled.verdict is Verdict.UNASSESSED:
-        return certificate(
-            Verdict.UNASSESSED,
-            f"Cannot tell whether the {leader} is at rest on V: {settled.reason.value}.",
-        )
+    if settled.verdict is Verdict.UNASSESSED and not unsettled:
+        unsettled = f"Cannot tell whether the {leader} is at rest on V: {settled.reason.value}."
     if settled.verdict is Verdict.REFUTED:
         led = _led(bench, first, tick)
         evidence["answered"] = led.describe() if led else None
@@ -160,9 +158,39 @@ def local_minimax(
         evidence["answered"] = followed.describe()
     decision = _decided(followed, tolerance)
     verdict, said = _verdict(bench, schur, gains, followed, decision, tolerance)
-    if verdict is not Verdict.REFUTED:
+    if (
+        verdict is not Verdict.REFUTED
+        and unsettled
+        and _curves_down(schur, gains, decision, tolerance)
+    ):
+        assert schur.u is not None
+        u = Part(bench, leader).flat(schur.u)
+        return certificate(
+            Verdict.REFUTED,
+            f"Not a local minimax point: the {leader}'s curvature after the {follower}'s answer promises "
+            f"{gains.mean:.3g} {bench.unit} ({gains.low:.3g} to {gains.high:.3g}; tolerance {tolerance.value:.3g}).",
+            (
+                *schur.limits,
+                f"promised by second derivatives: the noise hides what a move gains. {unsettled}",
+            ),
+            witness={leader: tree.unflatten(u, {"x": bench.wide[0][leader]})["x"]},
+            witness_kind="direction",
+            player=leader,
+        )
+    if verdict is not Verdict.REFUTED and unsettled:
+        verdict, said = Verdict.UNASSESSED, unsettled
+    elif verdict is not Verdict.REFUTED:
         said += elsewhere(bench, leader, tick)
     return certificate(verdict, said, schur.limits, **_witness(followed, decision, leader))
+
+
+def _curves_down(schur: Schur, gains: Interval, measured: Decision, tolerance: Tolerance) -> bool:
+    """Whether second derivatives refute by themselves: the follower's Hessian is definite, so that higher orders add
+    nothing to its answer, the better of two opposite moves gains what they promise, whatever the gradient, and the
+    move itself was not measured to gain nothing."""
+    definite = schur.u is not None and not schur.singular
+    hidden = measured.verdict is Verdict.UNASSESSED
+    return definite and hidden and decide(gains, tolerance.value).verdict is Verdict.REFUTED
 
 
 def _scope(bench: Bench, leader: str) -> dict[str, Any]:

@@ -135,6 +135,8 @@ class W2:
         conjugate = (b + 2 * self.eta * fake).square() / (
             4 * (self.eta - a)
         ) - self.eta * fake.square()
+        # Beyond its domain the transform is infinite: a search that jumps there has gained nothing.
+        conjugate = conjugate + torch.where(a.detach() < self.eta, 0.0, torch.inf)
         value = critic(real).mean() - conjugate.mean()
         return {"generator": value, "critic": -value}
 

@@ -18,7 +18,7 @@ from equilibrist.checks import Settings, Verdict, audit_game
 from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._probes import SIZES, scan
-from equilibrist.checks._search import Relative, search
+from equilibrist.checks._search import Descent, Relative, _Engine
 
 F64 = torch.float64
 
@@ -138,31 +138,27 @@ def test_every_line_search_spans_four_decades_and_stays_within_its_budget() -> N
     assert len({round(x, 12) for x in seen}) > 3 * len(SIZES)
 
 
-def _climbing(rate: float) -> tuple[Alone, Any]:
-    return Alone(lambda p: -rate * p["u"].sum()), pair(u=torch.ones(4, dtype=F64))
-
-
-def test_a_search_that_still_gains_below_the_tolerance_is_not_called_finished() -> None:
-    """The loss falls without end, but so slowly that the budget ends below the tolerance."""
-    game, players = _climbing(1e-4)
-    found = audited(game, players, absolute=1.0, steps=20, starts=1)
-    assert 0 < found.evidence["gain"] < 1.0
-    bench = ExactBench(
-        game, players, Settings(absolute=1.0, groups=3, group_batches=1, linear_batches=1)
-    )
-    outcome = search(bench, "generator", 60.0, 4 * found.evidence["gain"] / 3, lambda g: None)
-    assert outcome.rise > 0
-    if not outcome.finished:
-        assert outcome.best.best_gain <= 4 * found.evidence["gain"] / 3
-
-
-def test_an_unfinished_search_is_unassessed() -> None:
-    game, players = _climbing(1.0)
-    reached = audited(game, players, absolute=1e9, steps=60, starts=1).evidence["gain"]
-    found = audited(game, players, absolute=1.8 * reached, steps=60, starts=1)
-    assert found.verdict is Verdict.UNASSESSED
-    assert found.evidence["reason"] == "unfinished"
-    assert "still gaining" in found.summary
+@pytest.mark.parametrize(
+    ("gains", "tolerance", "finished"),
+    [
+        ([0.0, 0.2, 0.4, 0.6, 0.8], 1.0, False),  # as much again is past the tolerance
+        ([0.0, 0.1, 0.2, 0.3, 0.4], 1.0, False),  # a good part of a gain that is not small
+        ([0.0, 0.5, 0.52, 0.53, 0.53], 1.0, True),  # settled
+        ([0.0, 0.001, 0.002, 0.003, 0.004], 1.0, True),  # far from the tolerance for as long again
+        ([0.0, 0.5, 1.0, 1.5, 2.0], 1.0, True),  # refuted anyway
+        ([-8.0, -4.0, -1.0, -0.1, 0.0], 1.0, True),  # comes home from far away
+    ],
+)
+def test_a_search_that_still_gains_is_not_finished(
+    gains: list[float], tolerance: float, finished: bool
+) -> None:
+    game = Alone(lambda p: p["u"].square().sum())
+    bench = ExactBench(game, pair(u=torch.ones(1, dtype=F64)), Settings(groups=3, group_batches=1))
+    engine = _Engine(Objective(bench, "generator", lambda gradients: None), None)
+    rule = Relative(0.1, {"u": torch.ones((), dtype=F64)}, ())
+    descent = Descent("the pair", 0.0, rule, {}, step=100, steps=[0, 25, 50, 75, 100], gains=gains)
+    descent.looks = [torch.tensor([g], dtype=F64) for g in gains]
+    assert engine.rising(descent, tolerance)[0] is finished
 
 
 SETS = (

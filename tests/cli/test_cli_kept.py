@@ -113,7 +113,9 @@ script()
 """
 
 
-@pytest.mark.parametrize("module", ["equilibrist.cli", "typer", "torch", "torch._ops", "safetensors"])
+@pytest.mark.parametrize(
+    "module", ["equilibrist.cli", "typer", "torch", "torch._ops", "safetensors"]
+)
 def test_ctrl_c_while_the_command_starts_is_one_line(module: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", START.replace("MODULE", repr(module)), tmp_path / "r"],

@@ -243,7 +243,10 @@ class Attack:
             "its data are not rows of bytes",
         ),
         # A memo at place 2^31 would take 16 GiB, were it made.
-        (b"\x80\x02K\x01r\xff\xff\xff\x7f.", "numbers what it remembers|truncated or damaged|no data"),
+        (
+            b"\x80\x02K\x01r\xff\xff\xff\x7f.",
+            "numbers what it remembers|truncated or damaged|no data",
+        ),
     ],
 )
 def test_hostile_and_damaged_pickles(raw, wrong) -> None:

@@ -290,6 +290,7 @@ def wild(lr: float) -> Any:
     return recipe(Alternating(1, Adam(lr)), generator=Bounded, spectral_norm=True)
 
 
+@pytest.mark.filterwarnings("ignore:values of eight-gaussians run")
 def test_a_run_whose_weights_have_left_all_proportion_says_so(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="weights have grown from .* this pair has diverged"):
         run = train(wild(1e9), tmp_path / "run", device="cpu", progress="none")

@@ -98,6 +98,7 @@ def test_stops_add_and_lose_no_row(steps: Any, tmp_path: Path, go: Any, stop_at:
     assert parts == whole
 
 
+@pytest.mark.filterwarnings("ignore:.* is gone. going on from step 12")
 def test_rows_past_the_checkpoint_are_taken_back(tmp_path: Path, go: Any) -> None:
     go(tmp_path, NAME)
     before = picture(tmp_path)

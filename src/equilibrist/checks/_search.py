@@ -224,10 +224,10 @@ def _starts(
     given = settings.optimizers.get(player)
     points = lines.points
     plan: list[tuple[str, float, Relative | _Given, Params]] = [
+        *((f"along the {p.kind}", p.size, rule(0.03), p.params) for p in points[:1]),
         ("the pair", 0.0, rule(0.03), here),
         ("perturbed", size, rule(0.1), near(size)),
     ]
-    plan += [(f"along the {p.kind}", p.size, rule(0.03), p.params) for p in points[:1]]
     plan += [("perturbed", size, rule(0.01), near(size))]
     plan += [("the pair", 0.0, _Given(given, tied), here)] if given is not None else []
     plan += [("the pair", 0.0, rule(0.003), here), ("perturbed", 0.3, rule(0.03), near(0.3))]
@@ -298,23 +298,25 @@ class _Engine:
             descent.best_gain = float(self.objective.selected(players, constants).mean())
 
     def rising(self, descent: Descent, tolerance: float) -> tuple[bool, float]:
-        """(whether the descent had stopped gaining, what its last third gained).
+        """(whether the descent had stopped gaining, what its second half gained).
 
-        It had not where as much again as its last third gained, three times over, would take it past the
-        tolerance, and the rise is no noise of the selection split. A gain that is above the tolerance
-        anyway needs no more.
+        It had not where as much again as its second half gained, twice over, would take it past the
+        tolerance, or where that half gained a good part of a gain that is not small itself, and the rise is no noise of
+        the selection split. A gain that is above the tolerance anyway needs no more.
         """
         whole = max((len(look) for look in descent.looks), default=0)
         seen = [i for i, look in enumerate(descent.looks) if len(look) == whole]
         if descent.failed or len(seen) < 2:
             return True, 0.0
         gains, end = descent.gains, descent.steps[-1]
-        since = max(i for i in seen[:-1] if i == seen[0] or descent.steps[i] <= 2 * end // 3)
+        since = max(i for i in seen[:-1] if i == seen[0] or descent.steps[i] <= end // 2)
         first = max((i for i in seen if i <= since), key=lambda i: gains[i])
         top = max(seen, key=lambda i: gains[i])
         # A descent from far away that comes home to the pair does not gain.
         rise = gains[top] - max(gains[first], 0.0)
-        if rise <= 0 or not gains[top] <= tolerance < gains[top] + 3 * rise:
+        on_its_way = tolerance < gains[top] + 2 * rise
+        climbing = gains[top] > 0.1 * tolerance and rise > 0.25 * gains[top]
+        if rise <= 0 or gains[top] > tolerance or not (on_its_way or climbing):
             return True, max(rise, 0.0)
         if not self.objective.bench.sampled:
             return False, rise

@@ -92,7 +92,7 @@ def test_a_mixture_is_scored_sampled_exported_audited_and_reported(tmp_path: Pat
     modules = samples.export(made.game, run.players, run.constants, tmp_path / "out")
     network = GeneratorMixture([generator() for _ in range(3)])
     network.load_state_dict(load_file(modules[0]))
-    rng = samples._draws.generator(run.seed, samples.Stream.SAMPLE)
+    rng = samples.Use.SHEET.at(sheet=0).generator(run.seed)
     latent = made.game.latent.sample(rng, 200, torch.float32, None)
     torch.testing.assert_close(network(latent), drawn)
     mean = np.load(tmp_path / "samples" / "mean.npy")

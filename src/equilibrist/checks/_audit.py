@@ -425,7 +425,8 @@ def audit_game(
 
 def _deep(settings: Settings) -> bool:
     """Whether the budget allows the facts in depth."""
-    return settings.starts * settings.steps >= DEEP
+    small = 0 < settings.gradients < 3 * DEEP
+    return settings.starts * settings.steps >= DEEP and not small
 
 
 def require_budget(

@@ -14,7 +14,7 @@ from equilibrist.checks._settings import Settings
 Plan = Callable[[Bench], dict[str, float]]
 
 SECOND_ORDER = ("stable", "local", "proximal")
-SEARCH = 60.0  # gradients that the search of one player needs at least
+SEARCH = 12.0  # gradients that the search of one player needs at least
 SEARCH_SHARE = 0.35  # of the budget, that the search should have
 SHRINK = 0.75
 
@@ -76,8 +76,8 @@ def _chosen(settings: Settings, share: float, second: bool) -> Settings:
     wanted: dict[str, Any] = {
         "groups": groups,
         "group_batches": max(1, min(8, n // (25 * groups))),
-        "batches": 64 if n >= 6000 else 32 if n >= 1500 else 16,
-        "look_batches": 16 if n >= 1500 else 8,
+        "batches": 64 if n >= 6000 else 32 if n >= 1500 else 16 if n >= 300 else 8,
+        "look_batches": 16 if n >= 1500 else 8 if n >= 300 else 4,
         "looks": 20 if n >= 1500 else 8,
     }
     if second:
@@ -85,7 +85,7 @@ def _chosen(settings: Settings, share: float, second: bool) -> Settings:
             # A product costs about two and a half gradients on each of its minibatches, a Krylov step about six.
             "spectrum_batches": 1 if share < 1200 else 2,
             "spectrum_dense": int(share / 3.5),
-            "spectrum_products": max(10, min(60, int(share / 16))),
+            "spectrum_products": max(10, min(60, int(share / 8))),
             "local_draws": 1 if share < 150 else 2,
             "local_batches": max(2, min(8, int(share / 30))),
             "local_products": max(8, min(160, int(share / 5))),

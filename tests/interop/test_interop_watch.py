@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
 from equilibrist._errors import DataError, GameError, RecipeError
-from equilibrist.checks import Settings, audit_game
+from equilibrist.checks import CHECKS, Settings, audit_game
 from equilibrist.data import digits
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
@@ -158,7 +158,7 @@ def test_the_budget_is_kept(gradients: int) -> None:
 
 def test_a_budget_that_is_too_small_is_refused_before_any_training() -> None:
     with pytest.raises(RecipeError, match=r"give at least [0-9]+, or fewer checks"):
-        Watch(*pair(norm=False), REAL, Vanilla(), latent=3, gradients=60)
+        Watch(*pair(norm=False), REAL, Vanilla(), latent=3, gradients=60, checks=CHECKS)
 
 
 def test_sources_of_what_loops_hold() -> None:

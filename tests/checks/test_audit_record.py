@@ -281,6 +281,39 @@ def test_the_sheets_are_the_trained_generator_and_the_witness(audited_run: Any) 
     )
 
 
+def test_the_sheets_show_the_witness_that_a_claim_took_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small move down the gradient may refute where the search found nothing: the pictures are of that move."""
+    from equilibrist.checks import _audit
+
+    taken = {name: torch.full((), value) for name, value in (("w", 3.0), ("u", -1.0))}
+
+    def implied(certificates: Any) -> tuple[Certificate, ...]:
+        return tuple(
+            dataclasses.replace(
+                c,
+                witness={"generator": taken},
+                evidence={**c.evidence, "implied_by": "stationary/generator"},
+            )
+            if c.claim == "nash/generator"
+            else c
+            for c in certificates
+        )
+
+    monkeypatch.setattr(_audit, "reconcile", implied)
+    run = train(recipe(), tmp_path / "run", device="cpu", progress="none")
+    found = audit(run, progress="none")
+    assert found["nash/generator"].witness == {"generator": taken}
+    before, during, after = (
+        found.sheets[f"nash/generator:{when}"].numpy() for when in ("before", "during", "after")
+    )
+    w, u = (float(run.players["generator"][k]) for k in ("w", "u"))
+    latents = (before - u) / w
+    np.testing.assert_allclose(after, 3 * latents - 1, atol=1e-5)
+    np.testing.assert_allclose(during, (before + after) / 2, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:the 4 samples")
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     game = boxed([0.5], [0.5])

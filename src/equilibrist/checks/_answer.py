@@ -110,8 +110,9 @@ def answered(
 ) -> Answered | None:
     """The leader's best move along `direction` [n_t], either way, after the follower's answer.
 
-    Where neither way is shortened by the feasible set, what counts is the mean of both, each after its own answer: the
-    better one gains at least as much, and the noise of the gradient cancels.
+    The mean of two opposite moves, each after its own answer, is below the gain of the better one, and in it the noise
+    of the gradient cancels. Whether the best single move or the best mean counts, the selection split tells, by the
+    lower ends of their gains there.
 
     Moves of size move * |t| and less that do not gain more than the tolerance even where the follower rests are
     passed over, for an answer only takes away. The follower answers by projected gradient steps (Barzilai and
@@ -139,71 +140,95 @@ def answered(
         for there in ends:
             loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
             gained.append(loss(w)[0] - before)
-        if len(ends) == 2 and all(
-            float((there - t).norm()) >= 0.99 * size * reach for there in ends
-        ):
-            if sum(gained) / 2 > tolerance:  # False for what is not finite
-                groups.append(ends)
+        whole = all(float((there - t).norm()) >= 0.99 * size * reach for there in ends)
+        # False for what is not finite.
+        if len(ends) == 2 and whole and sum(gained) / 2 > tolerance:
+            groups.append(ends)
         else:
             groups += [
-                [there]
-                for there, gain in zip(ends, gained, strict=True)
-                if tolerance < gain < math.inf
+                [x] for x, gain in zip(ends, gained, strict=True) if tolerance < gain < math.inf
             ]
     if not groups:
         return None
     own = bench.settings.move * norm_of(bench, follower)
     starts = [w] + [w + s * own * d.to(w) for d in directions for s in STARTS[1:]]
-    ascents = sum(map(len, groups)) * len(starts) + AGAIN * max(map(len, groups))
+    ascents = sum(map(len, groups)) * len(starts) + AGAIN * (1 + max(map(len, groups)))
     each = max(6, evaluations // ascents)
-    best: tuple[float, list[tuple[Tensor, float, Tensor]]] | None = None
+    candidates: list[list[_Move]] = []
     for group in groups:
         found = []
         for there in group:
             loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
             value, place = min((ascend(bench, loss, x, each) for x in starts), key=lambda e: e[0])
-            found.append((there, value, place))
-        mean = sum(value for _, value, _ in found) / len(found)
-        if best is None or mean > best[0]:
-            best = mean, found
-    assert best is not None
-    settled = [_settled(bench, loss, move, w, (AGAIN - 1) * each) for move in best[1]]
-    here = bench.losses(follower, bench.players, bench.constants, "score")
-    gains = torch.stack([one.losses for one in settled]).mean(0) - here
-    further = sum(one.value for one in settled) / len(settled)
-    chosen = max(settled, key=lambda one: one.value)
+            found.append(_Move(there, value, place))
+        candidates += [found, *([one] for one in found if len(found) == 2)]
+    # The best move and the best pair of opposite moves go on; the selection split tells which counts.
+    best = [
+        max(c, key=_mean) for n in (1, 2) if (c := [one for one in candidates if len(one) == n])
+    ]
+    settled = {
+        id(move): _settled(bench, loss, move, w, (AGAIN - 1) * each)
+        for moves in best
+        for move in moves
+    }
+    here = {
+        on: bench.losses(follower, bench.players, bench.constants, on) for on in ("select", "score")
+    }
+
+    def gain(moves: Sequence[_Move], on: str) -> Interval:
+        losses = [
+            bench.losses(follower, settled[id(move)].players, bench.constants, on) for move in moves
+        ]
+        return bench.interval(torch.stack(losses).mean(0) - here[on])
+
+    chosen = max(best, key=lambda moves: _low(gain(moves, "select")))
+    ended = [settled[id(move)] for move in chosen]
+    further = sum(one.value for one in ended) / len(ended)
+    leading = max(ended, key=lambda one: one.value)
     return Answered(
-        bench.interval(gains),
+        gain(chosen, "score"),
         further - before,
-        best[0] - further,
-        float((chosen.there - t).norm()) / norm_of(bench, leader),
-        chosen.players,
+        _mean(chosen) - further,
+        float((leading.there - t).norm()) / norm_of(bench, leader),
+        leading.players,
     )
 
 
 @dataclass(frozen=True, eq=False)
+class _Move:
+    """A move of the leader, the follower's loss after its answer where that was found, and its place there [n]."""
+
+    there: Tensor
+    value: float
+    place: Tensor
+
+
+def _mean(moves: Sequence[_Move]) -> float:
+    return sum(move.value for move in moves) / len(moves)
+
+
+def _low(gain: Interval) -> float:
+    return gain.low if math.isfinite(gain.low) else -math.inf
+
+
+@dataclass(frozen=True, eq=False)
 class _Settled:
-    """A move of the leader, the follower's loss after its answer where that was found, both players there, and the
-    follower's losses on the score split."""
+    """A move after an ascent that went on: the follower's loss where that was found, and both players."""
 
     there: Tensor
     value: float
     players: Players
-    losses: Tensor
 
 
-def _settled(
-    bench: Bench, loss: _Follower, move: tuple[Tensor, float, Tensor], w: Tensor, evaluations: int
-) -> _Settled:
+def _settled(bench: Bench, loss: _Follower, move: _Move, w: Tensor, evaluations: int) -> _Settled:
     """The move after an ascent that goes on from its answer.
 
     An answer to the noise of the samples it was found on harms the follower on others: then it rests, as the
     selection split tells.
     """
-    there, _, place = move
-    moved = tree.unflatten(there, {"x": bench.wide[0][loss.leader]})["x"]
+    moved = tree.unflatten(move.there, {"x": bench.wide[0][loss.leader]})["x"]
     loss.lead(moved)
-    value, place = ascend(bench, loss, place, evaluations)
+    value, place = ascend(bench, loss, move.place, evaluations)
     answers = [
         {loss.leader: moved, loss.name: tree.unflatten(at, {"x": loss.like})["x"]}
         for at in (place, w)
@@ -212,8 +237,7 @@ def _settled(
         answers,
         key=lambda both: float(bench.losses(loss.name, both, bench.constants, "select").mean()),
     )
-    losses = bench.losses(loss.name, players, bench.constants, "score")
-    return _Settled(there, value, players, losses)
+    return _Settled(move.there, value, players)
 
 
 def ascend(bench: Bench, loss: Any, start: Tensor, evaluations: int) -> tuple[float, Tensor]:

@@ -410,8 +410,10 @@ def audit_game(
     if selftests.CLAIM not in asked and sound:
         del certificates[0]
     noted = getattr(game, "notes", ())
+    agreed = reconcile(certificates)
+    sheets |= _shown_again(agreed, bench, show, sheets)
     return Audit(
-        tuple(replace(c, limits=(*c.limits, *noted)) for c in reconcile(certificates)),
+        tuple(replace(c, limits=(*c.limits, *noted)) for c in agreed),
         settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),
@@ -421,6 +423,27 @@ def audit_game(
         facts=plain,
         notes=notes,
     )
+
+
+def _shown_again(
+    certificates: Sequence[Certificate],
+    bench: Bench,
+    show: Callable[[Players, Constants], torch.Tensor],
+    sheets: Mapping[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """Sheets of the deviations that a claim took over from another: pictures show the witness that refutes."""
+    again = {}
+    for c in certificates:
+        name = f"{c.claim}:after"
+        implied = "implied_by" in c.evidence and c.witness_kind == "deviation"
+        if name not in sheets or not implied or c.witness is None:
+            continue
+        for when, part in (("during", 0.5), ("after", 1.0)):
+            at = dict(bench.players)
+            for player, there in c.witness.items():
+                at[player] = {k: torch.lerp(v, there[k].to(v), part) for k, v in at[player].items()}
+            again[f"{c.claim}:{when}"] = show(at, bench.constants)
+    return again
 
 
 def _deep(settings: Settings) -> bool:

@@ -10,7 +10,7 @@ import torch
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._objective import FORWARD
-from equilibrist.checks._search import Descent, Outcome, search
+from equilibrist.checks._search import Outcome, search
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
 REFERENCES = (
@@ -54,7 +54,7 @@ def nash(
         parts.append(_certificate(bench, player, outcome, tolerance))
         tick(2 * _scoring(bench))
         if shown is not None:
-            sheets = _sheets(outcome)
+            sheets = _sheets(outcome, shown(bench.players, bench.constants))
     return [*parts, both("nash", parts, _overall(parts))], sheets
 
 
@@ -271,7 +271,7 @@ def _limits(bench: Bench, outcome: Outcome, score_batches: int) -> tuple[str, ..
     return tuple(limits)
 
 
-def _sheets(outcome: Outcome) -> dict[str, torch.Tensor]:
+def _sheets(outcome: Outcome, before: torch.Tensor) -> dict[str, torch.Tensor]:
     """The generator's samples before, half-way and at its chosen deviation (or at the end of the
     descent that was kept, where none was better)."""
     chosen = outcome.best if outcome.best.best is not None else outcome.descents[0]
@@ -280,16 +280,11 @@ def _sheets(outcome: Outcome) -> dict[str, torch.Tensor]:
     last = (
         chosen.steps.index(chosen.best_step) if chosen.best is not None else len(chosen.steps) - 1
     )
-    before = _at_the_pair(outcome.descents) or chosen
     return {
-        "before": before.samples[0],
+        "before": before,
         "during": chosen.samples[(last + 1) // 2],
         "after": chosen.samples[last],
     }
-
-
-def _at_the_pair(descents: list[Descent]) -> Descent | None:
-    return next((d for d in descents if d.start == "the pair" and d.samples), None)
 
 
 def _overall(parts: list[Certificate]) -> str:

@@ -17,7 +17,7 @@ and more. The tolerance of a pair is set to its planted gain, divided by a numbe
 
 `healthy`: 200 pairs without a deviation that gains more than the tolerance: an exact minimum, a random generator that
 realises the data's law beside a critic that is constant (Proposition 1 of Farnia and Ozdaglar 2020), and the Gaussian
-W2GAN with s < 1 (Remark 1), on samples.
+W2GAN with s < 1 and sigma_min(W) >= 1 (Remark 1), on samples.
 
 `theorem`: 100 settings of Theorem 1 on samples, as plain modules: d from 1 to 8, s, eta and t random with a gain
 eta (s - 1) t^2 of at least 4 printed tolerances, audited by default settings.
@@ -260,6 +260,16 @@ def healthy(seed: int) -> dict[str, Any]:
     return row(worst, family, 0.0, 0.0) | {"verdicts": verdicts}
 
 
+class SpectralFloor:
+    """sigma_min(W) >= 1 for the generator's matrix: singular values are raised to it (Remark 1's feasible set)."""
+
+    player = "generator"
+
+    def __call__(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        left, sigma, right = torch.linalg.svd(params["W"], full_matrices=False)
+        return {**params, "W": params["W"] + (left * (1 - sigma).clamp_min(0)) @ right}
+
+
 def w2gan(s: float, dim: int, eta: float, t: float | None) -> tuple[Any, dict[str, Any]]:
     """The optimum of the Gaussian W2GAN as plain modules, inside Theorem 1's feasible sets (t) or without."""
     generator = eq.networks.LinearGenerator(dim, dim, dtype=F64)
@@ -270,6 +280,8 @@ def w2gan(s: float, dim: int, eta: float, t: float | None) -> tuple[Any, dict[st
     critic.load_state_dict(optimum["critic"])
     data = eq.data.Gaussian(np.zeros(dim), s * s * np.eye(dim), dtype=F64)
     sets: list[Any] = [projections.Below("critic", "A", 0.95 * eta)]
+    if s < 1:
+        sets = [SpectralFloor(), *sets]
     if t is not None:
         ball = projections.SpectralBall("generator", "W", 1.0)
         sets = [ball, projections.NormBall("generator", "u", t), *sets]

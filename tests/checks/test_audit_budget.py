@@ -69,6 +69,12 @@ def test_what_is_no_budget_is_refused(wrong: Any) -> None:
         Settings.within(wrong)
 
 
+def test_a_budget_takes_fields_of_settings_and_the_checks_of_former_versions() -> None:
+    assert Settings.within(600, checks=("nash",)) == Settings.within(600)
+    with pytest.raises(eq.RecipeError, match=r"no setting 'step' \(did you mean steps"):
+        Settings.within(600, step=3)
+
+
 def test_what_was_given_beside_a_budget_stays_as_it_is() -> None:
     audit = audited(Settings.within(600, groups=4, confidence=0.9, starts=2), checks=("nash",))
     assert audit.settings.groups == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from typing import Any
@@ -36,8 +37,11 @@ def _measured(claim: str, gain: float) -> dict[str, Any]:
     return {"gain": gain, "interval": interval}
 
 
-def made(claim: str, verdict: Verdict, zero_sum: bool = True, **evidence: Any) -> Certificate:
-    player = claim.partition("/")[2] or None
+def made(
+    claim: str, verdict: Verdict, zero_sum: bool = True, by: str | None = None, **evidence: Any
+) -> Certificate:
+    """A certificate; `by`: whose deviation refutes a claim that is of no player."""
+    player = claim.partition("/")[2] or by
     witness = {player: {"w": torch.ones(1)}} if verdict is R and player else None
     losses = "V (zero-sum)" if zero_sum else "own losses"
     return Certificate(
@@ -63,7 +67,9 @@ def random_sets(count: int) -> list[list[Certificate]]:
         for claim in claims:
             verdict = rng.choice((V, R, N, U))
             extra: dict[str, Any] = {}
-            if claim == "proximal":
+            if claim in ("local-minimax", "proximal") and verdict is R:
+                extra = {"by": rng.choice(PLAYERS)}
+            elif claim == "proximal":
                 low = rng.choice((0.0, 0.3, float("inf")))
                 extra = {"lambda_star": [low, low * 1.2], "infinite": low == float("inf")}
             if claim == "stable":
@@ -73,7 +79,9 @@ def random_sets(count: int) -> list[list[Certificate]]:
     return found
 
 
-def broken_laws(by: dict[str, Verdict], zero_sum: bool, witnessed: set[str]) -> list[str]:
+def broken_laws(
+    by: dict[str, Verdict], zero_sum: bool, witnessed: set[str], led: bool
+) -> list[str]:
     """The table of implications, written a second time as plain conditions."""
     is_ = lambda claim, *verdicts: by.get(claim) in verdicts  # noqa: E731
     found = []
@@ -103,7 +111,7 @@ def broken_laws(by: dict[str, Verdict], zero_sum: bool, witnessed: set[str]) -> 
         is_("local-minimax", V, N) or is_("proximal", V, N)
     ):
         found.append("a player moves, yet second order decides")
-    if zero_sum and is_("local-minimax", R) and is_("local-nash/generator", V, N, U):
+    if zero_sum and led and is_("local-minimax", R) and is_("local-nash/generator", V, N, U):
         found.append("not minimax, yet local Nash")
     return found
 
@@ -121,7 +129,11 @@ def test_thousands_of_random_audits_are_reconciled_without_a_contradiction() -> 
         zero_sum = any("zero" in c.scope["losses"] for c in certificates if c.player)
         by = {c.claim: c.verdict for c in result}
         witnessed = {c.claim for c in result if c.witness is not None}
-        assert broken_laws(by, zero_sum, witnessed) == [], certificates
+        led = any(c.claim == "local-minimax" and c.player == "generator" for c in result)
+        assert broken_laws(by, zero_sum, witnessed, led) == [], certificates
+        for c in result:
+            if "/" in c.claim and c.witness is not None:
+                assert set(c.witness) == {c.player}, c
     assert changed > 1000
 
 
@@ -207,10 +219,23 @@ def test_a_promise_without_a_witness_withholds_and_does_not_refute() -> None:
 def test_a_gain_after_the_answer_refutes_local_nash_only_where_the_loss_is_the_value(
     zero_sum: bool,
 ) -> None:
+    premise = made("local-minimax", R, zero_sum, "generator")
+    after = {p: {"w": torch.full((1,), 2.0)} for p in PLAYERS}
     result = reconcile(
-        [made("local-minimax", R, zero_sum), made("local-nash/generator", N, zero_sum)]
+        [dataclasses.replace(premise, witness=after), made("local-nash/generator", N, zero_sum)]
     )
     assert result[1].verdict is (R if zero_sum else N)
+    # The generator's own move is the witness, not the critic's answer to it.
+    assert result[1].witness == ({"generator": after["generator"]} if zero_sum else None)
+
+
+def test_a_critic_that_does_not_answer_best_says_nothing_of_the_generator() -> None:
+    own = made("local-minimax", R, by="critic")
+    for premises in ([own], [made("local-nash/critic", R), made("local-minimax", N)]):
+        *others, generator = reconcile([*premises, made("local-nash/generator", N)])
+        assert others[-1].verdict is R
+        assert others[-1].player == "critic"
+        assert generator.verdict is N
 
 
 def test_a_refuted_nash_says_nothing_of_the_rungs_below() -> None:
@@ -229,6 +254,6 @@ def test_every_row_of_the_table_is_needed() -> None:
             for p in PLAYERS
         ]
         assert any(
-            reconcile([made(a, R), made(b, v)])[1].verdict is not v
+            reconcile([made(a, R, by="generator"), made(b, v)])[1].verdict is not v
             for (a, b), v in itertools.product(claims, (V, N, U))
         ), row

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from equilibrist._game import Players
 from equilibrist.checks.certificate import Certificate, Verdict
 
 HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)
@@ -31,6 +32,7 @@ class Row:
         witnessed: whether the premise must hold a witness that was evaluated (a gain that a gradient promises is not
             one).
         verified: whether only VERIFIED is withheld: a search that found nothing says what it says.
+        by: the player whose deviation must have refuted the premise; "" for any.
     """
 
     premise: str
@@ -40,6 +42,7 @@ class Row:
     value: bool = False
     witnessed: bool = False
     verified: bool = False
+    by: str = ""
 
 
 # Farnia and Ozdaglar 2020, inequalities (2) and Propositions 2 and 3; Jin, Netrapalli and Jordan 2020, section 2.
@@ -115,6 +118,7 @@ ROWS = (
         True,
         "a gain that outlives the critic's answer is one against a frozen critic",
         value=True,
+        by=LEADER,
     ),
 )
 AGGREGATES = ("stationary", "local-nash", "nash")
@@ -170,6 +174,8 @@ def _applicable(by: dict[str, Certificate]) -> list[tuple[str, str, Row]]:
                 continue
             if row.witnessed and given.witness is None:
                 continue
+            if row.by and given.player != row.by:
+                continue
             if row.value and not _of_value(by):
                 continue
             found.append((premise, consequence, row))
@@ -185,7 +191,8 @@ def _applied(premise: Certificate, consequence: Certificate, row: Row) -> Certif
     """The consequence as the row has it; None where it says so already."""
     if consequence.verdict is Verdict.REFUTED:
         return None
-    because = {"implied_by": premise.claim, "own_verdict": consequence.verdict.value}
+    own_verdict = consequence.evidence.get("own_verdict", consequence.verdict.value)
+    because = {"implied_by": premise.claim, "own_verdict": own_verdict}
     if not row.refutes:
         withheld = (Verdict.VERIFIED,) if row.verified else HOLDS
         if consequence.verdict not in withheld:
@@ -205,9 +212,17 @@ def _applied(premise: Certificate, consequence: Certificate, row: Row) -> Certif
         verdict=Verdict.REFUTED,
         summary=f"{row.why[:1].upper()}{row.why[1:]}. {premise.summary}",
         evidence=consequence.evidence | own | moved | because,
-        witness=premise.witness,
+        witness=_own(premise.witness, consequence.player),
+        player=consequence.player or premise.player,
         witness_kind=premise.witness_kind,
     )
+
+
+def _own(witness: Players | None, player: str | None) -> Players | None:
+    """The part of a witness that is the player's: a deviation "by x alone" changes nothing of the others."""
+    if witness is None or player is None or player not in witness:
+        return witness
+    return {player: witness[player]}
 
 
 def measured_gain(certificate: Certificate) -> tuple[float | None, list[float] | None]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from equilibrist._errors import RecipeError
+from equilibrist._errors import RecipeError, did_you_mean
 from equilibrist.optimizers import Adam, Optimizer
 
 
@@ -155,15 +156,27 @@ class Settings:
             )
 
     @classmethod
-    def within(cls, gradients: int, **settings: Any) -> Settings:
+    def within(
+        cls, gradients: int, checks: Iterable[str] | None = None, **settings: Any
+    ) -> Settings:
         """Settings of an audit that spends at most about `gradients` minibatch gradients, whatever its checks.
 
         How they are shared out is settled when the audit knows its checks and its pair; fields given here stay as
         they are. Audits whose checks cannot be made with so few refuse, and name the least number.
 
+        Args:
+            gradients: what the whole audit may spend.
+            checks: not needed any more: an audit shares out among the checks that it runs.
+            settings: fields that stay as they are.
+
         Raises:
-            RecipeError: a number that is not whole, or below 60, with which no check could be made.
+            RecipeError: a number that is not whole, or below 60, with which no check could be made; a field that does
+                not exist.
         """
+        names = [f.name for f in fields(cls)]
+        for key in settings:
+            if key not in names:
+                raise RecipeError(f"an audit has no setting {key!r}{did_you_mean(key, names)}")
         if not isinstance(gradients, int) or isinstance(gradients, bool) or gradients < 60:
             raise RecipeError(
                 f"a budget of {gradients!r} gradients is too small for an audit: give a whole number of at least 60"

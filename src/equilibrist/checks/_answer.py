@@ -107,11 +107,13 @@ def answered(
     evaluations: int,
     tick: Any = lambda gradients=1.0: None,
     signs: Sequence[float] = (1.0, -1.0),
+    singular: bool = True,
 ) -> Answered | None:
     """The leader's best move along `direction` [n_t], either way, after the follower's answer.
 
-    The mean of two opposite moves, each after its own answer, is below the gain of the better one, and in it the noise
-    of the gradient cancels. Whether the best single move or the best mean counts, the selection split tells, by the
+    On samples the mean of two opposite moves counts, each after its own answer: it is below the gain of the better one,
+    and in it the noise of the gradient cancels. Where the follower's Hessian is `singular`, one way may gain what
+    the other loses: then the selection split tells whether the best single move or the best mean counts, by the
     lower ends of their gains there.
 
     Moves of size move * |t| and less that do not gain more than the tolerance even where the follower rests are
@@ -121,6 +123,7 @@ def answered(
 
     Args:
         evaluations: gradients of the follower on all draws, in all ascents together.
+        singular: whether the follower's answers to opposite moves may differ: its Hessian is not definite for certain.
 
     Returns:
         The move that gains most after its answer; None where no move gains enough to be worth an answer.
@@ -131,6 +134,7 @@ def answered(
     t, w = (tree.flatten({"x": bench.wide[0][p]}) for p in (leader, follower))
     reach = bench.settings.move * norm_of(bench, leader)
     before, _ = loss(w)
+    singly = singular or not bench.sampled
     groups: list[list[Tensor]] = []
     for size in SIZES:
         ends = [
@@ -140,14 +144,12 @@ def answered(
         for there in ends:
             loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
             gained.append(loss(w)[0] - before)
-        whole = all(float((there - t).norm()) >= 0.99 * size * reach for there in ends)
-        # False for what is not finite.
-        if len(ends) == 2 and whole and sum(gained) / 2 > tolerance:
+        shortened = any(float((there - t).norm()) < 0.99 * size * reach for there in ends)
+        # Comparisons are False for what is not finite.
+        if len(ends) == 2 and not shortened and sum(gained) / 2 > tolerance:
             groups.append(ends)
-        else:
-            groups += [
-                [x] for x, gain in zip(ends, gained, strict=True) if tolerance < gain < math.inf
-            ]
+        elif len(ends) < 2 or shortened or singly:
+            groups += [[x] for x, g in zip(ends, gained, strict=True) if tolerance < g < math.inf]
     if not groups:
         return None
     own = bench.settings.move * norm_of(bench, follower)
@@ -161,11 +163,9 @@ def answered(
             loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
             value, place = min((ascend(bench, loss, x, each) for x in starts), key=lambda e: e[0])
             found.append(_Move(there, value, place))
-        candidates += [found, *([one] for one in found if len(found) == 2)]
-    # The best move and the best pair of opposite moves go on; the selection split tells which counts.
-    best = [
-        max(c, key=_mean) for n in (1, 2) if (c := [one for one in candidates if len(one) == n])
-    ]
+        candidates += [found, *([one] for one in found if len(found) == 2 and singly)]
+    kinds = [[c for c in candidates if len(c) == n] for n in (1, 2)]
+    best = [max(kind, key=_mean) for kind in kinds if kind]
     settled = {
         id(move): _settled(bench, loss, move, w, (AGAIN - 1) * each)
         for moves in best

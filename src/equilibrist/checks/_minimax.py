@@ -278,6 +278,7 @@ def _followed_up(
         [parts[1].flat(d) for d in directions],
         _evaluations(bench),
         tick,
+        singular=schur.singular,
     )
 
 

@@ -297,3 +297,42 @@ def test_objects_show_themselves_in_a_few_lines() -> None:
     refuted = Certificate("<b>", Verdict.REFUTED, "a < b & c")
     assert "<b>: REFUTED" in repr(refuted)
     assert "a &lt; b &amp; c" in refuted._repr_html_()
+
+
+def test_a_layer_of_both_players_is_refused_at_every_door() -> None:
+    shared = nn.Linear(2, 2)
+    generator = nn.Sequential(nn.Linear(4, 2), shared)
+    critic = nn.Sequential(shared, nn.Tanh(), nn.Linear(2, 1))
+    said = r"generator's 1\.weight and the critic's 0\.weight are one tensor"
+    for door in (
+        lambda: audit_pair(generator, critic, X, Vanilla(), latent=4),
+        lambda: Watch(generator, critic, Vanilla(), X, latent=4),
+        lambda: GAN(generator, critic, Vanilla(), latent=4),
+    ):
+        with pytest.raises(GameError, match=said):
+            door()
+
+
+def test_what_was_warned_of_stands_in_every_certificate() -> None:
+    """Scores within [0, 1] where the loss is made for free ones: warned of once, and kept."""
+    generator, critic = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 1), nn.Sigmoid())
+    with pytest.warns(UserWarning, match="within \\[0, 1\\] whatever its weights are"):
+        found = audit_pair(
+            generator,
+            critic,
+            X,
+            "wgan",
+            latent=2,
+            settings=FEW,
+            checks=("stationary", "nash"),
+            progress="none",
+        )
+    assert len(found) == 6
+    for certificate in found.values():
+        assert any("within [0, 1] whatever" in limit for limit in certificate.limits)
+
+
+@pytest.mark.parametrize("seed", [-1, "a", True, 1.5])
+def test_what_is_no_seed_is_refused_before_any_work(seed: Any) -> None:
+    with pytest.raises(RecipeError, match=r"seed=.*must be a whole number, 0 or larger"):
+        audited(X, Vanilla(), seed=seed)

@@ -34,6 +34,7 @@ from equilibrist.games import GAN
 from equilibrist.games._fit import misfits, require_fit
 from equilibrist.optimizers import SGD
 from equilibrist.run import Run, samples
+from equilibrist.run._fit import require_seed
 from equilibrist.run.progress import showing
 from equilibrist.schedules import base
 from equilibrist.solvers import Averaged, MirrorGAN
@@ -337,7 +338,7 @@ def audit_game(
     Without `data` the game's losses must be exact (`equilibrist.games` that draw nothing); default
     settings are then those of exact arithmetic: a tolerance of 1e-6, one group a gradient.
     """
-    asked = named_checks(checks)
+    asked, seed = named_checks(checks), require_seed(seed)
     # Before any verdict, asked for or not: can what follows be believed?
     chosen_checks = tuple(dict.fromkeys((selftests.CLAIM, *asked)))
     begun = time.monotonic()

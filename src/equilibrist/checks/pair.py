@@ -25,6 +25,7 @@ from equilibrist.games import GAN, _foreign, _setup
 from equilibrist.games._fit import require_fit
 from equilibrist.games._foreign import Foreign
 from equilibrist.run import environment
+from equilibrist.run._fit import require_seed
 
 MODES = ("as is", "eval", "train")
 
@@ -162,6 +163,7 @@ def audit_pair(
         RecipeError: a mode, formulation, setting or check that does not exist.
         RecordError: files of others where the audit would be written.
     """
+    seed = require_seed(seed)
     if out is not None:
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")

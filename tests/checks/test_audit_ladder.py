@@ -141,6 +141,14 @@ def test_advice_is_ordered_by_the_size_of_the_effect() -> None:
     assert [line.split()[1] for line in lines] == ["critic", "generator", "generator"]
 
 
+def test_a_pair_that_the_flow_leaves_is_not_told_to_damp_its_rotation() -> None:
+    """Consensus would hold the players where their own losses leave."""
+    found = [made("stable", R, q=math.inf, rotation="total")]
+    assert "gradient flow leaves it" in place(found)
+    (line,) = advice(found)
+    assert line.startswith("Gradient flow leaves")
+
+
 def test_nothing_is_prescribed_from_one_verdict() -> None:
     """A critic that gains may need more steps, smaller steps, or any step at all: advice names them all."""
     (line,) = advice([made("nash/critic", R, "critic", gain=7.2)])

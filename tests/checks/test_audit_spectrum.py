@@ -18,7 +18,7 @@ from equilibrist.checks import CHECKS, Settings, audit_game, spectrum
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._eigen import probe_cost, probes_of
+from equilibrist.checks._eigen import ROUNDING, probe_cost, probes_of
 from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.spectrum import stable, work
 from equilibrist.games import Dirac, GaussianW2GAN, three_nash
@@ -312,6 +312,16 @@ def test_pure_rotation_is_total_and_not_silent(dense: int) -> None:
     assert exact(still, players).evidence["rotation"] == "none"
     turning, players = krylov_pair([0.2, 3.0], turn=30.0)
     assert exact(turning, players).evidence["rotation"] == "partial"
+
+
+@pytest.mark.parametrize(("turn", "rotation"), [(0.7, "partial"), (30.0, "total")])
+def test_what_hardly_moves_is_no_rotation(turn: float, rotation: str) -> None:
+    """Eigenvalues a +- ib with a within the tolerance of the imaginary axis: b must be clear of zero to say "turns"."""
+    within = 3 * ROUNDING
+    game, players = quadratic(
+        np.diag([3.0, 0.8 * within]), np.diag([0.0, turn * within]), np.diag([3.0, 0.8 * within])
+    )
+    assert exact(game, players).evidence["rotation"] == rotation
 
 
 @pytest.mark.parametrize("seed", range(4))

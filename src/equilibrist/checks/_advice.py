@@ -162,7 +162,8 @@ def _spectrum(by: By) -> list[Remark]:
         text = f"Plain gradient steps of {h:.3g} leave the pair; by this spectrum, steps below {limit:.3g} would stay."
         remarks.append(Remark(h / limit, text))
     q = as_number(e.get("q"))
-    if total_rotation(stable):
+    # Where the flow leaves, what turns is not what is wrong: consensus would hold the players there.
+    if total_rotation(stable) and stable.verdict is not Verdict.REFUTED:
         text = (
             "Rotation is total: an eigenvalue turns without contracting, so that simultaneous gradient steps leave "
             f"for every step size; {_damped(stable)}."

@@ -231,8 +231,8 @@ def _evidence(
     why = "the smallest real part did not converge"
     if found.complete or "smallest real part" in found.reached:
         best, why = consensus.suggested(found.values, nothing, seen.matrix)
-    # Within the tolerance of the imaginary axis nothing contracts: rotation is total.
-    total = bool((np.abs(live.real) <= nothing).any())
+    # Within the tolerance of the imaginary axis, and not of zero, nothing contracts: rotation is total.
+    total = bool(((np.abs(live.real) <= nothing) & (np.abs(live.imag) > 2 * nothing)).any())
     q = float((np.abs(live.imag) / np.abs(live.real)).max()) if live.size and not total else 0.0
     lowest = seen.densities["symmetric"].lowest
     keep = _spread(found.values)

@@ -31,7 +31,7 @@ from equilibrist import GAN, SGD, WGAN, Vanilla, Verdict, WeightClipping
 from equilibrist.checks import Audit, deviation
 from equilibrist.checks._bench import Bench, student
 from equilibrist.checks._probes import Reach
-from equilibrist.checks._search import Relative
+from equilibrist.checks._search import Descent, Relative
 
 FAST = {"steps": 60, "looks": 6, "batch": 32, "batches": 32, "look_batches": 8}
 STRIDE = {"optimizers": {"generator": SGD(lr=0.2), "critic": SGD(lr=0.2)}}
@@ -349,16 +349,16 @@ def test_a_search_that_blows_up_is_a_failure_and_no_gain() -> None:
     assert "non-finite" in certificate.summary
 
 
-def descent(u: float | None = None, gain: float = 0.0, failed: str = "") -> deviation.Descent:
+def descent(u: float | None = None, gain: float = 0.0, failed: str = "") -> Descent:
     """A descent that passed this point."""
     params = None if u is None else {"u": torch.tensor([u], dtype=F64)}
     rule = Relative(0.1, {"u": torch.ones((), dtype=F64)}, ())
-    made = deviation.Descent("the pair", 0.0, rule, params or {}, steps=[0, 5], gains=[0.0, gain])
+    made = Descent("the pair", 0.0, rule, params or {}, steps=[0, 5], gains=[0.0, gain])
     made.best, made.best_gain, made.best_step, made.failed = params, gain, 5, failed
     return made
 
 
-def outcome(*descents: deviation.Descent, finished: bool = True) -> deviation.Outcome:
+def outcome(*descents: Descent, finished: bool = True) -> deviation.Outcome:
     """What a search with these descents found."""
     return deviation.Outcome(
         list(descents), {"descents": Reach(len(descents), 1.0)}, finished, 0.0, 10.0

@@ -1,6 +1,6 @@
 """Does the audit find deviations that are there, and none where there are none?
 
-    python campaigns/audit_power.py run      # resumable; two to three hours on one core
+    python campaigns/audit_power.py run      # resumable; a quarter of an hour on one core
     python campaigns/audit_power.py report   # the tables of docs/results.md
 
 `planted`: 200 pairs, each with a deviation of one player at a known distance, between 1e-3 and 10 times the norm of its

@@ -242,3 +242,16 @@ def test_signs_come_first_in_the_headline_and_facts_in_the_print_and_the_record(
     assert str(audit).startswith(audit.place)
     assert "at equality" in str(audit)
     assert audit.to_json()["facts"]["signs"][0] in audit.place
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (4.88e-32, 1.0, "0 to 1"),
+        (-3.0, 2e-9, "-3 to 0"),
+        (1e-3, 1.0, "0.001 to 1"),
+        (0.0, 0.0, "0 to 0"),
+    ],
+)
+def test_ends_that_are_zero_to_the_eye(low: float, high: float, said: str) -> None:
+    assert str(Range(low, high, low, high)) == said

@@ -52,6 +52,12 @@ class Range:
     q01: float
     q99: float
 
+    def __str__(self) -> str:
+        """ "0 to 1": an end that is a millionth of the other is zero to the eye."""
+        least = 1e-6 * max(abs(self.low), abs(self.high))
+        low, high = (0.0 if abs(end) < least else end for end in (self.low, self.high))
+        return f"{low:.3g} to {high:.3g}"
+
 
 @dataclass(frozen=True)
 class Starved:
@@ -128,8 +134,7 @@ class Facts:
     def _of_samples(self) -> str:
         return (
             f"Generated samples lie {self.diversity:.2g} times as far apart as real ones; their values range from "
-            f"{self.generated.low:.3g} to {self.generated.high:.3g}, real ones from {self.real.low:.3g} to "
-            f"{self.real.high:.3g}."
+            f"{self.generated}, real ones from {self.real}."
         )
 
 
@@ -398,10 +403,7 @@ def _signs(f: Facts) -> Iterator[str]:
 def _of_ranges(f: Facts) -> Iterator[str]:
     if not f.images:
         return
-    spans = (
-        f"generated values lie in {f.generated.low:.3g} to {f.generated.high:.3g}, real ones in {f.real.low:.3g} to "
-        f"{f.real.high:.3g}"
-    )
+    spans = f"generated values lie in {f.generated}, real ones in {f.real}"
     if f.outside > OUTSIDE:
         yield (
             f"Real and generated samples differ in range: {spans} ({f.outside:.0%} of generated entries are beyond; "

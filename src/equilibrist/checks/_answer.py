@@ -129,27 +129,11 @@ def answered(
         The move that gains most after its answer; None where no move gains enough to be worth an answer.
     """
     loss = _Follower(bench, found_draws(bench), tick)
-    tolerance = bench.tolerance().value
     leader, follower = loss.leader, loss.name
     t, w = (tree.flatten({"x": bench.wide[0][p]}) for p in (leader, follower))
-    reach = bench.settings.move * norm_of(bench, leader)
     before, _ = loss(w)
     singly = singular or not bench.sampled
-    groups: list[list[Tensor]] = []
-    for size in SIZES:
-        ends = [
-            projected(bench, leader, t + sign * size * reach * direction.to(t)) for sign in signs
-        ]
-        gained = []
-        for there in ends:
-            loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
-            gained.append(loss(w)[0] - before)
-        shortened = any(float((there - t).norm()) < 0.99 * size * reach for there in ends)
-        # Comparisons are False for what is not finite.
-        if len(ends) == 2 and not shortened and sum(gained) / 2 > tolerance:
-            groups.append(ends)
-        elif len(ends) < 2 or shortened or singly:
-            groups += [[x] for x, g in zip(ends, gained, strict=True) if tolerance < g < math.inf]
+    groups = _worth_an_answer(bench, loss, direction, signs, before, singly)
     if not groups:
         return None
     own = bench.settings.move * norm_of(bench, follower)
@@ -171,17 +155,15 @@ def answered(
         for moves in best
         for move in moves
     }
-    here = {
-        on: bench.losses(follower, bench.players, bench.constants, on) for on in ("select", "score")
-    }
 
     def gain(moves: Sequence[_Move], on: str) -> Interval:
+        here = bench.losses(follower, bench.players, bench.constants, on)
         losses = [
             bench.losses(follower, settled[id(move)].players, bench.constants, on) for move in moves
         ]
-        return bench.interval(torch.stack(losses).mean(0) - here[on])
+        return bench.interval(torch.stack(losses).mean(0) - here)
 
-    chosen = max(best, key=lambda moves: _low(gain(moves, "select")))
+    chosen = best[0] if len(best) == 1 else max(best, key=lambda moves: _low(gain(moves, "select")))
     ended = [settled[id(move)] for move in chosen]
     further = sum(one.value for one in ended) / len(ended)
     leading = max(ended, key=lambda one: one.value)
@@ -192,6 +174,40 @@ def answered(
         float((leading.there - t).norm()) / norm_of(bench, leader),
         leading.players,
     )
+
+
+def _worth_an_answer(
+    bench: Bench,
+    loss: _Follower,
+    direction: Tensor,
+    signs: Sequence[float],
+    before: float,
+    singly: bool,
+) -> list[list[Tensor]]:
+    """Places [n_t] of the leader that gain more than the tolerance while the follower rests: two opposite ones where
+    their mean does, one where the feasible set shortens the way to the other, or where one may count by itself
+    (`singly`)."""
+    tolerance = bench.tolerance().value
+    t = tree.flatten({"x": bench.wide[0][loss.leader]})
+    w = tree.flatten({"x": bench.wide[0][loss.name]})
+    reach = bench.settings.move * norm_of(bench, loss.leader)
+    groups: list[list[Tensor]] = []
+    for size in SIZES:
+        ends = [
+            projected(bench, loss.leader, t + sign * size * reach * direction.to(t))
+            for sign in signs
+        ]
+        gained = []
+        for there in ends:
+            loss.lead(tree.unflatten(there, {"x": bench.wide[0][loss.leader]})["x"])
+            gained.append(loss(w)[0] - before)
+        shortened = any(float((there - t).norm()) < 0.99 * size * reach for there in ends)
+        # Comparisons are False for what is not finite.
+        if len(ends) == 2 and not shortened and sum(gained) / 2 > tolerance:
+            groups.append(ends)
+        elif len(ends) < 2 or shortened or singly:
+            groups += [[x] for x, g in zip(ends, gained, strict=True) if tolerance < g < math.inf]
+    return groups
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from equilibrist._errors import RecordError
 from equilibrist._files import remove_leftovers, try_lock, unwritable, write_atomically
+from equilibrist._reading import JSON_BYTES, parse_json, read_regular
 
 LEDGER = ".equilibrist"
 PATIENCE = 60.0  # seconds that another writer of the same folder is waited for
@@ -187,9 +188,9 @@ def _wait(handle: int, folder: Path) -> None:
 def _read(ledger: Path) -> Known:
     """The noted checksums; none where the file is missing or not of that form."""
     try:
-        text = ledger.read_bytes() if _regular(ledger) else b"{}"
-        entries = dict(json.loads(text).get("written", {}))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        text = read_regular(ledger, JSON_BYTES) if _regular(ledger) else b"{}"
+        entries = dict(parse_json(text).get("written", {}))
+    except (OSError, ValueError, TypeError, AttributeError):
         entries = {}
         warnings.warn(
             f"{ledger} is damaged: files beside it count as the user's from now on", stacklevel=4

@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from equilibrist import tree
 from equilibrist._files import finite, json_bytes, remove_leftovers, write_atomically
 from equilibrist._owned import Owned, owned, require_folder, require_free
+from equilibrist._reading import JSON_BYTES, open_regular, parse_json, read_regular
 from equilibrist.checks._registry import REGISTRY, Found
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
@@ -138,9 +139,10 @@ class Kept:
     def get(self, check: str) -> tuple[Found, dict[str, float]] | None:
         """What this check found and spent, or None where nothing sound is kept under this key."""
         try:
-            text = (self.folder / f"{named(check)}.json").read_bytes()
-            raw = (self.folder / f"{named(check)}.safetensors").read_bytes()
-            value = json.loads(text)
+            text = read_regular(self.folder / f"{named(check)}.json", JSON_BYTES)
+            with open_regular(self.folder / f"{named(check)}.safetensors") as file:
+                raw = file.read()
+            value = parse_json(text)
             tensors = load(raw)
             if (
                 value["key"] != self.key

@@ -67,6 +67,21 @@ def test_parts_give_the_same_field_and_products(parts: int, penalties: Any) -> N
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_each_part_holds_its_share_of_the_samples(stacked: bool) -> None:
+    """Accumulation is for memory: a part that held the whole batch would give the same gradients."""
+    g = game()
+    batch = draw(g) if not stacked else tree.stack([draw(g, step=s) for s in range(2)])
+    batch = {**batch, "weight": torch.ones((2,) if stacked else (), dtype=F64)}
+    pieces = VectorField(g, parts=3, **({"stacked": 2} if stacked else {}))._cut(batch)
+    dim = 1 if stacked else 0
+    assert len(pieces) == 3
+    for name in ("real", "latent"):
+        assert all(piece[name].shape[dim] == 4 for piece in pieces)
+        assert torch.equal(torch.cat([piece[name] for piece in pieces], dim), batch[name])
+    assert all(torch.equal(piece["weight"], batch["weight"]) for piece in pieces)
+
+
 def test_parts_of_stacked_players() -> None:
     g = game()
     starts = [g.init(s) for s in range(2)]

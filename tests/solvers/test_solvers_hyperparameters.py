@@ -38,7 +38,7 @@ from equilibrist.solvers import (
     SymplecticAdjustment,
     Unrolled,
 )
-from equilibrist.solvers.named import NAMES, options
+from equilibrist.solvers.named import NAMES, named, options
 
 F64 = torch.float64
 
@@ -282,3 +282,14 @@ def test_one_batch_serves_who_needs_one() -> None:
     ):
         g, c = modules()
         Play(GAN(g, c, WGAN(), latent=3), g, c, solver).step(torch.randn(6, 2, dtype=F64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_makes_its_solver_around_the_rules_of_the_recipe(name: str) -> None:
+    own = Alternating(optimizer=SGD(0.125))
+    made = named(name, own)
+    assert type(made) is NAMES[name]
+    if name == "lookahead":
+        assert made.solver == own
+    else:
+        assert "lr=0.125" in repr(made)

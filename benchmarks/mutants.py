@@ -1,9 +1,10 @@
 """Plants faults in the core mathematics, one at a time, and sees whether the tests notice.
 
 Cosmic Ray's operators give every fault that could be planted; a fixed seed draws some of them. Each is
-planted in a copy of the tree, never in the checkout, and the test files that run the line it stands on
-(by coverage, measured first) are run until one fails. Results are kept: the same command goes on where
-it was stopped, and `--again` runs survivors anew, against the tests as they are now.
+planted in a copy of the tree, never in the checkout, and the tests that run the line it stands on (by coverage
+of every test, measured first) are run, quick ones first, until one fails or `--patience` seconds of tests have passed.
+Results are kept: the same command goes on where it was stopped, and `--again` runs survivors anew, against the
+tests as they are now.
 
     python benchmarks/mutants.py --count 240 --seed 0
 
@@ -144,30 +145,55 @@ def child(work: Any, log: Path, limit: float) -> int | None:
     return None
 
 
-def run_tests(tree: Path, files: list[str]) -> int:
-    """The exit code of pytest on these files of the copy. Only in a child: it imports the package."""
+def run_tests(tree: Path, tests: list[str], plugins: list[Any] | None = None) -> int:
+    """The exit code of pytest on these tests of the copy. Only in a child: it imports the package."""
     import pytest
 
     os.chdir(tree)
     os.environ["PYTHONPATH"] = str(tree / "src")
     sys.path.insert(0, str(tree / "src"))
-    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files])
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    return pytest.main([*options, *tests], plugins=plugins or [])
+
+
+class Witness:
+    """A pytest plugin: which test the lines that are run belong to, and how long each test takes."""
+
+    def __init__(self, cover: Any) -> None:
+        self.cover = cover
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Lines belong to this test from here on."""
+        self.cover.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Set-up, call and tear-down of a test."""
+        self.seconds[report.nodeid] += report.duration
 
 
 def covered(tree: Path, file: str, into: Path) -> int:
-    """Runs one test file under coverage and writes which lines of the package it ran."""
+    """Runs one test file under coverage and writes which lines of the package each of its tests ran."""
     import coverage
 
     cover = coverage.Coverage(source=[str(tree / PACKAGE)], data_file=None)
+    witness = Witness(cover)
     cover.start()
-    code = run_tests(tree, [file])
+    code = run_tests(tree, [file], [witness])
     cover.stop()
     data = cover.get_data()
-    lines = {
-        Path(name).relative_to(tree).as_posix(): sorted(data.lines(name) or ())
-        for name in data.measured_files()
-    }
-    into.write_text(json.dumps(lines))
+    tests = sorted(witness.seconds)
+    number = {name: i for i, name in enumerate(tests)}
+    lines = {}
+    for name in data.measured_files():
+        # Lines without a test were run while the package was imported: every test of the file depends on them.
+        lines[Path(name).relative_to(tree).as_posix()] = {
+            str(line): [number[test] for test in ran if test in number]
+            for line, ran in data.contexts_by_lineno(name).items()
+        }
+    into.write_text(
+        json.dumps({"tests": tests, "took": [witness.seconds[t] for t in tests], "lines": lines})
+    )
     return code
 
 
@@ -217,43 +243,49 @@ class Campaign:
                 seconds = time.monotonic() - begun
                 if code != 0:
                     sys.exit(f"{name} fails without any fault (see {self.log}): mend it first")
-                lines = json.loads(into.read_text())
-                files = {path: self._digest(path) for path in lines}
-                self.map[name] = {
-                    "sha256": digest,
-                    "seconds": seconds,
-                    "lines": lines,
-                    "files": files,
-                }
+                found = json.loads(into.read_text())
+                files = {path: self._digest(path) for path in found["lines"]}
+                self.map[name] = found | {"sha256": digest, "seconds": seconds, "files": files}
                 self._keep("coverage.json", self.map)
                 print(f"{name}: {seconds:.0f} s", flush=True)
 
-    def tests_of(self, fault: Fault) -> list[str]:
-        """The test files that run the fault's line, quick ones first; those that run its file where none does, or
-        where it has changed since the lines were counted."""
-        folders = AREAS[fault.area][2]
-        near = {n: m for n, m in self.map.items() if n.split("/")[1] in folders}
-        ran = {n: m["lines"].get(fault.path, ()) for n, m in near.items()}
+    def tests_of(self, fault: Fault, patience: float) -> list[str]:
+        """The tests that run the fault's line, quick ones first; of a line that only an import runs, or of a file that has
+        changed since, those that run most of the file."""
+        near = [m for n, m in self.map.items() if n.split("/")[1] in AREAS[fault.area][2]]
         now = self._digest(fault.path)
-        same = all(near[n]["files"][fault.path] == now for n, lines in ran.items() if lines)
-        files = [n for n, lines in ran.items() if same and fault.line in lines]
-        files = files or [n for n, lines in ran.items() if lines]
-        return sorted(files, key=lambda n: near[n]["seconds"])
+        same = all(m["files"].get(fault.path, now) == now for m in near)
+        found: dict[str, tuple[int, float]] = {}
+        for m in near:
+            lines = m["lines"].get(fault.path, {})
+            exact = lines.get(str(fault.line), []) if same else []
+            counts = collections.Counter(exact or (t for ran in lines.values() for t in ran))
+            for t, count in counts.items():
+                found[m["tests"][t]] = (0 if exact else -count, m["took"][t])
+        if any(not rank for rank, _ in found.values()):
+            found = {name: one for name, one in found.items() if not one[0]}
+        chosen, total = [], 0.0
+        for name in sorted(found, key=lambda name: found[name]):
+            if chosen and total + found[name][1] > patience:
+                break
+            chosen.append(name)
+            total += found[name][1]
+        return chosen
 
-    def attempt(self, fault: Fault) -> dict[str, Any]:
+    def attempt(self, fault: Fault, patience: float) -> dict[str, Any]:
         """Plant it, run the tests, take it out."""
         from cosmic_ray.mutating import apply_mutation
         from cosmic_ray.plugins import get_operator
 
-        path, files = self.tree / fault.path, self.tests_of(fault)
+        path, tests = self.tree / fault.path, self.tests_of(fault, patience)
         before = path.read_bytes()
         text = before.decode()
-        limit = 60 + 4 * sum(self.map[n]["seconds"] for n in files)
+        limit = 60 + 8 * patience
         begun = time.monotonic()
         try:
             apply_mutation(path, get_operator(fault.operator)(), fault.occurrence)
             after = path.read_text(encoding="utf-8")
-            code = child(lambda: run_tests(self.tree, files), self.log, limit) if files else 0
+            code = child(lambda: run_tests(self.tree, tests), self.log, limit) if tests else 0
         finally:
             path.write_bytes(before)
         outcome = {0: "survived", None: "timed out"}.get(code, "killed")
@@ -264,19 +296,19 @@ class Campaign:
             **asdict(fault),
             "file": hashlib.sha256(before).hexdigest(),
             "outcome": outcome,
-            "tests": files,
+            "tests": len(tests),
             "seconds": round(time.monotonic() - begun, 1),
             "diff": list(difference)[3:],
         }
 
-    def run(self, faults: list[Fault], again: bool) -> None:
+    def run(self, faults: list[Fault], again: bool, patience: float) -> None:
         """Every fault that has no result yet of the same file; with `again`, survivors too."""
         for k, fault in enumerate(faults, 1):
             kept = self.results.get(fault.key)
             digest = self._digest(fault.path)
             if kept and kept["file"] == digest and not (again and kept["outcome"] == "survived"):
                 continue
-            self.results[fault.key] = result = self.attempt(fault)
+            self.results[fault.key] = result = self.attempt(fault, patience)
             self._keep("results.json", self.results)
             took = f"{result['seconds']:.0f} s"
             print(f"{k}/{len(faults)} {result['outcome']} ({took}): {fault.key}", flush=True)
@@ -304,6 +336,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--areas", nargs="+", choices=AREAS, default=list(AREAS))
     parser.add_argument("--again", action="store_true", help="run survivors anew")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=120.0,
+        help="seconds of tests for each fault (default: 120)",
+    )
     parser.add_argument("--report", action="store_true", help="only print what is known")
     parser.add_argument("--dir", type=Path, default=ROOT / "runs" / "mutants")
     asked = parser.parse_args()
@@ -321,7 +359,7 @@ def main() -> int:
     faults = drawn(asked.count, asked.seed, asked.areas)
     if not asked.report:
         campaign.measure(asked.areas)
-        campaign.run(faults, asked.again)
+        campaign.run(faults, asked.again, asked.patience)
     rows = [campaign.results[f.key] for f in faults if f.key in campaign.results]
     noticed = report(rows)
     print(f"\n{noticed:.1%} of {len(rows)} faults were noticed")

@@ -250,8 +250,8 @@ class Campaign:
                 print(f"{name}: {seconds:.0f} s", flush=True)
 
     def tests_of(self, fault: Fault, patience: float) -> list[str]:
-        """The tests that run the fault's line, quick ones first; of a line that only an import runs, or of a file that has
-        changed since, those that run most of the file."""
+        """The tests that run the fault's line, quick ones first; those that run most of its file where only an import
+        runs the line, or the file has changed since."""
         near = [m for n, m in self.map.items() if n.split("/")[1] in AREAS[fault.area][2]]
         now = self._digest(fault.path)
         same = all(m["files"].get(fault.path, now) == now for m in near)

@@ -37,7 +37,7 @@ PACKAGE = Path("src", "equilibrist")
 AREAS: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "field": (0.10, ("_field.py",), ("core", "solvers")),
     "Jacobian": (0.10, ("_jacobian.py",), ("core", "spectra")),
-    "solvers": (0.25, ("solvers/*.py",), ("solvers", "core")),
+    "solvers": (0.25, ("solvers/*.py",), ("solvers", "core", "compare")),
     "statistics": (0.25, ("scores/*.py", "spectra/*.py"), ("scores", "spectra")),
     "audit": (0.30, ("checks/**/*.py",), ("checks",)),
 }

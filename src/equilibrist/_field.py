@@ -98,7 +98,7 @@ class VectorField:
             the field: exact where the power iteration has converged. v itself is the same either way.
 
     Raises:
-        GameError: a game that is not separable can neither be averaged over machines nor in parts.
+        GameError: a game that is not separable can neither be averaged over machines nor in parts; parts below 1.
     """
 
     def __init__(
@@ -111,6 +111,8 @@ class VectorField:
         autocast: torch.dtype | None = None,
         frozen: bool = False,
     ) -> None:
+        if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
+            raise GameError(f"parts={parts!r}: it must be a whole number of at least 1")
         if (reduce is not None or parts > 1) and not game.separable:
             how = "over machines" if reduce is not None else "in parts"
             instead = "train it on one machine" if reduce is not None else "take whole batches"

@@ -67,6 +67,12 @@ def test_parts_give_the_same_field_and_products(parts: int, penalties: Any) -> N
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("parts", [0, -1, 1.5, True])
+def test_what_is_no_number_of_parts_is_refused(parts: Any) -> None:
+    with pytest.raises(GameError, match=r"parts=.*whole number of at least 1"):
+        VectorField(game(), parts=parts)
+
+
 @pytest.mark.parametrize("stacked", [False, True])
 def test_each_part_holds_its_share_of_the_samples(stacked: bool) -> None:
     """Accumulation is for memory: a part that held the whole batch would give the same gradients."""

@@ -322,3 +322,15 @@ def test_bad_numbers(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [{"growth": 1.5}, {"pace": Piecewise(((0, 1.0), (10, 0.5)))}])
+def test_a_linear_map_is_of_one_step_size_and_one_number_of_inner_steps(
+    more: dict[str, Any],
+) -> None:
+    jacobian = torch.tensor([[1.0, 2.0], [-2.0, 1.0]], dtype=F64)
+    sizes = {"generator": 1, "critic": 1}
+    still = SGLD(0.1, noise=0.0)
+    assert MirrorGAN(sampler=still).linear_map(jacobian, sizes).shape == (2, 2)
+    with pytest.raises(ValueError, match="one step size and one number of inner steps"):
+        MirrorGAN(sampler=still, **more).linear_map(jacobian, sizes)

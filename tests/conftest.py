@@ -1,0 +1,27 @@
+"""What holds for every audit that any test makes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_audit_contradicts_itself() -> Iterator[None]:
+    """The table of implications holds on every audit, whatever it was made for."""
+    from equilibrist.checks._audit import Audit
+    from equilibrist.checks._implications import contradictions
+
+    plain = Audit.__init__
+
+    @functools.wraps(plain)
+    def checked(self: Audit, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        assert contradictions(tuple(self.values())) == ()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Audit, "__init__", checked)
+        yield

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 from audit_games import F64, Gaussian, audit_game, bench, boxed
+from torch import nn
 
-from equilibrist import Recipe, VectorField, Verdict, WeightClipping, resolve
+from equilibrist import Recipe, VectorField, Verdict, WeightClipping, audit_pair, resolve
+from equilibrist._game import Plain
 from equilibrist.checks import Audit, Settings
 from equilibrist.checks._linear import feasible
 from equilibrist.checks.stationarity import unblocked
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD
+from equilibrist.projections import NormBall
 
 MOVE = 0.01
 
@@ -263,3 +266,57 @@ def test_a_direction_that_climbs_more_than_a_tenth_of_its_gain_is_not_followed(
     assert (found is not None) == followed
     if found is not None:
         torch.testing.assert_close(found, torch.ones(1, dtype=F64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("clip", [0.01, 0.05, 1 / 64])
+def test_a_critic_in_the_corner_of_its_box_is_judged_in_every_precision(
+    clip: float, dtype: torch.dtype
+) -> None:
+    """0.01 is another number in float32: the wall holds the weights all the same, and lambda* is that of a critic
+    that cannot answer."""
+    data = torch.randn(600, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor([5, -5])
+    torch.manual_seed(0)
+    generator, critic = nn.Linear(2, 2).to(dtype), nn.Linear(2, 1).to(dtype)
+    with torch.no_grad():
+        critic.weight[:] = torch.tensor([[clip, -clip]])
+        critic.bias[:] = 0
+    critic.bias.requires_grad_(False)
+    found = audit_pair(
+        generator,
+        critic,
+        data.to(dtype),
+        "wgan",
+        latent=2,
+        gradients=400,
+        checks=("local", "proximal"),
+        projections=[WeightClipping(clip)],
+        progress="none",
+    )
+    assert "Walls hold all of the critic's parameters" in found["local-nash/critic"].summary
+    assert found["local-nash/critic"].verdict is Verdict.NOT_REFUTED
+    assert found["proximal"].evidence["infinite"]
+
+
+class Turning(Plain):
+    """A linear loss on a ball for x, and a bowl for y."""
+
+    players = ("x", "y")
+    zero_sum = False
+    a = torch.tensor([1.0, 0.2], dtype=F64)
+
+    def losses(self, players: Any, constants: Any, draw: Any, only: Any = None) -> Any:
+        return {"x": self.a @ players["x"]["u"], "y": players["y"]["w"].square().sum()}
+
+    def project(self, players: Any) -> Any:
+        return {**players, "x": dict(NormBall("x", "u", 1.5)(players["x"]))}
+
+
+def test_moves_along_the_surface_of_a_ball_are_not_called_judged() -> None:
+    """V = a . u + w^2, u on the ball of radius 1.5 where V is least: no free coordinate is left, yet u may turn."""
+    game = Turning()
+    u = -1.5 * game.a / game.a.norm()
+    pair_ = {"x": {"u": u}, "y": {"w": torch.zeros(1, dtype=F64)}}
+    found = audit_game(game, pair_, checks=("local",), progress="none")
+    assert found["local-nash/x"].verdict is Verdict.UNASSESSED
+    assert "moves along their surface were not judged" in found["local-nash/x"].summary

@@ -27,7 +27,8 @@ Apply = Callable[[Tensor], Tensor]
 
 def order_of(game: Any) -> tuple[str, str]:
     """(leader, follower): the player that minimises V and the one that maximises it."""
-    leader = getattr(game, "leader", "generator")
+    usual = "generator" if "generator" in game.players else game.players[0]
+    leader = getattr(game, "leader", usual)
     (follower,) = (player for player in game.players if player != leader)
     return leader, follower
 
@@ -71,6 +72,7 @@ class Free:
         return tuple(said)
 
 
+AT_A_WALL = 4 * float(torch.finfo(torch.float32).eps)  # relative distance that is none
 _FREE: WeakKeyDictionary[Bench, Free] = WeakKeyDictionary()
 
 
@@ -78,7 +80,7 @@ def free(bench: Bench) -> Free:
     """Where the players of this bench may move; computed once.
 
     A step of length move * |x| down the player's mean gradient is projected. A coordinate of a box is held
-    where the step leaves it in place; a tensor in another set is held whole where the projection takes
+    where the step leaves it in place, to rounding; a tensor in another set is held whole where the projection takes
     back more than half of its step.
     """
     if bench not in _FREE:
@@ -104,7 +106,9 @@ def _free(bench: Bench) -> Free:
             landed = projected(bench, player, x - step)
             residual = float((x - landed).norm()) * norm / reach
             if _boxed(bench, player):
-                blocked = (landed == x) & (step != 0)
+                # A wall at 0.01 is another number in float32, in which most weights are trained.
+                slack = AT_A_WALL * x.abs()
+                blocked = ((landed - x).abs() <= slack) & (step.abs() > slack)
                 found.masks[player], walls = ~blocked, int(blocked.sum())
             else:
                 start = 0
@@ -397,6 +401,8 @@ class Extremes:
 def dense(apply: Apply, n: int, device: Any = None) -> Tensor:
     """The symmetric matrix [n, n] of an operator, a product for each column; its symmetric part."""
     unit = torch.eye(n, dtype=torch.float64, device=device)
+    if not n:
+        return unit
     matrix = torch.stack([apply(row) for row in unit], dim=1)
     return (matrix + matrix.mT) / 2
 

@@ -245,9 +245,14 @@ def _certificate(
     measured = found.moved.gain if found.moved else gains
     decision = decide(measured, tolerance.value)
     settled = first.decision(bench)
-    if not n:
-        exact = not bench.sampled and not where.held[player]
-        verdict = Verdict.VERIFIED if exact else Verdict.NOT_REFUTED
+    if not n and where.held[player]:
+        verdict = Verdict.UNASSESSED
+        summary = (
+            f"Constraints hold {', '.join(where.held[player])} of the {player} as a whole: moves along their surface "
+            "were not judged."
+        )
+    elif not n:
+        verdict = Verdict.NOT_REFUTED if bench.sampled else Verdict.VERIFIED
         summary = (
             f"Walls hold all of the {player}'s parameters: there is no small move left to judge."
         )

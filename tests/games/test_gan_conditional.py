@@ -30,7 +30,7 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         c = one_hot(c, self.classes).to(x.dtype) if self.classes else c
-        return torch.tanh(self.layer(torch.cat([x, c], 1)))
+        return self.layer(torch.tanh(torch.cat([x, c], 1)))
 
 
 class Labelled:

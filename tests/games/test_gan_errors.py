@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -255,6 +256,31 @@ def test_a_probability_is_warned_of_once_where_any_score_is_taken() -> None:
         game = gan(c=nn.Sequential(critic(), nn.Sigmoid()), formulation=WGAN())
     assert len(seen) == 1
     assert [str(w.message) for w in seen] == list(game.notes)
+
+
+BOUNDED: list[Any] = [
+    (torch.tanh, "within [-1, 1]"),
+    (nn.functional.hardtanh, "within [-1, 1]"),
+    (nn.functional.softsign, "within [-1, 1]"),
+    (nn.functional.softplus, "never negative"),
+    (torch.relu, "never negative"),
+    (torch.abs, "never negative"),
+    (nn.functional.logsigmoid, "never positive"),
+    (lambda y: -y.square(), "never positive"),
+]
+
+
+@pytest.mark.parametrize(("how", "said"), BOUNDED)
+def test_a_bounded_end_is_warned_of(how: Any, said: str) -> None:
+    with pytest.warns(UserWarning, match=f"{re.escape(said)}.*whatever its weights are") as seen:
+        game = gan(c=Bounded(how), formulation=Vanilla())
+    assert [str(w.message) for w in seen] == list(game.notes)
+
+
+def test_a_score_that_nothing_moves_is_refused() -> None:
+    for how in (lambda y: torch.softmax(y, 1), lambda y: 0 * y + 3):
+        with pytest.raises(GameError, match="one number for all samples, whatever its weights"):
+            gan(c=Bounded(how), formulation=WGAN())
 
 
 def test_a_free_score_that_happens_to_lie_between_zero_and_one_is_none() -> None:

@@ -192,16 +192,25 @@ def _own(module: Any) -> Iterator[tuple[str, tuple[Any, int]]]:
             yield name, (tensor.device, tensor.data_ptr())
 
 
-def between_zero_and_one(score: Callable[[Any], Tensor], params: Mapping[str, Tensor]) -> bool:
-    """Whether every score lies within [0, 1] whatever the weights are: a probability, by its form.
+UNIT, SIGNED, POSITIVE, NEGATIVE, CONSTANT = "unit", "signed", "positive", "negative", "constant"
+DRAWS = (0.0, 1.0, 10.0, 10.0, 100.0)  # sizes of the noise on the weights
+MORE = (1.0, 10.0, 100.0) * 6  # a free score has one sign in all of these once in 2^18 times
+
+
+def bounded_by_form(score: Callable[[Any], Tensor], params: Mapping[str, Tensor]) -> str:
+    """Where every score lies whatever the weights are.
 
     A free score that happens to lie there at these weights leaves it at others: they are drawn, far larger and of
-    either sign.
+    either sign, until no bound is left.
+
+    Returns:
+        `UNIT`: within [0, 1]. `SIGNED`: within [-1, 1], and near both ends for large weights. `POSITIVE`, `NEGATIVE`:
+        on one side of zero. `CONSTANT`: one value for all samples and all weights. "": anywhere.
     """
     rng = torch.Generator().manual_seed(0)
-    seen = []
+    seen: list[Tensor] = []
     with torch.no_grad():
-        for size in (0.0, 1.0, 10.0, 10.0, 100.0):
+        for k, size in enumerate((*DRAWS, *MORE)):
             drawn = {
                 k: (
                     x + size * torch.randn(x.shape, generator=rng, dtype=x.dtype).to(x.device)
@@ -214,13 +223,28 @@ def between_zero_and_one(score: Callable[[Any], Tensor], params: Mapping[str, Te
                 scores = score(drawn)
             except (RuntimeError, ValueError):
                 continue
-            finite = scores[torch.isfinite(scores)]
-            if bool(((finite < 0) | (finite > 1)).any()):
-                return False
-            seen.append(finite)
-    # A unit that is dead at every draw says nothing.
+            seen.append(scores[torch.isfinite(scores)].flatten())
+            values = torch.cat(seen)
+            if not len(values):
+                continue
+            low, high = float(values.min()), float(values.max())
+            if low < 0 < high and (low < -1 or high > 1):
+                return ""
+            # Half-lines take more draws than the bounds that a few of them reach.
+            if k + 1 >= len(DRAWS) and low >= -1 and high <= 1:
+                break
     values = torch.cat(seen) if seen else torch.zeros(0)
-    return len(values) > 1 and bool((values != values[0]).any())
+    if len(seen) < 2 or len(values) < 2:
+        return ""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        # A unit that is dead at every draw says nothing, and zero is what dead units give.
+        return CONSTANT if low != 0 and params else ""
+    if low >= 0 and high <= 1:
+        return UNIT
+    if low >= -1 and high <= 1:
+        return SIGNED if low < -0.9 and high > 0.9 else ""
+    return POSITIVE if low >= 0 else NEGATIVE if high <= 0 else ""
 
 
 def _counts(values: Any) -> bool:

@@ -42,6 +42,15 @@ class Start(NamedTuple):
     constants: Constants
 
 
+_BOUNDS = {
+    _setup.UNIT: "lie within [0, 1] whatever its weights are (a sigmoid at its end?)",
+    _setup.SIGNED: "lie within [-1, 1] whatever its weights are (a tanh at its end?)",
+    _setup.POSITIVE: "are never negative, whatever its weights are (a ReLU or softplus at its end?)",
+    _setup.NEGATIVE: "are never positive, whatever its weights are (a logsigmoid at its end?)",
+    _setup.CONSTANT: "are one number for all samples, whatever its weights are (a softmax over one column?)",
+}
+
+
 class GAN(Shown):
     """Generator against critic, each with its own loss.
 
@@ -503,12 +512,14 @@ class GAN(Shown):
             here = self.critic({**players, "critic": dict(params)}, constants, condition)(fake)
             return here.detach()
 
-        if not within or not _setup.between_zero_and_one(score, players["critic"]):
+        bound = _setup.bounded_by_form(score, players["critic"])
+        logits = getattr(self.formulation, "logits", False)
+        if not bound or (bound in (_setup.POSITIVE, _setup.NEGATIVE) and not logits):
             return
-        found = (
-            "the critic's scores lie within [0, 1] whatever its weights are (a sigmoid at its end?)"
-        )
-        if getattr(self.formulation, "logits", False):
+        found = f"the critic's scores {_BOUNDS[bound]}"
+        if bound == _setup.CONSTANT:
+            raise GameError(f"{found}: let it return one score for each sample that depends on it")
+        if bound == _setup.UNIT and logits:
             instead = ", or write Vanilla(probabilities=True), the loss of BCELoss"
             instead = instead if hasattr(self.formulation, "probabilities") else ""
             raise GameError(

@@ -141,6 +141,22 @@ def test_advice_is_ordered_by_the_size_of_the_effect() -> None:
     assert [line.split()[1] for line in lines] == ["critic", "generator", "generator"]
 
 
+def test_a_nash_claim_states_its_tolerance_and_what_was_found_below_it() -> None:
+    near = [
+        made("nash/generator", N, "generator", gain=0.015),
+        made("nash/critic", N, "critic", gain=0.0),
+        made("nash", N),
+    ]
+    said = place(near)
+    assert (
+        "more than the tolerance (0.02 nats) by deviating alone, though the generator gains 0.015"
+        in said
+    )
+    assert "though" not in place([near[1], near[2]])
+    left = place([*near, made("local-nash", N), made("stable", R)])
+    assert "gradient flow leaves it, though small moves gain less than the tolerance" in left
+
+
 def test_a_pair_that_the_flow_leaves_is_not_told_to_damp_its_rotation() -> None:
     """Consensus would hold the players where their own losses leave."""
     found = [made("stable", R, q=math.inf, rotation="total")]

@@ -87,9 +87,29 @@ def _global(by: dict[str, Certificate]) -> list[str]:
         sentences.append("A Nash equilibrium.")
     elif nash is Verdict.NOT_REFUTED and not moving(by):
         sentences.append(
-            "No player was found to gain by deviating alone: a Nash equilibrium as far as the searches reach."
+            f"No player was found to gain more than the tolerance{_at_most(by)}: a Nash equilibrium as far as the "
+            "searches reach."
         )
     return sentences
+
+
+def _at_most(by: dict[str, Certificate]) -> str:
+    """The tolerance of the Nash claim and the best gain that was found below it."""
+    parts = [c for player in ("generator", "critic") if (c := by.get(f"nash/{player}")) is not None]
+    parts = [c for c in parts if c.tolerance is not None]
+    if not parts:
+        return " by deviating alone"
+
+    def found(c: Certificate) -> float:
+        gain = as_number(c.evidence.get("gain"))
+        return gain if gain > 0 else 0.0
+
+    most = max(parts, key=found)
+    assert most.tolerance is not None
+    said = f" ({most.tolerance.value:.3g} {unit_of(most)}) by deviating alone"
+    if found(most) > 0.1 * most.tolerance.value:  # what is near the tolerance is worth a word
+        said += f", though the {most.player} gains {found(most):.3g}"
+    return said
 
 
 def moving(by: dict[str, Certificate]) -> bool:
@@ -165,7 +185,13 @@ def _stability(by: dict[str, Certificate]) -> list[str]:
     if stable is None or moving(by):
         return []
     if stable.verdict is Verdict.REFUTED:
-        return ["gradient flow leaves it"]
+        # Else it was said already that no small move gains more.
+        slow = all(verdict_of(by, claim) in HOLDS for claim in ("local-nash", "nash"))
+        return [
+            "gradient flow leaves it, though small moves gain less than the tolerance"
+            if slow
+            else "gradient flow leaves it"
+        ]
     if total_rotation(stable):
         return ["gradient flow circles it, and simultaneous steps of any size leave it"]
     if stable.verdict is Verdict.VERIFIED:

@@ -363,7 +363,7 @@ def _overall(parts: list[Certificate]) -> str:
             return opening + those[0].summary
     if all(part.verdict is Verdict.VERIFIED for part in parts):
         return "A local Nash equilibrium: no player gains by any small move alone."
-    return "No player was found to gain by a small move alone, to second order."
+    return "No player was found to gain more than the tolerance by a small move alone, to second order."
 
 
 def _unassessed(bench: Bench, tolerance: Tolerance, why: str) -> list[Certificate]:

@@ -296,4 +296,4 @@ def _overall(parts: list[Certificate]) -> str:
         return "Cannot tell whether this is a Nash equilibrium: " + next(
             p.summary for p in parts if p.verdict is Verdict.UNASSESSED
         )
-    return "No player was found to gain by deviating alone, within the stated budget."
+    return "No player was found to gain more than the tolerance by deviating alone, within the stated budget."

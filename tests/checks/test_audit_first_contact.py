@@ -336,3 +336,31 @@ def test_what_was_warned_of_stands_in_every_certificate() -> None:
 def test_what_is_no_seed_is_refused_before_any_work(seed: Any) -> None:
     with pytest.raises(RecipeError, match=r"seed=.*must be a whole number, 0 or larger"):
         audited(X, Vanilla(), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda y: y + 1,
+            "labels from 1 to 3, but the game is built for the classes 0 to 2: count classes from 0",
+        ),
+        (lambda y: y - 1, "labels run from -1 to 1: count classes from 0"),
+        (lambda y: y + 0.5, "no whole numbers"),
+        (lambda y: torch.nn.functional.one_hot(y, 3), "look one-hot: pass labels.argmax(1)"),
+        (lambda y: y.expand(2, -1).T, "not one whole number for each of 400 samples"),
+    ],
+)
+def test_labels_that_cannot_be_classes_are_named_with_the_cause(change: Any, said: str) -> None:
+    class Shown(nn.Module):
+        def __init__(self, out: int) -> None:
+            super().__init__()
+            self.layer, self.table = nn.Linear(2, out), nn.Embedding(3, 2)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return self.layer(x + self.table(y))
+
+    labels = torch.arange(len(X)) % 3
+    with pytest.raises((DataError, GameError), match=re.escape(said)) as seen:
+        audit_pair(Shown(2), Shown(1), (X, change(labels)), Vanilla(), latent=2, condition=3)
+    assert "\n" not in str(seen.value)

@@ -53,6 +53,10 @@ class ArraySource(ShownSource):
     are not finite or out of range, and labels or conditions that do not fit.
     """
 
+    why_unlabelled: str = (
+        ""  # why what came beside the samples was not taken for labels, and what to do
+    )
+
     def __init__(
         self,
         data: torch.Tensor | np.ndarray[Any, Any],
@@ -125,10 +129,10 @@ class ArraySource(ShownSource):
         if self.labels is not None:
             return self._rows.take(index), self.labels.index_select(0, index)
         if self._conditions is None:
-            raise DataError(
-                f"{self.name}: the samples have no labels or conditions; "
+            instead = self.why_unlabelled or (
                 "give ArraySource labels=... or conditions=..., or train without conditions"
             )
+            raise DataError(f"{self.name}: the samples have no labels or conditions; {instead}")
         return self._rows.take(index), self._conditions.take(index)
 
     def _draw(self, rng: np.random.Generator, n: int) -> torch.Tensor:

@@ -67,8 +67,8 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
             "Dataset, a DataLoader or a Source (equilibrist.data reads files)"
         )
     samples = _real(samples)
-    given: dict[str, Any] = {} if second is None else _second(second, len(samples), conditions)
-    return ArraySource(
+    given, why = ({}, "") if second is None else _second(second, len(samples), conditions)
+    source = ArraySource(
         samples,
         name=name or "the data",
         origin=origin,
@@ -76,6 +76,8 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
         value_range=_usual_range(samples) if samples.ndim == 4 else None,
         **given,
     )
+    source.why_unlabelled = why
+    return source
 
 
 def _is_pair(data: Any) -> bool:
@@ -132,18 +134,27 @@ def _usual_range(samples: Tensor) -> tuple[float, float] | None:
     return next((s for s in usual if s[0] <= low and high <= s[1]), (low, max(high, low + 1.0)))
 
 
-def _second(values: Tensor, size: int, conditions: bool) -> dict[str, Tensor]:
-    """The second entry as `ArraySource` takes it, nothing where it is neither labels nor conditions."""
+def _second(values: Tensor, size: int, conditions: bool) -> tuple[dict[str, Any], str]:
+    """The second entry as `ArraySource` takes it, and why it is neither labels nor conditions where it is not."""
     values = values.detach().cpu()
+    shape = list(values.shape)
     if conditions:
-        return {"conditions": values} if values.ndim > 1 and len(values) == size else {}
+        if values.ndim > 1 and len(values) == size:
+            return {"conditions": values}, ""
+        return {}, f"what comes beside them has shape {shape}, and conditions are [N, ...]"
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
+    if values.ndim == 2 and len(values) == size and bool((values.sum(1) == 1).all()):
+        return {}, f"labels of shape {shape} look one-hot: pass labels.argmax(1)"
     if tuple(values.shape) != (size,) or values.is_complex():
-        return {}
+        return {}, f"labels of shape {shape} are not one whole number for each of {size} samples"
     whole = values.to(torch.int64)
     # Negative numbers and fractions are something else than classes.
-    return {"labels": whole} if bool((whole == values).all()) and int(whole.min()) >= 0 else {}
+    if not bool((whole == values).all()):
+        return {}, "labels that are no whole numbers are no classes"
+    if int(whole.min()) < 0:
+        return {}, f"labels run from {int(whole.min())} to {int(whole.max())}: count classes from 0"
+    return {"labels": whole}, ""
 
 
 def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None]:

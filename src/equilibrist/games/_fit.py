@@ -28,6 +28,13 @@ def require_fit(
     """
     wanted, has = game.condition, getattr(data, "classes", None)
     if isinstance(wanted, int) and has is not None and has > wanted:
+        labels = getattr(data, "labels", None)
+        least = int(labels.min()) if isinstance(labels, Tensor) else 0
+        if least > 0 and has - least <= wanted:
+            raise GameError(
+                f"{data.name} has labels from {least} to {has - 1}, but the game is built for the classes 0 to "
+                f"{wanted - 1}: count classes from 0 (labels - {least})"
+            )
         raise GameError(
             f"{data.name} has {has} classes, but the game is built for {wanted}: set condition={has}"
         )

@@ -30,7 +30,8 @@ REFERENCES = (
     "Nocedal and Wright 2006, Numerical Optimization, section 8.1 (finite differences)",
 )
 ROWS = 16  # a fault of the code shows on few samples, and few samples have few kinks
-STEPS = (1e-6, 1e-7, 1e-5, 1e-8)
+STEPS = (1e-6, 1e-7, 1e-5, 1e-8, 1e-9)  # the smallest for units that are all but saturated
+TINY = 1e-13
 TRIES = 3
 AGREE, EXACT = 1e-3, 1e-9
 WORK = 12.0
@@ -61,9 +62,9 @@ def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
 
     The last two are central differences, to 1e-3, |d| the norm of the player's weights. v of a network of
     ReLUs jumps wherever a unit switches: steps that cross such a kink give differences of another size,
-    and which steps do is chance. So steps of 1e-5 to 1e-8 and up to three directions are tried and the best
+    and which steps do is chance. So steps of 1e-5 to 1e-9 and up to three directions are tried and the best
     agreement counts: chance spoils some, a wrong derivative all of them. The rounding error of v and of
-    the losses is measured, by a move of 1e-13 |d|, and allowed for tenfold: "off" is the difference over
+    the losses is measured, by what a move of 1e-13 |d| changes beyond its slope, and allowed for tenfold: "off" is the difference over
     (the larger of both sides plus 1e4 times that error over the step).
     """
     players, constants = bench.wide
@@ -241,8 +242,12 @@ def _differences(
             **_flat(field, players, constants, d, draw),
         }
         at = {"slope": losses[player], **{p: tree.flatten({"v": v[p]}) for p in players}}
-        tiny = _moved(field, players, constants, draw, d, 1e-13, player)
-        noise = {k: float((tiny[k] - at[k]).norm() + 2e-16 * at[k].norm()) for k in at}
+        tiny = _moved(field, players, constants, draw, d, TINY, player)
+        # What so small a move changes beyond its slope is rounding.
+        noise = {
+            k: float((tiny[k] - at[k] - TINY * predicted[k]).norm() + 2e-16 * at[k].norm())
+            for k in at
+        }
         tick(7)
         for h in STEPS:
             ahead, behind = (

@@ -64,8 +64,8 @@ def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
     ReLUs jumps wherever a unit switches: steps that cross such a kink give differences of another size,
     and which steps do is chance. So steps of 1e-5 to 1e-9 and up to three directions are tried and the best
     agreement counts: chance spoils some, a wrong derivative all of them. The rounding error of v and of
-    the losses is measured, by what a move of 1e-13 |d| changes beyond its slope, and allowed for tenfold: "off" is the difference over
-    (the larger of both sides plus 1e4 times that error over the step).
+    the losses is measured, by what a move of 1e-13 |d| changes beyond its slope, and allowed for tenfold: "off" is
+    the difference over (the larger of both sides plus 1e4 times that error over the step).
     """
     players, constants = bench.wide
     draw = _few(bench.linear_draws()[0])

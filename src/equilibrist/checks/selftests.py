@@ -235,6 +235,7 @@ def _differences(
     """Central differences along one player, of its loss and of v by blocks; the best of several steps."""
     v, losses = field(players, constants, draw)
     best = {"slope": float("inf"), **{p: float("inf") for p in players}}
+    apart = dict(best)  # how far the differences of two steps are from each other, at best
     for attempt in range(TRIES):
         d = _direction(bench, players, v, player, attempt)
         predicted = {
@@ -249,6 +250,7 @@ def _differences(
             for k in at
         }
         tick(7)
+        former: dict[str, Tensor] = {}
         for h in STEPS:
             ahead, behind = (
                 _moved(field, players, constants, draw, d, s * h, player) for s in (1, -1)
@@ -259,6 +261,9 @@ def _differences(
                 size = max(float(seen.norm()), float(j.norm()), 1e-300)
                 off = float((seen - j).norm()) / (size + 10 * noise[key] / (h * AGREE))
                 best[key] = min(best[key], off if off == off else float("inf"))
+                if key in former:
+                    apart[key] = min(apart[key], float((seen - former[key]).norm()) / size)
+                former[key] = seen
             if max(best.values()) <= AGREE:
                 break
         if max(best.values()) <= AGREE:
@@ -270,20 +275,32 @@ def _differences(
         if worst != player
         else "a derivative is wrong"
     )
+
+    def why(key: str, cause: str) -> str:
+        # A wrong derivative is off by as much at every step; what bends within them agrees at none.
+        if apart[key] > 0.3 * best[key]:
+            return (
+                "differences do not settle at any step, so that it cannot be checked (is a unit saturated by weights "
+                "in the thousands, or does the loss jump?)"
+            )
+        return cause
+
+    detached = why(
+        "slope", "part of it is detached, or an autograd function has a wrong backward pass"
+    )
     return [
         Outcome(
             f"slopes/{player}",
             best["slope"] <= AGREE,
             best["slope"],
-            f"the {player}'s loss does not change as its gradient says (off by {best['slope']:.1%}): part of it "
-            "is detached, or an autograd function has a wrong backward pass",
+            f"the {player}'s loss does not change as its gradient says (off by {best['slope']:.1%}): {detached}",
         ),
         Outcome(
             f"differences/{player}",
             blocks[worst] <= AGREE,
             blocks[worst],
             f"the {worst}'s gradient does not change with the {player}'s weights as the Jacobian says (off by "
-            f"{blocks[worst]:.1%}): {cause}",
+            f"{blocks[worst]:.1%}): {why(worst, cause)}",
         ),
     ]
 

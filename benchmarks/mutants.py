@@ -65,11 +65,11 @@ class Fault:
 
 
 def sites(area: str, path: Path) -> list[Fault]:
-    """Every fault of a file, but for those in annotations, which nothing evaluates."""
+    """Every fault of a file that could change a result."""
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
     from cosmic_ray.plugins import get_operator, operator_names
 
-    tree, idle = get_ast_from_path(path), _annotations(path.read_text(encoding="utf-8"))
+    tree, idle = get_ast_from_path(path), _idle(path.read_text(encoding="utf-8"))
     found = []
     for name in operator_names():
         operator = get_operator(name)
@@ -85,15 +85,21 @@ def sites(area: str, path: Path) -> list[Fault]:
     return found
 
 
-def _annotations(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    spans = []
+def _idle(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where a change changes no result: annotations, which nothing evaluates, `strict=` of a zip of equal lengths, and
+    what a dataclass is made with."""
+    parts: list[ast.expr | None] = []
     for node in ast.walk(ast.parse(text)):
-        for name in ("annotation", "returns"):
-            part = getattr(node, name, None)
-            if isinstance(part, ast.expr) and part.end_lineno and part.end_col_offset:
-                start = (part.lineno, part.col_offset)
-                spans.append((start, (part.end_lineno, part.end_col_offset)))
-    return spans
+        parts += [getattr(node, name, None) for name in ("annotation", "returns")]
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            parts.append(node.value)
+        if isinstance(node, ast.ClassDef):
+            parts += node.decorator_list
+    return [
+        ((p.lineno, p.col_offset), (p.end_lineno, p.end_col_offset))
+        for p in parts
+        if isinstance(p, ast.expr) and p.end_lineno and p.end_col_offset
+    ]
 
 
 def drawn(count: int, seed: int, areas: list[str]) -> list[Fault]:

@@ -293,3 +293,8 @@ def test_a_name_makes_its_solver_around_the_rules_of_the_recipe(name: str) -> No
         assert made.solver == own
     else:
         assert "lr=0.125" in repr(made)
+
+
+def test_consensus_says_how_many_minibatches_it_takes() -> None:
+    assert "two independent minibatches" not in str(Consensus(gamma=10.0))
+    assert "two independent minibatches" in str(Consensus(gamma=10.0, batches=2))

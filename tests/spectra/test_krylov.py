@@ -113,6 +113,18 @@ def test_an_unconverged_eigenvalue_is_never_reported() -> None:
     assert len(none.values) == 0
 
 
+@pytest.mark.parametrize("products", [3, 13, 14, 15, 20, 33])
+def test_the_budget_is_kept_within_a_basis_that_was_restarted(products: int) -> None:
+    M, calls = normal_matrix(400, 1, ()), []
+
+    def product(u: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        return M @ u
+
+    found = krylov(product, 400, k=2, tolerance=1e-12, products=products, room=14)
+    assert len(calls) == found.products == products
+
+
 def test_a_space_that_ends_early() -> None:
     """A start vector that sees three directions: its values are exact, and the search goes on elsewhere."""
     M = np.diag([5.0, -3.0, 2.0, *([1.0] * 37)])

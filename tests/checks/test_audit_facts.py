@@ -16,7 +16,8 @@ from torch.nn.functional import softplus
 import equilibrist as eq
 from equilibrist.checks import Settings
 from equilibrist.checks._bench import Bench
-from equilibrist.checks.facts import Facts, Loss, Range, facts, separation, starved, untouched
+from equilibrist.checks._initial import untouched
+from equilibrist.checks.facts import Copies, Facts, Loss, Range, facts, separation, starved
 from equilibrist.data import ArraySource
 
 QUICK = Settings(steps=4, starts=1, groups=3, group_batches=1)
@@ -180,8 +181,8 @@ FINE = Facts(
     losses={"generator": Loss(0.7, 0.693), "critic": Loss(1.3, 1.386)},
     separation=(0.7, 0.68, 0.72),
     diversity=0.9,
-    real=Range(-1, 1, -0.9, 0.9),
-    generated=Range(-1, 1, -0.9, 0.9),
+    real=Range(-1, 1, -0.9, 0.9, 0.0, 0.5),
+    generated=Range(-1, 1, -0.9, 0.9, 0.0, 0.5),
     outside=0.0,
     unreached=0.0,
 )
@@ -192,8 +193,35 @@ FINE = Facts(
     [
         ({}, ""),
         ({"diversity": 0.05}, "not diverse"),
-        ({"outside": 0.2}, "differ in range"),
-        ({"unreached": 0.2}, "differ in range"),
+        # Location or scale of all entries, not what overshoots an end of the range.
+        ({"outside": 0.2}, ""),
+        ({"outside": 0.2, "apart": (0.5, 1.3)}, ""),
+        ({"outside": 0.2, "apart": (1.7, 2.0)}, "differ in range"),
+        ({"outside": 0.2, "apart": (3.0, 1.0)}, "differ in range"),
+        ({"outside": 0.2, "apart": (0.1, 10.0)}, "differ in range"),
+        ({"apart": (1.7, 2.0)}, ""),
+        ({"unreached": 0.2}, ""),
+        ({"unreached": 0.2, "apart": (1.0, 0.004)}, "out of the generator's reach"),
+        # The generator's own ends against data in 0..1.
+        (
+            {"outside": 0.2, "ends": (-1.0, 1.0), "real": Range(0, 1, 0, 1)},
+            "output ends at -1 and 1",
+        ),
+        ({"outside": 0.01, "ends": (-1.0, 1.0), "real": Range(0, 1, 0, 1)}, ""),
+        ({"outside": 0.2, "ends": (0.0, 1.0), "real": Range(0, 1, 0, 1)}, ""),
+        ({"outside": 0.2, "ends": (-1.0, 1.0)}, ""),
+        # Points.
+        ({"images": False, "apart": (5.0, 0.1)}, "lie elsewhere"),
+        ({"images": False, "apart": (5.0, 20.0)}, "lie elsewhere"),
+        ({"images": False, "apart": (5.0, 0.6)}, ""),
+        ({"images": False, "apart": (1.0, 0.1)}, ""),
+        ({"constant": 0.3, "untouched": ("generator", "critic")}, "every sample the same score"),
+        ({"unbounded": True}, "Nothing bounds the critic's slope"),
+        ({"copies": Copies(0.7, 0.0, 512, 750, 1000)}, "70% of generated samples are copies"),
+        ({"copies": Copies(0.07, 0.0, 512, 4096, 50000)}, "copies"),
+        ({"copies": Copies(0.3, 0.0, 512, 750, 1000)}, ""),
+        ({"copies": Copies(0.9, 0.8, 512, 750, 1000)}, ""),
+        ({"copies": Copies(0.004, 0.0, 512, 4096, 10**6)}, ""),
         ({"separation": (0.1, 0.08, 0.12)}, "wrong way round"),
         ({"separation": (math.nan,) * 3}, "not finite"),
         ({"losses": {"generator": Loss(0.7, 0.693), "critic": Loss(900.0, 1.386)}}, "exploded"),
@@ -204,17 +232,61 @@ FINE = Facts(
             },
             "it has won",
         ),
-        # A critic that separates all, in a unit without a scale, is what a Wasserstein critic does.
+        # Without a scale of the loss this is what a Wasserstein critic does early on: said as a fact.
         (
             {
                 "separation": (0.999, 0.998, 1.0),
                 "losses": {"generator": Loss(0.3, None), "critic": Loss(-2.0, 0.0)},
+            },
+            "The critic tells real from generated in 99.9% of pairs.",
+        ),
+        (
+            {
+                "separation": (0.992, 0.985, 1.0),
+                "losses": {"generator": Loss(0.3, None), "critic": Loss(-2.0, 0.0)},
+            },
+            "",
+        ),
+        # Trained on another loss.
+        (
+            {
+                "separation": (0.97, 0.96, 0.98),
+                "losses": {"generator": Loss(2.0, 0.693), "critic": Loss(3.0, 1.386)},
+                "silent": 1.386,
+            },
+            "orders 97.0% of pairs rightly, yet its loss is 3 nats",
+        ),
+        (
+            {
+                "separation": (0.97, 0.96, 0.98),
+                "losses": {"generator": Loss(2.0, 0.693), "critic": Loss(3.0, 0.0)},
+                "silent": 10.0,
+            },
+            "",
+        ),
+        (
+            {
+                "separation": (0.9, 0.88, 0.92),
+                "losses": {"generator": Loss(2.0, 0.693), "critic": Loss(3.0, 1.386)},
+                "silent": 1.386,
             },
             "",
         ),
         ({"outside": 0.2, "images": False}, ""),
         ({"uphill": 0.1}, "maximum of its own loss"),
         ({"uphill": 2.0}, ""),
+        (
+            {
+                "downhill": 0.01,
+                "losses": {"generator": Loss(6.0, 0.693), "critic": Loss(1.0, 1.386)},
+            },
+            "gradient vanishes",
+        ),
+        (
+            {"downhill": 0.01, "losses": {"generator": Loss(0.3, None), "critic": Loss(-9.0, 0.0)}},
+            "vanishes",
+        ),
+        ({"downhill": 0.3}, ""),
     ],
 )
 def test_each_sign_has_its_bound(change: dict[str, Any], says: str) -> None:
@@ -255,3 +327,17 @@ def test_signs_come_first_in_the_headline_and_facts_in_the_print_and_the_record(
 )
 def test_ends_that_are_zero_to_the_eye(low: float, high: float, said: str) -> None:
     assert str(Range(low, high, low, high)) == said
+
+
+def test_a_critic_of_the_wrong_sign_has_not_exploded() -> None:
+    far = {"generator": Loss(0.0, 0.693), "critic": Loss(90.0, 1.386)}
+    signs = replace(FINE, separation=(0.001, 0.0, 0.002), losses=far).signs
+    assert len(signs) == 1
+    assert "wrong way round" in signs[0]
+    assert "wrong sign?" in signs[0]
+    signs = replace(FINE, separation=(0.3, 0.28, 0.32), losses=far).signs
+    assert "wrong way round" in signs[0]
+    assert "exploded" in signs[1]
+    still = replace(FINE, separation=(0.001, 0.0, 0.002), untouched=("critic",)).signs
+    assert "no step was ever taken" in still[0]
+    assert not any("wrong sign?" in sign for sign in still)

@@ -65,10 +65,16 @@ def _as_drawn(module: nn.Module, params: Mapping[str, Tensor]) -> bool:
             if weight.ndim == 1 and len(bias) and not (_norm(weight, bias) or _near_one(weight)):
                 return False
         elif weight.numel() >= LEAST:
-            if not any(law(weight) for law in LAWS):
+            if _by_hand(weight) or not any(law(weight) for law in LAWS):
                 return False
             evidence += 1
     return evidence > 0 and zeros > 0
+
+
+def _by_hand(weight: Tensor) -> bool:
+    """Whether entries repeat (an identity, a constant), as those of no draw do."""
+    some = weight.flatten()[:1000]
+    return len(some.unique()) < len(some) / 2
 
 
 def _fans(weight: Tensor) -> tuple[int, int]:
@@ -98,13 +104,13 @@ def _normal(weight: Tensor, std: float) -> bool:
 
 
 def _orthogonal(weight: Tensor) -> bool:
-    """Whether W W^T (or W^T W) is a multiple of the identity and W is no identity or permutation itself: of one row
-    only by a usual gain, for any row is such a multiple."""
+    """Whether W W^T (or W^T W) is a multiple of the identity: of one row only by a usual gain, for any row is such
+    a multiple."""
     w = weight.double().flatten(1)
     w = w if w.shape[0] <= w.shape[1] else w.T
     gram = w @ w.T
     gain = float(gram.diagonal().mean())
-    if gain <= 0 or bool((w == 0).any()):
+    if gain <= 0:
         return False
     off = gram / gain - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     usual = len(w) > 1 or any(abs(gain / usual - 1) < 1e-5 for usual in GAINS)

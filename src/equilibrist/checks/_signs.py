@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # A fact is called a sign of a fault beyond these. Measured on faulty and healthy pairs: docs/audit.md.
 SATURATED = 0.1  # of its value at equality: a critic's loss below this
+HALF = 0.6  # the same, of one that separates all and has not won
 EXPLODED = 5.0  # times the value at equality: a loss above this
 SEPARATED = 0.99  # share of pairs that a critic orders rightly
 RIGHTLY = 0.95  # the same, of a critic whose loss is nevertheless poor
@@ -20,7 +21,7 @@ OUTSIDE = 0.02  # of generated entries beyond the range of real ones
 UNREACHED = 0.02  # of real entries beyond the range of generated ones
 NARROW, WIDE = 0.1, 3.0  # of the real entries' standard deviation: the generated ones'
 MAXIMUM = 0.4  # what the generator's loss rises by uphill, over what it falls by downhill
-VANISHED = 0.02  # of its loss: what the generator gains downhill
+VANISHED = 0.02  # of its loss: what the generator gains downhill; of the slope at equality: its loss's slope
 STARVED = 20.0  # times eps: the variance that a batch norm divides by
 ELSEWHERE, SMALL, LARGE = (
     3.0,
@@ -28,6 +29,8 @@ ELSEWHERE, SMALL, LARGE = (
     5.0,
 )  # real standard deviations: means apart; spreads of generated points
 COPIED = 0.5  # of generated samples
+
+SWAPPED = " (is its loss of the wrong sign, or are real and generated swapped?)"
 
 
 def signs(f: Facts) -> Iterator[str]:
@@ -54,7 +57,8 @@ def signs(f: Facts) -> Iterator[str]:
     yield from _of_scores(f)
     if f.diversity < COLLAPSED:
         yield (
-            f"Generated samples are not diverse: they lie {f.diversity:.2g} times as far apart as real ones."
+            f"Generated samples are not diverse: they lie {f.diversity:.2g} times as far apart as real ones"
+            f"{'' if f.images else f' (values in {f.generated}, real ones in {f.real})'}."
         )
     for layer in f.starved:
         yield (
@@ -124,7 +128,7 @@ def _of_scores(f: Facts) -> Iterator[str]:
         asks = wrong and "critic" not in f.untouched
         yield (
             f"The critic has it the wrong way round: it scores generated samples above held-out real ones in "
-            f"{1 - share:.1%} of pairs{' (is its loss minimised with the wrong sign?)' if asks else ''}."
+            f"{1 - share:.1%} of pairs{SWAPPED if asks else ''}."
         )
     if not wrong:
         yield from _of_sizes(f)
@@ -147,7 +151,7 @@ def _of_scores(f: Facts) -> Iterator[str]:
             f"{f.unit} ({equal:.3g} at equality): it has won, and the generator does not follow (a critic that "
             "learns too fast, or a generator that is not trained on this loss)."
         )
-    elif low >= SEPARATED and not poor:
+    elif low >= SEPARATED and critic.value < (HALF * equal if equal else 0):
         yield f"The critic tells real from generated in {share:.1%} of pairs."
     yield from _of_gradient(f)
 
@@ -156,7 +160,12 @@ def _of_gradient(f: Facts) -> Iterator[str]:
     """The generator's gradient, where the critic separates nearly all pairs."""
     loss = f.losses["generator"]
     whole = f.losses["critic"].value if loss.at_equality is None else loss.value
-    if f.uphill is None and f.downhill is not None and f.downhill < VANISHED * abs(whole):
+    if f.pull is not None and f.pull < VANISHED:
+        yield (
+            "The generator's gradient vanishes against this critic: at the scores of generated samples its loss "
+            f"changes {f.pull:.2g} times as fast with the score as at equality."
+        )
+    elif f.uphill is None and f.downhill is not None and f.downhill < VANISHED * abs(whole):
         yield (
             f"The generator's gradient vanishes against this critic: steps down it, each a hundredth of the weights, "
             f"lower its loss, {loss.value:.3g} {f.unit}, by {max(f.downhill, 0.0):.2g} in all."

@@ -16,12 +16,11 @@ from equilibrist import tree
 from equilibrist._draws import Draw
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._initial import untouched
+from equilibrist.checks._level import at_equality, pull, silent, unbounded
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._search import Relative
 from equilibrist.checks._signs import SEPARATED, STARVED, signs
-from equilibrist.formulations import WGAN, ScoreFormulation
 from equilibrist.games._fit import reach
-from equilibrist.penalties import R1, R2, GradientPenalty
 
 ROWS, FEW_ROWS = 2000, 400  # samples of each kind at most
 UPHILL_STEPS, UPHILL_STEP = 30, 0.01
@@ -101,6 +100,8 @@ class Facts:
         ends: where the generator's output ends whatever its weights are (-1 and 1 of a tanh); None where nowhere.
         constant: the critic's score where it gives every sample the same one, else None.
         silent: the critic's loss, penalties included, where it says nothing: that of the best constant.
+        pull: the mean slope of the generator's loss in the score, at those of generated samples, over the slope at
+            equality; None where that is not one number.
         unbounded: whether the loss is Wasserstein's and nothing in the game bounds the critic's slope.
         copies: None where the law of the data is infinite.
     """
@@ -123,6 +124,7 @@ class Facts:
     ends: tuple[float, float] | None = None
     constant: float | None = None
     silent: float | None = None
+    pull: float | None = None
     unbounded: bool = False
     copies: Copies | None = None
 
@@ -174,7 +176,7 @@ def facts(
     real, fake, real_scores, fake_scores = _samples(bench, draws)
     losses = {
         player: Loss(float(bench.losses_on(player, *bench.wide, draws).mean()), reference)
-        for player, reference in _at_equality(bench).items()
+        for player, reference in at_equality(bench).items()
     }
     images = bench.data.kind == "images"
     ends = reach(bench.game, *bench.wide, draws[0]) if images else None
@@ -208,8 +210,9 @@ def facts(
         apart=_apart(real, fake, images),
         ends=ends,
         constant=_constant(torch.cat([real_scores, fake_scores])),
-        silent=_silent(bench, losses["critic"].at_equality),
-        unbounded=_unbounded(bench),
+        silent=silent(bench, losses["critic"].at_equality),
+        unbounded=unbounded(bench),
+        pull=pull(bench, fake_scores),
         copies=_copies(bench, real, fake, 1.0 if deep else 0.25),
     )
 
@@ -280,33 +283,6 @@ def separation(real: Tensor, fake: Tensor) -> tuple[float, float, float]:
     return share, max(share - width, 0.0), min(share + width, 1.0)
 
 
-def _at_equality(bench: Bench) -> dict[str, float | None]:
-    """Each player's loss against the best constant critic: what it is where generated samples have the data's law."""
-    game = bench.game
-    nothing: dict[str, float | None] = dict.fromkeys(game.players)
-    formulation = game.formulation
-    if not isinstance(formulation, ScoreFormulation) or game.auxiliary:
-        return nothing
-    from scipy.optimize import minimize_scalar
-
-    def critic_loss(c: float) -> float:
-        score = torch.full((1,), c, dtype=torch.float64)
-        return float(formulation.critic_loss(score, score))
-
-    ends = (1e-9, 1 - 1e-9) if getattr(formulation, "probabilities", False) else (-20.0, 20.0)
-    best = minimize_scalar(critic_loss, bounds=ends, method="bounded", options={"xatol": 1e-9})
-    if not math.isfinite(best.fun):
-        return nothing
-    score = torch.full((1,), float(best.x), dtype=torch.float64)
-    generator = float(formulation.generator_loss(score))
-    flat = abs(critic_loss(float(best.x) + 0.1 * (ends[1] - ends[0]) / 40) - best.fun) < 1e-12
-    # A loss that does not fix the critic's level (WGAN) has no value of its own for the generator.
-    return {
-        "generator": None if flat and abs(generator) > 1e-12 else round(generator, 9),
-        "critic": round(float(best.fun), 9),
-    }
-
-
 def _range(x: Tensor) -> Range:
     flat = x.flatten()
     if len(flat) > 10**6:
@@ -330,34 +306,6 @@ def _constant(scores: Tensor) -> float | None:
     low, high = (float(end) for end in torch.aminmax(scores))
     same = math.isfinite(low) and high - low <= SAME * max(abs(low), abs(high))
     return high if same and len(scores) > 1 else None
-
-
-def _silent(bench: Bench, equal: float | None) -> float | None:
-    """The loss of the best constant critic, with what it pays to penalties; None where that is not known."""
-    for penalty in bench.game.penalties:
-        if isinstance(penalty, GradientPenalty):
-            paid = 0.0 if penalty.one_sided else penalty.weight * penalty.target**2
-        elif isinstance(penalty, R1 | R2):
-            paid = 0.0
-        else:
-            return None
-        equal = None if equal is None else equal + paid
-    return equal
-
-
-def _unbounded(bench: Bench) -> bool:
-    """Whether the loss is Wasserstein's and the game holds nothing that bounds the critic's slope."""
-    game = bench.game
-    if not isinstance(game.formulation, WGAN) or game.penalties or game.normalised:
-        return False
-    if any(
-        getattr(part, "player", "") == "critic" for part in (*game.projections, *game.auxiliary)
-    ):
-        return False
-    names = [name for name, _ in game.modules["critic"].named_parameters()]
-    # torch's own spectral and weight normalisation leave these names.
-    marks = ("parametrizations.", "weight_orig", "weight_g")
-    return not any(mark in name for name in names for mark in marks)
 
 
 def _copies(bench: Bench, real: Tensor, fake: Tensor, share: float) -> Copies | None:
@@ -446,4 +394,4 @@ def _slopes(bench: Bench, tick: Callable[[float], Any]) -> tuple[float | None, f
                 rule.update(tree.scale(sign, v), state, params)
         changes[sign] = objective.probe(params)
     gain, rise = changes[1.0], -changes[-1.0]
-    return (max(rise, 0.0) / gain if gain > 10 * bench.tolerance().value else None), gain
+    return (max(rise, 0.0) / gain if gain > 5 * bench.tolerance().value else None), gain

@@ -95,7 +95,7 @@ def _uniform(weight: Tensor, bound: float) -> bool:
 def _normal(weight: Tensor, std: float) -> bool:
     """Whether entries look like N(0, std^2): mean, spread and fourth moment, to five standard errors."""
     z, n = weight.double().flatten() / std, weight.numel()
-    error = n**-0.5
+    error: float = n**-0.5
     return (
         abs(float(z.mean())) < 5 * error
         and abs(float(z.square().mean()) - 1) < 5 * math.sqrt(2) * error

@@ -36,7 +36,7 @@ def _best(bench: Bench) -> Best | None:
     best = minimize_scalar(critic_loss, bounds=ends, method="bounded", options={"xatol": 1e-9})
     if not math.isfinite(best.fun):
         return None
-    flat = abs(critic_loss(float(best.x) + 0.1 * (ends[1] - ends[0]) / 40) - best.fun) < 1e-12
+    flat = bool(abs(critic_loss(float(best.x) + 0.1 * (ends[1] - ends[0]) / 40) - best.fun) < 1e-12)
     return Best(float(best.x), float(best.fun), flat)
 
 

@@ -21,7 +21,7 @@ OUTSIDE = 0.02  # of generated entries beyond the range of real ones
 UNREACHED = 0.02  # of real entries beyond the range of generated ones
 NARROW, WIDE = 0.1, 3.0  # of the real entries' standard deviation: the generated ones'
 MAXIMUM = 0.4  # what the generator's loss rises by uphill, over what it falls by downhill
-VANISHED = 0.02  # of its loss: what the generator gains downhill; of the slope at equality: its loss's slope
+VANISHED = 0.02  # of its slope in the score at equality: the generator's loss's slope
 STARVED = 20.0  # times eps: the variance that a batch norm divides by
 ELSEWHERE, SMALL, LARGE = (
     3.0,
@@ -158,17 +158,15 @@ def _of_scores(f: Facts) -> Iterator[str]:
 
 def _of_gradient(f: Facts) -> Iterator[str]:
     """The generator's gradient, where the critic separates nearly all pairs."""
-    loss = f.losses["generator"]
-    whole = f.losses["critic"].value if loss.at_equality is None else loss.value
     if f.pull is not None and f.pull < VANISHED:
         yield (
             "The generator's gradient vanishes against this critic: at the scores of generated samples its loss "
             f"changes {f.pull:.2g} times as fast with the score as at equality."
         )
-    elif f.uphill is None and f.downhill is not None and f.downhill < VANISHED * abs(whole):
+    elif f.slope is not None and f.slope < f.tolerance:
         yield (
-            f"The generator's gradient vanishes against this critic: steps down it, each a hundredth of the weights, "
-            f"lower its loss, {loss.value:.3g} {f.unit}, by {max(f.downhill, 0.0):.2g} in all."
+            "The generator's gradient vanishes against this critic: to first order a move of 1% lowers its loss, "
+            f"{f.losses['generator'].value:.3g} {f.unit}, by {f.slope:.2g} (is its output saturated?)."
         )
 
 

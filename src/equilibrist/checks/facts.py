@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist._draws import Draw
-from equilibrist.checks._bench import Bench
+from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._initial import untouched
 from equilibrist.checks._level import at_equality, pull, silent, unbounded
 from equilibrist.checks._objective import Objective
@@ -91,7 +91,8 @@ class Facts:
             `unreached` that of real entries beyond the range of generated ones (each by more than 5% of it).
         untouched: players whose weights are exactly as torch's layers initialise them.
         starved: layers of batch norm whose input hardly varies.
-        uphill, downhill: see `_slopes`; None where they were not measured.
+        uphill, slope: see `_uphill` and `_slope`; None where they were not measured.
+        tolerance: the gain that the audit calls nothing, where `slope` was measured.
         samples: how many of each kind.
         images: whether they are images, whose values have a range by construction; that generated points lie elsewhere
             than real ones is what training is for.
@@ -117,7 +118,8 @@ class Facts:
     untouched: tuple[str, ...] = ()
     starved: tuple[Starved, ...] = ()
     uphill: float | None = None
-    downhill: float | None = None
+    slope: float | None = None
+    tolerance: float = 0.0
     samples: int = 0
     images: bool = True
     apart: tuple[float, float] = (0.0, 1.0)
@@ -168,7 +170,8 @@ def facts(
 ) -> Facts | None:
     """The facts of a GAN with sampled data, from held-out (score) batches; None for other games.
 
-    With `deep`, `uphill` is measured where the critic separates nearly all pairs, at 60 minibatch gradients.
+    With `deep`, `uphill` is measured where the critic separates nearly all pairs, at 60 minibatch gradients; `slope` is
+    there in any case, at one.
     """
     if not bench.sampled or not hasattr(bench.game, "generate"):
         return None
@@ -183,7 +186,7 @@ def facts(
     tick(_evaluations(bench, draws))
     ranges = _range(real), _range(fake)
     share = separation(real_scores, fake_scores)
-    slopes = _slopes(bench, tick) if deep and share[0] >= SEPARATED else (None, None)
+    won = share[0] >= SEPARATED
     return Facts(
         unit=bench.unit,
         losses=losses,
@@ -203,8 +206,9 @@ def facts(
             for player in bench.game.players
             for layer in starved(bench.game.modules[player], bench.constants[player], player)
         ),
-        uphill=slopes[0],
-        downhill=slopes[1],
+        uphill=_uphill(bench, tick) if deep and won else None,
+        slope=_slope(bench, tick) if won else None,
+        tolerance=bench.tolerance().value if won else 0.0,
         samples=len(real),
         images=images,
         apart=_apart(real, fake, images),
@@ -221,7 +225,7 @@ def work(bench: Bench, deep: bool = True) -> float:
     """Planned minibatch gradients."""
     if not bench.sampled or not hasattr(bench.game, "generate"):
         return 0.0
-    return _evaluations(bench, _held_out(bench, deep)) + deep * (2 * UPHILL_STEPS + 1)
+    return _evaluations(bench, _held_out(bench, deep)) + deep * (2 * UPHILL_STEPS + 1) + 1
 
 
 def _held_out(bench: Bench, deep: bool) -> list[Draw]:
@@ -373,12 +377,20 @@ def starved(module: nn.Module, constants: Mapping[str, Tensor], player: str) -> 
     return tuple(found)
 
 
-def _slopes(bench: Bench, tick: Callable[[float], Any]) -> tuple[float | None, float]:
-    """What the generator's loss rises by in 30 steps up its gradient, over what it falls by in 30 steps down; and the
-    latter.
+def _slope(bench: Bench, tick: Callable[[float], Any]) -> float:
+    """What the generator gains, to first order, by a move of its weights by a hundredth of their norm: at most
+    that."""
+    objective = Objective(bench, "generator", tick)
+    gradient = objective.gradient(*objective.at(objective.start), 0)
+    size = float(tree.flatten({"v": gradient}).double().norm())
+    return 0.01 * norm_of(bench, "generator") * size
+
+
+def _uphill(bench: Bench, tick: Callable[[float], Any]) -> float | None:
+    """What the generator's loss rises by in 30 steps up its gradient, over what it falls by in 30 steps down.
 
     Losses are steeper where they are high, so that this is well above 1 for a generator that training took down; one
-    that training took up stands where its loss rises no further. The ratio is None where the way down gains little.
+    that training took up stands where its loss rises no further. None where the way down gains little.
     """
     objective = Objective(bench, "generator", tick)
     changes = {}
@@ -394,4 +406,4 @@ def _slopes(bench: Bench, tick: Callable[[float], Any]) -> tuple[float | None, f
                 rule.update(tree.scale(sign, v), state, params)
         changes[sign] = objective.probe(params)
     gain, rise = changes[1.0], -changes[-1.0]
-    return (max(rise, 0.0) / gain if gain > 5 * bench.tolerance().value else None), gain
+    return max(rise, 0.0) / gain if gain > 5 * bench.tolerance().value else None

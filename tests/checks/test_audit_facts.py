@@ -275,7 +275,15 @@ FINE = Facts(
         ({"outside": 0.2, "images": False}, ""),
         ({"uphill": 0.1}, "maximum of its own loss"),
         ({"uphill": 2.0}, ""),
-        ({"slope": 0.01, "tolerance": 0.02}, "by 0.01 (is its output saturated?)"),
+        (
+            {
+                "slope": 0.01,
+                "tolerance": 0.02,
+                "losses": {"generator": Loss(6.0, 0.693), "critic": Loss(1.3, 1.386)},
+            },
+            "lowers its loss, 6 nats, by 0.01 (is its output saturated?)",
+        ),
+        ({"slope": 0.01, "tolerance": 0.02}, ""),
         ({"slope": 0.2, "tolerance": 0.02}, ""),
         ({"pull": 0.001}, "0.001 times as fast"),
         ({"pull": 0.1}, ""),

@@ -158,15 +158,17 @@ def _of_scores(f: Facts) -> Iterator[str]:
 
 def _of_gradient(f: Facts) -> Iterator[str]:
     """The generator's gradient, where the critic separates nearly all pairs."""
+    loss = f.losses["generator"]
+    content = loss.at_equality is not None and loss.value <= loss.at_equality + f.tolerance
     if f.pull is not None and f.pull < VANISHED:
         yield (
             "The generator's gradient vanishes against this critic: at the scores of generated samples its loss "
             f"changes {f.pull:.2g} times as fast with the score as at equality."
         )
-    elif f.slope is not None and f.slope < f.tolerance:
+    elif f.slope is not None and f.slope < f.tolerance and not content:
         yield (
             "The generator's gradient vanishes against this critic: to first order a move of 1% lowers its loss, "
-            f"{f.losses['generator'].value:.3g} {f.unit}, by {f.slope:.2g} (is its output saturated?)."
+            f"{loss.value:.3g} {f.unit}, by {f.slope:.2g} (is its output saturated?)."
         )
 
 

@@ -16,7 +16,8 @@ from torch.nn.functional import softplus
 import equilibrist as eq
 from equilibrist.checks import Settings
 from equilibrist.checks._bench import Bench
-from equilibrist.checks.facts import Facts, Loss, Range, facts, separation, starved, untouched
+from equilibrist.checks._initial import untouched
+from equilibrist.checks.facts import Copies, Facts, Loss, Range, facts, separation, starved
 from equilibrist.data import ArraySource
 
 QUICK = Settings(steps=4, starts=1, groups=3, group_batches=1)
@@ -180,8 +181,8 @@ FINE = Facts(
     losses={"generator": Loss(0.7, 0.693), "critic": Loss(1.3, 1.386)},
     separation=(0.7, 0.68, 0.72),
     diversity=0.9,
-    real=Range(-1, 1, -0.9, 0.9),
-    generated=Range(-1, 1, -0.9, 0.9),
+    real=Range(-1, 1, -0.9, 0.9, 0.0, 0.5),
+    generated=Range(-1, 1, -0.9, 0.9, 0.0, 0.5),
     outside=0.0,
     unreached=0.0,
 )
@@ -192,8 +193,35 @@ FINE = Facts(
     [
         ({}, ""),
         ({"diversity": 0.05}, "not diverse"),
-        ({"outside": 0.2}, "differ in range"),
-        ({"unreached": 0.2}, "differ in range"),
+        # Location or scale of all entries, not what overshoots an end of the range.
+        ({"outside": 0.2}, ""),
+        ({"outside": 0.2, "apart": (0.5, 1.3)}, ""),
+        ({"outside": 0.2, "apart": (1.7, 2.0)}, "differ in range"),
+        ({"outside": 0.2, "apart": (3.0, 1.0)}, "differ in range"),
+        ({"outside": 0.2, "apart": (0.1, 10.0)}, "differ in range"),
+        ({"apart": (1.7, 2.0)}, ""),
+        ({"unreached": 0.2}, ""),
+        ({"unreached": 0.2, "apart": (1.0, 0.004)}, "out of the generator's reach"),
+        # The generator's own ends against data in 0..1.
+        (
+            {"outside": 0.2, "ends": (-1.0, 1.0), "real": Range(0, 1, 0, 1)},
+            "output ends at -1 and 1",
+        ),
+        ({"outside": 0.01, "ends": (-1.0, 1.0), "real": Range(0, 1, 0, 1)}, ""),
+        ({"outside": 0.2, "ends": (0.0, 1.0), "real": Range(0, 1, 0, 1)}, ""),
+        ({"outside": 0.2, "ends": (-1.0, 1.0)}, ""),
+        # Points.
+        ({"images": False, "apart": (5.0, 0.1)}, "lie elsewhere"),
+        ({"images": False, "apart": (5.0, 20.0)}, "lie elsewhere"),
+        ({"images": False, "apart": (5.0, 0.6)}, ""),
+        ({"images": False, "apart": (1.0, 0.1)}, ""),
+        ({"constant": 0.3, "untouched": ("generator", "critic")}, "every sample the same score"),
+        ({"unbounded": True}, "Nothing bounds the critic's slope"),
+        ({"copies": Copies(0.7, 0.0, 512, 750, 1000)}, "70% of generated samples are copies"),
+        ({"copies": Copies(0.07, 0.0, 512, 4096, 50000)}, "copies"),
+        ({"copies": Copies(0.3, 0.0, 512, 750, 1000)}, ""),
+        ({"copies": Copies(0.9, 0.8, 512, 750, 1000)}, ""),
+        ({"copies": Copies(0.004, 0.0, 512, 4096, 10**6)}, ""),
         ({"separation": (0.1, 0.08, 0.12)}, "wrong way round"),
         ({"separation": (math.nan,) * 3}, "not finite"),
         ({"losses": {"generator": Loss(0.7, 0.693), "critic": Loss(900.0, 1.386)}}, "exploded"),
@@ -204,17 +232,61 @@ FINE = Facts(
             },
             "it has won",
         ),
-        # A critic that separates all, in a unit without a scale, is what a Wasserstein critic does.
+        # Without a scale of the loss this is what a Wasserstein critic does early on: said as a fact.
         (
             {
                 "separation": (0.999, 0.998, 1.0),
                 "losses": {"generator": Loss(0.3, None), "critic": Loss(-2.0, 0.0)},
+            },
+            "The critic tells real from generated in 99.9% of pairs.",
+        ),
+        (
+            {
+                "separation": (0.992, 0.985, 1.0),
+                "losses": {"generator": Loss(0.3, None), "critic": Loss(-2.0, 0.0)},
+            },
+            "",
+        ),
+        # Trained on another loss.
+        (
+            {
+                "separation": (0.97, 0.96, 0.98),
+                "losses": {"generator": Loss(2.0, 0.693), "critic": Loss(3.0, 1.386)},
+                "silent": 1.386,
+            },
+            "orders 97.0% of pairs rightly, yet its loss is 3 nats",
+        ),
+        (
+            {
+                "separation": (0.97, 0.96, 0.98),
+                "losses": {"generator": Loss(2.0, 0.693), "critic": Loss(3.0, 0.0)},
+                "silent": 10.0,
+            },
+            "",
+        ),
+        (
+            {
+                "separation": (0.9, 0.88, 0.92),
+                "losses": {"generator": Loss(2.0, 0.693), "critic": Loss(3.0, 1.386)},
+                "silent": 1.386,
             },
             "",
         ),
         ({"outside": 0.2, "images": False}, ""),
         ({"uphill": 0.1}, "maximum of its own loss"),
         ({"uphill": 2.0}, ""),
+        (
+            {
+                "slope": 0.01,
+                "tolerance": 0.02,
+                "losses": {"generator": Loss(6.0, 0.693), "critic": Loss(1.3, 1.386)},
+            },
+            "lowers its loss, 6 nats, by 0.01 (is its output saturated?)",
+        ),
+        ({"slope": 0.01, "tolerance": 0.02}, ""),
+        ({"slope": 0.2, "tolerance": 0.02}, ""),
+        ({"pull": 0.001}, "0.001 times as fast"),
+        ({"pull": 0.1}, ""),
     ],
 )
 def test_each_sign_has_its_bound(change: dict[str, Any], says: str) -> None:
@@ -255,3 +327,157 @@ def test_signs_come_first_in_the_headline_and_facts_in_the_print_and_the_record(
 )
 def test_ends_that_are_zero_to_the_eye(low: float, high: float, said: str) -> None:
     assert str(Range(low, high, low, high)) == said
+
+
+def test_a_critic_of_the_wrong_sign_has_not_exploded() -> None:
+    far = {"generator": Loss(0.0, 0.693), "critic": Loss(90.0, 1.386)}
+    signs = replace(FINE, separation=(0.001, 0.0, 0.002), losses=far).signs
+    assert len(signs) == 1
+    assert "wrong way round" in signs[0]
+    assert "of the wrong sign" in signs[0]
+    signs = replace(FINE, separation=(0.3, 0.28, 0.32), losses=far).signs
+    assert "wrong way round" in signs[0]
+    assert "exploded" in signs[1]
+    still = replace(FINE, separation=(0.001, 0.0, 0.002), untouched=("critic",)).signs
+    assert "no step was ever taken" in still[0]
+    assert not any("of the wrong sign" in sign for sign in still)
+
+
+def signs_of(generator: nn.Module, critic: nn.Module, data: torch.Tensor, **options: Any) -> str:
+    found = facts(bench(generator, critic, data, **options), deep=False)
+    assert found is not None
+    return " ".join(found.signs)
+
+
+def test_a_critic_that_gives_all_the_same_score_is_named_first() -> None:
+    generator, critic, data = trained(30)
+    assert "same score" not in signs_of(generator, critic, data)
+    for last in (nn.Softmax(1), nn.Threshold(1e9, 0.3)):
+        said = signs_of(generator, nn.Sequential(*critic, last), data)
+        assert said.startswith("The critic gives every sample the same score")
+    with torch.no_grad():
+        critic[0].weight.zero_()
+    said = signs_of(*trained(0)[:1], critic, data)
+    assert said.startswith("The critic gives every sample the same score")
+    assert "no step was ever taken" not in said
+
+
+def drawn(law: str) -> nn.Module:
+    """A module as DCGAN's and other programs initialise theirs."""
+    module = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 8))
+    for layer in module:
+        if isinstance(layer, nn.Linear):
+            getattr(nn.init, law)(layer.weight, **({"std": 0.02} if law == "normal_" else {}))
+            nn.init.zeros_(layer.bias)
+    return module
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        "normal_",
+        "xavier_uniform_",
+        "xavier_normal_",
+        "kaiming_uniform_",
+        "kaiming_normal_",
+        "orthogonal_",
+    ],
+)
+def test_other_initialisations_with_zero_biases_are_recognised_until_a_step_is_taken(
+    law: str,
+) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        module = drawn(law)
+        assert untouched(module, dict(module.named_parameters()))
+        rule = torch.optim.Adam(module.parameters(), 2e-4)
+        for _ in range(30):
+            loss = (module(torch.randn(32, 8)) - 1).square().mean()
+            rule.zero_grad(), loss.backward(), rule.step()
+        assert not untouched(module, dict(module.named_parameters()))
+
+
+def test_weights_set_by_hand_are_no_initialisation() -> None:
+    module = nn.Linear(8, 8)
+    with torch.no_grad():
+        module.bias.zero_()
+        for weight in (torch.eye(8), torch.full((8, 8), 0.3)):
+            module.weight.copy_(weight)
+            assert not untouched(module, dict(module.named_parameters()))
+    plain = nn.Linear(64, 64, bias=False)
+    nn.init.normal_(plain.weight, std=0.02)  # nothing that a step would have moved off zero
+    assert not untouched(plain, dict(plain.named_parameters()))
+
+
+class Rows(nn.Module):
+    """Gives back rows that it holds, moved by a share of noise."""
+
+    def __init__(self, rows: torch.Tensor, noise: float) -> None:
+        super().__init__()
+        self.rows, self.noise = nn.Parameter(rows.clone()), noise
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        row = (z[:, 0].abs() * 1e4).long() % len(self.rows)
+        return self.rows[row] + self.noise * z[:, :2]
+
+
+def test_copies_of_the_data_are_named_unless_real_samples_coincide_as_often() -> None:
+    torch.manual_seed(0)
+    data = torch.randn(1000, 2)
+    assert "are copies of real ones" in signs_of(Rows(data, 0.0), mlp(2, 1), data)
+    assert "copies" not in signs_of(Rows(data, 0.01), mlp(2, 1), data)
+    discrete = data.round()
+    assert "copies" not in signs_of(Rows(discrete, 0.0), mlp(2, 1), discrete)
+
+
+def test_points_that_lie_elsewhere_are_named_with_both_ranges() -> None:
+    generator, critic, data = trained(60)
+    assert "elsewhere" not in signs_of(generator, critic, data)
+    assert "lie elsewhere than real ones" in signs_of(generator, critic, data / 100)
+
+
+def test_a_wasserstein_critic_that_nothing_bounds_is_named() -> None:
+    torch.manual_seed(0)
+    data, says = torch.randn(400, 2), "Nothing bounds the critic's slope"
+    bound = {
+        "nothing": {},
+        "penalty": {"penalties": [eq.GradientPenalty(10.0)]},
+        "clipping": {"projections": [eq.WeightClipping(0.05)]},
+        "norms": {"spectral_norm": True},
+    }
+    for name, options in bound.items():
+        said = signs_of(mlp(4, 2), mlp(2, 1), data, formulation=eq.WGAN(), **options)
+        assert (says in said) == (name == "nothing")
+    assert says not in signs_of(mlp(4, 2), mlp(2, 1), data)
+
+
+def test_the_slope_of_the_generators_loss_is_that_of_its_formula() -> None:
+    generator, critic, data = trained(300, g=0.0, c=10.0)
+    found = facts(bench(generator, critic, data, formulation=eq.Vanilla(saturating=True)))
+    assert found is not None
+    fake = generator.double()(torch.randn(4000, 4, dtype=torch.float64))
+    share = float(torch.sigmoid(critic.double()(fake)).mean().detach())
+    assert found.pull == pytest.approx(share / 0.5, rel=0.2)
+    assert ("gradient vanishes" in " ".join(found.signs)) == (share < 0.01)
+
+
+def test_samples_that_are_all_alike_do_not_break_the_facts() -> None:
+    flat = torch.ones(400, 2)
+    assert facts(bench(mlp(4, 2), mlp(2, 1), flat), deep=False) is not None
+    found = facts(bench(Rows(flat, 0.0), mlp(2, 1), flat), deep=False)
+    assert found is not None
+    assert "same score" in found.signs[0]
+
+
+def test_a_generator_whose_output_is_saturated_has_no_gradient() -> None:
+    generator, critic, data = trained(900, g=0.0)
+    found = facts(bench(generator, critic, data), deep=False)
+    assert found is not None
+    assert found.slope is not None
+    assert found.slope > found.tolerance
+    with torch.no_grad():
+        generator[2].bias.fill_(-20.0)
+    pinned = facts(bench(nn.Sequential(*generator, nn.Tanh()), critic, data), deep=False)
+    assert pinned is not None
+    assert pinned.slope == pytest.approx(0.0, abs=1e-6)
+    assert "The generator's gradient vanishes" in " ".join(pinned.signs)

@@ -4,7 +4,7 @@ that they show by themselves."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,24 +14,18 @@ from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist._draws import Draw
-from equilibrist.checks._bench import Bench
+from equilibrist.checks._bench import Bench, norm_of
+from equilibrist.checks._initial import untouched
+from equilibrist.checks._level import at_equality, pull, silent, unbounded
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._search import Relative
-from equilibrist.formulations import ScoreFormulation
+from equilibrist.checks._signs import SEPARATED, STARVED, signs
+from equilibrist.games._fit import reach
 
 ROWS, FEW_ROWS = 2000, 400  # samples of each kind at most
 UPHILL_STEPS, UPHILL_STEP = 30, 0.01
-
-# A fact is called a sign of a fault beyond these. Measured on faulty and healthy pairs: docs/audit.md.
-SATURATED = 0.1  # of its value at equality: a critic's loss below this
-EXPLODED = 5.0  # times the value at equality: a loss above this
-SEPARATED = 0.99  # share of pairs that a critic orders rightly
-REVERSED = 0.4
-COLLAPSED = 0.3  # distances between generated samples, relative to those between real ones
-OUTSIDE = 0.02  # of generated entries beyond the range of real ones
-UNREACHED = 0.02  # of real entries beyond the range of generated ones
-MAXIMUM = 0.4  # what the generator's loss rises by uphill, over what it falls by downhill
-STARVED = 20.0  # times eps: the variance that a batch norm divides by
+COPY_ROWS, COPY_SAMPLES = 4096, 512  # of the data, of generated ones, where copies are looked for
+SAME = 1e-12  # of the largest score: scores that differ by less are the same in float64
 
 
 @dataclass(frozen=True)
@@ -45,12 +39,14 @@ class Loss:
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the largest entry, and the 1% and 99% quantiles."""
+    """The least and the largest entry, the 1% and 99% quantiles, mean and standard deviation of all entries."""
 
     low: float
     high: float
     q01: float
     q99: float
+    mean: float = math.nan
+    std: float = math.nan
 
     def __str__(self) -> str:
         """ "0 to 1": an end that is a millionth of the other is zero to the eye."""
@@ -70,6 +66,18 @@ class Starved:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """Of `samples` generated samples and as many held-out real ones, the shares that coincide with one of `rows` rows
+    of the data that were not held out; `size` is the number of rows in all."""
+
+    generated: float
+    real: float
+    samples: int
+    rows: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """Plain facts on held-out real samples and generated ones.
 
@@ -83,10 +91,20 @@ class Facts:
             `unreached` that of real entries beyond the range of generated ones (each by more than 5% of it).
         untouched: players whose weights are exactly as torch's layers initialise them.
         starved: layers of batch norm whose input hardly varies.
-        uphill: see `_uphill`; None where it was not measured.
+        uphill, slope: see `_uphill` and `_slope`; None where they were not measured.
+        tolerance: the gain that the audit calls nothing, where `slope` was measured.
         samples: how many of each kind.
         images: whether they are images, whose values have a range by construction; that generated points lie elsewhere
             than real ones is what training is for.
+        apart: of points, the distance between the means of both kinds in real standard deviations, and generated
+            standard deviations over real ones (root mean squares over coordinates); of images, the same of all entries.
+        ends: where the generator's output ends whatever its weights are (-1 and 1 of a tanh); None where nowhere.
+        constant: the critic's score where it gives every sample the same one, else None.
+        silent: the critic's loss, penalties included, where it says nothing: that of the best constant.
+        pull: the mean slope of the generator's loss in the score, at those of generated samples, over the slope at
+            equality; None where that is not one number.
+        unbounded: whether the loss is Wasserstein's and nothing in the game bounds the critic's slope.
+        copies: None where the law of the data is infinite.
     """
 
     unit: str
@@ -100,13 +118,22 @@ class Facts:
     untouched: tuple[str, ...] = ()
     starved: tuple[Starved, ...] = ()
     uphill: float | None = None
+    slope: float | None = None
+    tolerance: float = 0.0
     samples: int = 0
     images: bool = True
+    apart: tuple[float, float] = (0.0, 1.0)
+    ends: tuple[float, float] | None = None
+    constant: float | None = None
+    silent: float | None = None
+    pull: float | None = None
+    unbounded: bool = False
+    copies: Copies | None = None
 
     @property
     def signs(self) -> tuple[str, ...]:
         """Signs of a fault, most telling first, each with its number; empty where there are none."""
-        return tuple(_signs(self))
+        return tuple(signs(self))
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -143,7 +170,8 @@ def facts(
 ) -> Facts | None:
     """The facts of a GAN with sampled data, from held-out (score) batches; None for other games.
 
-    With `deep`, `uphill` is measured where the critic separates nearly all pairs, at 60 minibatch gradients.
+    With `deep`, `uphill` is measured where the critic separates nearly all pairs, at 60 minibatch gradients; `slope` is
+    there in any case, at one.
     """
     if not bench.sampled or not hasattr(bench.game, "generate"):
         return None
@@ -151,11 +179,14 @@ def facts(
     real, fake, real_scores, fake_scores = _samples(bench, draws)
     losses = {
         player: Loss(float(bench.losses_on(player, *bench.wide, draws).mean()), reference)
-        for player, reference in _at_equality(bench).items()
+        for player, reference in at_equality(bench).items()
     }
+    images = bench.data.kind == "images"
+    ends = reach(bench.game, *bench.wide, draws[0]) if images else None
     tick(_evaluations(bench, draws))
     ranges = _range(real), _range(fake)
     share = separation(real_scores, fake_scores)
+    won = share[0] >= SEPARATED
     return Facts(
         unit=bench.unit,
         losses=losses,
@@ -175,9 +206,18 @@ def facts(
             for player in bench.game.players
             for layer in starved(bench.game.modules[player], bench.constants[player], player)
         ),
-        uphill=_uphill(bench, tick) if deep and share[0] >= SEPARATED else None,
+        uphill=_uphill(bench, tick) if deep and won else None,
+        slope=_slope(bench, tick) if won else None,
+        tolerance=bench.tolerance().value if won else 0.0,
         samples=len(real),
-        images=bench.data.kind == "images",
+        images=images,
+        apart=_apart(real, fake, images),
+        ends=ends,
+        constant=_constant(torch.cat([real_scores, fake_scores])),
+        silent=silent(bench, losses["critic"].at_equality),
+        unbounded=unbounded(bench),
+        pull=pull(bench, fake_scores),
+        copies=_copies(bench, real, fake, 1.0 if deep else 0.25),
     )
 
 
@@ -185,7 +225,7 @@ def work(bench: Bench, deep: bool = True) -> float:
     """Planned minibatch gradients."""
     if not bench.sampled or not hasattr(bench.game, "generate"):
         return 0.0
-    return _evaluations(bench, _held_out(bench, deep)) + deep * (2 * UPHILL_STEPS + 1)
+    return _evaluations(bench, _held_out(bench, deep)) + deep * (2 * UPHILL_STEPS + 1) + 1
 
 
 def _held_out(bench: Bench, deep: bool) -> list[Draw]:
@@ -200,8 +240,11 @@ def _held_out(bench: Bench, deep: bool) -> list[Draw]:
 
 
 def _evaluations(bench: Bench, draws: Sequence[Draw]) -> float:
-    """What three passes over these draws cost, in minibatch gradients."""
-    return sum(len(draw["real"]) for draw in draws) / bench.settings.batch
+    """What three passes over these draws cost, and two of the generator over the first, in minibatch gradients."""
+    seen = sum(len(draw["real"]) for draw in draws)
+    if bench.data.kind == "images":
+        seen += len(draws[0]["real"])
+    return seen / bench.settings.batch
 
 
 def _samples(bench: Bench, draws: Sequence[Draw]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -244,39 +287,63 @@ def separation(real: Tensor, fake: Tensor) -> tuple[float, float, float]:
     return share, max(share - width, 0.0), min(share + width, 1.0)
 
 
-def _at_equality(bench: Bench) -> dict[str, float | None]:
-    """Each player's loss against the best constant critic: what it is where generated samples have the data's law."""
-    game = bench.game
-    nothing: dict[str, float | None] = dict.fromkeys(game.players)
-    formulation = game.formulation
-    if not isinstance(formulation, ScoreFormulation) or game.auxiliary:
-        return nothing
-    from scipy.optimize import minimize_scalar
-
-    def critic_loss(c: float) -> float:
-        score = torch.full((1,), c, dtype=torch.float64)
-        return float(formulation.critic_loss(score, score))
-
-    ends = (1e-9, 1 - 1e-9) if getattr(formulation, "probabilities", False) else (-20.0, 20.0)
-    best = minimize_scalar(critic_loss, bounds=ends, method="bounded", options={"xatol": 1e-9})
-    if not math.isfinite(best.fun):
-        return nothing
-    score = torch.full((1,), float(best.x), dtype=torch.float64)
-    generator = float(formulation.generator_loss(score))
-    flat = abs(critic_loss(float(best.x) + 0.1 * (ends[1] - ends[0]) / 40) - best.fun) < 1e-12
-    # A loss that does not fix the critic's level (WGAN) has no value of its own for the generator.
-    return {
-        "generator": None if flat and abs(generator) > 1e-12 else round(generator, 9),
-        "critic": round(float(best.fun), 9),
-    }
-
-
 def _range(x: Tensor) -> Range:
     flat = x.flatten()
     if len(flat) > 10**6:
         flat = flat[:: -(-len(flat) // 10**6)]
     q = torch.quantile(flat, torch.tensor([0.01, 0.99], dtype=flat.dtype))
-    return Range(float(x.min()), float(x.max()), float(q[0]), float(q[1]))
+    std = float(x.std(correction=0))
+    return Range(float(x.min()), float(x.max()), float(q[0]), float(q[1]), float(x.mean()), std)
+
+
+def _apart(real: Tensor, fake: Tensor, images: bool) -> tuple[float, float]:
+    """See `Facts.apart`."""
+    dims = None if images else 0
+    means = [x.mean(dims) for x in (real, fake)]
+    stds = [float(x.var(dims, correction=0).mean().sqrt()) for x in (real, fake)]
+    unit = max(stds[0], 1e-300)
+    return float((means[0] - means[1]).square().mean().sqrt()) / unit, stds[1] / unit
+
+
+def _constant(scores: Tensor) -> float | None:
+    """The score that all samples have, to rounding; None where they have not, or are not finite."""
+    low, high = (float(end) for end in torch.aminmax(scores))
+    same = math.isfinite(low) and high - low <= SAME * max(abs(low), abs(high))
+    return high if same and len(scores) > 1 else None
+
+
+def _copies(bench: Bench, real: Tensor, fake: Tensor, share: float) -> Copies | None:
+    """Exact copies of rows of the data among generated samples and, for comparison, held-out real ones."""
+    parts = [bench.parts[name] for name in ("optimise", "select")]
+    sizes = [part.size for part in parts]
+    if bench.data.size is None or None in sizes:
+        return None
+    if not bool(torch.isfinite(real).all() and torch.isfinite(fake).all()):
+        return None
+    rng = np.random.default_rng(bench.seed)
+    whole, most = sum(size or 0 for size in sizes), int(share * COPY_ROWS)
+    kept = []
+    for part, size in zip(parts, sizes, strict=True):
+        count = -(-(size or 0) * min(most, whole) // whole)
+        rows = torch.from_numpy(rng.permutation(size or 0)[:count].copy())
+        take = getattr(part, "take", None)
+        there = rows.to(bench.device)
+        kept.append((part.all()[there] if take is None else take(there)).double().cpu().flatten(1))
+    known = torch.cat(kept)
+    shares = []
+    for x in (fake, real):
+        rows = torch.from_numpy(rng.permutation(len(x))[: int(share * COPY_SAMPLES)].copy())
+        shares.append(_coincide(x[rows].flatten(1), known))
+    looked = min(len(fake), int(share * COPY_SAMPLES))
+    return Copies(shares[0], shares[1], looked, len(known), bench.data.size)
+
+
+def _coincide(x: Tensor, known: Tensor) -> float:
+    """The share of rows of x that equal a row of `known` to float32's rounding."""
+    centre = known.mean(0)
+    nearest = torch.cdist((x - centre).float(), (known - centre).float()).argmin(1)
+    unit = float((known - centre).norm(dim=1).mean())
+    return float(((x - known[nearest]).norm(dim=1) <= 1e-6 * unit).double().mean())
 
 
 def _beyond(x: Tensor, range_: Range) -> float:
@@ -291,44 +358,6 @@ def _spread(x: Tensor, seed: int) -> float:
     rng = np.random.default_rng(seed)
     rows = torch.from_numpy(rng.permutation(len(flat))[:500].copy())
     return float(torch.pdist(flat[rows]).mean()) if len(rows) > 1 else math.nan
-
-
-def untouched(module: nn.Module, params: dict[str, Tensor]) -> bool:
-    """Whether weights are as torch's own layers initialise them: every linear and convolutional weight uniform in
-    +-1/sqrt(fan in) and filling that interval, every norm's scale 1 and shift 0.
-
-    Training moves some entry out of the interval, or a norm's scale off 1; a few steps that are tiny beside the
-    interval may not. False where no such layer is found: other initialisations leave no such trace.
-    """
-    evidence = 0
-    params = {name: value.detach() for name, value in params.items()}
-    for name, layer in module.named_modules():
-        prefix = f"{name}." if name else ""
-        weight, bias = params.get(f"{prefix}weight"), params.get(f"{prefix}bias")
-        if weight is None:
-            continue
-        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
-            n = weight.numel()
-            fan_in = nn.init._calculate_fan_in_and_fan_out(weight)[0]
-            bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
-            largest = float(weight.abs().max())
-            if n < 64:
-                continue
-            if not bound * (1 - 20 / n) <= largest <= bound * (1 + 1e-6):
-                return False
-            # The standard deviation of a uniform sample, to five of its own standard errors.
-            spread = float(weight.double().square().mean()) / (bound**2 / 3)
-            if abs(spread - 1) > 5 * math.sqrt(0.8 / n):
-                return False
-            evidence += 1
-        elif bias is not None and weight.ndim == 1 and not _identity(weight, bias):
-            return False
-    return evidence > 0
-
-
-def _identity(weight: Tensor, bias: Tensor) -> bool:
-    """Whether a norm's scale is exactly 1 and its shift exactly 0."""
-    return bool((weight == 1).all()) and bool((bias == 0).all())
 
 
 def starved(module: nn.Module, constants: Mapping[str, Tensor], player: str) -> tuple[Starved, ...]:
@@ -346,6 +375,15 @@ def starved(module: nn.Module, constants: Mapping[str, Tensor], player: str) -> 
         if typical < STARVED * layer.eps:
             found.append(Starved(player, name, typical, layer.eps))
     return tuple(found)
+
+
+def _slope(bench: Bench, tick: Callable[[float], Any]) -> float:
+    """What the generator gains, to first order, by a move of its weights by a hundredth of their norm: at most
+    that."""
+    objective = Objective(bench, "generator", tick)
+    gradient = objective.gradient(*objective.at(objective.start), 0)
+    size = float(tree.flatten({"v": gradient}).double().norm())
+    return 0.01 * norm_of(bench, "generator") * size
 
 
 def _uphill(bench: Bench, tick: Callable[[float], Any]) -> float | None:
@@ -368,84 +406,4 @@ def _uphill(bench: Bench, tick: Callable[[float], Any]) -> float | None:
                 rule.update(tree.scale(sign, v), state, params)
         changes[sign] = objective.probe(params)
     gain, rise = changes[1.0], -changes[-1.0]
-    return max(rise, 0.0) / gain if gain > 10 * bench.tolerance().value else None
-
-
-# -- signs of a fault ----------------------------------------------------------------------------------
-
-
-def _signs(f: Facts) -> Iterator[str]:
-    for player in f.untouched:
-        yield (
-            f"The {player}'s weights look exactly as PyTorch initialises them: it seems that no step was ever "
-            "taken with it (is its optimiser built on these parameters, stepped, and its learning rate above 0?)."
-        )
-    if f.uphill is not None and f.uphill < MAXIMUM:
-        yield (
-            f"The generator stands near a maximum of its own loss, {f.losses['generator'].value:.3g} {f.unit}: steps "
-            f"up its gradient raise the loss by {f.uphill:.0%} of what as many steps down lower it by (is its loss "
-            "minimised with the wrong sign?)."
-        )
-    yield from _of_ranges(f)
-    yield from _of_scores(f)
-    if f.diversity < COLLAPSED:
-        yield (
-            f"Generated samples are not diverse: they lie {f.diversity:.2g} times as far apart as real ones."
-        )
-    for layer in f.starved:
-        yield (
-            f"Hardly anything reaches the {layer.player}'s batch norm {layer.layer!r}: the variance of its input is "
-            f"{layer.variance:.2g} (eps {layer.eps:.2g}), so what it passes on is amplified "
-            f"{(layer.variance + layer.eps) ** -0.5:.0f} times (is the latent scaled down, or a layer before it dead?)."
-        )
-
-
-def _of_ranges(f: Facts) -> Iterator[str]:
-    if not f.images:
-        return
-    spans = f"generated values lie in {f.generated}, real ones in {f.real}"
-    if f.outside > OUTSIDE:
-        yield (
-            f"Real and generated samples differ in range: {spans} ({f.outside:.0%} of generated entries are beyond; "
-            "are both normalised alike?)."
-        )
-    elif f.unreached > UNREACHED:
-        yield (
-            f"Real and generated samples differ in range: {spans} ({f.unreached:.0%} of real entries are out of the "
-            "generator's reach; are both normalised alike?)."
-        )
-
-
-def _of_scores(f: Facts) -> Iterator[str]:
-    share, _, high = f.separation
-    if math.isnan(share):
-        yield "The critic's scores are not finite."
-        return
-    critic = f.losses["critic"]
-    yield from _of_sizes(f)
-    if high < REVERSED:
-        yield (
-            f"The critic has it the wrong way round: it scores generated samples above held-out real ones in "
-            f"{1 - share:.1%} of pairs."
-        )
-    equal = critic.at_equality
-    if share >= SEPARATED and equal and critic.value < SATURATED * equal:
-        yield (
-            f"The critic tells real from generated in {share:.1%} of pairs, and its loss is {critic.value:.2g} "
-            f"{f.unit} ({equal:.3g} at equality): it has won, and the generator does not follow (a critic that "
-            "learns too fast, or a generator that is not trained on this loss)."
-        )
-
-
-def _of_sizes(f: Facts) -> Iterator[str]:
-    """Losses far beyond their values at equality, in units that have a scale of their own."""
-    for player in ("critic", "generator"):
-        loss = f.losses[player]
-        if not loss.at_equality or not math.isfinite(loss.value):
-            continue
-        if loss.value > EXPLODED * abs(loss.at_equality) and loss.value > 20:
-            yield (
-                f"The {player}'s loss is {loss.value:.3g} {f.unit} ({loss.at_equality:.3g} at equality): the "
-                "critic's scores have exploded (step size too large?)."
-            )
-            return
+    return max(rise, 0.0) / gain if gain > 5 * bench.tolerance().value else None

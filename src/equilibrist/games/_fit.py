@@ -71,7 +71,7 @@ def misfits(
     with torch.no_grad():
         fake = game.generate(players, constants, draw["latent"], draw.get("condition")).double()
     if torch.isfinite(real).all() and torch.isfinite(fake).all():
-        ends = _reach(game, players, constants, draw)
+        ends = reach(game, players, constants, draw)
         if said := _ranges(data, real, fake, ends):
             found.append(said)
     return tuple(found)
@@ -104,7 +104,7 @@ def _ranges(data: Source, real: Tensor, fake: Tensor, ends: tuple[float, float] 
     return ""
 
 
-def _reach(
+def reach(
     game: GAN, players: Players, constants: Constants, draw: Draw
 ) -> tuple[float, float] | None:
     """The ends at which the generator's output saturates (-1 and 1 of a tanh); None where it has none.

@@ -352,9 +352,18 @@ def signs_of(generator: nn.Module, critic: nn.Module, data: torch.Tensor, **opti
 def test_a_critic_that_gives_all_the_same_score_is_named_first() -> None:
     generator, critic, data = trained(30)
     assert "same score" not in signs_of(generator, critic, data)
-    for last in (nn.Softmax(1), nn.Threshold(1e9, 0.3)):
-        said = signs_of(generator, nn.Sequential(*critic, last), data)
-        assert said.startswith("The critic gives every sample the same score")
+    for last in (
+        nn.Softmax(1),
+        nn.Threshold(1e9, 0.3),
+    ):  # whatever the weights are: refused at the door
+        with pytest.raises(eq.GameError, match="one number for all samples"):
+            signs_of(generator, nn.Sequential(*critic, last), data)
+    dead = nn.Sequential(
+        *critic[:-1], nn.Linear(critic[-1].in_features, 8), nn.ReLU(), nn.Linear(8, 1)
+    )
+    with torch.no_grad():
+        dead[-3].bias.fill_(-1e3)
+    assert signs_of(generator, dead, data).startswith("The critic gives every sample the same")
     with torch.no_grad():
         critic[0].weight.zero_()
     said = signs_of(*trained(0)[:1], critic, data)

@@ -15,7 +15,7 @@ from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, starts_around
 
-CLOSER = 3  # at most so many deviations of a trial are looked at again
+CLOSER = 3  # at most so many deviations of a trial are looked at again; within a budget one less
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _closer(
     worth = [_worth(look) for look in looks]
     looked = [look.mean for look in looks]
     chosen, solved = None, []
-    for _ in range(CLOSER):
+    for _ in range(CLOSER - (bench.settings.gradients > 0)):
         best = max((k for k in sound if looked[k] > 0), key=lambda k: worth[k], default=None)
         if best is None or (chosen is not None and not worth[best] > 0):
             break

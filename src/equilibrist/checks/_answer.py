@@ -110,6 +110,7 @@ def answered(
     tick: Any = lambda gradients=1.0: None,
     signs: Sequence[float] = (1.0, -1.0),
     singular: bool = True,
+    draws: Sequence[Draw] | None = None,
 ) -> Answered | None:
     """The leader's best move along `direction` [n_t], either way, after the follower's answer.
 
@@ -125,12 +126,13 @@ def answered(
 
     Args:
         evaluations: gradients of the follower on all draws, in all ascents together; within a budget, in all.
+        draws: on which answers are found; those of the second-order checks by default.
         singular: whether the follower's answers to opposite moves may differ: its Hessian is not definite for certain.
 
     Returns:
         The move that gains most after its answer; None where no move gains enough to be worth an answer.
     """
-    loss = _Follower(bench, found_draws(bench), tick)
+    loss = _Follower(bench, found_draws(bench) if draws is None else draws, tick)
     leader, follower = loss.leader, loss.name
     t, w = (tree.flatten({"x": bench.wide[0][p]}) for p in (leader, follower))
     before, _ = loss(w)

@@ -30,7 +30,7 @@ from equilibrist.checks._ladder import ladder, place
 from equilibrist.checks._registry import CHECKS, REGISTRY, Found
 from equilibrist.checks._save import Kept, require_place, row, write_folder
 from equilibrist.checks._settings import Settings
-from equilibrist.checks._spent import Spent
+from equilibrist.checks._spent import SpentError
 from equilibrist.checks.certificate import Certificate
 from equilibrist.data import Source
 from equilibrist.games import GAN
@@ -391,7 +391,7 @@ def audit_game(
             nonlocal spent, shown
             spent += gradients
             if spent > most:
-                raise Spent
+                raise SpentError
             if spent - shown >= 10:
                 shown = round(spent)
                 bar.update(min(shown, round(sum(costs.values()))), {})
@@ -409,7 +409,7 @@ def audit_game(
                 most = limit_of(settings, costs, chosen_checks[k + 1 :])
                 try:
                     found = REGISTRY[name].run(bench, tick, show if data is not None else None)
-                except Spent:
+                except SpentError:
                     found = Found(unfinished(bench, REGISTRY[name]))
                 most = math.inf
                 work[name] = _work(spent - before, costs[name], since)

@@ -157,22 +157,25 @@ def _against(level: float) -> dict[str, Any]:
     defaults = Settings()
 
     def between(low: int, high: int) -> int:
-        return round(low * (high / low) ** level)
+        return round(float(low * (high / low) ** level))
 
     grid = defaults.prox_lambdas
     return {
-        "prox_lambdas": grid if level > 0.6 else grid[1::2] if level <= 0.3 else grid[::2],
+        "prox_lambdas": grid if level > 0.6 else grid[::3] if level <= 0.3 else grid[::2],
         "prox_starts": 1 if level <= 0.4 else defaults.prox_starts,
         "prox_steps": between(4, defaults.prox_steps),
         "inner_steps": between(8, defaults.inner_steps),
         "prox_trials": between(2, defaults.prox_trials),
         "experiment_steps": between(10, defaults.experiment_steps),
+        # Held-out losses in float64 are dear beside steps of so few.
+        "batches": between(8, 32),
+        "look_batches": between(4, defaults.look_batches),
     }
 
 
 def _cheapest(settings: Settings) -> Settings:
     """The cheapest form of every check; no field but the budget depends on it."""
-    small = {"groups": 5, "group_batches": 1, "batches": 8, "look_batches": 4, "looks": 4}
+    small = {"groups": 5, "group_batches": 1, "looks": 4}
     return _open(settings, small | _second(0.0) | _against(0.0))
 
 
@@ -200,19 +203,24 @@ def limit_of(settings: Settings, costs: Mapping[str, float], later: Iterable[str
     if not n:
         return math.inf
     # A step is counted once it is taken.
-    margin = max(0.01 * n, min(6.0, 0.04 * n))
+    step = 25.0 if any(name in PROXIMAL for name in costs) else min(2.5 + 0.005 * n, 0.02 * n)
+    margin = max(0.01 * n, step)
     return (1 + SLACK) * n - margin - sum(costs[name] for name in later)
 
 
 def unfinished(bench: Bench, check: Check) -> list[Certificate]:
     """The certificates of a check that would have spent more than the budget."""
     said = (
-        f"Not assessed: it took more than its part of the budget of {bench.settings.gradients} gradients. Give more, or "
-        "fewer checks."
+        f"Not assessed: it took more than its part of the budget of {bench.settings.gradients} gradients: give more, "
+        "or fewer checks."
     )
     return [
         Certificate(
-            claim, Verdict.UNASSESSED, said, scope=bench.scope(), player=claim.partition("/")[2] or None
+            claim,
+            Verdict.UNASSESSED,
+            said,
+            scope=bench.scope(),
+            player=claim.partition("/")[2] or None,
         )
         for claim in check.claims or (check.name,)
     ]

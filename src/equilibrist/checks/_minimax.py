@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Use
+from equilibrist._draws import Draw, Use
 from equilibrist.checks import _linear
 from equilibrist.checks._answer import FEWEST, Answered, answered
 from equilibrist.checks._bench import Bench, norm_of
@@ -40,7 +40,8 @@ NULL = {
     True: 1e-6,
     False: 1e-10,
 }  # sampled or exact: |eigenvalues| of V_ww up to this share are null
-KEPT = 0.055  # of a budget, kept back for answers beyond what is shared out
+KEPT = 0.08  # of a budget: answers have it beyond what is shared out
+ENOUGH = 100  # evaluations for the answers to two opposite moves from a few starts
 THRESHOLDS = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)  # shares at which the answer is reported
 
 
@@ -158,7 +159,7 @@ def local_minimax(
         )
     left = _evaluations(bench)
     if bench.settings.gradients:
-        left -= math.ceil(meter.spent / len(found_draws(bench)))
+        left -= math.ceil(meter.spent / len(answer_draws(bench)))
     followed = _followed_up(bench, schur, reach, tolerance, left, tick)
     if followed is not None:
         evidence["answered"] = followed.describe()
@@ -230,7 +231,13 @@ def _led(bench: Bench, first: FirstOrder, evaluations: int, tick: Any) -> Answer
     # Of a budget, what the other direction of `local_minimax` must have.
     kept = FEWEST if bench.settings.gradients else 0
     return answered(
-        bench, step / step.norm(), [noise / noise.norm()], evaluations - kept, tick, (1.0,)
+        bench,
+        step / step.norm(),
+        [noise / noise.norm()],
+        evaluations - kept,
+        tick,
+        (1.0,),
+        draws=answer_draws(bench),
     )
 
 
@@ -264,8 +271,15 @@ def _evaluations(bench: Bench) -> int:
     if not bench.sampled:
         return 20_000
     if bench.settings.gradients:
-        return int(answers(bench)) // len(found_draws(bench))
+        return int(answers(bench)) // len(answer_draws(bench))
     return bench.settings.local_products // len(found_draws(bench))
+
+
+def answer_draws(bench: Bench) -> list[Draw]:
+    """The minibatches on which answers are found: one where a budget affords too few evaluations on more."""
+    draws = found_draws(bench)
+    few = bench.settings.gradients and answers(bench) / len(draws) < ENOUGH
+    return draws[:1] if few else draws
 
 
 def answers(bench: Bench) -> float:
@@ -273,8 +287,7 @@ def answers(bench: Bench) -> float:
     settings = bench.settings
     if not settings.gradients:  # three sizes of moves, mostly of one sign, from a few starts
         return 2.0 * settings.local_products
-    draws = min(settings.local_draws, settings.linear_batches)
-    return max(2.0 * settings.local_products, 2.0 * FEWEST * draws) + KEPT * settings.gradients
+    return KEPT * settings.gradients
 
 
 def _followed_up(
@@ -305,6 +318,7 @@ def _followed_up(
         evaluations,
         tick,
         singular=schur.singular,
+        draws=answer_draws(bench),
     )
 
 

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 
-class Spent(Exception):
+class SpentError(Exception):
     """No more minibatch gradients may be spent."""
 
 
 class Meter:
-    """A tick that counts what it passes on, and raises `Spent` above `most`."""
+    """A tick that counts what it passes on, and raises `SpentError` above `most`."""
 
     def __init__(self, tick: Any, most: float = math.inf) -> None:
         self.tick, self.most, self.spent = tick, most, 0.0
@@ -20,4 +20,4 @@ class Meter:
         self.spent += gradients
         self.tick(gradients)
         if self.spent > self.most:
-            raise Spent
+            raise SpentError

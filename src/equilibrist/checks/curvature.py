@@ -140,9 +140,9 @@ def work(bench: Bench) -> float:
     # Dense where that is no more than what the pursuit may take.
     schur = max(2 * draws, min(sum(sizes) * draws, settings.local_products // 2))
     scored = min(settings.local_batches, settings.batches) * (len(sizes) + 2)
-    both = planned_both(bench) * len(sizes)
-    small = planned(bench) + planned_value(bench)
-    return small + both + _linear.PRODUCT * (own + schur + scored) + answers(bench)
+    # Both players' moves along negative curvature are rarely worth their measurement: one of them is planned.
+    small = planned(bench) + planned_value(bench) + planned_both(bench)
+    return small + _linear.PRODUCT * (own + schur + scored) + answers(bench)
 
 
 def own_curvature(bench: Bench, player: str, steps: int, tick: Any, where: Address) -> Curvature:

@@ -20,7 +20,6 @@ from equilibrist.checks._first_order import (
     elsewhere,
     first_order,
     planned,
-    planned_both,
     planned_value,
 )
 from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free, order_of
@@ -141,7 +140,7 @@ def work(bench: Bench) -> float:
     # Dense: V's second derivatives and M, column by column.
     found = whole + follower if whole <= 2 * share else max(4, 3 * (products // 4))
     scored = min(settings.local_batches, settings.batches) * 4
-    small = planned(bench) + planned_value(bench) + planned_both(bench)
+    small = planned(bench) + planned_value(bench)
     return small + _linear.PRODUCT * (draws * (min(follower, share) + found) + scored)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._spent import Meter, Spent
+from equilibrist.checks._spent import Meter, SpentError
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.proximal.inner import Part, Prox
 from equilibrist.checks.proximal.trial import (
@@ -106,7 +106,7 @@ def bracket_within(
     found = Bracket()
     try:
         return bracket_sampled(bench, prox, tolerance, found), False
-    except Spent:
+    except SpentError:
         meter.most = math.inf
         found.low = 0.0
         if found.best is not None:

@@ -73,7 +73,9 @@ class SampledProx:
         self._packed_fakes: tuple[Part, list[Tensor]] | None = None
         self.small, self._stackable = False, True
         settings = bench.settings
-        self.passes = settings.inner_steps if settings.gradients else max(_PASSES, settings.inner_steps)
+        self.passes = (
+            settings.inner_steps if settings.gradients else max(_PASSES, settings.inner_steps)
+        )
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._bracket import Bracket, bracket_within
 from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, is_small
 from equilibrist.checks.proximal.inner import Prox
-from equilibrist.checks.proximal.trial import CLOSER, Trial, hints, scored, trial
+from equilibrist.checks.proximal.trial import Trial, closer, hints, scored, trial
 
 CLAIM = "lambda-search"
 
@@ -246,8 +246,8 @@ def _most(bench: Bench, searches: int, extra: int) -> float:
     step = answer + LEAD if small else 2 * (s.prox_track * PENALISED + LEAD)
     sides = 2 * (searches * (1 if small else 3) + extra)
     descents = searches * (answer + s.prox_steps * step)
-    closer = 2 * (CLOSER - 1) * (well + look)
-    return well + look + descents + sides * (answer + look) + closer + 4 * s.batches * MEASURED
+    again = 2 * closer(bench) * (well + look)
+    return well + look + descents + sides * (answer + look) + again + 4 * s.batches * MEASURED
 
 
 def _limits(bench: Bench, prox: Prox) -> tuple[str, ...]:

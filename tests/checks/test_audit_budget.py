@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,10 +18,17 @@ def mlp(a: int, b: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(a, width), nn.Tanh(), nn.Linear(width, b))
 
 
-def audited(settings: Settings, width: int = 16, size: int = 2000, **options: Any) -> Any:
+def audited(
+    settings: Settings, width: int = 16, size: int = 2000, kind: str = "", **options: Any
+) -> Any:
     torch.manual_seed(0)
+    if kind == "penalised":
+        options["penalties"] = [eq.GradientPenalty()]
+    generator = mlp(4, 2, width)
+    if kind == "normed":
+        generator.insert(1, nn.BatchNorm1d(width))
     return eq.audit_pair(
-        mlp(4, 2, width),
+        generator,
         mlp(2, 1, width),
         torch.randn(size, 2),
         eq.Vanilla(),
@@ -29,6 +37,13 @@ def audited(settings: Settings, width: int = 16, size: int = 2000, **options: An
         settings=settings,
         **options,
     )
+
+
+def kept(audit: Any, gradients: int, whole: bool = True) -> None:
+    assert sum(spent["planned"] for spent in audit.work.values()) <= 1.1 * gradients
+    assert sum(spent["gradients"] for spent in audit.work.values()) <= 1.1 * gradients
+    for spent in audit.work.values() if whole else ():
+        assert spent["gradients"] <= 1.1 * spent["planned"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +76,60 @@ def test_a_budget_that_is_too_small_names_the_least_which_then_does() -> None:
     assert least > 150
     audit = audited(Settings.within(least))
     assert sum(spent["planned"] for spent in audit.work.values()) <= 1.1 * least
+
+
+@pytest.mark.parametrize("kind", ["normed", "penalised"])
+@pytest.mark.parametrize(
+    "checks",
+    [
+        ("stable",),
+        ("local",),
+        ("proximal",),
+        ("local", "proximal"),
+        ("stationary", "local", "nash"),
+        CHECKS,
+    ],
+    ids="+".join,
+)
+def test_the_least_that_is_named_does_and_nothing_spends_more_than_it_may(
+    kind: str, checks: tuple[str, ...]
+) -> None:
+    options: dict[str, Any] = {"checks": checks, "width": 8, "kind": kind}
+    with pytest.raises(eq.RecipeError, match="give at least") as raised:
+        audited(Settings.within(60), **options)
+    least = int(re.search(r"at least (\d+)", str(raised.value))[1])  # type: ignore[index]
+    with pytest.raises(eq.RecipeError, match=f"at least {least}"):
+        audited(Settings.within(least - 1), **options)
+    for gradients in (least, 2 * least):
+        kept(audited(Settings.within(gradients), **options), gradients)
+
+
+@pytest.mark.parametrize("check", ["gaps", "lambda-search", "section-6.1"])
+def test_searches_against_answering_critics_follow_from_the_budget(check: str) -> None:
+    with pytest.raises(eq.RecipeError, match="give at least") as raised:
+        audited(Settings.within(60), checks=(check,), width=8)
+    least = int(re.search(r"at least (\d+)", str(raised.value))[1])  # type: ignore[index]
+    assert least < 5000
+    found = audited(Settings.within(least), checks=(check,), width=8)
+    kept(found, least)
+    assert check == "gaps" or not found[check].summary.startswith("Not assessed")
+
+
+def test_a_check_that_takes_more_than_its_part_is_stopped(monkeypatch: Any) -> None:
+    from equilibrist.checks import _registry
+
+    check = _registry.REGISTRY["stationary"]
+
+    def endless(bench: Any, tick: Any, show: Any) -> Any:
+        while True:
+            tick(2.0)
+
+    monkeypatch.setitem(_registry.REGISTRY, "stationary", replace(check, run=endless))
+    found = audited(Settings.within(300), checks=("stationary", "nash"))
+    kept(found, 300, whole=False)
+    assert [found[claim].verdict.value for claim in check.claims] == ["UNASSESSED"] * 3
+    assert "its part of the budget of 300 gradients" in found["stationary"].summary
+    assert found.work["nash"]["gradients"] > 50
 
 
 @pytest.mark.parametrize("wrong", [10, 59, True, 1.5, "600"])

@@ -26,6 +26,8 @@ SIZES = (1.0, 0.25, 0.0625)  # of the leader's moves, as parts of a small move
 AGAIN = (
     4  # the winning ascent goes on for so many times the steps: what is still rising is no answer
 )
+FEWEST = 8  # evaluations at least: the leader's moves of all sizes, both ways, the follower at rest
+LEAST = 5  # evaluations of an ascent within a budget, at least
 STARTS = (0.0, 0.1, 1.0)  # how far along a direction an ascent begins, as parts of a small move
 
 
@@ -108,6 +110,7 @@ def answered(
     tick: Any = lambda gradients=1.0: None,
     signs: Sequence[float] = (1.0, -1.0),
     singular: bool = True,
+    draws: Sequence[Draw] | None = None,
 ) -> Answered | None:
     """The leader's best move along `direction` [n_t], either way, after the follower's answer.
 
@@ -122,13 +125,14 @@ def answered(
     [n_w]: at its own place the gradient along the null space of its Hessian vanishes with the move.
 
     Args:
-        evaluations: gradients of the follower on all draws, in all ascents together.
+        evaluations: gradients of the follower on all draws, in all ascents together; within a budget, in all.
+        draws: on which answers are found; those of the second-order checks by default.
         singular: whether the follower's answers to opposite moves may differ: its Hessian is not definite for certain.
 
     Returns:
         The move that gains most after its answer; None where no move gains enough to be worth an answer.
     """
-    loss = _Follower(bench, found_draws(bench), tick)
+    loss = _Follower(bench, found_draws(bench) if draws is None else draws, tick)
     leader, follower = loss.leader, loss.name
     t, w = (tree.flatten({"x": bench.wide[0][p]}) for p in (leader, follower))
     before, _ = loss(w)
@@ -137,9 +141,20 @@ def answered(
     if not groups:
         return None
     own = bench.settings.move * norm_of(bench, follower)
-    starts = [w] + [w + s * own * d.to(w) for d in directions for s in STARTS[1:]]
-    ascents = sum(map(len, groups)) * len(starts) + AGAIN * (1 + max(map(len, groups)))
-    each = max(6, evaluations // ascents)
+    bounded = bench.settings.gradients > 0
+    away = STARTS[-1:] if bounded else STARTS[1:]
+    starts = [w] + [w + s * own * d.to(w) for d in directions for s in away]
+    if bounded:
+        # The larger moves first, as many as can be answered from all starts: fewer starts could miss the best answer.
+        evaluations -= FEWEST
+        while len(groups) > 1 and LEAST * _ascents(groups, len(starts)) > evaluations:
+            groups = groups[:-1]
+        each = evaluations // _ascents(groups, len(starts))
+        if each < LEAST:
+            return _unanswered(bench, loss, groups[0])
+    else:
+        ascents = sum(map(len, groups)) * len(starts) + AGAIN * (1 + max(map(len, groups)))
+        each = max(6, evaluations // ascents)
     candidates: list[list[_Move]] = []
     for group in groups:
         found = []
@@ -174,6 +189,28 @@ def answered(
         float((leading.there - t).norm()) / norm_of(bench, leader),
         leading.players,
     )
+
+
+def _ascents(groups: Sequence[Sequence[Tensor]], starts: int) -> int:
+    """How many ascents the answers to these moves take at most, those that go on counted as several."""
+    longest = max(map(len, groups))
+    ended = longest if len(groups) == 1 or longest == 1 else longest + 1
+    return sum(map(len, groups)) * starts + (AGAIN - 1) * ended
+
+
+def _unanswered(bench: Bench, loss: _Follower, moves: Sequence[Tensor]) -> Answered:
+    """Moves that gain where the follower rests, the budget too small for its answers: they settle nothing."""
+    leader, rests = loss.leader, bench.wide[0][loss.name]
+    here = bench.losses(loss.name, bench.players, bench.constants, "score")
+    losses = []
+    for there in moves:
+        moved = tree.unflatten(there, {"x": bench.wide[0][leader]})["x"]
+        at = {leader: moved, loss.name: rests}
+        losses.append(bench.losses(loss.name, at, bench.constants, "score"))
+    gain = bench.interval(torch.stack(losses).mean(0) - here)
+    t = tree.flatten({"x": bench.wide[0][leader]})
+    size = float((moves[0] - t).norm()) / norm_of(bench, leader)
+    return Answered(gain, gain.mean, math.inf, size, None)
 
 
 def _worth_an_answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +23,14 @@ from equilibrist.checks._advice import advice
 from equilibrist.checks._arguments import known_settings, settings_of
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
-from equilibrist.checks._budget import allotted
+from equilibrist.checks._budget import allotted, limit_of, unfinished
+from equilibrist.checks._first_order import planned, planned_value
 from equilibrist.checks._implications import reconcile
 from equilibrist.checks._ladder import ladder, place
-from equilibrist.checks._registry import CHECKS, REGISTRY
+from equilibrist.checks._registry import CHECKS, REGISTRY, Found
 from equilibrist.checks._save import Kept, require_place, row, write_folder
 from equilibrist.checks._settings import Settings
+from equilibrist.checks._spent import SpentError
 from equilibrist.checks.certificate import Certificate
 from equilibrist.data import Source
 from equilibrist.games import GAN
@@ -43,6 +46,10 @@ FORMAT = 1
 # The defaults where losses are exact.
 _EXACT = {"tolerance": 1e-6, "groups": 3, "group_batches": 1, "linear_batches": 1}
 FACTS = "facts"  # beside the checks in the record of what was spent
+SHARED = {
+    planned: ("stationary", "local", "proximal"),
+    planned_value: ("local", "proximal"),
+}
 DEEP = 500  # gradients of a player's search from which the facts are taken in depth
 
 
@@ -373,21 +380,23 @@ def audit_game(
     plan = _planner(chosen_checks)
     settings = allotted(bench, chosen_checks, plan)
     bench = bench.with_settings(settings)
-    deep, planned = _deep(settings), plan(bench)
+    deep, costs = _deep(settings), plan(bench)
     plain: facts.Facts | None = None
     if progress != "none":
-        _announce(bench, planned)
-    with showing(progress, "audit", round(sum(planned.values()))) as bar:
-        spent, shown = 0.0, 0
+        _announce(bench, costs)
+    with showing(progress, "audit", round(sum(costs.values()))) as bar:
+        spent, shown, most = 0.0, 0, math.inf
 
         def tick(gradients: float = 1.0) -> None:
             nonlocal spent, shown
             spent += gradients
+            if spent > most:
+                raise SpentError
             if spent - shown >= 10:
                 shown = round(spent)
-                bar.update(min(shown, round(sum(planned.values()))), {})
+                bar.update(min(shown, round(sum(costs.values()))), {})
 
-        for name in chosen_checks:
+        for k, name in enumerate(chosen_checks):
             before, since = spent, time.monotonic()
             failed = next((c for c in certificates if selftests.fails(c)), None)
             if failed is not None:
@@ -395,10 +404,15 @@ def audit_game(
                 continue
             if kept is not None and (former := kept.get(name)):
                 found, work[name] = former
-                tick(planned[name])
+                tick(work[name]["gradients"])
             else:
-                found = REGISTRY[name].run(bench, tick, show if data is not None else None)
-                work[name] = _work(spent - before, planned[name], since)
+                most = limit_of(settings, costs, chosen_checks[k + 1 :])
+                try:
+                    found = REGISTRY[name].run(bench, tick, show if data is not None else None)
+                except SpentError:
+                    found = Found(unfinished(bench, REGISTRY[name]))
+                most = math.inf
+                work[name] = _work(spent - before, costs[name], since)
                 if kept is not None:
                     kept.put(name, found, work[name])
             certificates += found.certificates
@@ -406,7 +420,7 @@ def audit_game(
             if name == selftests.CLAIM and not selftests.fails(found.certificates[0]):
                 before, since = spent, time.monotonic()
                 plain = facts.facts(bench, tick, deep)
-                work[FACTS] = _work(spent - before, planned[FACTS], since)
+                work[FACTS] = _work(spent - before, costs[FACTS], since)
     sound = not selftests.fails(certificates[0])
     if selftests.CLAIM not in asked and sound:
         del certificates[0]
@@ -471,6 +485,10 @@ def _planner(checks: tuple[str, ...]) -> Callable[[Bench], dict[str, float]]:
 
     def plan(bench: Bench) -> dict[str, float]:
         costs = {name: REGISTRY[name].work(bench) for name in checks}
+        # What a bench computes once is spent by the first check that asks for it.
+        for part, those in SHARED.items() if bench.sampled else ():
+            for name in [name for name in checks if name in those][1:]:
+                costs[name] -= part(bench)
         return costs | {FACTS: facts.work(bench, _deep(bench.settings))}
 
     return plan

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equilibrist._errors import RecipeError
 from equilibrist.checks._bench import Bench
+from equilibrist.checks._minimax import KEPT
 from equilibrist.checks._settings import Settings
+from equilibrist.checks.certificate import Certificate, Verdict
+
+if TYPE_CHECKING:
+    from equilibrist.checks._registry import Check
 
 Plan = Callable[[Bench], dict[str, float]]
 
 SECOND_ORDER = ("stable", "local", "proximal")
+PROXIMAL = ("profile", "lambda-search", "section-6.1", "gaps")  # searches against answering critics
 SEARCH = 12.0  # gradients that the search of one player needs at least
 SEARCH_SHARE = 0.35  # of the budget, that the search should have
+PROXIMAL_SHARE = 0.5  # of the budget, for searches against answering critics beside other checks
 SHRINK = 0.75
+LEVELS = 20  # sizes of searches against answering critics, from the least to the defaults
+SLACK = 0.1  # of the budget, that may be spent above it
 
 
 def allotted(bench: Bench, checks: Sequence[str], plan: Plan) -> Settings:
     """The settings of `bench`, with what its budget allows where they leave it open.
 
     Second-order checks begin with a sixth of the budget each, and get less while the others leave the search too
-    little; what is left goes to the search.
+    little; searches against answering critics get half of the budget, all of it where nothing else is asked for; what
+    is left goes to the search.
 
     Args:
         bench: the pair; `bench.settings.gradients` is the budget, `bench.settings.fixed` names what was given.
@@ -37,40 +47,86 @@ def allotted(bench: Bench, checks: Sequence[str], plan: Plan) -> Settings:
     n = settings.gradients
     if not n:
         return settings
-    second = [name for name in SECOND_ORDER if name in checks]
     searched = "nash" in checks
-    share = n / 6
-    while True:
-        chosen = _chosen(settings, share, bool(second))
-        costs = plan(bench.with_settings(_searching(chosen, 2 * SEARCH)))
-        rest = n - sum(cost for name, cost in costs.items() if name != "nash")
-        least = 2 * SEARCH if searched else 0.0
-        enough = max(least, SEARCH_SHARE * n) if searched else 0.0
-        if rest >= enough or share < 10:
-            break
-        share *= SHRINK
-    if rest < least:
-        needed = math.ceil(n - rest + least)
-        while (
-            lacking := _lacking(bench, needed, plan, least)
-        ) > 0:  # a larger budget plans larger checks
-            needed += math.ceil(lacking)
+
+    def others(chosen: Settings) -> float:
+        """What everything but the searches of "nash" costs, less what is kept back for answers."""
+        kept = KEPT * chosen.gradients if "local" in checks and bench.sampled else 0.0
+        return sum(plan(bench.with_settings(chosen)).values()) - _searches(chosen, searched) - kept
+
+    def cheapest(gradients: int) -> Settings:
+        return _searching(_cheapest(replace(settings, gradients=gradients)), 2 * SEARCH)
+
+    def least(gradients: int) -> float:
+        chosen = cheapest(gradients)
+        return others(chosen) + _searches(chosen, searched)
+
+    needed = n
+    while (cost := least(needed)) > needed:
+        needed = math.ceil(cost)
+    if needed > n:
         raise RecipeError(
             f"a budget of {n} gradients is too small for these checks: give at least {needed}, or fewer checks"
         )
-    return _searching(chosen, rest) if searched else chosen
+    fits = [cheapest(n), *_sizes(bench, checks, others, searched)]
+    chosen = fits[-1]
+    if not searched:
+        return chosen
+    # Larger searches may be worth facts in depth, which cost more.
+    for _ in range(2):
+        rest = n - others(chosen)
+        chosen = _searching(chosen, max(rest, 2 * SEARCH))
+    return chosen
 
 
-def _lacking(bench: Bench, gradients: int, plan: Plan, least: float) -> float:
-    """How many gradients this budget lacks for the cheapest form of the checks."""
-    settings = replace(bench.settings, gradients=gradients)
-    chosen = _searching(_chosen(settings, 9.0, True), 2 * SEARCH)
-    costs = plan(bench.with_settings(chosen))
-    return sum(cost for name, cost in costs.items() if name != "nash") + least - gradients
+def _sizes(
+    bench: Bench, checks: Sequence[str], others: Callable[[Settings], float], searched: bool
+) -> list[Settings]:
+    """Settings within the budget, the best last; none where only the cheapest are."""
+    settings = bench.settings
+    n = settings.gradients
+    least = 2 * SEARCH if searched else 0.0
+    base = _first(settings)
+    proximal = [name for name in PROXIMAL if name in checks]
+    if proximal:
+        base = _proximal_sizes(bench, checks, base, others)
+    share, found = n / 6, []
+    second = any(name in SECOND_ORDER for name in checks)
+    while True:
+        chosen = _open(base, _second(share)) if second else base
+        rest = n - others(_searching(chosen, 2 * SEARCH))
+        if rest >= least:
+            found = [_searching(chosen, 2 * SEARCH)]
+        if (rest >= least and rest >= SEARCH_SHARE * n * searched) or share < 10:
+            return found
+        share *= SHRINK
 
 
-def _chosen(settings: Settings, share: float, second: bool) -> Settings:
-    """The settings of everything but the search, with about `share` gradients for each second-order check."""
+def _proximal_sizes(
+    bench: Bench, checks: Sequence[str], base: Settings, others: Callable[[Settings], float]
+) -> Settings:
+    """The largest searches against answering critics that their part of the budget affords, or the least."""
+    n = bench.settings.gradients
+    beside = [name for name in checks if name not in (*PROXIMAL, "self-tests")]
+    least = _open(base, _second(0.0))
+    share = n if not beside else PROXIMAL_SHARE * n
+    rest = n - (2 * SEARCH if "nash" in checks else 0.0)
+
+    def cost(level: int) -> float:
+        return others(_searching(_open(least, _against(level / LEVELS)), 2 * SEARCH))
+
+    floor = cost(0) if beside else 0.0
+    low, high = 0, LEVELS
+    while low < high:
+        level = (low + high + 1) // 2
+        taken = cost(level)
+        fits = taken <= rest and taken - floor <= share
+        low, high = (level, high) if fits else (low, level - 1)
+    return _open(base, _against(low / LEVELS))
+
+
+def _first(settings: Settings) -> Settings:
+    """The settings of first-order checks, and the banks of samples."""
     n = settings.gradients
     groups = 10 if n >= 1200 else 5
     wanted: dict[str, Any] = {
@@ -80,17 +136,51 @@ def _chosen(settings: Settings, share: float, second: bool) -> Settings:
         "look_batches": 16 if n >= 1500 else 8 if n >= 300 else 4,
         "looks": 20 if n >= 1500 else 8,
     }
-    if second:
-        wanted |= {
-            # A product costs about two and a half gradients on each of its minibatches, a Krylov step about six.
-            "spectrum_batches": 1 if share < 1200 else 2,
-            "spectrum_dense": int(share / 3.5),
-            "spectrum_products": max(10, min(60, int(share / 8))),
-            "local_draws": 1 if share < 150 else 2,
-            "local_batches": max(2, min(8, int(share / 30))),
-            "local_products": max(8, min(160, int(share / 5))),
-        }
     return _open(settings, wanted)
+
+
+def _second(share: float) -> dict[str, Any]:
+    """With about `share` gradients for each second-order check."""
+    return {
+        # A product costs about two and a half gradients on each of its minibatches, a Krylov step about six.
+        "spectrum_batches": 1 if share < 1200 else 2,
+        "spectrum_dense": int(share / 3.5),
+        "spectrum_products": max(10, min(60, int(share / 8))),
+        "local_draws": 1 if share < 150 else 2,
+        "local_batches": max(2, min(8, int(share / 30))),
+        "local_products": max(8, min(160, int(share / 5))),
+    }
+
+
+def _against(level: float) -> dict[str, Any]:
+    """Of searches against answering critics: the least at 0, the defaults at 1."""
+    defaults = Settings()
+
+    def between(low: int, high: int) -> int:
+        return round(float(low * (high / low) ** level))
+
+    grid = defaults.prox_lambdas
+    return {
+        "prox_lambdas": grid if level > 0.6 else grid[::3] if level <= 0.3 else grid[::2],
+        "prox_starts": 1 if level <= 0.4 else defaults.prox_starts,
+        "prox_steps": between(4, defaults.prox_steps),
+        "inner_steps": between(8, defaults.inner_steps),
+        "prox_trials": between(2, defaults.prox_trials),
+        "experiment_steps": between(10, defaults.experiment_steps),
+        # Held-out losses in float64 are dear beside steps of so few.
+        "batches": between(8, 32),
+        "look_batches": between(4, defaults.look_batches),
+    }
+
+
+def _cheapest(settings: Settings) -> Settings:
+    """The cheapest form of every check; no field but the budget depends on it."""
+    small = {"groups": 5, "group_batches": 1, "looks": 4}
+    return _open(settings, small | _second(0.0) | _against(0.0))
+
+
+def _searches(settings: Settings, searched: bool) -> float:
+    return 2.0 * settings.starts * settings.steps if searched else 0.0
 
 
 def _searching(settings: Settings, gradients: float) -> Settings:
@@ -102,3 +192,35 @@ def _searching(settings: Settings, gradients: float) -> Settings:
 
 def _open(settings: Settings, wanted: dict[str, Any]) -> Settings:
     return replace(settings, **{k: v for k, v in wanted.items() if k not in settings.fixed})
+
+
+# -- where more is spent than was planned ----------------------------------------------------------------
+
+
+def limit_of(settings: Settings, costs: Mapping[str, float], later: Iterable[str]) -> float:
+    """What an audit may have spent at most when a check ends: the later ones have what they were planned to."""
+    n = settings.gradients
+    if not n:
+        return math.inf
+    # A step is counted once it is taken.
+    step = 25.0 if any(name in PROXIMAL for name in costs) else min(2.5 + 0.005 * n, 0.02 * n)
+    margin = max(0.01 * n, step)
+    return (1 + SLACK) * n - margin - sum(costs[name] for name in later)
+
+
+def unfinished(bench: Bench, check: Check) -> list[Certificate]:
+    """The certificates of a check that would have spent more than the budget."""
+    said = (
+        f"Not assessed: it took more than its part of the budget of {bench.settings.gradients} gradients: give more, "
+        "or fewer checks."
+    )
+    return [
+        Certificate(
+            claim,
+            Verdict.UNASSESSED,
+            said,
+            scope=bench.scope(),
+            player=claim.partition("/")[2] or None,
+        )
+        for claim in check.claims or (check.name,)
+    ]

@@ -116,6 +116,18 @@ def planned(bench: Bench) -> float:
     return draws_of(bench) + looks * len(bench.game.players)
 
 
+def planned_value(bench: Bench) -> float:
+    """About how many more that of the leader on V takes, where V is not its own loss."""
+    if bench.game.zero_sum:
+        return 0.0
+    return draws_of(bench) + 4 * _cost(bench, "select") + 3 * _cost(bench, "score")
+
+
+def planned_both(bench: Bench) -> float:
+    """About how many minibatch gradients `both_ways` takes."""
+    return 5 * _cost(bench, "select") + 3 * _cost(bench, "score")
+
+
 def _cost(bench: Bench, part: str) -> float:
     """Minibatch gradients that one look at a part's bank costs: a loss without gradient counts a third."""
     draws = bench.bank(part)

@@ -475,6 +475,12 @@ def found_draws(bench: Bench) -> list[Draw]:
     return bench.linear_draws()[: bench.settings.local_draws]
 
 
+def products_of(bench: Bench) -> int:
+    """How many products a second-order check has on each of `found_draws`."""
+    settings = bench.settings
+    return settings.local_products // min(settings.local_draws, settings.linear_batches)
+
+
 def score_draws(bench: Bench) -> Iterator[Draw]:
     """The batches of the score split on which curvatures are scored."""
     yield from bench.bank("score")[: bench.settings.local_batches]

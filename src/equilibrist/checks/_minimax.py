@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Use
+from equilibrist._draws import Draw, Use
 from equilibrist.checks import _linear
-from equilibrist.checks._answer import Answered, answered
+from equilibrist.checks._answer import FEWEST, Answered, answered
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, elsewhere, first_order
@@ -29,6 +29,7 @@ from equilibrist.checks._linear import (
 from equilibrist.checks._schur import Pursuit, restricted
 from equilibrist.checks._schur import answered as is_answered
 from equilibrist.checks._schur import turned as is_turned
+from equilibrist.checks._spent import Meter
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
 REFERENCES = (
@@ -39,6 +40,8 @@ NULL = {
     True: 1e-6,
     False: 1e-10,
 }  # sampled or exact: |eigenvalues| of V_ww up to this share are null
+KEPT = 0.08  # of a budget: answers have it beyond what is shared out
+ENOUGH = 100  # evaluations for the answers to two opposite moves from a few starts
 THRESHOLDS = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)  # shares at which the answer is reported
 
 
@@ -126,13 +129,14 @@ def local_minimax(
         unsettled = f"Cannot tell whether this is a local minimax point: {inner.summary}"
     if ends is None:
         return certificate(Verdict.UNASSESSED, unsettled)
+    meter = Meter(tick)
     first = first_order(bench, leader, tick, value=True)
     evidence["first_order"] = first.describe()
     settled = first.decision(bench)
     if settled.verdict is Verdict.UNASSESSED and not unsettled:
         unsettled = f"Cannot tell whether the {leader} is at rest on V: {settled.reason.value}."
     if settled.verdict is Verdict.REFUTED:
-        led = _led(bench, first, tick)
+        led = _led(bench, first, _evaluations(bench), meter)
         evidence["answered"] = led.describe() if led else None
         decision = _decided(led, tolerance)
         if decision.verdict is not Verdict.NOT_REFUTED:
@@ -153,7 +157,10 @@ def local_minimax(
         return certificate(
             Verdict.UNASSESSED, "Second derivatives of V are not finite, so nothing can be said."
         )
-    followed = _followed_up(bench, schur, reach, tolerance, tick)
+    left = _evaluations(bench)
+    if bench.settings.gradients:
+        left -= math.ceil(meter.spent / len(answer_draws(bench)))
+    followed = _followed_up(bench, schur, reach, tolerance, left, tick)
     if followed is not None:
         evidence["answered"] = followed.describe()
     decision = _decided(followed, tolerance)
@@ -212,7 +219,7 @@ def _witness(found: Answered | None, decision: Decision, leader: str) -> dict[st
     return {"witness": found.witness, "witness_kind": "deviation", "player": leader}
 
 
-def _led(bench: Bench, first: FirstOrder, tick: Any) -> Answered | None:
+def _led(bench: Bench, first: FirstOrder, evaluations: int, tick: Any) -> Answered | None:
     """The leader's move down its gradient on V, after the follower's answer."""
     leader, follower = order_of(bench.game)
     assert first.witness is not None
@@ -221,8 +228,16 @@ def _led(bench: Bench, first: FirstOrder, tick: Any) -> Answered | None:
     noise = _linear.random_direction(
         bench, len(free(bench).masks[follower]), Use.ANSWERED.at(search=1)
     )
+    # Of a budget, what the other direction of `local_minimax` must have.
+    kept = FEWEST if bench.settings.gradients else 0
     return answered(
-        bench, step / step.norm(), [noise / noise.norm()], _evaluations(bench), tick, (1.0,)
+        bench,
+        step / step.norm(),
+        [noise / noise.norm()],
+        evaluations - kept,
+        tick,
+        (1.0,),
+        draws=answer_draws(bench),
     )
 
 
@@ -255,11 +270,33 @@ def _evaluations(bench: Bench) -> int:
     """Gradients of the follower on all draws, for all of its answers."""
     if not bench.sampled:
         return 20_000
+    if bench.settings.gradients:
+        return int(answers(bench)) // len(answer_draws(bench))
     return bench.settings.local_products // len(found_draws(bench))
 
 
+def answer_draws(bench: Bench) -> list[Draw]:
+    """The minibatches on which answers are found: one where a budget affords too few evaluations on more."""
+    draws = found_draws(bench)
+    few = bench.settings.gradients and answers(bench) / len(draws) < ENOUGH
+    return draws[:1] if few else draws
+
+
+def answers(bench: Bench) -> float:
+    """Planned minibatch gradients of all answers to the leader's moves."""
+    settings = bench.settings
+    if not settings.gradients:  # three sizes of moves, mostly of one sign, from a few starts
+        return 2.0 * settings.local_products
+    return KEPT * settings.gradients
+
+
 def _followed_up(
-    bench: Bench, schur: Schur, reach: float, tolerance: Tolerance, tick: Any
+    bench: Bench,
+    schur: Schur,
+    reach: float,
+    tolerance: Tolerance,
+    evaluations: int,
+    tick: Any,
 ) -> Answered | None:
     """A negative direction counts only after the follower's answer, along the null space of its Hessian too."""
     leader, follower = order_of(bench.game)
@@ -267,7 +304,9 @@ def _followed_up(
     if schur.u is None or not promised > 0.25 * tolerance.value:
         return None
     parts = Part(bench, leader), Part(bench, follower)
-    directions = [d for d in schur.null for d in (d, -d)]
+    # Where its Hessian is definite all ascents lead to one answer: a budget affords no more of them.
+    null = schur.null if schur.singular or not bench.settings.gradients else ()
+    directions = [d for d in null for d in (d, -d)]
     if schur.w is not None and float(schur.w.norm()) > 0:
         # A move of size `reach` is answered by reach * w: both ways, as the leader may move both ways.
         own = bench.settings.move * norm_of(bench, follower)
@@ -276,9 +315,10 @@ def _followed_up(
         bench,
         parts[0].flat(schur.u),
         [parts[1].flat(d) for d in directions],
-        _evaluations(bench),
+        evaluations,
         tick,
         singular=schur.singular,
+        draws=answer_draws(bench),
     )
 
 

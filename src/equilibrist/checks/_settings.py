@@ -179,7 +179,8 @@ class Settings:
                 raise RecipeError(f"an audit has no setting {key!r}{did_you_mean(key, names)}")
         if not isinstance(gradients, int) or isinstance(gradients, bool) or gradients < 60:
             raise RecipeError(
-                f"a budget of {gradients!r} gradients is too small for an audit: give a whole number of at least 60"
+                f"a budget of {gradients!r} gradients is too small for an audit of any pair: give a whole number, "
+                "a few hundred at least for all default checks; an audit that needs more than it is given says how many"
             )
         return cls(gradients=gradients, fixed=tuple(settings), **settings)
 

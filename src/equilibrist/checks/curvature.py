@@ -15,7 +15,14 @@ from equilibrist._game import Players
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks._first_order import FirstOrder, both_ways, first_order
+from equilibrist.checks._first_order import (
+    FirstOrder,
+    both_ways,
+    first_order,
+    planned,
+    planned_both,
+    planned_value,
+)
 from equilibrist.checks._linear import (
     DENSE,
     Extremes,
@@ -28,7 +35,7 @@ from equilibrist.checks._linear import (
     score_draws,
 )
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
-from equilibrist.checks._minimax import local_minimax
+from equilibrist.checks._minimax import answers, local_minimax
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 
 REFERENCES = (
@@ -126,7 +133,16 @@ def work(bench: Bench) -> float:
     settings = bench.settings
     if not bench.sampled:
         return 2 * _linear.PRODUCT * min(tree.count(bench.players), DENSE)
-    return _linear.PRODUCT * (settings.local_products + 4 * settings.local_batches)
+    products = _linear.products_of(bench)
+    draws, share = len(found_draws(bench)), max(2, products // 4)
+    sizes = [tree.count(bench.players[player]) for player in bench.game.players]
+    own = sum(min(n, share) for n in sizes) * draws
+    # Dense where that is no more than what the pursuit may take.
+    schur = max(2 * draws, min(sum(sizes) * draws, settings.local_products // 2))
+    scored = min(settings.local_batches, settings.batches) * (len(sizes) + 2)
+    # Both players' moves along negative curvature are rarely worth their measurement: one of them is planned.
+    small = planned(bench) + planned_value(bench) + planned_both(bench)
+    return small + _linear.PRODUCT * (own + schur + scored) + answers(bench)
 
 
 def own_curvature(bench: Bench, player: str, steps: int, tick: Any, where: Address) -> Curvature:

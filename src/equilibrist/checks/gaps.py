@@ -10,9 +10,9 @@ from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._sampled import PLAIN, POOL
+from equilibrist.checks.proximal._sampled import MEASURED, PLAIN, POOL
 from equilibrist.checks.proximal.inner import Part, Prox, solve_well
-from equilibrist.checks.proximal.search import number, trial_work, unfit
+from equilibrist.checks.proximal.search import number, trial_work, unfit, well_work
 from equilibrist.checks.proximal.trial import Trial, trial
 
 CLAIMS = {"duality-gap": math.inf, "proximal-duality-gap": None}
@@ -183,4 +183,7 @@ def work(bench: Bench) -> float:
     if not bench.sampled:
         return 1000.0
     s = bench.settings
+    if s.gradients:
+        least = 12 * s.batches * MEASURED
+        return POOL * PLAIN + 2 * trial_work(bench, extra=0) + well_work(bench) + least
     return POOL * PLAIN + 2 * trial_work(bench, extra=0) + 9 * s.inner_steps * PLAIN

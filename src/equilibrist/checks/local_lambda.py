@@ -15,7 +15,13 @@ from equilibrist._draws import Draw, Use
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks._first_order import FirstOrder, elsewhere, first_order
+from equilibrist.checks._first_order import (
+    FirstOrder,
+    elsewhere,
+    first_order,
+    planned,
+    planned_value,
+)
 from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free, order_of
 from equilibrist.checks._minimax import answered_curvature, blocks, damped, is_dense
 from equilibrist.checks._schur import Pursuit, Small, State, answered, turned
@@ -127,7 +133,15 @@ def work(bench: Bench) -> float:
     settings = bench.settings
     if not bench.sampled:
         return 3 * _linear.PRODUCT * min(tree.count(bench.players), _linear.DENSE)
-    return _linear.PRODUCT * (settings.local_products + 4 * settings.local_batches)
+    products = _linear.products_of(bench)
+    draws, share = len(found_draws(bench)), max(2, products // 4)
+    follower = tree.count(bench.players[order_of(bench.game)[1]])
+    whole = tree.count(bench.players)
+    # Dense: V's second derivatives and M, column by column.
+    found = whole + follower if whole <= 2 * share else max(4, 3 * (products // 4))
+    scored = min(settings.local_batches, settings.batches) * 4
+    small = planned(bench) + planned_value(bench)
+    return small + _linear.PRODUCT * (draws * (min(follower, share) + found) + scored)
 
 
 def _why_not(bench: Bench) -> str:

@@ -104,6 +104,8 @@ def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
 
 def work(bench: Bench) -> float:
     """Planned minibatch gradients."""
+    if bench.origin is None:
+        return 0.0
     return float(len(WHERE) * bench.settings.linear_batches * 2)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
+from equilibrist.checks._spent import Meter, SpentError
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.proximal.inner import Part, Prox
 from equilibrist.checks.proximal.trial import (
@@ -46,7 +47,9 @@ class Bracket:
     losses: list[dict[str, Any]] = field(default_factory=list)
 
 
-def bracket_sampled(bench: Bench, prox: Prox, tolerance: float) -> Bracket:
+def bracket_sampled(
+    bench: Bench, prox: Prox, tolerance: float, found: Bracket | None = None
+) -> Bracket:
     """The interval of lambda*.
 
     A deviation's gain rises with lambda and is concave in it, for V_prox is a maximum of functions that fall linearly
@@ -61,7 +64,7 @@ def bracket_sampled(bench: Bench, prox: Prox, tolerance: float) -> Bracket:
     symmetry of the game it leads away from what gains. So each is searched for, within that distance.) And a
     search there must find nothing that gains.
     """
-    found = Bracket()
+    found = Bracket() if found is None else found
     first = bench.settings.prox_lambdas[0]
     for lam in (math.inf, *reversed(bench.settings.prox_lambdas)):
         at = trial(bench, prox, lam, tolerance)
@@ -93,6 +96,22 @@ def bracket_sampled(bench: Bench, prox: Prox, tolerance: float) -> Bracket:
             break
         critical += nearer(prox, at.deviation, found.high)
     return found
+
+
+def bracket_within(
+    bench: Bench, prox: Prox, tolerance: float, meter: Meter
+) -> tuple[Bracket, bool]:
+    """The same, and whether it was cut short where the meter's gradients were spent: the upper end is then the least
+    lambda at which a deviation was seen to gain so far, and nothing is known of the lower end."""
+    found = Bracket()
+    try:
+        return bracket_sampled(bench, prox, tolerance, found), False
+    except SpentError:
+        meter.most = math.inf
+        found.low = 0.0
+        if found.best is not None:
+            found.high = min(found.high, found.best.lam)
+        return found, True
 
 
 # -- the critical deviation --------------------------------------------------------------------------

@@ -38,6 +38,11 @@ _PASSES = 60  # of small players, at least, where nothing else ends the descent
 _SHARE = 1e-3  # of the tolerance: a promise below it is nothing
 
 
+def is_small(bench: Bench) -> bool:
+    """Whether answers are found on all fixed samples at once, unless these are large."""
+    return bool(bench.game.separable) and tree.count(bench.players) <= _SMALL
+
+
 class SampledProx:
     """`Prox` over draws: the optimise part to solve the inner problem and to search, float64 banks of the others to
     measure.
@@ -67,6 +72,10 @@ class SampledProx:
         self._lengths: dict[float, float] = {}
         self._packed_fakes: tuple[Part, list[Tensor]] | None = None
         self.small, self._stackable = False, True
+        settings = bench.settings
+        self.passes = (
+            settings.inner_steps if settings.gradients else max(_PASSES, settings.inner_steps)
+        )
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -85,7 +94,7 @@ class SampledProx:
         if not self.small and warm is None:
             critic = self.follow(generator, lam, effort, critic).critic
         count = self.bench.settings.inner_steps
-        count = max(_PASSES, count) if self.small else max(6, count // len(self.chunks()))
+        count = self.passes if self.small else max(6, count // len(self.chunks()))
         count *= effort
         return self._polished(generator, critic, lam, count)
 
@@ -256,12 +265,7 @@ class SampledProx:
             size = sum(x.nbytes for x in one.values())
             count = max(_LEAST, min(_MOST, _BYTES // max(size, 1)))
             rows = all(x.ndim and len(x) == len(one["real"]) for x in one.values())
-            self.small = (
-                self.game.separable
-                and rows
-                and count * size <= _LARGEST
-                and tree.count(self.trained) <= _SMALL
-            )
+            self.small = is_small(self.bench) and rows and count * size <= _LARGEST
             draws = [self.draw(k) for k in range(count if self.small else _FEW)]
             if self.small:
                 draws = [{k: torch.cat([draw[k] for draw in draws]) for k in one}]
@@ -349,7 +353,7 @@ class SampledProx:
             if not finite(at):
                 return math.inf, tree.zeros_like(at)
             if lam < math.inf:
-                track = max(_PASSES, settings.inner_steps) if self.small else settings.prox_track
+                track = self.passes if self.small else settings.prox_track
                 warm[0] = self._polished(at, warm[0], lam, track).critic
             return self._value(at, warm[0], lam)
 

@@ -16,7 +16,7 @@ from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, SampledProx
 from equilibrist.checks.proximal.inner import Part, solve_well
-from equilibrist.checks.proximal.search import unfit
+from equilibrist.checks.proximal.search import unfit, well_work
 
 CLAIM = "section-6.1"
 REFERENCES = (
@@ -192,6 +192,12 @@ def work(bench: Bench) -> float:
     if inner.why_not(bench) or not bench.sampled:
         return 1.0
     s = bench.settings
+    if s.gradients:
+        # A walk against an answer: steps that must be made shorter may take several times as many.
+        step = 1.5 * s.inner_steps * PENALISED + 2 * PLAIN + 2 * LEAD
+        ends = 2 * well_work(bench) + (4 * s.batches + 8 * s.look_batches) * MEASURED
+        looks = 3 * (s.looks + 1) * s.look_batches * MEASURED
+        return POOL * PLAIN + (s.experiment_steps + 1) * step + looks + ends
     walk = (s.experiment_steps + 1) * s.inner_steps * PENALISED
     looks = 3 * (s.looks + 1) * s.look_batches * MEASURED
     ends = 18 * s.inner_steps * PENALISED + (4 * s.batches + 8 * s.look_batches) * MEASURED

@@ -7,12 +7,13 @@ from typing import Any
 
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
+from equilibrist.checks._spent import Meter
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._bracket import Bracket, bracket_sampled
-from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL
+from equilibrist.checks.proximal._bracket import Bracket, bracket_within
+from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, is_small
 from equilibrist.checks.proximal.inner import Prox
-from equilibrist.checks.proximal.trial import Trial, hints, scored, trial
+from equilibrist.checks.proximal.trial import Trial, closer, hints, scored, trial
 
 CLAIM = "lambda-search"
 
@@ -37,9 +38,15 @@ def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[
     tolerance = bench.tolerance()
     if math.isnan(tolerance.value):
         return [unfit(bench, CLAIM, f"there is no tolerance: {tolerance.why}")]
-    prox = inner.prox_of(bench, tick)
-    settings = bench.settings
-    found = (bracket_sampled if bench.sampled else bracket)(bench, prox, tolerance.value)
+    settings, cut = bench.settings, False
+    meter = Meter(tick)
+    prox = inner.prox_of(bench, meter)
+    if not bench.sampled:
+        found = bracket(bench, prox, tolerance.value)
+    else:
+        if settings.gradients:
+            meter.most = work(bench) - _slack_work(bench)
+        found, cut = bracket_within(bench, prox, tolerance.value, meter)
     trials, low, high, best = found.trials, found.low, found.high, found.best
     # The critic's own slack, its reach unbounded: lambda = 0.
     stay = prox.trained["generator"]
@@ -73,6 +80,8 @@ def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[
             f"lambda* lies between {low:.4g} and {high:.4g}: beyond, a generator gains {_said(best.gain)} "
             f"{unit} though the critic answers; below, none was found to."
         )
+    if cut:
+        summary += " The budget was spent before the search had ended."
     evidence: dict[str, Any] = {
         "interval": [number(low), number(high)],
         "lower_end": "the greatest lambda at which every deviation found is seen to lose"
@@ -83,6 +92,7 @@ def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[
         "slack": slack.mean,
         "slack_interval": [slack.low, slack.high],
         "trials": [t.row() for t in trials],
+        "cut_short": cut,
         "losses": found.losses,
         "unit": unit,
         "confidence": settings.confidence,
@@ -194,7 +204,15 @@ def work(bench: Bench) -> float:
         return 1.0
     if not bench.sampled:
         return 400.0 * settings.prox_trials
-    return POOL * PLAIN + settings.prox_trials * trial_work(bench, extra=2)
+    trials = POOL * PLAIN + settings.prox_trials * trial_work(bench, extra=2)
+    if settings.gradients:  # what the ends take is not known: it is bounded
+        return 1.5 * trials + _slack_work(bench)
+    return trials
+
+
+def _slack_work(bench: Bench) -> float:
+    """What the critic's own slack takes, and what a step that is being counted may exceed."""
+    return well_work(bench) + 4 * bench.settings.batches * MEASURED
 
 
 def trial_work(bench: Bench, extra: int = 1) -> float:
@@ -202,10 +220,34 @@ def trial_work(bench: Bench, extra: int = 1) -> float:
     s = bench.settings
     searches = s.prox_starts + min(extra, 1)
     # Of large players: half by their rules' steps, half on the fixed samples. Small ones need less.
+    if s.gradients:
+        return _most(bench, searches, extra)
     answer, look = 2 * s.inner_steps * PENALISED, s.look_batches * MEASURED
     track = 2 * searches * s.prox_steps * (s.prox_track * PENALISED + LEAD) + searches * answer
     looks = 2 * (3 * searches + extra) * (answer + look)
     return track + looks + 5 * (5 * answer + 3 * look) + 4 * s.batches * MEASURED
+
+
+def answer_work(bench: Bench) -> float:
+    """What one answer of the critic takes within a budget, at most."""
+    steps = bench.settings.inner_steps
+    return (steps if is_small(bench) else 2 * max(steps, 24)) * PENALISED
+
+
+def well_work(bench: Bench) -> float:
+    """What `solve_well` takes within a budget, at most."""
+    return 9 * answer_work(bench) + 4 * bench.settings.look_batches * MEASURED
+
+
+def _most(bench: Bench, searches: int, extra: int) -> float:
+    """What a trial takes within a budget: what none of its parts exceeds, as long as no step is made shorter."""
+    s, small = bench.settings, is_small(bench)
+    answer, well, look = answer_work(bench), well_work(bench), s.look_batches * MEASURED
+    step = answer + LEAD if small else 2 * (s.prox_track * PENALISED + LEAD)
+    sides = 2 * (searches * (1 if small else 3) + extra)
+    descents = searches * (answer + s.prox_steps * step)
+    again = 2 * closer(bench) * (well + look)
+    return well + look + descents + sides * (answer + look) + again + 4 * s.batches * MEASURED
 
 
 def _limits(bench: Bench, prox: Prox) -> tuple[str, ...]:

@@ -18,6 +18,14 @@ from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, st
 CLOSER = 3  # at most so many deviations of a trial are looked at again
 
 
+def closer(bench: Bench) -> int:
+    """How many deviations of a trial are looked at again at most: fewer within a budget, one within a small one."""
+    settings = bench.settings
+    if not settings.gradients:
+        return CLOSER
+    return 1 if settings.inner_steps < 20 else CLOSER - 1
+
+
 @dataclass(frozen=True)
 class Deviation:
     """A generator, alone or half of the time its mirror image at the trained one.
@@ -169,7 +177,7 @@ def _closer(
     worth = [_worth(look) for look in looks]
     looked = [look.mean for look in looks]
     chosen, solved = None, []
-    for _ in range(CLOSER):
+    for _ in range(closer(bench)):
         best = max((k for k in sound if looked[k] > 0), key=lambda k: worth[k], default=None)
         if best is None or (chosen is not None and not worth[best] > 0):
             break

@@ -1,0 +1,23 @@
+"""Counting what a check spends, and stopping where its budget ends."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+class SpentError(Exception):
+    """No more minibatch gradients may be spent."""
+
+
+class Meter:
+    """A tick that counts what it passes on, and raises `SpentError` above `most`."""
+
+    def __init__(self, tick: Any, most: float = math.inf) -> None:
+        self.tick, self.most, self.spent = tick, most, 0.0
+
+    def __call__(self, gradients: float = 1.0) -> None:
+        self.spent += gradients
+        self.tick(gradients)
+        if self.spent > self.most:
+            raise SpentError

@@ -162,8 +162,8 @@ def trained(steps: int = 300, sign: float = 1.0, **factors: float) -> tuple[Any,
     ("fault", "says"),
     [
         ({}, ""),
-        ({"g": 0.0}, "The generator's weights look exactly as PyTorch initialises them"),
-        ({"c": 0.0}, "The critic's weights look exactly as PyTorch initialises them"),
+        ({"g": 0.0}, "The generator's weights look exactly as freshly initialised ones"),
+        ({"c": 0.0}, "The critic's weights look exactly as freshly initialised ones"),
         ({"sign": -1.0, "steps": 900}, "The generator stands near a maximum of its own loss"),
     ],
 )
@@ -309,7 +309,7 @@ def test_signs_come_first_in_the_headline_and_facts_in_the_print_and_the_record(
         progress="none",
     )
     assert audit.place.startswith(
-        "The generator's weights look exactly as PyTorch initialises them"
+        "The generator's weights look exactly as freshly initialised ones"
     )
     assert str(audit).startswith(audit.place)
     assert "at equality" in str(audit)

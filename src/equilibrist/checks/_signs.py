@@ -43,7 +43,7 @@ def signs(f: Facts) -> Iterator[str]:
         )
     for player in f.untouched if f.constant is None else ():
         yield (
-            f"The {player}'s weights look exactly as PyTorch initialises them: it seems that no step was ever "
+            f"The {player}'s weights look exactly as freshly initialised ones: it seems that no step was ever "
             "taken with it (is its optimiser built on these parameters, stepped, and its learning rate above 0?)."
         )
     if f.uphill is not None and f.uphill < MAXIMUM:

@@ -223,7 +223,7 @@ def test_a_diverged_member_harms_nobody(tmp_path):
     assert "step_00000006.safetensors" in status["message"]
     assert [row["step"] for row in run_rows(folder)] == [4, 8]
     assert [step for step, _ in checkpoint.existing(folder / "checkpoints")] == [6]
-    assert sorted(p.name for p in (folder / "samples").iterdir()) == [
+    assert sorted(p.name for p in (folder / "samples").glob("*.npy")) == [
         "real.npy",
         "step_00000000.npy",
         "step_00000008.npy",

@@ -108,7 +108,10 @@ class Owned:
             if self.own(name):
                 (self.folder / name).unlink(missing_ok=True)
             self._known.pop(name, None)
-        self._note()
+        if self._known:
+            self._note()
+        elif _regular(self.folder / LEDGER):  # nothing is left that it would know
+            (self.folder / LEDGER).unlink()
 
     def _note(self) -> None:
         held = {n: s for n, s in self._known.items() if s}

@@ -181,7 +181,7 @@ def test_a_recipe_that_is_none_of_a_run_s_is_left_alone(
         (tmp_path / name).write_text(content)
     before = everything(tmp_path)
     for _ in range(2):
-        with pytest.raises(RecordError, match="recipe.json.*: choose another folder") as caught:
+        with pytest.raises(RecordError, match=r"recipe\.json.*: choose another folder") as caught:
             go(tmp_path)
         assert "\n" not in str(caught.value)
         assert everything(tmp_path) == before

@@ -153,6 +153,7 @@ def test_files_of_a_run(tmp_path, go):
         "recipe.json",
         "metrics.jsonl",
         "status.json",
+        "samples/.equilibrist",
         "samples/real.png",
         "samples/step_00000000.png",
         "samples/step_00000008.png",

@@ -22,6 +22,7 @@ _ENTRY = (
     r"""|["']shape["']\s*:\s*\(\s*(?P<shape>(?:\d{1,19}L?\s*,\s*)*(?:\d{1,19}L?\s*)?)\)"""
 )
 _HEADER = re.compile(rf"\{{\s*(?:(?:{_ENTRY})\s*(?:,\s*|(?=\}})))+\}}\s*")
+_KINDS = {"U": "text", "S": "text", "M": "dates", "m": "spans of time"}
 _OBJECTS = re.compile(r"""["'][<>|=]?O\d*["']""")
 
 
@@ -29,7 +30,7 @@ def read_npy(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
     """The array in the `size` bytes of `file`, in memory of its own.
 
     Raises `ValueError`, with what is wrong, for a header that is damaged or promises other than what
-    follows it, and for Python objects.
+    follows it, for Python objects, and for all else that is no number.
     """
     start = file.read(8)
     if len(start) < 8 or not start.startswith(_MAGIC) or start[6] not in (1, 2, 3):
@@ -52,6 +53,8 @@ def read_npy(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
         raise ValueError(f"its header names the type {found['descr']!r}") from None
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which only running code could read")
+    if dtype.kind not in "biufc" or not dtype.itemsize:
+        raise ValueError(f"it holds {_KINDS.get(dtype.kind, 'bytes')}, not numbers")
     # Compared before anything is allocated: a damaged header may promise terabytes.
     promised, held = math.prod(shape) * dtype.itemsize, size - 8 - width - length
     if promised != held:

@@ -12,6 +12,7 @@ file that was not written here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -19,15 +20,15 @@ import os
 import re
 import stat
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from equilibrist._errors import RecordError
+from equilibrist._errors import RecordError, warn_user
 from equilibrist._files import remove_leftovers, try_lock, unwritable, write_atomically
-from equilibrist._reading import JSON_BYTES, parse_json, read_regular
+from equilibrist._reading import JSON_BYTES, open_regular, parse_json, read_regular
 
 LEDGER = ".equilibrist"
+LARGEST = 2**31  # bytes of a file that is looked into
 PATIENCE = 60.0  # seconds that another writer of the same folder is waited for
 Known = dict[str, list[str]]
 
@@ -37,7 +38,7 @@ class Owned:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known = _read(folder / LEDGER)
+        self._known, self._lost = _read(folder / LEDGER)
 
     def own(self, name: str) -> bool:
         """Whether the file of this name is one that was written here, as it was written."""
@@ -76,8 +77,9 @@ class Owned:
                 kind = "a folder" if path.is_dir() and not path.is_symlink() else "no regular file"
                 raise RecordError(f"{path} is {kind}: move it away, or name another place")
             offer = "" if force is None else " (--force replaces it)"
+            lost = f" ({LEDGER} beside it, which would know it, {self._lost})" if self._lost else ""
             raise RecordError(
-                f"{path} was not written by equilibrist, or has been changed since: "
+                f"{path} was not written by equilibrist, or has been changed since{lost}: "
                 f"move it away, or name another place{offer}"
             )
 
@@ -106,12 +108,14 @@ class Owned:
             if self.own(name):
                 (self.folder / name).unlink(missing_ok=True)
             self._known.pop(name, None)
-        self._note()
+        if self._known:
+            self._note()
+        elif _regular(self.folder / LEDGER):  # nothing is left that it would know
+            (self.folder / LEDGER).unlink()
 
     def _note(self) -> None:
         held = {n: s for n, s in self._known.items() if s}
-        text = json.dumps({"format": 1, "written": held}, indent=1, sort_keys=True)
-        write_atomically(self.folder / LEDGER, text.encode())
+        write_atomically(self.folder / LEDGER, _noted(held))
 
 
 @contextlib.contextmanager
@@ -167,12 +171,32 @@ def require_folder(folder: Path) -> None:
         raise RecordError(f"{folder} is a file, not a folder: move it away, or name another place")
 
 
+def mark(folder: Path) -> None:
+    """Note that this folder is written to: where it is moved, and a link left in its place, it is
+    known again."""
+    if not os.path.lexists(folder / LEDGER):
+        write_atomically(folder / LEDGER, _noted({}))
+
+
+def unmark(folder: Path) -> None:
+    """Take a mark back, where nothing else is in the folder or has been noted."""
+    with contextlib.suppress(OSError):
+        if os.listdir(folder) == [LEDGER] and _regular(folder / LEDGER):
+            (folder / LEDGER).unlink()
+
+
 def require_free(folder: Path, *names: str, force: bool | None = None) -> None:
     """RecordError where `publish` would refuse these files now; nothing is made or changed."""
     folder = folder.resolve()
     require_folder(folder)
     if folder.is_dir():
         Owned(folder).refuse(*names, force=force)
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    if not place.is_dir():
+        raise RecordError(f"{place} is a file, not a folder: move it away, or name another place")
+    if not os.access(place, os.W_OK | os.X_OK):
+        denied = OSError(errno.EACCES, os.strerror(errno.EACCES))
+        raise unwritable(place, denied)
 
 
 def _wait(handle: int, folder: Path) -> None:
@@ -185,21 +209,24 @@ def _wait(handle: int, folder: Path) -> None:
         time.sleep(0.02)
 
 
-def _read(ledger: Path) -> Known:
-    """The noted checksums; none where the file is missing or not of that form."""
+def _read(ledger: Path) -> tuple[Known, str]:
+    """The noted checksums, and why there are none: the file is missing, or not of that form."""
+    if not _regular(ledger):
+        return {}, "is no regular file" if os.path.lexists(ledger) else "is missing"
     try:
-        text = read_regular(ledger, JSON_BYTES) if _regular(ledger) else b"{}"
-        entries = dict(parse_json(text).get("written", {}))
+        entries = dict(parse_json(read_regular(ledger, JSON_BYTES)).get("written", {}))
     except (OSError, ValueError, TypeError, AttributeError):
-        entries = {}
-        warnings.warn(
-            f"{ledger} is damaged: files beside it count as the user's from now on", stacklevel=4
-        )
+        warn_user(f"{ledger} is damaged: files beside it count as the user's from now on")
+        return {}, "is damaged"
     return {
         name: [s for s in sums if isinstance(s, str)]
         for name, sums in entries.items()
         if isinstance(sums, list) and re.fullmatch(r"[^/\0]+", name) and name not in (".", "..")
-    }
+    }, ""
+
+
+def _noted(known: Known) -> bytes:
+    return json.dumps({"format": 1, "written": known}, indent=1, sort_keys=True).encode()
 
 
 def _regular(path: Path) -> bool:
@@ -210,11 +237,14 @@ def _regular(path: Path) -> bool:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a regular file, no link; an empty text for anything else."""
+    """SHA-256 of a regular file, no link; an empty text for anything else, and for what is so large that
+    it was hardly written here: reading it could take hours."""
     if not _regular(path):
         return ""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST:
+                return ""
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

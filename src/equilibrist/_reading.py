@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -27,10 +28,21 @@ def shown(path: Path) -> str:
 
 
 def printable(text: str) -> str:
-    """The text as a terminal may show it: what would move its cursor or cannot be encoded is escaped."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    """The text as a terminal may show it, on one line: what would move its cursor or cannot be encoded is
+    escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(text: str) -> str:
+    """A word of a command, as it can be pasted into a shell: on one line, whatever bytes a name holds."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = {"'": "\\'", "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+    word = "".join(
+        escaped.get(c) or (c if c.isprintable() else "".join(f"\\x{b:02x}" for b in os.fsencode(c)))
+        for c in text
     )
+    return f"$'{word}'"
 
 
 def named(path: str | os.PathLike[str]) -> Path:

@@ -23,6 +23,9 @@ from typing import Any
 
 from equilibrist._errors import EquilibristError, RecipeError, did_you_mean
 
+ENDED = "ended the program (sys.exit) instead of returning"
+"""What a function of a user's did whose SystemExit would end the command in silence, and as a success."""
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -41,6 +44,9 @@ class Resolved:
             recipe = self.function(**self.settings)
         except EquilibristError:
             raise
+        except SystemExit as error:
+            where = said_by(error, self.origin.get("path", ""))
+            raise RecipeError(f"recipe {self.name} {ENDED} a Recipe: {where}") from error
         except Exception as error:  # whatever a user's function does wrong is one line to its user
             raise RecipeError(
                 f"recipe {self.name} fails on its settings: {said_by(error, self.origin.get('path', ''))}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
 import warnings
@@ -23,7 +22,7 @@ from equilibrist._errors import (
     StoppedError,
     did_you_mean,
 )
-from equilibrist._reading import printable
+from equilibrist._reading import printable, quoted
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
@@ -159,6 +158,11 @@ def run(
 
     where = directory or Path("runs") / _folder_name(resolved.name)
     built = resolved.build()
+    from equilibrist._owned import require_free
+    from equilibrist.run.record import Record
+
+    Record(where).refuse_foreign()
+    require_free(where, "report.json", "report.html")  # before the work
     try:
         trained = train(
             built,
@@ -191,8 +195,8 @@ def run(
         _audit(trained, {}, CHECKS, progress)
     _say(f"Report: {_report(where)}")
     if not audit_too:
-        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {shlex.quote(recipe)}"
-        _say(f"Next: equilibrist audit {shlex.quote(str(where))}{own}")
+        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {quoted(recipe)}"
+        _say(f"Next: equilibrist audit {quoted(str(where))}{own}")
 
 
 app.command()(commands_audit.audit)
@@ -233,7 +237,8 @@ def sample(
     from equilibrist._owned import publish, require_free
 
     require_free(out.parent, out.name, force=force)
-    subject = _loaded(directory, recipe, device, step, data=False)
+    call = f"{{run}}.samples({n})"
+    subject = _loaded(directory, recipe, device, step, data=False, call=call)
     from equilibrist.run import samples
 
     if out.suffix == ".png" and subject.data.kind == "points":
@@ -266,7 +271,8 @@ def export(
     kept, unless --force gives them up.
     """
     _prepare(data_root, 0)
-    subject = _loaded(directory, recipe, "cpu", step, data=False)
+    call = "run = {run}; run.recipe.game.load(run.pair(), run.constants)"
+    subject = _loaded(directory, recipe, "cpu", step, data=False, call=call)
     from equilibrist.run import samples
 
     folder = out.resolve() if out else directory / "export"
@@ -336,6 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point: every error that a user can act upon is one line on stderr, with its exit code."""
     from typer.exceptions import Abort, TyperException
 
+    _warn_in_one_line()
     try:
         code = app(arguments, standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has left is known what to do with
@@ -358,6 +365,11 @@ def main(arguments: list[str] | None = None) -> int:
         # Files that this product writes name themselves: what has no name is its output.
         _complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return 3
+    except SystemExit as error:  # nothing here raises it: a success of it would be another's word
+        _complain(
+            f"code of yours ended the program (sys.exit({error.code!r})) before its work was done"
+        )
+        return 2
     except Exception as error:
         return _unexpected(error)
 
@@ -384,6 +396,18 @@ def script() -> None:
 # -- helpers --------------------------------------------------------------------------------------------
 
 
+def _warn_in_one_line() -> None:
+    """Warnings of this command, each once, as its errors are told."""
+    said: set[str] = set()
+
+    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in said:  # the same words from two places tell a person nothing new
+            said.add(str(message))
+            _complain(str(message), "warning")
+
+    warnings.showwarning = warn
+
+
 def _prepare(data_root: Path | None, threads: int, progress: str = "auto") -> None:
     if progress not in ("auto", "bar", "lines", "none"):
         raise RecipeError(f"--progress {progress} is not one of auto, bar, lines, none")
@@ -401,14 +425,6 @@ def _prepare(data_root: Path | None, threads: int, progress: str = "auto") -> No
         import torch
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    said: set[str] = set()
-
-    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in said:  # the same words from two places tell a person nothing new
-            said.add(str(message))
-            _complain(str(message), "warning")
-
-    warnings.showwarning = warn
     if threads:
         import torch
 
@@ -457,11 +473,19 @@ def _folder_name(name: str) -> str:
     return Path(name.replace(":", "-")).name.replace(".py-", "-") if ":" in name else name
 
 
+AUDIT = "eq.audit({run})"
+
+
 def _loaded(
-    directory: Path, recipe: str | None, device: str, step: int | None, data: bool = True
+    directory: Path,
+    recipe: str | None,
+    device: str,
+    step: int | None,
+    data: bool = True,
+    call: str = AUDIT,
 ) -> Run:
     """A run with its recipe rebuilt. A recipe's own file is executed only if the user names it. Without `data`,
-    files of data are read only where conditions come from them."""
+    files of data are read only where conditions come from them. `call` is what does the same in Python."""
     from equilibrist.run import load
     from equilibrist.run.record import Record
 
@@ -474,7 +498,7 @@ def _loaded(
         )
     if not builtin:
         if recipe is None:
-            raise RecordError(_unasked(directory, name, origin))
+            raise RecordError(_unasked(directory, name, origin, call))
         name = recipe
     resolved = _resolved(name, manifest["settings"], builtin)
     if origin.get("kind") == "file" and resolved.origin.get("sha256") != origin.get("sha256"):
@@ -491,16 +515,17 @@ def _loaded(
     return load(directory, built, device=device, step=step)
 
 
-def _unasked(directory: Path, name: str, origin: dict[str, Any]) -> str:
+def _unasked(directory: Path, name: str, origin: dict[str, Any], call: str) -> str:
     """Why a run of a user's own code is not rebuilt, and what to do."""
     if origin.get("kind") == "file":
         return (
             f"{directory} was made by code of your own, which is not run unasked: "
-            f"add --recipe {shlex.quote(name)}"
+            f"add --recipe {quoted(name)}"
         )
+    run = f"eq.load({str(directory)!r}, recipe)"
     return (
-        f"{directory} was made by a Python program, whose recipe is not in it: call eq.audit(eq.load("
-        f"{str(directory)!r}, recipe)) there, or put the recipe into a function and add --recipe FILE.py:FUNCTION"
+        f"{directory} was made by a Python program, whose recipe is not in it: call {call.format(run=run)} there, "
+        "or put the recipe into a function and add --recipe FILE.py:FUNCTION"
     )
 
 
@@ -621,9 +646,9 @@ def _info_run(directory: Path, as_json: bool) -> None:
         own = (
             ""
             if kind == "builtin"
-            else f" --recipe {shlex.quote(manifest['recipe']) if kind == 'file' else 'FILE:FUNCTION'}"
+            else f" --recipe {quoted(manifest['recipe']) if kind == 'file' else 'FILE:FUNCTION'}"
         )
-        _say(f"not audited yet: equilibrist audit {shlex.quote(str(directory))}{own}")
+        _say(f"not audited yet: equilibrist audit {quoted(str(directory))}{own}")
 
 
 def _kind(annotation: Any) -> str:

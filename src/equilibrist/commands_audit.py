@@ -122,6 +122,7 @@ def audit(
             kind = "a pair of your own" if own else "a run"
             raise RecipeError(f"{option} {value}: {directory} is {kind}, which has no such option")
     pairs = cli._pairs(settings)
+    from equilibrist._owned import require_free
     from equilibrist.checks import CHECKS
     from equilibrist.checks._audit import named_checks
 
@@ -133,6 +134,7 @@ def audit(
         found = _own(directory, typed, chosen, progress, out, seed or 0, gradients)
     else:
         subject = cli._loaded(Path(directory), recipe, device or "auto", step)
+        require_free(Path(directory), "report.json", "report.html")  # before the work
         found = cli._audit(subject, typed, chosen, progress, iterate or "auto", gradients)
         cli._say(f"Report: {cli._report(Path(directory))}")
     for claim, verified in required:
@@ -157,10 +159,10 @@ def _own(
     gradients: int | None,
 ) -> Audit:
     from equilibrist import cli
-    from equilibrist._resolve import _from_file, said_by
+    from equilibrist._resolve import ENDED, _from_file, said_by
 
     where = out or Path(f"audit-{Path(name.replace('.py:', '-')).name}")
-    if where.exists() and not (where / "audit.json").is_file():
+    if where.is_dir() and any(where.iterdir()) and not (where / "audit.json").is_file():
         raise RecordError(f"--out {where}: this exists and is no audit; name another folder")
     if where.parent.exists() and not where.parent.is_dir():
         raise RecordError(f"--out {where}: {where.parent} is no folder")
@@ -171,6 +173,9 @@ def _own(
         value = function()
     except EquilibristError:
         raise
+    except SystemExit as error:
+        said = said_by(error, name.rpartition(":")[0])
+        raise RecipeError(f"{name} {ENDED} a pair: {said}") from error
     except Exception as error:  # whatever a user's function does wrong is one line to its user
         raise RecipeError(f"{name} fails: {said_by(error, name.rpartition(':')[0])}") from error
     pair = Pair.of(value, name)

@@ -63,7 +63,7 @@ def play(
         return
     boards.board(game)  # a wrong name is told before torch is imported
     path = _page(out or Path(f"play-{Path(game.replace(':', '-')).name}.html"))
-    from equilibrist.cli import _pairs
+    from equilibrist.cli import _pairs, _say
     from equilibrist.play import play as played
     from equilibrist.play import write_play
 
@@ -80,7 +80,7 @@ def play(
     )
     write_play(found, path)
     _print(found)
-    print(f"Pictures: {path}", flush=True)
+    _say(f"Pictures: {path}")
 
 
 def spectrum(
@@ -127,13 +127,14 @@ def spectrum(
 
     Example: equilibrist spectrum runs/eight-gaussians --gamma 10
     """
-    from equilibrist.cli import _loaded, _prepare
+    from equilibrist.cli import _loaded, _prepare, _say
 
     _prepare(data_root, threads, progress)
     for name, value in (("gamma", gamma), ("lr", lr)):
         if value is not None and not 0 < value < float("inf"):
             raise RecipeError(f"--{name} {value:g}: it must be positive")
-    subject = _loaded(directory, recipe, device, step)
+    call = "equilibrist.spectra.spectrum_of({run})"
+    subject = _loaded(directory, recipe, device, step, call=call)
     from equilibrist.play import write_spectrum
     from equilibrist.play.spectrum_page import sentences
     from equilibrist.spectra import spectrum_of
@@ -149,9 +150,9 @@ def spectrum(
         progress=progress,
     )
     for line in sentences(found):
-        print(line)
+        _say(line)
     page = write_spectrum(found, subject, iterate)
-    print(f"Spectrum: {page}", flush=True)
+    _say(f"Spectrum: {page}")
 
 
 def _print(found: Played) -> None:

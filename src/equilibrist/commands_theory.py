@@ -53,7 +53,9 @@ def theory(
     from equilibrist.theory.page import write_theory
 
     write_theory(setting, found, path)
-    print(f"Pictures: {path}", flush=True)
+    from equilibrist.cli import _say
+
+    _say(f"Pictures: {path}")
     if wrong := [x.title for x in found if x.verdict == "numbers disagree"]:
         raise RecordError(
             f"closed form and independent number disagree in {'; '.join(wrong)}: try numbers nearer to 1, and report it"

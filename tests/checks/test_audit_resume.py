@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,72 @@ def test_what_is_damaged_or_of_another_audit_is_not_used(tmp_path: Path, damage:
     else:
         raw.unlink()
     assert kept.get("nash") is None
+
+
+def test_what_is_kept_is_read_no_further_than_it_was_written(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, ["key"])
+    kept.put("nash", Found([certificate()]), {"gradients": 2.0})
+    (tmp_path / "nash.safetensors").unlink()
+    with (tmp_path / "nash.safetensors").open("wb") as file:
+        file.truncate(2**40)
+    assert kept.get("nash") is None
+
+
+def harmed(place: Path, how: str) -> None:
+    """What may lie in the place where an audit keeps its finished checks."""
+    if how == "file":
+        place.write_text("mine")
+    elif how == "link":
+        place.symlink_to(place.parent)
+    else:
+        place.mkdir()
+        if how == "folder within":
+            (place / "stationary.json").mkdir()
+        elif how == "pipe within":
+            os.mkfifo(place / "stationary.json")
+        else:
+            (place / "stationary.json").write_text("mine")
+
+
+@pytest.mark.parametrize("how", ["file", "link", "folder within", "pipe within", "user's"])
+def test_what_cannot_be_kept_is_not_kept(tmp_path: Path, how: str) -> None:
+    place = tmp_path / "k"
+    harmed(place, how)
+    before = sorted(tmp_path.rglob("*"))
+    kept = Kept(place, ["key"])
+    kept.put("stationary", Found([certificate()]), {"gradients": 2.0})
+    assert kept.get("stationary") is None
+    kept.put("nash", Found([certificate()]), {"gradients": 2.0})
+    assert (kept.get("nash") is None) == (how in ("file", "link"))
+    kept.drop()
+    assert sorted(tmp_path.rglob("*")) == before
+    for path in (place, place / "stationary.json"):
+        if path.is_file():
+            assert path.read_text() == "mine"
+
+
+def test_an_audit_that_can_keep_nothing_is_made_all_the_same(run: Any) -> None:
+    place = run.directory / ".audit-unfinished"
+    shutil.rmtree(place, ignore_errors=True)
+    harmed(place, "folder within")
+    found = eq.audit(run, checks=("stationary",), progress="none", **FAST)
+    assert "stationary/critic" in found
+    assert [path.name for path in place.iterdir()] == ["stationary.json"]
+    shutil.rmtree(place)
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_the_work(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> Found:
+        pytest.fail("the work was begun")
+
+    monkeypatch.setitem(
+        REGISTRY, "self-tests", dataclasses.replace(REGISTRY["self-tests"], run=never)
+    )
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(eq.RecordError, match="cannot be written"):
+        eq.audit(run, checks=CHECKS, progress="none", **FAST)
 
 
 def test_a_budget_is_kept_to_and_shared(run: Any) -> None:

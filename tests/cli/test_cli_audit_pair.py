@@ -54,6 +54,20 @@ def number():
 
 def breaks():
     raise KeyError("weights")
+
+def leaves():
+    import sys
+    sys.exit()
+
+def leaves_later():
+    import sys
+    class Critic(nn.Linear):
+        def forward(self, x):
+            sys.exit(0)
+    return {**fields(), "critic": Critic(2, 1)}
+
+def recipe():
+    leaves()
 """
 FEW = (
     *("--set", "steps=20", "--set", "starts=1", "--set", "groups=3", "--set", "group_batches=1"),
@@ -142,6 +156,30 @@ def test_refused_in_one_line(
     assert said in answer.err
     assert answer.err.count("\n") == 1
     assert answer.err.startswith("equilibrist: error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("audit", "mine.py:leaves"), "mine.py:leaves ended the program (sys.exit) instead of"),
+        (("audit", "mine.py:leaves", "--require", "nash"), "in leaves: sys.exit()"),
+        (("audit", "mine.py:leaves_later"), "ended the program (sys.exit"),
+        (("run", "mine.py:recipe"), "ended the program (sys.exit) instead of returning a Recipe"),
+    ],
+)
+def test_code_that_ends_the_program_is_no_success(
+    cli: Callable[..., Any], file: str, words: tuple[str, ...], said: str
+) -> None:
+    answer = cli(*words, "--progress", "none")
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_an_empty_folder_may_be_named(well: Callable[..., Any], file: str, here: Path) -> None:
+    (here / "new").mkdir()
+    well("audit", f"{file}:pair", *FEW, "--out", "new")
+    assert (here / "new" / "audit.json").exists()
 
 
 def test_a_required_claim_decides_the_exit_code(cli: Callable[..., Any], file: str) -> None:

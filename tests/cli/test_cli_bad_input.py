@@ -71,7 +71,7 @@ def no_checkpoints() -> None:
 
 
 def bad_checkpoints() -> None:
-    for path in Path("points/checkpoints").iterdir():
+    for path in Path("points/checkpoints").glob("step_*"):
         path.write_bytes(path.read_bytes()[:-7])
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import POINTS, Answer, sets
 from safetensors.torch import load_file
 from torch import nn
 
 import equilibrist as eq
+from conftest import POINTS, Answer, sets
 
 Call = Callable[..., Answer]
 
@@ -122,6 +123,46 @@ def test_a_run_that_python_made_says_how_to_audit_it(cli: Call, folder: Path) ->
     assert "eq.audit(eq.load('runs/mine', recipe))" in answer.err
     assert "--recipe FILE.py:FUNCTION" in answer.err
     assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sample", "eq.load('runs/mine', recipe).samples(64)"),
+        (
+            "export",
+            "run = eq.load('runs/mine', recipe); run.recipe.game.load(run.pair(), run.consta",
+        ),
+        ("spectrum", "equilibrist.spectra.spectrum_of(eq.load('runs/mine', recipe))"),
+    ],
+)
+def test_a_run_that_python_made_says_what_to_call(
+    cli: Call, folder: Path, command: str, said: str
+) -> None:
+    game = eq.GAN(nn.Linear(2, 2), nn.Linear(2, 1), "vanilla", latent=2)
+    source = eq.ArraySource(torch.randn(50, 2), kind="points")
+    solver = eq.Alternating(optimizer=eq.Adam(1e-3))
+    eq.train(eq.Recipe(game, source, solver, steps=2, batch=8), "runs/mine", progress="none")
+    answer = cli(command, "runs/mine")
+    assert answer.code == 3
+    assert said in answer.err
+    assert "eq.audit" not in answer.err
+
+
+@pytest.mark.parametrize("name", [b"b\xff", b"two\nlines", b"it's \\ \x1b[31m"])
+def test_printed_commands_can_be_pasted_whatever_the_name(
+    cli: Call, folder: Path, name: bytes
+) -> None:
+    run = ["run", "eight-gaussians", *sets(POINTS), "--dir", os.fsdecode(name)]
+    made = cli(*run, "--progress", "none")
+    assert all(line.isprintable() for line in made.out.splitlines())
+    (line,) = [text for text in made.out.splitlines() if text.startswith("Next: ")]
+    words = line.partition(": ")[2].replace("equilibrist audit", "printf %s", 1)
+    done = subprocess.run(["bash", "-c", words], capture_output=True, check=True)
+    assert done.stdout == name
+    answer = cli("spectrum", os.fsdecode(name), "--progress", "none")
+    assert answer.code == 0
+    assert all(line.isprintable() for line in answer.out.splitlines())
 
 
 def test_printed_commands_are_quoted(cli: Call, folder: Path) -> None:

@@ -67,6 +67,33 @@ def test_report_and_pages_replace_their_own_files_and_no_other(
     assert (here / "play-bilinear.html").read_text() == "mine"
 
 
+def test_the_place_of_a_report_is_asked_for_before_the_work(
+    digits: Path, here: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        pytest.fail("the work was begun")
+
+    run = ["run", "digits-sngan", "--dir", digits, "--progress", "none"]
+    well = ["--set", "steps=4", "--set", "dim=4", "--set", "latent=4", "--set", "batch=16"]
+    assert cli(*run, *well).code == 0
+    (digits / ".equilibrist").unlink()
+    monkeypatch.setattr("equilibrist.run.train", never)
+    monkeypatch.setattr("equilibrist.checks.audit", never)
+    for words in ((*run, *well), ("audit", digits, "--progress", "none")):
+        one_line(cli(*words), 3, "report.json", ".equilibrist beside it", "is missing")
+
+
+@pytest.mark.parametrize("command", ["report", "audit"])
+def test_a_damaged_ledger_is_told_in_one_line(command: str, digits: Path, cli: Any) -> None:
+    (digits / ".equilibrist").write_text("{")
+    answer = cli(command, digits)
+    lines = answer.err.splitlines()
+    assert (answer.code, len(lines)) == (3, 2)
+    assert lines[0].startswith("equilibrist: warning: ")
+    assert "is damaged" in lines[0]
+    assert lines[1].startswith("equilibrist: error: ")
+
+
 def test_a_diverged_run_says_so(tmp_path: Path, cli: Any) -> None:
     words = ["run", "digits-sngan", "--set", "steps=4", "--set", "dim=4", "--set", "latent=4"]
     words += ["--set", "batch=16", "--set", "lr=1e9", "--dir", str(tmp_path), "--progress", "none"]

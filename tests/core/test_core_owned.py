@@ -109,6 +109,45 @@ def test_a_damaged_ledger_owns_nothing(tmp_path: Path, content: str) -> None:
         refused(lambda: publish(tmp_path, {"a": b"two"}), "a was not written")
 
 
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda path: None, "is missing"),
+        (Path.mkdir, "is no regular file"),
+        (os.mkfifo, "is no regular file"),
+        (lambda path: path.symlink_to("elsewhere"), "is no regular file"),
+    ],
+)
+def test_a_ledger_that_is_lost_is_named_with_the_way_out(
+    tmp_path: Path, harm: Any, said: str
+) -> None:
+    publish(tmp_path, {"a": b"one"})
+    (tmp_path / LEDGER).unlink()
+    harm(tmp_path / LEDGER)
+    words = ("a was not written by equilibrist", f"{LEDGER} beside it, which would know it, {said}")
+    refused(lambda: publish(tmp_path, {"a": b"two"}), *words, "move it away")
+
+
+def test_a_file_of_a_size_that_nobody_writes_is_not_read(tmp_path: Path) -> None:
+    publish(tmp_path, {"a": b"one"})
+    os.truncate(tmp_path / "a", 2**36)
+    refused(lambda: publish(tmp_path, {"a": b"two"}), "a was not written")
+    assert (tmp_path / "a").stat().st_size == 2**36
+
+
+def test_a_place_that_cannot_be_written_is_told_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    refused(lambda: require_free(tmp_path / "file" / "new", "a"), "file is a file")
+    monkeypatch.setattr(
+        os, "access", lambda *_: False
+    )  # a test may run as root, who may everything
+    for place in (tmp_path, tmp_path / "new" / "newer"):
+        with pytest.raises(UnwritableError, match="cannot be written"):
+            require_free(place, "a")
+
+
 @pytest.mark.parametrize("call", range(1, 12))
 def test_a_process_that_dies_knows_its_files_again(
     tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,7 @@ from pathlib import Path
 import made_up_cifar as made
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.numpy import save
 
 from equilibrist.data import DataError, array_file, cifar10, folder, load, mnist
@@ -125,6 +125,46 @@ def test_links_to_regular_files_are_read(tmp_path) -> None:
     assert folder(tmp_path / "here").size == 1
 
 
+# What no reader may search through byte by byte, and what only its end would tell.
+ENDLESS = {
+    "a.ppm": b"P6\n#",
+    "a.jpg": b"\xff\xd8\xff\xe0",
+    "a.gif": b"GIF89a\4\0\4\0\0\0\0",
+    "a.webp": b"RIFF\0\0\0\xf0WEBPVP8 ",
+    "a.png": b"\x89PNG\r\n\x1a\n",
+    "a.bmp": b"BM",
+}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("size", [2**40, 2**27])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_image_that_does_not_end_is_refused(tmp_path, name, size) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.write(ENDLESS[name])
+        file.truncate(size)
+    said = refused(lambda: folder(tmp_path), tmp_path / name)
+    assert "more than its pixels may take" in said or size < 2**40
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_comment_that_does_not_end_is_refused(tmp_path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P6\n#" + b"x" * 20_000_000)
+    refused(lambda: folder(tmp_path), tmp_path / "a.ppm")
+    (tmp_path / "a.ppm").write_bytes(b"P6\n#" + b"x" * 10_000 + b"\n2 2\n255\n" + bytes(12))
+    assert folder(tmp_path).shape == (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"lossless": False}, {"exif": b"Exif\0\0"}]
+)
+def test_a_webp_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch, options) -> None:
+    Image.new("RGB", (90, 30)).save(tmp_path / "a.webp", **options)
+    assert folder(tmp_path).shape == (3, 30, 90)
+    monkeypatch.setattr(sys.modules[folder.__module__], "_WEBP", 90 * 30 - 1)
+    assert "of WEBP" in refused(lambda: folder(tmp_path), tmp_path / "a.webp")
+
+
 # -- memory --------------------------------------------------------------------------------------
 
 
@@ -184,6 +224,28 @@ def test_reading_takes_twice_the_decoded_arrays_at_most(tmp_path) -> None:
     assert peaks.keys() == sizes.keys()
     for name, size in sizes.items():
         assert int(peaks[name]) <= 2 * size + 64 * 2**20, name
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_a_large_image_is_in_memory_twice_and_no_more(tmp_path) -> None:
+    """As Pillow has it, four bytes a pixel, and as its array; neither a turn nor transparency adds."""
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    for name, mode, options in (
+        ("turned.jpg", "RGB", {"exif": turned}),
+        ("a.gif", "P", {}),
+        ("cmyk.jpg", "CMYK", {}),
+        ("la.png", "LA", {}),
+        ("rgba.png", "RGBA", {}),
+    ):
+        (tmp_path / name).mkdir()
+        Image.new(mode, (4800, 4800)).save(tmp_path / name / name, **options)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    for line in done.stdout.splitlines():
+        name, peak = line.split()
+        assert int(peak) <= 2 * 3 * 4800**2 + 2**26, name
 
 
 @pytest.mark.parametrize(
@@ -260,6 +322,28 @@ def test_odd_archives_are_refused(tmp_path, raw) -> None:
 def test_damaged_headers_of_arrays(tmp_path, header) -> None:
     (tmp_path / "a.npy").write_bytes(npy(header))
     refused(lambda: array_file(tmp_path / "a.npy"), tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("descr", "what"),
+    [
+        *((kind, "text") for kind in ("<U0", "|S0", ">U0", "<U4", "|S4")),
+        *(("|V0", "bytes"), ("|V8", "bytes"), ("<M8[s]", "dates"), ("<m8", "spans of time")),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_array_of_no_numbers_gets_no_memory(tmp_path, descr, what, packed) -> None:
+    descr = descr.removesuffix("[s]")
+    raw = npy((HEADER % "(500000000,)").replace("<f4", descr), b"")
+    path = tmp_path / ("a.npz" if packed else "a.npy")
+    path.write_bytes(raw)
+    if packed:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("a.npy", raw)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    said = refused(lambda: array_file(path), path)
+    assert f"holds {what}, not numbers; save the array again, as numbers" in said
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 2**16  # KiB
 
 
 def test_headers_of_other_writers_are_read(tmp_path) -> None:

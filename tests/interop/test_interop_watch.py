@@ -174,6 +174,8 @@ def test_sources_of_what_loops_hold() -> None:
     assert source_of(images.clamp_min(0)).value_range == (0.0, 1.0)
     assert source_of(REAL).kind == "points"
     assert source_of(digits()).name == "digits"
+    assert torch.equal(source_of(list(REAL)).all(), REAL)
+    assert torch.equal(source_of([row.numpy() for row in REAL]).all(), REAL)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +185,16 @@ def test_sources_of_what_loops_hold() -> None:
         (lambda: source_of([]), DataError, "hold no batch"),
         (lambda: source_of([("a", 1)]), DataError, "holds str where samples"),
         (lambda: source_of(torch.zeros(0, 2)), DataError, "are no samples"),
+        (
+            lambda: source_of([REAL[0], REAL[0, :1]]),
+            DataError,
+            "list of 2 vectors of several lengths",
+        ),
+        (
+            lambda: source_of([torch.zeros(3, 8, 8)] * 5),
+            DataError,
+            "torch.stack makes one of images",
+        ),
         (lambda: source_of(torch.full((4, 2), float("nan"))), DataError, "NaN"),
         (lambda: Settings.within(10), RecipeError, "too small for an audit"),
         (

@@ -33,6 +33,14 @@ def status(directory: Path) -> Any:
     return json.loads((directory / "status.json").read_text())
 
 
+def everything(directory: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(directory)): p.read_bytes()
+        for p in directory.rglob("*")
+        if p.is_file() and p.name != ".lock"
+    }
+
+
 def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -90,7 +98,7 @@ def test_newer_checkpoints_that_are_gone_are_told(tmp_path: Path, go: Any) -> No
 def test_an_ensemble_without_its_checkpoints_is_not_begun_anew(tmp_path: Path) -> None:
     made = recipe(Simultaneous(SGD(0.05)))
     ensemble(made, tmp_path, (0, 1), device="cpu", progress="none")
-    for path in (tmp_path / "seed_1" / "checkpoints").iterdir():
+    for path in (tmp_path / "seed_1" / "checkpoints").glob("step_*"):
         path.unlink()
     before = picture(tmp_path)
     with (
@@ -149,12 +157,91 @@ def test_a_start_that_was_killed_before_its_first_step_blocks_nothing(
     tmp_path: Path, go: Any
 ) -> None:
     go(tmp_path / "r")
-    for path in (*(tmp_path / "r" / "checkpoints").iterdir(), tmp_path / "r" / "metrics.jsonl"):
+    for path in (
+        *(tmp_path / "r" / "checkpoints").glob("step_*"),
+        tmp_path / "r" / "metrics.jsonl",
+    ):
         path.unlink()
     (tmp_path / "r" / "status.json").unlink()
     (tmp_path / "r" / "samples" / "notes.txt").write_text("mine")
     assert go(tmp_path / "r", batch=17).step == 24
     assert (tmp_path / "r" / "samples" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "content", ['{"cake": "two eggs"}', "two eggs", "[]", '{"format": 1, "cake": "two eggs"}']
+)
+def test_a_recipe_that_is_none_of_a_run_s_is_left_alone(
+    content: str, tmp_path: Path, go: Any
+) -> None:
+    own = ["recipe.json", "environment.json", "status.json", "metrics.jsonl", "samples/real.png"]
+    own += ["tensorboard/events.out.tfevents.1", "checkpoints/step_00000000.safetensors"]
+    for name in own:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    before = everything(tmp_path)
+    for _ in range(2):
+        with pytest.raises(RecordError, match=r"recipe\.json.*: choose another folder") as caught:
+            go(tmp_path)
+        assert "\n" not in str(caught.value)
+        assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": "running", "step": 3}'])
+def test_a_record_whose_status_says_nothing_of_no_step_is_not_given_up(
+    content: str, tmp_path: Path, go: Any
+) -> None:
+    go(tmp_path)
+    for path in (*(tmp_path / "checkpoints").glob("step_*"), tmp_path / "metrics.jsonl"):
+        path.unlink()
+    (tmp_path / "status.json").write_text(content)
+    before = everything(tmp_path)
+    with pytest.raises(RecordError):
+        go(tmp_path, batch=17)
+    assert everything(tmp_path) == before
+
+
+def test_what_a_failed_start_takes_back_is_its_own(tmp_path: Path, go: Any, at_step: Any) -> None:
+    def fail() -> None:
+        old = tmp_path / "tensorboard" / "events.out.tfevents.1"
+        old.parent.mkdir()
+        old.write_text("mine")
+        os.utime(old, (1, 1))
+        (tmp_path / "samples" / "step_00000012.png").write_text("mine")
+        shutil.move(tmp_path / "checkpoints", tmp_path / "moved")
+        (tmp_path / "moved" / "step_00000000.safetensors").write_text("mine")
+        (tmp_path / "checkpoints").symlink_to(tmp_path / "moved")
+        raise ValueError("boom")
+
+    at_step({1: fail})
+    with pytest.raises(ValueError, match="boom"):
+        go(tmp_path)
+    for name in (
+        "tensorboard/events.out.tfevents.1",
+        "samples/step_00000012.png",
+        "moved/step_00000000.safetensors",
+    ):
+        assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "recipe.json").exists()
+
+
+@pytest.mark.parametrize("name", ["samples", "checkpoints"])
+def test_a_link_in_the_place_of_a_run_s_folder(name: str, tmp_path: Path, go: Any) -> None:
+    """To a folder that the run has written it is followed, to anybody else's not."""
+    run, moved, other = (tmp_path / place for place in ("run", "moved", "other"))
+    go(run, steps=12)
+    shutil.move(run / name, moved)
+    shutil.copytree(moved, other)
+    (other / ".equilibrist").unlink()
+    (run / name).symlink_to(other)
+    before = everything(other)
+    with pytest.raises(RecordError, match=f"{name} is a link to .*, which holds other files"):
+        go(run)
+    assert everything(other) == before
+    (run / name).unlink()
+    (run / name).symlink_to(moved)
+    assert go(run).step == 24
+    assert any("00000024" in path.name for path in moved.iterdir())
 
 
 def test_a_run_that_was_trained_is_never_given_up(tmp_path: Path, go: Any, at_step: Any) -> None:

@@ -153,13 +153,14 @@ def test_files_of_a_run(tmp_path, go):
         "recipe.json",
         "metrics.jsonl",
         "status.json",
+        "samples/.equilibrist",
         "samples/real.png",
         "samples/step_00000000.png",
         "samples/step_00000008.png",
         "samples/step_00000016.png",
         "samples/step_00000024.png",
     }
-    steps = [int(p.stem[5:]) for p in sorted((tmp_path / "checkpoints").iterdir())]
+    steps = [int(p.stem[5:]) for p in sorted((tmp_path / "checkpoints").glob("step_*"))]
     assert steps == [12, 18, 24]
     assert [row["step"] for row in Record(tmp_path).rows()] == [4, 8, 12, 16, 20, 24]
     assert all(
@@ -171,7 +172,11 @@ def test_defaults_of_the_records(tmp_path, go):
     go(tmp_path, steps=400, every=(0, 0, 0))
     assert [row["step"] for row in Record(tmp_path).rows()] == list(range(2, 401, 2))
     assert len(list((tmp_path / "samples").glob("step_*"))) == 9
-    assert sorted(int(p.stem[5:]) for p in (tmp_path / "checkpoints").iterdir()) == [360, 380, 400]
+    assert sorted(int(p.stem[5:]) for p in (tmp_path / "checkpoints").glob("step_*")) == [
+        360,
+        380,
+        400,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from equilibrist import tree
-from equilibrist._files import finite, json_bytes, remove_leftovers, write_atomically
-from equilibrist._owned import Owned, owned, require_folder, require_free
-from equilibrist._reading import JSON_BYTES, open_regular, parse_json, read_regular
+from equilibrist._errors import RecordError
+from equilibrist._files import finite, json_bytes
+from equilibrist._owned import LARGEST, Owned, owned, require_folder, require_free
+from equilibrist._reading import JSON_BYTES, parse_json, read_regular
 from equilibrist.checks._registry import REGISTRY, Found
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
@@ -139,23 +140,20 @@ class Kept:
     def get(self, check: str) -> tuple[Found, dict[str, float]] | None:
         """What this check found and spent, or None where nothing sound is kept under this key."""
         try:
-            text = read_regular(self.folder / f"{named(check)}.json", JSON_BYTES)
-            with open_regular(self.folder / f"{named(check)}.safetensors") as file:
-                raw = file.read()
-            value = parse_json(text)
-            tensors = load(raw)
-            if (
-                value["key"] != self.key
-                or value["tensors"] != hashlib.sha256(raw).hexdigest()
-                or value["sum"] != _sum(value)
-            ):
+            value = parse_json(read_regular(self.folder / f"{named(check)}.json", JSON_BYTES))
+            if value["key"] != self.key or value["sum"] != _sum(value):
                 return None
-            return _found(value, tensors), value["work"]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            # No further than what was written is long: another file may have taken the place.
+            most = min(value["bytes"], LARGEST)
+            raw = read_regular(self.folder / f"{named(check)}.safetensors", most)
+            if value["tensors"] != hashlib.sha256(raw).hexdigest():
+                return None
+            return _found(value, load(raw)), value["work"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
             return None
 
     def put(self, check: str, found: Found, work: dict[str, float]) -> None:
-        """Keep a finished check."""
+        """Keep a finished check, where that is possible: no audit fails for what it only keeps."""
         tensors = {f"sheet/{k}": t for k, t in found.sheets.items()}
         for i, c in enumerate(found.certificates):
             for path, leaf in tree.items(c.witness or {}):
@@ -165,31 +163,31 @@ class Kept:
             "key": self.key,
             "work": work,
             "tensors": hashlib.sha256(raw).hexdigest(),
+            "bytes": len(raw),
             "certificates": [row(c) for c in found.certificates],
         }
         value["sum"] = _sum(value)
-        if (
-            self.folder.is_symlink()
-        ):  # nobody needs one here: the answers are a few files, soon gone
-            return
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # another audit has just finished, and dropped it
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / f"{named(check)}.safetensors", raw)
-            # Not write_json: what is infinite must come back infinite.
-            write_atomically(self.folder / f"{named(check)}.json", json.dumps(value).encode())
+        # Not write_json: what is infinite must come back infinite.
+        files = {
+            f"{named(check)}.safetensors": raw,
+            f"{named(check)}.json": json.dumps(value).encode(),
+        }
+        # Nobody needs a link here: the answers are a few files, soon gone. Files of the user's are in the
+        # way, a place cannot be written, or another audit has just finished, and dropped it.
+        with contextlib.suppress(RecordError, OSError):
+            if not self.folder.is_symlink():
+                with owned(self.folder) as place:
+                    place.write(files)
 
     def drop(self) -> None:
-        """Forget everything: the audit is written."""
-        if self.folder.is_symlink():
+        """Forget everything that was kept: the audit is written. What the user has put there stays."""
+        if self.folder.is_symlink() or not self.folder.is_dir():
             return
-        remove_leftovers(self.folder)
-        for name in REGISTRY:
-            for ending in (".json", ".safetensors"):
-                (self.folder / f"{named(name)}{ending}").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # there is something else in it
-            self.folder.rmdir()
+        with contextlib.suppress(RecordError, OSError):
+            with owned(self.folder) as place:
+                endings = (".json", ".safetensors")
+                place.remove(*(f"{named(n)}{ending}" for n in REGISTRY for ending in endings))
+            self.folder.rmdir()  # unless there is something else in it
 
 
 def _sum(value: dict[str, Any]) -> str:

@@ -71,15 +71,15 @@ def array_file(
         ) from None
     except Exception as error:  # damaged archives make their readers raise nearly anything
         why = reason(error)
-        objects = why.startswith("it holds Python objects")
-        why = why.removeprefix("it ") if objects else f"truncated or damaged ({why})"
+        other = why.startswith("it holds ")  # all sound, but no numbers
+        why = why.removeprefix("it ") if other else f"truncated or damaged ({why})"
         raise DataError(f"{where}: {why}; save the array again, as numbers") from None
     values, kind, turned = _arranged(values)
     shape = "x".join(map(str, values.shape[1:]))
     what = "points" if kind == "points" else "images"
-    return ArraySource(
+    source = ArraySource(
         values,
-        name=shown(Path(file.name)),
+        name=where,  # which is wanted where it is refused
         origin=(
             f"{len(values) if values.ndim else 0} {what} {shape} of "
             f"{str(values.dtype).removeprefix('torch.')} from {shown(Path(file.name))}"
@@ -91,6 +91,8 @@ def array_file(
         dtype=dtype,
         copy=False,
     )
+    source.name = shown(Path(file.name))
+    return source
 
 
 Read = tuple[Values, Values | None, str | None]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from equilibrist._errors import DataError
 from equilibrist._reading import named, open_regular, reason, shown
@@ -25,7 +26,11 @@ _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
 """What a file may hold, whatever its name ends in. Pillow knows formats that are programs, and starts
 an interpreter for them."""
 
-_STRIP = 2**20  # pixels that are converted at once
+_STRIP = 2**17  # pixels that are converted at once
+
+_CALLS = 2**20  # reads within which Pillow finds out what a file holds
+
+_WEBP = 2**25  # pixels; decoding this format takes 16 bytes and more for each
 
 _SIXTEEN = ("PNG", "PPM")  # formats whose 16 bits some versions of Pillow hold in 32
 
@@ -54,7 +59,8 @@ def folder(
 
     Resizing is Pillow's bicubic filter, whose support grows with the reduction, so that no detail
     is aliased. A file may hold PNG, JPEG, BMP, WEBP, GIF or PPM, whatever its name ends in, and nothing
-    else: some formats that Pillow knows are programs. Images are turned upright as their EXIF data say;
+    else: some formats that Pillow knows are programs. It may have as many pixels as Pillow allows (89
+    million; of WEBP, which takes more memory, 33 million). Images are turned upright as their EXIF data say;
     transparency is laid on white; 16
     bits are rounded to 8; of an animation the first frame is taken. All images are kept in memory,
     as bytes.
@@ -166,10 +172,13 @@ def _pixels(
         with open_regular(path) as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow thinks of EXIF data and palettes
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _decoded(stream, channels)
+            _require_bounds(stream)
+            pixels = _decoded(_Opening(stream), channels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = round(Image.MAX_IMAGE_PIXELS or 0, -6) // 10**6
         raise DataError(f"{shown(path)}: has more than {most} million pixels; reduce it") from None
+    except _LargeError as error:
+        raise DataError(f"{shown(path)}: {error}; reduce it") from None
     except OSError as error:
         if error.strerror is not None:
             raise DataError(f"{shown(path)}: {reason(error)}; replace it or take it away") from None
@@ -183,28 +192,101 @@ def _pixels(
         raise DataError(
             f"{shown(path)}: truncated or damaged ({type(error).__name__}); replace it or take it away"
         ) from None
-    if extent is not None and image.size != extent:
-        if crop:
-            # Not `resize(box=...)`: its filter reads pixels beyond the box.
-            image = image.crop(_centre(image.size, extent))
-        image = image.resize(extent, Image.Resampling.BICUBIC)
-    pixels = np.asarray(image, dtype=np.uint8)
+    size = pixels.shape[1], pixels.shape[0]
+    if extent is not None and size != extent:
+        # Not `resize(box=...)`: its filter reads pixels beyond the box.
+        left, upper, right, lower = _centre(size, extent) if crop else (0, 0, *size)
+        image = _image(pixels[upper:lower, left:right])
+        del pixels
+        pixels = np.asarray(image.resize(extent, Image.Resampling.BICUBIC), dtype=np.uint8)
     return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
 
 
-def _decoded(stream: IO[bytes], channels: int) -> Image.Image:
-    """The image in 8 bits, colour or grey, without transparency, upright."""
+class _LargeError(Exception):
+    """A file or an image that takes more than it is worth."""
+
+
+class _Opening:
+    """A file whose format is being found out: readers that look for its next part byte by byte may not
+    do so without end."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.left = stream, float(_CALLS)
+
+    def read(self, n: int = -1) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("it has no end")
+        return self.stream.read(n)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _require_bounds(stream: IO[bytes]) -> None:
+    """_LargeError for a file whose size or header says that decoding it would take too long
+    or too much."""
+    if Image.MAX_IMAGE_PIXELS is None:  # whoever has set it so wants no bounds
+        return
+    most = Image.MAX_IMAGE_PIXELS
+    head = stream.read(30)
+    stream.seek(0)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        most = min(most, _WEBP)
+        if math.prod(_webp_size(head)) > most:
+            raise _LargeError(f"has more than {most // 10**6} million pixels, too many of WEBP")
+    size = os.fstat(stream.fileno()).st_size
+    if size > 4 * most + 2**26:
+        raise _LargeError(f"has {size >> 20} MiB, more than its pixels may take")
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Width and height, by the three kinds of chunk that a WEBP file begins with."""
+    if head[12:16] == b"VP8X":
+        sides = int.from_bytes(head[24:27], "little"), int.from_bytes(head[27:30], "little")
+        return sides[0] + 1, sides[1] + 1
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    sides = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
+    return sides[0] & 0x3FFF, sides[1] & 0x3FFF
+
+
+def _decoded(stream: _Opening, channels: int) -> NDArray[np.uint8]:
+    """The image in 8 bits, [height, width, 3] or [height, width], without transparency, upright."""
     with Image.open(stream, formats=_FORMATS) as file:
+        stream.left = math.inf
         file.load()
         sixteen = file.mode.startswith("I;16") or (file.mode == "I" and file.format in _SIXTEEN)
-        ImageOps.exif_transpose(file, in_place=True)
+        turn = file.getexif().get(ExifTags.Base.Orientation, 1)
         width, height = file.size
-        image = Image.new("RGB" if channels == 3 else "L", file.size)
-        # Strip by strip: a large image is in memory twice and no more.
+        sides = (width, height) if turn in (5, 6, 7, 8) else (height, width)
+        pixels = np.empty((*sides, 3) if channels == 3 else sides, np.uint8)
+        lying = _turned(pixels, turn)
+        # Strip by strip, the turn with it: a large image is in memory twice and no more.
         rows = max(1, _STRIP // width)
         for top in range(0, height, rows):
             strip = file.crop((0, top, width, min(top + rows, height)))
-            image.paste(_plain(strip, channels, sixteen), (0, top))
+            lying[top : top + rows] = np.asarray(_plain(strip, channels, sixteen))
+    return pixels
+
+
+def _turned(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """A view of an upright image as its file has it, by the number that EXIF data have for that."""
+    if turn in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if turn in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels.swapaxes(0, 1) if turn in (5, 6, 7, 8) else pixels
+
+
+def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Pixels as Pillow has them, without a further copy of all."""
+    height, width = pixels.shape[:2]
+    image = Image.new("RGB" if pixels.ndim == 3 else "L", (width, height))
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        image.paste(Image.fromarray(np.ascontiguousarray(pixels[top : top + rows])), (0, top))
     return image
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,8 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
         )
     if isinstance(data, TensorDataset):
         data = tuple(data.tensors[:2]) if len(data.tensors) > 1 else data.tensors[0]
+    if isinstance(data, tuple | list) and not _is_pair(data):
+        data = _stacked(data)
     if isinstance(data, _ARRAYS) or _is_pair(data):
         pair = data if isinstance(data, tuple | list) else (data,)
         samples, *rest = (_spread(_tensor("the data", part), limit) for part in pair)
@@ -89,6 +91,27 @@ def _is_pair(data: Any) -> bool:
     first, second = data
     batches = isinstance(data, list) and first.shape[1:] == second.shape[1:]
     return len(first) == len(second) and not batches
+
+
+def _stacked(data: Sequence[Any]) -> Any:
+    """Single samples in a list as one tensor; batches, and anything else, as they are."""
+    if not data or not all(isinstance(part, _ARRAYS) for part in data):
+        return data
+    shapes = {tuple(part.shape) for part in data}
+    shape = next(iter(shapes))
+    if len(shape) < 2 and len(shapes) > 1:
+        raise DataError(
+            f"a {type(data).__name__} of {len(data)} vectors of several lengths is no batch of samples: give all "
+            "one length"
+        )
+    if len(shape) == 3 and len(shapes) == 1 and shape[0] in (1, 3, 4):
+        raise DataError(
+            f"a {type(data).__name__} of {len(data)} arrays {list(shape)} may hold images or batches: give one "
+            "array (torch.stack makes one of images, torch.cat of batches)"
+        )
+    if len(shape) == 1 and len(shapes) == 1:
+        return torch.stack([_tensor("the data", part) for part in data])
+    return data
 
 
 def _spread(values: Tensor, limit: int) -> Tensor:

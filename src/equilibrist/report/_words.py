@@ -4,11 +4,10 @@ Plain text only; escaping is the page's business.
 """
 
 import re
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from equilibrist._reading import dig
+from equilibrist._reading import dig, quoted
 
 from ._claims import (
     BADGES,
@@ -127,7 +126,7 @@ def run_command(record: Record) -> str | None:
     threads = record.sessions[0].get("threads") if record.sessions else None
     if isinstance(threads, int):
         words += ["--threads", str(threads)]
-    return shlex.join(words)
+    return " ".join(map(quoted, words))
 
 
 # What an audit runs unasked (`equilibrist.checks.CHECKS`, which would import torch).
@@ -163,7 +162,7 @@ def audit_command(
         checks = done if settings else ()
     if {"self-tests", *checks} not in ({"self-tests"}, set(DEFAULT_CHECKS)):
         words += [word for name in checks for word in ("--check", name)]
-    return shlex.join(words)
+    return " ".join(map(quoted, words))
 
 
 def _pair_command(record: Record, more: tuple[str, ...] | None) -> str:
@@ -179,7 +178,7 @@ def _pair_command(record: Record, more: tuple[str, ...] | None) -> str:
     else:
         where = record.where or record.name
         words = ["equilibrist", "audit", "FILE.py:FUNCTION", "--out", where]
-    return shlex.join([*words, *(word for name in checks for word in ("--check", name))])
+    return " ".join(map(quoted, [*words, *(word for name in checks for word in ("--check", name))]))
 
 
 def _origin(record: Record) -> str | None:

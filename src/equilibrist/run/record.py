@@ -23,7 +23,7 @@ from equilibrist._files import (
     write_atomically,
     write_json,
 )
-from equilibrist._owned import LEDGER
+from equilibrist._owned import LEDGER, mark, require_folder, unmark
 from equilibrist._reading import JSON_BYTES, json_lines, parse_json, read_regular, reason
 from equilibrist.run import checkpoint, code
 
@@ -80,7 +80,9 @@ class Record:
             raise RecordError(f"{self.directory} is a file, not a run directory") from None
         except (OSError, ValueError) as error:
             raise RecordError(f"{path} cannot be read ({reason(error)})") from None
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
+        if not isinstance(value, dict) or "format" not in value:
+            raise RecordError(f"{path} is no record of a run (it has no 'format')")
+        if value["format"] != FORMAT:
             raise RecordError(
                 f"{path} is not of format {FORMAT}: it comes from another version of equilibrist"
             )
@@ -90,10 +92,19 @@ class Record:
         return value
 
     def refuse_foreign(self) -> None:
-        """RecordError where the directory is a file, or holds other things than a run."""
+        """RecordError where the directory is a file, or holds other things than a run: a recipe.json that is
+        none of a run's, too. Nothing is made or changed."""
         if self.directory.exists() and not self.directory.is_dir():
             raise RecordError(f"{self.directory} is a file: choose another folder with --dir")
-        if not self.directory.exists() or self.manifest_path.exists():
+        if not self.directory.exists():
+            return
+        if self.manifest_path.exists():
+            try:
+                self.manifest()
+            except RecordError as error:
+                raise RecordError(f"{error}: choose another folder with --dir") from None
+            for folder in (self.checkpoints, self.samples):
+                require_folder(folder)
             return
         for path in sorted(self.directory.iterdir()):
             if path.name not in (".lock", LEDGER) and not path.name.endswith(PART):
@@ -105,7 +116,7 @@ class Record:
     def create(self, manifest: dict[str, Any]) -> None:
         """Make the folders and recipe.json, or see that what is there is the same run.
 
-        A record of a run in which no step was done gives way to another.
+        A record of a run in which no step was done gives way to another; what is no record never does.
         """
         self.refuse_foreign()
         if self.manifest_path.exists():
@@ -117,11 +128,13 @@ class Record:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.directory)
-            if not self.manifest_path.exists():
+            if fresh := not self.manifest_path.exists():
                 # Before the folders: a process killed in between leaves nothing that looks foreign.
                 write_json(self.manifest_path, manifest)
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(exist_ok=True)
+                if fresh or folder.is_symlink():
+                    mark(folder)
                 remove_leftovers(folder)
         except OSError as error:
             raise unwritable(Path(error.filename or self.directory), error) from None
@@ -129,23 +142,52 @@ class Record:
     def forget_untrained(self) -> bool:
         """Take back a record in which no step was ever done; whether there was one.
 
-        Only files of the run's own go, and folders that are empty without them.
+        Only files of the run's own go, none behind a link, and folders that are empty without them.
         """
-        status = self._status()
-        steps = [step for step, _ in checkpoint.existing(self.checkpoints)]
-        if any(steps) or self.rows() or status.get("step") or status.get("state") == "diverged":
+        if not self._untrained():
             return False
-        for path in (self.manifest_path, self.metrics_path, self.scores_path, self.status_path):
-            path.unlink(missing_ok=True)
-        (self.directory / "environment.json").unlink(missing_ok=True)
-        sheets = [p for p in self.samples.glob("*.*") if _SHEET.fullmatch(p.name)]
+        begun = self.manifest_path.stat().st_mtime
+        own = [path for _, path in checkpoint.existing(self.checkpoints)]
+        own += [
+            p
+            for p in self.samples.glob("*.*")
+            if (n := _SHEET.fullmatch(p.name)) and not int(n[1] or 0)
+        ]
         events = (self.directory / "tensorboard").glob("events.out.tfevents.*")
-        for path in (*(p for _, p in checkpoint.existing(self.checkpoints)), *sheets, *events):
-            path.unlink(missing_ok=True)
+        own += [p for p in events if p.lstat().st_mtime >= begun]
+        for path in own:
+            if not path.is_symlink() and not path.parent.is_symlink():
+                path.unlink(missing_ok=True)
+        for name in (
+            "metrics.jsonl",
+            "scores.jsonl",
+            "environment.json",
+            "status.json",
+            "recipe.json",
+        ):
+            (self.directory / name).unlink(missing_ok=True)
         for folder in (self.checkpoints, self.samples, self.directory / "tensorboard"):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            if not folder.is_symlink():
+                unmark(folder)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         return True
+
+    def _untrained(self) -> bool:
+        """Whether this is a record, and all of it can be read and says that no step was done."""
+        try:
+            self.manifest()
+            status = parse_json(read_regular(self.status_path, JSON_BYTES))
+            begun = bool(status.get("step") or status.get("state") == "diverged")
+        except FileNotFoundError:  # killed before the first word
+            begun = False
+        except (RecordError, OSError, ValueError, AttributeError):
+            return False
+        try:
+            steps = [step for step, _ in checkpoint.existing(self.checkpoints)]
+            return not (begun or any(steps) or self.rows())
+        except RecordError:
+            return False
 
     def update(self, manifest: dict[str, Any], step: int) -> None:
         """Renew recipe.json (more steps, another device) once it is clear that training goes on at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,8 @@ def no_audit_contradicts_itself() -> Iterator[None]:
     @functools.wraps(plain)
     def checked(self: Audit, *args: Any, **kwargs: Any) -> None:
         plain(self, *args, **kwargs)
-        assert contradictions(tuple(self.values())) == ()
+        if sys._getframe(1).f_code.co_name == "audit_game":  # not made by hand
+            assert contradictions(tuple(self.values())) == ()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Audit, "__init__", checked)

@@ -48,6 +48,7 @@ class Batch(IntEnum):
     PROX_CRITIC = 4
     PROX_GENERATOR = 5
     FIRST_ORDER = 6
+    FACT = 7
 
 
 class Use(Enum):

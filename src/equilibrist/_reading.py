@@ -33,15 +33,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _bytes(c: str) -> str:
+    """A character as bash writes its bytes; a lone surrogate, which no file name holds, as "?"."""
+    try:
+        raw = os.fsencode(c)
+    except UnicodeEncodeError:
+        raw = b"?"
+    return "".join(f"\\x{b:02x}" for b in raw)
+
+
 def quoted(text: str) -> str:
     """A word of a command, as it can be pasted into a shell: on one line, whatever bytes a name holds."""
     if text.isprintable():
         return shlex.quote(text)
     escaped = {"'": "\\'", "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
-    word = "".join(
-        escaped.get(c) or (c if c.isprintable() else "".join(f"\\x{b:02x}" for b in os.fsencode(c)))
-        for c in text
-    )
+    word = "".join(escaped.get(c) or (c if c.isprintable() else _bytes(c)) for c in text)
     return f"$'{word}'"
 
 

@@ -161,8 +161,12 @@ def run(
     from equilibrist._owned import require_free
     from equilibrist.run.record import Record
 
-    Record(where).refuse_foreign()
-    require_free(where, "report.json", "report.html")  # before the work
+    try:
+        Record(where).refuse_foreign()
+        require_free(where, "report.json", "report.html")  # before the work
+    except RecordError as error:
+        named = str(error) if "--dir" in str(error) else f"{error} (--dir)"
+        raise RecordError(named) from error
     try:
         trained = train(
             built,
@@ -366,6 +370,9 @@ def main(arguments: list[str] | None = None) -> int:
         _complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return 3
     except SystemExit as error:  # nothing here raises it: a success of it would be another's word
+        if isinstance(error.__context__, BrokenPipeError):  # but for click, where a reader has left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         _complain(
             f"code of yours ended the program (sys.exit({error.code!r})) before its work was done"
         )

@@ -254,7 +254,7 @@ class Labelled(nn.Module):
         self.code, self.body = nn.Embedding(3, 4), nn.Linear(inner + 4, outer)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        out: Tensor = self.body(torch.cat([x, self.code(label)], 1)).tanh()
+        out: Tensor = self.body(torch.cat([x, self.code(label)], 1).tanh())
         return out
 
 

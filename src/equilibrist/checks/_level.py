@@ -67,8 +67,9 @@ def pull(bench: Bench, scores: Tensor) -> float | None:
         return None
 
     def slope(at: Tensor) -> float:
-        at = at.detach().clone().requires_grad_()
-        (found,) = torch.autograd.grad(_generator_loss(bench, at), at)
+        with torch.enable_grad():
+            at = at.detach().clone().requires_grad_()
+            (found,) = torch.autograd.grad(_generator_loss(bench, at), at)
         return float(found.abs().sum())
 
     there = slope(torch.full((1,), best.score, dtype=torch.float64))

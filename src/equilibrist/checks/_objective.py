@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Batch
+from equilibrist._draws import Batch, Draw
 from equilibrist._field import VectorField
 from equilibrist._game import Constants, Players
 from equilibrist.checks._bench import Bench, norm_of, tensor_scales
@@ -37,7 +38,6 @@ class Objective:
         self.field = VectorField(bench.game)
         self.spent = 0.0
         self._before: Tensor | None = None
-        self._probe_draws = [bench.minibatch(0, index=Batch.PROBE)]
         self._probe_before: float | None = None
 
     def pay(self, gradients: float) -> None:
@@ -61,6 +61,10 @@ class Objective:
         v, _ = self.field(players, constants, draw, only=self.player)
         self.pay(1.0)
         return v[self.player]
+
+    @cached_property
+    def _probe_draws(self) -> list[Draw]:
+        return [self.bench.minibatch(0, index=Batch.PROBE)]
 
     def probe(self, params: Params) -> float:
         """The gain at `params` on one fixed minibatch of the search split: for ranking, never for a verdict."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Draw
+from equilibrist._draws import Batch, Draw
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._initial import untouched
 from equilibrist.checks._level import at_equality, pull, silent, unbounded
@@ -381,7 +381,7 @@ def _slope(bench: Bench, tick: Callable[[float], Any]) -> float:
     """What the generator gains, to first order, by a move of its weights by a hundredth of their norm: at most
     that."""
     objective = Objective(bench, "generator", tick)
-    gradient = objective.gradient(*objective.at(objective.start), 0)
+    gradient = objective.gradient(*objective.at(objective.start), 0, Batch.FACT)
     size = float(tree.flatten({"v": gradient}).double().norm())
     return 0.01 * norm_of(bench, "generator") * size
 
@@ -400,7 +400,7 @@ def _uphill(bench: Bench, tick: Callable[[float], Any]) -> float | None:
         state = rule.init(params)
         for step in range(UPHILL_STEPS):
             players, constants = objective.at(params)
-            v = objective.gradient(players, constants, step)
+            v = objective.gradient(players, constants, 1 + step, Batch.FACT)
             params = tree.clone(players["generator"])
             with torch.no_grad():
                 rule.update(tree.scale(sign, v), state, params)

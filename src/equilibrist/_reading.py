@@ -46,7 +46,7 @@ def quoted(text: str) -> str:
     """A word of a command, as it can be pasted into a shell: on one line, whatever bytes a name holds."""
     if text.isprintable():
         return shlex.quote(text)
-    escaped = {"'": "\\'", "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+    escaped = {"'": "\\x27", "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
     word = "".join(escaped.get(c) or (c if c.isprintable() else _bytes(c)) for c in text)
     return f"$'{word}'"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from conftest import digit_grid
 
 NATS = {"value": 0.02, "unit": "nats", "why": "2% of the formulation's scale, 1 nats"}

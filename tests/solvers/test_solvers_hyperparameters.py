@@ -15,7 +15,7 @@ from equilibrist._draws import Draws
 from equilibrist._errors import GameError
 from equilibrist._field import VectorField
 from equilibrist.formulations import WGAN
-from equilibrist.games import GAN, bilinear
+from equilibrist.games import GAN, Quadratic, bilinear
 from equilibrist.interop import Play
 from equilibrist.langevin import SGLD
 from equilibrist.optimizers import SGD, Adam
@@ -298,3 +298,29 @@ def test_a_name_makes_its_solver_around_the_rules_of_the_recipe(name: str) -> No
 def test_consensus_says_how_many_minibatches_it_takes() -> None:
     assert "two independent minibatches" not in str(Consensus(gamma=10.0))
     assert "two independent minibatches" in str(Consensus(gamma=10.0, batches=2))
+
+
+@pytest.mark.parametrize(("sizes", "large"), [((250, 250), False), ((251, 250), True)])
+def test_implicit_steps_are_for_small_games(sizes: tuple[int, int], large: bool) -> None:
+    n, m = sizes
+    eye = [torch.eye(k, dtype=torch.float64) for k in sizes]
+    game = Quadratic(eye[0], torch.zeros(n, m, dtype=torch.float64), eye[1])
+    players = {
+        p: {"value": torch.ones(k, dtype=torch.float64)} for p, k in zip("xy", sizes, strict=True)
+    }
+    solver = Implicit(SGD(0.5), iterations=1)
+
+    def step() -> Any:
+        return solver.step(
+            VectorField(game), players, {}, solver.init(players), Draws(lambda rng: {}, 0, 0)
+        )
+
+    if large:
+        with pytest.raises(
+            GameError, match="dense Jacobian of 501 parameters: it is for games of at most 500"
+        ):
+            step()
+    else:
+        # v = x: x <- x - 0.5 x', so that x' = x / 1.5.
+        for value in tree.leaves(step().players):
+            torch.testing.assert_close(value, torch.full_like(value, 1 / 1.5))

@@ -141,6 +141,11 @@ def test_advice_is_ordered_by_the_size_of_the_effect() -> None:
     assert [line.split()[1] for line in lines] == ["critic", "generator", "generator"]
 
 
+def test_only_a_pair_that_nothing_places_is_said_not_to_be_placed() -> None:
+    assert "do not place the pair" in place([made("stationary", U)])
+    assert "do not place the pair" not in place([made("nash", N)])
+
+
 def test_a_nash_claim_states_its_tolerance_and_what_was_found_below_it() -> None:
     near = [
         made("nash/generator", N, "generator", gain=0.015),

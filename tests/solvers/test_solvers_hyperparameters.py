@@ -14,6 +14,7 @@ from equilibrist import tree
 from equilibrist._draws import Draws
 from equilibrist._errors import GameError
 from equilibrist._field import VectorField
+from equilibrist.data import eight_gaussians
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, Quadratic, bilinear
 from equilibrist.interop import Play
@@ -229,6 +230,16 @@ def test_proximal_needs_a_gan() -> None:
             solver.init(players),
             Draws(lambda rng: {}, 0, 0),
         )
+
+
+def test_proximal_needs_one_critic() -> None:
+    g, c = modules()
+    many = GAN(g, [c, modules()[1]], WGAN(), latent=3)
+    players, constants = many.init()
+    solver = Proximal()
+    draws = Draws(lambda rng: many.draw(rng, eight_gaussians().to(dtype=F64), 8, F64), 0, 0)
+    with pytest.raises(GameError, match="critic"):
+        solver.step(VectorField(many), players, constants, solver.init(players), draws)
 
 
 def test_two_batches_of_a_game_that_draws_nothing() -> None:

@@ -9,7 +9,7 @@ RUN := runs/demo
 .PHONY: help demo test browser lint types bench kill mutants clean
 
 help:
-	@echo "make demo    train a GAN on real digits, audit it, write its report (4 minutes on 2 cores)"
+	@echo "make demo    train a GAN on real digits, audit it, write its report (about two minutes on 2 cores, after the install)"
 	@echo "make test    lint, types, README's code, all tests (10 minutes on 2 cores)"
 	@echo "make browser opens the report in headless Chromium (skipped where there is none)"
 	@echo "make bench   our training steps against hand-written loops, and against each other, interleaved"

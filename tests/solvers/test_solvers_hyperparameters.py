@@ -238,7 +238,9 @@ def test_proximal_needs_one_critic() -> None:
     players, constants = many.init()
     solver = Proximal()
     draws = Draws(lambda rng: many.draw(rng, eight_gaussians().to(dtype=F64), 8, F64), 0, 0)
-    with pytest.raises(GameError, match="proximal training needs one critic that scores each sample"):
+    with pytest.raises(
+        GameError, match="proximal training needs one critic that scores each sample"
+    ):
         solver.step(VectorField(many), players, constants, solver.init(players), draws)
 
 

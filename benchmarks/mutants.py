@@ -20,7 +20,6 @@ import difflib
 import hashlib
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -55,10 +54,12 @@ class Fault:
     column: int
     operator: str
     occurrence: int
+    place: str  # the line's text, which of the lines of that text it is, and the column: stays where lines move
+    turn: int  # which of the place's faults
 
     @property
     def key(self) -> str:
-        return f"{self.path}:{self.line}:{self.column} {self.operator} {self.occurrence}"
+        return f"{self.path} {self.place} {self.turn}"
 
 
 # -- what could be planted ------------------------------------------------------------------------
@@ -69,8 +70,15 @@ def sites(area: str, path: Path) -> list[Fault]:
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
     from cosmic_ray.plugins import get_operator, operator_names
 
-    tree, idle = get_ast_from_path(path), _idle(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    tree, idle = get_ast_from_path(path), _idle(text)
+    seen: dict[str, int] = collections.Counter()
+    names = [""]
+    for line in text.splitlines():
+        seen[line.strip()] += 1
+        names.append(f"{line.strip()} [{seen[line.strip()]}]")
     found = []
+    here: dict[tuple[int, int], int] = collections.Counter()
     for name in operator_names():
         operator = get_operator(name)
         if operator.arguments():  # would need to be told what to put in
@@ -81,7 +89,10 @@ def sites(area: str, path: Path) -> list[Fault]:
         for occurrence, (line, column) in enumerate(positions):
             if not any(a <= (line, column) < b for a, b in idle):
                 where = path.relative_to(ROOT).as_posix()
-                found.append(Fault(area, where, line, column, name, occurrence))
+                place = f"{names[line]}:{column}"
+                here[line, column] += 1
+                turn = here[line, column]
+                found.append(Fault(area, where, line, column, name, occurrence, place, turn))
     return found
 
 
@@ -103,21 +114,26 @@ def _idle(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def drawn(count: int, seed: int, areas: list[str]) -> list[Fault]:
-    """`count` faults: places by chance, each area with its share, then one of the faults of each place."""
+    """`count` faults: places by chance, each area with its share, then one of the faults of each place.
+
+    Chance is a hash of the seed and the place: a change of the code elsewhere leaves the other faults as drawn.
+    """
     found = []
     total = sum(AREAS[area][0] for area in areas)
     for area in areas:
         share, patterns, _ = AREAS[area]
-        rng = random.Random(f"{seed} {area}")
         places = collections.defaultdict(list)
         for pattern in patterns:
             for path in sorted((ROOT / PACKAGE).glob(pattern)):
                 for fault in sites(area, path):
-                    places[fault.path, fault.line, fault.column].append(fault)
-        chosen = rng.sample(sorted(places), min(round(count * share / total), len(places)))
-        found += [rng.choice(places[place]) for place in chosen]
-    random.Random(seed).shuffle(found)
-    return found
+                    places[f"{seed} {fault.path} {fault.place}"].append(fault)
+        chosen = sorted(places, key=_hash)[: round(count * share / total)]
+        found += [min(places[place], key=lambda f: _hash(f"{seed} {f.key}")) for place in chosen]
+    return sorted(found, key=lambda f: _hash(f"{seed} {f.key}"))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # -- the tests --------------------------------------------------------------------------------------

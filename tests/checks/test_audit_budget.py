@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import equilibrist as eq
-from equilibrist.checks import CHECKS, Settings
+from equilibrist.checks import CHECKS, Settings, _budget
 
 
 def mlp(a: int, b: int, width: int) -> nn.Sequential:
@@ -155,3 +155,67 @@ def test_what_was_given_beside_a_budget_stays_as_it_is() -> None:
 def test_without_a_budget_settings_are_left_alone() -> None:
     settings = Settings(steps=7, starts=1, groups=3, group_batches=1)
     assert audited(settings, checks=("nash",)).settings == settings
+
+
+# What a budget buys, in full: a change of these numbers is a change of every audit with a budget.
+@pytest.mark.parametrize(
+    ("gradients", "groups", "group_batches", "batches", "look_batches", "looks"),
+    [
+        (100, 5, 1, 8, 4, 8),
+        (299, 5, 2, 8, 4, 8),
+        (300, 5, 2, 16, 8, 8),
+        (1199, 5, 8, 16, 8, 8),
+        (1200, 10, 4, 16, 8, 8),
+        (1500, 10, 6, 32, 16, 20),
+        (6000, 10, 8, 64, 16, 20),
+    ],
+)
+def test_samples_that_a_budget_buys(
+    gradients: int, groups: int, group_batches: int, batches: int, look_batches: int, looks: int
+) -> None:
+    bought = _budget._first(Settings(gradients=gradients))
+    assert (bought.groups, bought.group_batches) == (groups, group_batches)
+    assert (bought.batches, bought.look_batches, bought.looks) == (batches, look_batches, looks)
+
+
+@pytest.mark.parametrize(
+    ("share", "spectrum", "local"),
+    [
+        (0, (1, 0, 10), (1, 2, 8)),
+        (149, (1, 42, 18), (1, 4, 29)),
+        (150, (1, 42, 18), (2, 5, 30)),
+        (480, (1, 137, 60), (2, 8, 96)),
+        (1199, (1, 342, 60), (2, 8, 160)),
+        (1200, (2, 342, 60), (2, 8, 160)),
+    ],
+)
+def test_second_order_that_a_budget_buys(
+    share: float, spectrum: tuple[int, ...], local: tuple[int, ...]
+) -> None:
+    bought = _budget._second(share)
+    assert tuple(bought[f"spectrum_{k}"] for k in ("batches", "dense", "products")) == spectrum
+    assert tuple(bought[f"local_{k}"] for k in ("draws", "batches", "products")) == local
+
+
+def test_searches_against_answering_critics_reach_from_the_least_to_the_defaults() -> None:
+    defaults = Settings()
+    names = ("prox_steps", "inner_steps", "prox_trials", "experiment_steps", "look_batches")
+    least, most = _budget._against(0.0), _budget._against(1.0)
+    assert [least[n] for n in names] == [4, 8, 2, 10, 4]
+    assert [most[n] for n in names] == [getattr(defaults, n) for n in names]
+    assert (least["prox_starts"], most["prox_starts"]) == (1, defaults.prox_starts)
+    grid = defaults.prox_lambdas
+    assert [len(_budget._against(x)["prox_lambdas"]) for x in (0.3, 0.6, 0.7)] == [
+        len(grid[::3]),
+        len(grid[::2]),
+        len(grid),
+    ]
+    halfway = _budget._against(0.5)["prox_steps"]
+    assert halfway == round((4 * defaults.prox_steps) ** 0.5)  # sizes grow by a constant factor
+
+
+def test_the_cheapest_plan_is_the_least_of_every_size() -> None:
+    cheapest = _budget._cheapest(Settings(gradients=1000))
+    for name, value in {**_budget._second(0.0), **_budget._against(0.0)}.items():
+        assert getattr(cheapest, name) == value, name
+    assert (cheapest.groups, cheapest.group_batches, cheapest.looks) == (5, 1, 4)

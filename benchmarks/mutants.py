@@ -219,6 +219,20 @@ def covered(tree: Path, file: str, into: Path) -> int:
     return code
 
 
+def _run_with(path: Path, line: int) -> tuple[int, bool]:
+    """(a line that a test runs if it runs this one, whether an import runs it): the first line of its body for the
+    head of a function."""
+    function = False
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            head = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body
+            if head <= line < node.body[0].lineno:
+                return body[0].lineno, False
+            function = function or node.body[0].lineno <= line <= (node.end_lineno or 0)
+    return line, not function
+
+
 # -- the campaign -----------------------------------------------------------------------------------
 
 
@@ -272,19 +286,26 @@ class Campaign:
                 print(f"{name}: {seconds:.0f} s", flush=True)
 
     def tests_of(self, fault: Fault, patience: float) -> list[str]:
-        """The tests that run the fault's line, quick ones first; those that run most of its file where only an import
-        runs the line, or the file has changed since."""
+        """The tests that run the fault's line, quick ones first: those that run a function where its head is at fault.
+        Where only an import runs the line, or the file has changed since, tests that import the file, then those that
+        run most of it."""
         near = [m for n, m in self.map.items() if n.split("/")[1] in AREAS[fault.area][2]]
         now = self._digest(fault.path)
         same = all(m["files"].get(fault.path, now) == now for m in near)
+        line, imported = _run_with(self.tree / fault.path, fault.line)
         found: dict[str, tuple[int, float]] = {}
         for m in near:
             lines = m["lines"].get(fault.path, {})
-            exact = lines.get(str(fault.line), []) if same else []
-            counts = collections.Counter(exact or (t for ran in lines.values() for t in ran))
+            # The head of a function is run by what imports it, too, and then tells its defaults.
+            both = {*lines.get(str(line), []), *lines.get(str(fault.line), [])}
+            exact = sorted(both) if same else []
+            first = -(10**9) if imported else 0
+            counts = collections.Counter(
+                (t for ran in lines.values() for t in ran) if imported or not exact else exact
+            )
             for t, count in counts.items():
-                found[m["tests"][t]] = (0 if exact else -count, m["took"][t])
-        if any(not rank for rank, _ in found.values()):
+                found[m["tests"][t]] = (first if t in exact else -count, m["took"][t])
+        if not imported and any(not rank for rank, _ in found.values()):
             found = {name: one for name, one in found.items() if not one[0]}
         chosen, total = [], 0.0
         for name in sorted(found, key=lambda name: found[name]):
@@ -307,12 +328,13 @@ class Campaign:
         try:
             apply_mutation(path, get_operator(fault.operator)(), fault.occurrence)
             after = path.read_text(encoding="utf-8")
-            code = child(lambda: run_tests(self.tree, tests), self.log, limit) if tests else 0
+            sound = tests and _compiles(after)
+            code = child(lambda: run_tests(self.tree, tests), self.log, limit) if sound else 0
         finally:
             path.write_bytes(before)
         outcome = {0: "survived", None: "timed out"}.get(code, "killed")
-        if after == text:
-            outcome = "no change"
+        if after == text or not _compiles(after):
+            outcome = "no fault"
         difference = difflib.unified_diff(text.splitlines(), after.splitlines(), lineterm="", n=0)
         return {
             **asdict(fault),
@@ -334,6 +356,14 @@ class Campaign:
             self._keep("results.json", self.results)
             took = f"{result['seconds']:.0f} s"
             print(f"{k}/{len(faults)} {result['outcome']} ({took}): {fault.key}", flush=True)
+
+
+def _compiles(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
 
 
 def report(rows: list[dict[str, Any]]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -98,6 +99,10 @@ def test_verdicts(gap: NashGap, verdict: Verdict) -> None:
     assert found["epsilon-nash"].verdict is verdict
     assert "\n" not in found["epsilon-nash"].summary
     assert found.to_json()["certificates"][-1]["claim"] == "epsilon-nash"
+    # What a player does not gain is not written as a negative gain.
+    for part in found:
+        gains = re.findall(r"gains (?:\w+ more than )?(-?[\d.]+(?:e[-+]?\d+)?)", found[part].summary)
+        assert all(float(gain) >= 0 for gain in gains), found[part].summary
 
 
 @pytest.mark.parametrize("epsilon", [0, -1.0, math.inf, math.nan, True, "1"])
@@ -110,3 +115,7 @@ def test_one_profile_at_a_time() -> None:
     half = tens(0.5, 0.5)
     with pytest.raises(GameError, match="one profile at a time"):
         audit_mixed(MatrixGame.matching_pennies(), half[None], half)
+    for stack in (half[None], torch.tensor(0.5, dtype=F64)):
+        for profile in ((stack, half), (half, stack)):
+            with pytest.raises(GameError, match="one profile at a time"):
+                audit_mixed(MatrixGame.matching_pennies(), *profile)

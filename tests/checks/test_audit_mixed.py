@@ -101,7 +101,9 @@ def test_verdicts(gap: NashGap, verdict: Verdict) -> None:
     assert found.to_json()["certificates"][-1]["claim"] == "epsilon-nash"
     # What a player does not gain is not written as a negative gain.
     for part in found:
-        gains = re.findall(r"gains (?:\w+ more than )?(-?[\d.]+(?:e[-+]?\d+)?)", found[part].summary)
+        gains = re.findall(
+            r"gains (?:\w+ more than )?(-?[\d.]+(?:e[-+]?\d+)?)", found[part].summary
+        )
         assert all(float(gain) >= 0 for gain in gains), found[part].summary
 
 

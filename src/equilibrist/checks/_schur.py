@@ -13,6 +13,7 @@ from torch import Tensor
 from equilibrist.checks._linear import Value, orthogonal
 
 FEWEST = 8  # directions of the leader, where it has as many
+_LARGER = 6  # sizes of tau that are tried, where c is not positive
 FLAT = 1e-10  # modes of the follower below this, relative to the largest, are flat
 
 
@@ -48,8 +49,13 @@ class Small:
         c, g, M = c[able][:, able], g[able], M[able][:, able]
         size_c, size_m = (float(t.abs().max()) if t.numel() else 0.0 for t in (c, M))
         self.tau = size_c / size_m if size_m > 0 and size_c > 0 else 1.0
-        values, vectors = torch.linalg.eigh(c + self.tau * M)
-        top = float(values.abs().max()) if len(values) else 0.0
+        for _ in range(_LARGER):
+            values, vectors = torch.linalg.eigh(c + self.tau * M)
+            top = float(values.abs().max()) if len(values) else 0.0
+            seen = (vectors * (M @ vectors)).sum(0) > FLAT**0.5 * size_m
+            if not bool((seen & (values <= FLAT * top)).any()):
+                break
+            self.tau *= 10.0  # where c is negative a larger norm may hold it
         kept = values > FLAT * top
         # A sum that is not positive semi-definite: the follower gains by itself where the norm does not hold it.
         self.runaway = int((values < -FLAT * top).sum())

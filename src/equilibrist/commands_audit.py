@@ -159,14 +159,14 @@ def _own(
     gradients: int | None,
 ) -> Audit:
     from equilibrist import cli
-    from equilibrist._resolve import ENDED, _from_file, said_by
+    from equilibrist._resolve import ENDED, from_file, said_by
 
     where = out or Path(f"audit-{Path(name.replace('.py:', '-')).name}")
     if where.is_dir() and any(where.iterdir()) and not (where / "audit.json").is_file():
         raise RecordError(f"--out {where}: this exists and is no audit; name another folder")
     if where.parent.exists() and not where.parent.is_dir():
         raise RecordError(f"--out {where}: {where.parent} is no folder")
-    function, _ = _from_file(name)
+    function, _ = from_file(name)
     from equilibrist.checks.pair import Pair
 
     try:

@@ -14,7 +14,6 @@ import typer
 from typer.core import TyperGroup
 
 from equilibrist import commands_audit, commands_play, commands_theory
-from equilibrist.__main__ import leave
 from equilibrist._errors import (
     EquilibristError,
     RecipeError,
@@ -23,6 +22,7 @@ from equilibrist._errors import (
     did_you_mean,
 )
 from equilibrist._reading import printable, quoted
+from equilibrist._start import leave, start
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
@@ -395,9 +395,7 @@ def _unexpected(error: Exception) -> int:
 
 def script() -> None:
     """What commands call that were installed by an earlier version."""
-    from equilibrist.__main__ import script as begin
-
-    begin()
+    start(lambda: main)
 
 
 # -- helpers --------------------------------------------------------------------------------------------

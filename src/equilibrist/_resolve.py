@@ -81,7 +81,7 @@ def resolve(
     file must never have code executed.
     """
     if not builtin and (":" in name or name.endswith(".py")):
-        function, origin = _from_file(name)
+        function, origin = from_file(name)
     else:
         offered = catalogue()
         if name not in offered:
@@ -181,7 +181,18 @@ def _text(value: Any) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+def from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Execute a user's file and find the function in it.
+
+    Args:
+        name: The function, as `file.py:function`.
+
+    Returns:
+        The function, and its origin as a run's manifest keeps it: kind, path and SHA-256 of the file.
+
+    Raises:
+        RecipeError: The name, the file or the function does not exist, or the file fails on import.
+    """
     file, _, attribute = name.rpartition(":")
     if not file or not attribute:
         raise RecipeError(f"{name!r} names no function: write it as file.py:function")

@@ -146,9 +146,9 @@ def board(name: str) -> Board:
     if name in BOARDS:
         return BOARDS[name]
     if ":" in name or name.endswith(".py"):
-        from equilibrist._resolve import _from_file
+        from equilibrist._resolve import from_file
 
-        return Board(_from_file(name)[0])
+        return Board(from_file(name)[0])
     raise RecipeError(
         f"there is no game {name!r}{did_you_mean(name, BOARDS)}; `equilibrist play` lists them all, "
         "and your own is named as file.py:function"

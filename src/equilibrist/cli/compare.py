@@ -1,4 +1,4 @@
-"""The command `equilibrist compare`."""
+"""The command `compare`."""
 
 from __future__ import annotations
 
@@ -8,30 +8,26 @@ from typing import Annotated
 import typer
 
 from equilibrist._errors import RecipeError
-from equilibrist.cli import (
-    INTERRUPTED,
+from equilibrist.cli.exit_codes import INTERRUPTED
+from equilibrist.cli.loading import parse_settings
+from equilibrist.cli.options import (
     DataOption,
     DeviceOption,
     ProgressOption,
+    RecipeArgument,
     SetOption,
     ThreadsOption,
-    _complain,
-    _folder_name,
-    _pairs,
-    _prepare,
-    _resolved,
-    _say,
-    app,
 )
+from equilibrist.cli.output import complain, say
+from equilibrist.cli.paths import folder_name
+from equilibrist.cli.setup import prepare
 
 DEFAULT = ("recipe", "consensus", "extragradient")
 
 
-@app.command()
+# Longer than other functions for its options and its help.
 def compare(
-    recipe: Annotated[
-        str, typer.Argument(help="A recipe's name (`equilibrist list`), or file.py:function.")
-    ],
+    recipe: RecipeArgument,
     solver: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,18 +74,20 @@ def compare(
     A sweep: equilibrist compare eight-gaussians --solver recipe
     --solver recipe:lr=1e-4 --solver recipe:lr=1e-3
     """
-    _prepare(data_root, threads, progress)
+    prepare(data_root, threads, progress)
     chosen = solver or list(DEFAULT)
     if twice := [text for i, text in enumerate(chosen) if text in chosen[:i]]:
         raise RecipeError(f"--solver {twice[0]} is given twice: give it once")
-    resolved = _resolved(recipe, _pairs(settings))
-    from equilibrist.compare import compare as compared
+    from equilibrist._resolve import resolve
+
+    resolved = resolve(recipe, parse_settings(settings))
+    from equilibrist.compare import compare as compare_solvers
     from equilibrist.solvers.named import named
 
     built = resolved.build()
-    where = directory or Path("runs") / f"compare-{_folder_name(resolved.name)}"
+    where = directory or Path("runs") / f"compare-{folder_name(resolved.name)}"
     try:
-        found = compared(
+        found = compare_solvers(
             built,
             {text: named(text, built.solver) for text in chosen},
             where,
@@ -101,12 +99,12 @@ def compare(
             progress=progress,
         )
     except KeyboardInterrupt:
-        _complain(
+        complain(
             f"interrupted at once; {where} goes on from its last checkpoints when it is run again"
         )
         raise typer.Exit(INTERRUPTED) from None
     if found.interrupted:
-        _say("Stopped and saved. Run the same command again to go on.")
+        say("Stopped and saved. Run the same command again to go on.")
         raise typer.Exit(INTERRUPTED)
     print(found)
-    _say(f"Page: {found.page}")
+    say(f"Page: {found.page}")

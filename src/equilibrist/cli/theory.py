@@ -1,4 +1,4 @@
-"""The command `theory`. Nothing here imports torch before it must."""
+"""The command `theory`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from equilibrist._errors import RecipeError, RecordError
+from equilibrist.cli.output import say
+from equilibrist.cli.paths import page_path
 
 if TYPE_CHECKING:
     from equilibrist.theory.statements import Statement
@@ -37,9 +39,7 @@ def theory(
 
     Example: equilibrist theory --s 2 --d 2 --eta 0.5 --t 1 --out theory.html
     """
-    from equilibrist.commands_play import _page
-
-    path = _page(out)
+    path = page_path(out)
     if not all(map(math.isfinite, (s, eta, t))):
         raise RecipeError("--s, --eta and --t must be finite")
     from equilibrist.theory.statements import Setting, statements
@@ -49,20 +49,18 @@ def theory(
     except ValueError as error:
         raise RecipeError(f"--{error}") from None
     found = statements(setting)
-    _print(found)
+    _print_table(found)
     from equilibrist.theory.page import write_theory
 
     write_theory(setting, found, path)
-    from equilibrist.cli import _say
-
-    _say(f"Pictures: {path}")
+    say(f"Pictures: {path}")
     if wrong := [x.title for x in found if x.verdict == "numbers disagree"]:
         raise RecordError(
             f"closed form and independent number disagree in {'; '.join(wrong)}: try numbers nearer to 1, and report it"
         )
 
 
-def _print(found: tuple[Statement, ...]) -> None:
+def _print_table(found: tuple[Statement, ...]) -> None:
     print(f"{'':{_NAME}}  {'closed form':>14}  {'independent':>14}")
     for x in found:
         aside = "" if x.printed else " (not claimed by the paper)"

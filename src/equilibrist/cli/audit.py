@@ -1,0 +1,251 @@
+"""The command `audit`: of a run directory, or of a user's own pair."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from equilibrist._errors import EquilibristError, RecipeError, RecordError, did_you_mean
+from equilibrist.cli.auditing import audit_run
+from equilibrist.cli.loading import load_run, parse_settings
+from equilibrist.cli.options import (
+    AuditSetOption,
+    DataOption,
+    ProgressOption,
+    RecipeOption,
+    RunDeviceOption,
+    RunIterateOption,
+    RunStepOption,
+    ThreadsOption,
+)
+from equilibrist.cli.output import say
+from equilibrist.cli.setup import prepare
+
+if TYPE_CHECKING:
+    from equilibrist.checks import Audit
+
+
+# Longer than other functions for its options and its help.
+def audit(
+    directory: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE:FUNCTION",
+            help="A run directory, as made by `equilibrist run`; or a function of your own that returns "
+            "your modules (docs/own_pair.md). Its file is executed.",
+        ),
+    ],
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLAIM",
+            help="Exit with 5 unless this claim is verified or at least not refuted; "
+            "CLAIM=verified accepts proof only. May be given several times.",
+        ),
+    ] = None,
+    check: Annotated[
+        list[str] | None, typer.Option(help="Only these checks, such as stationary or nash.")
+    ] = None,
+    gradients: Annotated[
+        int | None,
+        typer.Option(
+            help="About how many minibatch gradients to spend, instead of the recipe's own numbers."
+        ),
+    ] = None,
+    settings: AuditSetOption = None,
+    step: RunStepOption = None,
+    iterate: RunIterateOption = None,
+    recipe: RecipeOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Of your own pair: the folder to write; audit-FILE-FUNCTION if left out.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of your own pair: seed of every draw (0).")
+    ] = None,
+    device: RunDeviceOption = None,
+    data_root: DataOption = None,
+    threads: ThreadsOption = 0,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Say which equilibrium the trained pair reached, with evidence.
+
+    self-tests: can the losses and their derivatives be believed? They run before anything else.
+    stationary: does either player's gradient still promise anything? stable: do they stay when pushed (the
+    spectrum)? local: does a small move gain, alone (local Nash) or after the critic's answer (local minimax)?
+    proximal: up to which lambda* does the pair hold against a critic that may answer within reach 1/lambda?
+    nash: with one player frozen, can the other lower its own loss?
+
+    Only when asked for with --check, with their cost shown first: profile (what the generator gains at each
+    lambda), lambda-search, section-6.1, gaps.
+
+    Settings (--set): starts=3 searches of steps=500 steps for each player, perturbation=0.02,
+    tolerance=0.02 of the loss's scale (or absolute=...), confidence=0.95, batch, looks, batches,
+    look_batches, groups, group_batches, move=0.01.
+
+    Example: equilibrist audit runs/sngan --require nash --set steps=1000
+
+    Example: equilibrist audit my_file.py:pair --out my-audit
+    """
+    prepare(data_root, threads, progress)
+    own = _is_own(directory)
+    unfit: dict[str, object]
+    if own:
+        unfit = {"--step": step, "--iterate": iterate, "--recipe": recipe, "--device": device}
+    else:
+        unfit = {"--out": out, "--seed": seed}
+    _refuse_options(unfit, directory, "a pair of your own" if own else "a run")
+    pairs = parse_settings(settings)
+    from equilibrist.checks import CHECKS
+
+    chosen = tuple(check or CHECKS)
+    required = _requirements(require or [], chosen)
+    typed = _typed_settings(pairs)
+    if own:
+        found = _audit_own(
+            directory,
+            chosen,
+            progress,
+            settings=typed,
+            gradients=gradients,
+            seed=seed or 0,
+            out=out or Path(f"audit-{Path(directory.replace('.py:', '-')).name}"),
+        )
+    else:
+        run = load_run(Path(directory), recipe=recipe, device=device or "auto", step=step)
+        from equilibrist._owned import require_free
+        from equilibrist.report import write_report
+
+        require_free(Path(directory), "report.json", "report.html")  # before the work
+        found = audit_run(
+            run,
+            chosen,
+            progress,
+            settings=typed,
+            iterate=iterate or "auto",
+            gradients=gradients,
+        )
+        say(f"Report: {write_report(Path(directory))}")
+    for claim, verified in required:
+        found[claim].require(verified=verified)
+
+
+def _is_own(name: str) -> bool:
+    """Whether this names a user's function and not a run directory."""
+    if Path(name).is_dir():
+        return False
+    file, colon, _ = name.rpartition(":")
+    return (bool(colon) and file.endswith(".py")) or name.endswith(".py")
+
+
+def _refuse_options(options: Mapping[str, object], name: str, kind: str) -> None:
+    """Raise RecipeError for the first of these options that was given."""
+    for option, value in options.items():
+        if value is not None:
+            raise RecipeError(f"{option} {value}: {name} is {kind}, which has no such option")
+
+
+def _requirements(claims: Sequence[str], checks: Sequence[str]) -> list[tuple[str, bool]]:
+    """The claims of --require, refused before any work if they are unknown.
+
+    Returns:
+        Pairs of a claim and whether it must be verified.
+
+    Raises:
+        RecipeError: A claim that none of these checks makes, or another text than "verified" after it.
+    """
+    from equilibrist.checks import REGISTRY
+
+    # The audit itself refuses an unknown check.
+    known = [c for name in checks if name in REGISTRY for c in REGISTRY[name].claims or (name,)]
+    found = []
+    for text in claims:
+        claim, equals, strictness = text.partition("=")
+        if claim not in known:
+            hint = did_you_mean(claim, known)
+            raise RecipeError(
+                f"--require {text}: there is no such claim{hint}; choose from {', '.join(known)}"
+            )
+        if equals and strictness != "verified":
+            raise RecipeError(f"--require {text}: after the claim only '=verified' may follow")
+        found.append((claim, bool(strictness)))
+    return found
+
+
+def _typed_settings(pairs: Mapping[str, str]) -> dict[str, Any]:
+    """Values of `checks.Settings`, by the types of its fields.
+
+    Raises:
+        RecipeError: An unknown setting, or a value of another type.
+    """
+    from equilibrist._resolve import convert
+    from equilibrist.checks import Settings
+
+    kinds = {"int": int, "float": float, "tuple[float, ...]": tuple}
+    typed = {
+        f.name: kinds[str(f.type)] for f in dataclasses.fields(Settings) if str(f.type) in kinds
+    }
+    for key in pairs:
+        if key not in typed:
+            hint = did_you_mean(key, typed)
+            raise RecipeError(
+                f"--set {key}: an audit has no such setting{hint}; it has {', '.join(typed)}"
+            )
+    return {
+        key: tuple(convert(piece, float, f"audit: {key}") for piece in text.split(","))
+        if typed[key] is tuple
+        else convert(text, typed[key], f"audit: {key}")
+        for key, text in pairs.items()
+    }
+
+
+def _audit_own(
+    name: str,
+    checks: Sequence[str],
+    progress: str,
+    *,
+    settings: Mapping[str, Any],
+    gradients: int | None,
+    seed: int,
+    out: Path,
+) -> Audit:
+    """Audit the pair that a user's function returns, and write the answer into the folder `out`."""
+    from equilibrist.checks._audit import named_checks
+    from equilibrist.checks.pair import Pair
+
+    chosen = named_checks(checks)
+    if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").is_file():
+        raise RecordError(f"--out {out}: this exists and is no audit; name another folder")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise RecordError(f"--out {out}: {out.parent} is no folder")
+    pair = Pair.of(_call_own(name), name)
+    found = pair.audit(
+        settings, gradients=gradients, checks=chosen, seed=seed, progress=progress, out=out
+    )
+    print(found)
+    say(f"Report: {out / 'report.html'}")
+    return found
+
+
+def _call_own(name: str) -> Any:
+    """What the user's function FILE:FUNCTION returns; whatever it does wrong is a RecipeError."""
+    from equilibrist._resolve import ENDED, from_file, said_by
+
+    function, _ = from_file(name)
+    file = name.rpartition(":")[0]
+    try:
+        return function()
+    except EquilibristError:
+        raise
+    except SystemExit as error:
+        raise RecipeError(f"{name} {ENDED} a pair: {said_by(error, file)}") from error
+    except Exception as error:
+        raise RecipeError(f"{name} fails: {said_by(error, file)}") from error

@@ -1,0 +1,129 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from equilibrist._errors import RecordError
+from equilibrist._reading import quoted
+from equilibrist.cli.auditing import audit_run
+from equilibrist.cli.exit_codes import DIVERGED, INTERRUPTED
+from equilibrist.cli.loading import parse_settings
+from equilibrist.cli.options import (
+    DataOption,
+    DeviceOption,
+    ProgressOption,
+    RecipeArgument,
+    SetOption,
+    ThreadsOption,
+)
+from equilibrist.cli.output import complain, say
+from equilibrist.cli.paths import folder_name
+from equilibrist.cli.setup import prepare
+
+if TYPE_CHECKING:
+    from equilibrist._resolve import Resolved
+    from equilibrist.run import Run
+
+
+def run(
+    recipe: RecipeArgument,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Run directory; runs/RECIPE if left out.")
+    ] = None,
+    settings: SetOption = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of initial weights and of every draw.")
+    ] = 0,
+    device: DeviceOption = "auto",
+    data_root: DataOption = None,
+    audit_too: Annotated[
+        bool, typer.Option("--audit", help="Audit the pair when it is trained.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Also write TensorBoard events to RUN/tensorboard.")
+    ] = False,
+    threads: ThreadsOption = 0,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Train a recipe. Running it again goes on where it stopped.
+
+    Example: equilibrist run mnist-sngan --set dim=16 --set steps=20000 --dir runs/sngan
+    """
+    prepare(data_root, threads, progress)
+    from equilibrist._resolve import resolve
+
+    resolved = resolve(recipe, parse_settings(settings))
+    where = directory or Path("runs") / folder_name(resolved.name)
+    trained = _train(
+        resolved, where, seed=seed, device=device, progress=progress, tensorboard=tensorboard
+    )
+    _require_finished(trained, where)
+    from equilibrist.report import write_report
+
+    say(f"Trained to step {trained.step} in {where}")
+    if audit_too:
+        from equilibrist.checks import CHECKS
+
+        audit_run(trained, CHECKS, progress)
+    say(f"Report: {write_report(where)}")
+    if not audit_too:
+        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {quoted(recipe)}"
+        say(f"Next: equilibrist audit {quoted(str(where))}{own}")
+
+
+def _train(
+    resolved: Resolved, where: Path, *, seed: int, device: str, progress: str, tensorboard: bool
+) -> Run:
+    """Build the recipe and train it in the folder `where`."""
+    from equilibrist.run import train
+
+    built = resolved.build()
+    _require_usable(where)
+    try:
+        return train(
+            built,
+            where,
+            name=resolved.name,
+            settings=resolved.settings,
+            origin=resolved.origin,
+            seed=seed,
+            device=device,
+            progress=progress,
+            tensorboard=tensorboard,
+        )
+    except KeyboardInterrupt:
+        complain(
+            f"interrupted at once; {where} goes on from its last checkpoint when it is run again"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _require_usable(where: Path) -> None:
+    """Raise RecordError, before any work, where a run cannot be written to this folder."""
+    from equilibrist._owned import require_free
+    from equilibrist.run.record import Record
+
+    try:
+        Record(where).refuse_foreign()
+        require_free(where, "report.json", "report.html")
+    except RecordError as error:
+        named = str(error) if "--dir" in str(error) else f"{error} (--dir)"
+        raise RecordError(named) from error
+
+
+def _require_finished(trained: Run, where: Path) -> None:
+    """Write the report of a run that was interrupted or diverged, and exit with the code for it."""
+    from equilibrist.report import write_report
+
+    if trained.interrupted:
+        write_report(where)
+        say(f"Stopped and saved at step {trained.step}. Run the same command again to go on.")
+        raise typer.Exit(INTERRUPTED)
+    if trained.diverged:  # a warning has given the reason
+        write_report(where)
+        say(f"Diverged: all {trained.step} steps are done and saved in {where}.")
+        raise typer.Exit(DIVERGED)

@@ -104,6 +104,7 @@ def test_roots_that_are_none() -> None:
     g, c = torch.ones(2, 1, dtype=F64), torch.diag(torch.tensor([2.0, 1.0], dtype=F64))
     M = torch.diag(torch.tensor([0.0, 1.0], dtype=F64))
     assert math.isinf(Small(-0.4 * one, g, c, M).root(y, 0.0, 0.0))
+    assert math.isinf(Small(-0.5 * one, g, c, M).root(y, 0.0, 0.0))
     # For a = -1: 1/2 + 1 / (1 + 2 lambda) = 1 at lambda = 1/2.
     assert Small(-one, g, c, M).root(y, 0.0, 0.0) == pytest.approx(0.5)
 

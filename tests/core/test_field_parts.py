@@ -12,6 +12,7 @@ from equilibrist import tree
 from equilibrist._draws import Stream, generator
 from equilibrist._errors import GameError
 from equilibrist._field import VectorField
+from equilibrist._game import Plain
 from equilibrist.data import eight_gaussians
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
@@ -120,6 +121,25 @@ def test_mixed_precision_is_close_and_keeps_types(formulation: Any) -> None:
     x, y = tree.flatten(a.v), tree.flatten(b.v)
     error = float((x - y).norm() / x.norm())
     assert 1e-5 < error < 0.05, "bfloat16 has eight bits: neither exact nor far off"
+
+
+class Twice(Plain):
+    """One weight, multiplied with 1 and with 2^-10 in matrix products of their own."""
+
+    players, zero_sum, separable = ("x", "y"), False, True
+
+    def losses(self, players: Any, constants: Any, draw: Any, only: Any = None) -> Any:
+        w = players["x"]["w"]
+        products = [torch.full((1, 1), factor) @ w for factor in (1.0, 2.0**-10)]
+        return {"x": sum(p.float().sum() for p in products), "y": players["y"]["w"].sum()}
+
+
+def test_under_mixed_precision_gradients_of_shared_weights_add_up_in_full() -> None:
+    """In bfloat16 1 + 2^-10 is 1: weights are cast anew for every product, so that the sum is the parameter's."""
+    players = {p: {"w": torch.ones(1, 1)} for p in ("x", "y")}
+    field = VectorField(Twice(), autocast=torch.bfloat16)
+    found = field(players, {"x": {}, "y": {}}, {}).v["x"]["w"]
+    assert found.item() == 1 + 2.0**-10
 
 
 def test_penalties_stay_in_full_precision() -> None:

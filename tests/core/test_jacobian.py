@@ -12,6 +12,7 @@ from torch import nn
 from equilibrist import tree
 from equilibrist._draws import Stream, generator, normal
 from equilibrist._field import VectorField
+from equilibrist._game import Plain
 from equilibrist._jacobian import HessianOperator, JacobianOperator
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN, Quadratic
@@ -84,6 +85,31 @@ def test_gan_against_central_differences(saturating: bool, frozen: bool) -> None
     assert reference[operator.block("critic", "generator")].abs().max() > 1e-3
 
 
+class _Sometimes(Plain):
+    """A loss that is linear on some draws, where its gradient depends on nothing."""
+
+    players, zero_sum, separable = ("x", "y"), False, True
+
+    def losses(self, players: Any, constants: Any, draw: Any, only: Any = None) -> Any:
+        x, y = players["x"]["v"], players["y"]["v"]
+        bend = x.square().sum() * draw["bend"] / 2 if "bend" in draw else 0.0
+        return {"x": bend + 3 * x.sum(), "y": y.sum()}
+
+
+@pytest.mark.parametrize("bends", [(0, 5), (5, 0), (0, 0, 3), (1, 0, 2), (0, 0)])
+def test_a_hessian_of_draws_on_some_of_which_there_is_nothing(bends: tuple[int, ...]) -> None:
+    """Their share of the mean is zero, whichever draws they are."""
+    point = {p: {"v": torch.ones(2, dtype=F64)} for p in ("x", "y")}
+    draws = [{"bend": torch.tensor(float(bend), dtype=F64)} if bend else {} for bend in bends]
+    field, u = VectorField(_Sometimes()), torch.tensor([1.0, -2.0], dtype=F64)
+    found = HessianOperator(field, point, {"x": {}, "y": {}}, draws, "x") @ u
+    torch.testing.assert_close(found, u * sum(bends) / len(bends), rtol=1e-15, atol=0)
+    operator = JacobianOperator(field, point, {"x": {}, "y": {}}, draws)
+    whole = torch.diag(torch.tensor([1.0, 1, 0, 0], dtype=F64)) * sum(bends) / len(bends)
+    torch.testing.assert_close(operator.dense(), whole, rtol=1e-15, atol=0)
+    torch.testing.assert_close(operator @ whole[0], whole @ whole[0], rtol=1e-15, atol=0)
+
+
 def test_refusals() -> None:
     game, point = _quadratic()
     with pytest.raises(ValueError, match="at least one draw"):
@@ -134,6 +160,53 @@ def test_every_product_is_that_of_the_field() -> None:
     away = JacobianOperator(held, players, constants, [draw]).dense()
     assert float((dense - away).norm() / dense.norm()) > 0.05
     assert VectorField(game, frozen=True).of(game).frozen
+
+
+@pytest.mark.parametrize("saturating", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_products_where_power_vectors_have_not_converged(saturating: bool, frozen: bool) -> None:
+    """J then is the derivative of no zero-sum game's field, unless power vectors are held: J and J^T are two products,
+    each with graphs of its own."""
+    game = _normalised(saturating)
+    players, constants, draw = _at(game, 1)
+    players = tree.map(lambda x: x + 0.3 * torch.sin(7 * x), players)
+    field = VectorField(game, frozen=frozen)
+    operator = JacobianOperator(field, players, constants, [draw])
+    dense = operator.dense()
+    u = torch.sin(torch.arange(len(dense), dtype=F64))
+    torch.testing.assert_close(operator @ u, dense @ u, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(operator.T @ u, dense.T @ u, rtol=1e-11, atol=1e-12)
+    along = field.jvp(players, constants, tree.unflatten(u, players), draw)
+    torch.testing.assert_close(tree.flatten(along), dense @ u, rtol=1e-11, atol=1e-12)
+    sign = torch.ones(len(dense), dtype=F64)
+    sign[operator.block("critic", "critic")[0]] = -1
+    twisted = sign[:, None] * dense.T * sign
+    close = bool((twisted - dense).abs().max() < 1e-12)
+    assert close == (saturating and frozen), "the structure of a zero-sum game"
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize("saturating", [True, False])
+def test_graphs_are_built_once_and_never_of_more_than_a_part(parts: int, saturating: bool) -> None:
+    """Of what J is multiplied with, any number: but for products with J in parts, which keep none."""
+    game, sizes = _normalised(saturating), []
+    players, constants, _ = _at(game, 0)
+    draws = [game.draw(generator(0, Stream.DATA, k), _Normal2(), 10, F64) for k in range(2)]
+    dense = JacobianOperator(VectorField(game), players, constants, draws).dense()
+    real = game.losses
+
+    def losses(players: Any, constants: Any, draw: Any, only: Any = None) -> Any:
+        sizes.append(len(draw["real"]))
+        return real(players, constants, draw, only)
+
+    game.losses = losses  # type: ignore[method-assign]
+    operator = JacobianOperator(VectorField(game, parts=parts), players, constants, draws)
+    u = torch.sin(torch.arange(len(dense), dtype=F64))
+    for way, matrix, kept in ((operator.T, dense.T, True), (operator, dense, parts == 1)):
+        for k in range(3):
+            sizes.clear()
+            torch.testing.assert_close(way @ u, matrix @ u, rtol=1e-10, atol=1e-12)
+            assert sizes == ([] if kept and k else [10 // parts] * (2 * parts))
 
 
 def test_the_gradient_stays_that_of_training() -> None:

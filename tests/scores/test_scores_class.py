@@ -70,3 +70,4 @@ def test_refusals() -> None:
         class_score(np.full((3, 3), np.nan), logits=True)
     with pytest.raises(ValueError, match="splits >= 1"):
         class_score(np.eye(3), splits=0)
+    assert class_score(np.eye(3), splits=3).mean == 1, "a sample a part"

@@ -129,3 +129,23 @@ def test_refusals(bad: np.ndarray, why: str) -> None:
 def test_moments_that_are_none(mean: np.ndarray, covariance: np.ndarray, why: str) -> None:
     with pytest.raises(DataError, match=why):
         frechet_from_moments(np.zeros(2), np.eye(2), mean, covariance)
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0**40, 2.0**-40])
+@pytest.mark.parametrize(("off", "sound"), [(0.99, True), (1.0, True), (1.01, False)])
+@pytest.mark.parametrize("kind", ["not symmetric", "negative"])
+def test_moments_are_sound_to_eight_digits(size: float, off: float, sound: bool, kind: str) -> None:
+    """Of the largest eigenvalue, on either side of the bound and at it."""
+    covariance = np.diag([1.0, 0.1, 0.1])
+    if kind == "negative":
+        covariance[1, 1] = -1e-8 * off
+    else:
+        covariance[1, 2] = 1e-8 * off
+    zero, unit = np.zeros(3), np.eye(3)
+    if sound:
+        assert frechet_from_moments(zero, unit, zero, size * covariance) >= 0
+    else:
+        with pytest.raises(DataError, match=r"fake: .* not symmetric and positive semi-definite"):
+            frechet_from_moments(zero, unit, zero, size * covariance)
+        with pytest.raises(DataError, match=r"real: .* not symmetric and positive semi-definite"):
+            frechet_from_moments(zero, size * covariance, zero, unit)

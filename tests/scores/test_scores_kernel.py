@@ -97,3 +97,5 @@ def test_refusals() -> None:
     for subsets, size in ((0, 5), (2, 1)):
         with pytest.raises(ValueError, match="kernel_distance needs"):
             kernel_distance(rows(0, 12), rows(1, 12), rng, subsets, size)
+    kernel_distance(rows(0, 12), rows(1, 9), rng, 1, 9)  # as many as there are
+    assert kernel_distance(rows(0, 12), rows(1, 12), rng, 1, 2)[1] == 0, "of one subset"

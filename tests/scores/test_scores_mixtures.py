@@ -33,10 +33,13 @@ def test_share_of_the_law_itself() -> None:
     assert found.good == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / n))
 
 
-@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])
-def test_no_sigma(sigma: float) -> None:
-    with pytest.raises(ValueError, match="sigma and within above 0"):
-        mode_figures(np.zeros((1, 2)), np.zeros((1, 2)), sigma)
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+def test_no_sigma(bad: float) -> None:
+    zero = np.zeros((1, 2))
+    for sigma, within in ((bad, 3.0), (1.0, bad)):
+        with pytest.raises(ValueError, match=f"above 0, not {sigma} and {within}"):
+            mode_figures(zero, zero, sigma, within)
+    assert mode_figures(zero, zero, 1e-300, 1e-300) == (1, 1, 1.0)
 
 
 def test_transport_of_a_shift_and_a_scale() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from equilibrist.scores import (
     inception,
     pixels,
 )
+from equilibrist.scores.network import _seeded
 
 
 def images(n: int = 7, c: int = 1, side: int = 8, seed: int = 0) -> Tensor:
@@ -78,6 +81,33 @@ def test_the_original_is_left_alone_and_may_train_on() -> None:
         module[0].weight.add_(1.0)
     assert torch.equal(first, network(x, (0.0, 1.0)))
     assert FeatureNetwork(module, "net").sha256 != name
+
+
+def test_a_gpu_is_seeded_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generators of the device that the network is on, which need not be the current one."""
+    device, seen = torch.device("cuda", 1), []
+
+    @contextlib.contextmanager
+    def current(at: torch.device) -> Iterator[None]:
+        seen.append(("on", at))
+        yield
+        seen.append(("off", at))
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda at: f"state of {at}")
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, at: seen.append((state, at)))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seen.append(("seed", seed)))
+    monkeypatch.setattr(torch.cuda, "device", current)
+    with _seeded(device):
+        assert seen == [("on", device), ("seed", 0), ("off", device)]
+    assert seen[3:] == [("state of cuda:1", device)]
+    seen.clear()
+    with _seeded(torch.device("cpu")):
+        assert (torch.initial_seed(), random.getstate()) == (0, random.Random(0).getstate())
+        assert (
+            np.random.get_state()[1][:5].tolist()
+            == np.random.RandomState(0).get_state()[1][:5].tolist()
+        )
+    assert seen == []
 
 
 def test_nothing_is_left_behind() -> None:
@@ -172,6 +202,8 @@ def test_data_without_a_range() -> None:
 def test_settings(setting: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         FeatureNetwork(nn.Flatten(), "flat", **setting)  # type: ignore[arg-type]
+    least = FeatureNetwork(nn.Flatten(), "flat", **dict.fromkeys(setting, 1))  # type: ignore[arg-type]
+    assert least(images(), (0.0, 1.0)).shape == (7, 1 if "size" in setting else 64)
     with pytest.raises(DataError, match="value range"):
         FeatureNetwork(nn.Flatten(), "flat", value_range=(1.0, 0.0))
 
@@ -210,6 +242,28 @@ def test_checksum_tells_networks_apart() -> None:
     assert len({n.sha256 for n in [same, *others]}) == 1 + len(others)
 
 
+def test_checksum_of_shared_weights_counts_them_under_all_of_their_names() -> None:
+    """A layer twice, and two layers of the same weights, compute the same."""
+
+    class Held(nn.Module):
+        def __init__(self, *parts: nn.Module) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(parts)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for part in self.parts:
+                x = part(x)
+            return x
+
+    torch.manual_seed(0)
+    one, other = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    shared, apart = (FeatureNetwork(Held(one, b), "net", value_range=None) for b in (one, other))
+    assert shared.sha256 == apart.sha256
+    with torch.no_grad():
+        other.weight.mul_(2)
+    assert FeatureNetwork(Held(one, other), "net", value_range=None).sha256 != shared.sha256
+
+
 def test_checksum_has_no_addresses_in_it() -> None:
     class Holder(nn.Module):
         def __init__(self) -> None:
@@ -243,8 +297,11 @@ def test_pixels() -> None:
     assert pixels(2).name == "pixels-2x2"
     with pytest.raises(DataError, match="pixels-8x8: samples of shape"):
         pixels()(x, (0.0, 1.0))
-    with pytest.raises(ValueError, match="size of at least 1"):
-        pixels(0)
+    torch.testing.assert_close(pixels(1)(x, (0.0, 1.0)), x.mean((2, 3)))
+    assert pixels(4)(x, (0.0, 1.0)).shape == (2, 32), "as many as there are"
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"size of at least 1, not {size}"):
+            pixels(size)
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,19 +268,37 @@ def test_mistakes_raise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "setting"),
+    ("kind", "setting", "least"),
     [
-        (Frechet, "samples"),
-        (Kernel, "samples"),
-        (Kernel, "subsets"),
-        (Kernel, "subset_size"),
-        (ClassScore, "splits"),
-        (PrecisionRecall, "k"),
+        (Frechet, "samples", 2),
+        (Kernel, "samples", 2),
+        (Kernel, "subsets", 1),
+        (Kernel, "subset_size", 2),
+        (ClassScore, "samples", 2),
+        (ClassScore, "splits", 1),
+        (PrecisionRecall, "samples", 2),
+        (PrecisionRecall, "k", 1),
+        (MixtureQuality, "samples", 2),
+        (MixtureQuality, "transport", 1),
     ],
 )
-def test_settings(kind: type, setting: str) -> None:
-    with pytest.raises(ValueError, match=rf"{kind.__name__}\.{setting} must be at least"):
-        kind(coordinates(), **{setting: 0})
+def test_settings(kind: type, setting: str, least: int) -> None:
+    """The least is taken, and enough where as many samples are."""
+    network = FeatureNetwork(nn.Softmax(1), "soft", value_range=None)
+    more: dict[str, Any] = {} if kind is MixtureQuality else {"network": network}
+    for value in (least - 1, -least):
+        with pytest.raises(
+            ValueError, match=rf"{kind.__name__}\.{setting} must be at least {least}, not {value}$"
+        ):
+            kind(**more, **{setting: value})
+    if kind is PrecisionRecall and setting == "samples":
+        more["k"] = 1
+    if kind is ClassScore:
+        more |= {"logits": False, "splits": 1}
+    result = kind(**{**more, setting: least})(made(), points(), rng())
+    assert result.samples == (2 if setting == "samples" else 50)
+    assert result.failed is None
+    assert all(math.isfinite(value) for value in result.values.values())
 
 
 def test_kernel_subsets_shrink_with_few_samples() -> None:

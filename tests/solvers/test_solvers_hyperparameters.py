@@ -34,6 +34,7 @@ from equilibrist.solvers import (
     MirrorGAN,
     MirrorProxGAN,
     Optimistic,
+    PastExtragradient,
     Proximal,
     Simultaneous,
     SymplecticAdjustment,
@@ -337,3 +338,31 @@ def test_implicit_steps_are_for_small_games(sizes: tuple[int, int], large: bool)
         # v = x: x <- x - 0.5 x', so that x' = x / 1.5.
         for value in tree.leaves(step().players):
             torch.testing.assert_close(value, torch.full_like(value, 1 / 1.5))
+
+
+MAPS: dict[str, Callable[[Any], Any]] = {
+    "alternating": lambda rule: Alternating(1, rule, leader="x", follower="y"),
+    "alternating, one": lambda rule: Alternating(1, SGD(0.1), {"y": rule}, "x", "y"),
+    "competitive": Competitive,
+    "consensus": Consensus,
+    "extragradient": Extragradient,
+    "optimistic": Optimistic,
+    "past extragradient": PastExtragradient,
+    "ridge": lambda rule: FollowTheRidge(rule, leader="x", follower="y"),
+    "simultaneous, none plain": lambda rule: Simultaneous(rule, {"y": type(rule)(rule.lr)}),
+    "simultaneous, one": lambda rule: Simultaneous(SGD(0.1), {"x": rule}),
+    "simultaneous, the other": lambda rule: Simultaneous(SGD(0.1), {"y": rule}),
+    "simultaneous, each its own": lambda rule: Simultaneous(SGD(0.1, -0.2), {"y": rule}),
+    "symplectic": SymplecticAdjustment,
+    "unrolled": lambda rule: Unrolled(rule, leader="x", follower="y"),
+}
+
+
+@pytest.mark.parametrize("rule", [Adam(0.1), SGD(0.1, 0.5), SGD(0.1, -0.5)], ids=str)
+@pytest.mark.parametrize("name", MAPS)
+def test_a_linear_map_is_of_plain_gradient_steps(name: str, rule: Any) -> None:
+    J, sizes = torch.tensor([[1.0, 2.0], [-2.0, 0.5]], dtype=F64), {"x": 1, "y": 1}
+    plain = SGD(0.1, -0.2) if name.endswith("its own") else SGD(0.1)
+    assert MAPS[name](plain).linear_map(J, sizes).isfinite().all()
+    with pytest.raises(ValueError, match=r"^linear_map is that of"):
+        MAPS[name](rule).linear_map(J, sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
+from equilibrist._errors import GameError
 from equilibrist._field import VectorField
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN, Mixture
@@ -42,8 +44,9 @@ GAMES: dict[str, Any] = {
 class Known:
     """Minibatches and noise by index; remembers which were asked for."""
 
-    def __init__(self, step: int = 0, extra: int = 0) -> None:
-        self.step, self.extra, self.asked = step, extra, []
+    def __init__(self, step: int = 0, extra: int = 0, size: int = BATCH) -> None:
+        self.step, self.extra, self.size, self.asked = step, extra, size, []
+        self.noises: list[tuple[str, int]] = []
 
     def _rng(self, kind: int, index: int) -> torch.Generator:
         return torch.Generator().manual_seed(10_000_000 * self.step + 1000 * kind + index % 999)
@@ -52,12 +55,13 @@ class Known:
         self.asked.append(index)
         rng = self._rng(1, index)
         return {
-            "real": torch.randn(BATCH, 2, generator=rng, dtype=F64) + 1,
-            "latent": torch.randn(BATCH, 2 + self.extra, generator=rng, dtype=F64),
-            "mix": torch.rand(BATCH, generator=rng, dtype=F64),
+            "real": torch.randn(self.size, 2, generator=rng, dtype=F64) + 1,
+            "latent": torch.randn(self.size, 2 + self.extra, generator=rng, dtype=F64),
+            "mix": torch.rand(self.size, generator=rng, dtype=F64),
         }
 
     def noise(self, like: Any, index: int = 0) -> Any:
+        self.noises.append(("pairs" if "pairs" in like else "normals", index))
         rng = self._rng(2, index)
         return tree.map(lambda t: torch.randn(t.shape, generator=rng, dtype=F64), like)
 
@@ -198,6 +202,41 @@ def test_one_inner_step_of_a_stack(name: str, pairing: Any) -> None:
     near(taken.players, truth)
 
 
+@pytest.mark.parametrize("solver", [MirrorGAN, MirrorProxGAN])
+def test_every_inner_step_deals_and_draws_noise_of_its_own(solver: Any) -> None:
+    game = Mixture(GAMES["vanilla"](), COUNT)
+    players, constants = game.init(0)
+    made, draws = solver(RULE, inner=4), Known(extra=1)
+    made.step(VectorField(game), players, constants, made.init(players), draws)
+    steps = 8 if solver is MirrorProxGAN else 4
+    for kind in ("pairs", "normals"):
+        asked = [index for what, index in draws.noises if what == kind]
+        assert len(asked) == len(set(asked)) == steps
+    assert len({index for _, index in draws.noises}) == 2 * steps, "no index serves twice"
+
+
+@pytest.mark.parametrize("pairing", ["random", "mean", "all"])
+@pytest.mark.parametrize("size", [COUNT - 1, COUNT, COUNT + 1, 2 * COUNT - 1, 2 * COUNT])
+def test_minibatches_that_can_be_shared_out_among_the_pairs(size: int, pairing: Any) -> None:
+    """From one sample a pair on; what is proposed instead of another size is one that is taken."""
+    game = Mixture(GAMES["vanilla"](), COUNT)
+    players, constants = game.init(0)
+    solver = MirrorGAN(RULE, inner=1, pairing=pairing)
+
+    def step(size: int) -> Any:
+        draws = Known(extra=1, size=size)
+        return solver.step(VectorField(game), players, constants, solver.init(players), draws)
+
+    if pairing != "all" and size % COUNT:
+        with pytest.raises(GameError, match=f"a minibatch of {size} .* among {COUNT}") as caught:
+            step(size)
+        (proposed,) = re.findall(r"batch=(\d+)", str(caught.value))
+        assert abs(int(proposed) - size) == 1, "the nearest"
+        step(int(proposed))
+    else:
+        assert torch.isfinite(tree.flatten(step(size).players)).all()
+
+
 def test_schedules_growth_and_conventions() -> None:
     game = GAMES["vanilla"]()
     players, constants = game.init(0)
@@ -324,6 +363,44 @@ def test_bad_numbers(make: Any, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+BOUNDS: list[tuple[Any, str, float, bool]] = [
+    (MirrorGAN, "inner", 1, True),
+    (MirrorGAN, "beta", 1, True),
+    (MirrorGAN, "beta", 1 + 1e-9, False),
+    (MirrorGAN, "beta", 1e-9, True),
+    (MirrorGAN, "growth", 1, True),
+    (MirrorGAN, "growth", 1 - 1e-9, False),
+    (MirrorGAN, "growth", math.inf, False),
+    (SGLD, "lr", 1e-300, True),
+    (SGLD, "lr", math.inf, False),
+    (SGLD, "noise", 0, True),
+    (SGLD, "noise", -1e-9, False),
+    (SGLD, "noise", math.inf, False),
+    (RMSPropSGLD, "lr", 0, False),
+    (RMSPropSGLD, "lr", math.inf, False),
+    (RMSPropSGLD, "noise", 0, True),
+    (RMSPropSGLD, "noise", -1e-9, False),
+    (RMSPropSGLD, "noise", math.inf, False),
+    (RMSPropSGLD, "decay", 0, True),
+    (RMSPropSGLD, "decay", -1e-9, False),
+    (RMSPropSGLD, "decay", 1 - 1e-9, True),
+    (RMSPropSGLD, "eps", 1e-300, True),
+    (RMSPropSGLD, "eps", math.inf, False),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "taken"), BOUNDS)
+def test_bounds_and_what_lies_just_beyond_them(
+    kind: Any, name: str, value: float, taken: bool
+) -> None:
+    if taken:
+        assert getattr(kind(**{name: value}), name) == value
+        return
+    for bad in (value, math.nan):
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}\.{name} must "):
+            kind(**{name: bad})
+
+
 @pytest.mark.parametrize("more", [{"growth": 1.5}, {"pace": Piecewise(((0, 1.0), (10, 0.5)))}])
 def test_a_linear_map_is_of_one_step_size_and_one_number_of_inner_steps(
     more: dict[str, Any],
@@ -334,3 +411,24 @@ def test_a_linear_map_is_of_one_step_size_and_one_number_of_inner_steps(
     assert MirrorGAN(sampler=still).linear_map(jacobian, sizes).shape == (2, 2)
     with pytest.raises(ValueError, match="one step size and one number of inner steps"):
         MirrorGAN(sampler=still, **more).linear_map(jacobian, sizes)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        SGLD(0.1, 0.0, "welling-teh"),
+        SGLD(0.1, 0.2),
+        SGLD(0.1, 0.2, "welling-teh"),
+        RMSPropSGLD(0.1, 0.0),
+        RMSPropSGLD(0.1, 0.2),
+        RMSPropSGLD(0.1, 0.0, convention="welling-teh"),
+    ],
+)
+@pytest.mark.parametrize("solver", [MirrorGAN, MirrorProxGAN])
+def test_a_linear_map_is_of_one_rule_only(solver: Any, rule: Any) -> None:
+    """Whichever player has another one."""
+    jacobian, still = torch.eye(2, dtype=F64), SGLD(0.1, 0.0)
+    sizes = {"generator": 1, "critic": 1}
+    for made in (solver(rule), *(solver(still, {player: rule}) for player in sizes)):
+        with pytest.raises(ValueError, match=r"SGLD without noise, not of .*SGLD"):
+            made.linear_map(jacobian, sizes)

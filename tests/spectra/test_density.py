@@ -11,6 +11,7 @@ from equilibrist.spectra import Density, abscissa, exact_density, forecast, henr
 from equilibrist.spectra.consensus import transposed
 from equilibrist.spectra.density import density, mixed
 from equilibrist.spectra.spectrum import (
+    described,
     exact_densities,
     lanczos_densities,
     products_of,
@@ -63,6 +64,27 @@ def test_one_probe_integrates_its_own_measure_exactly() -> None:
     assert found.weights @ found.nodes**12 != pytest.approx(beyond, rel=1e-9)
 
 
+def test_ends_are_the_extreme_ritz_pairs_of_all_probes() -> None:
+    """Value and residual |M x - l x| by Rayleigh-Ritz in the whole Krylov space of each probe."""
+    M, rng = symmetric(60), np.random.default_rng(3)
+    found = density(lambda u: M @ u, 60, 6, 3, np.random.default_rng(3))
+    ends: dict[str, list[tuple[float, float]]] = {"lowest": [], "highest": []}
+    for _ in range(3):
+        columns = [rng.standard_normal(60)]
+        for _ in range(5):
+            columns.append(M @ columns[-1])
+        U = np.linalg.qr(np.stack(columns, 1))[0]
+        values, Y = np.linalg.eigh(U.T @ M @ U)
+        for end, i in (("lowest", 0), ("highest", -1)):
+            x = U @ Y[:, i]
+            ends[end].append((values[i], float(np.linalg.norm(M @ x - values[i] * x))))
+    for end, extreme in (("lowest", min), ("highest", max)):
+        value, residual = extreme(ends[end])
+        assert getattr(found, end).value == pytest.approx(value, rel=1e-8)
+        assert getattr(found, end).residual == pytest.approx(residual, rel=1e-6)
+        assert residual > 1e-3
+
+
 def test_the_seed_decides() -> None:
     M = symmetric(80)
     once, again, other = (
@@ -71,6 +93,19 @@ def test_the_seed_decides() -> None:
     assert (once.nodes == again.nodes).all()
     assert (once.weights == again.weights).all()
     assert once.nodes != pytest.approx(other.nodes)
+
+
+@pytest.mark.parametrize("probes", [1, 2])
+def test_a_density_says_whether_it_is_exact(probes: int) -> None:
+    M = symmetric(60)
+    whole = described(exact_density(M))
+    assert (whole["exact"], whole["probes"], whole["steps"]) == (True, 0, 0)
+    assert whole["lowest"][0] == pytest.approx(np.linalg.eigvalsh(M)[0])
+    found = density(lambda u: M @ u, 60, 7, probes, np.random.default_rng(0))
+    part = described(found)
+    assert (part["exact"], part["probes"], part["steps"]) == (False, probes, 7)
+    assert part["highest"] == [found.highest.value, found.highest.residual]
+    assert part["at"] == found.curve()["at"]
 
 
 def test_curves_are_densities() -> None:

@@ -8,9 +8,11 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, aslinearoperator, eigs
 from spectra_networks import GAMES, by_differences, operator
 
+from equilibrist._errors import GameError
 from equilibrist.spectra import extremes
+from equilibrist.spectra import krylov as krylov_module
 from equilibrist.spectra.eigenvalues import eigenpairs
-from equilibrist.spectra.krylov import ENDS, krylov, refined
+from equilibrist.spectra.krylov import ENDS, _extend, krylov, partner, refined
 from equilibrist.spectra.spectrum import products_of
 
 
@@ -125,6 +127,58 @@ def test_the_budget_is_kept_within_a_basis_that_was_restarted(products: int) -> 
     assert len(calls) == found.products == products
 
 
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("products", [3, 20, 400])
+@pytest.mark.parametrize("rounding", [1e-15, 1e-3])
+def test_the_outermost_pair_of_the_first_end_is_kept_whether_it_has_converged_or_not(
+    end: str, products: int, rounding: float
+) -> None:
+    """Its residual is that of its vector, with what products are rounded by on top."""
+    M = normal_matrix(100, 4, (3 + 1j, -1 + 0.2j, 0.2 + 2.5j))
+    others = [other for other in ENDS if other != end]
+    found = krylov(
+        lambda u: M @ u, 100, k=1, products=products, ends=(end, *others), rounding=rounding
+    )
+    pair = found.first
+    assert pair is not None
+    assert np.linalg.norm(pair.vector) == pytest.approx(1)
+    truth = float(np.linalg.norm(M @ pair.vector - pair.value * pair.vector))
+    assert pair.residual == pytest.approx(truth + rounding * found.size, rel=1e-6, abs=1e-12)
+    assert pair.value.imag >= 0, "of a conjugate pair the upper"
+    if products == 400:
+        i = found.outermost(end)
+        assert pair.value == found.values[i]
+        assert pair.residual == pytest.approx(found.residuals[i])
+        assert np.abs(pair.vector - found.vectors[:, i]).max() < 1e-12
+    else:
+        assert outermost(np.array([pair.value]), end) < outermost(np.linalg.eigvals(M), end) + 1e-9
+        assert (products == 20) or not any(found.converged.values())
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_ritz_values_are_looked_at_as_the_space_grows_by_an_eighth(
+    k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First at 4 k, then after an eighth more, at least four; and where the basis or the budget ends."""
+    M, seen = np.random.default_rng(0).standard_normal((200, 200)), []
+    real = krylov_module._ritz
+    monkeypatch.setattr(krylov_module, "_ritz", lambda H, m: (seen.append(m), real(H, m))[1])
+    krylov(lambda u: M @ u, 200, k=k, tolerance=0.0, products=101, rounding=0.0)
+    expected = [4 * k]
+    while expected[-1] + max(4, expected[-1] // 8) < 101:
+        expected.append(expected[-1] + max(4, expected[-1] // 8))
+    assert seen == [*expected, 101]
+
+
+@pytest.mark.parametrize("products", [1, 2, 5])
+@pytest.mark.parametrize("size", [1e200, np.inf, np.nan])
+def test_a_matrix_that_overflows_is_refused(products: int, size: float) -> None:
+    """Also where only a length does: entries of 1e200 have no sum of squares."""
+    M = np.random.default_rng(0).standard_normal((6, 6))
+    with pytest.raises(GameError, match="the Jacobian is not finite"), np.errstate(all="ignore"):
+        krylov(lambda u: size * (M @ u), 6, k=1, products=products)
+
+
 def test_a_space_that_ends_early() -> None:
     """A start vector that sees three directions: its values are exact, and the search goes on elsewhere."""
     M = np.diag([5.0, -3.0, 2.0, *([1.0] * 37)])
@@ -175,3 +229,108 @@ def test_left_right_and_condition() -> None:
     assert found.conditions[0] == pytest.approx(np.hypot(1, 100))
     straight = eigenpairs(torch.diag(torch.tensor([1.0, 3.0])))[0]
     assert straight.conditions == pytest.approx([1.0, 1.0])
+
+
+# -- right eigenvectors of left ones ----------------------------------------------------------------------
+
+
+def clustered(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Far from normal, with real eigenvalues and pairs in clusters, of any size."""
+    M = np.triu(rng.standard_normal((n, n)), 1) * rng.uniform(0.02, 0.6)
+    values = rng.choice([-1.0, 0.3, 1.0, 1.1], n) + 0.05 * rng.standard_normal(n)
+    M += np.diag(values)
+    for i in range(0, n - 1, 4):
+        M[i : i + 2, i : i + 2] = [[values[i], -0.2], [0.15, values[i]]]
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    return Q @ M @ Q.T * 10.0 ** rng.uniform(-3, 3)
+
+
+def krylov_space(M: np.ndarray, start: np.ndarray, m: int) -> np.ndarray:
+    """An orthonormal basis [n, m] of start, M start, ..., M^(m - 1) start."""
+    basis = start[:, None] / np.linalg.norm(start)
+    for _ in range(m - 1):
+        image = M @ basis[:, -1]
+        grown = np.column_stack([basis, image / np.linalg.norm(image)])
+        basis = np.linalg.qr(grown)[0]
+    return basis
+
+
+def test_a_partner_is_what_overlaps_among_the_ritz_values_nearby() -> None:
+    """Of those within a quarter of the eigenvalue's modulus, the vector with the largest overlap with the left one;
+    where none is that near, the nearest value. By the whole Krylov space, projected."""
+    n, told, alone = 14, 0, 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        M = clustered(n, rng)
+        values, left = np.linalg.eig(M.T)
+        i = int(rng.integers(n))
+        m = int(rng.integers(2, 12))
+        # As of a search that has not converged: at the exact row no other Ritz vector overlaps with it.
+        row = left[:, i] + 0.3 * rng.standard_normal(n)
+        value = complex(values[i]) * (1 + 0.1 * rng.standard_normal())
+        U = krylov_space(M, row.real + row.imag, m)
+        ritz, Y = np.linalg.eig(U.T @ M @ U)
+        overlaps, away = np.abs(row @ U @ Y), np.abs(ritz - value)
+        near = np.flatnonzero(away <= 0.25 * abs(value))
+        expected = near[np.argmax(overlaps[near])] if len(near) else np.argmin(away)
+        told += bool(len(near)) and expected != np.argmin(away)
+        alone += not len(near)
+        found = partner(lambda u, M=M: M @ u, row, value, m, 0.0)
+        assert found.products == m
+        # Of a conjugate pair of which the value is real, either.
+        close = min(abs(found.value - z) for z in (ritz[expected], ritz[expected].conjugate()))
+        assert close < 1e-6 * np.linalg.norm(M, 2), seed
+        if value.imag:
+            assert abs(found.value - ritz[expected]) < 1e-6 * np.linalg.norm(M, 2), seed
+        rest = M @ found.vector - found.value * found.vector
+        assert np.linalg.norm(found.vector) == pytest.approx(1)
+        assert np.linalg.norm(rest) == pytest.approx(
+            found.residual, rel=1e-6, abs=1e-12 * np.linalg.norm(M, 2)
+        )
+    assert told >= 10, "the nearest one would not have done"
+    assert alone >= 10
+    assert told + alone < 110
+
+
+def test_a_partner_stops_as_soon_as_its_residual_is_small() -> None:
+    """Looked at after every fourth product, and at the end of the budget."""
+    M = normal_matrix(60, 2, (3 + 1j,))
+    row = np.linalg.eig(M.T)[1][:, np.argmax(np.abs(np.linalg.eigvals(M.T)))]
+    blurred = row + 1e-3 * np.random.default_rng(0).standard_normal(60)
+    value, residuals = complex(np.linalg.eigvals(M)[np.argmax(np.abs(np.linalg.eigvals(M)))]), {}
+    for m in (4, 6, 8, 12):
+        residuals[m] = partner(lambda u: M @ u, blurred, value, m, 0.0).residual
+    for close, products in (
+        (1.01 * residuals[4], 4),
+        (0.99 * residuals[4], 8),
+        (1.01 * residuals[8], 8),
+        (0.99 * residuals[8], 12),
+    ):
+        assert partner(lambda u: M @ u, blurred, value, 12, close).products == products
+    assert partner(lambda u: M @ u, blurred, value, 6, 0.99 * residuals[4]).products == 6
+
+
+# -- where a space ends -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6, 1e-6])
+@pytest.mark.parametrize(("beyond", "gone"), [(1.1, False), (0.9, True)])
+def test_a_direction_is_gone_where_rounding_has_made_it(
+    scale: float, beyond: float, gone: bool
+) -> None:
+    """At 1e-14 sqrt(n) of the largest entry so far: 1e-13 here. Then the next one is new, and orthogonal."""
+    n = 100
+    V, H = np.zeros((3, n)), np.zeros((3, 2))
+    V[0, 0] = 1.0
+    image = np.zeros(n)
+    image[:2] = scale * np.array([-2.0, 2e-13 * beyond])
+    _extend(lambda u: image, V, H, 0, np.random.default_rng(0))
+    assert H[0, 0] == -2 * scale
+    assert np.linalg.norm(V[1]) == pytest.approx(1)
+    assert V[1, 0] == pytest.approx(0, abs=1e-15)
+    if gone:
+        assert H[1, 0] == 0
+        assert abs(V[1, 1]) < 0.5
+    else:
+        assert H[1, 0] == pytest.approx(2e-13 * beyond * scale)
+        assert V[1, 1] == pytest.approx(1)

@@ -188,6 +188,27 @@ def test_it_can_tell_normal_from_not() -> None:
     assert 0.2 < np.median(lows) < true
 
 
+def test_both_ends_by_hand_where_one_probe_sees_nothing() -> None:
+    """M = p p^T + p q^T for orthonormal p, q in R^4. One probe is at sqrt(2) (p + q), where |Y|^2 = 6, tr Y = 4,
+    tr Y^2 = 4 and |Y^T Y - Y Y^T|^2 = 8; the other is orthogonal to both. Student's quantile is 1 at a confidence of
+    one half, and of one probe alone the jackknife takes nothing to be lost."""
+    p, q = np.array([1.0, 1.0, 0.0, 0.0]) / 2**0.5, np.array([0.0, 0.0, 1.0, 1.0]) / 2**0.5
+    M = np.outer(p, p + q)
+
+    class Given:
+        signs = iter([np.ones(4), np.array([1.0, -1.0, 1.0, -1.0])])
+
+        def integers(self, low: int, high: int, n: int) -> np.ndarray:
+            return (next(self.signs) + 1) / 2
+
+    rng: Any = Given()
+    found = henrici_bounds(lambda u: M @ u, lambda u: M.T @ u, 4, 2, rng, confidence=0.5)
+    # |C|^2 / (2 |Y|^4) is 2/9 of both, 1/9 and 0 of one: 2/9 - 1/18. The shares kept: 2/3; 2/3 and 1: 1/2.
+    # The share that is left, 1; 1 and 0: 1/2.
+    assert found.low == pytest.approx((0.5 * (1 - (1 - 1 / 6) ** 0.5)) ** 0.5)
+    assert found.high == pytest.approx(0.5**0.5)
+
+
 def test_a_jordan_block_is_not_called_normal() -> None:
     """Its departure is 1; eigenvalues that a search finds are those of a matrix within 1e-6, on a circle."""
     J = turned(np.eye(N, k=1), np.random.default_rng(0))

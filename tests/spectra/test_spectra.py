@@ -1,5 +1,7 @@
 """Spectra against numpy, against autograd, and against what steps do."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,59 @@ def test_step_sizes_of_their_own():
     assert_same(found.consensus.values * 0.2, np.linalg.eigvals(H @ (J + 0.3 * J.T @ J)))
     radius = np.abs(np.linalg.eigvals(np.eye(5) - H @ J)).max()
     assert found.stepped.radius(0.2) == pytest.approx(radius, abs=1e-12)
+
+
+@pytest.mark.parametrize("rates", [None, {"x": 0.5, "y": 0.5}, {"x": 0.05, "y": 0.5}])
+@pytest.mark.parametrize("gamma", [None, 0.3])
+@pytest.mark.parametrize("dense", [None, 1])
+def test_a_spectrum_as_plain_values(rates, gamma, dense):
+    """Every number of every matrix again from numpy; without step sizes none that needs one."""
+    game = quadratic()
+    J = game.jacobian().numpy()
+    op = operator(game)
+    found = spectrum_at(op, rates, gamma=gamma, dense=dense, samples=7, notes=("said",))
+    told = found.describe()
+    h = None if rates is None else 0.5
+    uneven = rates is not None and rates["x"] != rates["y"]
+    H = np.diag([rates["x"] / h] * 3 + [1.0] * 2) if rates else np.eye(5)
+    expected = {
+        "jacobian": J,
+        "scaled": H @ J if uneven else None,
+        "consensus": None if gamma is None else H @ (J + gamma * J.T @ J),
+    }
+    for name, matrix in expected.items():
+        if matrix is None:
+            assert told[name] is None
+            continue
+        part, z = told[name], np.linalg.eigvals(matrix)
+        assert_same([complex(*pair) for pair in part["eigenvalues"]], z, 1e-6)
+        assert max(part["residuals"]) < 1e-6 * np.abs(z).max()
+        assert part["complete"] == (dense is None)
+        assert part["zero_to_rounding"] == 0
+        assert part["h_max"] == pytest.approx((2 * z.real / np.abs(z) ** 2).min(), rel=1e-6)
+        assert part["h_max_is"] == ("exact" if dense is None else "an upper bound")
+        assert part["q"] == pytest.approx(np.abs(z.imag / z.real).max(), rel=1e-6)
+        if h is None:
+            assert part["contraction"] is None
+            assert part["outside"] is None
+        else:
+            assert part["contraction"] == pytest.approx(np.abs(1 - h * z).max(), rel=1e-6)
+            assert part["outside"] == (np.abs(1 - h * z) > 1).sum()
+    if h:
+        assert told["jacobian"]["outside"] > 0, "the test can tell"
+    assert told["step_sizes"] == (rates or {})
+    assert (told["h"], told["gamma"]) == (h, gamma)
+    assert (told["parameters"], told["samples"], told["batches"]) == (5, 7, 1)
+    point = np.concatenate([numbers(7, 3).numpy(), numbers(8, 2).numpy()])
+    v = J @ point
+    assert told["gradient_norms"] == pytest.approx(
+        {"x": np.linalg.norm(v[:3]), "y": np.linalg.norm(v[3:])}
+    )
+    assert told["parameter_norms"] == pytest.approx(
+        {"x": np.linalg.norm(point[:3]), "y": np.linalg.norm(point[3:])}
+    )
+    assert told["notes"][0] == "said"
+    json.dumps(told, allow_nan=False)
 
 
 def iterated(J, h, steps=4000):

@@ -44,7 +44,7 @@ class Simultaneous(Rules):
         unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
         rules = [self.rule(player) for player in sizes]
         momenta = {rule.momentum for rule in rules if isinstance(rule, SGD)}
-        if momenta in ({0.0}, {0}):
+        if momenta == {0.0}:
             return unit - self.step_sizes(jacobian, sizes)[:, None] * jacobian
         if len(momenta) != 1 or not all(isinstance(rule, SGD) for rule in rules):
             raise ValueError(f"linear_map is that of SGD with one momentum for all, not of {self}")

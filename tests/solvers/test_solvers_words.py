@@ -115,6 +115,10 @@ def test_a_setting_cannot_be_changed_and_a_misspelt_one_not_added(kind: Any) -> 
 
 
 def test_another_rule_of_one_player_is_named() -> None:
+    both = str(Proximal(2, 0.25, optimizer=A, optimizers={"critic": B, "generator": B}))
+    assert both.endswith(f"; {B}")
+    assert str(A) not in both
     said = str(Proximal(2, 0.25, optimizer=A, optimizers={"critic": B}))
+    assert said.endswith(f"critic: {B}, generator: {A}")
     assert str(A) in said
     assert str(B) in said

@@ -80,7 +80,7 @@ def test_it_is_of_the_mean_over_minibatches_of_the_size_asked_for(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["batches", "batch", "k"])
-@pytest.mark.parametrize("value", [0, -1, 2.5, "2"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, "2", True])
 def test_counts_are_whole_and_positive(name: str, value: Any) -> None:
     """Before the run is even looked at."""
     nothing: Any = None

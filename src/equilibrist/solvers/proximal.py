@@ -101,8 +101,9 @@ class Proximal:
     def __str__(self) -> str:
         own = ", fresh minibatches" if self.fresh else ""
         kept = "" if self.reset else ", moments kept"
-        rules = {p: self.rule(p) for p in ("critic", "generator")}
-        ruled = str(self.optimizer) if len(set(map(str, rules.values()))) == 1 else str(rules)
+        critic, generator = (str(self.rule(p)) for p in ("critic", "generator"))
+        same = critic == generator
+        ruled = critic if same else f"critic: {critic}, generator: {generator}"
         return f"Proximal training: {self.steps} inner critic steps, lambda {said(self.lam)}{own}{kept}; {ruled}"
 
     def rule(self, player: str) -> Optimizer:

@@ -351,7 +351,8 @@ def spectrum_of(
         RecipeError: numbers out of range, or update rules without a step size and no `lr`.
     """
     for name, count in (("batches", batches), ("batch", batch), ("k", k)):
-        if count is not None and (not isinstance(count, int) or count < 1):
+        whole = isinstance(count, int) and not isinstance(count, bool)
+        if count is not None and (not whole or count < 1):
             raise RecipeError(f"{name}={count!r} of a spectrum: it must be a whole number above 0")
     size = batch or run.recipe.batch
     if run.data.size is not None and size > run.data.size:
@@ -481,5 +482,6 @@ def products_of(
 
 
 def _positive(what: str, value: Any) -> None:
-    if not isinstance(value, float | int) or not 0 < value < float("inf"):
+    known = isinstance(value, float | int) and not isinstance(value, bool)
+    if not known or not 0 < value < float("inf"):
         raise RecipeError(f"{what} of a spectrum must be positive, not {value!r}")

@@ -73,6 +73,14 @@ def shifted(prox: SampledProx, *u: float) -> dict[str, torch.Tensor]:
     return {"W": stay["W"], "u": stay["u"] + torch.tensor(u, dtype=F64)}
 
 
+def test_minibatches_of_the_inner_problem_return_in_turn() -> None:
+    prox = searcher(pair(2.0, 1, 0.5, 1.0))
+    drawn = [prox.draw(k) for k in range(65)]
+    assert drawn[64] is drawn[0]
+    assert len({id(draw) for draw in drawn}) == 64
+    assert not torch.equal(drawn[0]["real"], drawn[63]["real"])
+
+
 # -- the interval ----------------------------------------------------------------------------------
 
 

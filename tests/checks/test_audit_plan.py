@@ -4,6 +4,7 @@ one of them changes every audit with a budget."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import equilibrist as eq
-from equilibrist.checks import REGISTRY, Settings
+from equilibrist.checks import REGISTRY, Settings, selftests
 from equilibrist.checks._audit import _planner
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
@@ -41,13 +42,14 @@ ODD = {
 }
 
 
-def sampled(objective: Any, dense: bool, **options: Any) -> Bench:
+def sampled(objective: Any, dense: bool, gradients: int = 0, **options: Any) -> Bench:
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 2))
     critic = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1))
     game = eq.GAN(generator, critic, objective, latent=2, **options)
     start = game.init(0)
     settings = Settings(**ODD | ({"spectrum_dense": 1200} if dense else {"steps": 701}))  # type: ignore[arg-type]
+    settings = replace(settings, gradients=gradients)
     return Bench(
         game,
         start.players,
@@ -66,12 +68,14 @@ def exact() -> Bench:
 BENCHES: dict[str, Callable[[], Bench]] = {
     "zero-sum": lambda: sampled(eq.Vanilla(saturating=True), dense=True),
     "own losses": lambda: sampled(eq.Vanilla(), dense=False, penalties=[eq.GradientPenalty()]),
+    # A budget plans walks against answers by what they may take, not by what they take mostly.
+    "budget": lambda: sampled(eq.Vanilla(saturating=True), dense=True, gradients=5000),
     "exact": exact,
 }
 
 COSTS: dict[str, dict[str, float]] = {
     "zero-sum": {
-        "self-tests": 12.0,
+        "self-tests": 22.67,
         "stationary": 76.5,
         "stable": 333.9,
         "local": 263.75,
@@ -85,7 +89,7 @@ COSTS: dict[str, dict[str, float]] = {
         "facts": 9.75,
     },
     "own losses": {
-        "self-tests": 12.0,
+        "self-tests": 22.67,
         "stationary": 76.5,
         "stable": 746.6,
         "local": 288.5,
@@ -98,8 +102,22 @@ COSTS: dict[str, dict[str, float]] = {
         "gaps": 4503.8,
         "facts": 70.75,
     },
+    "budget": {
+        "self-tests": 22.67,
+        "stationary": 76.5,
+        "stable": 333.9,
+        "local": 573.75,
+        "proximal": 150.0,
+        "nash": 431.67,
+        "lambda-search": 15347.15,
+        "profile": 17979.9,
+        "section-6.1": 1702.0,
+        "path-angle": 0.0,
+        "gaps": 3634.9,
+        "facts": 9.75,
+    },
     "exact": {
-        "self-tests": 12.0,
+        "self-tests": 34.0,
         "stationary": 36.0,
         "stable": 8.4,
         "local": 20.0,
@@ -120,3 +138,24 @@ def test_what_every_check_is_planned_to_cost(kind: str) -> None:
     bench = BENCHES[kind]()
     costs = _planner(tuple(REGISTRY))(bench)
     assert costs == pytest.approx(COSTS[kind], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("batch", "spent"), [(16, 34.0), (24, 34 * 2 / 3), (64, 34 / 4), (8, 34.0)]
+)
+def test_self_tests_spend_what_they_are_planned_to_where_all_pass(batch: int, spent: float) -> None:
+    """On at most 16 samples: 16 gradients' worth of evaluations, and nine for each player."""
+    bench = sampled(eq.Vanilla(), dense=True)
+    bench = bench.with_settings(replace(bench.settings, batch=batch))
+    ticks: list[float] = []
+    assert selftests.self_tests(bench, ticks.append).verdict is eq.Verdict.VERIFIED
+    assert sum(ticks) == pytest.approx(spent)
+    assert selftests.work(bench) == pytest.approx(spent)
+
+
+def test_an_exact_game_of_single_precision_is_audited_in_double() -> None:
+    bench = exact()
+    assert bench.dtype is torch.float32
+    ticks: list[float] = []
+    assert selftests.self_tests(bench, ticks.append).verdict is eq.Verdict.VERIFIED
+    assert sum(ticks) == 34.0

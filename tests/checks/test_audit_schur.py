@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from equilibrist.checks import local_lambda
 from equilibrist.checks._schur import Pursuit, Small, State, answered, restricted, turned
 
 F64 = torch.float64
@@ -104,7 +105,8 @@ def test_roots_that_are_none() -> None:
     g, c = torch.ones(2, 1, dtype=F64), torch.diag(torch.tensor([2.0, 1.0], dtype=F64))
     M = torch.diag(torch.tensor([0.0, 1.0], dtype=F64))
     assert math.isinf(Small(-0.4 * one, g, c, M).root(y, 0.0, 0.0))
-    assert math.isinf(Small(-0.5 * one, g, c, M).root(y, 0.0, 0.0))
+    exact = torch.diag(torch.tensor([4.0, 1.0], dtype=F64))
+    assert math.isinf(Small(-0.25 * one, g, exact, M).root(y, 0.0, 0.0))
     # For a = -1: 1/2 + 1 / (1 + 2 lambda) = 1 at lambda = 1/2.
     assert Small(-one, g, c, M).root(y, 0.0, 0.0) == pytest.approx(0.5)
 
@@ -275,6 +277,24 @@ def test_growing_to_the_end_finds_the_whole_eigenvalue(seed: int) -> None:
     fresh = begun(pursuit(parts))
     assert fresh.grow(fresh.state(lam), 1e-3)
     assert (len(fresh.U), len(fresh.Q)) == (1, 1)
+
+
+def test_it_has_converged_where_both_the_answer_and_the_direction_are_known() -> None:
+    """lambda* by products: settled with a large budget, not so while either is unknown."""
+    a, g, c, M = blocks(30, k=12, m=10)
+    parts = a - 3.0 * torch.eye(12, dtype=F64), g, c, M
+    truth, _ = Small(*parts).threshold(0.1, 0.0)
+    low, high, _, done = local_lambda._pursued(begun(pursuit(parts)), 0.1)
+    assert done
+    assert low <= truth * (1 + 1e-6)
+    assert truth <= high * (1 + 1e-6)
+    early = begun(pursuit(parts, budget=1), leaders=1)
+    for k in range(10):  # every answer, and one direction only
+        early.add_follower(torch.eye(10, dtype=F64)[k])
+    *_, state, done = local_lambda._pursued(early, 0.1)
+    assert answered(state, 0.1)
+    assert not turned(state, 0.1)
+    assert not done
 
 
 def test_a_budget_ends_it() -> None:

@@ -120,7 +120,7 @@ REGISTRY: dict[str, Check] = {
         Check(
             selftests.CLAIM,
             "are the losses functions of the weights, and the derivatives theirs?",
-            lambda bench: selftests.WORK,
+            selftests.work,
             _self_tests,
         ),
         Check(

@@ -34,7 +34,8 @@ STEPS = (1e-6, 1e-7, 1e-5, 1e-8, 1e-9)  # the smallest for units that are all bu
 TINY = 1e-13
 TRIES = 3
 AGREE, EXACT = 1e-3, 1e-9
-WORK = 12.0
+# Evaluations, in gradients: of all tests but differences; of a direction; of a step along it, both ways.
+WHOLE, FIRST, TRY = 16.0, 7.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,16 @@ class Outcome:
     passed: bool
     off: float
     means: str = ""
+
+
+def work(bench: Bench) -> float:
+    """Planned minibatch gradients: those of tests that pass, with one try of each player's differences."""
+    return (WHOLE + len(bench.game.players) * (FIRST + TRY)) * _share(bench)
+
+
+def _share(bench: Bench) -> float:
+    """What an evaluation on the tests' few samples costs, of a minibatch."""
+    return min(1.0, ROWS / bench.settings.batch) if bench.sampled else 1.0
 
 
 def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
@@ -69,7 +80,7 @@ def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
     """
     players, constants = bench.wide
     draw = _few(bench.linear_draws()[0])
-    share = min(1.0, ROWS / bench.settings.batch) if bench.sampled else 1.0
+    share = _share(bench)
     try:
         found = _outcomes(bench, players, constants, draw, lambda n: tick(n * share))
     except GameError as error:  # a derivative that torch does not have
@@ -152,7 +163,7 @@ def _outcomes(
         return [*found, Outcome("differentiable", False, float("nan"), means)]
     found += [_repeat(bench, field, players, constants, draw, v, losses, w, jw)]
     found += [_adjoint(bench, field, players, constants, draw, w, jw)]
-    tick(16)
+    tick(WHOLE)
     for player in players:
         found += _differences(bench, field, players, constants, draw, player, tick)
     after = _state(players, constants)
@@ -249,13 +260,13 @@ def _differences(
             k: float((tiny[k] - at[k] - TINY * predicted[k]).norm() + 2e-16 * at[k].norm())
             for k in at
         }
-        tick(7)
+        tick(FIRST)
         former: dict[str, Tensor] = {}
         for h in STEPS:
             ahead, behind = (
                 _moved(field, players, constants, draw, d, s * h, player) for s in (1, -1)
             )
-            tick(2)
+            tick(TRY)
             for key, j in predicted.items():
                 seen = (ahead[key] - behind[key]) / (2 * h)
                 size = max(float(seen.norm()), float(j.norm()), 1e-300)

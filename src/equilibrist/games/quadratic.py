@@ -47,18 +47,23 @@ class Quadratic(Analytic):
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
         x, y = players["x"]["value"], players["y"]["value"]
-        f = x @ (self.A @ x / 2 + self.B @ y + self.a) - y @ (self.C @ y / 2 + self.c)
+        A, B, C, a, c = self._like(x)
+        f = x @ (A @ x / 2 + B @ y + a) - y @ (C @ y / 2 + c)
         return {"x": f, "y": -f}
+
+    def _like(self, x: Tensor) -> tuple[Tensor, ...]:
+        """A, B, C, a and c as numbers of the players' kind, on their device."""
+        given = (self.A, self.B, self.C, self.a, self.c)
+        if x.dtype == self.B.dtype and x.device == self.B.device:
+            return given
+        return tuple(t.to(x.device, x.dtype) for t in given)
 
     def best_response(self, player: str, players: Players) -> BestResponse:
         """The minimiser of the player's own loss 1/2 z^T H z + g^T z, -H^+ g; where H has a negative eigenvalue, or
         g a part in its null space, a point 10^6 away along it: the loss falls without bound."""
         x, y = players["x"]["value"], players["y"]["value"]
-        H, g, here = (
-            (self.A, self.B @ y + self.a, x)
-            if player == "x"
-            else (self.C, self.c - self.B.mT @ x, y)
-        )
+        A, B, C, a, c = self._like(x)
+        H, g, here = (A, B @ y + a, x) if player == "x" else (C, c - B.mT @ x, y)
         values, vectors = torch.linalg.eigh(H)
         size = max(float(values.abs().max()), float(g.abs().max()), 1e-300)
         if values[0] < -1e-12 * size:

@@ -112,11 +112,13 @@ def bench_of(batch: int, batches: int, size: int = 4000) -> Bench:
     return Bench(game, start.players, start.constants, data, settings, 0)
 
 
-@pytest.mark.parametrize(("batches", "used"), [(6, 6), (8, 8), (20, 8)])
+@pytest.mark.parametrize(
+    ("batches", "rows", "used"), [(6, 16, 6), (8, 16, 8), (20, 16, 8), (20, 8, 16), (10, 8, 10)]
+)
 def test_an_eigenvalue_is_confirmed_on_as_many_samples_as_eight_minibatches_hold(
-    batches: int, used: int, monkeypatch: pytest.MonkeyPatch
+    batches: int, rows: int, used: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = bench_of(16, batches, size=64 * batches)  # a quarter of the data is the score's
+    bench = bench_of(16, batches, size=4 * rows * batches)  # a quarter of the data is the score's
     read: list[int] = []
     bank = Bench.bank
 
@@ -132,7 +134,7 @@ def test_an_eigenvalue_is_confirmed_on_as_many_samples_as_eight_minibatches_hold
     monkeypatch.setattr(Bench, "bank", counted)
     ticked: list[float] = []
     confirmed(bench, seen, moves, ticked.append)
-    assert read == [16] * used
+    assert read == [rows] * used
     assert len(ticked) == used
 
 

@@ -223,9 +223,14 @@ def covered(tree: Path, file: str, into: Path) -> int:
 
 def _run_with(path: Path, line: int) -> tuple[int, bool]:
     """(a line that a test runs if it runs this one, whether an import runs it): the first line of its body for the
-    head of a function."""
+    head of a function, that of its first method for the head of a class."""
     function = False
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            head = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            if methods and head <= line < node.body[0].lineno:
+                return methods[0].body[-1].lineno, False
         if isinstance(node, ast.FunctionDef):
             head = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body

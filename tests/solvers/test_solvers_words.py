@@ -118,7 +118,8 @@ def test_another_rule_of_one_player_is_named() -> None:
     both = str(Proximal(2, 0.25, optimizer=A, optimizers={"critic": B, "generator": B}))
     assert both.endswith(f"; {B}")
     assert str(A) not in both
-    said = str(Proximal(2, 0.25, optimizer=A, optimizers={"critic": B}))
-    assert said.endswith(f"critic: {B}, generator: {A}")
+    for own, other in ((A, B), (B, A)):
+        said = str(Proximal(2, 0.25, optimizer=own, optimizers={"critic": other}))
+        assert said.endswith(f"critic: {other}, generator: {own}")
     assert str(A) in said
     assert str(B) in said

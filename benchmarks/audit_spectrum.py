@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from equilibrist import JacobianOperator, VectorField, train, tree
-from equilibrist._exact import Exact
+from equilibrist.core.exact import Exact
 from equilibrist.run import Recipe
 from equilibrist.spectra.krylov import ENDS, krylov
 from equilibrist.spectra.spectrum import products_of

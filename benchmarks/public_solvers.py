@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from equilibrist import VectorField
-from equilibrist._draws import Draws
+from equilibrist.core.draws import Draws
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD

@@ -25,8 +25,8 @@ from torch import nn
 from training_step import CASES, Case, lean, ratios, reals
 
 from equilibrist import tree
-from equilibrist._draws import Batches, StackedDraws
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Batches, StackedDraws
+from equilibrist.core.field import VectorField
 from equilibrist.data import ArraySource
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN, Mixture

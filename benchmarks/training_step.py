@@ -27,8 +27,8 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from equilibrist._draws import Batches
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Batches
+from equilibrist.core.field import VectorField
 from equilibrist.data import ArraySource
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN

@@ -42,13 +42,13 @@ from equilibrist import GAN, WGAN, Adam, WeightClipping
 from equilibrist.checks import Settings
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
-from equilibrist.checks._registry import REGISTRY
+from equilibrist.checks.registry import REGISTRY
 from equilibrist.data import DataError, Source
 from equilibrist.formulations import W2GAN
 from equilibrist.games import GaussianW2GAN, Quadratic
 from equilibrist.networks import LinearGenerator, QuadraticCritic
+from equilibrist.progress import showing
 from equilibrist.projections import Below, NormBall, SpectralBall
-from equilibrist.run.progress import showing
 
 F64 = torch.float64
 SIZES = (0.0, 0.5, 0.9, 1.0, 1.1, 1.5, 2.0, 3.0, 5.0)

@@ -43,10 +43,10 @@ from torch import Tensor, nn
 
 import equilibrist as eq
 from equilibrist import projections
-from equilibrist._game import Plain
 from equilibrist.checks import Settings, audit_game
 from equilibrist.checks.certificate import Certificate
-from equilibrist.run.progress import showing
+from equilibrist.core.game import Plain
+from equilibrist.progress import showing
 
 F64 = torch.float64
 Rng = np.random.Generator

@@ -23,7 +23,7 @@ from scipy.special import stdtrit
 
 from equilibrist.mixed.matrix import LAWS, MatrixGame
 from equilibrist.mixed.mirror import MirrorDescent, MirrorProx, OptimisticMirror
-from equilibrist.run.progress import Progress, showing
+from equilibrist.progress import Progress, showing
 
 TIMES = (1000, 3162, 10000, 31623, 100000)
 MARGIN = 0.07

@@ -35,9 +35,9 @@ from threadpoolctl import threadpool_limits
 
 import equilibrist as eq
 from equilibrist import tree
-from equilibrist._draws import Batches, StackedDraws, Stream, generator
+from equilibrist.core.draws import Batches, StackedDraws, Stream, generator
+from equilibrist.progress import showing
 from equilibrist.run import checkpoint, ensemble, samples
-from equilibrist.run.progress import showing
 from equilibrist.scores import mode_figures
 from equilibrist.solvers import Consensus, Simultaneous
 

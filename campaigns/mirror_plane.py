@@ -32,9 +32,9 @@ from scipy.special import stdtrit
 
 import equilibrist as eq
 from equilibrist import data, scores
-from equilibrist._draws import Stream, generator
-from equilibrist._errors import NonFiniteError
-from equilibrist._files import write_atomically
+from equilibrist.core.draws import Stream, generator
+from equilibrist.errors import NonFiniteError
+from equilibrist.files.atomic import write_atomically
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, Mixture
 from equilibrist.langevin import RMSPropSGLD

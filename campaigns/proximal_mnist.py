@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import equilibrist as eq
-from equilibrist import _draws, scores
-from equilibrist._draws import Stream
+from equilibrist import scores
+from equilibrist.core import draws as drawing
+from equilibrist.core.draws import Stream
 from equilibrist.run import samples
 from equilibrist.solvers import Alternating, Proximal
 
@@ -133,7 +134,7 @@ def report(root: Path, steps: int, seeds: range, classifier: Path | None) -> Non
             fake = samples.generate(made.game, run.players, run.constants, 5000, seed, batch=50)
             found = {}
             for judge in judges(classifier):
-                result = judge(fake, run.data, _draws.generator(0, Stream.SAMPLE, 2))
+                result = judge(fake, run.data, drawing.generator(0, Stream.SAMPLE, 2))
                 found[judge.name] = str(result)
             proof = json.loads((where / "audit" / "audit.json").read_text())
             claims = {c["claim"]: c for c in proof["certificates"]}

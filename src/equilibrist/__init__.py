@@ -30,7 +30,12 @@ if TYPE_CHECKING:
         theory,
         tree,
     )
-    from equilibrist._errors import (
+    from equilibrist.checks import Audit, Certificate, Verdict, audit, audit_pair
+    from equilibrist.core.field import VectorField
+    from equilibrist.core.game import Game
+    from equilibrist.core.jacobian import JacobianOperator
+    from equilibrist.data import ArraySource, Source, digits, eight_gaussians, mnist
+    from equilibrist.errors import (
         DataError,
         EquilibristError,
         GameError,
@@ -39,23 +44,18 @@ if TYPE_CHECKING:
         RecordError,
         RequirementError,
     )
-    from equilibrist._field import VectorField
-    from equilibrist._game import Game
-    from equilibrist._jacobian import JacobianOperator
-    from equilibrist._resolve import resolve
-    from equilibrist.checks import Audit, Certificate, Verdict, audit, audit_pair
-    from equilibrist.data import ArraySource, Source, digits, eight_gaussians, mnist
     from equilibrist.formulations import WGAN, Vanilla
     from equilibrist.games import GAN, Quadratic
     from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
     from equilibrist.penalties import GradientPenalty
     from equilibrist.projections import WeightClipping
+    from equilibrist.recipe_lookup import resolve
     from equilibrist.report import write_report
     from equilibrist.run import Recipe, Reference, Run, load, train
     from equilibrist.solvers import Alternating, Simultaneous
 
 _WHERE = {
-    "_errors": (
+    "errors": (
         "DataError",
         "EquilibristError",
         "GameError",
@@ -64,10 +64,10 @@ _WHERE = {
         "RecordError",
         "RequirementError",
     ),
-    "_field": ("VectorField",),
-    "_game": ("Game",),
-    "_jacobian": ("JacobianOperator",),
-    "_resolve": ("resolve",),
+    "core.field": ("VectorField",),
+    "core.game": ("Game",),
+    "core.jacobian": ("JacobianOperator",),
+    "recipe_lookup": ("resolve",),
     "checks": ("Audit", "Certificate", "Verdict", "audit", "audit_pair"),
     "data": ("ArraySource", "Source", "digits", "eight_gaussians", "mnist"),
     "formulations": ("WGAN", "Vanilla"),
@@ -221,6 +221,6 @@ def _hint(name: str) -> str:
                 return f": it is equilibrist.{module}.{name}"
         except ImportError:
             return ""
-    from equilibrist._errors import did_you_mean
+    from equilibrist.errors import did_you_mean
 
     return did_you_mean(name, [*_MODULE, *_MODULES])

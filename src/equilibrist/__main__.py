@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NoReturn
 
-from equilibrist._start import start
+from equilibrist.startup import start
 
 
 def script() -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from equilibrist._draws import Draw
+from equilibrist.core.draws import Draw
 from equilibrist.formulations import Critic
 
 

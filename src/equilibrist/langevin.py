@@ -14,8 +14,8 @@ from typing import Literal, Protocol, get_args
 import torch
 
 from equilibrist.optimizers import SGD, Coupled, Optimizer, Params, RMSProp, levelled
-from equilibrist.schedules import number
 from equilibrist.tree import Tree
+from equilibrist.validation import is_number
 
 Convention = Literal["langevin", "welling-teh"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
@@ -117,9 +117,9 @@ class RMSPropSGLD:
 
     def __post_init__(self) -> None:
         _check(self, self.lr, self.noise, self.convention)
-        if not number(self.decay) or not 0 <= self.decay < 1:
+        if not is_number(self.decay) or not 0 <= self.decay < 1:
             raise ValueError(f"RMSPropSGLD.decay must lie in [0, 1), not {self.decay!r}")
-        if not number(self.eps) or not 0 < self.eps < math.inf:
+        if not is_number(self.eps) or not 0 < self.eps < math.inf:
             raise ValueError(f"RMSPropSGLD.eps must be positive, not {self.eps!r}")
 
     @property
@@ -167,9 +167,9 @@ def _rate(lr: float, convention: Convention) -> float:
 
 def _check(rule: object, lr: float, noise: float, convention: str) -> None:
     name = type(rule).__name__
-    if not number(lr) or not 0 < lr < math.inf:
+    if not is_number(lr) or not 0 < lr < math.inf:
         raise ValueError(f"{name}.lr must be positive, not {lr!r}")
-    if not number(noise) or not 0 <= noise < math.inf:
+    if not is_number(noise) or not 0 <= noise < math.inf:
         raise ValueError(f"{name}.noise must be finite and not negative, not {noise!r}")
     if convention not in CONVENTIONS:
         raise ValueError(

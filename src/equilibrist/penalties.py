@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equilibrist.formulations import Critic
-from equilibrist.formulations._gradient import input_gradient
+from equilibrist.formulations.gradient import input_gradient
 
 __all__ = ["R1", "R2", "GradientPenalty", "Penalty", "input_gradient"]
 

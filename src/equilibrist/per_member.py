@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equilibrist._errors import RecipeError
+from equilibrist.errors import RecipeError
 from equilibrist.optimizers import Optimizer, Params, metric
-from equilibrist.schedules import Around, number, part_way
+from equilibrist.schedules import Around, part_way
 from equilibrist.tree import Tree
+from equilibrist.validation import is_number
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class PerMember(Around):
     def __post_init__(self) -> None:
         super().__post_init__()
         sound = isinstance(self.factors, tuple) and self.factors
-        if not sound or not all(number(f) and 0 < f < math.inf for f in self.factors):
+        if not sound or not all(is_number(f) and 0 < f < math.inf for f in self.factors):
             raise ValueError(
                 f"PerMember.factors must be a tuple of positive numbers, not {self.factors!r}"
             )

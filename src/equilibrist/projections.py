@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from equilibrist._errors import GameError, did_you_mean
+from equilibrist.errors import GameError, did_you_mean
 from equilibrist.optimizers import Coupled, Optimizer, Params
 from equilibrist.schedules import update
 from equilibrist.tree import Tree

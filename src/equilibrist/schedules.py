@@ -6,13 +6,14 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from equilibrist.optimizers import Coupled, Optimizer, Params, levelled, metric
 from equilibrist.tree import Tree
+from equilibrist.validation import is_number
 
 
 class Schedule(Protocol):
@@ -33,7 +34,8 @@ class Piecewise:
 
     def __post_init__(self) -> None:
         pairs = isinstance(self.points, tuple | list) and all(
-            isinstance(p, tuple | list) and len(p) == 2 and all(map(number, p)) for p in self.points
+            isinstance(p, tuple | list) and len(p) == 2 and all(map(is_number, p))
+            for p in self.points
         )
         if not pairs:
             raise ValueError(f"Piecewise needs pairs of numbers (t, factor), not {self.points!r}")
@@ -64,7 +66,7 @@ class Cosine:
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers = number(self.steps) and number(self.end)
+        numbers = is_number(self.steps) and is_number(self.end)
         if not numbers or not 1 <= self.steps < math.inf or not 0 <= self.end <= 1:
             raise ValueError(f"Cosine needs steps >= 1 and an end in [0, 1], not {self}")
 
@@ -151,7 +153,7 @@ class Clipped(Around):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not number(self.limit) or not 0 < self.limit < math.inf:
+        if not is_number(self.limit) or not 0 < self.limit < math.inf:
             raise ValueError(f"Clipped.limit must be positive, not {self.limit!r}")
 
     def update(
@@ -196,11 +198,6 @@ def update(
         level = levelled(divided, coupled, members)
         for k, old in before.items():
             params[k].copy_(old + (params[k] - old) * (divided[k] / level[k]))
-
-
-def number(value: Any) -> bool:
-    """Whether it is a number: no text of one, no truth value."""
-    return isinstance(value, float | int) and not isinstance(value, bool)
 
 
 def base(rule: Optimizer) -> Optimizer:

@@ -116,15 +116,15 @@ def test_searches_against_answering_critics_follow_from_the_budget(check: str) -
 
 
 def test_a_check_that_takes_more_than_its_part_is_stopped(monkeypatch: Any) -> None:
-    from equilibrist.checks import _registry
+    from equilibrist.checks import registry
 
-    check = _registry.REGISTRY["stationary"]
+    check = registry.REGISTRY["stationary"]
 
     def endless(bench: Any, tick: Any, show: Any) -> Any:
         while True:
             tick(2.0)
 
-    monkeypatch.setitem(_registry.REGISTRY, "stationary", replace(check, run=endless))
+    monkeypatch.setitem(registry.REGISTRY, "stationary", replace(check, run=endless))
     found = audited(Settings.within(300), checks=("stationary", "nash"))
     kept(found, 300, whole=False)
     assert [found[claim].verdict.value for claim in check.claims] == ["UNASSESSED"] * 3

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from equilibrist import tree
-from equilibrist._exact import Exact
-from equilibrist._field import VectorField
-from equilibrist._jacobian import JacobianOperator
+from equilibrist.core.exact import Exact
+from equilibrist.core.field import VectorField
+from equilibrist.core.jacobian import JacobianOperator
 
 FILE = Path(__file__).parents[2] / "campaigns" / "audit_calibration.py"
 

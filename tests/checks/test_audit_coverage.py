@@ -15,10 +15,10 @@ import torch
 from audit_games import Affine, Gaussian, Parabola
 
 from equilibrist import GAN, SGD, tree
-from equilibrist._draws import Address, Use
 from equilibrist.checks import Settings, path_angle
 from equilibrist.checks._bench import PARTS, Bench, student
-from equilibrist.checks._registry import REGISTRY
+from equilibrist.checks.registry import REGISTRY
+from equilibrist.core.draws import Address, Use
 from equilibrist.formulations import Relativistic
 
 CONFIDENCE, EACH, GROUPS = 0.9, 4, 24

@@ -24,7 +24,6 @@ from audit_games import (
 from torch import nn
 
 from equilibrist import GAN, WGAN, RecipeError, Vanilla, Verdict, WeightClipping, tree
-from equilibrist._draws import Use
 from equilibrist.checks import Settings, audit_game, curvature
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
@@ -42,6 +41,7 @@ from equilibrist.checks._linear import (
 )
 from equilibrist.checks._minimax import answered_curvature
 from equilibrist.checks._schur import restricted
+from equilibrist.core.draws import Use
 from equilibrist.formulations import W2GAN
 from equilibrist.games.dirac import Dirac
 from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN

@@ -16,10 +16,10 @@ from audit_games import F64, Gaussian, audit_game, bench, boxed
 from torch import nn
 
 from equilibrist import Recipe, VectorField, Verdict, WeightClipping, audit_pair, resolve
-from equilibrist._game import Plain
 from equilibrist.checks import Audit, Settings
 from equilibrist.checks._linear import feasible
 from equilibrist.checks.stationarity import unblocked
+from equilibrist.core.game import Plain
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD
 from equilibrist.projections import NormBall

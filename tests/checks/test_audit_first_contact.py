@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from equilibrist._errors import DataError, GameError, RecipeError, RequirementError
 from equilibrist.checks import Certificate, Settings, Verdict, audit_pair
 from equilibrist.checks._audit import Audit
 from equilibrist.checks.pair import Pair
 from equilibrist.data import ArraySource, digits, eight_gaussians
+from equilibrist.errors import DataError, GameError, RecipeError, RequirementError
 from equilibrist.formulations import Hinge, LeastSquares, Vanilla
 from equilibrist.games import GAN
 from equilibrist.interop import Watch

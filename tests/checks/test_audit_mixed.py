@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from equilibrist._errors import GameError
 from equilibrist.checks import Verdict, audit_game, audit_mixed
+from equilibrist.errors import GameError
 from equilibrist.games import GaussianW2GAN
 from equilibrist.mixed.domains import Box
 from equilibrist.mixed.matrix import MatrixGame

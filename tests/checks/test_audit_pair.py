@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from equilibrist._errors import EquilibristError, GameError, RecipeError
 from equilibrist.checks import Settings, Verdict, audit_pair
 from equilibrist.checks.pair import Pair
+from equilibrist.errors import EquilibristError, GameError, RecipeError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
-from equilibrist.games._foreign import foreign, largest_singular_value
 from equilibrist.interop import Watch
+from equilibrist.nn.torch_spectral_norm import foreign, largest_singular_value
 
 F64 = torch.float64
 REAL = torch.randn(300, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([2.0, 0.5])
@@ -404,7 +404,7 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert space["found"]["self-tests"].verdict is Verdict.VERIFIED
     for link in re.findall(r"\]\(([^)#]+)\)", page):
         assert (ROOT / "docs" / link).exists(), link
-    from equilibrist.formulations._named import FORMULATIONS
+    from equilibrist.formulations.named import FORMULATIONS
 
     for name in FORMULATIONS:
         assert f'"{name}"' in page

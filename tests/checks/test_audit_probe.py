@@ -26,8 +26,8 @@ from equilibrist import (
     train,
     tree,
 )
-from equilibrist._draws import Draws
 from equilibrist.checks import Settings
+from equilibrist.core.draws import Draws
 from equilibrist.run import checkpoint
 
 FAST: dict[str, Any] = {

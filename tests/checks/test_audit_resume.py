@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import equilibrist as eq
-from equilibrist.checks import REGISTRY, _registry
-from equilibrist.checks._registry import Found
+from equilibrist.checks import REGISTRY, registry
 from equilibrist.checks._save import Kept
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.registry import Found
 
 FAST = {"steps": 12, "looks": 3, "starts": 2, "batches": 8, "groups": 3, "group_batches": 2}
 CHECKS = ("stationary", "nash")
@@ -52,7 +52,7 @@ def test_an_interrupted_audit_goes_on(run: Any, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(REGISTRY, "stationary", dataclasses.replace(honest, run=counting))
     with monkeypatch.context() as broken:
-        broken.setitem(_registry.REGISTRY, "nash", dataclasses.replace(REGISTRY["nash"], run=stop))
+        broken.setitem(registry.REGISTRY, "nash", dataclasses.replace(REGISTRY["nash"], run=stop))
         with pytest.raises(KeyboardInterrupt):
             eq.audit(run, checks=CHECKS, progress="none", **FAST)
     assert counted == [1]

@@ -17,10 +17,10 @@ import torch
 from audit_games import Affine, Parabola, points
 
 from equilibrist import GAN, SGD, tree
-from equilibrist._draws import Address, Batch, Use
 from equilibrist.checks import Certificate, Settings
 from equilibrist.checks._bench import PARTS, Bench
-from equilibrist.checks._registry import REGISTRY
+from equilibrist.checks.registry import REGISTRY
+from equilibrist.core.draws import Address, Batch, Use
 from equilibrist.formulations import Relativistic
 from equilibrist.games import Mixture
 

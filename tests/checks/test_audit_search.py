@@ -13,12 +13,12 @@ from torch import Tensor
 
 import equilibrist as eq
 from equilibrist import projections
-from equilibrist._game import Plain
 from equilibrist.checks import Settings, Verdict, audit_game
 from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._probes import SIZES, scan
 from equilibrist.checks._search import Descent, Relative, _Engine
+from equilibrist.core.game import Plain
 
 F64 = torch.float64
 
@@ -180,7 +180,7 @@ def test_relative_steps_end_at_the_projected_optimum(sets: Any, lr: float) -> No
         ball = isinstance(sets, projections.NormBall)
         best = 1.5 * w / w.norm() if ball else torch.tensor([0.8, 0.8], dtype=F64)
     start = {"u": torch.full((2,), 0.1, dtype=F64)}
-    from equilibrist._field import VectorField
+    from equilibrist.core.field import VectorField
 
     field = VectorField(game)
     scales = {"u": torch.tensor(1.0, dtype=F64)}

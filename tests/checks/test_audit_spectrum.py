@@ -13,7 +13,6 @@ from audit_games import F64, Gaussian, Shift, Unit, audited, boxed
 from torch import Tensor, nn
 
 from equilibrist import GAN, JacobianOperator, Quadratic, RecipeError, Vanilla, Verdict, tree
-from equilibrist._files import finite
 from equilibrist.checks import CHECKS, Settings, audit_game, spectrum
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
@@ -21,6 +20,7 @@ from equilibrist.checks._decide import Interval
 from equilibrist.checks._eigen import ROUNDING, probe_cost, probes_of
 from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.spectrum import stable, work
+from equilibrist.files.atomic import finite
 from equilibrist.games import Dirac, GaussianW2GAN, three_nash
 from equilibrist.penalties import R1
 

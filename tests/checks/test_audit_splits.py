@@ -13,9 +13,9 @@ from scipy import stats
 from torch import nn
 
 from equilibrist import GAN, SGD, Vanilla, tree
-from equilibrist._draws import Batch
 from equilibrist.checks import deviation
 from equilibrist.checks._bench import PARTS, Bench, relative_noise, student
+from equilibrist.core.draws import Batch
 
 FAST = {
     "steps": 20,

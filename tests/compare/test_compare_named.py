@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from equilibrist._errors import RecipeError
+from equilibrist.errors import RecipeError
 from equilibrist.langevin import SGLD, RMSPropSGLD
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.schedules import Clipped

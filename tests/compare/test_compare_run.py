@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from equilibrist._errors import GameError, RecipeError, RecordError
 from equilibrist.compare import Cost, compare, cost
 from equilibrist.compare import _words as say
 from equilibrist.compare._page import page
 from equilibrist.compare._statistics import estimate
 from equilibrist.data import eight_gaussians
+from equilibrist.errors import GameError, RecipeError, RecordError
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN, Mixture
 from equilibrist.langevin import SGLD

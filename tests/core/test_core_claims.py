@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from equilibrist._errors import GameError
-from equilibrist._game import Plain, check_separable, check_zero_sum
+from equilibrist.core.game import Plain, check_separable, check_zero_sum
+from equilibrist.errors import GameError
 from equilibrist.games import Quadratic
 
 HERE = {p: {"v": torch.tensor([1.5, -0.5])} for p in ("x", "y")}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from equilibrist import tree
-from equilibrist._draws import (
+from equilibrist.core.draws import (
     LIMITS,
     Batches,
     Draws,

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, logsigmoid
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Plain
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Plain
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN, Quadratic
 from equilibrist.penalties import GradientPenalty

@@ -13,21 +13,21 @@ from typing import Any
 
 import pytest
 
-from equilibrist import _files
+from equilibrist.files import atomic
 
 CRASH = """
 import os, sys
 from pathlib import Path
-from equilibrist import _files
+from equilibrist.files import atomic
 os.replace = lambda *a: os._exit(9)          # the machine dies between the write and the rename
-_files.write_atomically(Path(sys.argv[1]), b"new")
+atomic.write_atomically(Path(sys.argv[1]), b"new")
 """
 
 
 def test_writes_and_overwrites(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     for content in (b"one", b"", b"\x00" * 100_000):
-        _files.write_atomically(path, content)
+        atomic.write_atomically(path, content)
         assert path.read_bytes() == content
     assert os.listdir(tmp_path) == ["file.bin"]
 
@@ -43,7 +43,7 @@ def test_death_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> N
     assert done.returncode == 9
     assert path.read_bytes() == b"old"
     assert len(os.listdir(tmp_path)) == 2, "the test says nothing if no unfinished file was there"
-    _files.remove_leftovers(tmp_path)
+    atomic.remove_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["file.bin"]
 
 
@@ -60,7 +60,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(os, step, fail)
         with pytest.raises(OSError, match="No space left"):
-            _files.write_atomically(path, b"new")
+            atomic.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.bin"]
 
@@ -72,7 +72,7 @@ def test_content_is_flushed_before_the_rename(
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, n=name, r=real: (calls.append(n), r(*a))[1])
-    _files.write_atomically(tmp_path / "x", b"1")
+    atomic.write_atomically(tmp_path / "x", b"1")
     assert calls == ["fsync", "replace", "fsync"]
 
 
@@ -80,7 +80,7 @@ def test_content_is_flushed_before_the_rename(
 def test_permissions_follow_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        _files.write_atomically(tmp_path / "x", b"1")
+        atomic.write_atomically(tmp_path / "x", b"1")
         assert os.umask(mask) == mask, "the umask was changed"
     finally:
         os.umask(before)
@@ -88,7 +88,7 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int) -> None:
 
 
 def test_json_has_no_infinities_and_tuples_are_lists(tmp_path: Path) -> None:
-    _files.write_json(
+    atomic.write_json(
         tmp_path / "x.json",
         {"a": (1, math.inf), "b": {2: -math.inf, "c": [math.nan, 0.5]}, "ü": None},
     )

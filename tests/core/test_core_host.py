@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from equilibrist._pure import PureModule
 from equilibrist.checks import audit_pair
+from equilibrist.nn.pure import PureModule
 
 
 def test_strict_numpy_errors_make_no_audit_raise() -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from equilibrist import RecordError, _files, _owned
-from equilibrist._errors import UnwritableError
-from equilibrist._owned import LEDGER, owned, publish, require_free
+from equilibrist import RecordError
+from equilibrist.errors import UnwritableError
+from equilibrist.files import atomic
+from equilibrist.files import owned as owning
+from equilibrist.files.owned import LEDGER, owned, publish, require_free
 
 
 def names(folder: Path) -> list[str]:
@@ -197,7 +199,7 @@ def test_two_writers_take_turns(tmp_path: Path) -> None:
 def test_a_writer_that_does_not_finish_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_owned, "PATIENCE", 0.1)
+    monkeypatch.setattr(owning, "PATIENCE", 0.1)
     with owned(tmp_path):
         refused(lambda: publish(tmp_path, {"a": b"x"}), "another process", str(tmp_path))
 
@@ -250,7 +252,7 @@ def test_a_full_disk_names_the_file(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse(number))
         with pytest.raises(UnwritableError, match=os.strerror(number)) as caught:
-            _files.write_atomically(tmp_path / "a", b"new")
+            atomic.write_atomically(tmp_path / "a", b"new")
     assert str(tmp_path / "a") in str(caught.value)
     assert isinstance(caught.value, RecordError | OSError)
     assert (tmp_path / "a").read_bytes() == b"old"
@@ -258,14 +260,14 @@ def test_a_full_disk_names_the_file(
 
 
 def test_only_own_unfinished_files_are_removed(tmp_path: Path) -> None:
-    ours = tmp_path / f".a.xyz{_files.PART}"
+    ours = tmp_path / f".a.xyz{atomic.PART}"
     theirs = [tmp_path / name for name in (".movie.mp4.part", "b.part", ".equilibrist.part.txt")]
     for path in (ours, *theirs):
         path.write_bytes(b"half")
-    written = tmp_path / f".b.xyz{_files.PART}"  # by a process that lives
+    written = tmp_path / f".b.xyz{atomic.PART}"  # by a process that lives
     with written.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        _files.remove_leftovers(tmp_path)
+        atomic.remove_leftovers(tmp_path)
         assert written.exists()
     assert not ours.exists()
     assert all(path.exists() for path in theirs)

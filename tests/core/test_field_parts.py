@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from equilibrist import tree
-from equilibrist._draws import Stream, generator
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Plain
+from equilibrist.core.draws import Stream, generator
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Plain
 from equilibrist.data import eight_gaussians
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
 from equilibrist.penalties import GradientPenalty

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from equilibrist import tree
-from equilibrist._draws import Stream, generator, normal
-from equilibrist._field import VectorField
-from equilibrist._game import Plain
-from equilibrist._jacobian import HessianOperator, JacobianOperator
+from equilibrist.core.draws import Stream, generator, normal
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Plain
+from equilibrist.core.jacobian import HessianOperator, JacobianOperator
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN, Quadratic
 from equilibrist.games.mixture import Mixture

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._jacobian import JacobianOperator
+from equilibrist.core.field import VectorField
+from equilibrist.core.jacobian import JacobianOperator
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN
 from equilibrist.penalties import R1, R2, GradientPenalty, input_gradient

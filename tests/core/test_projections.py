@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
+from equilibrist.core.field import VectorField
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN
 from equilibrist.projections import Below, NormBall, SpectralBall, WeightClipping

@@ -18,10 +18,10 @@ from shape_solvers import Consensus, Langevin, Proximal
 from torch import nn
 
 from equilibrist import tree
-from equilibrist._draws import Draws, StackedDraws, normal
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Draws, StackedDraws, normal
+from equilibrist.core.field import VectorField
 from equilibrist.distributed import mean_over_ranks
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD, Adam

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equilibrist import spectral_norm as sn
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN
+from equilibrist.nn import spectral_norm as sn
 
 F64 = torch.float64
 

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from equilibrist import _slopes, _stacked, tree
-from equilibrist._draws import Batches, Draws, StackedDraws, Stream, generator
-from equilibrist._field import VectorField
-from equilibrist._pure import PureModule
-from equilibrist._slopes import Slopes
-from equilibrist._stacked import Chain
+from equilibrist import tree
+from equilibrist.core.draws import Batches, Draws, StackedDraws, Stream, generator
+from equilibrist.core.field import VectorField
 from equilibrist.data import eight_gaussians
 from equilibrist.formulations import WGAN, Hinge, Vanilla
 from equilibrist.formulations._base import both_scores
 from equilibrist.games import GAN
 from equilibrist.networks import MixtureCritic, MixtureGenerator
+from equilibrist.nn import slopes, stacked
+from equilibrist.nn.pure import PureModule
+from equilibrist.nn.slopes import Slopes
+from equilibrist.nn.stacked import Chain
 from equilibrist.penalties import R1, GradientPenalty
 
 F64 = torch.float64
@@ -69,13 +70,13 @@ def same(a: Any, b: Any, **tolerance: float) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often layers ran in batches with the backward pass by hand."""
     calls = [0]
-    plain = _stacked._Stacked.forward
+    plain = stacked._Stacked.forward
 
     def forward(*args: Any) -> Any:
         calls[0] += 1
         return plain(*args)
 
-    monkeypatch.setattr(_stacked._Stacked, "forward", staticmethod(forward))
+    monkeypatch.setattr(stacked._Stacked, "forward", staticmethod(forward))
     return calls
 
 
@@ -287,12 +288,12 @@ def test_a_second_derivative_is_refused_unless_announced() -> None:
 
 
 def test_slopes_say_that_they_are_active() -> None:
-    assert not _slopes.active()
+    assert not slopes.active()
     with Slopes():
         with Slopes():
-            assert _slopes.active()
-        assert _slopes.active()
-    assert not _slopes.active()
+            assert slopes.active()
+        assert slopes.active()
+    assert not slopes.active()
 
 
 @pytest.mark.parametrize("batch", [8, 2**14], ids=["blocks of steps", "step by step"])

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Plain
-from equilibrist._jacobian import JacobianOperator
-from equilibrist._slopes import Slopes
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Plain
+from equilibrist.core.jacobian import JacobianOperator
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN
-from equilibrist.formulations._gradient import input_gradient
+from equilibrist.formulations.gradient import input_gradient
 from equilibrist.games import GAN
+from equilibrist.nn.slopes import Slopes
 from equilibrist.penalties import GradientPenalty
 
 F64 = torch.float64

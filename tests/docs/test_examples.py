@@ -18,9 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from equilibrist._resolve import catalogue
 from equilibrist.cli import main
 from equilibrist.interop import Watch
+from equilibrist.recipe_lookup import catalogue
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -36,7 +36,8 @@ def test_links_and_targets_exist() -> None:
 
 
 def test_commands_are_real() -> None:
-    from equilibrist._resolve import catalogue, parameters
+    from equilibrist.arguments import parameters
+    from equilibrist.recipe_lookup import catalogue
 
     for name, settings in re.findall(
         r"equilibrist run ([\w-]+)(?!\S)((?: --set \w+=\S+)*)", README

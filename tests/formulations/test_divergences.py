@@ -11,7 +11,7 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations import FGAN, Vanilla
 from equilibrist.formulations.divergences import (
     DIVERGENCES,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._field import VectorField
+from equilibrist.core.field import VectorField
 from equilibrist.formulations import (
     FGAN,
     W2GAN,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations import Hinge, LeastSquares, Relativistic
 
 F64 = torch.float64

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
+from equilibrist.core.field import VectorField
+from equilibrist.errors import GameError
 from equilibrist.formulations import W2GAN
 from equilibrist.games import GAN
 from equilibrist.networks.affine import LinearGenerator, QuadraticCritic

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Stream, generator
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Stream, generator
+from equilibrist.core.field import VectorField
 from equilibrist.data import ArraySource
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Hinge, Vanilla
 from equilibrist.games import GAN, Mixture
 from equilibrist.games.mixture import Paired

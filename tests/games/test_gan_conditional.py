@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
-from equilibrist import _draws
-from equilibrist._draws import Stream
-from equilibrist._errors import GameError
 from equilibrist.auxiliary import Reconstruction, Term
+from equilibrist.core import draws as drawing
+from equilibrist.core.draws import Stream
 from equilibrist.data import ArraySource
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
 from equilibrist.penalties import GradientPenalty
@@ -40,7 +40,7 @@ class Labelled:
 
     def sample_pairs(self, rng: Any, n: int) -> tuple[Tensor, Tensor]:
         label = torch.from_numpy(rng.integers(0, 3, size=n))
-        return label[:, None] + 0.1 * _draws.normal(rng, (n, 2), F64, None), label
+        return label[:, None] + 0.1 * drawing.normal(rng, (n, 2), F64, None), label
 
     def sample(self, rng: Any, n: int) -> Tensor:
         return self.sample_pairs(rng, n)[0]
@@ -59,7 +59,7 @@ def conditional(**kwargs: Any) -> GAN:
 
 
 def rng(step: int = 0) -> Any:
-    return _draws.generator(0, Stream.DATA, step)
+    return drawing.generator(0, Stream.DATA, step)
 
 
 @pytest.mark.parametrize("formulation", [WGAN(), Vanilla()])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Relativistic, Vanilla
 from equilibrist.games import GAN
 from equilibrist.penalties import GradientPenalty

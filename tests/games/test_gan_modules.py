@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Stream, generator
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Stream, generator
+from equilibrist.core.field import VectorField
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN, Normal
 from equilibrist.optimizers import SGD

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Stream
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
+from equilibrist import tree
 from equilibrist.auxiliary import Reconstruction, Term
+from equilibrist.core import draws as drawing
+from equilibrist.core.draws import Stream
+from equilibrist.core.field import VectorField
 from equilibrist.data import ArraySource
+from equilibrist.errors import GameError
 from equilibrist.formulations import W2GAN, WGAN, Relativistic, Vanilla
 from equilibrist.games import GAN
 from equilibrist.networks import LinearGenerator, QuadraticCritic
@@ -77,7 +78,7 @@ def conditional(formulation: Any = None, **more: Any) -> GAN:
 
 
 def rng(step: int = 0) -> Any:
-    return _draws.generator(0, Stream.DATA, step)
+    return drawing.generator(0, Stream.DATA, step)
 
 
 def drift(head: Any, fake: Tensor, draw: Any) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._field import VectorField
+from equilibrist.core.field import VectorField
 from equilibrist.games import Quadratic, bilinear
 
 F64 = torch.float64

@@ -14,7 +14,7 @@ from scipy.stats import norm, wasserstein_distance
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._field import VectorField
+from equilibrist.core.field import VectorField
 from equilibrist.formulations import W2GAN
 from equilibrist.games import GAN, GaussianW2GAN, GaussianWGAN
 from equilibrist.networks import LinearGenerator, QuadraticCritic

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import softplus
 from torch.utils.data import DataLoader, TensorDataset
 
-from equilibrist._errors import RequirementError
+from equilibrist.errors import RequirementError
 from equilibrist.formulations import Vanilla
 from equilibrist.interop import Watch, lightning_callback, source_of
 

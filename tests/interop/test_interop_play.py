@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equilibrist import _draws
-from equilibrist._draws import Stream
-from equilibrist._errors import GameError
+from equilibrist.core import draws as drawing
+from equilibrist.core.draws import Stream
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
 from equilibrist.interop import Play, TorchRule
@@ -36,8 +36,8 @@ def real(step: int) -> Tensor:
 
 def latent(step: int, index: int) -> Tensor:
     """As documented: addressed by (seed, step, index)."""
-    rng = _draws.generator(0, Stream.DATA, step, index=index)
-    return _draws.normal(rng, (16, 3), F64, None)
+    rng = drawing.generator(0, Stream.DATA, step, index=index)
+    return drawing.normal(rng, (16, 3), F64, None)
 
 
 def values(*modules: nn.Module) -> list[Tensor]:

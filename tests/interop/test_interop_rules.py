@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN
 from equilibrist.interop import Play, TorchRule

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from equilibrist._errors import DataError, RecipeError
+from equilibrist.errors import DataError, RecipeError
 from equilibrist.formulations import Vanilla
 from equilibrist.interop import Watch, source_of
 

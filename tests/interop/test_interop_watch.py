@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
-from equilibrist._errors import DataError, GameError, RecipeError
 from equilibrist.checks import CHECKS, Settings, audit_game
 from equilibrist.data import digits
+from equilibrist.errors import DataError, GameError, RecipeError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
 from equilibrist.interop import Watch, source_of

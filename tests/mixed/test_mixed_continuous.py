@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.mixed import payoff as payoff_module
 from equilibrist.mixed.domains import Box, Circle, Space, Sphere
 from equilibrist.mixed.flows import GridDescent, GridProx

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from equilibrist._draws import Stream, generator
+from equilibrist.core.draws import Stream, generator
 from equilibrist.mixed.domains import Box, Circle, Space, Sphere
 from equilibrist.mixed.flows import GridDescent, Langevin, Reweighting, WassersteinFisherRao
 from equilibrist.mixed.measures import Density, Particles

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from equilibrist._errors import GameError, RequirementError
+from equilibrist.errors import GameError, RequirementError
 from equilibrist.mixed import matrix
 from equilibrist.mixed.matrix import (
     LAWS,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equilibrist._draws import Stream, generator
+from equilibrist.core.draws import Stream, generator
 from equilibrist.mixed.matrix import LAWS, MatrixGame
 from equilibrist.mixed.mirror import MirrorDescent, MirrorProx, OptimisticMirror, record_times
 

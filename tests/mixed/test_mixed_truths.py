@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.games import GaussianW2GAN
 from equilibrist.mixed.domains import Box, Circle, Projected
 from equilibrist.mixed.flows import Langevin

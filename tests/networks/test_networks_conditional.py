@@ -21,7 +21,7 @@ from equilibrist.networks import (
     R3GANCritic,
     R3GANGenerator,
 )
-from equilibrist.spectral_norm import normalised_names
+from equilibrist.nn.spectral_norm import normalised_names
 
 F64 = {"dtype": torch.float64}
 Scramble = Callable[[nn.Module], nn.Module]

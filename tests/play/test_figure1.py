@@ -12,7 +12,7 @@ import torch
 
 import equilibrist as eq
 from equilibrist import tree
-from equilibrist._draws import Stream, generator
+from equilibrist.core.draws import Stream, generator
 
 FILE = Path(__file__).parents[2] / "campaigns" / "mescheder_figure1.py"
 

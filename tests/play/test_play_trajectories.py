@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from equilibrist import Quadratic, RecipeError, VectorField
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.games import Dirac, Planar, bilinear, false_attractor
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.play import boards

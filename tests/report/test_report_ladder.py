@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from audit_rows import ADVICE, PLACE, RUNGS, SETTINGS, edited, whole
 
-from equilibrist.report import _words as words
-from equilibrist.report import write_report
+from equilibrist.report import words, write_report
 from equilibrist.report._cards import verdicts as listed
 from equilibrist.report._ladder import advice, highest
 from equilibrist.report._load import load
@@ -238,7 +237,7 @@ def test_the_command_names_checks_that_are_not_the_usual_ones(make_run: Make) ->
 
 def test_the_announced_cost_and_the_usual_checks_are_those_of_the_audit() -> None:
     checks = pytest.importorskip("equilibrist.checks")
-    registry = pytest.importorskip("equilibrist.checks._registry")
+    registry = pytest.importorskip("equilibrist.checks.registry")
     sampled = pytest.importorskip("equilibrist.checks.proximal.inner")
     assert registry.CHECKS == words.DEFAULT_CHECKS
 

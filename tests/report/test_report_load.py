@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from equilibrist._errors import RecordError
+from equilibrist.errors import RecordError
 from equilibrist.report._load import as_number, load
 
 Make = Callable[..., Path]

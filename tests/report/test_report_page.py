@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import equilibrist.report
-from equilibrist._errors import RecordError
+from equilibrist.errors import RecordError
 from equilibrist.report import write_report
 from equilibrist.report._load import Verdict
 

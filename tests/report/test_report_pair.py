@@ -11,9 +11,8 @@ import pytest
 from audit_rows import whole
 from test_report_page import Page
 
-from equilibrist._errors import RecordError
-from equilibrist.report import _words as words
-from equilibrist.report import write_report
+from equilibrist.errors import RecordError
+from equilibrist.report import words, write_report
 from equilibrist.report._pair import is_pair, load_pair
 
 Make = Callable[..., Path]

@@ -12,15 +12,14 @@ import pytest
 from audit_rows import certificate, edited, eigenvalues, gap, profile, stable, whole
 from test_report_page import NASTY, Page, spoil
 
-from equilibrist.report import _words as words
-from equilibrist.report import write_report
-from equilibrist.report._charts import WIDE, _Axes, labelled, ticks
+from equilibrist.report import words, write_report
 from equilibrist.report._load import Certificate, load
 from equilibrist.report._meanings import MEANINGS
 from equilibrist.report._measures import lambda_words, measure_of
 from equilibrist.report._profile import LambdaAxis, profile_of, scale_chart
 from equilibrist.report._record import Tolerance, Verdict
 from equilibrist.report._spectrum import eigenvalues_of, spectrum, step_of
+from equilibrist.report.charts import WIDE, Axes, labelled, ticks
 
 Make = Callable[..., Path]
 
@@ -470,7 +469,7 @@ def test_no_two_labels_of_an_axis_read_the_same(ends: tuple[float, float], first
 
 
 def test_an_axis_takes_labels_of_ones_own() -> None:
-    axes = _Axes(WIDE[0], 0.0, 1.0, 0.0, 1.0)
+    axes = Axes(WIDE[0], 0.0, 1.0, 0.0, 1.0)
     drawn = axes.draw("", "x", [(0.5, "half")], [(0.25, "a quarter")])
     assert re.findall(r">([^<]+)</text>", drawn) == ["a quarter", "half", "x"]
     assert re.findall(r">([^<]+)</text>", axes.draw("", "x", [], [])) == ["x"]

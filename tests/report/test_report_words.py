@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from equilibrist.report import _words as words
+from equilibrist.report import words
 from equilibrist.report._load import load
 
 Make = Callable[..., Path]

@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from equilibrist import _files
 from equilibrist.data import ArraySource, eight_gaussians
+from equilibrist.files import atomic
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD, Adam, RMSProp
@@ -240,7 +240,7 @@ def differences(reference: dict[str, bytes], other: dict[str, bytes]) -> list[st
 def unsound(directory: Path) -> list[str]:
     """What must never be seen, at whatever moment the writer dies: a checkpoint that is not sound,
     or one whose rows of metrics are not all on the disk."""
-    from equilibrist._errors import EquilibristError
+    from equilibrist.errors import EquilibristError
     from equilibrist.run import checkpoint
 
     record = Record(directory)
@@ -360,7 +360,7 @@ class Sabotage:
                 strike("renamed")
 
         outer = self
-        _files.tempfile, _files.os = Files(), System()  # type: ignore[assignment]
+        atomic.tempfile, atomic.os = Files(), System()  # type: ignore[assignment]
         if self.phase == "settled":
             settle = Record.settle
 

@@ -14,11 +14,11 @@ from killing import conditional, differences, picture, recipe
 from torch import nn
 
 from equilibrist import tree
-from equilibrist._draws import Batches
-from equilibrist._errors import GameError, RecipeError, RecordError
-from equilibrist._field import VectorField
 from equilibrist.checks import audit
+from equilibrist.core.draws import Batches
+from equilibrist.core.field import VectorField
 from equilibrist.data import eight_gaussians
+from equilibrist.errors import GameError, RecipeError, RecordError
 from equilibrist.formulations import WGAN
 from equilibrist.langevin import SGLD, RMSPropSGLD
 from equilibrist.networks import CriticEnsemble
@@ -28,7 +28,7 @@ from equilibrist.per_member import PerMember, member_of
 from equilibrist.projections import SpectralBall, WeightClipping
 from equilibrist.report import write_report
 from equilibrist.run import checkpoint, ensemble, load, train
-from equilibrist.run.loop import _draw
+from equilibrist.run.loop import draw_of
 from equilibrist.schedules import Clipped, Cosine, Scheduled
 from equilibrist.scores import MixtureQuality
 from equilibrist.solvers import (
@@ -91,7 +91,7 @@ def singly(one, seed):
     """The run of one seed, by hand: its players, constants and last losses."""
     start = one.game.init(seed, device="cpu", dtype=one.dtype)
     data = one.data.to("cpu", one.dtype)
-    make = partial(_draw, one.game, data, one.dtype, torch.device("cpu"))
+    make = partial(draw_of, one.game, data, one.dtype, torch.device("cpu"))
     batches, field = Batches(make, one.batch, seed), VectorField(one.game, parts=one.accumulate)
     players, constants, state = start.players, start.constants, one.solver.init(start.players)
     for step in range(one.steps):

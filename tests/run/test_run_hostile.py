@@ -13,9 +13,10 @@ import torch
 from killing import CONFIGURATIONS
 from safetensors.torch import save
 
-from equilibrist._errors import EquilibristError
-from equilibrist._reading import parse_json
-from equilibrist._resolve import convert, resolve
+from equilibrist.arguments import convert
+from equilibrist.errors import EquilibristError
+from equilibrist.files.reading import parse_json
+from equilibrist.recipe_lookup import resolve
 from equilibrist.report import write_report
 from equilibrist.run import checkpoint, load, train
 from equilibrist.run.record import Record

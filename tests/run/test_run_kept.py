@@ -18,7 +18,7 @@ from killing import CONFIGURATIONS, differences, picture, recipe
 from torch import nn
 
 from equilibrist import RecipeError, RecordError
-from equilibrist._errors import UnwritableError
+from equilibrist.errors import UnwritableError
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.run import checkpoint, ensemble, load, train
 from equilibrist.run.record import Record

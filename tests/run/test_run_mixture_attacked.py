@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._errors import EquilibristError
 from equilibrist.checks import Verdict, audit, audit_mixed
 from equilibrist.compare import compare
 from equilibrist.data import eight_gaussians
+from equilibrist.errors import EquilibristError
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, Mixture
 from equilibrist.langevin import SGLD

@@ -7,8 +7,8 @@ import sys
 import pytest
 from killing import CONFIGURATIONS, differences, picture
 
-from equilibrist import RecordError
-from equilibrist.run import progress, train
+from equilibrist import RecordError, progress
+from equilibrist.run import train
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path, capfd):

@@ -9,7 +9,7 @@ import torch
 from killing import CONFIGURATIONS, differences, picture, recipe
 
 from equilibrist import RecipeError, RecordError
-from equilibrist._files import PART
+from equilibrist.files.atomic import PART
 from equilibrist.optimizers import SGD
 from equilibrist.run import environment, load, train
 from equilibrist.run.record import Record

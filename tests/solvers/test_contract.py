@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from equilibrist import contract, tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
 from equilibrist.contract import Arena, Outcome, arena, check_game, check_solver, require
+from equilibrist.core.field import VectorField
+from equilibrist.errors import GameError
 from equilibrist.games import Analytic, Point, Quadratic, bilinear, false_attractor
 from equilibrist.games.truth import sizes_of
 from equilibrist.optimizers import SGD

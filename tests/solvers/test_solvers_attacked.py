@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Draw
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Draw
+from equilibrist.core.field import VectorField
 from equilibrist.data import eight_gaussians
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN

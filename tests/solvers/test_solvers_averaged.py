@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Draws
-from equilibrist._field import VectorField
 from equilibrist.contract import check_solver, require
+from equilibrist.core.draws import Draws
+from equilibrist.core.field import VectorField
 from equilibrist.data import eight_gaussians
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN, bilinear

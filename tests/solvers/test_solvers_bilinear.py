@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._field import VectorField
+from equilibrist.core.field import VectorField
 from equilibrist.games import Quadratic, bilinear
 from equilibrist.optimizers import SGD
 from equilibrist.solvers import Alternating, Simultaneous

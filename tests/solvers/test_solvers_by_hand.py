@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Draws
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Draws
+from equilibrist.core.field import VectorField
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN, Dirac, three_nash
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Draws
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Draws
+from equilibrist.core.field import VectorField
 from equilibrist.formulations import WGAN
 from equilibrist.games import (
     GAN,

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from equilibrist import tree
-from equilibrist._field import VectorField
-from equilibrist._game import Plain
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Plain
 from equilibrist.optimizers import SGD
 from equilibrist.solvers import Consensus, Extragradient, PastExtragradient, SymplecticAdjustment
 

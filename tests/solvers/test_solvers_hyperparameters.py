@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from equilibrist import tree
-from equilibrist._draws import Draws
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Draws
+from equilibrist.core.field import VectorField
 from equilibrist.data import eight_gaussians
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, Quadratic, bilinear
 from equilibrist.interop import Play

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from equilibrist import tree
-from equilibrist._field import VectorField
+from equilibrist.core.field import VectorField
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD, Adam, RMSProp

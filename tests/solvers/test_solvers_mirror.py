@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
+from equilibrist.core.field import VectorField
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN, Mixture
 from equilibrist.langevin import SGLD, RMSPropSGLD

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Draws
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
+from equilibrist.core.draws import Draws
+from equilibrist.core.field import VectorField
 from equilibrist.data import eight_gaussians
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Vanilla
 from equilibrist.games import GAN, bilinear
 from equilibrist.optimizers import SGD, Adam
@@ -157,7 +157,7 @@ def test_stacked_equals_alone_with_spectral_norm() -> None:
         for step in range(2):
             p, c, state, _ = solver.step(VectorField(game), p, c, state, draws_of(game, step, seed))
         singles.append((p, c))
-    from equilibrist._draws import StackedDraws
+    from equilibrist.core.draws import StackedDraws
 
     state, field = solver.init(players), VectorField(game, stacked=2)
     for step in range(2):

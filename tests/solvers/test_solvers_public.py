@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from equilibrist import tree
-from equilibrist._draws import Draws
-from equilibrist._field import VectorField
-from equilibrist._game import Plain
+from equilibrist.core.draws import Draws
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Plain
 from equilibrist.games import three_nash
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.solvers import Competitive, Extragradient, Optimistic

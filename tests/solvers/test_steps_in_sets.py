@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._exact import Exact
-from equilibrist._field import VectorField
-from equilibrist._game import Plain, coupled
+from equilibrist.core.exact import Exact
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Plain, coupled
+from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, GaussianW2GAN, GaussianWGAN
 from equilibrist.games.mixture import Mixture, Paired

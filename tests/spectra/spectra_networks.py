@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import GAN, JacobianOperator, VectorField, tree
-from equilibrist._exact import Exact
+from equilibrist.core.exact import Exact
 from equilibrist.formulations import (
     FGAN,
     KL,

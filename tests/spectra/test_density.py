@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from spectra_networks import operator
 
-from equilibrist._jacobian import HessianOperator
+from equilibrist.core.jacobian import HessianOperator
 from equilibrist.spectra import Density, abscissa, exact_density, forecast, henrici, suggested
 from equilibrist.spectra.consensus import transposed
 from equilibrist.spectra.density import density, mixed

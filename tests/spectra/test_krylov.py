@@ -8,7 +8,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, aslinearoperator, eigs
 from spectra_networks import GAMES, by_differences, operator
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.spectra import extremes
 from equilibrist.spectra import krylov as krylov_module
 from equilibrist.spectra.eigenvalues import eigenpairs

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from equilibrist import GAN, WGAN, JacobianOperator, Quadratic, RecipeError, Vanilla, VectorField
-from equilibrist._errors import GameError
-from equilibrist._exact import Exact, singular_vectors
-from equilibrist._game import Plain
+from equilibrist.core.exact import Exact
+from equilibrist.core.game import Plain
+from equilibrist.errors import GameError
+from equilibrist.nn.spectral_norm import singular_vectors
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.schedules import Cosine, Scheduled
 from equilibrist.solvers import Alternating, Averaged, Consensus, Simultaneous

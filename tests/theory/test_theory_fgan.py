@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations.divergences import divergence
 from equilibrist.theory import FGaussian
 from equilibrist.theory._raw_f import f_values

@@ -8,10 +8,10 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.optimize import minimize
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.games.gaussian import GaussianW2GAN
 from equilibrist.theory import W2Gaussian, _raw
-from equilibrist.theory._ball import least_on_ball
+from equilibrist.theory.ball import least_on_ball
 
 SETTINGS = [(1, 2.0, 0.5, 1.0), (2, 1.3, 0.8, 0.7), (3, 3.0, 2.0, 1.5), (2, 0.4, 0.5, 1.0)]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.games.gaussian import GaussianWGAN
 from equilibrist.theory import WGaussian1d, _raw
 from equilibrist.theory.wgan1d import mean_modulus

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw
-from equilibrist._game import Players
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._linear import found_draws, order_of, projected
 from equilibrist.checks.certificate import Verdict
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Players
 
 SIZES = (1.0, 0.25, 0.0625)  # of the leader's moves, as parts of a small move
 AGAIN = (

@@ -12,33 +12,33 @@ from typing import Any
 
 import torch
 
-from equilibrist._errors import RecipeError, UnknownClaimError, did_you_mean, warn_user
-from equilibrist._field import VectorField
-from equilibrist._files import finite
-from equilibrist._game import Constants, Players
-from equilibrist._host import usual_errors
-from equilibrist._notebook import shortened, table
 from equilibrist.checks import facts, path_angle, selftests
 from equilibrist.checks._advice import advice
-from equilibrist.checks._arguments import known_settings, settings_of
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._budget import allotted, limit_of, unfinished
 from equilibrist.checks._first_order import planned, planned_value
 from equilibrist.checks._implications import reconcile
 from equilibrist.checks._ladder import ladder, place
-from equilibrist.checks._registry import CHECKS, REGISTRY, Found
 from equilibrist.checks._save import Kept, require_place, row, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks._spent import SpentError
+from equilibrist.checks.arguments import known_settings, settings_of
 from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.registry import CHECKS, REGISTRY, Found, named_checks
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.data import Source
+from equilibrist.display import shortened, table
+from equilibrist.errors import RecipeError, UnknownClaimError, did_you_mean, warn_user
+from equilibrist.files.atomic import finite
 from equilibrist.games import GAN
-from equilibrist.games._fit import misfits, require_fit
+from equilibrist.games.compatibility import misfits, require_fit
 from equilibrist.optimizers import SGD
+from equilibrist.progress import showing
 from equilibrist.run import Run, samples
-from equilibrist.run._fit import require_seed
-from equilibrist.run.progress import showing
+from equilibrist.run.requirements import require_seed
 from equilibrist.schedules import base
 from equilibrist.solvers import Averaged, MirrorGAN
 
@@ -521,16 +521,3 @@ def _announce(bench: Bench, planned: dict[str, float]) -> None:
             file=sys.stderr,
             flush=True,
         )
-
-
-def named_checks(checks: Sequence[str]) -> tuple[str, ...]:
-    """The checks of these names in the ladder's order; RecipeError for a name that is none."""
-    if isinstance(checks, str):
-        checks = (checks,)
-    for check in checks:
-        if check not in REGISTRY:
-            hint = did_you_mean(check, tuple(REGISTRY))
-            raise RecipeError(
-                f"there is no check {check!r}{hint}; choose from {', '.join(REGISTRY)}"
-            )
-    return tuple(name for name in REGISTRY if name in checks)

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Batch, Draw, Use
-from equilibrist._errors import RecipeError
-from equilibrist._exact import Exact
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
+from equilibrist import tree
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
 from equilibrist.checks._value import ValueGame
 from equilibrist.checks.certificate import Tolerance
+from equilibrist.core.draws import Batch, Draw, Use, normal
+from equilibrist.core.exact import Exact
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
+from equilibrist.errors import RecipeError
 from equilibrist.games import GAN
-from equilibrist.games._setup import as_condition
+from equilibrist.games.inputs import as_condition
 
 PARTS = ("optimise", "select", "score")
 
@@ -291,7 +291,7 @@ def relative_noise(
 ) -> dict[str, torch.Tensor]:
     """Gaussian noise with standard deviation `size` times each tensor's scale (`tensor_scales`)."""
     return {
-        key: size * scale * _draws.normal(rng, like[key].shape, like[key].dtype, like[key].device)
+        key: size * scale * normal(rng, like[key].shape, like[key].dtype, like[key].device)
         for key, scale in tensor_scales(like).items()
     }
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist._draws import Draw
-from equilibrist._exact import Exact
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Game, Players
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
+from equilibrist.core.draws import Draw
+from equilibrist.core.exact import Exact
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Game, Players
 
 
 class ExactBench(Bench):

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from equilibrist._errors import RecipeError
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._minimax import KEPT
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.errors import RecipeError
 
 if TYPE_CHECKING:
-    from equilibrist.checks._registry import Check
+    from equilibrist.checks.registry import Check
 
 Plan = Callable[[Bench], dict[str, float]]
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equilibrist._draws import Draw
-from equilibrist._game import Constants, Players
-from equilibrist._slopes import Slopes
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
+from equilibrist.nn.slopes import Slopes
 
 STEP = 1e-5
 WRONG = 1e-4  # of a layer's own derivative: relative, by central differences in float64

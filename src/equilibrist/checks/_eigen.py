@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from equilibrist import tree
-from equilibrist._draws import Draw, Use
-from equilibrist._game import Players
-from equilibrist._jacobian import JacobianOperator
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._linear import Free
+from equilibrist.core.draws import Draw, Use
+from equilibrist.core.game import Players
+from equilibrist.core.jacobian import JacobianOperator
 from equilibrist.spectra import density, krylov, normality, spectrum
 from equilibrist.spectra.density import Density
 from equilibrist.spectra.eigenvalues import Array, Complex, Eigenvalues, eigenpairs

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Batch
-from equilibrist._field import VectorField
-from equilibrist._game import Players
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Decision, Interval, decide
 from equilibrist.checks._linear import order_of, projected, value_field
 from equilibrist.checks.certificate import Verdict
+from equilibrist.core.draws import Batch
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Players
 
 HALVINGS = 8  # of the move, from its full size downwards
 NOTHING = 0.05  # a move that promises less than this part of the tolerance is not made

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from equilibrist._game import Players
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.core.game import Players
 
 HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)
 LEADER, FOLLOWER = "generator", "critic"

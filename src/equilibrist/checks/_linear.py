@@ -10,13 +10,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Address, Draw
-from equilibrist._exact import Exact, _followed
-from equilibrist._field import Linearization, VectorField
-from equilibrist._game import Constants, Game, Players
+from equilibrist import tree
 from equilibrist.checks._bench import Bench, norm_of
-from equilibrist.formulations._gradient import input_gradient
+from equilibrist.core.draws import Address, Draw, normal
+from equilibrist.core.exact import Exact, followed
+from equilibrist.core.field import Linearization, VectorField
+from equilibrist.core.game import Constants, Game, Players
+from equilibrist.formulations.gradient import input_gradient
 
 DENSE = 2500
 PRODUCT = 2.5  # minibatch gradients that one J^T u on one minibatch costs
@@ -321,7 +321,7 @@ class Sobolev:
         with torch.enable_grad():
             seen = {
                 **constants,
-                "critic": _followed(active, constants["critic"]),
+                "critic": followed(active, constants["critic"]),
             }
             critic = bench.game.critic(
                 {**players, "critic": active}, seen, draw.get("condition"), 0
@@ -458,7 +458,7 @@ def orthogonal(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
 
 def random_direction(bench: Bench, n: int, where: Address) -> Tensor:
     """A fixed random vector [n] of this audit."""
-    return _draws.normal(where.generator(bench.seed), (n,), torch.float64, bench.device)
+    return normal(where.generator(bench.seed), (n,), torch.float64, bench.device)
 
 
 def extremes_of(bench: Bench, operator: Hessian, steps: int, where: Address) -> Extremes:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw, Use
 from equilibrist.checks import _linear
 from equilibrist.checks._answer import FEWEST, Answered, answered
 from equilibrist.checks._bench import Bench, norm_of
@@ -31,6 +30,7 @@ from equilibrist.checks._schur import answered as is_answered
 from equilibrist.checks._schur import turned as is_turned
 from equilibrist.checks._spent import Meter
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.core.draws import Draw, Use
 
 REFERENCES = (
     "Jin, Netrapalli and Jordan 2020, Propositions 18 and 19 (local minimax points)",

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Batch, Draw
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
 from equilibrist.checks._bench import Bench, norm_of, tensor_scales
+from equilibrist.core.draws import Batch, Draw
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
 
 Params = dict[str, Tensor]
 FORWARD = 1 / 3  # minibatch gradients that one evaluation of a loss on one minibatch costs

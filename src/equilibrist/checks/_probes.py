@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from equilibrist import tree
-from equilibrist._draws import Batch
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import relative_noise
 from equilibrist.checks._objective import FORWARD, Objective, Params
+from equilibrist.core.draws import Batch
 
 SIZES = tuple(10.0 ** (k / 2) for k in range(-6, 3))  # of moves, relative to the player's norm
 GRADIENTS = 4  # minibatches of the mean gradient

@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from equilibrist import tree
-from equilibrist._errors import RecordError
-from equilibrist._files import finite, json_bytes
-from equilibrist._owned import LARGEST, Owned, owned, require_folder, require_free
-from equilibrist._reading import JSON_BYTES, parse_json, read_regular
-from equilibrist.checks._registry import REGISTRY, Found
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.registry import REGISTRY, Found
+from equilibrist.errors import RecordError
+from equilibrist.files.atomic import finite, json_bytes
+from equilibrist.files.owned import LARGEST, Owned, owned, require_folder, require_free
+from equilibrist.files.reading import JSON_BYTES, parse_json, read_regular
 
 State = dict[str, torch.Tensor]
 PLAIN = ("claim", "player", "summary", "evidence", "scope", "limits", "references")
@@ -60,7 +60,7 @@ def write_folder(
 
     At every moment audit.json and the files that it names belong together: where another audit's file
     has a name, the new one is written beside it first. What others keep in the folder is left alone,
-    and a file of the new audit never takes the place of one (`equilibrist._owned`).
+    and a file of the new audit never takes the place of one (`equilibrist.files.owned`).
 
     `states` are plain state_dicts by claim, which stand for the witnesses of those claims. Sheets are
     named "claim:when"; `sheet` turns one into the ending of a file's name and its content.

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Use
-from equilibrist._game import Constants, Players
 from equilibrist.checks._bench import Bench, relative_noise, student
 from equilibrist.checks._objective import Objective, Params
 from equilibrist.checks._probes import Reach, Scan, scan
+from equilibrist.core.draws import Use
+from equilibrist.core.game import Constants, Players
 from equilibrist.optimizers import Coupled, Optimizer
 from equilibrist.schedules import update
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from equilibrist._errors import RecipeError, did_you_mean
+from equilibrist.errors import RecipeError, did_you_mean
 from equilibrist.optimizers import Adam, Optimizer
 
 

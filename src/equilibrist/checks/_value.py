@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from equilibrist._draws import Draw
-from equilibrist._game import Constants, Players
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
 from equilibrist.games import GAN
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NoReturn
 
-from equilibrist._errors import RequirementError
-from equilibrist._game import Players
-from equilibrist._notebook import Rows, Shown, shortened
+from equilibrist.core.game import Players
+from equilibrist.display import Rows, Shown, shortened
+from equilibrist.errors import RequirementError
 
 
 class Verdict(Enum):

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Address, Use
-from equilibrist._game import Players
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, decide
@@ -37,6 +35,8 @@ from equilibrist.checks._linear import (
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
 from equilibrist.checks._minimax import answers, local_minimax
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.core.draws import Address, Use
+from equilibrist.core.game import Players
 
 REFERENCES = (
     "Mazumdar, Jordan and Sastry 2019, Definition 2 (differential Nash equilibria)",

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Batch, Draw
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._initial import untouched
 from equilibrist.checks._level import at_equality, pull, silent, unbounded
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._search import Relative
 from equilibrist.checks._signs import SEPARATED, STARVED, signs
-from equilibrist.games._fit import reach
+from equilibrist.core.draws import Batch, Draw
+from equilibrist.games.compatibility import reach
 
 ROWS, FEW_ROWS = 2000, 400  # samples of each kind at most
 UPHILL_STEPS, UPHILL_STEP = 30, 0.01

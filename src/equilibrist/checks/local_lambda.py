@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw, Use
 from equilibrist.checks import _linear
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, decide
@@ -34,6 +33,7 @@ from equilibrist.checks.curvature import (
     promised,
     scope,
 )
+from equilibrist.core.draws import Draw, Use
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, Definition 1, Propositions 2 and 3, equation 15",

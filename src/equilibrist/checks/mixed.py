@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import torch
 
-from equilibrist._errors import EquilibristError, GameError
-from equilibrist._host import usual_errors
 from equilibrist.checks._audit import Audit
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.core.numpy_errors import usual_errors
+from equilibrist.errors import EquilibristError, GameError
 from equilibrist.mixed.matrix import MatrixGame, strategy
 from equilibrist.mixed.payoff import NashGap, PayoffGame
 

@@ -11,21 +11,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from equilibrist._errors import GameError, RecipeError, did_you_mean, warn_user
-from equilibrist._owned import require_free
-from equilibrist.checks._arguments import in_order, settings_of
 from equilibrist.checks._audit import Audit, audit_game, replayable, require_budget
-from equilibrist.checks._registry import CHECKS
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
+from equilibrist.checks.arguments import in_order, settings_of
+from equilibrist.checks.registry import CHECKS
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
+from equilibrist.errors import GameError, RecipeError, did_you_mean, warn_user
+from equilibrist.files.owned import require_free
 from equilibrist.formulations import Formulation
-from equilibrist.games import GAN, _foreign, _setup
-from equilibrist.games._fit import require_fit
-from equilibrist.games._foreign import Foreign
+from equilibrist.games import GAN
+from equilibrist.games import inputs as _setup
+from equilibrist.games.compatibility import require_fit
+from equilibrist.nn import torch_spectral_norm
+from equilibrist.nn.torch_spectral_norm import Foreign
 from equilibrist.run import environment
-from equilibrist.run._fit import require_seed
+from equilibrist.run.requirements import require_seed
 
 MODES = ("as is", "eval", "train")
 
@@ -222,12 +224,17 @@ class Prepared:
         modules = {"generator": generator, "critic": critic}
         for player, module in modules.items():
             _usable(module, player)
-        modules = {player: _foreign.unwrapped(module) for player, module in modules.items()}
+        modules = {
+            player: torch_spectral_norm.unwrapped(module) for player, module in modules.items()
+        }
         _setup.apart(modules["generator"], modules["critic"])
         data, formulation = in_order(data, formulation)
         source = source_of(data, conditions=isinstance(game.get("condition"), tuple | list))
-        with _foreign.by_itself(modules["generator"]):
-            made = {player: _foreign.foreign(module, player) for player, module in modules.items()}
+        with torch_spectral_norm.by_itself(modules["generator"]):
+            made = {
+                player: torch_spectral_norm.foreign(module, player)
+                for player, module in modules.items()
+            }
             if mode != "as is":
                 for one in made.values():
                     one.module.train(mode == "train")
@@ -241,7 +248,7 @@ class Prepared:
     def here(self) -> tuple[Any, Any]:
         """Players and constants as the user's modules hold them now."""
         here = self.game.read(self.modules["generator"], self.modules["critic"])
-        constants = _foreign.with_vectors(
+        constants = torch_spectral_norm.with_vectors(
             here.constants, self.made["critic"], self.modules["critic"]
         )
         return here.players, constants
@@ -250,7 +257,7 @@ class Prepared:
         self, settings: Settings, *, seed: int, checks: Sequence[str], progress: str
     ) -> Audit:
         """An audit of the modules as they are now."""
-        with _foreign.by_itself(self.modules["generator"]):
+        with torch_spectral_norm.by_itself(self.modules["generator"]):
             players, constants = self.here()
             found = audit_game(
                 self.game,
@@ -285,12 +292,15 @@ class Prepared:
 
     def require_budget(self, settings: Settings, checks: Sequence[str]) -> None:
         """RecipeError where `settings` allow too few gradients for these checks."""
-        with _foreign.by_itself(self.modules["generator"]):
+        with torch_spectral_norm.by_itself(self.modules["generator"]):
             require_budget(self.game, *self.here(), self.data, settings, checks)
 
     def lag_notes(self) -> tuple[str, ...]:
         """A sentence for each player whose spectral norm torch estimates badly."""
-        said = (_foreign.lag_note(p, one.lags(self.modules[p])) for p, one in self.made.items())
+        said = (
+            torch_spectral_norm.lag_note(p, one.lags(self.modules[p]))
+            for p, one in self.made.items()
+        )
         return tuple(note for note in said if note)
 
     def write(self, found: Audit, out: Path) -> Path:
@@ -302,7 +312,7 @@ class Prepared:
             write_report,  # pages stand above audits: only here, on demand
         )
 
-        with _foreign.by_itself(self.modules["generator"]):
+        with torch_spectral_norm.by_itself(self.modules["generator"]):
             here = self.game.read(self.modules["generator"], self.modules["critic"])
             states = replayable(found, self.game, here.players, here.constants)
         states = {
@@ -315,7 +325,7 @@ class Prepared:
 
 def _normalised(critic: Foreign, wanted: bool | Sequence[str]) -> bool | tuple[str, ...]:
     """`GAN`'s spectral_norm: what torch normalised and what is asked for besides."""
-    from equilibrist.spectral_norm import normalised_names
+    from equilibrist.nn.spectral_norm import normalised_names
 
     if not critic.normalised:
         return wanted if isinstance(wanted, bool) else tuple(wanted)

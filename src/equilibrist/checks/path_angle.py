@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist._field import VectorField
-from equilibrist._game import Players
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Players
 
 CLAIM = "path-angle"
 REFERENCES = (

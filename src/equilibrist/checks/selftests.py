@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Use
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
+from equilibrist import tree
 from equilibrist.checks import _culprit as culprit
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.core.draws import Draw, Use, normal
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.errors import GameError
 
 CLAIM = "self-tests"
 REFERENCES = (
@@ -223,7 +223,7 @@ def _adjoint(
     jw: Players,
 ) -> Outcome:
     rng = Use.ADJOINT.at().generator(bench.seed)
-    u = tree.map(lambda t: _draws.normal(rng, t.shape, t.dtype, t.device), players)
+    u = tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), players)
     jtu = field.vjp(players, constants, u, draw)
     size = tree.norm(u) * tree.norm(jw) + tree.norm(jtu) * tree.norm(w)
     off = float((tree.dot(u, jw) - tree.dot(jtu, w)).abs() / size.clamp_min(1e-300))
@@ -380,7 +380,7 @@ def _direction(bench: Bench, players: Players, v: Players, player: str, attempt:
     own = players[player]
     where = Use.DIFFERENCE.at(player=list(players).index(player), attempt=attempt)
     rng = where.generator(bench.seed)
-    noise = tree.map(lambda t: _draws.normal(rng, t.shape, t.dtype, t.device), own)
+    noise = tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), own)
     size = float(tree.norm(own)) or float(tree.count(own)) ** 0.5
     d = tree.scale(1 / max(float(tree.norm(noise)), 1e-300), noise)
     slope = float(tree.norm(v[player]))

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from equilibrist import tree
-from equilibrist._errors import GameError
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._eigen import (
@@ -29,6 +28,7 @@ from equilibrist.checks._eigen import (
 )
 from equilibrist.checks._linear import Free, free, inexact
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.errors import GameError
 from equilibrist.spectra import consensus, density, krylov, normality, spectrum
 from equilibrist.spectra.consensus import Forecast
 from equilibrist.spectra.eigenvalues import (

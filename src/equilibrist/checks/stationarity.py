@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist._draws import Batch
-from equilibrist._field import VectorField
 from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.core.draws import Batch
+from equilibrist.core.field import VectorField
 
 REFERENCES = ("Farnia and Ozdaglar 2020, section 2", "Jin, Netrapalli and Jordan 2020, section 2")
 

@@ -7,8 +7,8 @@ the package imports no torch: whatever needs it is imported inside the functions
 
 from typing import NoReturn
 
-from equilibrist._start import start
 from equilibrist.cli.program import app, main
+from equilibrist.startup import start
 
 __all__ = ["app", "main", "script"]
 

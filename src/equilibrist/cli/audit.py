@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from equilibrist._errors import EquilibristError, RecipeError, RecordError, did_you_mean
 from equilibrist.cli.auditing import audit_run
 from equilibrist.cli.loading import load_run, parse_settings
 from equilibrist.cli.options import (
@@ -24,6 +23,7 @@ from equilibrist.cli.options import (
 )
 from equilibrist.cli.output import say
 from equilibrist.cli.setup import prepare
+from equilibrist.errors import EquilibristError, RecipeError, RecordError, did_you_mean
 
 if TYPE_CHECKING:
     from equilibrist.checks import Audit
@@ -121,7 +121,7 @@ def audit(
         )
     else:
         run = load_run(Path(directory), recipe=recipe, device=device or "auto", step=step)
-        from equilibrist._owned import require_free
+        from equilibrist.files.owned import require_free
         from equilibrist.report import write_report
 
         require_free(Path(directory), "report.json", "report.html")  # before the work
@@ -186,7 +186,7 @@ def _typed_settings(pairs: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         RecipeError: An unknown setting, or a value of another type.
     """
-    from equilibrist._resolve import convert
+    from equilibrist.arguments import convert
     from equilibrist.checks import Settings
 
     kinds = {"int": int, "float": float, "tuple[float, ...]": tuple}
@@ -218,8 +218,8 @@ def _audit_own(
     out: Path,
 ) -> Audit:
     """Audit the pair that a user's function returns, and write the answer into the folder `out`."""
-    from equilibrist.checks._audit import named_checks
     from equilibrist.checks.pair import Pair
+    from equilibrist.checks.registry import named_checks
 
     chosen = named_checks(checks)
     if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").is_file():
@@ -237,7 +237,7 @@ def _audit_own(
 
 def _call_own(name: str) -> Any:
     """What the user's function FILE:FUNCTION returns; whatever it does wrong is a RecipeError."""
-    from equilibrist._resolve import ENDED, from_file, said_by
+    from equilibrist.recipe_lookup import ENDED, from_file, said_by
 
     function, _ = from_file(name)
     file = name.rpartition(":")[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from equilibrist._errors import StoppedError
+from equilibrist.errors import StoppedError
 
 if TYPE_CHECKING:
     from equilibrist.checks import Audit

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from equilibrist._errors import RecipeError
 from equilibrist.cli.exit_codes import INTERRUPTED
 from equilibrist.cli.loading import parse_settings
 from equilibrist.cli.options import (
@@ -21,6 +20,7 @@ from equilibrist.cli.options import (
 from equilibrist.cli.output import complain, say
 from equilibrist.cli.paths import folder_name
 from equilibrist.cli.setup import prepare
+from equilibrist.errors import RecipeError
 
 DEFAULT = ("recipe", "consensus", "extragradient")
 
@@ -78,7 +78,7 @@ def compare(
     chosen = solver or list(DEFAULT)
     if twice := [text for i, text in enumerate(chosen) if text in chosen[:i]]:
         raise RecipeError(f"--solver {twice[0]} is given twice: give it once")
-    from equilibrist._resolve import resolve
+    from equilibrist.recipe_lookup import resolve
 
     resolved = resolve(recipe, parse_settings(settings))
     from equilibrist.compare import compare as compare_solvers

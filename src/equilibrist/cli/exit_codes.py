@@ -1,6 +1,6 @@
 """Exit codes of the command. Errors that a user can act upon carry their own (`_errors`)."""
 
-from equilibrist._errors import NonFiniteError, StoppedError
+from equilibrist.errors import NonFiniteError, StoppedError
 
 DONE = 0
 UNEXPECTED = 1

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from equilibrist._errors import RecordError
-from equilibrist._reading import quoted
 from equilibrist.cli.options import JsonOption
 from equilibrist.cli.output import say
+from equilibrist.errors import RecordError
+from equilibrist.files.reading import quoted
 
 
 def info(
@@ -32,7 +32,8 @@ def info(
 
 
 def _show_recipe(name: str, as_json: bool) -> None:
-    from equilibrist._resolve import parameters, resolve
+    from equilibrist.arguments import parameters
+    from equilibrist.recipe_lookup import resolve
 
     resolved = resolve(name, complete=False)
     known = parameters(resolved.function)

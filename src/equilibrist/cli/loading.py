@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equilibrist._errors import EquilibristError, RecipeError, RecordError
-from equilibrist._reading import quoted
 from equilibrist.cli.output import complain
+from equilibrist.errors import EquilibristError, RecipeError, RecordError
+from equilibrist.files.reading import quoted
 
 if TYPE_CHECKING:
-    from equilibrist._resolve import Resolved
+    from equilibrist.recipe_lookup import Resolved
     from equilibrist.run import Recipe, Run
 
 
@@ -77,7 +77,7 @@ def _resolve_recipe(
     directory: Path, manifest: Mapping[str, Any], recipe: str | None, call: str
 ) -> Resolved:
     """The recipe that a run's manifest names, or the user's own that stands for it."""
-    from equilibrist._resolve import resolve
+    from equilibrist.recipe_lookup import resolve
 
     name, origin = manifest["recipe"], manifest["origin"]
     builtin = origin.get("kind") == "builtin"
@@ -111,8 +111,8 @@ def _must_be_named(directory: Path, name: str, origin: Mapping[str, Any], call: 
 
 def _build_without_data(resolved: Resolved, described: Mapping[str, Any]) -> Recipe:
     """The recipe with its data unread, or with them where the game or its conditions are made from them."""
-    from equilibrist._files import finite
-    from equilibrist.data._absent import unread
+    from equilibrist.data.absent import unread
+    from equilibrist.files.atomic import finite
 
     built: Recipe
     try:

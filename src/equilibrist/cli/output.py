@@ -6,7 +6,7 @@ import sys
 import warnings
 from typing import Literal
 
-from equilibrist._reading import printable
+from equilibrist.files.reading import printable
 
 
 def say(text: str) -> None:

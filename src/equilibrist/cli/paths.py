@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from equilibrist._errors import RecipeError, RecordError
+from equilibrist.errors import RecipeError, RecordError
 
 
 def folder_name(recipe: str) -> str:

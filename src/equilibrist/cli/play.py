@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from equilibrist._errors import RecipeError
 from equilibrist.cli.loading import parse_settings
 from equilibrist.cli.options import GameSetOption
 from equilibrist.cli.output import say
 from equilibrist.cli.paths import page_path
+from equilibrist.errors import RecipeError
 
 if TYPE_CHECKING:
     from equilibrist.play import Played

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from equilibrist._errors import EquilibristError, StoppedError
 from equilibrist.cli.audit import audit
 from equilibrist.cli.compare import compare
 from equilibrist.cli.exit_codes import DONE, FILES, INTERRUPTED, SUMMARY, UNEXPECTED, USAGE
@@ -23,6 +22,7 @@ from equilibrist.cli.run import run
 from equilibrist.cli.sample import sample
 from equilibrist.cli.spectrum import spectrum
 from equilibrist.cli.theory import theory
+from equilibrist.errors import EquilibristError, StoppedError
 
 
 class _Commands(TyperGroup):

@@ -9,7 +9,7 @@ from equilibrist.cli.options import JsonOption
 
 def list_recipes(as_json: JsonOption = False) -> None:
     """List the recipes that can be run."""
-    from equilibrist._resolve import catalogue
+    from equilibrist.recipe_lookup import catalogue
 
     rows = {
         name: (function.__doc__ or "").strip().splitlines()[0]

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from equilibrist._errors import RecordError
-from equilibrist._reading import quoted
 from equilibrist.cli.auditing import audit_run
 from equilibrist.cli.exit_codes import DIVERGED, INTERRUPTED
 from equilibrist.cli.loading import parse_settings
@@ -23,9 +21,11 @@ from equilibrist.cli.options import (
 from equilibrist.cli.output import complain, say
 from equilibrist.cli.paths import folder_name
 from equilibrist.cli.setup import prepare
+from equilibrist.errors import RecordError
+from equilibrist.files.reading import quoted
 
 if TYPE_CHECKING:
-    from equilibrist._resolve import Resolved
+    from equilibrist.recipe_lookup import Resolved
     from equilibrist.run import Run
 
 
@@ -54,7 +54,7 @@ def run(
     Example: equilibrist run mnist-sngan --set dim=16 --set steps=20000 --dir runs/sngan
     """
     prepare(data_root, threads, progress)
-    from equilibrist._resolve import resolve
+    from equilibrist.recipe_lookup import resolve
 
     resolved = resolve(recipe, parse_settings(settings))
     where = directory or Path("runs") / folder_name(resolved.name)
@@ -104,7 +104,7 @@ def _train(
 
 def _require_usable(where: Path) -> None:
     """Raise RecordError, before any work, where a run cannot be written to this folder."""
-    from equilibrist._owned import require_free
+    from equilibrist.files.owned import require_free
     from equilibrist.run.record import Record
 
     try:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from equilibrist._errors import RecipeError, RecordError
 from equilibrist.cli.loading import load_run
 from equilibrist.cli.options import (
     DataOption,
@@ -21,6 +20,7 @@ from equilibrist.cli.options import (
 from equilibrist.cli.output import say
 from equilibrist.cli.paths import refuse_folder, require_parent
 from equilibrist.cli.setup import prepare
+from equilibrist.errors import RecipeError, RecordError
 
 
 def sample(
@@ -46,7 +46,7 @@ def sample(
         raise RecipeError(f"--out {out}: the name must end in .png or .npy")
     refuse_folder(out)
     require_parent(out)
-    from equilibrist._owned import publish, require_free
+    from equilibrist.files.owned import publish, require_free
 
     require_free(out.parent, out.name, force=force)
     call = f"{{run}}.samples({n})"

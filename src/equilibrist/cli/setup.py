@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from equilibrist._errors import RecipeError
-from equilibrist._start import leave
+from equilibrist.errors import RecipeError
+from equilibrist.startup import leave
 
 MOST_THREADS = 1024
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from equilibrist._errors import RecipeError
 from equilibrist.cli.loading import load_run
 from equilibrist.cli.options import (
     DataOption,
@@ -20,6 +19,7 @@ from equilibrist.cli.options import (
 )
 from equilibrist.cli.output import say
 from equilibrist.cli.setup import prepare
+from equilibrist.errors import RecipeError
 
 
 def spectrum(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from equilibrist._errors import RecipeError, RecordError
 from equilibrist.cli.output import say
 from equilibrist.cli.paths import page_path
+from equilibrist.errors import RecipeError, RecordError
 
 if TYPE_CHECKING:
     from equilibrist.theory.statements import Statement

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equilibrist._errors import RecordError
-from equilibrist._reading import dig
 from equilibrist.compare._statistics import estimate, paired
+from equilibrist.errors import RecordError
+from equilibrist.files.reading import dig
 from equilibrist.run.record import Record, read_json
 
 # Equal up to rounding counts as equal.

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equilibrist._errors import RecipeError
-from equilibrist._files import json_bytes
-from equilibrist._owned import publish, require_free
 from equilibrist.compare._collect import Member, facts, member
 from equilibrist.compare._cost import Cost, cost
 from equilibrist.compare._page import page
 from equilibrist.compare._table import table
+from equilibrist.errors import RecipeError
+from equilibrist.files.atomic import json_bytes
+from equilibrist.files.owned import publish, require_free
 from equilibrist.run.ensemble import Ensemble, together
 from equilibrist.run.loop import Interrupts, device_of
 from equilibrist.run.recipe import Recipe

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equilibrist._draws import Batches, Draw
-from equilibrist._field import Linearization, VectorField
-from equilibrist._game import Constants, Game, Players
+from equilibrist.core.draws import Batches, Draw
+from equilibrist.core.field import Linearization, VectorField
+from equilibrist.core.game import Constants, Game, Players
 from equilibrist.games import Mixture
-from equilibrist.run.loop import _draw
+from equilibrist.run.loop import draw_of
 from equilibrist.run.recipe import Recipe
 
 
@@ -73,7 +73,7 @@ def cost(recipe: Recipe, device: str | torch.device = "cpu") -> Cost:
 
         game.lone.losses = shared  # type: ignore[method-assign]
     data = recipe.data.to(place, recipe.dtype)
-    make = partial(_draw, game, data, recipe.dtype, place)
+    make = partial(draw_of, game, data, recipe.dtype, place)
     players, constants = game.init(0, device=place, dtype=recipe.dtype)
     state = recipe.solver.init(players)
     draws = Batches(make, recipe.batch, 0).at(0)

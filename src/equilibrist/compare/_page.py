@@ -9,8 +9,7 @@ from importlib import resources
 from typing import Any
 
 from equilibrist.compare import _words as say
-from equilibrist.report import _charts as charts
-from equilibrist.report import _words as words
+from equilibrist.report import charts, words
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _COLOURS = 8
@@ -263,7 +262,7 @@ def _chart(facts: Facts, figure: Facts, axis: str, said: str) -> str:
     x1 = max(xs) or 1.0
 
     def draw(size: charts.Size) -> str:
-        axes = charts._Axes(size, 0.0, x1, low, high, logarithmic)
+        axes = charts.Axes(size, 0.0, x1, low, high, logarithmic)
         both = [_marks(axes, c, axis) for c in curves]
         marks = "".join(  # bands first: no line lies under another solver's band
             f'<g class="s{i % _COLOURS}">{pair[layer]}</g>'
@@ -287,7 +286,7 @@ def _bounds(curve: Facts) -> list[float]:
     return [end for pair in curve["interval"] if pair is not None for end in pair]
 
 
-def _marks(axes: charts._Axes, curve: Facts, axis: str) -> tuple[str, str]:
+def _marks(axes: charts.Axes, curve: Facts, axis: str) -> tuple[str, str]:
     """(band, line) of one solver."""
     rows = [
         (float(x), mean, interval)
@@ -301,11 +300,11 @@ def _marks(axes: charts._Axes, curve: Facts, axis: str) -> tuple[str, str]:
     if len(banded) > 1:
         upper = [(axes.x(x), axes.y(max(i[1], floor))) for x, i in banded]
         lower = [(axes.x(x), axes.y(max(i[0], floor))) for x, i in banded]
-        band = charts._path(upper + lower[::-1], "band mark")
+        band = charts.svg_path(upper + lower[::-1], "band mark")
     if len(line) == 1:
         x, y = line[0]
         return band, f'<circle class="dot mark" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
-    return band, charts._path(line, "line mark") if line else ""
+    return band, charts.svg_path(line, "line mark") if line else ""
 
 
 def _names(facts: Facts) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equilibrist.compare import _words as say
-from equilibrist.report import _words as words
+from equilibrist.report import words
 
 
 def table(facts: Mapping[str, Any]) -> str:

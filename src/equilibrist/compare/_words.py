@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from equilibrist.report import _words as words
+from equilibrist.report import words
 
 
 def value(side: Mapping[str, Any] | None, signed: bool = False) -> str:

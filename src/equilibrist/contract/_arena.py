@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from equilibrist import tree
-from equilibrist._draws import Draw, Draws, Stream, generator, normal
-from equilibrist._game import Constants, Game, Players
+from equilibrist.core.draws import Draw, Draws, Stream, generator, normal
+from equilibrist.core.game import Constants, Game, Players
 from equilibrist.games import GAN, Known
 
 Start = Callable[[int], tuple[Players, Constants]]

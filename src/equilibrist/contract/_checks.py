@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import StackedDraws
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Game
 from equilibrist.contract._arena import Arena, arena
 from equilibrist.contract._ranks import Joined, on_two_ranks
+from equilibrist.core.draws import StackedDraws
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Game
+from equilibrist.errors import GameError
 from equilibrist.games.truth import Point, sizes_of
 from equilibrist.solvers import Solver
 

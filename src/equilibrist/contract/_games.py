@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Game, check_zero_sum
 from equilibrist.contract._arena import Arena, arena
 from equilibrist.contract._checks import Outcome, _demand, _Left, _points
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Game, check_zero_sum
+from equilibrist.errors import GameError
 from equilibrist.games.truth import classify, spans
 
 

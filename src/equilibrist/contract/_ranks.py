@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw, Draws
-from equilibrist._field import Reduce
+from equilibrist.core.draws import Draw, Draws
+from equilibrist.core.field import Reduce
 
 
 class Joined:

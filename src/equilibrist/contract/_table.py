@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equilibrist._draws import normal
-from equilibrist._game import Game
 from equilibrist.contract._arena import Arena, arena
 from equilibrist.contract._checks import Outcome, check_solver
+from equilibrist.core.draws import normal
+from equilibrist.core.game import Game
 from equilibrist.formulations import W2GAN, Vanilla
 from equilibrist.games import (
     GAN,

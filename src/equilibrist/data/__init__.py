@@ -6,14 +6,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from equilibrist._errors import DataError
-from equilibrist._reading import named, reason, shown
-from equilibrist.data._absent import reads
 from equilibrist.data._cifar10 import cifar10
 from equilibrist.data._digits import digits
 from equilibrist.data._fashion import fashion_mnist
 from equilibrist.data._mnist import mnist
 from equilibrist.data._source import Paired, Source
+from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource
 from equilibrist.data.augment import Augmented
 from equilibrist.data.files import READABLE, REFUSED, array_file
@@ -22,6 +20,8 @@ from equilibrist.data.gaussian import Gaussian
 from equilibrist.data.loaders import source_of
 from equilibrist.data.mixtures import Mixture2D, eight_gaussians, twenty_five_gaussians
 from equilibrist.data.roll import SwissRoll, swiss_roll
+from equilibrist.errors import DataError
+from equilibrist.files.reading import named, reason, shown
 
 __all__ = [
     "SOURCES",

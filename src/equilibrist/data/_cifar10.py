@@ -14,12 +14,12 @@ from typing import IO, cast
 
 import numpy as np
 
-from equilibrist._errors import DataError
-from equilibrist._reading import open_regular, read_regular, reason, shown
-from equilibrist.data._absent import reads
 from equilibrist.data._batches import LARGEST, Batch, read_pickle, read_rows, unpacked
 from equilibrist.data._folders import cached, named_root, searching
+from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource, check_range
+from equilibrist.errors import DataError
+from equilibrist.files.reading import open_regular, read_regular, reason, shown
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 

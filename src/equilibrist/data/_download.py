@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from equilibrist._errors import DataError
-from equilibrist._reading import open_regular, shown
+from equilibrist.errors import DataError
+from equilibrist.files.reading import open_regular, shown
 
 
 class _Bar:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from equilibrist._errors import DataError
-from equilibrist._reading import named as user_path
-from equilibrist._reading import shown
 from equilibrist.data._download import fetch
+from equilibrist.errors import DataError
+from equilibrist.files.reading import named as user_path
+from equilibrist.files.reading import shown
 
 ENVIRONMENT = "EQUILIBRIST_DATA"
 

@@ -15,8 +15,8 @@ from typing import IO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist._errors import DataError
-from equilibrist._reading import open_regular, read_exactly, reason, shown
+from equilibrist.errors import DataError
+from equilibrist.files.reading import open_regular, read_exactly, reason, shown
 
 _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTE = 8

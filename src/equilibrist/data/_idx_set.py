@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from equilibrist._errors import DataError
-from equilibrist._reading import shown
 from equilibrist.data._folders import cached, named_root, searching
 from equilibrist.data._idx import read_idx
 from equilibrist.data.arrays import ArraySource, check_range
+from equilibrist.errors import DataError
+from equilibrist.files.reading import shown
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from equilibrist._errors import DataError
 from equilibrist.data._source import Kind, ShownSource, cumulated
+from equilibrist.errors import DataError
 
 _NUMPY: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 

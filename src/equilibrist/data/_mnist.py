@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from equilibrist.data._absent import reads
 from equilibrist.data._idx_set import MNIST
+from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource
 
 

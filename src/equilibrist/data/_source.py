@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from equilibrist._errors import DataError
-from equilibrist._notebook import Rows, Shown
+from equilibrist.display import Rows, Shown
+from equilibrist.errors import DataError
 
 Kind = Literal["images", "points"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from equilibrist._errors import DataError
 from equilibrist.data._rows import Rows
 from equilibrist.data._source import Kind, ShownSource, check_count, cumulated
+from equilibrist.errors import DataError
 
 
 def check_range(name: str, value_range: Sequence[float]) -> tuple[float, float]:

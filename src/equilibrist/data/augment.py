@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from equilibrist._errors import DataError
 from equilibrist.data._source import Kind, ShownSource, Source
+from equilibrist.errors import DataError
 
 
 class Augmented(ShownSource):

@@ -11,13 +11,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from equilibrist._errors import DataError, did_you_mean
-from equilibrist._npy import read_npy
-from equilibrist._reading import named, open_regular, reason, shown
-from equilibrist._safetensors import Held
-from equilibrist.data._absent import reads
 from equilibrist.data._source import Kind
+from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource
+from equilibrist.errors import DataError, did_you_mean
+from equilibrist.files.npy import read_npy
+from equilibrist.files.reading import named, open_regular, reason, shown
+from equilibrist.files.safetensors import Held
 
 READABLE = (".npy", ".npz", ".safetensors")
 REFUSED = (".pt", ".pth", ".pkl", ".pickle")

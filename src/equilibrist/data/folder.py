@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from equilibrist._errors import DataError
-from equilibrist._reading import named, open_regular, reason, shown
-from equilibrist.data._absent import reads
 from equilibrist.data._waiting import watched
+from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource, check_range
+from equilibrist.errors import DataError
+from equilibrist.files.reading import named, open_regular, reason, shown
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm")
 """Names that count as images, in either case."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from equilibrist._errors import DataError
 from equilibrist.data._source import Source
 from equilibrist.data.arrays import ArraySource, _tensor
+from equilibrist.errors import DataError
 
 _ARRAYS = (Tensor, np.ndarray)
 

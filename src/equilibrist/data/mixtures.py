@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from equilibrist._errors import DataError
 from equilibrist.data._law import Law
 from equilibrist.data._source import check_count
+from equilibrist.errors import DataError
 
 
 class Mixture2D(Law):

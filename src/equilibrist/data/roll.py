@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from equilibrist._errors import DataError
 from equilibrist.data._law import Law
 from equilibrist.data._source import check_count
+from equilibrist.errors import DataError
 
 _START, _END = 1.5 * math.pi, 4.5 * math.pi
 _NODES = 10  # Gauss-Legendre nodes in each panel, two standard deviations long

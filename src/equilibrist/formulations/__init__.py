@@ -1,7 +1,6 @@
 """GAN formulations: from a critic, real and generated samples to each player's own loss."""
 
 from equilibrist.formulations._base import Critic, Formulation, ScoreFormulation
-from equilibrist.formulations._named import formulation_of
 from equilibrist.formulations.divergences import (
     KL,
     Divergence,
@@ -16,6 +15,7 @@ from equilibrist.formulations.divergences import (
 from equilibrist.formulations.fgan import FGAN
 from equilibrist.formulations.hinge import Hinge
 from equilibrist.formulations.least_squares import LeastSquares
+from equilibrist.formulations.named import formulation_of
 from equilibrist.formulations.relativistic import Relativistic
 from equilibrist.formulations.vanilla import Vanilla
 from equilibrist.formulations.w2gan import W2GAN

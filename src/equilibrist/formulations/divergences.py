@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from equilibrist._errors import GameError, did_you_mean
+from equilibrist.errors import GameError, did_you_mean
 
 LOG2 = math.log(2)
 

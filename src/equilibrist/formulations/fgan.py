@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations._base import Critic, ScoreFormulation
 from equilibrist.formulations.divergences import Divergence, divergence
 

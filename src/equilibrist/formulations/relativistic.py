@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations._base import Critic, both_scores
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations._base import Critic, both_scores
-from equilibrist.formulations._gradient import input_gradient
+from equilibrist.formulations.gradient import input_gradient
 
 
 class Accuracy(NamedTuple):

@@ -1,10 +1,10 @@
 """Games: players with losses. Analytic games carry their truth."""
 
-from equilibrist.games._setup import Latent, Normal
 from equilibrist.games.dirac import Dirac
 from equilibrist.games.gan import GAN
 from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN
 from equilibrist.games.gaussian_fgan import GaussianFGAN
+from equilibrist.games.inputs import Latent, Normal
 from equilibrist.games.mixture import Mixture
 from equilibrist.games.planar import Planar, curved_ridge, three_nash
 from equilibrist.games.quadratic import Quadratic, bilinear, false_attractor, hidden_minimax

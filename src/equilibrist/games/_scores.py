@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equilibrist._pure import PureModule
-from equilibrist.games._setup import full_precision
+from equilibrist.games.inputs import full_precision
+from equilibrist.nn.pure import PureModule
 
 _HALF = (torch.bfloat16, torch.float16)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from equilibrist._draws import Draw
-from equilibrist._game import Constants, Players
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
 from equilibrist.games.truth import Analytic, Point
 
 Loss = Literal["vanilla", "non-saturating", "wgan"]

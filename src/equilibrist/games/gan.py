@@ -10,18 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equilibrist import _draws, spectral_norm, tree
-from equilibrist._draws import Draw, Use
-from equilibrist._errors import GameError
-from equilibrist._game import Constants, Players, check_separable, check_zero_sum
-from equilibrist._notebook import Rows, Shown
-from equilibrist._pure import PureModule, copied
+from equilibrist import tree
 from equilibrist.auxiliary import Auxiliary
+from equilibrist.core.draws import Draw, Use, normal, uniform
+from equilibrist.core.game import Constants, Players, check_separable, check_zero_sum
 from equilibrist.data import Source
+from equilibrist.display import Rows, Shown
+from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, formulation_of
-from equilibrist.games import _setup
+from equilibrist.games import inputs as _setup
 from equilibrist.games._scores import Scores
-from equilibrist.games._setup import Latent
+from equilibrist.games.inputs import Latent
+from equilibrist.nn import spectral_norm
+from equilibrist.nn.pure import PureModule, copied
 from equilibrist.optimizers import Coupled
 from equilibrist.penalties import Penalty
 from equilibrist.projections import Projection, coupled
@@ -202,6 +203,9 @@ class GAN(Shown):
             players = {**players, projection.player: projection(players[projection.player])}
         return players
 
+    # The field skips a projection that changes nothing; one of a subclass's own may change anything.
+    project.applies_projections = True  # type: ignore[attr-defined]
+
     @property
     def coupled(self) -> dict[str, Coupled]:
         """What the projections couple, by player."""
@@ -283,7 +287,7 @@ class GAN(Shown):
             draw["condition"] = _setup.as_condition(condition, device, dtype)
         draw["latent"] = self.latent.sample(rng, batch, dtype, device)
         if self._needs_mix:
-            draw["mix"] = _draws.uniform(rng, (batch,), dtype, device)
+            draw["mix"] = uniform(rng, (batch,), dtype, device)
         return draw
 
     def init(
@@ -467,11 +471,10 @@ class GAN(Shown):
         if condition is not None:
             draw["condition"] = condition
         if self._needs_mix:
-            draw["mix"] = _draws.uniform(rng, (8,), anchor.dtype, anchor.device)
+            draw["mix"] = uniform(rng, (8,), anchor.dtype, anchor.device)
         noisy: Players = tree.map(
             lambda x: (
-                x
-                + 0.1 * (x.std(correction=0) + 0.1) * _draws.normal(rng, x.shape, x.dtype, x.device)
+                x + 0.1 * (x.std(correction=0) + 0.1) * normal(rng, x.shape, x.dtype, x.device)
             ),
             players,
         )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from equilibrist._draws import Draw
-from equilibrist._game import Constants, Players
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
 from equilibrist.games.truth import Analytic, BestResponse, Kind, Point
 from equilibrist.optimizers import Coupled
 from equilibrist.projections import Below, NormBall, SpectralBall

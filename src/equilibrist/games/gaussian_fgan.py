@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from equilibrist._draws import Draw
-from equilibrist._game import Constants, Players
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
 from equilibrist.formulations.divergences import LOG2
 from equilibrist.games.gaussian import leading, positive
 from equilibrist.games.truth import Analytic, Kind, Point

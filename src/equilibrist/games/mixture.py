@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist._draws import Draw, Use
-from equilibrist._errors import GameError
-from equilibrist._game import Constants, Plain, Players
-from equilibrist._stacked import by_member
-from equilibrist.games import _setup
+from equilibrist.core.draws import Draw, Use
+from equilibrist.core.game import Constants, Plain, Players
+from equilibrist.errors import GameError
+from equilibrist.games import inputs as _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games.gan import GAN, Start
+from equilibrist.nn.stacked import by_member
 
 
 class Mixture(GAN):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from equilibrist._draws import Draw
-from equilibrist._game import Constants, Players
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
 from equilibrist.games.truth import Analytic, Point, classify
 
 

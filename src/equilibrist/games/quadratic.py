@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equilibrist._draws import Draw
-from equilibrist._game import Constants, Players
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
 from equilibrist.games.truth import Analytic, BestResponse, Point, classify
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Game, Plain, Players
-from equilibrist._jacobian import JacobianOperator
+from equilibrist.core.draws import Draw
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Game, Plain, Players
+from equilibrist.core.jacobian import JacobianOperator
 
 Kind = Literal[
     "local nash", "local minimax", "non-nash attractor", "saddle of the dynamics", "neither"

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equilibrist import _draws, tree
-from equilibrist._draws import Draw, Draws
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Constants
+from equilibrist import tree
+from equilibrist.core.draws import Draw, Draws, generator, uniform
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants
+from equilibrist.errors import GameError
 from equilibrist.games import GAN
-from equilibrist.games._foreign import unwrapped
-from equilibrist.games._setup import as_condition
+from equilibrist.games.inputs import as_condition
+from equilibrist.nn.torch_spectral_norm import unwrapped
 from equilibrist.optimizers import Params
 from equilibrist.solvers import Solver
 from equilibrist.tree import Tree
@@ -227,8 +227,8 @@ class _Given(Draws):
             if not condition:
                 raise GameError("the game is conditional: give each batch as (real, condition)")
             draw["condition"] = as_condition(condition[0], device, dtype)
-        rng = _draws.generator(self.seed, self.stream, self.step, index=index)
+        rng = generator(self.seed, self.stream, self.step, index=index)
         draw["latent"] = self._game.latent.sample(rng, len(real), dtype, device)
         if any(penalty.needs_mix for penalty in self._game.penalties):
-            draw["mix"] = _draws.uniform(rng, (len(real),), dtype, device)
+            draw["mix"] = uniform(rng, (len(real),), dtype, device)
         return draw

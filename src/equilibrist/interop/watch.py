@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from equilibrist._errors import RecipeError, RequirementError
-from equilibrist._notebook import Rows, Shown
 from equilibrist.checks import Audit, Settings
-from equilibrist.checks._arguments import settings_of
-from equilibrist.checks._audit import named_checks
+from equilibrist.checks.arguments import settings_of
 from equilibrist.checks.pair import Prepared
+from equilibrist.checks.registry import named_checks
+from equilibrist.display import Rows, Shown
+from equilibrist.errors import RecipeError, RequirementError
 from equilibrist.formulations import Formulation
 
 WATCHED = ("stationary", "nash")

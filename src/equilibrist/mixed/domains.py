@@ -9,15 +9,17 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import roots_gegenbauer
 from torch import Tensor
 
-from equilibrist._draws import normal, uniform
-from equilibrist._errors import GameError
-from equilibrist.solvers._base import positive
-from equilibrist.theory._checks import Array
+from equilibrist.core.draws import normal, uniform
+from equilibrist.errors import GameError
+from equilibrist.validation import positive
 
 MOST_NODES = 2**22
+
+Array = NDArray[np.float64]
 
 
 class Grid(NamedTuple):

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist._draws import Stream, generator, normal
+from equilibrist.core.draws import Stream, generator, normal
 from equilibrist.mixed.domains import Domain
 from equilibrist.mixed.measures import Density, DensityAverage, Measure, Particles, Reservoir
 from equilibrist.mixed.mirror import record_times
 from equilibrist.mixed.payoff import PayoffGame, Role, opponents
-from equilibrist.run.progress import showing
-from equilibrist.solvers._base import not_negative, positive
+from equilibrist.progress import showing
+from equilibrist.validation import not_negative, positive
 
 Convention = Literal["gamma", "welling-teh"]
 

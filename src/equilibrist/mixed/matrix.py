@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equilibrist._draws import Stream, generator
-from equilibrist._errors import GameError, RequirementError, did_you_mean
+from equilibrist.core.draws import Stream, generator
+from equilibrist.errors import GameError, RequirementError, did_you_mean
 
 LAWS = ("uniform", "normal", "sign", "skew")
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.mixed.domains import Grid
-from equilibrist.theory._checks import Array
 
 Function = Callable[[Tensor], Tensor]
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

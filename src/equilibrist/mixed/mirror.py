@@ -19,9 +19,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equilibrist._draws import Stream, generator, normal
+from equilibrist.core.draws import Stream, generator, normal
 from equilibrist.mixed.matrix import MatrixGame, strategy
-from equilibrist.run.progress import showing
+from equilibrist.progress import showing
 
 Start = tuple[Tensor, Tensor]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.mixed.domains import Domain
 from equilibrist.mixed.measures import Density, Measure, chosen
 

@@ -10,12 +10,12 @@ import torch
 from scipy.special import i0e, i1e
 from torch import Tensor
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.mixed.domains import Box, Circle, Grid, Projected, Sphere
 from equilibrist.mixed.measures import Density, Measure, Particles
 from equilibrist.mixed.payoff import NashGap, PayoffGame, Reply
-from equilibrist.solvers._base import not_negative, positive
-from equilibrist.theory._ball import least_on_ball
+from equilibrist.theory.ball import least_on_ball
+from equilibrist.validation import not_negative, positive
 
 # -- cos(x - y) on the circle -----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from equilibrist._errors import EquilibristError, RecipeError, did_you_mean
+from equilibrist.errors import EquilibristError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from equilibrist.games.truth import Known
@@ -146,7 +146,7 @@ def board(name: str) -> Board:
     if name in BOARDS:
         return BOARDS[name]
     if ":" in name or name.endswith(".py"):
-        from equilibrist._resolve import from_file
+        from equilibrist.recipe_lookup import from_file
 
         return Board(from_file(name)[0])
     raise RecipeError(
@@ -161,7 +161,7 @@ def build(name: str, chosen: Board, settings: Mapping[str, str]) -> tuple[Known,
     Raises RecipeError for options that it does not have or refuses, and for a game that is no
     two-parameter game with a truth.
     """
-    from equilibrist._resolve import convert, parameters
+    from equilibrist.arguments import convert, parameters
 
     known = parameters(chosen.make)
     values = {k: p.default for k, p in known.items() if p.default is not p.empty}

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist._errors import RecipeError
-from equilibrist._owned import publish
+from equilibrist.errors import RecipeError
+from equilibrist.files.owned import publish
 from equilibrist.optimizers import SGD
 from equilibrist.play import boards, pictures
-from equilibrist.play._shell import document, e, table
 from equilibrist.play.trajectories import (
     DIVERGED,
     NEAR,
@@ -28,7 +27,8 @@ from equilibrist.play.trajectories import (
     rate,
     spread,
 )
-from equilibrist.report._words import number
+from equilibrist.report.shell import document, e, table
+from equilibrist.report.words import number
 from equilibrist.solvers import Averaged, Simultaneous
 from equilibrist.solvers.named import named
 

@@ -9,25 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilibrist.play.trajectories import DIVERGED, NONE
-from equilibrist.report._charts import (
+from equilibrist.report.charts import (
     BROAD,
+    Axes,
     Size,
-    _Axes,
-    _n,
-    _path,
-    _text,
     both,
+    px,
+    svg_path,
+    svg_text,
 )
-from equilibrist.report._plane import SQUARE, _disc, axes_of, complex_plane
+from equilibrist.report.plane import SQUARE, axes_of, complex_plane, disc
 
 __all__ = [
     "SQUARE",
-    "_disc",
     "axes_of",
     "basin_class",
     "broad",
     "complex_plane",
     "curve",
+    "disc",
     "distances",
     "mark",
     "plane",
@@ -93,10 +93,10 @@ def plane(
             marks += _trajectory(axes, paths[:, k], f"way s{colour % CHOICES}")
         for k in range(paths.shape[1]):
             x, y = axes.x(float(paths[0, k, 0])), axes.y(float(paths[0, k, 1]))
-            marks += f'<circle class="start s{colour % CHOICES}" cx="{_n(x)}" cy="{_n(y)}" r="3"/>'
+            marks += f'<circle class="start s{colour % CHOICES}" cx="{px(x)}" cy="{px(y)}" r="3"/>'
         for place, kind in points:
             marks += mark(axes.x(float(place[0])), axes.y(float(place[1])), kind)
-        up = _text(axes.left, 16, names[1], "middle", "axis")
+        up = svg_text(axes.left, 16, names[1], "middle", "axis")
         return up + axes.draw(marks, names[0])
 
     return both(draw, SQUARE, words)
@@ -105,7 +105,7 @@ def plane(
 def mark(x: float, y: float, kind: str) -> str:
     """A stationary point: its shape says its kind, whatever colours the reader sees."""
     name = KIND_CLASSES[kind]
-    at = f'cx="{_n(x)}" cy="{_n(y)}"'
+    at = f'cx="{px(x)}" cy="{px(y)}"'
     if kind == "local nash":
         return f'<circle class="mark {name}" {at} r="5.5"/>'
     corners = {
@@ -114,26 +114,33 @@ def mark(x: float, y: float, kind: str) -> str:
     }
     r = 5.0 if kind == "local minimax" else 6.5
     if kind in corners:
-        d = corners[kind].format(_n(x - r), _n(x + r), _n(y - r), _n(y + r), _n(x), _n(y))
+        d = corners[kind].format(
+            px(x - r),
+            px(x + r),
+            px(y - r),
+            px(y + r),
+            px(x),
+            px(y),
+        )
         return f'<path class="mark {name}" d="{d}"/>'
     if kind == "neither":
-        d = f"M{_n(x - 6)} {_n(y)}H{_n(x + 6)}M{_n(x)} {_n(y - 6)}V{_n(y + 6)}"
+        d = f"M{px(x - 6)} {px(y)}H{px(x + 6)}M{px(x)} {px(y - 6)}V{px(y + 6)}"
     else:
-        d = f"M{_n(x - 5)} {_n(y - 5)}L{_n(x + 5)} {_n(y + 5)}M{_n(x - 5)} {_n(y + 5)}L{_n(x + 5)} {_n(y - 5)}"
+        d = f"M{px(x - 5)} {px(y - 5)}L{px(x + 5)} {px(y + 5)}M{px(x - 5)} {px(y + 5)}L{px(x + 5)} {px(y - 5)}"
     return f'<path class="halo" d="{d}"/><path class="cross {name}" d="{d}"/>'
 
 
-def _trajectory(axes: _Axes, path: Array, kind: str) -> str:
+def _trajectory(axes: Axes, path: Array, kind: str) -> str:
     """A line through the iterates, without those within 1.2 pixels of the last one drawn."""
     kept: list[tuple[float, float]] = []
     for x, y in path:
         at = axes.x(float(x)), axes.y(float(y))
         if not kept or math.dist(at, kept[-1]) >= 1.2:
             kept.append(at)
-    return _path(kept, kind) if len(kept) > 1 else ""
+    return svg_path(kept, kind) if len(kept) > 1 else ""
 
 
-def _arrows(axes: _Axes, at: Array, v: Array, count: int) -> str:
+def _arrows(axes: Axes, at: Array, v: Array, count: int) -> str:
     """-v, the direction of a gradient step. Length: the square root of the speed, relative to the fastest."""
     speed = np.linalg.norm(v, axis=1)
     sound = np.isfinite(speed) & (speed > 0)
@@ -153,13 +160,13 @@ def _arrows(axes: _Axes, at: Array, v: Array, count: int) -> str:
             (x1 - head * (dx + s_ * 0.5 * -dy), y1 - head * (dy + s_ * 0.5 * dx)) for s_ in (1, -1)
         ]
         parts.append(
-            f"M{_n(x0)} {_n(y0)}L{_n(x1)} {_n(y1)}M{_n(wings[0][0])} {_n(wings[0][1])}"
-            f"L{_n(x1)} {_n(y1)}L{_n(wings[1][0])} {_n(wings[1][1])}"
+            f"M{px(x0)} {px(y0)}L{px(x1)} {px(y1)}M{px(wings[0][0])} {px(wings[0][1])}"
+            f"L{px(x1)} {px(y1)}L{px(wings[1][0])} {px(wings[1][1])}"
         )
     return f'<path class="flow" d="{"".join(parts)}"/>'
 
 
-def _cells(axes: _Axes, basins: NDArray[np.int64]) -> str:
+def _cells(axes: Axes, basins: NDArray[np.int64]) -> str:
     """Cells of one colour as one path, runs of a row as one rectangle."""
     rows, columns = basins.shape
     w, h = axes.width / columns, axes.height / rows
@@ -171,7 +178,7 @@ def _cells(axes: _Axes, basins: NDArray[np.int64]) -> str:
             while end < columns and basins[i, end] == basins[i, j]:
                 end += 1
             y = axes.height - (i + 1) * h
-            run = f"M{_n(j * w)} {_n(y)}H{_n(end * w)}V{_n(y + h)}H{_n(j * w)}Z"
+            run = f"M{px(j * w)} {px(y)}H{px(end * w)}V{px(y + h)}H{px(j * w)}Z"
             found.setdefault(int(basins[i, j]), []).append(run)
             j = end
     return "".join(
@@ -199,7 +206,7 @@ def distances(
     steps = max(len(d) for _, d in lines) - 1
 
     def draw(size: Size) -> str:
-        axes = _Axes(size, 0.0, float(steps), low, high, True, left=72)
+        axes = Axes(size, 0.0, float(steps), low, high, True, left=72)
         marks = ""
         for i, (_, d) in enumerate(lines):
             at = [
@@ -208,7 +215,7 @@ def distances(
                 if np.isfinite(v)
             ]
             every = max(1, len(at) // 400)
-            marks += _path([*at[::every], at[-1]], f"line c{i % CHOICES}")
+            marks += svg_path([*at[::every], at[-1]], f"line c{i % CHOICES}")
         return axes.draw(marks, "step")
 
     note = "Below 10⁻¹⁴ nothing is drawn." if (values <= 1e-14).any() else ""
@@ -226,10 +233,10 @@ def curve(window: Sequence[float], x: Array, y: Array, upward: str, words: str) 
     def draw(size: Size) -> str:
         axes = axes_of(size, window)
         inside = window[0] <= 0 <= window[1]
-        marks = _path([(axes.x(0.0), 0), (axes.x(0.0), axes.height)], "zero") if inside else ""
+        marks = svg_path([(axes.x(0.0), 0), (axes.x(0.0), axes.height)], "zero") if inside else ""
         at = [(axes.x(float(a)), axes.y(float(b))) for a, b in zip(x, y, strict=True)]
-        up = _text(axes.left, 16, upward, "middle", "axis")
+        up = svg_text(axes.left, 16, upward, "middle", "axis")
         up = up.replace('text-anchor="middle"', 'text-anchor="start"')
-        return up + axes.draw(marks + _path(at, "line c0"), "eigenvalue")
+        return up + axes.draw(marks + svg_path(at, "line c0"), "eigenvalue")
 
     return both(draw, SQUARE, words)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist._files import json_bytes
-from equilibrist._owned import publish
+from equilibrist.files.atomic import json_bytes
+from equilibrist.files.owned import publish
 from equilibrist.play import pictures
-from equilibrist.play._shell import document, e, table
-from equilibrist.report._words import count, number
+from equilibrist.report.shell import document, e, table
+from equilibrist.report.words import count, number
 from equilibrist.spectra import Density, Eigenvalues, Spectrum
 
 if TYPE_CHECKING:

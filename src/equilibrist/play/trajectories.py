@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw, Draws
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players, coupled
+from equilibrist.core.draws import Draw, Draws
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players, coupled
+from equilibrist.errors import GameError
 from equilibrist.games.truth import Known, Point
 from equilibrist.optimizers import Coupled
 

@@ -4,6 +4,6 @@
 Needs neither the networks nor torch: a run can be reported on wherever its directory is.
 """
 
-from ._write import write_report
+from equilibrist.report._write import write_report
 
 __all__ = ["write_report"]

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from . import _charts as charts
-from . import _words as words
-from ._experiment import experiment, gaps
-from ._html import badge, e, facts, fold, linked
-from ._ladder import highest, rung_words
-from ._measures import measure_of, small_words
-from ._profile import offer, profile, scale_chart, trials_table
-from ._record import Audit, Certificate, Record, Verdict, as_number, common_scope
-from ._search import search
-from ._spectrum import spectrum
+from equilibrist.report import charts, words
+from equilibrist.report._experiment import experiment, gaps
+from equilibrist.report._html import badge, e, facts, fold, linked
+from equilibrist.report._ladder import highest, rung_words
+from equilibrist.report._measures import measure_of, small_words
+from equilibrist.report._profile import offer, profile, scale_chart, trials_table
+from equilibrist.report._record import Audit, Certificate, Record, Verdict, as_number, common_scope
+from equilibrist.report._search import search
+from equilibrist.report._spectrum import spectrum
 
 # What is drawn of a claim besides its interval.
 _PICTURES: dict[str, tuple[str, Callable[[Record], str]]] = {

@@ -5,9 +5,9 @@ Plain text only; escaping is the page's business.
 
 from typing import Any
 
-from ._meanings import meaning_of
-from ._numbers import count, estimate, label, number, plain, with_unit
-from ._record import Certificate, Verdict, as_number
+from equilibrist.report._meanings import meaning_of
+from equilibrist.report._numbers import count, estimate, label, number, plain, with_unit
+from equilibrist.report._record import Certificate, Verdict, as_number
 
 # The words of audit.json and of the printed audit, as they are read aloud.
 BADGES = {

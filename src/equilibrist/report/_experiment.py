@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _charts as charts
-from . import _words as words
-from ._charts import BROAD, Size, _Axes, _path, both
-from ._html import e, picture, table, window
-from ._numbers import number, with_unit
-from ._record import Certificate, Record, as_number, numbers
+from equilibrist.report import charts, words
+from equilibrist.report._html import e, picture, table, window
+from equilibrist.report._numbers import number, with_unit
+from equilibrist.report._record import Certificate, Record, as_number, numbers
+from equilibrist.report.charts import BROAD, Axes, Size, both, svg_path
 
 Array = NDArray[np.float64]
 CLAIM = "section-6.1"
@@ -101,14 +100,14 @@ def _chart(found: dict[str, Way], alt: str) -> str:
     last = max(max(float(way.steps.max()) for way in found.values()), 1.0)
 
     def draw(size: Size) -> str:
-        axes = _Axes(size, 0.0, 1.015 * last, low - pad, high + pad)
+        axes = Axes(size, 0.0, 1.015 * last, low - pad, high + pad)
         marks = ""
         for name, way in reversed(found.items()):
             points = [
                 (axes.x(float(s)), axes.y(float(v)))
                 for s, v in zip(way.steps, way.objective, strict=True)
             ]
-            marks += _path(points, f"line {_KINDS[name]}") if len(points) > 1 else ""
+            marks += svg_path(points, f"line {_KINDS[name]}") if len(points) > 1 else ""
         return axes.draw(marks, "step of the generator")
 
     return both(draw, BROAD, alt)

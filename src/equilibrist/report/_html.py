@@ -5,9 +5,8 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from . import _charts as charts
-from . import _words as words
-from ._record import Record, Sample
+from equilibrist.report import charts, words
+from equilibrist.report._record import Record, Sample
 
 _LINK = re.compile(r"https?://[^\s<>\"'`]+[^\s<>\"'`.,;:)\]}]")
 

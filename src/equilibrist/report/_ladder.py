@@ -2,8 +2,8 @@
 
 import re
 
-from ._html import e
-from ._record import Audit, Record, Verdict
+from equilibrist.report._html import e
+from equilibrist.report._record import Audit, Record, Verdict
 
 _SPLIT = re.compile(r"^([^:(]+?)\s*[:(]\s*(.+?)\)?$")
 _HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)

@@ -14,13 +14,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from equilibrist._errors import RecordError
-from equilibrist._files import finite
-from equilibrist._reading import ROW, open_regular, parse_json, reason
-
-from ._load_audit import load_audit
-from ._read import expect, json_object, read_json, read_sample, short
-from ._record import (
+from equilibrist.errors import RecordError
+from equilibrist.files.atomic import finite
+from equilibrist.files.reading import ROW, open_regular, parse_json, reason
+from equilibrist.report._load_audit import load_audit
+from equilibrist.report._read import expect, json_object, read_json, read_sample, short
+from equilibrist.report._record import (
     Audit,
     Certificate,
     Curve,

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from equilibrist._errors import RecordError
-
-from ._read import expect, json_object, read_json, read_sample, short
-from ._record import (
+from equilibrist.errors import RecordError
+from equilibrist.report._read import expect, json_object, read_json, read_sample, short
+from equilibrist.report._record import (
     Audit,
     Certificate,
     Curve,

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from ._claims import interval_name
-from ._numbers import estimate, fixed, number, with_unit
-from ._record import Certificate, Verdict, as_number
+from equilibrist.report._claims import interval_name
+from equilibrist.report._numbers import estimate, fixed, number, with_unit
+from equilibrist.report._record import Certificate, Verdict, as_number
 
 _BY_KIND = {
     # kind: (evidence of the number, of its interval, what the number is)

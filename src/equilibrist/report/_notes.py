@@ -4,11 +4,10 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from equilibrist._reading import dig
-
-from . import _words as words
-from ._html import badge, e, facts, fold, linked
-from ._record import Record, common_scope
+from equilibrist.files.reading import dig
+from equilibrist.report import words
+from equilibrist.report._html import badge, e, facts, fold, linked
+from equilibrist.report._record import Record, common_scope
 
 
 def reading(record: Record) -> str:

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from ._record import Tolerance
+from equilibrist.report._record import Tolerance
 
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 

@@ -3,19 +3,18 @@
 from collections.abc import Iterator
 from importlib import resources
 
-from . import _charts as charts
-from . import _words as words
-from ._cards import verdicts
-from ._html import badge, fold, kind_of, part, picture, section, window
-from ._html import e as e
-from ._ladder import advice
-from ._notes import cite, reading, reproduce
-from ._record import Record, Sample
-from ._scores import scores
-from ._trained import trained
+from equilibrist.report import charts, words
+from equilibrist.report._cards import verdicts
+from equilibrist.report._html import badge, fold, kind_of, part, picture, section, window
+from equilibrist.report._html import e as e
+from equilibrist.report._ladder import advice
+from equilibrist.report._notes import cite, reading, reproduce
+from equilibrist.report._record import Record, Sample
+from equilibrist.report._scores import scores
+from equilibrist.report._trained import trained
 
 # Nothing may be fetched or run, whatever a record contains. The browser enforces it.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _MOST_SAMPLES = 7
 _LONG = 90  # characters of a headline that is set smaller
 
@@ -46,7 +45,7 @@ def page(record: Record) -> str:
     style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
         f"<title>{e(title)}: {e(head.badge)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from equilibrist._errors import RecordError
-
-from ._load_audit import load_audit
-from ._read import expect, json_object, read_json
-from ._record import PAIR, Json, Record
+from equilibrist.errors import RecordError
+from equilibrist.report._load_audit import load_audit
+from equilibrist.report._read import expect, json_object, read_json
+from equilibrist.report._record import PAIR, Json, Record
 
 AUDIT = "audit.json"
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _words as words
-from ._charts import BROAD, SLIM, Size, _Axes, _n, _path, _text, both
-from ._html import e, fold, table
-from ._measures import lambda_words
-from ._numbers import count, duration, number, with_unit
-from ._record import Certificate, Record, Verdict, as_number, numbers
+from equilibrist.report import words
+from equilibrist.report._html import e, fold, table
+from equilibrist.report._measures import lambda_words
+from equilibrist.report._numbers import count, duration, number, with_unit
+from equilibrist.report._record import Certificate, Record, Verdict, as_number, numbers
+from equilibrist.report.charts import BROAD, SLIM, Axes, Size, both, px, svg_path, svg_text
 
 Array = NDArray[np.float64]
 CLAIM = "profile"
@@ -78,24 +78,24 @@ def scale_chart(low: float, high: float, tone: str, alt: str) -> str:
             return left + (size.width - left - right) * (axis.at(lam) - start) / (stop - start)
 
         ends = x(0.0), x(math.inf)
-        parts = [_path([(ends[0], line), (ends[1], line)], "grid")]
+        parts = [svg_path([(ends[0], line), (ends[1], line)], "grid")]
         if low > 0:
-            parts.append(_path([(ends[0], line), (x(low), line)], f"bar {tone}"))
+            parts.append(svg_path([(ends[0], line), (x(low), line)], f"bar {tone}"))
         if high > low:
-            parts.append(_path([(x(low), line), (x(high), line)], f"bar maybe {tone}"))
+            parts.append(svg_path([(x(low), line), (x(high), line)], f"bar maybe {tone}"))
         for lam in {low, high} if math.isfinite(low) else set():
             if math.isfinite(lam):
-                parts.append(_path([(x(lam), line - 9), (x(lam), line + 9)], f"bar edge {tone}"))
+                parts.append(svg_path([(x(lam), line - 9), (x(lam), line + 9)], f"bar edge {tone}"))
         if x(low) - ends[0] > 60:
-            parts.append(_text((ends[0] + x(low)) / 2, line - 12, "holds", "middle"))
+            parts.append(svg_text((ends[0] + x(low)) / 2, line - 12, "holds", "middle"))
         if ends[1] - x(high) > 60:
-            parts.append(_text((x(high) + ends[1]) / 2, line - 12, "lost", "middle"))
+            parts.append(svg_text((x(high) + ends[1]) / 2, line - 12, "lost", "middle"))
         for place, said in axis.labels(size.width - left - right):
             at = left + (size.width - left - right) * (place - start) / (stop - start)
-            parts.append(_path([(at, line + 3), (at, line + 7)], "zero"))
-            parts.append(_text(at, line + 22, said, "middle"))
-        parts.append(_text(left, 76, "Stackelberg", "start", "axis"))
-        parts.append(_text(size.width - right, 76, "Nash", "end", "axis"))
+            parts.append(svg_path([(at, line + 3), (at, line + 7)], "zero"))
+            parts.append(svg_text(at, line + 22, said, "middle"))
+        parts.append(svg_text(left, 76, "Stackelberg", "start", "axis"))
+        parts.append(svg_text(size.width - right, 76, "Nash", "end", "axis"))
         return "".join(parts)
 
     return both(draw, SLIM, alt)
@@ -235,9 +235,9 @@ def _chart(
     room = 0.08 * (top - bottom) or 1.0
 
     def draw(size: Size) -> str:
-        axes = _Axes(size, start, stop, bottom - room, top + room, bottom=56)
+        axes = Axes(size, start, stop, bottom - room, top + room, bottom=56)
         marks = _marks(axes, axis, found, limit, star, scale)
-        names = _text(axes.left, size.height - 20, "Stackelberg", "start", "axis") + _text(
+        names = svg_text(axes.left, size.height - 20, "Stackelberg", "start", "axis") + svg_text(
             size.width - axes.right, size.height - 20, "Nash", "end", "axis"
         )
         middle = "λ, the price of an answer"
@@ -268,7 +268,7 @@ class _Scale:
     def at(self, value: float) -> float:
         return value if self.unit is None else math.asinh(value / self.unit)
 
-    def labels(self, axes: _Axes) -> list[tuple[float, str]] | None:
+    def labels(self, axes: Axes) -> list[tuple[float, str]] | None:
         """0 and the powers of ten in sight, 20 pixels apart; None for the axis' own."""
         if self.unit is None:
             return None
@@ -285,7 +285,7 @@ class _Scale:
 
 
 def _marks(
-    axes: _Axes,
+    axes: Axes,
     axis: LambdaAxis,
     found: Profile,
     limit: float | None,
@@ -305,23 +305,23 @@ def _marks(
     if star is not None and not math.isinf(star[0]):
         a, b = axes.x(axis.at(star[0])), axes.x(axis.at(star[1]))
         marks += (
-            f'<rect class="range" x="{_n(a)}" y="0" width="{_n(max(b - a, 2.0))}" '
-            f'height="{_n(axes.height)}"/>'
+            f'<rect class="range" x="{px(a)}" y="0" width="{px(max(b - a, 2.0))}" '
+            f'height="{px(axes.height)}"/>'
         )
     band = line(np.maximum(found.high, found.low)) + line(found.low)[::-1]
     if len(band) > 2:
-        marks += _path(band, "band generator")
+        marks += svg_path(band, "band generator")
     if limit is not None:
         at = axes.y(scale.at(limit))
-        marks += _path([(0, at), (axes.width, at)], "tolerance")
+        marks += svg_path([(0, at), (axes.width, at)], "tolerance")
     if len(whole := line(found.both)) > 1:
-        marks += _path(whole, "line critic dashed")
-    marks += _path(line(found.r), "line generator")
+        marks += svg_path(whole, "line critic dashed")
+    marks += svg_path(line(found.r), "line generator")
     for where, y in line(found.raw):
-        marks += f'<circle class="dot generator" cx="{_n(where)}" cy="{_n(y)}" r="3"/>'
+        marks += f'<circle class="dot generator" cx="{px(where)}" cy="{px(y)}" r="3"/>'
     if star is not None and not math.isinf(star[0]):
         middle = (axes.x(axis.at(star[0])) + axes.x(axis.at(star[1]))) / 2
-        marks += _text(min(max(middle, 12.0), axes.width - 12), 14, "λ*", "middle", "axis")
+        marks += svg_text(min(max(middle, 12.0), axes.width - 12), 14, "λ*", "middle", "axis")
     return marks
 
 

@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist._errors import RecordError
-from equilibrist._npy import read_npy
-from equilibrist._reading import JSON_BYTES, parse_json, read_regular, reason
-
-from ._record import Json, Sample
+from equilibrist.errors import RecordError
+from equilibrist.files.npy import read_npy
+from equilibrist.files.reading import JSON_BYTES, parse_json, read_regular, reason
+from equilibrist.report._record import Json, Sample
 
 FORMAT = 1
 T = TypeVar("T")

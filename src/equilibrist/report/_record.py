@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist._reading import dig
+from equilibrist.files.reading import dig
 
 Json = dict[str, Any]
 PAIR = "pair"  # the origin of a record that is no run's but the audit of a user's own pair

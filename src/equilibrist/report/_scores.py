@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from equilibrist.report import _charts as charts
-from equilibrist.report import _words as words
+from equilibrist.report import charts, words
 from equilibrist.report._load import Record, Series, as_number
 
 _BETTER = {"lower": "lower is better", "higher": "higher is better"}

@@ -1,9 +1,8 @@
 """A search for a deviation: its curves, the samples before and after."""
 
-from . import _charts as charts
-from . import _words as words
-from ._html import e, kind_of, picture, window
-from ._record import Certificate, Record
+from equilibrist.report import charts, words
+from equilibrist.report._html import e, kind_of, picture, window
+from equilibrist.report._record import Certificate, Record
 
 _WHEN = {
     "before": ("Before", "as training left it"),

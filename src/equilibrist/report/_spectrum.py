@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._charts import WIDE, Size, _Axes, _path, both
-from ._html import e, fold, kind_of, table
-from ._numbers import count, label, number
-from ._plane import complex_plane
-from ._record import Certificate, Json, Record, as_number, numbers
+from equilibrist.report._html import e, fold, kind_of, table
+from equilibrist.report._numbers import count, label, number
+from equilibrist.report._record import Certificate, Json, Record, as_number, numbers
+from equilibrist.report.charts import WIDE, Axes, Size, both, svg_path
+from equilibrist.report.plane import complex_plane
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -241,13 +241,13 @@ def _density(name: str, part: Json) -> str:
     tall = tall / tall.max()
 
     def draw(size: Size) -> str:
-        axes = _Axes(size, float(at.min()), float(at.max()), 0.0, 1.06, left=14, top=10)
+        axes = Axes(size, float(at.min()), float(at.max()), 0.0, 1.06, left=14, top=10)
         points = [(axes.x(float(a)), axes.y(float(b))) for a, b in zip(at, tall, strict=True)]
         floor = [(points[-1][0], axes.height), (points[0][0], axes.height)]
-        marks = _path([*points, *floor], f"band {kind_of(name)}")
-        marks += _path(points, f"line {kind_of(name)}")
+        marks = svg_path([*points, *floor], f"band {kind_of(name)}")
+        marks += svg_path(points, f"line {kind_of(name)}")
         if axes.x0 <= 0 <= axes.x1:
-            marks += _path([(axes.x(0.0), 0), (axes.x(0.0), axes.height)], "tolerance")
+            marks += svg_path([(axes.x(0.0), 0), (axes.x(0.0), axes.height)], "tolerance")
         return axes.draw(marks, "curvature", at_y=())
 
     return (

@@ -3,11 +3,10 @@
 import re
 from typing import Any
 
-from equilibrist._reading import dig
-
-from . import _words as words
-from ._html import e, facts, kind_of
-from ._record import Record
+from equilibrist.files.reading import dig
+from equilibrist.report import words
+from equilibrist.report._html import e, facts, kind_of
+from equilibrist.report._record import Record
 
 
 def trained(record: Record) -> str:

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from equilibrist._errors import RecordError
-from equilibrist._owned import publish
-
-from . import _words as words
-from ._load import load
-from ._page import page
-from ._pair import is_pair, load_pair
-from ._record import Certificate, Record, Series
+from equilibrist.errors import RecordError
+from equilibrist.files.owned import publish
+from equilibrist.report import words
+from equilibrist.report._load import load
+from equilibrist.report._page import page
+from equilibrist.report._pair import is_pair, load_pair
+from equilibrist.report._record import Certificate, Record, Series
 
 
 def write_report(run_directory: Path) -> Path:

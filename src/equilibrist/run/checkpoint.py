@@ -18,10 +18,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._errors import RecordError
-from equilibrist._files import write_atomically
-from equilibrist._reading import parse_json, reason
-from equilibrist._safetensors import opened
+from equilibrist.errors import RecordError
+from equilibrist.files.atomic import write_atomically
+from equilibrist.files.reading import parse_json, reason
+from equilibrist.files.safetensors import opened
 
 _NAME = re.compile(r"step_(\d{8,})\.safetensors")
 

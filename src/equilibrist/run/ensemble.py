@@ -16,29 +16,29 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Batches, StackedDraws
-from equilibrist._errors import GameError, NonFiniteError, RecipeError, RecordError
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Game, Players
-from equilibrist._host import usual_errors
+from equilibrist.core.draws import Batches, StackedDraws
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Game, Players
+from equilibrist.core.numpy_errors import usual_errors
+from equilibrist.errors import GameError, NonFiniteError, RecipeError, RecordError
 from equilibrist.games import Mixture
 from equilibrist.per_member import member_of
+from equilibrist.progress import showing
 from equilibrist.run import checkpoint, environment, samples
-from equilibrist.run._fit import affordable, fits, overgrown, require_seed
 from equilibrist.run.loop import (
     Interrupts,
     Run,
     _belongs,
     _deterministic,
-    _draw,
     _manifest,
     device_of,
+    draw_of,
     load,
     train,
 )
-from equilibrist.run.progress import showing
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import Record, read_json
+from equilibrist.run.requirements import affordable, fits, overgrown, require_seed
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class _Stack:
         self.device, self.size = device, len(seeds)
         affordable(recipe, device, self.size)
         self.data = recipe.data.to(device, recipe.dtype)
-        make = partial(_draw, recipe.game, self.data, recipe.dtype, device)
+        make = partial(draw_of, recipe.game, self.data, recipe.dtype, device)
         self.batches = [Batches(make, recipe.batch, seed) for seed in seeds]
         walls = recipe.game.projections
         self.field = _Field(

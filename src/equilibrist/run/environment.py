@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from equilibrist._reading import dig, read_regular
+from equilibrist.files.reading import dig, read_regular
 
 
 def environment(device: torch.device, from_step: int) -> dict[str, Any]:

@@ -17,21 +17,21 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Batches, Draw
-from equilibrist._errors import NonFiniteError, RecipeError, RecordError
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
-from equilibrist._host import usual_errors
-from equilibrist._notebook import Rows, Shown
+from equilibrist.core.draws import Batches, Draw
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.data import Source
-from equilibrist.data._absent import is_absent
+from equilibrist.data.absent import is_absent
+from equilibrist.display import Rows, Shown
+from equilibrist.errors import NonFiniteError, RecipeError, RecordError
 from equilibrist.games import GAN, Mixture
 from equilibrist.games.gan import Start
+from equilibrist.progress import Progress, showing
 from equilibrist.run import checkpoint, code, environment, samples
-from equilibrist.run._fit import affordable, fits, overgrown, require_seed
-from equilibrist.run.progress import Progress, showing
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import FORMAT, Record
+from equilibrist.run.requirements import affordable, fits, overgrown, require_seed
 
 
 @dataclass(repr=False)
@@ -279,7 +279,7 @@ class _Loop:
         self.recipe, self.record, self.seed, self.device = recipe, record, seed, device
         affordable(recipe, device)
         self.data = recipe.data.to(device, recipe.dtype)
-        make = partial(_draw, recipe.game, self.data, recipe.dtype, device)
+        make = partial(draw_of, recipe.game, self.data, recipe.dtype, device)
         self.batches = Batches(make, recipe.batch, seed)
         self.field = VectorField(
             recipe.game,
@@ -561,7 +561,7 @@ def _manifest(
     }
 
 
-def _draw(
+def draw_of(
     game: GAN,
     data: Source,
     dtype: torch.dtype,

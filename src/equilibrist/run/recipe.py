@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from equilibrist._errors import RecipeError
-from equilibrist._notebook import Rows, Shown
 from equilibrist.data import Source
+from equilibrist.display import Rows, Shown
+from equilibrist.errors import RecipeError
 from equilibrist.games import GAN
 from equilibrist.scores import Score
 from equilibrist.solvers import Solver

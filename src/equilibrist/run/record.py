@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from equilibrist._errors import RecordError
-from equilibrist._files import (
+from equilibrist.errors import RecordError
+from equilibrist.files.atomic import (
     PART,
     finite,
     remove_leftovers,
@@ -23,8 +23,8 @@ from equilibrist._files import (
     write_atomically,
     write_json,
 )
-from equilibrist._owned import LEDGER, mark, require_folder, unmark
-from equilibrist._reading import JSON_BYTES, json_lines, parse_json, read_regular, reason
+from equilibrist.files.owned import LEDGER, mark, require_folder, unmark
+from equilibrist.files.reading import JSON_BYTES, json_lines, parse_json, read_regular, reason
 from equilibrist.run import checkpoint, code
 
 FORMAT = 1

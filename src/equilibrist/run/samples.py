@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from equilibrist._draws import Use
-from equilibrist._errors import RecipeError
-from equilibrist._files import write_atomically
-from equilibrist._game import Constants, Players
-from equilibrist._owned import owned
+from equilibrist.core.draws import Use
+from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
+from equilibrist.errors import RecipeError
+from equilibrist.files.atomic import write_atomically
+from equilibrist.files.owned import owned
 from equilibrist.games import GAN, Mixture
-from equilibrist.games._setup import as_condition
+from equilibrist.games.inputs import as_condition
 from equilibrist.scores import Score
 
 SHEET = {"images": 64, "points": 2048}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist._errors import DataError
+from equilibrist.errors import DataError
 
 Array = Tensor | np.ndarray[Any, Any]
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist._errors import DataError
-from equilibrist._files import finite
 from equilibrist.data import Source
+from equilibrist.errors import DataError
+from equilibrist.files.atomic import finite
 from equilibrist.scores._arrays import Array, unsound
 from equilibrist.scores.network import FeatureNetwork, pixels
 

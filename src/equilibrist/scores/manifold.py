@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist._errors import DataError
+from equilibrist.errors import DataError
 from equilibrist.scores._arrays import Array, blocks, pair
 from equilibrist.scores._base import FeatureScore
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilibrist._errors import DataError
 from equilibrist.data import Source
+from equilibrist.errors import DataError
 from equilibrist.scores._arrays import Array, pair
 from equilibrist.scores._base import Kept, Result, evaluate
 

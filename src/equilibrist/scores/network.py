@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equilibrist._errors import DataError, RequirementError
-from equilibrist._pure import copied
-from equilibrist._reading import reason, shown
-from equilibrist._safetensors import opened
 from equilibrist.data.arrays import check_range
+from equilibrist.errors import DataError, RequirementError
+from equilibrist.files.reading import reason, shown
+from equilibrist.files.safetensors import opened
+from equilibrist.nn.pure import copied
 
 Range = tuple[float, float]
 

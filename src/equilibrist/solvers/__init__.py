@@ -1,8 +1,8 @@
 """Solvers: one file each."""
 
-from equilibrist.solvers._base import DrawSource, Linear, Rules, Solver, State, Step
 from equilibrist.solvers.alternating import Alternating
 from equilibrist.solvers.averaged import Averaged
+from equilibrist.solvers.base import DrawSource, Linear, Rules, Solver, State, Step
 from equilibrist.solvers.competitive import Competitive
 from equilibrist.solvers.consensus import Consensus
 from equilibrist.solvers.extragradient import Extragradient, PastExtragradient

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._errors import RecipeError
+from equilibrist.errors import RecipeError
 from equilibrist.tree import Tree
 
 Weight = float | tuple[float, ...]

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
 from equilibrist.optimizers import Adam, Optimizer
-from equilibrist.solvers._base import (
+from equilibrist.solvers.base import (
     DrawSource,
     Rules,
     Sizes,
     State,
     Step,
-    at_least,
     check_names,
     check_roles,
     check_rules,
 )
+from equilibrist.validation import at_least
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
-from equilibrist.schedules import number
-from equilibrist.solvers._base import DrawSource, Solver, State, Step, at_least
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.solvers.base import DrawSource, Solver, State, Step
+from equilibrist.validation import at_least, is_number
 
 Kind = Literal["exponential", "uniform", "tail"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -68,7 +68,7 @@ class Averaged:
             )
         if self.kind not in KINDS:
             raise ValueError(f"Averaged.kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if not number(self.decay) or not 0 <= self.decay < 1:
+        if not is_number(self.decay) or not 0 <= self.decay < 1:
             raise ValueError(f"Averaged.decay must lie in [0, 1), not {self.decay!r}")
         if self.kind != "exponential" and self.decay != _DECAY:
             raise ValueError(

@@ -9,24 +9,22 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw
-from equilibrist._field import Linearization, VectorField
-from equilibrist._game import Constants, Players
-from equilibrist.solvers._base import (
+from equilibrist.core.draws import Draw
+from equilibrist.core.field import Linearization, VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.solvers._linear_solve import conjugate_gradients
+from equilibrist.solvers.base import (
     DrawSource,
     Rules,
     Sizes,
     State,
     Step,
-    at_least,
     flat_part,
     in_parts,
     measured,
-    not_negative,
-    positive,
 )
-from equilibrist.solvers._linear_solve import conjugate_gradients
 from equilibrist.tree import Tree
+from equilibrist.validation import at_least, not_negative, positive
 
 
 @dataclass(frozen=True)

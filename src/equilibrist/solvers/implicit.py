@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.errors import GameError
 from equilibrist.optimizers import SGD
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, at_least, measured
+from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.validation import at_least
 
 _LARGEST = 500
 

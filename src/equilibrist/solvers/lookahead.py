@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from equilibrist import tree
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
-from equilibrist.schedules import number
-from equilibrist.solvers._base import DrawSource, Solver, State, Step, at_least
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.solvers.base import DrawSource, Solver, State, Step
+from equilibrist.validation import at_least, is_number
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Lookahead:
             raise ValueError(
                 f"Lookahead needs a solver, not {self.solver!r}: write Lookahead(Simultaneous(), 5)"
             )
-        if not number(self.alpha) or not 0 < self.alpha <= 1:
+        if not is_number(self.alpha) or not 0 < self.alpha <= 1:
             raise ValueError(f"Lookahead.alpha must lie in (0, 1], not {self.alpha!r}")
 
     def __str__(self) -> str:

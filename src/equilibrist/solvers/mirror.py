@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.errors import GameError
 from equilibrist.games.mixture import Mixture, Paired
 from equilibrist.langevin import SGLD, Langevin
 from equilibrist.optimizers import Optimizer
-from equilibrist.schedules import Schedule, number
-from equilibrist.solvers._base import (
+from equilibrist.schedules import Schedule
+from equilibrist.solvers.base import (
     DrawSource,
     Sizes,
     State,
     Step,
-    at_least,
     check_names,
     flat_part,
     in_parts,
     independent,
 )
+from equilibrist.validation import at_least, is_number
 
 Pairing = Literal["random", "mean", "all"]
 PAIRINGS: tuple[Pairing, ...] = get_args(Pairing)
@@ -85,9 +85,9 @@ class MirrorGAN:
                     f"{name}.sampler={shown} has no noise: write SGLD(1e-3, 1e-2) or RMSPropSGLD(...)"
                 )
         at_least(self, 1, inner=self.inner)
-        if not number(self.beta) or not 0 < self.beta <= 1:
+        if not is_number(self.beta) or not 0 < self.beta <= 1:
             raise ValueError(f"{name}.beta must lie in (0, 1], not {self.beta!r}")
-        if not number(self.growth) or not 1 <= self.growth < math.inf:
+        if not is_number(self.growth) or not 1 <= self.growth < math.inf:
             raise ValueError(f"{name}.growth must be at least 1 and finite, not {self.growth!r}")
         for which in ("pace", "heat"):
             schedule = getattr(self, which)

@@ -7,14 +7,14 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from equilibrist._errors import RecipeError, did_you_mean
-from equilibrist._resolve import convert
+from equilibrist.arguments import convert
+from equilibrist.errors import RecipeError, did_you_mean
 from equilibrist.langevin import SGLD, Langevin, RMSPropSGLD
 from equilibrist.optimizers import SGD, Optimizer
 from equilibrist.schedules import base
-from equilibrist.solvers._base import Solver
 from equilibrist.solvers.alternating import Alternating
 from equilibrist.solvers.averaged import Averaged, Kind
+from equilibrist.solvers.base import Solver
 from equilibrist.solvers.competitive import Competitive
 from equilibrist.solvers.consensus import Consensus
 from equilibrist.solvers.extragradient import Extragradient, PastExtragradient

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured, not_negative
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.validation import not_negative
 
 
 @dataclass(frozen=True)

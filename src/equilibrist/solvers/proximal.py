@@ -9,24 +9,16 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Draw
-from equilibrist._errors import GameError
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
+from equilibrist.core.draws import Draw
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.errors import GameError
 from equilibrist.games import GAN
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.penalties import input_gradient
-from equilibrist.solvers._base import (
-    DrawSource,
-    State,
-    Step,
-    at_least,
-    check_names,
-    check_rules,
-    independent,
-    positive,
-)
 from equilibrist.solvers._members import Weight, by_member, each, said
+from equilibrist.solvers.base import DrawSource, State, Step, check_names, check_rules, independent
+from equilibrist.validation import at_least, positive
 
 
 class _Inner:

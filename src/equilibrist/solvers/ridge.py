@@ -8,21 +8,12 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
-from equilibrist.solvers._base import (
-    DrawSource,
-    Rules,
-    Sizes,
-    State,
-    Step,
-    at_least,
-    check_roles,
-    measured,
-    not_negative,
-)
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
 from equilibrist.solvers._linear_solve import conjugate_gradients
+from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, check_roles, measured
 from equilibrist.tree import Tree
+from equilibrist.validation import at_least, not_negative
 
 
 @dataclass(frozen=True)

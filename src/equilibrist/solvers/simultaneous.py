@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
 from equilibrist.optimizers import SGD
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Players
-from equilibrist.solvers._base import DrawSource, Rules, Sizes, State, Step, finite, measured
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
 from equilibrist.solvers._linear_solve import dot, over
 from equilibrist.solvers._members import Weight, alone, by_member, each, said
+from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.validation import finite
 
 
 @dataclass(frozen=True)

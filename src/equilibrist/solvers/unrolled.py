@@ -8,20 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equilibrist._draws import Draw
-from equilibrist._field import VectorField
-from equilibrist._game import Constants, Game, Players
-from equilibrist.solvers._base import (
-    DrawSource,
-    Rules,
-    Sizes,
-    State,
-    Step,
-    at_least,
-    check_roles,
-    measured,
-    positive,
-)
+from equilibrist.core.draws import Draw
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Game, Players
+from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, check_roles, measured
+from equilibrist.validation import at_least, positive
 
 
 class _Ahead:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.spectra.normality import HenriciBounds, henrici
 
 Complex = NDArray[np.complex128]

@@ -248,7 +248,7 @@ def _extend(product: Product, V: Array, H: Array, j: int, rng: np.random.Generat
 def _ritz(H: Array, m: int) -> tuple[Complex, Complex, Array]:
     """Ritz values [m], unit eigenvectors [m, m] of B, residuals [m]."""
     if not np.isfinite(H[: m + 1, :m]).all():
-        from equilibrist._errors import GameError
+        from equilibrist.errors import GameError
 
         raise GameError(
             "the Jacobian is not finite at this pair: look at the run's losses and gradients"

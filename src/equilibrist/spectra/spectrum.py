@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from equilibrist import schedules, tree
-from equilibrist._draws import Use
-from equilibrist._errors import GameError, RecipeError
-from equilibrist._exact import Exact
-from equilibrist._field import VectorField
-from equilibrist._host import usual_errors
-from equilibrist._jacobian import HessianOperator, JacobianOperator
+from equilibrist.core.draws import Use
+from equilibrist.core.exact import Exact
+from equilibrist.core.field import VectorField
+from equilibrist.core.jacobian import HessianOperator, JacobianOperator
+from equilibrist.core.numpy_errors import usual_errors
+from equilibrist.errors import GameError, RecipeError
 from equilibrist.optimizers import SGD
-from equilibrist.run.progress import showing
+from equilibrist.progress import showing
 from equilibrist.solvers import Consensus
 from equilibrist.spectra import consensus, density, krylov, normality
 from equilibrist.spectra.density import Density

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 
 Array = NDArray[np.float64]
-
-
-def positive(owner: str, **values: float) -> None:
-    """Raise ValueError unless all are positive and finite."""
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{owner}.{name} must be positive and finite, not {value!r}")
-
-
-def not_negative(owner: str, **values: float) -> None:
-    """Raise ValueError unless all are zero or positive, and finite."""
-    for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{owner}.{name} must be finite and not negative, not {value!r}")
 
 
 def weight(lam: float) -> float:

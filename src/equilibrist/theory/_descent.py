@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.theory._checks import Array
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.theory._checks import Array
 
 _ROUNDS = 300

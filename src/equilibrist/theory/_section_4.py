@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.optimize import brentq
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.theory import _raw
 from equilibrist.theory._statement import Number, Setting, Statement, at, in_general_position, made
 from equilibrist.theory.fgan import NAMES, FGaussian

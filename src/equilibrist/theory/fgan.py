@@ -11,10 +11,11 @@ from scipy.linalg import solveh_banded
 from scipy.optimize import brentq
 from scipy.special import gammaln, ive
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.formulations.divergences import DIVERGENCES, Divergence, divergence
-from equilibrist.theory._checks import Array, not_negative, positive, weight
+from equilibrist.theory._checks import Array, weight
 from equilibrist.theory._quadrature import panels
+from equilibrist.validation import not_negative, positive
 
 # The divergences in closed form at two centred Gaussians; the others are integrated.
 _INTEGRATED = ("jensen_shannon", "vanilla")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from equilibrist._owned import publish
-from equilibrist.play._shell import document, e, table
-from equilibrist.report._words import number
+from equilibrist.files.owned import publish
+from equilibrist.report.shell import document, e, table
+from equilibrist.report.words import number
 from equilibrist.theory import pictures
 from equilibrist.theory.statements import Setting, Statement
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from equilibrist.formulations.divergences import divergence
-from equilibrist.play._shell import e
-from equilibrist.report._charts import BROAD, WIDE, Size, _Axes, _n, _path, _text, both
-from equilibrist.report._words import number
+from equilibrist.report.charts import BROAD, WIDE, Axes, Size, both, px, svg_path, svg_text
+from equilibrist.report.shell import e
+from equilibrist.report.words import number
 from equilibrist.theory._checks import Array
 from equilibrist.theory.fgan import FGaussian, condition
 from equilibrist.theory.statements import Setting
@@ -49,11 +49,11 @@ def _chart(
         return math.log10(x) if log_x else x
 
     def draw(size: Size) -> str:
-        axes = _Axes(size, at(x0), at(x1), y0, y1, log_y, left=64)
+        axes = Axes(size, at(x0), at(x1), y0, y1, log_y, left=64)
         drawn = ""
         for mark in marks:
             x = axes.x(at(mark))
-            drawn += _path([(x, 0), (x, axes.height)], "tolerance")
+            drawn += svg_path([(x, 0), (x, axes.height)], "tolerance")
         for line in lines:
             kept = np.isfinite(line.y) & ((line.y > 0) if log_y else True)
             points = [
@@ -61,16 +61,16 @@ def _chart(
                 for x, y in zip(line.x[kept], line.y[kept], strict=True)
             ]
             if len(points) > 1:
-                drawn += _path(points, f"line c{line.colour}")
+                drawn += svg_path(points, f"line c{line.colour}")
         text = axes.draw(drawn, x_words)
         return _powers(text, axes, size) if log_x else text
 
     return both(draw, WIDE, words)
 
 
-def _powers(text: str, axes: _Axes, size: Size) -> str:
+def _powers(text: str, axes: Axes, size: Size) -> str:
     """The frame's words along x, at powers of ten instead of their logarithms."""
-    foot = f'y="{_n(size.height - axes.bottom + 18)}"'
+    foot = f'y="{px(size.height - axes.bottom + 18)}"'
     kept = [part for part in text.split("<text") if foot not in part.split(">")[0]]
     last, text = "", "<text".join(kept)
     powers = range(math.ceil(axes.x0 - 1e-9), math.floor(axes.x1 + 1e-9) + 1)
@@ -78,7 +78,7 @@ def _powers(text: str, axes: _Axes, size: Size) -> str:
     for power in powers[::every]:
         x = axes.left + axes.x(power)
         anchor = "end" if x > size.width - 24 else "middle"
-        last += _text(x, size.height - axes.bottom + 18, number(10.0**power), anchor)
+        last += svg_text(x, size.height - axes.bottom + 18, number(10.0**power), anchor)
     return text + last
 
 
@@ -232,22 +232,22 @@ def nested(setting: Setting) -> str:
             return left + width * min(max((math.log10(lam) - low) / (high - low), 0), 1)
 
         parts = [
-            _text(left, 14, "0: Stackelberg", "middle" if size.kind == "wide" else "start"),
-            _text(size.width - 4, 14, "infinity: Nash", "end"),
+            svg_text(left, 14, "0: Stackelberg", "middle" if size.kind == "wide" else "start"),
+            svg_text(size.width - 4, 14, "infinity: Nash", "end"),
         ]
         for i, (game, star) in enumerate(zip(games, stars, strict=True)):
             y = 40 + row * i
             end = size.width - right if star == math.inf else x(star)
-            parts.append(_path([(left, y), (size.width - right, y)], "grid"))
+            parts.append(svg_path([(left, y), (size.width - right, y)], "grid"))
             parts.append(
-                _path([(left, y), (end, y)], f"bar {'verified' if star == math.inf else 'open'}")
+                svg_path([(left, y), (end, y)], f"bar {'verified' if star == math.inf else 'open'}")
             )
-            parts.append(_text(left - 10, y + 4, f"s = {game.s:g}", "end"))
+            parts.append(svg_text(left - 10, y + 4, f"s = {game.s:g}", "end"))
             label = "always" if star == math.inf else number(star)
-            parts.append(_text(end + 8, y + 4, label))
+            parts.append(svg_text(end + 8, y + 4, label))
         base = 40 + row * len(games)
-        parts.append(_path([(x(bound), 24), (x(bound), base - 6)], "tolerance"))
-        parts.append(_text(x(bound), base + 8, f"1/(4 eta) = {number(bound)}", "middle"))
+        parts.append(svg_path([(x(bound), 24), (x(bound), base - 6)], "tolerance"))
+        parts.append(svg_text(x(bound), base + 8, f"1/(4 eta) = {number(bound)}", "middle"))
         return "".join(parts)
 
     tall = 40 + 34 * len(games) + 24

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equilibrist._errors import GameError
+from equilibrist.errors import GameError
 from equilibrist.theory import _inner
-from equilibrist.theory._ball import least_on_ball
-from equilibrist.theory._checks import Array, array, not_negative, positive, weight
+from equilibrist.theory._checks import Array, array, weight
+from equilibrist.theory.ball import least_on_ball
+from equilibrist.validation import not_negative, positive
 
 
 class Pair(NamedTuple):

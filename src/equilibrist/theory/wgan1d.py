@@ -10,9 +10,10 @@ import numpy as np
 from scipy.optimize import brentq, minimize
 from scipy.special import erf, ndtr
 
-from equilibrist._errors import GameError
-from equilibrist.theory._checks import Array, not_negative, positive, weight
+from equilibrist.errors import GameError
+from equilibrist.theory._checks import Array, weight
 from equilibrist.theory._quadrature import panels
+from equilibrist.validation import not_negative, positive
 
 _ROOT = math.sqrt(2 / math.pi)
 _LEAST = 1e-6  # the narrowest generator that a search tries

@@ -11,9 +11,6 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist._draws import Batch, Draw
-from equilibrist._field import VectorField
-from equilibrist._game import Constants
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._value import ValueGame
 from equilibrist.checks.proximal._projected import Descent, minimise, scales
@@ -24,6 +21,9 @@ from equilibrist.checks.proximal.inner import (
     finite,
     perturbed_critic,
 )
+from equilibrist.core.draws import Batch, Draw
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants
 from equilibrist.penalties import input_gradient
 
 POOL = 64  # minibatches of the optimise part, drawn once: their anchors' slopes are computed once and kept

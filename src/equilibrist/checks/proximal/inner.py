@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from equilibrist._draws import Use
 from equilibrist.checks._bench import Bench, relative_noise
+from equilibrist.core.draws import Use
 from equilibrist.games import GAN
 
 Part = dict[str, Tensor]

@@ -1,0 +1,211 @@
+"""The checks by name, in the order of the ladder that an audit climbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from equilibrist.checks import (
+    best_response,
+    curvature,
+    deviation,
+    gaps,
+    local_lambda,
+    path_angle,
+    selftests,
+    spectrum,
+    stationarity,
+)
+from equilibrist.checks._bench import Bench
+from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.proximal import experiment, profile, search
+from equilibrist.errors import RecipeError, did_you_mean
+
+Show = Callable[[Any, Any], torch.Tensor]
+
+
+class Tick(Protocol):
+    """Told what has been spent since it was last told, in minibatch gradients."""
+
+    def __call__(self, gradients: float = 1.0) -> None: ...
+
+
+@dataclass
+class Found:
+    """What a check returns: certificates, sheets of samples by "claim:when"."""
+
+    certificates: list[Certificate]
+    sheets: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: as `audit(..., checks=...)` has it.
+        says: what it asks, in a line.
+        work: about how many minibatch gradients it takes, for the progress bar and for announcing the
+            cost; it may be wrong by a small factor.
+        run: takes the bench, a `Tick` and, where samples can be shown, a function from (players,
+            constants) to a sheet of samples.
+        default: whether an audit runs it unasked.
+        claims: the certificates that it gives, where they are not one of its own name.
+    """
+
+    name: str
+    says: str
+    work: Callable[[Bench], float]
+    run: Callable[[Bench, Tick, Show | None], Found]
+    default: bool = True
+    claims: tuple[str, ...] = ()
+
+
+def _by_player(*names: str) -> tuple[str, ...]:
+    return tuple(f"{name}{who}" for name in names for who in ("", "/generator", "/critic"))
+
+
+def _self_tests(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found([selftests.self_tests(bench, tick)])
+
+
+def _stationary(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(stationarity.stationarity(bench, tick))
+
+
+def _local(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(curvature.local(bench, tick))
+
+
+def _proximal(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(local_lambda.proximal(bench, tick))
+
+
+def _stable(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(spectrum.stable(bench, tick))
+
+
+def _nash(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    if not bench.sampled and hasattr(bench.game, "best_response"):
+        return Found(best_response.exact_nash(bench, tick))
+    certificates, sheets = deviation.nash(bench, tick, show)
+    return Found(certificates, {f"nash/generator:{when}": s for when, s in sheets.items()})
+
+
+def _lambda_search(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(search.lambda_search(bench, tick))
+
+
+def _profile(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(profile.profile(bench, tick))
+
+
+def _section_6_1(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(*experiment.experiment(bench, tick, show))
+
+
+def _path_angle(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(path_angle.path_angle(bench, tick))
+
+
+def _gaps(bench: Bench, tick: Tick, show: Show | None) -> Found:
+    return Found(gaps.gaps(bench, tick))
+
+
+REGISTRY: dict[str, Check] = {
+    check.name: check
+    for check in (
+        Check(
+            selftests.CLAIM,
+            "are the losses functions of the weights, and the derivatives theirs?",
+            selftests.work,
+            _self_tests,
+        ),
+        Check(
+            "stationary",
+            "does either player still move?",
+            stationarity.work,
+            _stationary,
+            claims=_by_player("stationary"),
+        ),
+        Check(
+            "stable",
+            "do the players stay when they are pushed a little?",
+            spectrum.work,
+            _stable,
+        ),
+        Check(
+            "local",
+            "does a small move gain to second order, alone or after the critic's answer?",
+            curvature.work,
+            _local,
+            claims=(*_by_player("local-nash"), "local-minimax"),
+        ),
+        Check(
+            "proximal",
+            "between Stackelberg and Nash, how proximal is it near the pair (local lambda*)?",
+            local_lambda.work,
+            _proximal,
+        ),
+        Check(
+            "nash",
+            "does either player gain by deviating alone?",
+            deviation.work,
+            _nash,
+            claims=_by_player("nash"),
+        ),
+        Check(
+            search.CLAIM,
+            "up to which lambda is it a proximal equilibrium, as far as a search can tell?",
+            search.work,
+            _lambda_search,
+            default=False,
+        ),
+        Check(
+            profile.CLAIM,
+            "what does the generator gain at each lambda, from Stackelberg to Nash?",
+            profile.work,
+            _profile,
+            default=False,
+        ),
+        Check(
+            experiment.CLAIM,
+            "does V_prox hold when the generator alone is optimised (Farnia and Ozdaglar 2020)?",
+            experiment.work,
+            _section_6_1,
+            default=False,
+        ),
+        Check(
+            path_angle.CLAIM,
+            "along the path from where training began, does the field come to rest here?",
+            path_angle.work,
+            _path_angle,
+            default=False,
+        ),
+        Check(
+            "gaps",
+            "how large are the duality gap and the proximal duality gap?",
+            gaps.work,
+            _gaps,
+            default=False,
+            claims=tuple(gaps.CLAIMS),
+        ),
+    )
+}
+CHECKS = tuple(name for name, check in REGISTRY.items() if check.default)
+
+
+def named_checks(checks: Sequence[str]) -> tuple[str, ...]:
+    """The checks of these names in the ladder's order; RecipeError for a name that is none."""
+    if isinstance(checks, str):
+        checks = (checks,)
+    for check in checks:
+        if check not in REGISTRY:
+            hint = did_you_mean(check, tuple(REGISTRY))
+            raise RecipeError(
+                f"there is no check {check!r}{hint}; choose from {', '.join(REGISTRY)}"
+            )
+    return tuple(name for name in REGISTRY if name in checks)

@@ -1,0 +1,1 @@
+"""A game, its draws, its vector field and Jacobian."""

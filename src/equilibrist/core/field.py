@@ -1,0 +1,436 @@
+"""The field of own-loss gradients: the one place that differentiates with respect to parameters,
+and the one place that averages over machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist.core.draws import Draw
+from equilibrist.core.exact import followed_leaves
+from equilibrist.core.game import Constants, Game, Plain, Players, coupled
+from equilibrist.errors import GameError
+from equilibrist.nn.functional import grad
+from equilibrist.nn.slopes import Slopes
+from equilibrist.nn.spectral_norm import is_power_vector
+from equilibrist.nn.stacked import by_member, keep_pages
+from equilibrist.optimizers import Params
+from equilibrist.schedules import update
+from equilibrist.tree import Tree
+
+Reduce = Callable[[list[Tensor]], list[Tensor]]
+
+
+class Pullback(Protocol):
+    """J^T u, or one player's part of it."""
+
+    def __call__(self, u: Players, only: str | None = None) -> Players: ...
+
+
+class Evaluation(NamedTuple):
+    """Gradients `v` of the players that move, and the losses that were evaluated (no graph)."""
+
+    v: Players
+    losses: dict[str, Tensor]
+
+
+class Linearization(NamedTuple):
+    """`v` and the losses as in `Evaluation`; `pullback(u)` is J^T u with J = dv/dx, from one graph.
+
+    Players that `u` does not name count as zero; `pullback(u, only=player)` is that player's part of J^T u
+    alone. Both leave out what they need not compute: an off-diagonal block costs half a product.
+    """
+
+    v: Players
+    losses: dict[str, Tensor]
+    pullback: Pullback
+
+
+class Graph(NamedTuple):
+    """Gradients with their graph: the leaves `active`, losses, `v`, and second leaves of the weights that power
+    vectors follow (`_exact.followed_leaves`)."""
+
+    active: Players
+    losses: dict[str, Tensor]
+    v: Players
+    shadows: Players
+
+    def back(
+        self,
+        outputs: list[Tensor],
+        directions: list[Tensor],
+        players: Iterable[str],
+        **options: Any,
+    ) -> list[Tensor]:
+        """J^T along `directions` of these entries of v, by the players' leaves in order."""
+        names = [(player, k) for player in players for k in self.active[player]]
+        followed = [at for at in names if at[1] in self.shadows.get(at[0], {})]
+        inputs = [self.active[p][k] for p, k in names] + [self.shadows[p][k] for p, k in followed]
+        product = list(grad(outputs, inputs, directions, materialize_grads=True, **options))
+        for at, extra in zip(followed, product[len(names) :], strict=True):
+            where = names.index(at)
+            product[where] = product[where] + extra
+        return product[: len(names)]
+
+
+class VectorField:
+    """v(x) = (gradient of each player's own loss with respect to its own parameters).
+
+    Args:
+        game: the game.
+        reduce: averages a list of tensors over machines (`equilibrist.distributed.mean_over_ranks`).
+            It is applied to finished linear quantities (v, J^T u, J u, losses) and to nothing else:
+            averaging each rank's nonlinear combination of them would be wrong.
+        stacked: number of members when players, constants and draws carry a leading dimension of
+            that size (an ensemble of seeds). Losses then have shape [stacked].
+        parts: cut every draw into that many parts, one after the other, and average: the same
+            gradient in less memory (accumulation).
+        autocast: the losses' matrix products in this dtype (torch.bfloat16); parameters, gradients
+            and penalties keep theirs.
+        frozen: hold the power vectors of spectral norms fixed in second derivatives (`linearize`, `jvp`, `vjp`,
+            `JacobianOperator`). By default they follow the weights that they belong to, and J is the derivative of
+            the field: exact where the power iteration has converged. v itself is the same either way.
+
+    Raises:
+        GameError: a game that is not separable can neither be averaged over machines nor in parts; parts below 1.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        *,
+        reduce: Reduce | None = None,
+        stacked: int | None = None,
+        parts: int = 1,
+        autocast: torch.dtype | None = None,
+        frozen: bool = False,
+    ) -> None:
+        if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
+            raise GameError(f"parts={parts!r}: it must be a whole number of at least 1")
+        if (reduce is not None or parts > 1) and not game.separable:
+            how = "over machines" if reduce is not None else "in parts"
+            instead = "train it on one machine" if reduce is not None else "take whole batches"
+            why = getattr(game, "why_not_separable", "") or "its losses are not means over samples"
+            raise GameError(
+                f"{type(game).__name__} cannot be averaged {how}: {why}; {instead}, or replace "
+                "what mixes the samples of a batch (batch norm by layer or group norm)"
+            )
+        self.game, self.reduce, self.stacked = game, reduce, stacked
+        self.parts, self.autocast, self.frozen = parts, autocast, frozen
+        self._everywhere = _feasible_everywhere(game)
+        self.coupled = coupled(game)
+        if stacked:
+            keep_pages()
+        self._losses = self._stack if stacked else game.losses
+
+    def __call__(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> Evaluation:
+        """Gradients at `players` on one draw; with `only`, of that player alone."""
+        if self.parts > 1:
+            return self._accumulated(players, constants, draw, only)
+        _, losses, v, _ = self._differentiate(players, constants, draw, only, create_graph=False)
+        return Evaluation(*self._averaged(v, losses))
+
+    def linearize(self, players: Players, constants: Constants, draw: Draw) -> Linearization:
+        """v and J^T from one graph, which lives as long as `pullback` does (with `parts`: from one graph
+        a part, all of them kept)."""
+        if self.parts > 1:
+            whole = self._whole()
+            pieces = [whole.linearize(players, constants, part) for part in self._cut(draw)]
+            v, losses = _mean([p.v for p in pieces]), _mean([p.losses for p in pieces])
+
+            def averaged(u: Players, only: str | None = None) -> Players:
+                mean: Players = _mean([p.pullback(u, only) for p in pieces])
+                return mean
+
+            return Linearization(v, losses, averaged)
+        players = {player: players[player] for player in self.game.players}
+        graph = self._differentiate(players, constants, draw, None, create_graph=True)
+        v = graph.v
+        mean_v, mean_losses = self._averaged(tree.detach(v), graph.losses)
+
+        def pullback(u: Players, only: str | None = None) -> Players:
+            reached = players if only is None else {only: players[only]}
+            pairs = [
+                (leaf, u[player][name])
+                for player in players
+                if player in u
+                for name, leaf in v[player].items()
+                if leaf.requires_grad
+            ]
+            if not pairs:
+                return tree.zeros_like(reached)
+            outputs, directions = [leaf for leaf, _ in pairs], [u for _, u in pairs]
+            product = graph.back(outputs, directions, reached, retain_graph=True)
+            return tree.fill(reached, self._mean(product))
+
+        return Linearization(mean_v, mean_losses, pullback)
+
+    def vjp(self, players: Players, constants: Constants, u: Players, draw: Draw) -> Players:
+        """J^T u on one draw."""
+        return self.linearize(players, constants, draw).pullback(u)
+
+    def jvp(self, players: Players, constants: Constants, u: Players, draw: Draw) -> Players:
+        """J u on one draw: the derivative of w -> J^T w (linear in w), pulled back along u.
+
+        Two reverse passes rather than a forward one: some layers have no forward mode.
+        """
+        if self.parts > 1:
+            whole = self._whole()
+            pieces = [whole.jvp(players, constants, u, part) for part in self._cut(draw)]
+            mean: Players = _mean(pieces)
+            return mean
+        players = {player: players[player] for player in self.game.players}
+        graph = self._differentiate(players, constants, draw, None, create_graph=True)
+        v = graph.v
+        outputs = [leaf for leaf in tree.leaves(v) if leaf.requires_grad]
+        result = [torch.zeros_like(leaf) for leaf in tree.leaves(v)]
+        if outputs:
+            probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
+            product = graph.back(outputs, probe, players, create_graph=True)
+            pairs = [
+                (p, d) for p, d in zip(product, _like(u, players), strict=True) if p.requires_grad
+            ]
+            forward = (
+                grad([p for p, _ in pairs], probe, [d for _, d in pairs], materialize_grads=True)
+                if pairs
+                else [torch.zeros_like(p) for p in probe]
+            )
+            where = [i for i, leaf in enumerate(tree.leaves(v)) if leaf.requires_grad]
+            for i, value in zip(where, forward, strict=True):
+                result[i] = value
+        return tree.fill(players, self._mean([r.detach() for r in result]))
+
+    def refresh(
+        self, players: Players, constants: Constants, draw: Draw, exact: bool = False
+    ) -> Constants:
+        """The game's `refresh`, member by member where stacked."""
+        if not any(constants.values()):
+            return constants
+        if self.stacked:
+            refreshed = torch.func.vmap(self.game.refresh, in_dims=(0, 0, 0, None))
+            return refreshed(players, constants, draw, exact)
+        return self.game.refresh(players, constants, draw, exact)
+
+    def project(self, players: Players) -> Players:
+        """The game's `project`, member by member where stacked."""
+        if self._everywhere:
+            return players
+        return (
+            torch.func.vmap(self.game.project)(players)
+            if self.stacked
+            else self.game.project(players)
+        )
+
+    def descend(self, rule: Any, player: str, slope: Params, state: Tree, part: Params) -> None:
+        """One update of a player's `rule` along `slope`, overwriting `part` and `state`; `project` comes
+        after it. Which steps suit the player's feasible set: see `schedules.update`."""
+        update(rule, slope, state, part, self.stacked, self.coupled[player])
+
+    def evaluate(
+        self,
+        fn: Callable[[Players, Constants, Draw], Any],
+        players: Players,
+        constants: Constants,
+        draw: Draw,
+    ) -> Any:
+        """`fn(players, constants, draw)`, member by member where stacked; not averaged."""
+        return (
+            torch.func.vmap(fn)(players, constants, draw)
+            if self.stacked
+            else fn(players, constants, draw)
+        )
+
+    def of(self, game: Game) -> VectorField:
+        """The field of another game over the same machines and members (an inner problem, say)."""
+        return VectorField(
+            game,
+            reduce=self.reduce,
+            stacked=self.stacked,
+            parts=self.parts,
+            autocast=self.autocast,
+            frozen=self.frozen,
+        )
+
+    def follows(self, constants: Constants) -> bool:
+        """Whether second derivatives here let power vectors follow their weights, the game leaving it to them."""
+        if self.frozen or getattr(self.game, "follows", False):
+            return False
+        return any(is_power_vector(k) for held in constants.values() for k in held)
+
+    def norms(self, v: Players) -> dict[str, Tensor]:
+        """Euclidean norm of each player's part of `v`: 0-d, or [stacked]."""
+        if not self.stacked:
+            return {player: tree.norm(part) for player, part in v.items()}
+        return {
+            player: torch.stack(
+                [
+                    torch.linalg.vector_norm(leaf.reshape(self.stacked, -1), dim=1)
+                    for leaf in tree.leaves(part)
+                ]
+            ).norm(dim=0)
+            for player, part in v.items()
+        }
+
+    def _stack(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, Tensor]:
+        """The game's losses of every member, [stacked]."""
+        losses = by_member(lambda p, c, d: self.game.losses(p, c, d, only), self.stacked or 1)
+        return losses(players, constants, draw)
+
+    def _whole(self) -> VectorField:
+        """The same field without parts."""
+        return VectorField(
+            self.game,
+            reduce=self.reduce,
+            stacked=self.stacked,
+            autocast=self.autocast,
+            frozen=self.frozen,
+        )
+
+    def _cut(self, draw: Draw) -> list[Draw]:
+        dim = 1 if self.stacked else 0
+        sizes = {len(t) if dim == 0 else t.shape[1] for t in draw.values() if t.ndim > dim}
+        if any(size % self.parts for size in sizes):
+            raise GameError(
+                f"a batch of {min(sizes)} cannot be cut into {self.parts} equal parts: take a multiple"
+            )
+        pieces = {
+            k: t.chunk(self.parts, dim) if t.ndim > dim else (t,) * self.parts
+            for k, t in draw.items()
+        }
+        return [{k: piece[i] for k, piece in pieces.items()} for i in range(self.parts)]
+
+    def _accumulated(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None
+    ) -> Evaluation:
+        """The mean over parts, one part's graph alive at a time; averaged over machines once."""
+        total: list[Tensor] = []
+        for part in self._cut(draw):
+            _, losses, v, _ = self._differentiate(
+                players, constants, part, only, create_graph=False
+            )
+            found = [*tree.leaves(v), *losses.values()]
+            if total:
+                torch._foreach_add_(total, found)
+            else:
+                total = [leaf.clone() for leaf in found]
+        torch._foreach_div_(total, self.parts)
+        count = len(total) - len(losses)
+        return Evaluation(
+            *self._averaged(
+                tree.fill(v, total[:count]), dict(zip(losses, total[count:], strict=True))
+            )
+        )
+
+    def _differentiate(
+        self,
+        players: Players,
+        constants: Constants,
+        draw: Draw,
+        only: str | None,
+        create_graph: bool,
+    ) -> Graph:
+        game = self.game
+        if only is not None and only not in game.players:
+            raise GameError(f"there is no player {only!r}: choose from {', '.join(game.players)}")
+        moving = (only,) if only else game.players
+        active = {
+            # Fresh leaves that share memory: flags of the caller's tensors stay as they are.
+            player: {k: t.detach().requires_grad_() for k, t in part.items()}
+            if player in moving
+            else part
+            for player, part in players.items()
+        }
+        shadows: Players = {}
+        with torch.enable_grad():
+            if create_graph and self.follows(constants):
+                shadows, constants = followed_leaves(players, constants)
+            # Gradients that will be differentiated once more: see Slopes.
+            with Slopes(getattr(game, "thrice", False)) if create_graph else nullcontext():
+                losses = self._evaluated(active, constants, draw, only)
+            if game.zero_sum and only is None:
+                first, second = game.players
+                inputs = [*active[first].values(), *active[second].values()]
+                grads = self._grad(losses[first], inputs, create_graph)
+                split = len(active[first])
+                # Not in place: autograd may hand out one tensor for several parameters.
+                opposite = (
+                    [-g for g in grads[split:]]
+                    if create_graph
+                    else list(torch._foreach_neg(grads[split:]))
+                )
+                parts = {first: grads[:split], second: opposite}
+            else:
+                parts = {
+                    player: self._grad(
+                        losses[player],
+                        list(active[player].values()),
+                        create_graph,
+                        retain=player != moving[-1],
+                    )
+                    for player in moving
+                }
+        v = {p: dict(zip(players[p], parts[p], strict=True)) for p in moving}
+        return Graph(active, {p: losses[p].detach() for p in losses}, v, shadows)
+
+    def _evaluated(
+        self, active: Players, constants: Constants, draw: Draw, only: str | None
+    ) -> dict[str, Tensor]:
+        if self.autocast is None:
+            return self._losses(active, constants, draw, only)
+        kind = next(iter(tree.leaves(active))).device.type
+        # No cache of cast weights: it would outlive the graph of one evaluation.
+        with torch.autocast(kind, dtype=self.autocast, cache_enabled=False):
+            return self._losses(active, constants, draw, only)
+
+    def _grad(
+        self, loss: Tensor, inputs: list[Tensor], create_graph: bool, retain: bool = False
+    ) -> list[Tensor]:
+        if not loss.requires_grad:
+            return [torch.zeros_like(t) for t in inputs]
+        total = loss.sum() if self.stacked else loss
+        return list(
+            grad(
+                total,
+                inputs,
+                create_graph=create_graph,
+                retain_graph=create_graph or retain,
+                materialize_grads=True,
+            )
+        )
+
+    def _averaged(self, v: Players, losses: dict[str, Tensor]) -> tuple[Players, dict[str, Tensor]]:
+        if self.reduce is None:
+            return v, losses
+        averaged = self.reduce([*tree.leaves(v), *losses.values()])
+        count = len(tree.leaves(v))
+        return tree.fill(v, averaged[:count]), dict(zip(losses, averaged[count:], strict=True))
+
+    def _mean(self, tensors: list[Tensor]) -> list[Tensor]:
+        return tensors if self.reduce is None else self.reduce(tensors)
+
+
+def _feasible_everywhere(game: Game) -> bool:
+    """Whether the game's own `project` is known to change nothing: a vmap over it costs a small stack 7%."""
+    own = getattr(getattr(game, "project", None), "__func__", None)
+    applies = getattr(own, "applies_projections", False)
+    return own is Plain.project or (applies and not getattr(game, "projections", True))
+
+
+def _mean(trees: list[Any]) -> Any:
+    """The mean of trees of the same structure."""
+    return tree.map(lambda *leaves: torch.stack(leaves).mean(0), trees[0], *trees[1:])
+
+
+def _like(u: Players, players: Players) -> list[Tensor]:
+    """The leaves of `u` in the order of `players`, whatever order its own dictionaries have."""
+    return [u[player][name] for player, part in players.items() for name in part]

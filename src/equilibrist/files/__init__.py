@@ -1,0 +1,1 @@
+"""Files: read without trust, written whole, only own ones replaced."""

@@ -1,0 +1,279 @@
+"""A module's forward pass as a pure function of its parameters and buffers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from equilibrist.errors import GameError
+from equilibrist.nn.stacked import quicken
+
+_Norm = nn.modules.batchnorm._NormBase
+
+
+class PureModule:
+    """`module` without its tensors: `pure(params, buffers, x)` puts them in place for one call.
+
+    Layers that keep running statistics while training (batch norm) use batch statistics and leave
+    the running ones alone; `statistics` moves those on. The user's module is copied, never touched.
+
+    torch.func.functional_call does the same at ten times the overhead; small networks feel it.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        _refuse(module, name)
+        self.name = name
+        self._module = copied(module, name).to("meta")
+        _mend_weight_norm(self._module)
+        quicken(self._module)
+        self._recurrent = any(hasattr(m, "_flat_weights") for m in self._module.modules())
+        self._tracking = [
+            m
+            for m in self._module.modules()
+            if isinstance(m, _Norm) and m.training and m.track_running_stats
+        ]
+        for layer in self._tracking:
+            layer.track_running_stats = False
+        # Tied tensors stand in several places and are addressed by their first name. Names are read
+        # off the original: moving to "meta" has untied the copy.
+        places = dict(self._module.named_modules(remove_duplicate=False))
+        names = {id(t): path for path, t in [*module.named_parameters(), *module.named_buffers()]}
+        self._parameters: list[tuple[dict[str, Any], str, str]] = []
+        self._constants: list[tuple[dict[str, Any], str, str]] = []
+        for path, owner in module.named_modules():
+            for key, p in owner._parameters.items():
+                if p is not None:
+                    slots = self._parameters if p.requires_grad else self._constants
+                    slots.append((places[path]._parameters, key, names[id(p)]))
+            for key, b in owner._buffers.items():
+                if b is not None:
+                    self._constants.append((places[path]._buffers, key, names[id(b)]))
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether some layer keeps running statistics."""
+        return bool(self._tracking)
+
+    def __call__(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        # A cache that is switched on would go on giving the weights of an earlier call.
+        enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+        try:
+            return self._called(params, buffers, *args, **kwargs)
+        finally:
+            parametrize._cache_enabled = enabled
+
+    def _called(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        if self._recurrent:  # their forward reads a private list that only functional_call renews
+            return torch.func.functional_call(
+                self._module, (dict(params), dict(buffers)), args, kwargs
+            )
+        with self._holding(params, buffers):
+            return self._module(*args, **kwargs)
+
+    def statistics(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any
+    ) -> dict[str, Tensor]:
+        """`buffers` after one forward pass in which running statistics are moved on."""
+        renewed = {key: b.clone() for key, b in buffers.items()}
+        for layer in self._tracking:
+            layer.track_running_stats = True
+        try:
+            with torch.no_grad():
+                self(params, renewed, *args)
+        finally:
+            for layer in self._tracking:
+                layer.track_running_stats = False
+        return renewed
+
+    @contextmanager
+    def _holding(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> Iterator[None]:
+        before: list[tuple[dict[str, Any], str, Any]] = []
+        for owner, key, name in self._parameters:
+            before.append((owner, key, owner[key]))
+            owner[key] = params[name]
+        for owner, key, name in self._constants:
+            before.append((owner, key, owner[key]))
+            owner[key] = buffers[name]
+        try:
+            yield
+        finally:
+            for owner, key, value in before:
+                owner[key] = value
+
+    def check(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any) -> Any:
+        """Run once and raise `GameError` naming the first layer that draws random numbers or writes
+        a buffer; else return the output."""
+        held = {key: b.clone() for key, b in buffers.items()}
+        found: list[tuple[str, str]] = []
+        before: dict[int, tuple[Tensor, list[tuple[str, Tensor, int]]]] = {}
+
+        def enter(module: nn.Module, _: Any) -> None:
+            # A version counts in-place writes, also those that happen to write the same value.
+            own = [(k, b, b._version) for k, b in module._buffers.items() if b is not None]
+            before[id(module)] = (_random_state(), own)
+
+        unsound: list[str] = []
+
+        def leave(path: str, module: nn.Module, made: Any) -> None:
+            state, own = before.pop(id(module))
+            where = f"{self.name}{'.' + path if path else ''} ({type(module).__name__})"
+            if isinstance(made, Tensor) and not torch.isfinite(made).all():
+                unsound.append(where)  # innermost first
+            if found:
+                return
+            if not torch.equal(state, _random_state()):
+                dropout = "Dropout" in type(module).__name__
+                mend = (
+                    "call .eval() on it, or leave it out"
+                    if dropout
+                    else "draw the noise as part of the latent"
+                )
+                found.append((f"{where} draws random numbers in its forward pass", mend))
+            for key, value, version in own:
+                if module._buffers[key] is not value or value._version != version:
+                    mend = (
+                        "freeze it with .eval(), or compute the new value outside the forward pass"
+                    )
+                    found.append(
+                        (f"{where} overwrites its buffer {key!r} in its forward pass", mend)
+                    )
+
+        handles = []
+        for path, module in self._module.named_modules():
+            handles.append(module.register_forward_pre_hook(enter, prepend=True))
+            handles.append(
+                module.register_forward_hook(lambda m, a, o, path=path: leave(path, m, o))
+            )
+        versions = [x._version for x in args]
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=_cuda()):
+                output = self(params, held, *args)
+                fresh = {k: b.clone() for k, b in buffers.items()}
+                again = output if found else self(params, fresh, *args)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not found and versions != [x._version for x in args]:
+            found.append(
+                (
+                    f"the {self.name} changes its input in place",
+                    "set inplace=False on its first layer",
+                )
+            )
+        if found:
+            problem, mend = found[0]
+            raise GameError(f"{problem}, so its loss is not a function of its parameters: {mend}")
+        if isinstance(output, Tensor) and not torch.isfinite(output).all():
+            raise GameError(
+                f"the {self.name}'s output is not finite on a batch, and that of {unsound[0]} is the first that is "
+                "not: look at its weights and at what it divides by"
+            )
+        if isinstance(output, Tensor) and not torch.equal(output, again):
+            raise GameError(
+                f"the {self.name} gives two answers to the same input, so its loss is not a function "
+                "of its parameters: look for state kept between calls or for random numbers"
+            )
+        return output
+
+
+def copied(module: nn.Module, name: str) -> nn.Module:
+    """A deep copy, or GameError where torch cannot make one.
+
+    Tensors with a graph that layers keep as plain attributes (the weight that a hook of torch's older
+    weight_norm computed last) are copied by value: torch refuses them, and they are computed anew.
+    """
+    kept = {
+        id(value): value.detach().clone()
+        for layer in module.modules()
+        for value in vars(layer).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(module, kept)
+    except (RuntimeError, TypeError) as error:
+        raise GameError(
+            f"the {name} cannot be copied ({str(error).splitlines()[0]}): what it keeps between calls beside "
+            "parameters and buffers must be taken off"
+        ) from error
+
+
+class _WeightNorm(nn.Module):
+    """W = g v / |v|, the norm over all dimensions but `dim` (-1: over all).
+
+    torch's own kernel has a wrong second derivative (torch 2.13, CPU: its backward pass takes the norm for
+    a constant); this one is written out.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        return v * (g / torch.norm_except_dim(v, 2, self.dim))
+
+
+class _WeightNormHook:
+    """The same as torch's older form has it: a hook before the forward pass."""
+
+    def __init__(self, name: str, norm: _WeightNorm) -> None:
+        self.name, self.norm = name, norm
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        own = module._parameters
+        vars(module)[self.name] = self.norm(own[f"{self.name}_g"], own[f"{self.name}_v"])
+
+
+def _mend_weight_norm(module: nn.Module) -> None:
+    """torch's weight norm, both forms, by one whose derivatives are right."""
+    for layer in list(module.modules()):
+        for key, hook in list(layer._forward_pre_hooks.items()):
+            if type(hook).__name__ == "WeightNorm":
+                made = _WeightNorm(hook.dim)  # type: ignore[attr-defined]
+                layer._forward_pre_hooks[key] = _WeightNormHook(hook.name, made)  # type: ignore[attr-defined]
+        if isinstance(layer, nn.utils.parametrize.ParametrizationList):
+            for index, part in enumerate(layer):
+                if type(part).__name__ == "_WeightNorm":
+                    layer[index] = _WeightNorm(part.dim)  # type: ignore[arg-type]
+
+
+def _refuse(module: nn.Module, name: str) -> None:
+    for path, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise GameError(
+                f"the {name}'s parameter {path} has no shape yet (a lazy layer): run the module once on a "
+                "batch before you build the game"
+            )
+    for path, layer in module.named_modules():
+        hooks = [type(h).__name__ for h in layer._forward_pre_hooks.values()]
+        # In training mode torch's forms overwrite their power vectors in every forward pass, in
+        # evaluation mode they freeze them for good: a search then escapes the constraint.
+        if type(layer).__name__ == "_SpectralNorm" or "SpectralNorm" in hooks:
+            where = path.removesuffix(".0").replace("parametrizations.", "")
+            raise GameError(
+                f"the {name}'s {where or type(layer).__name__} has torch's spectral norm, which overwrites or freezes "
+                "buffers of its own, so its loss is not a function of its parameters: take it off and pass "
+                "spectral_norm=True to GAN (audit_pair does both by itself)"
+            )
+
+
+def _cuda() -> list[int]:
+    ready = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return list(range(torch.cuda.device_count())) if ready else []
+
+
+def _random_state() -> Tensor:
+    if _cuda():
+        return torch.cat([torch.get_rng_state(), torch.cuda.get_rng_state()])
+    return torch.get_rng_state()

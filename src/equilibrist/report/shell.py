@@ -1,0 +1,44 @@
+"""The frame of a page: the report's policy, style and footer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import resources
+
+from equilibrist.report._page import POLICY, e
+
+__all__ = ["document", "e", "table"]
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """One self-contained HTML page that loads nothing and runs nothing."""
+    report = resources.files("equilibrist.report").joinpath("report.css")
+    own = resources.files("equilibrist.report").joinpath("wide.css")
+    style = report.read_text(encoding="utf-8") + own.read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{e(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        '<div class="page">\n' + "\n".join(part for part in parts if part) + "\n<footer>Made by "
+        "equilibrist. This file holds everything it shows: it loads nothing and runs nothing."
+        "</footer>\n</div>\n</body>\n</html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[int]) -> str:
+    """A table that stacks on a narrow screen; columns `figures` hold numbers. Cells are plain text."""
+    top = "".join(
+        f'<th scope="col"{" class=" + chr(34) + "figure" + chr(34) if i in figures else ""}>{e(name)}</th>'
+        for i, name in enumerate(head)
+    )
+    body = ""
+    for row in rows:
+        cells = ""
+        for i, cell in enumerate(row):
+            kind = ' class="figure"' if i in figures else ""
+            name = f' data-name="{e(head[i])}"' if i else ""
+            cells += f"<td{kind}{name}>{e(cell)}</td>"
+        body += f"<tr>{cells}</tr>"
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

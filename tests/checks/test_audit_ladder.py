@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from equilibrist.certificates import RUNGS
 from equilibrist.checks._advice import advice
-from equilibrist.checks._ladder import RUNGS, ladder, place
+from equilibrist.checks._ladder import ladder, place
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
 V, R, N, U = Verdict.VERIFIED, Verdict.REFUTED, Verdict.NOT_REFUTED, Verdict.UNASSESSED
@@ -21,7 +22,7 @@ def made(claim: str, verdict: Verdict, player: str | None = None, **evidence: An
 
 def test_every_rung_is_there_lowest_first_and_knows_what_was_not_asked() -> None:
     found = ladder([made("nash", R), made("stationary", V)])
-    assert [rung.claim for rung in found] == [claim for claim, _ in RUNGS]
+    assert [rung.claim for rung in found] == [rung.claim for rung in RUNGS]
     assert found[0].verdict is V
     assert found[-1].verdict is R
     assert found[1].verdict is None

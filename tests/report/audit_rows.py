@@ -20,7 +20,7 @@ ADVICE = [
 ]
 RUNGS = [
     ("stationary", "at rest", "VERIFIED"),
-    ("stable", "locally stable: gradient flow comes back to it", "NOT_REFUTED"),
+    ("stable", "locally stable (gradient flow comes back to it)", "NOT_REFUTED"),
     ("local-minimax", "local minimax (Stackelberg: the critic answers)", None),
     ("proximal", "proximal near the pair, up to lambda*", "NOT_REFUTED"),
     ("local-nash", "local Nash (the critic may not answer)", "REFUTED"),

@@ -294,8 +294,7 @@ def test_the_page_says_that_it_is_estimated() -> None:
 
 def test_the_report_says_it_in_words() -> None:
     def rows(**evidence: Any) -> dict[str, str]:
-        nothing: Any = (None, {}, [], [], None)
-        found = Certificate("stable", None, Verdict.NOT_REFUTED, "", evidence, *nothing)
+        found = Certificate("stable", Verdict.NOT_REFUTED, "", evidence)
         return dict(evidence_rows(found))
 
     assert rows(departure=None, departure_interval=[0.1234, 0.5]) == {

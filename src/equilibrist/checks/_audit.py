@@ -20,7 +20,7 @@ from equilibrist.checks._budget import allotted, limit_of, unfinished
 from equilibrist.checks._first_order import planned, planned_value
 from equilibrist.checks._implications import reconcile
 from equilibrist.checks._ladder import ladder, place
-from equilibrist.checks._save import Kept, require_place, row, write_folder
+from equilibrist.checks._save import Kept, require_place, witness_file, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks._spent import SpentError
 from equilibrist.checks.arguments import known_settings, settings_of
@@ -144,12 +144,14 @@ class Audit(Mapping[str, Certificate]):
                 "ladder": [
                     {
                         "claim": rung.claim,
+                        "name": rung.name,
+                        "meaning": rung.meaning,
                         "words": rung.words,
                         "verdict": rung.verdict.value if rung.verdict else None,
                     }
                     for rung in ladder(self.certificates)
                 ],
-                "certificates": [row(c) for c in self.certificates],
+                "certificates": [c.to_row(witness_file(c)) for c in self.certificates],
             }
         )
         return value

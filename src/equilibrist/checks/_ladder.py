@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from equilibrist.certificates import RUNGS, Rung
 from equilibrist.checks._implications import FOLLOWER, HOLDS, measured_gain, reconcile
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.facts import Facts
 
-
-@dataclass(frozen=True)
-class Rung:
-    """One step of the ladder: a claim, its name and meaning, and what the audit concludes (None: not asked)."""
-
-    claim: str
-    words: str
-    verdict: Verdict | None
-    summary: str = ""
-
-
-# Lowest first. Of stationary pairs: a local minimax point is Stackelberg's (lambda = 0), a Nash equilibrium the
-# proximal one of infinite lambda (Farnia and Ozdaglar 2020, Proposition 3).
-RUNGS = (
-    ("stationary", "at rest"),
-    ("stable", "locally stable: gradient flow comes back to it"),
-    ("local-minimax", "local minimax (Stackelberg: the critic answers)"),
-    ("proximal", "proximal near the pair, up to lambda*"),
-    ("local-nash", "local Nash (the critic may not answer)"),
-    ("nash", "Nash"),
-)
 MOST_SIGNS = 3  # of a fault, before the verdicts
 
 
@@ -39,13 +19,10 @@ def ladder(certificates: Sequence[Certificate]) -> tuple[Rung, ...]:
     """The rungs in order, with their verdicts."""
     by = {c.claim: c for c in reconcile(certificates)}
     return tuple(
-        Rung(
-            claim,
-            words,
-            by[claim].verdict if claim in by else None,
-            by[claim].summary if claim in by else "",
-        )
-        for claim, words in RUNGS
+        replace(rung, verdict=by[rung.claim].verdict, summary=by[rung.claim].summary)
+        if rung.claim in by
+        else rung
+        for rung in RUNGS
     )
 
 
@@ -57,7 +34,7 @@ def place(certificates: Sequence[Certificate], facts: Facts | None = None) -> st
     if tests is not None and tests.verdict is not Verdict.VERIFIED:
         return f"No verdict can be had for this pair yet: {tests.summary}"
     signs = list(facts.signs[:MOST_SIGNS]) if facts is not None else []
-    if not any(claim in by for claim, _ in RUNGS):
+    if not any(rung.claim in by for rung in RUNGS):
         if "epsilon-nash" in by:  # a mixed profile has one rung
             return by["epsilon-nash"].summary
         return " ".join([*signs, "No check was asked for that could place the pair."])

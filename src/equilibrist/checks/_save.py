@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from equilibrist import tree
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.registry import REGISTRY, Found
 from equilibrist.errors import RecordError
 from equilibrist.files.atomic import finite, json_bytes
@@ -23,18 +22,11 @@ from equilibrist.files.owned import LARGEST, Owned, owned, require_folder, requi
 from equilibrist.files.reading import JSON_BYTES, parse_json, read_regular
 
 State = dict[str, torch.Tensor]
-PLAIN = ("claim", "player", "summary", "evidence", "scope", "limits", "references")
 
 
-def row(c: Certificate) -> dict[str, Any]:
-    """A certificate as audit.json has it."""
-    values = {k: getattr(c, k) for k in PLAIN}
-    return values | {
-        "verdict": c.verdict.value,
-        "tolerance": asdict(c.tolerance) if c.tolerance else None,
-        "witness": f"{named(c.claim)}.safetensors" if c.witness else None,
-        "witness_kind": c.witness_kind if c.witness else None,
-    }
+def witness_file(c: Certificate) -> str | None:
+    """The name of the file that holds the witness of a certificate; None where there is none."""
+    return f"{named(c.claim)}.safetensors" if c.witness else None
 
 
 def named(claim: str) -> str:
@@ -164,7 +156,7 @@ class Kept:
             "work": work,
             "tensors": hashlib.sha256(raw).hexdigest(),
             "bytes": len(raw),
-            "certificates": [row(c) for c in found.certificates],
+            "certificates": [c.to_row(witness_file(c)) for c in found.certificates],
         }
         value["sum"] = _sum(value)
         # Not write_json: what is infinite must come back infinite.
@@ -202,12 +194,8 @@ def _found(value: dict[str, Any], tensors: State) -> Found:
             _, i, player, name = key.split("/", 3)
             witnesses.setdefault(int(i), {}).setdefault(player, {})[name] = leaf
     certificates = [
-        Certificate(
-            **{k: entry[k] for k in PLAIN if k not in ("limits", "references")},
-            limits=tuple(entry["limits"]),
-            references=tuple(entry["references"]),
-            verdict=Verdict(entry["verdict"]),
-            tolerance=Tolerance(**entry["tolerance"]) if entry["tolerance"] else None,
+        Certificate.from_row(
+            entry,
             witness=witnesses.get(i),
             witness_kind=entry["witness_kind"] or "deviation",
         )

@@ -4,65 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, NoReturn
 
+from equilibrist.certificates import Statement, Tolerance, Verdict
 from equilibrist.core.game import Players
 from equilibrist.display import Rows, Shown, shortened
 from equilibrist.errors import RequirementError
 
-
-class Verdict(Enum):
-    """What is known of a claim.
-
-    VERIFIED: an exhaustive or bounded computation shows it. REFUTED: a witness shows the contrary.
-    NOT_REFUTED: a search under the stated budget found nothing. UNASSESSED: cannot be told (noise
-    above the tolerance, a non-finite value, a failed search).
-    """
-
-    VERIFIED = "VERIFIED"
-    REFUTED = "REFUTED"
-    NOT_REFUTED = "NOT_REFUTED"
-    UNASSESSED = "UNASSESSED"
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How much is called nothing: a value, its unit, and where it comes from."""
-
-    value: float
-    unit: str
-    why: str
+__all__ = ["Certificate", "Statement", "Tolerance", "Verdict", "both"]
 
 
 @dataclass(frozen=True, repr=False)
-class Certificate(Shown):
-    """A claim about where training landed.
+class Certificate(Shown, Statement):
+    """A `Statement` of an audit, whose witness is a tree of tensors by player."""
 
-    Attributes:
-        claim: "stationary", "nash", or either of one player ("nash/critic").
-        verdict: see `Verdict`.
-        summary: one sentence for practitioners.
-        evidence: numbers, plain values.
-        tolerance: what the numbers were held against.
-        scope: the game, iterate, precision and data that the claim is about.
-        limits: what it does not say.
-        references: sources of the method.
-        witness: for a refuted claim, what refutes it.
-        witness_kind: "deviation" (a player's parameters) or "direction" (unit directions, by player).
-    """
-
-    claim: str
-    verdict: Verdict
-    summary: str
-    evidence: dict[str, Any] = field(default_factory=dict)
-    tolerance: Tolerance | None = None
-    scope: dict[str, Any] = field(default_factory=dict)
-    limits: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
-    player: str | None = None
     witness: Players | None = field(default=None, repr=False, compare=False)
-    witness_kind: str = "deviation"
 
     def _facts(self) -> tuple[str, Rows]:
         rows = [("says", shortened(self.summary, 300))]

@@ -6,7 +6,7 @@ from typing import Any
 from equilibrist.report import charts, words
 from equilibrist.report._experiment import experiment, gaps
 from equilibrist.report._html import badge, e, facts, fold, linked
-from equilibrist.report._ladder import highest, rung_words
+from equilibrist.report._ladder import highest
 from equilibrist.report._measures import measure_of, small_words
 from equilibrist.report._profile import offer, profile, scale_chart, trials_table
 from equilibrist.report._record import Audit, Certificate, Record, Verdict, as_number, common_scope
@@ -67,7 +67,7 @@ def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, s
     for rung in reversed(audit.ladder):
         whole = audit.find(rung.claim)
         parts = [c for c in audit.certificates if c.claim.startswith(f"{rung.claim}/")]
-        name, more = rung_words(rung.words)
+        name, more = (rung.name[:1].upper() + rung.name[1:], rung.meaning)
         place = rung.claim == here
         if whole is None:
             rows.append(_unopened(rung.verdict, name, more, place))
@@ -198,7 +198,7 @@ def _measure(certificate: Certificate, tone: str) -> str:
         assert found.value is not None
         assert found.low is not None
         assert found.high is not None
-        limit = certificate.tolerance.value if certificate.tolerance else None
+        limit = certificate.limit
         alt = f"{found.name} {found.shown}, {found.between}; tolerance "
         alt += words.tolerance_words(certificate.tolerance)
         chart = charts.interval_chart(found.value, (found.low, found.high), limit, tone, alt)

@@ -1,19 +1,9 @@
 """The ladder from motion to Nash, and what fits the evidence."""
 
-import re
-
 from equilibrist.report._html import e
 from equilibrist.report._record import Audit, Record, Verdict
 
-_SPLIT = re.compile(r"^([^:(]+?)\s*[:(]\s*(.+?)\)?$")
 _HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)
-
-
-def rung_words(text: str) -> tuple[str, str]:
-    """(name, what it means) of a rung."""
-    split = _SPLIT.match(text)
-    name, more = split.groups() if split else (text, "")
-    return name[:1].upper() + name[1:], more
 
 
 def highest(audit: Audit) -> str | None:

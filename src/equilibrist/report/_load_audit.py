@@ -1,8 +1,10 @@
 """Reads the audit of a run: audit/audit.json and the pictures beside it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from equilibrist.certificates import RUNGS
 from equilibrist.errors import RecordError
 from equilibrist.report._read import expect, json_object, read_json, read_sample, short
 from equilibrist.report._record import (
@@ -12,7 +14,6 @@ from equilibrist.report._record import (
     Json,
     Rung,
     Sample,
-    Tolerance,
     Verdict,
     as_number,
     numbers,
@@ -72,7 +73,12 @@ def _rung(data: Any, path: Path) -> Rung:
         raise RecordError(f"{path}: a rung of 'ladder' has no 'claim': {short(repr(data))}")
     verdict = data.get("verdict")
     words = expect(data, "words", str, "a text", path) or claim
-    return Rung(claim, words, None if verdict is None else _verdict(verdict, claim, path))
+    # Audits of former versions have the words alone: where the claim is known, so are its name and meaning.
+    known = next((rung for rung in RUNGS if rung.claim == claim), Rung(claim, words))
+    name = expect(data, "name", str, "a text", path)
+    if name:
+        known = Rung(claim, name, expect(data, "meaning", str, "a text", path) or "")
+    return replace(known, verdict=None if verdict is None else _verdict(verdict, claim, path))
 
 
 def _facts(data: Json, path: Path) -> list[str]:
@@ -98,33 +104,16 @@ def _verdict(value: Any, claim: str, path: Path) -> Verdict:
 def _certificate(data: Any, path: Path, notes: list[str]) -> Certificate:
     if not isinstance(data, dict):
         raise RecordError(f"{path}: 'certificates' should be a list of objects")
-    claim = expect(data, "claim", str, "a text", path)
-    if not claim:
-        raise RecordError(f"{path}: a certificate has no 'claim'")
-    verdict = _verdict(data.get("verdict"), claim, path)
-    evidence = expect(data, "evidence", dict, "an object", path) or {}
-    return Certificate(
-        claim=claim,
-        player=expect(data, "player", str, "a text", path),
-        verdict=verdict,
-        summary=expect(data, "summary", str, "a text", path) or "",
-        evidence=evidence,
-        tolerance=_tolerance(expect(data, "tolerance", dict, "an object", path)),
-        scope=expect(data, "scope", dict, "an object", path) or {},
-        limits=[str(item) for item in expect(data, "limits", list, "a list", path) or []],
-        references=[str(item) for item in expect(data, "references", list, "a list", path) or []],
-        witness=expect(data, "witness", str, "a text", path),
-        curves=_searches(evidence, path) if claim != "section-6.1" else [],
+    try:
+        found = Certificate.from_row(data)
+    except ValueError as error:
+        raise RecordError(f"{path}: {error}") from None
+    evidence = found.evidence
+    return replace(
+        found,
+        curves=_searches(evidence, path) if found.claim != "section-6.1" else [],
         samples=_audit_samples(expect(evidence, "samples", dict, "an object", path), path, notes),
-        witness_kind=expect(data, "witness_kind", str, "a text", path),
     )
-
-
-def _tolerance(data: Json | None) -> Tolerance | None:
-    if data is None:
-        return None
-    value = as_number(data.get("value"))
-    return Tolerance(value, str(data.get("unit") or ""), str(data.get("why") or ""))
 
 
 def _searches(evidence: Json, path: Path) -> list[Curve]:

@@ -70,7 +70,7 @@ def with_unit(text: str, unit: str) -> str:
 
 def tolerance_words(tolerance: Tolerance | None) -> str:
     """The tolerance with its unit."""
-    if tolerance is None or tolerance.value is None:
+    if tolerance is None or math.isnan(tolerance.value):
         return "not recorded"
     return with_unit(number(tolerance.value), tolerance.unit)
 

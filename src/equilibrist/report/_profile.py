@@ -159,7 +159,7 @@ def profile(record: Record) -> str:
     found = profile_of(certificate)
     if found is None:
         return f'<p class="lead">{e(lead)}</p><p>{e(certificate.summary)}</p>'
-    limit = certificate.tolerance.value if certificate.tolerance else None
+    limit = certificate.limit
     star = _star(certificate)
     alt = f"What the generator gains at {found.lam.size} values of lambda. {certificate.summary}"
     chart, note = _chart(found, limit, star, alt)
@@ -182,7 +182,7 @@ def _star(certificate: Certificate) -> tuple[float, float] | None:
 def _slack(certificate: Certificate) -> str:
     slack = certificate.number("slack")
     interval = certificate.ends("slack_interval")
-    limit = certificate.tolerance.value if certificate.tolerance else None
+    limit = certificate.limit
     if slack is None or not math.isfinite(slack):
         return ""
     if limit is not None and abs(slack) < 1e-6 * limit:
@@ -202,7 +202,7 @@ def _legend(certificate: Certificate, star: tuple[float, float] | None) -> str:
         '<li><i class="point"></i>each estimate as measured</li>',
         '<li><i class="critic dashes"></i>with the slack added that the critic has within reach (Definition 1)</li>',
     ]
-    if certificate.tolerance is not None and certificate.tolerance.value is not None:
+    if certificate.limit is not None:
         said = f"tolerance, {words.tolerance_words(certificate.tolerance)}"
         items.append(f'<li><i class="dash"></i>{e(said)}</li>')
     if star is not None:

@@ -2,27 +2,32 @@
 
 import math
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from equilibrist.certificates import Json, Rung, Statement, Tolerance, Verdict, as_number
 from equilibrist.files.reading import dig
 
-Json = dict[str, Any]
+__all__ = [
+    "Audit",
+    "Certificate",
+    "Curve",
+    "Json",
+    "Record",
+    "Rung",
+    "Sample",
+    "Series",
+    "Status",
+    "Tolerance",
+    "Verdict",
+    "as_number",
+    "common_scope",
+    "numbers",
+]
+
 PAIR = "pair"  # the origin of a record that is no run's but the audit of a user's own pair
-
-_NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
-
-
-class Verdict(StrEnum):
-    """What a check found out about its claim."""
-
-    VERIFIED = "VERIFIED"
-    REFUTED = "REFUTED"
-    NOT_REFUTED = "NOT_REFUTED"
-    UNASSESSED = "UNASSESSED"
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Tolerance:
-    """How much a claim may fail by and still count as holding."""
-
-    value: float | None
-    unit: str
-    why: str
-
-
-@dataclass(frozen=True)
 class Curve:
     """One start of a search: the gain found so far at each optimisation step."""
 
@@ -66,44 +62,18 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """One audited claim, as recorded."""
+class Certificate(Statement):
+    """A statement as recorded, whose witness is the name of a file, with the searches and samples behind it."""
 
-    claim: str
-    player: str | None
-    verdict: Verdict
-    summary: str
-    evidence: Json
-    tolerance: Tolerance | None
-    scope: Json
-    limits: list[str]
-    references: list[str]
-    witness: str | None
+    witness: str | None = field(default=None, repr=False, compare=False)
     curves: list[Curve] = field(default_factory=list)
     samples: dict[str, Sample] = field(default_factory=dict)
-    witness_kind: str | None = None
-
-    def number(self, name: str) -> float | None:
-        """A number of the evidence, or None where it is absent or no number."""
-        return as_number(self.evidence.get(name))
-
-    def ends(self, name: str) -> tuple[float, float] | None:
-        """An interval of the evidence where both ends are there."""
-        ends = self.evidence.get(name)
-        if not isinstance(ends, list) or len(ends) != 2:
-            return None
-        low, high = as_number(ends[0]), as_number(ends[1])
-        return None if low is None or high is None else (low, high)
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """The evidence's interval where both ends are there."""
-        return self.ends("interval")
-
-    @property
-    def kind(self) -> str:
-        """The claim's name without its player."""
-        return self.claim.partition("/")[0]
+    def limit(self) -> float | None:
+        """The tolerance; None where none is known."""
+        value = math.nan if self.tolerance is None else self.tolerance.value
+        return None if math.isnan(value) else value
 
     @property
     def chosen(self) -> tuple[int, float | None] | None:
@@ -112,23 +82,6 @@ class Certificate:
         if not isinstance(chosen, dict) or not isinstance(chosen.get("start"), int):
             return None
         return chosen["start"], as_number(chosen.get("step"))
-
-    @property
-    def unit(self) -> str:
-        """The unit of the claim's numbers ("" where none is recorded)."""
-        unit = self.evidence.get("unit")
-        if isinstance(unit, str) and unit:
-            return unit
-        return self.tolerance.unit if self.tolerance else ""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One step of the ladder between motion and Nash; `verdict` is None where nothing was asked."""
-
-    claim: str
-    words: str
-    verdict: Verdict | None
 
 
 @dataclass(frozen=True)
@@ -237,17 +190,3 @@ def numbers(value: Any) -> NDArray[np.float64] | None:
         return None
     found = [as_number(item) for item in value]
     return np.array([math.nan if item is None else item for item in found], dtype=float)
-
-
-def as_number(value: Any) -> float | None:
-    """A float from a JSON number or from a text such as "NaN" or "-inf"; else None."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        try:
-            return float(value)
-        except OverflowError:  # a whole number beyond the largest float
-            return math.inf if value > 0 else -math.inf
-    if isinstance(value, str) and value.strip().lower() in _NOT_FINITE:
-        return float(value)
-    return None

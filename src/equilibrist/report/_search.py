@@ -19,7 +19,7 @@ def search(certificate: Certificate, record: Record) -> str:
     gain, between = words.gain_words(certificate)
     parts = ['<div class="search">']
     if certificate.curves:
-        limit = certificate.tolerance.value if certificate.tolerance else None
+        limit = certificate.limit
         alt = f"Gain of the {player} over its search from {len(certificate.curves)} starts; "
         alt += f"scored gain {gain} {between}; tolerance "
         alt += words.tolerance_words(certificate.tolerance)
@@ -56,7 +56,7 @@ def _legend(certificate: Certificate) -> str:
     rest = len(certificate.curves) - len(picked)
     if rest:
         items.append(f"<li><i></i>{rest} other start{'' if rest == 1 else 's'}</li>")
-    if certificate.tolerance is not None and certificate.tolerance.value is not None:
+    if certificate.limit is not None:
         text = f"tolerance, {words.tolerance_words(certificate.tolerance)}"
         items.append(f'<li><i class="dash"></i>{e(text)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'

@@ -167,7 +167,7 @@ def _sorted(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(which count as zero, which are unstable): within the tolerance; left of it, or outside of the disc of the
     step in use. (At the largest stable step an eigenvalue lies on the disc's edge: only a step in use judges.)"""
-    limit = certificate.tolerance.value if certificate.tolerance else None
+    limit = certificate.limit
     limit = limit if limit is not None and 0 <= limit < 1e150 else 0.0
     zero = np.abs(values) <= limit
     bad = values.real < -limit

@@ -147,23 +147,8 @@ def _series_facts(series: Series) -> dict[str, Any]:
 
 
 def _certificate_facts(certificate: Certificate) -> dict[str, Any]:
-    tolerance = certificate.tolerance
-    return {
-        "claim": certificate.claim,
-        "player": certificate.player,
-        "verdict": certificate.verdict.value,
-        "meaning": words.BADGES[certificate.verdict],
-        "summary": certificate.summary,
-        "evidence": _evidence(certificate),
-        "tolerance": None
-        if tolerance is None
-        else {"value": tolerance.value, "unit": tolerance.unit, "why": tolerance.why},
-        "scope": certificate.scope,
-        "limits": certificate.limits,
-        "references": certificate.references,
-        "witness": certificate.witness,
-        "witness_kind": certificate.witness_kind,
-    }
+    row = replace(certificate, evidence=_evidence(certificate)).to_row(certificate.witness)
+    return row | {"meaning": words.BADGES[certificate.verdict]}
 
 
 def _evidence(certificate: Certificate) -> dict[str, Any]:

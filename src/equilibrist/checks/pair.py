@@ -18,7 +18,7 @@ from equilibrist.checks.arguments import in_order, settings_of
 from equilibrist.checks.registry import CHECKS
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
-from equilibrist.errors import GameError, RecipeError, did_you_mean, warn_user
+from equilibrist.errors import GameError, RecipeError, TrainingModeError, did_you_mean, warn_user
 from equilibrist.files.owned import require_free
 from equilibrist.formulations import Formulation
 from equilibrist.games import GAN
@@ -362,7 +362,5 @@ def _built(made: Mapping[str, Foreign], formulation: Formulation, **options: Any
             )
     try:
         return GAN(made["generator"].module, made["critic"].module, formulation, **options)
-    except GameError as error:
-        if "call .eval() on it" in str(error):
-            raise GameError(f"{error} (mode='eval' does so for the audit)") from error
-        raise
+    except TrainingModeError as error:
+        raise GameError(f"{error} (mode='eval' does so for the audit)") from error

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from equilibrist.errors import GameError
+from equilibrist.errors import GameError, TrainingModeError
 from equilibrist.nn.stacked import quicken
 
 _Norm = nn.modules.batchnorm._NormBase
+
+EVAL = "call .eval() on it, or leave it out"
 
 
 class PureModule:
@@ -135,11 +137,7 @@ class PureModule:
                 return
             if not torch.equal(state, _random_state()):
                 dropout = "Dropout" in type(module).__name__
-                mend = (
-                    "call .eval() on it, or leave it out"
-                    if dropout
-                    else "draw the noise as part of the latent"
-                )
+                mend = EVAL if dropout else "draw the noise as part of the latent"
                 found.append((f"{where} draws random numbers in its forward pass", mend))
             for key, value, version in own:
                 if module._buffers[key] is not value or value._version != version:
@@ -174,7 +172,8 @@ class PureModule:
             )
         if found:
             problem, mend = found[0]
-            raise GameError(f"{problem}, so its loss is not a function of its parameters: {mend}")
+            kind = TrainingModeError if mend is EVAL else GameError
+            raise kind(f"{problem}, so its loss is not a function of its parameters: {mend}")
         if isinstance(output, Tensor) and not torch.isfinite(output).all():
             raise GameError(
                 f"the {self.name}'s output is not finite on a batch, and that of {unsound[0]} is the first that is "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from equilibrist.formulations.divergences import divergence
-from equilibrist.report.charts import BROAD, WIDE, Axes, Size, both, px, svg_path, svg_text
+from equilibrist.report.charts import BROAD, WIDE, Axes, Size, both, svg_path, svg_text
 from equilibrist.report.shell import e
 from equilibrist.report.words import number
 from equilibrist.theory._checks import Array
@@ -62,24 +62,16 @@ def _chart(
             ]
             if len(points) > 1:
                 drawn += svg_path(points, f"line c{line.colour}")
-        text = axes.draw(drawn, x_words)
-        return _powers(text, axes, size) if log_x else text
+        return axes.draw(drawn, x_words, _powers(axes) if log_x else None)
 
     return both(draw, WIDE, words)
 
 
-def _powers(text: str, axes: Axes, size: Size) -> str:
-    """The frame's words along x, at powers of ten instead of their logarithms."""
-    foot = f'y="{px(size.height - axes.bottom + 18)}"'
-    kept = [part for part in text.split("<text") if foot not in part.split(">")[0]]
-    last, text = "", "<text".join(kept)
+def _powers(axes: Axes) -> list[tuple[float, str]]:
+    """Powers of ten along x, at their logarithms."""
     powers = range(math.ceil(axes.x0 - 1e-9), math.floor(axes.x1 + 1e-9) + 1)
     every = max(1, math.ceil(len(powers) / max(2, int(axes.width // 70))))
-    for power in powers[::every]:
-        x = axes.left + axes.x(power)
-        anchor = "end" if x > size.width - 24 else "middle"
-        last += svg_text(x, size.height - axes.bottom + 18, number(10.0**power), anchor)
-    return text + last
+    return [(float(power), number(10.0**power)) for power in powers[::every]]
 
 
 def _legend(lines: Sequence[Line], dashed: str = "") -> str:

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test browser lint types bench kill mutants clean
+.PHONY: help demo test browser lint types bench kill mutants house clean
 
 help:
 	@echo "make demo    train a GAN on real digits, audit it, write its report (about two minutes on 2 cores, after the install)"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   our training steps against hand-written loops, and against each other, interleaved"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
 	@echo "make mutants faults planted in the mathematics one at a time: do the tests notice? (hours; goes on where it stopped)"
+	@echo "make house   sizes, circles and private imports of the source, counted"
 	@echo "make clean   remove the environment and the demo's run"
 
 $(VENV)/user: pyproject.toml constraints.txt
@@ -53,6 +54,9 @@ kill: $(VENV)/developer
 mutants: $(VENV)/developer
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
 	$(BIN)/python benchmarks/mutants.py
+
+house: $(VENV)/developer
+	$(BIN)/python benchmarks/house.py
 
 clean:
 	rm -rf $(VENV) runs/demo

@@ -126,7 +126,7 @@ def test_what_users_type_is_escaped(tmp_path):
 def test_the_disc_is_drawn_to_scale():
     frame = pictures.axes_of(pictures.SQUARE[0], (-1.0, 3.0, -2.0, 2.0))
     for h in (1.0, 0.4, 1e-6):
-        d = pictures._disc(frame, h)
+        d = pictures.disc(frame, h)
         points = np.array(
             [float(w) for w in re.search(r'd="M(.*?)Z"', d).group(1).split()]  # type: ignore[union-attr]
         ).reshape(-1, 2)
@@ -135,7 +135,7 @@ def test_the_disc_is_drawn_to_scale():
         inside = (x > -1.2) & (x < 3.2)
         off = np.abs((1 - h * x) ** 2 + (h * y) ** 2 - 1)[inside] / h
         assert off.max() < 0.01
-    assert pictures._disc(pictures.axes_of(pictures.SQUARE[0], (-3.0, -1.0, -1.0, 1.0)), 1.0) == ""
+    assert pictures.disc(pictures.axes_of(pictures.SQUARE[0], (-3.0, -1.0, -1.0, 1.0)), 1.0) == ""
 
 
 def operator(game, n, m):

@@ -299,7 +299,7 @@ def test_remark_1_and_what_t_0_and_s_1_do() -> None:
         ({"s": math.nan}, "W2Gaussian.s must be positive"),
         ({"eta": -1.0}, "W2Gaussian.eta must be positive"),
         ({"eta": math.inf}, "W2Gaussian.eta must be positive"),
-        ({"t": -0.1}, "W2Gaussian.t must be finite and not negative"),
+        ({"t": -0.1}, "W2Gaussian.t must not be negative"),
     ],
 )
 def test_bad_numbers(make, words) -> None:

@@ -98,6 +98,23 @@ def test_a_profile_names_the_first_search_that_failed_with_its_own_reason() -> N
     assert "ran out" not in found.summary
 
 
+@pytest.mark.parametrize(
+    ("smallest", "complete", "damping", "least"),
+    [
+        (0.5, True, 4e-8, 0.5),
+        (0.5, False, 4e-8, 0.3),
+        (-0.5, True, 1.0, 0.5),  # as far above zero as it was below
+        (-0.5, False, 1.0, 0.3),
+    ],
+)
+def test_answers_are_damped_by_twice_the_most_negative_eigenvalue(
+    smallest: float, complete: bool, damping: float, least: float
+) -> None:
+    ends: Any = SimpleNamespace(smallest=smallest, residual=0.2, largest=4.0, complete=complete)
+    assert _minimax.damped(ends) == pytest.approx((damping, least), abs=1e-7)
+    assert _minimax.damped(ends)[0] >= 4e-8
+
+
 # -- which batches -----------------------------------------------------------------------------------------
 
 

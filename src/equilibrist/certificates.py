@@ -41,6 +41,94 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Words:
+    """A claim for somebody who has never met it.
+
+    Attributes:
+        question: What the check asks.
+        sentence: The claim, true or false.
+        short: The claim in a few words.
+        meaning: What it says, and what it does not.
+
+    `{player}` and `{other}` stand for the player that the claim is about and the one that rests.
+    """
+
+    question: str
+    sentence: str
+    short: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over one number: what a page draws for a claim, as data.
+
+    Attributes:
+        x: The places [n], rising.
+        lines: Values [n] by name, at most six; None where there is none.
+        x_label: What x is, with its unit.
+        alt: The picture in a sentence, for those who do not see it.
+        marks: Places of dashed vertical lines.
+        log_x, log_y: Logarithmic scales; what is not positive is left out.
+    """
+
+    x: tuple[float, ...]
+    lines: Mapping[str, tuple[float | None, ...]]
+    x_label: str
+    alt: str
+    marks: tuple[float, ...] = ()
+    log_x: bool = False
+    log_y: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.lines) <= 6:
+            raise ValueError(f"a chart has one to six lines, not {len(self.lines)}")
+        for name, values in self.lines.items():
+            if len(values) != len(self.x):
+                raise ValueError(
+                    f"the chart's line {name!r} has {len(values)} values at {len(self.x)} places"
+                )
+
+    def to_row(self) -> Json:
+        """As audit.json has it."""
+        return {
+            "x": self.x,
+            "lines": dict(self.lines),
+            "x_label": self.x_label,
+            "alt": self.alt,
+            "marks": self.marks,
+            "log_x": self.log_x,
+            "log_y": self.log_y,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Chart:
+        """The chart of an entry of audit.json.
+
+        Raises:
+            ValueError: An entry is missing or of the wrong kind.
+        """
+        places = tuple(map(as_number, entry(row, "x", list) or ()))
+        marks = tuple(map(as_number, entry(row, "marks", list) or ()))
+        if not places or None in places or None in marks:
+            raise ValueError("a chart needs numbers as 'x' and 'marks'")
+        lines = {}
+        for name, values in (entry(row, "lines", dict) or {}).items():
+            if not isinstance(values, list | tuple):
+                raise ValueError(f"the chart's line {str(name)[:60]!r} should be a list")
+            lines[str(name)] = tuple(map(as_number, values))
+        return cls(
+            tuple(x for x in places if x is not None),
+            lines,
+            entry(row, "x_label", str) or "",
+            entry(row, "alt", str) or "",
+            tuple(x for x in marks if x is not None),
+            bool(row.get("log_x")),
+            bool(row.get("log_y")),
+        )
+
+
+@dataclass(frozen=True)
 class Statement:
     """A claim about where training landed, with what is known of it.
 
@@ -56,6 +144,8 @@ class Statement:
         player: Whose claim it is; None for one of the pair.
         witness: What refutes a refuted claim: tensors in an audit, the name of a file in a record.
         witness_kind: "deviation" (a player's parameters) or "direction" (unit directions, by player).
+        about: The claim in words, where pages do not know it: that of a check of your own.
+        chart: Its picture.
     """
 
     claim: str
@@ -69,6 +159,8 @@ class Statement:
     player: str | None = None
     witness: Any = field(default=None, repr=False, compare=False)
     witness_kind: str | None = "deviation"
+    about: Words | None = None
+    chart: Chart | None = None
 
     @property
     def kind(self) -> str:
@@ -107,6 +199,11 @@ class Statement:
             witness: The name of the file that holds the witness.
         """
         tolerance = self.tolerance
+        more: Json = {}
+        if self.about is not None:
+            more["about"] = vars(self.about)
+        if self.chart is not None:
+            more["chart"] = self.chart.to_row()
         return {
             "claim": self.claim,
             "player": self.player,
@@ -121,6 +218,7 @@ class Statement:
             else None,
             "witness": witness,
             "witness_kind": self.witness_kind if witness else None,
+            **more,
         }
 
     @classmethod
@@ -145,6 +243,7 @@ class Statement:
                 f"{', '.join(Verdict)}"
             ) from None
         tolerance = entry(row, "tolerance", dict)
+        about, chart = entry(row, "about", dict), entry(row, "chart", dict)
         values: dict[str, Any] = {
             "claim": claim,
             "verdict": verdict,
@@ -157,6 +256,8 @@ class Statement:
             "player": entry(row, "player", str),
             "witness": entry(row, "witness", str),
             "witness_kind": entry(row, "witness_kind", str),
+            "about": _words(about) if about is not None else None,
+            "chart": Chart.from_row(chart) if chart is not None else None,
         }
         return cls(**values | more)
 
@@ -228,3 +329,9 @@ def _tolerance(row: Mapping[str, Any]) -> Tolerance:
     value = as_number(row.get("value"))
     known = math.nan if value is None else value
     return Tolerance(known, str(row.get("unit") or ""), str(row.get("why") or ""))
+
+
+def _words(row: Mapping[str, Any]) -> Words:
+    return Words(
+        *(entry(row, name, str) or "" for name in ("question", "sentence", "short", "meaning"))
+    )

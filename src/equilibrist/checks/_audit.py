@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from equilibrist.checks import facts, path_angle, selftests
+from equilibrist.checks import facts, selftests
 from equilibrist.checks._advice import advice
 from equilibrist.checks._bench import Bench
 from equilibrist.checks._bench_exact import ExactBench
@@ -274,7 +274,7 @@ def audit(
         progress=progress,
         generator_batch=recipe.batch,
         kept=kept,
-        origin=_begun(run) if path_angle.CLAIM in named_checks(checks) else None,
+        origin=_begun(run) if any(REGISTRY[c].from_origin for c in named_checks(checks)) else None,
     )
     result = replace(
         result,
@@ -360,6 +360,8 @@ def audit_game(
     else:
         settings = settings_of(settings, gradients)
         if isinstance(game, GAN):
+            own = game.init().constants if constants is None else {p: {} for p in game.players}
+            constants = {**own, **(constants or {})}
             require_fit(game, data, players, constants or {})
             notes = misfits(game, data, players, constants or {}, settings.batch)
             for note in notes:

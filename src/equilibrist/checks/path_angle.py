@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from equilibrist import tree
+from equilibrist.certificates import Chart
 from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.core.field import VectorField
@@ -99,7 +100,18 @@ def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
         verdict = Verdict.UNASSESSED
         said = "The field's sign along the path is not certain on either side of the pair."
     limits = ("one line through the space of weights: attraction along it is not stability",)
-    return [Certificate(CLAIM, verdict, said, evidence, tolerance, scope, limits, REFERENCES)]
+    chart = Chart(
+        tuple(WHERE),
+        {"cosine": tuple(cosines)},
+        "place on the path (0: where it begins, 1: the pair)",
+        "The cosine between the field and the path: below 0 the players are drawn on, above 0 back.",
+        marks=(1.0,),
+    )
+    return [
+        Certificate(
+            CLAIM, verdict, said, evidence, tolerance, scope, limits, REFERENCES, chart=chart
+        )
+    ]
 
 
 def work(bench: Bench) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -54,6 +55,7 @@ class Check:
             constants) to a sheet of samples.
         default: whether an audit runs it unasked.
         claims: the certificates that it gives, where they are not one of its own name.
+        from_origin: whether it needs `bench.origin`, the weights that training began with.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Check:
     run: Callable[[Bench, Tick, Show | None], Found]
     default: bool = True
     claims: tuple[str, ...] = ()
+    from_origin: bool = False
 
 
 def _by_player(*names: str) -> tuple[str, ...]:
@@ -184,6 +187,7 @@ REGISTRY: dict[str, Check] = {
             path_angle.work,
             _path_angle,
             default=False,
+            from_origin=True,
         ),
         Check(
             "gaps",
@@ -198,10 +202,44 @@ REGISTRY: dict[str, Check] = {
 CHECKS = tuple(name for name, check in REGISTRY.items() if check.default)
 
 
+GROUP = "equilibrist.checks"  # of entry points: functions without arguments that return a `Check`
+
+
+def register(check: Check) -> Check:
+    """Make a check of your own known by its name: `audit(..., checks=["its-name"])`, and `--check its-name`.
+
+    The command finds those that an installed package offers under the entry point group "equilibrist.checks".
+
+    Raises:
+        ValueError: The name, or a claim, is taken.
+    """
+    taken = {claim for known in REGISTRY.values() for claim in (known.claims or (known.name,))}
+    for name in (check.name, *check.claims):
+        if name in REGISTRY or name in taken:
+            raise ValueError(f"there is a check or a claim {name!r} already")
+    REGISTRY[check.name] = check
+    return check
+
+
+def _load_offered() -> None:
+    """Register what installed packages offer, once."""
+    if GROUP in _LOADED:
+        return
+    _LOADED.add(GROUP)
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if entry.name not in REGISTRY:
+            register(entry.load()())
+
+
+_LOADED: set[str] = set()
+
+
 def named_checks(checks: Sequence[str]) -> tuple[str, ...]:
     """The checks of these names in the ladder's order; RecipeError for a name that is none."""
     if isinstance(checks, str):
         checks = (checks,)
+    if any(check not in REGISTRY for check in checks):
+        _load_offered()
     for check in checks:
         if check not in REGISTRY:
             hint = did_you_mean(check, tuple(REGISTRY))

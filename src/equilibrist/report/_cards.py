@@ -12,6 +12,7 @@ from equilibrist.report._profile import offer, profile, scale_chart, trials_tabl
 from equilibrist.report._record import Audit, Certificate, Record, Verdict, as_number, common_scope
 from equilibrist.report._search import search
 from equilibrist.report._spectrum import spectrum
+from equilibrist.report.lines import drawn
 
 # What is drawn of a claim besides its interval.
 _PICTURES: dict[str, tuple[str, Callable[[Record], str]]] = {
@@ -157,8 +158,10 @@ def _body(
         parts.append(search(certificate, record))
     if certificate.kind in _PICTURES:
         name, draw = _PICTURES[certificate.kind]
-        drawn = draw(record)
-        parts.append(f'<section id="{name}" class="drawn">{drawn}</section>' if drawn else "")
+        if picture := draw(record):
+            parts.append(f'<section id="{name}" class="drawn">{picture}</section>')
+    if certificate.chart is not None and (picture := drawn(certificate.chart)):
+        parts.append(f'<section class="drawn">{picture}</section>')
     if meaning := words.claim_meaning(certificate):
         parts.append(f'<p class="note">{e(meaning)}</p>')
     rows = [] if told else words.evidence_rows(certificate)

@@ -5,6 +5,7 @@ Plain text only; escaping is the page's business.
 
 from typing import Any
 
+from equilibrist.certificates import Words
 from equilibrist.report._meanings import meaning_of
 from equilibrist.report._numbers import count, estimate, label, number, plain, with_unit
 from equilibrist.report._record import Certificate, Verdict, as_number
@@ -59,6 +60,11 @@ def other(player: str) -> str:
     return {"generator": "critic", "critic": "generator"}.get(player, "other player")
 
 
+def _known(certificate: Certificate) -> Words | None:
+    """The claim's own words, or those of a claim that is known here."""
+    return certificate.about or meaning_of(certificate.kind, certificate.claim.partition("/")[2])
+
+
 def claim_title(certificate: Certificate) -> str:
     """The claim as a sentence that can be true or false."""
     kind, player = certificate.claim.partition("/")[0], side(certificate)
@@ -68,7 +74,7 @@ def claim_title(certificate: Certificate) -> str:
         return "The pair is a Nash equilibrium: neither player can gain alone"
     if kind == "stationary":
         return f"The {player} has come to rest" if player else "Both players have come to rest"
-    known = meaning_of(kind, certificate.claim.partition("/")[2])
+    known = _known(certificate)
     return _filled(known.sentence, player) if known else label(certificate.claim)
 
 
@@ -79,7 +85,7 @@ def claim_short(certificate: Certificate) -> str:
         return f"{label(player)} cannot gain alone" if player else "Nash equilibrium"
     if kind == "stationary":
         return f"{label(player)}'s gradient at rest" if player else "Both gradients at rest"
-    known = meaning_of(kind, certificate.claim.partition("/")[2])
+    known = _known(certificate)
     return _filled(known.short, player) if known else label(certificate.claim)
 
 
@@ -104,13 +110,13 @@ def claim_meaning(certificate: Certificate) -> str:
             "lowers its loss to first order. A resting pair need not be an equilibrium. It may "
             "sit on a saddle."
         )
-    known = meaning_of(kind, certificate.claim.partition("/")[2])
+    known = _known(certificate)
     return _filled(known.meaning, player) if known else ""
 
 
 def claim_question(certificate: Certificate) -> str:
     """The claim as a question, "" where its title says enough."""
-    known = meaning_of(certificate.kind, certificate.claim.partition("/")[2])
+    known = _known(certificate)
     return _filled(known.question, side(certificate)) if known else ""
 
 
@@ -173,6 +179,7 @@ _SHOWN = {
         "trials",
     },
     "section-6.1": {"fall"},
+    "path-angle": {"where", "cosine"},
     "duality-gap": {"gap", "critic", "generator"},
     "proximal-duality-gap": {"gap", "critic", "generator"},
 }

@@ -1,20 +1,6 @@
 """What the second-order and proximal claims ask and mean, for somebody who has not read the papers."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """A claim in words: the question, the sentence that is true or false, a few words, an explanation.
-
-    `{player}` and `{other}` stand for the player that the claim is about and the one that rests.
-    """
-
-    question: str
-    sentence: str
-    short: str
-    meaning: str
-
+from equilibrist.certificates import Words
 
 LAMBDA = (
     "λ (lambda) is the price that the critic pays for moving. At λ = 0 it may answer every move of the "
@@ -29,7 +15,7 @@ LAMBDA_STAR = (
 )
 
 MEANINGS = {
-    "self-tests": Meaning(
+    "self-tests": Words(
         "Can the other verdicts be believed?",
         "The losses are functions of the weights, and the derivatives are theirs",
         "Self-tests of the losses",
@@ -37,7 +23,7 @@ MEANINGS = {
         "differences. A detached tensor, a random layer or a wrong backward pass would make every verdict below "
         "meaningless without any other sign.",
     ),
-    "stable": Meaning(
+    "stable": Words(
         "Does it stay when pushed?",
         "Pushed a little, the players come back to this pair",
         "Comes back when pushed",
@@ -47,7 +33,7 @@ MEANINGS = {
         "other. Circling forces small steps: see the picture of the spectrum. Stable is not the same as an "
         "equilibrium, and an equilibrium need not be stable.",
     ),
-    "local-nash/": Meaning(
+    "local-nash/": Words(
         "Does a small move of the {player} gain?",
         "With the {other} frozen, no small move of the {player} lowers its loss",
         "No small move of the {player} gains",
@@ -55,14 +41,14 @@ MEANINGS = {
         "direction, a small step along it gains. The check looks for the direction that curves down most and says "
         "what a step along it promises. It sees the neighbourhood of the pair only.",
     ),
-    "local-nash": Meaning(
+    "local-nash": Words(
         "Does a small move gain?",
         "A local Nash equilibrium: no player gains by a small move alone",
         "Local Nash equilibrium",
         "A Nash equilibrium among small moves: each player is at a minimum of its own loss while the other "
         "stands still. It falls as soon as one player's side falls.",
     ),
-    "local-minimax": Meaning(
+    "local-minimax": Words(
         "Does a small move gain once the critic has answered?",
         "A local minimax point (Stackelberg): after the critic's best answer no small move of the generator gains",
         "Local minimax (Stackelberg)",
@@ -70,7 +56,7 @@ MEANINGS = {
         "a frozen critic. The generator's curvature is corrected by what the critic's answer takes back (a Schur "
         "complement of the Hessian). A pair that fails even this has further to go.",
     ),
-    "proximal": Meaning(
+    "proximal": Words(
         "How fast must the critic be allowed to answer?",
         "Near the pair no small move of the generator gains at a price λ > 0 of the critic's answers",
         "Proximal near the pair",
@@ -78,7 +64,7 @@ MEANINGS = {
         + LAMBDA_STAR
         + "This check looks at small moves only, by second derivatives at the pair.",
     ),
-    "lambda-search": Meaning(
+    "lambda-search": Words(
         "And for moves of any size?",
         "A proximal equilibrium for some λ, as far as searches from this pair can tell",
         "λ* by search",
@@ -87,7 +73,7 @@ MEANINGS = {
         + "This check trains deviating generators against a critic that answers, so "
         "it sees moves of any size, as far as its budget goes.",
     ),
-    "profile": Meaning(
+    "profile": Words(
         "What does the generator gain as the critic may answer less and less?",
         "The generator gains nothing at the least λ > 0 that was tried",
         "Equilibrium profile",
@@ -95,7 +81,7 @@ MEANINGS = {
         + "The profile r(λ) is the generator's gain at each price. It never falls as λ grows: "
         "the less the critic may answer, the more the generator can gain. Where it leaves the tolerance is λ*.",
     ),
-    "section-6.1": Meaning(
+    "section-6.1": Words(
         "Does it hold when the generator trains against a critic that answers?",
         "Optimising the generator alone does not lower V_prox, the value with an answering critic",
         "Holds under V_prox",
@@ -104,7 +90,7 @@ MEANINGS = {
         "(V_prox): where the pair is a proximal equilibrium, this value does not fall. It is the experiment of "
         "section 6.1 of Farnia and Ozdaglar (2020).",
     ),
-    "duality-gap": Meaning(
+    "duality-gap": Words(
         "What could both players gain, each alone?",
         "The duality gap is zero: neither best response gains",
         "Duality gap",
@@ -112,7 +98,7 @@ MEANINGS = {
         "critic, on the value V. Zero at a Nash equilibrium and nowhere else. Both responses are searched for, so the "
         "figure is a lower bound.",
     ),
-    "proximal-duality-gap": Meaning(
+    "proximal-duality-gap": Words(
         "What could both gain if the critic may answer?",
         "The proximal duality gap is zero",
         "Proximal duality gap",
@@ -122,6 +108,6 @@ MEANINGS = {
 }
 
 
-def meaning_of(kind: str, player: str) -> Meaning | None:
+def meaning_of(kind: str, player: str) -> Words | None:
     """The words for a claim of this kind, of one player ("": of both); None for a claim not listed here."""
     return MEANINGS.get(f"{kind}/") if player and f"{kind}/" in MEANINGS else MEANINGS.get(kind)

@@ -3,82 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from equilibrist.formulations.divergences import divergence
-from equilibrist.report.charts import BROAD, WIDE, Axes, Size, both, svg_path, svg_text
-from equilibrist.report.shell import e
+from equilibrist.report.charts import BROAD, Size, both, svg_path, svg_text
+from equilibrist.report.lines import Line, legend, line_chart
 from equilibrist.report.words import number
-from equilibrist.theory._checks import Array
 from equilibrist.theory.fgan import FGaussian, condition
 from equilibrist.theory.statements import Setting
 from equilibrist.theory.w2gan import W2Gaussian
 from equilibrist.theory.wgan1d import WGaussian1d
-
-
-@dataclass(frozen=True)
-class Line:
-    """One curve: its name, its points, its colour (0 to 5)."""
-
-    name: str
-    x: Array
-    y: Array
-    colour: int
-
-
-def _chart(
-    lines: Sequence[Line],
-    x_words: str,
-    words: str,
-    marks: Sequence[float] = (),
-    log_x: bool = False,
-    log_y: bool = False,
-) -> str:
-    xs = np.concatenate([line.x for line in lines])
-    ys = np.concatenate([line.y for line in lines])
-    shown = ys[np.isfinite(ys) & ((ys > 0) if log_y else True)]
-    low, high = float(shown.min()), float(shown.max())
-    pad = 0.06 * ((high - low) or 1.0)
-    y0, y1 = (low / 1.5, high * 1.5) if log_y else (low - pad, high + pad)
-    x0, x1 = float(xs.min()), float(xs.max())
-
-    def at(x: float) -> float:
-        return math.log10(x) if log_x else x
-
-    def draw(size: Size) -> str:
-        axes = Axes(size, at(x0), at(x1), y0, y1, log_y, left=64)
-        drawn = ""
-        for mark in marks:
-            x = axes.x(at(mark))
-            drawn += svg_path([(x, 0), (x, axes.height)], "tolerance")
-        for line in lines:
-            kept = np.isfinite(line.y) & ((line.y > 0) if log_y else True)
-            points = [
-                (axes.x(at(float(x))), axes.y(float(y)))
-                for x, y in zip(line.x[kept], line.y[kept], strict=True)
-            ]
-            if len(points) > 1:
-                drawn += svg_path(points, f"line c{line.colour}")
-        return axes.draw(drawn, x_words, _powers(axes) if log_x else None)
-
-    return both(draw, WIDE, words)
-
-
-def _powers(axes: Axes) -> list[tuple[float, str]]:
-    """Powers of ten along x, at their logarithms."""
-    powers = range(math.ceil(axes.x0 - 1e-9), math.floor(axes.x1 + 1e-9) + 1)
-    every = max(1, math.ceil(len(powers) / max(2, int(axes.width // 70))))
-    return [(float(power), number(10.0**power)) for power in powers[::every]]
-
-
-def _legend(lines: Sequence[Line], dashed: str = "") -> str:
-    items = "".join(f'<li><i class="c{line.colour}"></i>{e(line.name)}</li>' for line in lines)
-    if dashed:
-        items += f'<li><i class="dash"></i>{e(dashed)}</li>'
-    return f'<ul class="legend">{items}</ul>'
 
 
 def deviations(setting: Setting) -> str:
@@ -111,7 +46,7 @@ def deviations(setting: Setting) -> str:
         gains = np.array([game.shift_gain(float(x)) for x in rho])
         lines.append(Line(f"f-GAN, {game.f.name}", rho, gains / game.optimal_value, colour))
     words = "Gain of a shift at the optimum as a share of the optimal value; positive in every formulation"
-    return _legend(lines) + _chart(lines, "length of the shift |u|", words)
+    return legend(lines) + line_chart(lines, "length of the shift |u|", words)
 
 
 def values(setting: Setting) -> str:
@@ -125,7 +60,7 @@ def values(setting: Setting) -> str:
     ]
     words = "Min-max and max-min value of the W2GAN over t: equal at t = 0 only"
     own = f"t = {number(setting.t)}"
-    return _legend(lines, own) + _chart(lines, "bound t on the shift", words, (setting.t,))
+    return legend(lines, own) + line_chart(lines, "bound t on the shift", words, (setting.t,))
 
 
 def prox_along_shift(setting: Setting) -> str:
@@ -152,7 +87,7 @@ def prox_along_shift(setting: Setting) -> str:
         for colour, (name, lam) in enumerate(chosen.items())
     ]
     words = "V_prox along the shift, less V*: least at u = 0 up to lambda*, lower elsewhere beyond"
-    return _legend(lines) + _chart(lines, "shift u along one direction", words)
+    return legend(lines) + line_chart(lines, "shift u along one direction", words)
 
 
 def profile(setting: Setting) -> str:
@@ -173,7 +108,7 @@ def profile(setting: Setting) -> str:
         f"Profile r of the W2GAN optimum: 0 up to lambda* = {number(game.lambda_star)}, then rising to the Nash gain "
         f"{number(game.nash_gain)}"
     )
-    return _legend(lines, dashed) + _chart(lines, "lambda", words, marks, log_x=True)
+    return legend(lines, dashed) + line_chart(lines, "lambda", words, marks, log_x=True)
 
 
 def profile_wgan(setting: Setting) -> str:
@@ -189,7 +124,7 @@ def profile_wgan(setting: Setting) -> str:
         Line(f"Nash gain {number(game.nash_gain)}", lams[[0, -1]], np.full(2, game.nash_gain), 1),
     ]
     words = "Profile r of the 1-d WGAN optimum: positive for every lambda, so that lambda* is 0"
-    return _legend(lines) + _chart(lines, "lambda", words, log_x=True, log_y=True)
+    return legend(lines) + line_chart(lines, "lambda", words, log_x=True, log_y=True)
 
 
 def conditions() -> str:
@@ -203,7 +138,7 @@ def conditions() -> str:
         words = divergence(name).name + ("" if met else " (falls)")
         lines.append(Line(words, t[kept], scaled[kept], colour))
     words = "t^2 f''(t) over t: rising or level for all but Neyman, which falls"
-    return _legend(lines) + _chart(lines, "t", words, log_x=True, log_y=True)
+    return legend(lines) + line_chart(lines, "t", words, log_x=True, log_y=True)
 
 
 def nested(setting: Setting) -> str:

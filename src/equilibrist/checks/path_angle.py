@@ -103,7 +103,7 @@ def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
     chart = Chart(
         tuple(WHERE),
         {"cosine": tuple(cosines)},
-        "place on the path (0: where it begins, 1: the pair)",
+        "0: where the path begins, 1: the pair",
         "The cosine between the field and the path: below 0 the players are drawn on, above 0 back.",
         marks=(1.0,),
     )

@@ -212,7 +212,7 @@ _LABELS = {
     "lambda_star_at_tolerance": "λ* at the tolerance",
     "lambda_star_noise": "Noise of λ*, to first order",
     "largest": "Largest eigenvalue of the player's Hessian",
-    "minibatches": "Minibatches that J is averaged over",
+    "minibatches": "Minibatches",
     "missing": "Not found",
     "move": "Length of a small move",
     "nash_curvature": "Smallest curvature, the critic frozen (Nash)",

@@ -23,6 +23,15 @@ MEANINGS = {
         "differences. A detached tensor, a random layer or a wrong backward pass would make every verdict below "
         "meaningless without any other sign.",
     ),
+    "path-angle": Words(
+        "Does the path of training end here?",
+        "Along the straight path from where training began, the field comes to rest at this pair",
+        "The field turns round at the pair",
+        "The cosine of the angle between the players' gradients and the straight line from where training began, at "
+        "places before the pair and behind it. Below zero the players are drawn on along the line, above zero back. "
+        "Where gradient steps come to rest it passes through zero, from below, at the pair; a bump that keeps its "
+        "sign is rotation. It is one line through the space of weights, no proof of stability.",
+    ),
     "stable": Words(
         "Does it stay when pushed?",
         "Pushed a little, the players come back to this pair",

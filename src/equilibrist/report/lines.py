@@ -15,6 +15,7 @@ from equilibrist.report._numbers import number
 from equilibrist.report.charts import WIDE, Axes, Size, both, svg_path
 
 Array = NDArray[np.float64]
+LABEL = 40  # characters of an axis' label that fit on a phone
 
 
 @dataclass(frozen=True)
@@ -91,5 +92,14 @@ def drawn(chart: Chart) -> str:
         return ""
     if chart.log_x and not x.min() > 0:
         return ""
-    picture = line_chart(lines, chart.x_label, chart.alt, chart.marks, chart.log_x, chart.log_y)
-    return picture + (legend(lines) if len(lines) > 1 else "")
+    short = len(chart.x_label) <= LABEL
+    picture = line_chart(
+        lines,
+        chart.x_label if short else "",
+        chart.alt,
+        chart.marks,
+        chart.log_x,
+        chart.log_y,
+    )
+    below = "" if short else f'<p class="small">Along x: {e(chart.x_label)}</p>'
+    return picture + below + (legend(lines) if len(lines) > 1 else "")

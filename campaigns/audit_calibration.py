@@ -40,15 +40,15 @@ from torch import Tensor, nn
 
 from equilibrist import GAN, WGAN, Adam, WeightClipping
 from equilibrist.checks import Settings
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.registry import REGISTRY
 from equilibrist.data import DataError, Source
 from equilibrist.formulations import W2GAN
 from equilibrist.games import GaussianW2GAN, Quadratic
 from equilibrist.networks import LinearGenerator, QuadraticCritic
 from equilibrist.progress import showing
-from equilibrist.projections import Below, NormBall, SpectralBall
+from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall
 
 F64 = torch.float64
 SIZES = (0.0, 0.5, 0.9, 1.0, 1.1, 1.5, 2.0, 3.0, 5.0)
@@ -413,7 +413,7 @@ def stable_case(rng: Rng, k: float, i: int, seed: int) -> Rows:
         real, size = float(values.real.min()), float(np.abs(values).max())
         share = (1e-3 if real > 0 else 0.0) if k == 0 else -real / (k * size)
     settings = Settings(batch=batch_of(rng), spectrum_tolerance=share)
-    (found,) = certificates("stable", Bench(*begun(made.game()), made.law, settings, seed))
+    (found,) = certificates("stable", AuditContext(*begun(made.game()), made.law, settings, seed))
     rows = [("stable", found.verdict.value)]
     # The tolerance is a share of the largest eigenvalue found on minibatches, so that k is known roughly only.
     if (real >= -found.tolerance.value) == (k <= 1):
@@ -476,7 +476,7 @@ def lambda_star(made: Weighted) -> float:
 def noisy_lambda(rng: Rng, seed: int) -> tuple[float, Any]:
     made = leading(rng, holds=True)
     settings = Settings(batch=batch_of(rng), absolute=1e-14)
-    (found,) = certificates("proximal", Bench(*begun(made.game()), made.law, settings, seed))
+    (found,) = certificates("proximal", AuditContext(*begun(made.game()), made.law, settings, seed))
     return lambda_star(made), found
 
 
@@ -495,11 +495,13 @@ def w2gan_lambda(rng: Rng, seed: int) -> tuple[float, Any]:
         projections=(
             SpectralBall("generator", "W", 1.0),
             NormBall("generator", "u", 1.0),
-            Below("critic", "A", GaussianW2GAN(s=s, dim=dim, eta=eta, t=1.0).ceiling),
+            EigenvalueCap("critic", "A", GaussianW2GAN(s=s, dim=dim, eta=eta, t=1.0).ceiling),
         ),
     )
     settings = Settings(batch=int(rng.choice([64, 128, 256, 512])), absolute=1e-14)
-    (found,) = certificates("proximal", Bench(*begun(game), Law((0.0,) * dim, s), settings, seed))
+    (found,) = certificates(
+        "proximal", AuditContext(*begun(game), Law((0.0,) * dim, s), settings, seed)
+    )
     return s / (4 * eta * (s - 1)), found
 
 
@@ -530,7 +532,7 @@ def exact_case(rng: Rng, seed: int) -> dict[str, tuple[str, str]]:
     settings = Settings(
         absolute=1e-12, groups=3, group_batches=1, linear_batches=1, move=rng.choice([0.01, 0.1])
     )
-    bench = ExactBench(game, game.equilibrium(), settings, seed)
+    bench = ExactContext(game, game.equilibrium(), settings, seed)
     lows = {"x": np.linalg.eigvalsh(A)[0], "y": np.linalg.eigvalsh(C)[0]}
     S = A + B @ np.linalg.solve(C, B.T)
     flow = np.linalg.eigvals(np.block([[A, B], [-B.T, C]])).real.min()
@@ -557,13 +559,13 @@ def begun(game: GAN) -> tuple[GAN, Any, Any]:
     return game, start.players, start.constants
 
 
-def certificates(check: str, bench: Bench) -> list[Any]:
+def certificates(check: str, bench: AuditContext) -> list[Any]:
     """What this check says, as an audit runs it."""
     return REGISTRY[check].run(bench, lambda gradients=1.0: None, None).certificates
 
 
 def verdict(check: str, game: GAN, data: Source, settings: Settings, seed: int, claim: str) -> str:
-    bench = Bench(*begun(game), data, settings, seed)
+    bench = AuditContext(*begun(game), data, settings, seed)
     return next(c.verdict.value for c in certificates(check, bench) if c.claim == claim)
 
 

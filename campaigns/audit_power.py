@@ -279,7 +279,7 @@ def w2gan(s: float, dim: int, eta: float, t: float | None) -> tuple[Any, dict[st
     generator.load_state_dict(optimum["generator"])
     critic.load_state_dict(optimum["critic"])
     data = eq.data.Gaussian(np.zeros(dim), s * s * np.eye(dim), dtype=F64)
-    sets: list[Any] = [projections.Below("critic", "A", 0.95 * eta)]
+    sets: list[Any] = [projections.EigenvalueCap("critic", "A", 0.95 * eta)]
     if s < 1:
         sets = [SpectralFloor(), *sets]
     if t is not None:

@@ -32,7 +32,7 @@ from equilibrist.data import Gaussian
 from equilibrist.formulations import W2GAN
 from equilibrist.games import GaussianW2GAN
 from equilibrist.networks import LinearGenerator, QuadraticCritic
-from equilibrist.projections import Below, NormBall, SpectralBall
+from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall
 
 F64 = torch.float64
 TOLERANCE = 5e-3
@@ -90,7 +90,7 @@ def searched(setting: dict[str, Any], seed: int) -> dict[str, Any]:
         projections=(
             SpectralBall("generator", "W", 1.0),
             NormBall("generator", "u", t),
-            Below("critic", "A", game.ceiling),
+            EigenvalueCap("critic", "A", game.ceiling),
         ),
         checks=("lambda-search",),
         settings=settings,

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from equilibrist.errors import RecipeError
 from equilibrist.optimizers import Optimizer, Params, metric
-from equilibrist.schedules import Around, part_way
+from equilibrist.schedules import WrappedRule, part_way
 from equilibrist.tree import Tree
 from equilibrist.validation import is_number
 
 
 @dataclass(frozen=True)
-class PerMember(Around):
+class PerMember(WrappedRule):
     """The rule's own step times the member's factor: x_s <- x_s + factors[s] (rule(x_s) - x_s).
 
     For rules whose step is proportional to their step size (all of `equilibrist.optimizers`) member s is
@@ -99,7 +99,7 @@ def member_of(value: Any, index: int, members: int) -> Any:
 
 def _scaled(rule: Optimizer, factor: float) -> Optimizer:
     """The rule with its step size times `factor`."""
-    if isinstance(rule, Around):
+    if isinstance(rule, WrappedRule):
         return dataclasses.replace(rule, rule=_scaled(rule.rule, factor))
     if not hasattr(rule, "lr"):
         raise RecipeError(f"PerMember: {rule} has no step size lr that could be scaled")

@@ -108,7 +108,7 @@ class NormBall:
 
 
 @dataclass(frozen=True)
-class Below:
+class EigenvalueCap:
     """sym(A) <= ceiling I for the square matrix `name` of `player`: eigenvalues of the symmetric part
     are cut off there, the antisymmetric part stays. The nearest such matrix in the Frobenius norm.
 
@@ -125,13 +125,13 @@ class Below:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.ceiling):
-            raise ValueError(f"Below.ceiling must be finite, not {self.ceiling}")
+            raise ValueError(f"EigenvalueCap.ceiling must be finite, not {self.ceiling}")
 
     def __call__(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         matrix = _named(self, params)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise GameError(
-                f"Below needs a square matrix, but the {self.player}'s {self.name} has shape "
+                f"EigenvalueCap needs a square matrix, but the {self.player}'s {self.name} has shape "
                 f"{list(matrix.shape)}: name a parameter of shape [d, d]"
             )
         values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
@@ -143,7 +143,7 @@ def coupled(sets: Sequence[Projection]) -> Coupled:
     """The parameters whose entries these sets of one player couple (`schedules.update`): none of a box; all
     at once under a set of one's own, unless it says `coordinatewise = True`."""
     joint = [one for one in sets if not getattr(one, "coordinatewise", False)]
-    if all(isinstance(one, SpectralBall | NormBall | Below) for one in joint):
+    if all(isinstance(one, SpectralBall | NormBall | EigenvalueCap) for one in joint):
         return tuple(dict.fromkeys(one.name for one in joint))  # type: ignore[attr-defined]
     return None
 
@@ -169,7 +169,9 @@ def step(
     return params
 
 
-def _named(projection: SpectralBall | NormBall | Below, params: dict[str, Tensor]) -> Tensor:
+def _named(
+    projection: SpectralBall | NormBall | EigenvalueCap, params: dict[str, Tensor]
+) -> Tensor:
     if projection.name not in params:
         raise GameError(
             f"{type(projection).__name__} finds no parameter {projection.name!r} of the "

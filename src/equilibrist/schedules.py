@@ -76,7 +76,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Around:
+class WrappedRule:
     """An update rule around another one, by itself that rule: what `Scheduled`, `Clipped` and
     `equilibrist.per_member.PerMember` have in common. `members` says how many stacked players there are."""
 
@@ -117,7 +117,7 @@ def part_way(
 
 
 @dataclass(frozen=True)
-class Scheduled(Around):
+class Scheduled(WrappedRule):
     """The rule's own step times schedule(t), t its updates so far: x <- x + schedule(t) (rule(x) - x).
 
     For rules whose step is proportional to their step size (all of `equilibrist.optimizers`) that is
@@ -145,7 +145,7 @@ class Scheduled(Around):
 
 
 @dataclass(frozen=True)
-class Clipped(Around):
+class Clipped(WrappedRule):
     """The rule on g * min(1, limit / |g|), |g| the norm over all of the player's parameters
     (Pascanu et al. 2013, Algorithm 1). Of stacked players each has its own norm."""
 
@@ -189,7 +189,7 @@ def update(
     """
     kept = params if coupled is None else [k for k in coupled if k in params]
     before = {k: params[k].clone() for k in kept}
-    if members is not None and isinstance(rule, Around):
+    if members is not None and isinstance(rule, WrappedRule):
         rule.update(grads, state, params, members)
     else:
         rule.update(grads, state, params)
@@ -202,6 +202,6 @@ def update(
 
 def base(rule: Optimizer) -> Optimizer:
     """The rule inside of schedules and clipping: what a search begins with."""
-    while isinstance(rule, Around):
+    while isinstance(rule, WrappedRule):
         rule = rule.rule
     return rule

@@ -32,7 +32,7 @@ def gaussian_w2gan(
     from equilibrist.games import GAN
     from equilibrist.networks import LinearGenerator, QuadraticCritic
     from equilibrist.optimizers import SGD
-    from equilibrist.projections import Below, NormBall, SpectralBall
+    from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall
     from equilibrist.run import Recipe
     from equilibrist.scores import MixtureQuality
     from equilibrist.solvers import Alternating
@@ -51,7 +51,7 @@ def gaussian_w2gan(
             projections=[
                 SpectralBall("generator", "W", 1.0),
                 NormBall("generator", "u", t),
-                Below("critic", "A", 0.95 * eta),
+                EigenvalueCap("critic", "A", 0.95 * eta),
             ],
         ),
         data=Gaussian(zero, s**2 * unit, exact_moments=group, dtype=torch.float64),

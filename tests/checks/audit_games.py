@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from equilibrist import GAN, WGAN, WeightClipping
 from equilibrist import checks as audits
 from equilibrist.checks import Audit, Settings
-from equilibrist.checks._bench import Bench
+from equilibrist.checks.context import AuditContext
 from equilibrist.data import ArraySource, DataError, Source
 
 F64 = torch.float64
@@ -205,6 +205,6 @@ def audited(
     )
 
 
-def bench(game: GAN, data: Source, seed: int = 0, **settings: Any) -> Bench:
+def context(game: GAN, data: Source, seed: int = 0, **settings: Any) -> AuditContext:
     start = game.init()
-    return Bench(game, start.players, start.constants, data, Settings(**settings), seed)
+    return AuditContext(game, start.players, start.constants, data, Settings(**settings), seed)

@@ -9,13 +9,13 @@ import sys
 
 import numpy as np
 import torch
-from audit_games import F64, Affine, Gaussian, Linear, Shift, Unit, audited, bench, boxed, points
+from audit_games import F64, Affine, Gaussian, Linear, Shift, Unit, audited, boxed, context, points
 from scipy import stats
 from torch import nn
 
 from equilibrist import GAN, SGD, Vanilla, Verdict
 from equilibrist.checks import deviation
-from equilibrist.checks._bench import student
+from equilibrist.checks.context import student
 from equilibrist.checks.stationarity import squared_norm
 
 
@@ -85,7 +85,7 @@ def gain_coverage(trials: int = 300) -> None:
         "critic": {k: v + 0.3 * torch.randn_like(v) for k, v in start.players["critic"].items()},
         "generator": {"w": torch.tensor(0.8, dtype=F64), "u": torch.tensor([0.1], dtype=F64)},
     }
-    big = bench(game, Gaussian(1), 99, batch=4096, batches=1000)
+    big = context(game, Gaussian(1), 99, batch=4096, batches=1000)
     for player, moved in deviations.items():
         truth = student(deviation.gain(big, player, moved, "score"), 0.95).mean
         for n in (None, 40, 200, 500, 1797, 20_000):
@@ -94,7 +94,7 @@ def gain_coverage(trials: int = 300) -> None:
                 rng = np.random.default_rng(10_000 + seed)
                 data = Gaussian(1) if n is None else points(rng.standard_normal((n, 1)))
                 found = student(
-                    deviation.gain(bench(game, data, seed), player, moved, "score"), 0.95
+                    deviation.gain(context(game, data, seed), player, moved, "score"), 0.95
                 )
                 hits.append(found.low <= truth <= found.high)
                 widths.append(found.half_width)
@@ -177,7 +177,7 @@ def batch_norm_coverage(trials: int = 300) -> None:
     for batch, n in ((16, 200), (16, 480), (16, 600), (64, 1797), (16, 4000)):
         truth = student(
             deviation.gain(
-                bench(game, Gaussian(), 12_345, batch=batch, batches=20_000),
+                context(game, Gaussian(), 12_345, batch=batch, batches=20_000),
                 "critic",
                 moved,
                 "score",
@@ -187,7 +187,7 @@ def batch_norm_coverage(trials: int = 300) -> None:
         hits, widths, estimates = [], [], []
         for seed in range(trials):
             data = points(np.random.default_rng(1000 + seed).normal(size=(n, 1)))
-            b = bench(game, data, seed, batch=batch)
+            b = context(game, data, seed, batch=batch)
             found = student(deviation.gain(b, "critic", moved, "score"), 0.95)
             hits.append(found.low <= truth <= found.high)
             widths.append(found.half_width)

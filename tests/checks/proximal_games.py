@@ -12,7 +12,7 @@ from equilibrist.checks import Audit, Settings, audit_game
 from equilibrist.formulations import W2GAN
 from equilibrist.games import GaussianW2GAN
 from equilibrist.networks import LinearGenerator, QuadraticCritic
-from equilibrist.projections import Below, NormBall, SpectralBall
+from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall
 
 EXACT = {"tolerance": 1e-6, "groups": 3, "group_batches": 1, "linear_batches": 1}
 RULES = {"generator": Adam(0.04), "critic": Adam(0.02)}
@@ -55,7 +55,7 @@ def sampled_game(s: float = 2.0, eta: float = 0.5, t: float = 1.0, a: float | No
         critic,
         W2GAN(eta),
         latent=1,
-        projections=(*sets, Below("critic", "A", truth.ceiling)),
+        projections=(*sets, EigenvalueCap("critic", "A", truth.ceiling)),
     )
 
 

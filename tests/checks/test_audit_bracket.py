@@ -40,7 +40,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
     def given(answer: Callable[[float], Any], starts: Callable[[Any, float], float | None]) -> Any:
         seen: list[float] = []
 
-        def trial(bench: Any, prox: Any, lam: float, *rest: Any) -> Any:
+        def trial(context: Any, prox: Any, lam: float, *rest: Any) -> Any:
             seen.append(lam)
             return answer(lam)
 

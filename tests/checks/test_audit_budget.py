@@ -120,7 +120,7 @@ def test_a_check_that_takes_more_than_its_part_is_stopped(monkeypatch: Any) -> N
 
     check = registry.REGISTRY["stationary"]
 
-    def endless(bench: Any, tick: Any, show: Any) -> Any:
+    def endless(context: Any, tick: Any, show: Any) -> Any:
         while True:
             tick(2.0)
 

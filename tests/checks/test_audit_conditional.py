@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 
 from equilibrist import GAN, WGAN, ArraySource, GameError, Recipe, Vanilla, Verdict, train
 from equilibrist.checks import Settings
-from equilibrist.checks._bench import Bench
+from equilibrist.checks.context import AuditContext
 from equilibrist.optimizers import SGD
 from equilibrist.penalties import R1
 from equilibrist.solvers import Alternating
@@ -70,14 +70,14 @@ def game(kind: str = "labels", **more: Any) -> GAN:
 @pytest.mark.parametrize("penalties", [(), (R1(0.3),)])
 def test_losses_on_the_banks_by_hand(kind: str, penalties: Any) -> None:
     data, g = source(kind=kind), game(kind, penalties=penalties)
-    bench = Bench(g, *g.init(), data, Settings(batch=8, batches=5, look_batches=4), 0)
+    context = AuditContext(g, *g.init(), data, Settings(batch=8, batches=5, look_batches=4), 0)
     held = data.all()
     paired = data.labels if kind == "labels" else data.conditions
     seen: dict[str, list[int]] = {}
     for part in ("select", "score"):
         rows_of: list[int] = []
         by_hand = []
-        for draw in bench.bank(part):
+        for draw in context.bank(part):
             rows = [int((held == row).all(1).nonzero()) for row in draw["real"]]
             assert torch.equal(draw["condition"], paired[rows]), "a sample lost its condition"
             rows_of += rows
@@ -89,12 +89,12 @@ def test_losses_on_the_banks_by_hand(kind: str, penalties: Any) -> None:
                 (slope,) = torch.autograd.grad(on_real.sum(), real, retain_graph=True)
                 value = value + 0.3 / 2 * slope.square().sum(1).mean()
             by_hand.append(value.detach())
-        found = bench.losses("critic", bench.players, bench.constants, part)
+        found = context.losses("critic", context.players, context.constants, part)
         torch.testing.assert_close(found, torch.stack(by_hand), rtol=1e-12, atol=1e-13)
         assert len(set(rows_of)) == len(rows_of), "a bank draws without replacement"
         seen[part] = rows_of
     assert not set(seen["select"]) & set(seen["score"])
-    draw = bench.minibatch(3)
+    draw = context.minibatch(3)
     rows = [int((held == row).all(1).nonzero()) for row in draw["real"]]
     assert torch.equal(draw["condition"], paired[rows])
     assert not set(rows) & {*seen["select"], *seen["score"]}

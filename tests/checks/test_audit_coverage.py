@@ -16,7 +16,7 @@ from audit_games import Affine, Gaussian, Parabola
 
 from equilibrist import GAN, SGD, tree
 from equilibrist.checks import Settings, path_angle
-from equilibrist.checks._bench import PARTS, Bench, student
+from equilibrist.checks.context import PARTS, AuditContext, student
 from equilibrist.checks.registry import REGISTRY
 from equilibrist.core.draws import Address, Use
 from equilibrist.formulations import Relativistic
@@ -48,7 +48,7 @@ RUNS = {"stable": EACH * GROUPS // 8}  # of 8 score batches each, whatever the s
 SCORING = sorted(set(REGISTRY) - {"self-tests"})  # which measure nothing
 
 
-class Recorded(Bench):
+class Recorded(AuditContext):
     """Keeps what intervals were taken of."""
 
     def __init__(self, *args: Any) -> None:
@@ -75,10 +75,10 @@ def scored(check: str, score_seed: int, monkeypatch: pytest.MonkeyPatch) -> list
         settings = replace(SETTINGS, **OWN.get(check, {}))
         made = lambda: Affine(0.5, [0.3]), lambda: Parabola(1.0, 0.5)
         game = GAN(*made, Relativistic(saturating=True), latent=1)
-        bench = Recorded(game, *game.init(0), Gaussian(), settings, 0)
-        bench.origin = tree.map(lambda x: x + 0.5, bench.players)
-        REGISTRY[check].run(bench, lambda gradients=1.0: None, None)
-    return bench.values
+        context = Recorded(game, *game.init(0), Gaussian(), settings, 0)
+        context.origin = tree.map(lambda x: x + 0.5, context.players)
+        REGISTRY[check].run(context, lambda gradients=1.0: None, None)
+    return context.values
 
 
 @pytest.mark.parametrize("check", SCORING)

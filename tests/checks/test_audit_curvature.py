@@ -18,15 +18,13 @@ from audit_games import (
     Parabola,
     Shift,
     Unit,
-    bench,
     boxed,
+    context,
 )
 from torch import nn
 
 from equilibrist import GAN, WGAN, RecipeError, Vanilla, Verdict, WeightClipping, tree
 from equilibrist.checks import Settings, audit_game, curvature
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._linear import (
     Hessian,
     Sobolev,
@@ -41,6 +39,8 @@ from equilibrist.checks._linear import (
 )
 from equilibrist.checks._minimax import answered_curvature
 from equilibrist.checks._schur import restricted
+from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.core.draws import Use
 from equilibrist.formulations import W2GAN
 from equilibrist.games.dirac import Dirac
@@ -59,10 +59,10 @@ YES, OPEN, NO, UNKNOWN = (
 
 def exact(game: Any, players: Any = None, settings: Settings = EXACT) -> dict[str, Any]:
     players = game.points()[0].players if players is None else players
-    return {c.claim: c for c in curvature.local(ExactBench(game, players, settings))}
+    return {c.claim: c for c in curvature.local(ExactContext(game, players, settings))}
 
 
-def sampled(bench_: Bench) -> dict[str, Any]:
+def sampled(bench_: AuditContext) -> dict[str, Any]:
     return {c.claim: c for c in curvature.local(bench_)}
 
 
@@ -300,7 +300,7 @@ def test_a_leader_that_is_not_at_rest_is_judged_after_the_answer() -> None:
 def test_a_remainder_of_the_answer_is_within_the_bound() -> None:
     """No answer at all: the upper end is what the full one could add, |r|^2 over the least curvature."""
     one = torch.ones(1, 1, dtype=F64)
-    bench_ = ExactBench(Quadratic(-3 * one, one, one), HERE | {"y": HERE["x"]}, EXACT)
+    bench_ = ExactContext(Quadratic(-3 * one, one, one), HERE | {"y": HERE["x"]}, EXACT)
     u, none = torch.ones(1, dtype=F64), torch.zeros(1, dtype=F64)
     found = answered_curvature(bench_, u, none, 1.0, lambda gradients=1.0: None)
     assert (found.low, found.mean) == (-3.0, -3.0)
@@ -334,7 +334,7 @@ def parabola(s: float, latent: Any = 1) -> GAN:
 
 def test_theorem_one_on_samples() -> None:
     """V_uu = 2 eta (1 - s) = -1 on every batch; the wall's w is held; minimax stands."""
-    found = sampled(bench(parabola(2.0), Gaussian(1, 2.0), batch=256, absolute=2e-3, move=0.1))
+    found = sampled(context(parabola(2.0), Gaussian(1, 2.0), batch=256, absolute=2e-3, move=0.1))
     own = found["local-nash/generator"]
     assert own.verdict is NO
     assert own.evidence["curvature"] == pytest.approx(-1.0, abs=1e-9)
@@ -351,14 +351,14 @@ def test_theorem_one_on_samples() -> None:
 
 def test_remark_one_on_samples() -> None:
     game = GAN(Shift([0.0]), Parabola(-0.5, 0.0), W2(0.5), latent=1)
-    found = sampled(bench(game, Gaussian(1, 0.5), batch=256, absolute=2e-3, move=0.1))
+    found = sampled(context(game, Gaussian(1, 0.5), batch=256, absolute=2e-3, move=0.1))
     assert set(verdicts(found).values()) == {OPEN}
     assert found["local-nash/generator"].evidence["smallest"] > 0.4
 
 
 def test_the_default_tolerance_of_a_tiny_move() -> None:
     """At 2% of a yardstick of 1, a move of 1% gains nothing that counts."""
-    found = sampled(bench(parabola(2.0), Gaussian(1, 2.0), batch=256))
+    found = sampled(context(parabola(2.0), Gaussian(1, 2.0), batch=256))
     assert found["local-nash/generator"].verdict is OPEN
 
 
@@ -374,7 +374,7 @@ def test_noise_leaves_it_open() -> None:
             return (self.a * torch.sin(20 * x)).flatten()
 
     game = GAN(Shift([0.0]), Wave(), Unit(), latent=1)
-    b = bench(game, Gaussian(1), batch=32, absolute=1e-9, seed=2)
+    b = context(game, Gaussian(1), batch=32, absolute=1e-9, seed=2)
     own = sampled(b)["local-nash/generator"]
     low, high = own.evidence["curvature_interval"]
     if own.evidence["smallest"] < 0:
@@ -400,7 +400,7 @@ def small_gan(spectral_norm: bool = False, formulation: Any = None) -> GAN:
     )
 
 
-def written_out(b: Bench) -> tuple[Any, torch.Tensor, int]:
+def written_out(b: AuditContext) -> tuple[Any, torch.Tensor, int]:
     """(player -> its own loss as a function of one vector, generator first; the point; the generator's size): the
     vanilla losses written out, on the draws that directions are found on, for torch.func to differentiate.
     Singular values are those of a decomposition."""
@@ -439,7 +439,7 @@ def plain(module: nn.Module, params: Any, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_products_are_those_of_a_dense_hessian(spectral_norm: bool) -> None:
-    b = bench(small_gan(spectral_norm), Gaussian(2), batch=16)
+    b = context(small_gan(spectral_norm), Gaussian(2), batch=16)
     own, point, n = written_out(b)
     for player, span in (("generator", slice(0, n)), ("critic", slice(n, None))):
         reference = hessian(own(player))(point)[span, span]
@@ -460,7 +460,7 @@ def test_products_are_those_of_a_dense_hessian(spectral_norm: bool) -> None:
 
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_the_norm_is_that_of_dense_slopes(spectral_norm: bool) -> None:
-    b = bench(small_gan(spectral_norm), Gaussian(2), batch=16)
+    b = context(small_gan(spectral_norm), Gaussian(2), batch=16)
     players, _ = b.wide
     flat = tree.flatten({"c": players["critic"]})
 
@@ -507,8 +507,12 @@ def test_lanczos_finds_both_ends() -> None:
 
 def test_by_products_as_by_dense() -> None:
     """The same pair with a budget that pays for dense matrices and one that does not."""
-    b = bench(small_gan(), Gaussian(2), batch=32, local_products=1000, local_draws=1, absolute=0.1)
-    poor = bench(small_gan(), Gaussian(2), batch=32, local_products=96, local_draws=1, absolute=0.1)
+    b = context(
+        small_gan(), Gaussian(2), batch=32, local_products=1000, local_draws=1, absolute=0.1
+    )
+    poor = context(
+        small_gan(), Gaussian(2), batch=32, local_products=96, local_draws=1, absolute=0.1
+    )
     for player in ("generator", "critic"):
         parts = [Hessian(x, player, found_draws(x), lambda gradients: None) for x in (b, poor)]
         full = extremes_of(b, parts[0], 100, Use.ANSWERED.at(search=0))
@@ -523,7 +527,7 @@ def test_by_products_as_by_dense() -> None:
 
 
 def test_too_few_products_are_not_taken_for_an_answer() -> None:
-    b = bench(small_gan(), Gaussian(2), batch=32, local_products=8, local_draws=1, absolute=1e-12)
+    b = context(small_gan(), Gaussian(2), batch=32, local_products=8, local_draws=1, absolute=1e-12)
     own = sampled(b)["local-nash/generator"]
     assert own.verdict in (UNKNOWN, NO)
     if own.verdict is UNKNOWN:
@@ -535,12 +539,12 @@ def test_too_few_products_are_not_taken_for_an_answer() -> None:
 
 def test_free_coordinates() -> None:
     """V = -w . u on boxes: what pushes against its wall is held, what lies inside is free."""
-    b = bench(boxed([1.0, 0.3], [0.5, -0.25]), Gaussian(2), batch=64)
+    b = context(boxed([1.0, 0.3], [0.5, -0.25]), Gaussian(2), batch=64)
     where = free(b)
     assert where.masks["generator"].tolist() == [False, True]  # -dV/du = w: outwards, inwards
     assert where.masks["critic"].tolist() == [True, True]
     assert where.walls == {"generator": 1, "critic": 0}
-    held = bench(boxed([1.0, -1.0], [0.5, -0.25]), Gaussian(2), batch=64)
+    held = context(boxed([1.0, -1.0], [0.5, -0.25]), Gaussian(2), batch=64)
     own = sampled(held)["local-nash/generator"]
     assert own.verdict is OPEN
     assert own.evidence["parameters"] == 0
@@ -555,7 +559,7 @@ def test_a_direction_that_leaves_the_set_refutes_nothing() -> None:
         latent=Balanced(),
         projections=(WeightClipping(1e-6, "generator"),),
     )
-    own = sampled(bench(game, Gaussian(1, 2.0), batch=64, absolute=1e-6))["local-nash/generator"]
+    own = sampled(context(game, Gaussian(1, 2.0), batch=64, absolute=1e-6))["local-nash/generator"]
     assert own.evidence["smallest"] == pytest.approx(-1.0)
     assert own.verdict is UNKNOWN
     assert own.witness is None
@@ -565,10 +569,10 @@ def test_a_direction_that_leaves_the_set_refutes_nothing() -> None:
 
 
 def test_searched_transport_maps_are_not_assessed() -> None:
-    b = bench(GAN(net(1, 2, 4, 2), net(2, 2, 4, 1), W2GAN(steps=2), latent=2), Gaussian(2))
+    b = context(GAN(net(1, 2, 4, 2), net(2, 2, 4, 1), W2GAN(steps=2), latent=2), Gaussian(2))
     assert "motion" in inexact(b)
     assert set(verdicts(sampled(b)).values()) == {UNKNOWN}
-    assert inexact(bench(small_gan(), Gaussian(2))) == ""
+    assert inexact(context(small_gan(), Gaussian(2))) == ""
 
 
 def test_same_seed_same_answer_and_nothing_left_behind() -> None:
@@ -579,7 +583,7 @@ def test_same_seed_same_answer_and_nothing_left_behind() -> None:
 
     def run() -> list[Any]:
         settings = Settings(batch=16, local_products=48)
-        b = Bench(game, start.players, start.constants, Gaussian(2), settings, 5)
+        b = AuditContext(game, start.players, start.constants, Gaussian(2), settings, 5)
         return [(c.verdict, c.summary, c.evidence) for c in curvature.local(b)]
 
     assert run() == run()
@@ -606,6 +610,6 @@ def test_settings_are_checked(name: str) -> None:
 
 def test_linear_critic_has_no_curvature_of_its_own() -> None:
     game = GAN(Shift([0.2]), Linear([0.5]), WGAN(), latent=1)
-    found = sampled(bench(game, Gaussian(1), batch=32, absolute=1e-2))
+    found = sampled(context(game, Gaussian(1), batch=32, absolute=1e-2))
     assert found["local-nash/critic"].evidence["smallest"] == 0
     assert found["local-nash/critic"].verdict is OPEN

@@ -15,20 +15,22 @@ from torch.nn.functional import softplus
 
 import equilibrist as eq
 from equilibrist.checks import Settings
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._initial import untouched
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.facts import Copies, Facts, Loss, Range, facts, separation, starved
 from equilibrist.data import ArraySource
 
 QUICK = Settings(steps=4, starts=1, groups=3, group_batches=1)
 
 
-def bench(generator: nn.Module, critic: nn.Module, data: torch.Tensor, **options: Any) -> Bench:
+def context(
+    generator: nn.Module, critic: nn.Module, data: torch.Tensor, **options: Any
+) -> AuditContext:
     formulation = options.pop("formulation", eq.Vanilla())
     game = eq.GAN(generator, critic, formulation, latent=options.pop("latent", 4), **options)
     start = game.read(generator, critic)
     source = ArraySource(data, kind="points")
-    return Bench(game, start.players, start.constants, source, Settings(), 0)
+    return AuditContext(game, start.players, start.constants, source, Settings(), 0)
 
 
 def mlp(a: int, b: int, width: int = 32) -> nn.Sequential:
@@ -65,7 +67,7 @@ def test_losses_stand_beside_their_value_at_equality(
 ) -> None:
     torch.manual_seed(0)
     found = facts(
-        bench(mlp(4, 2), mlp(2, 1), torch.randn(800, 2), formulation=formulation), deep=False
+        context(mlp(4, 2), mlp(2, 1), torch.randn(800, 2), formulation=formulation), deep=False
     )
     assert found is not None
     assert found.losses["critic"].at_equality == pytest.approx(critic, abs=1e-6)
@@ -76,7 +78,7 @@ def test_losses_stand_beside_their_value_at_equality(
 def test_facts_are_those_of_held_out_samples() -> None:
     torch.manual_seed(0)
     generator, critic, data = mlp(4, 2), mlp(2, 1), torch.randn(2000, 2) * 2 + 1
-    b = bench(generator, critic, data)
+    b = context(generator, critic, data)
     found = facts(b)
     assert found is not None
     real = torch.cat([draw["real"] for draw in b.bank("score")])[: found.samples]
@@ -169,7 +171,7 @@ def trained(steps: int = 300, sign: float = 1.0, **factors: float) -> tuple[Any,
 )
 def test_the_first_sign_names_the_planted_fault(fault: dict[str, Any], says: str) -> None:
     generator, critic, data = trained(**fault)
-    found = facts(bench(generator, critic, data))
+    found = facts(context(generator, critic, data))
     assert found is not None
     signs = found.signs
     assert (signs[0] if signs else "").startswith(says)
@@ -344,7 +346,7 @@ def test_a_critic_of_the_wrong_sign_has_not_exploded() -> None:
 
 
 def signs_of(generator: nn.Module, critic: nn.Module, data: torch.Tensor, **options: Any) -> str:
-    found = facts(bench(generator, critic, data, **options), deep=False)
+    found = facts(context(generator, critic, data, **options), deep=False)
     assert found is not None
     return " ".join(found.signs)
 
@@ -462,7 +464,7 @@ def test_a_wasserstein_critic_that_nothing_bounds_is_named() -> None:
 
 def test_the_slope_of_the_generators_loss_is_that_of_its_formula() -> None:
     generator, critic, data = trained(300, g=0.0, c=10.0)
-    found = facts(bench(generator, critic, data, formulation=eq.Vanilla(saturating=True)))
+    found = facts(context(generator, critic, data, formulation=eq.Vanilla(saturating=True)))
     assert found is not None
     fake = generator.double()(torch.randn(4000, 4, dtype=torch.float64))
     share = float(torch.sigmoid(critic.double()(fake)).mean().detach())
@@ -472,21 +474,21 @@ def test_the_slope_of_the_generators_loss_is_that_of_its_formula() -> None:
 
 def test_samples_that_are_all_alike_do_not_break_the_facts() -> None:
     flat = torch.ones(400, 2)
-    assert facts(bench(mlp(4, 2), mlp(2, 1), flat), deep=False) is not None
-    found = facts(bench(Rows(flat, 0.0), mlp(2, 1), flat), deep=False)
+    assert facts(context(mlp(4, 2), mlp(2, 1), flat), deep=False) is not None
+    found = facts(context(Rows(flat, 0.0), mlp(2, 1), flat), deep=False)
     assert found is not None
     assert "same score" in found.signs[0]
 
 
 def test_a_generator_whose_output_is_saturated_has_no_gradient() -> None:
     generator, critic, data = trained(900, g=0.0)
-    found = facts(bench(generator, critic, data), deep=False)
+    found = facts(context(generator, critic, data), deep=False)
     assert found is not None
     assert found.slope is not None
     assert found.slope > found.tolerance
     with torch.no_grad():
         generator[2].bias.fill_(-20.0)
-    pinned = facts(bench(nn.Sequential(*generator, nn.Tanh()), critic, data), deep=False)
+    pinned = facts(context(nn.Sequential(*generator, nn.Tanh()), critic, data), deep=False)
     assert pinned is not None
     assert pinned.slope == pytest.approx(0.0, abs=1e-6)
     assert "The generator's gradient vanishes" in " ".join(pinned.signs)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audit_games import F64, Gaussian, audit_game, bench, boxed
+from audit_games import F64, Gaussian, audit_game, boxed, context
 from torch import nn
 
 from equilibrist import Recipe, VectorField, Verdict, WeightClipping, audit_pair, resolve
@@ -210,13 +210,13 @@ def test_each_player_is_held_to_its_own_set() -> None:
         latent=built.game.latent,
         projections=[built.game.projections[0], WeightClipping(0.25)],
     )
-    from equilibrist.checks._bench import Bench
+    from equilibrist.checks.context import AuditContext
 
     players = pair(rotation(2))
-    bench = Bench(game, players, game.init().constants, built.data, Settings(batch=64), 0)
+    context = AuditContext(game, players, game.init().constants, built.data, Settings(batch=64), 0)
     rng = torch.Generator().manual_seed(0)
     groups = torch.randn(5, 6, dtype=F64, generator=rng) - 5  # every entry pushed upwards
-    seen = unblocked(bench, "critic", groups)
+    seen = unblocked(context, "critic", groups)
     assert torch.equal(seen[:, 0], torch.zeros(5, dtype=F64))  # A_00 = 0.25 is at the wall
     assert torch.equal(seen[:, 1:3], groups[:, 1:3])  # A_01, A_10 = 0 are not
 
@@ -260,7 +260,7 @@ def test_a_direction_that_climbs_more_than_a_tenth_of_its_gain_is_not_followed(
 ) -> None:
     """At a wall only one side of the direction is left, and there the loss climbs by `share` of the gain."""
     slope = 0.5
-    b = bench(boxed([-1.0], [-slope]), Gaussian(), move=MOVE, batch=16)
+    b = context(boxed([-1.0], [-slope]), Gaussian(), move=MOVE, batch=16)
     climbs = slope * MOVE  # of a move of MOVE * |u| = MOVE
     found = feasible(b, "generator", torch.ones(1, dtype=F64), climbs / share)
     assert (found is not None) == followed

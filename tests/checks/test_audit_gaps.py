@@ -12,7 +12,7 @@ from proximal_games import SMALL, at_optimum, exact, sampled, sampled_game
 
 from equilibrist import SGD, Verdict
 from equilibrist.checks import Settings, gaps
-from equilibrist.checks._bench import Bench
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import SampledProx
 from equilibrist.games import GaussianW2GAN, GaussianWGAN
@@ -111,7 +111,7 @@ def test_the_critics_gain_is_scored_on_the_score_part_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start = sampled_game(2.0).init()
-    b = Bench(
+    b = AuditContext(
         sampled_game(2.0), start.players, start.constants, Gaussian(1, 2.0), Settings(**SMALL), 0
     )
     prox, read = inner.prox_of(b, lambda gradients=1.0: None), []

@@ -14,7 +14,7 @@ from audit_games import F64, Gaussian
 
 from equilibrist import GAN, SGD, Adam, Verdict
 from equilibrist.checks import Settings, local_lambda
-from equilibrist.checks._bench import Bench
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import _bracket, inner
 from equilibrist.checks.proximal import trial as trials
 from equilibrist.checks.proximal._bracket import bracket_sampled, losses, nearer
@@ -25,7 +25,7 @@ from equilibrist.formulations import W2GAN
 from equilibrist.games import GaussianW2GAN
 from equilibrist.networks import LinearGenerator, QuadraticCritic
 from equilibrist.optimizers import Optimizer
-from equilibrist.projections import Below, NormBall, SpectralBall
+from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall
 from equilibrist.theory import W2Gaussian
 
 BUDGET: dict[str, Any] = {
@@ -46,7 +46,7 @@ def silent(gradients: float = 1.0) -> None:
     pass
 
 
-def pair(s: float, dim: int, eta: float, t: float, rule: Optimizer | None = None) -> Bench:
+def pair(s: float, dim: int, eta: float, t: float, rule: Optimizer | None = None) -> AuditContext:
     """The Gaussian W2GAN's optimum on samples."""
     generator, critic = LinearGenerator(dim, dim, dtype=F64), QuadraticCritic(dim, dtype=F64)
     truth = GaussianW2GAN(s=s, dim=dim, eta=eta, t=t)
@@ -56,16 +56,16 @@ def pair(s: float, dim: int, eta: float, t: float, rule: Optimizer | None = None
     sets = (
         SpectralBall("generator", "W", 1.0),
         NormBall("generator", "u", t),
-        Below("critic", "A", truth.ceiling),
+        EigenvalueCap("critic", "A", truth.ceiling),
     )
     game = GAN(generator, critic, W2GAN(eta), latent=dim, projections=sets)
     rules = {} if rule is None else {"generator": rule, "critic": rule}
     settings = Settings(**BUDGET, optimizers=rules)
-    return Bench(game, *game.init(), Gaussian(dim, s), settings, 0)
+    return AuditContext(game, *game.init(), Gaussian(dim, s), settings, 0)
 
 
-def searcher(bench: Bench) -> SampledProx:
-    return SampledProx(bench, silent)
+def searcher(context: AuditContext) -> SampledProx:
+    return SampledProx(context, silent)
 
 
 def shifted(prox: SampledProx, *u: float) -> dict[str, torch.Tensor]:
@@ -99,8 +99,8 @@ def test_the_interval_holds_the_truth_whatever_the_rules(
 
 
 def test_a_nash_equilibrium_on_samples_is_proximal_at_every_lambda() -> None:
-    bench = pair(3.0, 1, 0.4, 1e-6)
-    (found,) = lambda_search(bench, silent)
+    context = pair(3.0, 1, 0.4, 1e-6)
+    (found,) = lambda_search(context, silent)
     assert found.evidence["interval"] == ["inf", "inf"]
     assert found.verdict is Verdict.NOT_REFUTED
 
@@ -112,8 +112,8 @@ def test_a_nash_equilibrium_on_samples_is_proximal_at_every_lambda() -> None:
 @pytest.mark.parametrize("lam", [0.05, 1.0, 300.0])
 def test_an_inner_answer_is_optimal_whatever_the_rule(rule: Optimizer, lam: float) -> None:
     """Steps of 10 reached -3056 where -0.4 is right, and were accepted."""
-    bench = pair(1.6, 2, 0.7, 1.0, rule)
-    prox, truth = searcher(bench), W2Gaussian(2, 1.6, 0.7, 1.0)
+    context = pair(1.6, 2, 0.7, 1.0, rule)
+    prox, truth = searcher(context), W2Gaussian(2, 1.6, 0.7, 1.0)
     G = shifted(prox, 1.0, 0.0)
     solved = inner.solve_well(prox, G, lam)
     assert solved.left <= prox.nothing
@@ -127,8 +127,8 @@ def test_an_inner_answer_is_optimal_whatever_the_rule(rule: Optimizer, lam: floa
 
 @pytest.mark.parametrize("rule", [SGD(3.0), SGD(1e4), Adam(30.0)])
 def test_steps_of_the_rule_that_go_astray_are_taken_back(rule: Optimizer) -> None:
-    bench = pair(1.6, 2, 0.7, 1.0, rule)
-    prox = searcher(bench)
+    context = pair(1.6, 2, 0.7, 1.0, rule)
+    prox = searcher(context)
     G = shifted(prox, 0.6, -0.4)
     begun = float(prox.measure(G, prox.trained["critic"], 50.0, "select").mean())
     found = prox.follow(G, 50.0)
@@ -138,21 +138,21 @@ def test_steps_of_the_rule_that_go_astray_are_taken_back(rule: Optimizer) -> Non
 
 def test_what_the_solver_left_lowers_a_gain_and_keeps_it_from_refuting() -> None:
     """An inner maximum from below makes the gain too large, by what is left."""
-    bench = pair(3.0, 1, 0.4, 1.5)
-    prox = searcher(bench)
+    context = pair(3.0, 1, 0.4, 1.5)
+    prox = searcher(context)
     deviation = mirrored(prox, Deviation(shifted(prox, 1.5)))
-    sure = scored(bench, prox, 3.0, deviation)
-    rest = trials.resting(bench, prox, 3.0)
+    sure = scored(context, prox, 3.0, deviation)
+    rest = trials.resting(context, prox, 3.0)
     answers = [replace(inner.solve_well(prox, g, 3.0), left=10.0) for g in deviation.sides]
-    doubtful = scored(bench, prox, 3.0, deviation, (rest, answers))
+    doubtful = scored(context, prox, 3.0, deviation, (rest, answers))
     assert trials.verdict_of(sure, 5e-3) is Verdict.REFUTED
     assert doubtful.gain.low == pytest.approx(sure.gain.low - 10.0, abs=1e-3)
     assert trials.verdict_of(doubtful, 5e-3) is Verdict.UNASSESSED
 
 
 def test_an_answer_that_is_not_settled_is_held_to_four_times_its_steps() -> None:
-    bench = pair(3.0, 1, 0.4, 1.5)
-    prox: Any = searcher(bench)
+    context = pair(3.0, 1, 0.4, 1.5)
+    prox: Any = searcher(context)
     G, solve = shifted(prox, 1.5), prox.solve
 
     def hasty(generator: Any, lam: float, effort: int = 1, *rest: Any, **more: Any) -> Any:
@@ -179,23 +179,23 @@ def turned(prox: SampledProx, degrees: float, *u: float) -> dict[str, torch.Tens
 
 def test_a_symmetry_of_the_game_does_not_hide_a_gain_below_the_upper_end() -> None:
     """On the straight line to a rotated generator W shrinks, and loses at lambdas at which the shift gains."""
-    bench = pair(1.6, 2, 0.7, 1.0)
-    prox = searcher(bench)
+    context = pair(1.6, 2, 0.7, 1.0)
+    prox = searcher(context)
     lam = 1.5 * 1.6 / (4 * 0.7 * 0.6)
     deviation = Deviation(turned(prox, 100.0, 1.0, 0.0))
     straight = [
         mirrored(prox, Deviation(on_ray(prox, deviation.generator, share)))
         for share in _bracket.SHARES
     ]
-    assert all(gain.high < 0 for gain in losses(bench, prox, straight, lam))
-    searched = losses(bench, prox, nearer(prox, deviation, lam), lam)
+    assert all(gain.high < 0 for gain in losses(context, prox, straight, lam))
+    searched = losses(context, prox, nearer(prox, deviation, lam), lam)
     assert all(gain.high > 0 for gain in searched)
     assert any(gain.low > 0 for gain in searched)
 
 
 def test_a_failed_answer_at_a_large_lambda_does_not_end_the_bracket() -> None:
-    bench = pair(3.0, 1, 0.4, 1.5)
-    prox: Any = searcher(bench)
+    context = pair(3.0, 1, 0.4, 1.5)
+    prox: Any = searcher(context)
     solve = prox.solve
 
     def failing(generator: Any, lam: float, *rest: Any, **more: Any) -> Any:
@@ -206,24 +206,24 @@ def test_a_failed_answer_at_a_large_lambda_does_not_end_the_bracket() -> None:
         return answer
 
     prox.solve = failing
-    found = bracket_sampled(bench, prox, 5e-3)
+    found = bracket_sampled(context, prox, 5e-3)
     assert 0 < found.low <= 3.0 / (4 * 0.4 * 2.0) <= found.high < 1.5 * found.low
 
 
 def test_both_residuals_enter_the_lower_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the answer to the trained generator missed, and what the deviation's search might still have gained."""
-    bench = pair(3.0, 1, 0.4, 1.5)
-    prox = searcher(bench)
+    context = pair(3.0, 1, 0.4, 1.5)
+    prox = searcher(context)
     lam = 0.8 * 3.0 / (4 * 0.4 * 2.0)
     known = mirrored(prox, Deviation(shifted(prox, 1.5)))
-    (sure,) = losses(bench, prox, [known], lam)
+    (sure,) = losses(context, prox, [known], lam)
     assert sure.high < 0
-    (unfinished,) = losses(bench, prox, [replace(known, promise=0.5)], lam)
+    (unfinished,) = losses(context, prox, [replace(known, promise=0.5)], lam)
     assert unfinished.high == pytest.approx(sure.high + 0.5, abs=1e-3)
     monkeypatch.setattr(
         _bracket, "resting", lambda *args: replace(trials.resting(*args), left=0.25)
     )
-    (missed,) = losses(bench, prox, [known], lam)
+    (missed,) = losses(context, prox, [known], lam)
     assert missed.high == pytest.approx(sure.high + 0.25, abs=1e-3)
 
 
@@ -242,14 +242,14 @@ def test_the_residual_enters_the_lower_end_of_the_local_lambda() -> None:
 
 
 def test_a_mirror_image_takes_odd_noise_away_and_the_witness_is_the_better_side() -> None:
-    bench = pair(1.6, 2, 0.7, 1.0)
-    prox = searcher(bench)
+    context = pair(1.6, 2, 0.7, 1.0)
+    prox = searcher(context)
     one = Deviation(shifted(prox, 0.8, 0.3))
     both = mirrored(prox, one)
     assert torch.equal(both.sides[1]["u"], -one.generator["u"])
-    alone, paired = (scored(bench, prox, 3.0, d).gain for d in (one, both))
+    alone, paired = (scored(context, prox, 3.0, d).gain for d in (one, both))
     assert paired.half_width < 0.3 * alone.half_width
-    found = trials.trial(bench, prox, 3.0, 5e-3, [one.generator])
+    found = trials.trial(context, prox, 3.0, 5e-3, [one.generator])
     assert found.deviation is not None
     gains = [
         -float(prox.measure(g, prox.solve(g, 3.0).critic, 3.0, "select").mean())

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from audit_games import F64, W2, Affine, Balanced, Gaussian, Parabola, Shift, Unit, bench
+from audit_games import F64, W2, Affine, Balanced, Gaussian, Parabola, Shift, Unit, context
 from torch import nn
 
 from equilibrist import GAN, Verdict, WeightClipping, tree
 from equilibrist.checks import CHECKS, Settings, _linear, _minimax, audit_game, local_lambda
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._linear import found_draws
-from equilibrist.checks._schur import Small
+from equilibrist.checks._schur import ReducedSchur
+from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.formulations import W2GAN
 from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN
 from equilibrist.games.quadratic import Quadratic, hidden_minimax
@@ -36,11 +36,11 @@ YES, OPEN, NO, UNKNOWN = (
 
 def exact(game: Any, players: Any = None) -> Any:
     players = game.points()[0].players if players is None else players
-    (found,) = local_lambda.proximal(ExactBench(game, players, EXACT))
+    (found,) = local_lambda.proximal(ExactContext(game, players, EXACT))
     return found
 
 
-def of(b: Bench) -> Any:
+def of(b: AuditContext) -> Any:
     (found,) = local_lambda.proximal(b)
     return found
 
@@ -223,14 +223,16 @@ def test_monotone_and_its_ends() -> None:
     rng = torch.Generator().manual_seed(0)
     a, g = torch.randn(3, 3, generator=rng, dtype=F64), torch.randn(5, 3, generator=rng, dtype=F64)
     c, M = (x @ x.mT for x in torch.randn(2, 5, 5, generator=rng, dtype=F64))
-    small = Small(a + a.mT, g, c, M)
+    small = ReducedSchur(a + a.mT, g, c, M)
     values = [small.at(lam).value for lam in (0.0, 1e-3, 0.1, 1.0, 30.0, math.inf)]
     assert values == sorted(values, reverse=True)
     assert values[0] > values[-1]
     assert values[-1] == pytest.approx(float(torch.linalg.eigvalsh(a + a.mT)[0]))
     answered = a + a.mT + g.mT @ torch.linalg.solve(c, g)
     assert values[0] == pytest.approx(float(torch.linalg.eigvalsh(answered)[0]))
-    shifted = Small(a + a.mT, g, c - 0.5 * torch.eye(5, dtype=F64), M + torch.eye(5, dtype=F64))
+    shifted = ReducedSchur(
+        a + a.mT, g, c - 0.5 * torch.eye(5, dtype=F64), M + torch.eye(5, dtype=F64)
+    )
     edge = shifted.admissible
     K = lambda lam: c - 0.5 * torch.eye(5, dtype=F64) + 2 * lam * (M + torch.eye(5, dtype=F64))  # noqa: E731
     assert float(torch.linalg.eigvalsh(K(edge * (1 + 1e-9)))[0]) > -1e-9
@@ -246,7 +248,7 @@ def test_exact_losses_by_products(monkeypatch: pytest.MonkeyPatch) -> None:
         tolerance=1e-6, groups=3, group_batches=1, linear_batches=1, local_products=80
     )
     game = GaussianW2GAN(2.0, 6)
-    (found,) = local_lambda.proximal(ExactBench(game, game.points()[0].players, thrifty))
+    (found,) = local_lambda.proximal(ExactContext(game, game.points()[0].players, thrifty))
     assert not found.evidence["complete"]
     low, high = found.evidence["lambda_star"]
     assert low * (1 - 1e-6) <= dense <= high * (1 + 1e-6)
@@ -322,17 +324,17 @@ class Stretched(Gaussian):
         return self
 
 
-def stretched(dim: int, **settings: Any) -> Bench:
+def stretched(dim: int, **settings: Any) -> AuditContext:
     """Shifts against parabolas: V_uu, V_ub, V_bb are exact on samples; lambda* is that of the widest coordinate, near
     3 / (4 eta 2)."""
     scales = [float(s) for s in np.resize(Stretched.scales, dim)]
     game = GAN(Shift([0.0] * dim), Parabolas(scales, 0.5), Transport(0.5), latent=dim)
     # A large move, so that the gradients' noise is well below what curvature promises.
     defaults = {"batch": 64, "absolute": 0.05, "move": 0.3, "local_draws": 2}
-    return bench(game, Stretched(dim), **(defaults | settings))
+    return context(game, Stretched(dim), **(defaults | settings))
 
 
-def reference(b: Bench) -> float:
+def reference(b: AuditContext) -> float:
     """lambda* on the draws that directions are found on: V and the slopes written out, torch.func for the derivatives,
     and the smallest positive generalised eigenvalue of (J, -2 diag(0, M))."""
     draws, dim = found_draws(b), b.wide[0]["generator"]["u"].numel()
@@ -420,7 +422,7 @@ def test_theorem_one_on_samples(s: float) -> None:
     # Remark 1's generator may not shrink either: its scale is no parameter here.
     generator = Affine(1.0, [0.0]) if s > 1 else Shift([0.0])
     game = GAN(generator, Parabola(0.5 * (1 - 1 / s), 0.0), W2(0.5), latent=1, projections=walls)
-    found = of(bench(game, Gaussian(1, s), batch=512, absolute=0.05, move=1.0))
+    found = of(context(game, Gaussian(1, s), batch=512, absolute=0.05, move=1.0))
     low, high = found.evidence["lambda_star"]
     assert found.verdict is OPEN
     if s > 1:
@@ -448,14 +450,14 @@ def test_no_lambda_on_samples() -> None:
     """V = a (s^2 - 1 - u^2) - 2 gamma s^2 a^2 rests at a = 1, u = 0 where s^2 = 2, gamma = 1/8; V_uu = -2, and
     the critic's one parameter is not coupled to the shift: no answer helps."""
     game = GAN(Shift([0.0]), Hill(), Unit(), latent=Balanced(), penalties=[R1(0.125)])
-    found = of(bench(game, Gaussian(1, 2**0.5), batch=64, absolute=0.3, move=1.0))
+    found = of(context(game, Gaussian(1, 2**0.5), batch=64, absolute=0.3, move=1.0))
     assert found.verdict is NO
     assert found.evidence["lambda_star"] == [0.0, 0.0]
     assert set(found.witness) == {"generator", "critic"}
     assert found.evidence["curvature_on_score"] == pytest.approx([-2.0] * 3)
     # The same curvature, but nothing to speak of.
     game = GAN(Shift([0.0]), Hill(), Unit(), latent=Balanced(), penalties=[R1(0.125)])
-    assert of(bench(game, Gaussian(1, 2**0.5), batch=64, absolute=10.0, move=1.0)).verdict is OPEN
+    assert of(context(game, Gaussian(1, 2**0.5), batch=64, absolute=10.0, move=1.0)).verdict is OPEN
 
 
 def test_a_critic_that_does_not_answer_best() -> None:
@@ -470,7 +472,7 @@ def test_a_critic_that_does_not_answer_best() -> None:
             return (self.a.square() * x.square()).flatten()
 
     game = GAN(Shift([0.0]), Bowl(), Unit(), latent=1)
-    found = of(bench(game, Gaussian(1, 3.0), batch=64, absolute=1e-6))
+    found = of(context(game, Gaussian(1, 3.0), batch=64, absolute=1e-6))
     assert found.verdict is NO
     assert set(found.witness) == {"critic"}
     assert "for any lambda" in found.summary
@@ -488,7 +490,7 @@ def test_non_finite_products_are_not_assessed() -> None:
             return (self.a * x.abs().sqrt()).sum(1) - self.a.square().sum() / 2 * x.square().sum(1)
 
     game = GAN(Shift([1.0] * 30), Root(), Unit(), latent=Wide())
-    b = bench(game, Gaussian(30), batch=16, absolute=1e-6, local_products=32)
+    b = context(game, Gaussian(30), batch=16, absolute=1e-6, local_products=32)
     found = of(b)
     assert found.verdict is UNKNOWN
     assert "not finite" in found.summary
@@ -523,7 +525,7 @@ def plain() -> nn.Module:
 )
 def test_no_norm_no_answer(critic: Any, formulation: Any, why: str) -> None:
     generator = nn.Sequential(nn.Linear(2, 2)).double()
-    found = of(bench(GAN(generator, critic, formulation, latent=2), Gaussian(2), batch=16))
+    found = of(context(GAN(generator, critic, formulation, latent=2), Gaussian(2), batch=16))
     assert found.verdict is UNKNOWN
     assert why in found.summary
 
@@ -545,7 +547,7 @@ def test_spectral_norm_determinism_and_nothing_left_behind() -> None:
 
     def run() -> Any:
         settings = Settings(batch=16, local_products=60)
-        found = of(Bench(game, start.players, start.constants, Gaussian(2), settings, 5))
+        found = of(AuditContext(game, start.players, start.constants, Gaussian(2), settings, 5))
         return found.verdict, found.summary, found.evidence
 
     assert run() == run()

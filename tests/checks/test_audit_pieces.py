@@ -25,10 +25,10 @@ from equilibrist.checks import (
     _minimax,
     _probes,
 )
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._eigen import confirmed, seen_at
 from equilibrist.checks._linear import free
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import profile
 from equilibrist.checks.proximal._exact import ExactProx
 from equilibrist.checks.spectrum import _leaving
@@ -49,10 +49,10 @@ from equilibrist.checks.spectrum import _leaving
     ],
 )
 def test_what_a_constant_critic_pays(penalties: Any, paid: float, equal: float | None) -> None:
-    bench: Any = SimpleNamespace(game=SimpleNamespace(penalties=penalties))
-    assert _level.silent(bench, equal) == (None if equal is None else equal + paid)
-    bench.game.penalties = (*penalties, object())
-    assert _level.silent(bench, 1.4) is None
+    context: Any = SimpleNamespace(game=SimpleNamespace(penalties=penalties))
+    assert _level.silent(context, equal) == (None if equal is None else equal + paid)
+    context.game.penalties = (*penalties, object())
+    assert _level.silent(context, 1.4) is None
 
 
 def test_how_fast_a_pair_is_left_holds_both_errors() -> None:
@@ -90,9 +90,9 @@ def test_a_profile_names_the_first_search_that_failed_with_its_own_reason() -> N
             deviation=None,
         )
 
-    bench = bench_of(16, 8)
+    context = bench_of(16, 8)
     trials = [at(0.0), at(0.5, "lost its way"), at(2.0, "ran out"), at(math.inf)]
-    found = profile._certificate(bench, trials, 1.0)
+    found = profile._certificate(context, trials, 1.0)
     assert found.verdict is Verdict.UNASSESSED
     assert "At lambda = 0.5 lost its way." in found.summary
     assert "ran out" not in found.summary
@@ -118,7 +118,7 @@ def test_answers_are_damped_by_twice_the_most_negative_eigenvalue(
 # -- which batches -----------------------------------------------------------------------------------------
 
 
-def bench_of(batch: int, batches: int, size: int = 4000) -> Bench:
+def bench_of(batch: int, batches: int, size: int = 4000) -> AuditContext:
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
     critic = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
@@ -126,7 +126,7 @@ def bench_of(batch: int, batches: int, size: int = 4000) -> Bench:
     start = game.init(0)
     settings = Settings(batch=batch, batches=batches, linear_batches=1)
     data = eq.ArraySource(torch.randn(size, 2), kind="points")
-    return Bench(game, start.players, start.constants, data, settings, 0)
+    return AuditContext(game, start.players, start.constants, data, settings, 0)
 
 
 @pytest.mark.parametrize(
@@ -135,22 +135,22 @@ def bench_of(batch: int, batches: int, size: int = 4000) -> Bench:
 def test_an_eigenvalue_is_confirmed_on_as_many_samples_as_eight_minibatches_hold(
     batches: int, rows: int, used: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = bench_of(16, batches, size=4 * rows * batches)  # a quarter of the data is the score's
+    context = bench_of(16, batches, size=4 * rows * batches)  # a quarter of the data is the score's
     read: list[int] = []
-    bank = Bench.bank
+    bank = AuditContext.bank
 
-    def counted(self: Bench, part: str) -> Any:
+    def counted(self: AuditContext, part: str) -> Any:
         for draw in bank(self, part):
             read.append(len(draw["real"]))
             yield draw
 
-    moves = free(bench)
-    seen = seen_at(bench, moves, lambda gradients=1.0: None)
+    moves = free(context)
+    seen = seen_at(context, moves, lambda gradients=1.0: None)
     assert seen is not None
     assert seen.column is not None
-    monkeypatch.setattr(Bench, "bank", counted)
+    monkeypatch.setattr(AuditContext, "bank", counted)
     ticked: list[float] = []
-    confirmed(bench, seen, moves, ticked.append)
+    confirmed(context, seen, moves, ticked.append)
     assert read == [rows] * used
     assert len(ticked) == used
 
@@ -168,7 +168,7 @@ def test_a_mean_gradient_is_of_several_minibatches_of_sampled_losses_only(
     objective: Any = SimpleNamespace(
         start={"x": torch.zeros(1)},
         at=lambda start: (None, None),
-        bench=SimpleNamespace(sampled=sampled),
+        context=SimpleNamespace(sampled=sampled),
         gradient=gradient,
     )
     found = _probes._mean_gradient(objective, 3)
@@ -184,8 +184,8 @@ def test_a_mean_gradient_is_of_several_minibatches_of_sampled_losses_only(
 def test_an_answer_of_any_size_is_tried_both_ways_beside_flat_directions(
     size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = bench_of(16, 8)
-    n = {p: tree.count(bench.players[p]) for p in ("generator", "critic")}
+    context = bench_of(16, 8)
+    n = {p: tree.count(context.players[p]) for p in ("generator", "critic")}
     w, flat = torch.zeros(n["critic"], dtype=F64), torch.zeros(n["critic"], dtype=F64)
     w[0], flat[1] = size, 1.0
     u = torch.zeros(n["generator"], dtype=F64)
@@ -202,7 +202,7 @@ def test_an_answer_of_any_size_is_tried_both_ways_beside_flat_directions(
     monkeypatch.setattr(
         _minimax, "answered", lambda b, leading, directions, *_, **__: asked.append(directions)
     )
-    _minimax._followed_up(bench, schur, 0.5, Tolerance(1e-3, "loss", ""), 1, lambda _=1.0: None)
+    _minimax._followed_up(context, schur, 0.5, Tolerance(1e-3, "loss", ""), 1, lambda _=1.0: None)
     (directions,) = asked
     assert len(directions) == 4
     first, second = directions[:2]
@@ -248,19 +248,19 @@ def test_newton_s_steps_inside_a_box_leave_blocked_coordinates_out(seed: int) ->
 
 
 def test_the_search_for_a_layer_at_fault_leaves_no_hook_behind() -> None:
-    bench = bench_of(8, 8)
-    draw = bench.minibatch(0)
+    context = bench_of(8, 8)
+    draw = context.minibatch(0)
     looked: list[int] = []
 
     def broken(function: Any, leaves: Any) -> bool:
         looked.append(1)
         return False
 
-    assert _culprit.culprit(bench.game, bench.players, bench.constants, draw, broken) == ""
+    assert _culprit.culprit(context.game, context.players, context.constants, draw, broken) == ""
     assert looked
-    for pure in bench.game._pure.values():
+    for pure in context.game._pure.values():
         for layer in pure._module.modules():
             assert not layer._forward_hooks
     before = len(looked)
-    bench.game.losses(bench.players, bench.constants, draw)
+    context.game.losses(context.players, context.constants, draw)
     assert len(looked) == before

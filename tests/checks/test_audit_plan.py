@@ -14,8 +14,8 @@ from torch import nn
 import equilibrist as eq
 from equilibrist.checks import REGISTRY, Settings, selftests
 from equilibrist.checks._audit import _planner
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context_exact import ExactContext
 
 ODD = {
     "batch": 24,
@@ -42,7 +42,7 @@ ODD = {
 }
 
 
-def sampled(objective: Any, dense: bool, gradients: int = 0, **options: Any) -> Bench:
+def sampled(objective: Any, dense: bool, gradients: int = 0, **options: Any) -> AuditContext:
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 2))
     critic = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1))
@@ -50,7 +50,7 @@ def sampled(objective: Any, dense: bool, gradients: int = 0, **options: Any) -> 
     start = game.init(0)
     settings = Settings(**ODD | ({"spectrum_dense": 1200} if dense else {"steps": 701}))  # type: ignore[arg-type]
     settings = replace(settings, gradients=gradients)
-    return Bench(
+    return AuditContext(
         game,
         start.players,
         start.constants,
@@ -60,12 +60,12 @@ def sampled(objective: Any, dense: bool, gradients: int = 0, **options: Any) -> 
     )
 
 
-def exact() -> Bench:
+def exact() -> AuditContext:
     game = eq.Quadratic(torch.eye(2), torch.eye(2), torch.eye(2))
-    return ExactBench(game, game.points()[0].players, Settings(**ODD))  # type: ignore[arg-type]
+    return ExactContext(game, game.points()[0].players, Settings(**ODD))  # type: ignore[arg-type]
 
 
-BENCHES: dict[str, Callable[[], Bench]] = {
+BENCHES: dict[str, Callable[[], AuditContext]] = {
     "zero-sum": lambda: sampled(eq.Vanilla(saturating=True), dense=True),
     "own losses": lambda: sampled(eq.Vanilla(), dense=False, penalties=[eq.GradientPenalty()]),
     # A budget plans walks against answers by what they may take, not by what they take mostly.
@@ -135,8 +135,8 @@ COSTS: dict[str, dict[str, float]] = {
 
 @pytest.mark.parametrize("kind", BENCHES)
 def test_what_every_check_is_planned_to_cost(kind: str) -> None:
-    bench = BENCHES[kind]()
-    costs = _planner(tuple(REGISTRY))(bench)
+    context = BENCHES[kind]()
+    costs = _planner(tuple(REGISTRY))(context)
     assert costs == pytest.approx(COSTS[kind], abs=0.01)
 
 
@@ -145,17 +145,17 @@ def test_what_every_check_is_planned_to_cost(kind: str) -> None:
 )
 def test_self_tests_spend_what_they_are_planned_to_where_all_pass(batch: int, spent: float) -> None:
     """On at most 16 samples: 16 gradients' worth of evaluations, and nine for each player."""
-    bench = sampled(eq.Vanilla(), dense=True)
-    bench = bench.with_settings(replace(bench.settings, batch=batch))
+    context = sampled(eq.Vanilla(), dense=True)
+    context = context.with_settings(replace(context.settings, batch=batch))
     ticks: list[float] = []
-    assert selftests.self_tests(bench, ticks.append).verdict is eq.Verdict.VERIFIED
+    assert selftests.self_tests(context, ticks.append).verdict is eq.Verdict.VERIFIED
     assert sum(ticks) == pytest.approx(spent)
-    assert selftests.work(bench) == pytest.approx(spent)
+    assert selftests.work(context) == pytest.approx(spent)
 
 
 def test_an_exact_game_of_single_precision_is_audited_in_double() -> None:
-    bench = exact()
-    assert bench.dtype is torch.float32
+    context = exact()
+    assert context.dtype is torch.float32
     ticks: list[float] = []
-    assert selftests.self_tests(bench, ticks.append).verdict is eq.Verdict.VERIFIED
+    assert selftests.self_tests(context, ticks.append).verdict is eq.Verdict.VERIFIED
     assert sum(ticks) == 34.0

@@ -15,7 +15,7 @@ from proximal_games import at_optimum, exact, sampled, sampled_game
 from equilibrist import Verdict
 from equilibrist.checks._decide import Interval
 from equilibrist.checks.proximal.inner import STAYING, Answer, Solved
-from equilibrist.checks.proximal.profile import isotonic, lifted
+from equilibrist.checks.proximal.profile import isotonic, monotone_lower
 from equilibrist.checks.proximal.trial import Trial
 from equilibrist.games import GaussianW2GAN
 from equilibrist.theory import W2Gaussian
@@ -117,8 +117,8 @@ def test_what_is_surely_reached_at_one_lambda_is_reached_at_every_greater_one() 
         tried(3.0, 0.05, 0.01),  # a search that missed what another found
         tried(4.0, 5.9, 0.1),
     ]
-    assert lifted(trials) == pytest.approx([-0.1, -0.11, 6.0, 5.8, 5.9])
-    assert lifted([tried(0.0, 1.0, 0.1, failed="x"), tried(1.0, 2.0, 0.1)]) == [2.0, 2.0]
+    assert monotone_lower(trials) == pytest.approx([-0.1, -0.11, 6.0, 5.8, 5.9])
+    assert monotone_lower([tried(0.0, 1.0, 0.1, failed="x"), tried(1.0, 2.0, 0.1)]) == [2.0, 2.0]
     # A failed search has no weight: it does not pull its neighbours down.
     assert isotonic([1.0, -5.0, 2.0], [1.0, 0.0, 1.0]) == [1.0, 1.0, 2.0]
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from equilibrist import GAN, WGAN, RecipeError, Verdict
 from equilibrist.checks import Settings
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal.search import lambda_search
 from equilibrist.checks.proximal.trial import trial
@@ -40,7 +40,7 @@ def test_v_prox_equals_its_closed_form_with_a_bound_that_holds(lam: float, dim: 
     players = at_optimum(game)
     A = torch.tensor(0.1 * rng.standard_normal((dim, dim)), dtype=F64)
     players["critic"] = {"A": A, "b": torch.tensor(0.3 * rng.standard_normal(dim), dtype=F64)}
-    prox = inner.prox_of(ExactBench(game, players, Settings(**EXACT)), silent)
+    prox = inner.prox_of(ExactContext(game, players, Settings(**EXACT)), silent)
     W = 0.8 * np.linalg.qr(rng.standard_normal((dim, dim)))[0]
     generator = {"W": torch.tensor(W, dtype=F64), "u": torch.full((dim,), 0.4, dtype=F64)}
     answer = prox.solve(generator, lam)
@@ -80,18 +80,18 @@ def test_the_distance_of_the_one_dimensional_critics_is_the_integral() -> None:
 
 def test_the_penalty_on_samples_has_a_gradient_and_is_the_semi_norm() -> None:
     game = sampled_game(2.0)
-    bench = Bench(game, *game.init(), Gaussian(1, 2.0), Settings(**SMALL), 0)
-    prox: Any = inner.prox_of(bench, silent)
+    context = AuditContext(game, *game.init(), Gaussian(1, 2.0), Settings(**SMALL), 0)
+    prox: Any = inner.prox_of(context, silent)
     stay, trained = prox.trained["generator"], prox.trained["critic"]
     moved = {"A": trained["A"] + 0.05, "b": trained["b"] - 0.2}
     free, held = (prox.measure(stay, moved, lam, "score") for lam in (math.inf, 3.0))
-    for draw, plain, paid in zip(bench.bank("score"), free, held, strict=True):
+    for draw, plain, paid in zip(context.bank("score"), free, held, strict=True):
         by_hand = 3.0 * (0.1 * draw["real"] - 0.2).square().mean()
         assert float(plain - paid) == pytest.approx(float(by_hand), rel=1e-12)
     draw = prox.draw(0)
     assert draw is prox.draw(0), "the anchor's slopes are computed once"
-    loss, leaves = prox._loss(stay, moved, bench.constants, draw, 3.0)
-    plain_loss, plain_leaves = prox._loss(stay, moved, bench.constants, draw, 0.0)
+    loss, leaves = prox._loss(stay, moved, context.constants, draw, 3.0)
+    plain_loss, plain_leaves = prox._loss(stay, moved, context.constants, draw, 0.0)
     slopes = [
         torch.autograd.grad(x, y["b"])[0] for x, y in ((loss, leaves), (plain_loss, plain_leaves))
     ]
@@ -174,16 +174,16 @@ def test_a_gain_that_more_inner_steps_take_away_is_none() -> None:
     game = sampled_game(2.0)
     start = game.init()
     few = {**SMALL, "inner_steps": 2, "prox_steps": 20}
-    bench = Bench(game, *start, Gaussian(1, 2.0), Settings(**few), 0)
-    prox = inner.prox_of(bench, silent)
+    context = AuditContext(game, *start, Gaussian(1, 2.0), Settings(**few), 0)
+    prox = inner.prox_of(context, silent)
     stay = prox.trained["generator"]
     shifted = {"W": stay["W"], "u": stay["u"] + 1.0}
     quick = prox.measure(shifted, prox.follow(shifted, 0.2).critic, 0.2, "select").mean()
     base = prox.measure(stay, prox.trained["critic"], math.inf, "select").mean()
     assert float(base - quick) > 0.1
     good = Settings(**{**SMALL, "prox_steps": 10})
-    bench = Bench(game, *start, Gaussian(1, 2.0), good, 0)
-    found = trial(bench, inner.prox_of(bench, silent), 0.2, 5e-3, [shifted])
+    context = AuditContext(game, *start, Gaussian(1, 2.0), good, 0)
+    found = trial(context, inner.prox_of(context, silent), 0.2, 5e-3, [shifted])
     assert found.verdict is not Verdict.REFUTED
     assert found.gain.low <= 5e-3
 
@@ -200,8 +200,8 @@ def test_what_has_no_semi_norm_is_not_assessed(game: Any, words: str) -> None:
 def test_a_critic_with_batch_norm_is_not_assessed() -> None:
     critic = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1)).double()
     game = GAN(nn.Linear(1, 1).double(), critic, WGAN(), latent=1)
-    bench = Bench(game, *game.init(), Gaussian(1, 2.0), Settings(batch=8), 0)
-    (found,) = lambda_search(bench)
+    context = AuditContext(game, *game.init(), Gaussian(1, 2.0), Settings(batch=8), 0)
+    (found,) = lambda_search(context)
     assert found.verdict is Verdict.UNASSESSED
     assert "whole batch" in found.summary
 

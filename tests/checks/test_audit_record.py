@@ -21,8 +21,8 @@ from audit_games import (
     audit,
     audit_game,
     audited,
-    bench,
     boxed,
+    context,
     points,
 )
 from safetensors.torch import load_file
@@ -43,8 +43,8 @@ from equilibrist import (
     train,
 )
 from equilibrist.checks import Settings, Tolerance
-from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import both
+from equilibrist.checks.context import AuditContext
 
 FAST: dict[str, Any] = {
     "steps": 20,
@@ -186,7 +186,7 @@ def test_the_saved_witness_replays(audited_run: Any) -> None:
     settings = json.loads((folder / "audit.json").read_text())["settings"]
     assert settings["optimizers"] == {p: repr(SGD(lr=0.2)) for p in ("generator", "critic")}
     data = points(np.random.default_rng(0).normal(0.0, 1.0, size=(400, 1)))
-    bank = Bench(
+    bank = AuditContext(
         recipe().game,
         run.players,
         run.constants,
@@ -525,5 +525,5 @@ def test_a_tolerance_has_a_value_a_unit_and_a_reason() -> None:
             assert certificate.limits
             assert certificate.references
     assert found["nash/critic"].scope["critic_class"].count("WeightClipping") == 2
-    assert bench(boxed([0.5], [0.5]), Gaussian()).scope()["losses"] == "V (zero-sum)"
+    assert context(boxed([0.5], [0.5]), Gaussian()).scope()["losses"] == "V (zero-sum)"
     assert isinstance(Linear([1.0]), nn.Module)

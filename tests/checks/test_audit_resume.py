@@ -14,7 +14,7 @@ import torch
 
 import equilibrist as eq
 from equilibrist.checks import REGISTRY, registry
-from equilibrist.checks._save import Kept
+from equilibrist.checks._save import CheckCache
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.registry import Found
 
@@ -95,7 +95,7 @@ def certificate() -> Certificate:
 
 
 def test_what_is_kept_comes_back_whole(tmp_path: Path) -> None:
-    kept, made = Kept(tmp_path / "k", ["key"]), certificate()
+    kept, made = CheckCache(tmp_path / "k", ["key"]), certificate()
     sheet = torch.rand(2, 1, 3, 3)
     kept.put("nash", Found([made], {"nash/critic:before": sheet}), {"gradients": 2.0})
     back, work = kept.get("nash") or (None, None)
@@ -109,13 +109,13 @@ def test_what_is_kept_comes_back_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["key", "cut", "tensors", "edited", "missing"])
 def test_what_is_damaged_or_of_another_audit_is_not_used(tmp_path: Path, damage: str) -> None:
-    kept = Kept(tmp_path, ["key"])
+    kept = CheckCache(tmp_path, ["key"])
     kept.put("nash", Found([certificate()]), {"gradients": 2.0})
     assert kept.get("nash") is not None
     assert kept.get("stationary") is None
     text, raw = tmp_path / "nash.json", tmp_path / "nash.safetensors"
     if damage == "key":
-        kept = Kept(tmp_path, ["another"])
+        kept = CheckCache(tmp_path, ["another"])
     elif damage == "cut":
         text.write_bytes(text.read_bytes()[:-9])
     elif damage == "tensors":
@@ -128,7 +128,7 @@ def test_what_is_damaged_or_of_another_audit_is_not_used(tmp_path: Path, damage:
 
 
 def test_what_is_kept_is_read_no_further_than_it_was_written(tmp_path: Path) -> None:
-    kept = Kept(tmp_path, ["key"])
+    kept = CheckCache(tmp_path, ["key"])
     kept.put("nash", Found([certificate()]), {"gradients": 2.0})
     (tmp_path / "nash.safetensors").unlink()
     with (tmp_path / "nash.safetensors").open("wb") as file:
@@ -157,7 +157,7 @@ def test_what_cannot_be_kept_is_not_kept(tmp_path: Path, how: str) -> None:
     place = tmp_path / "k"
     harmed(place, how)
     before = sorted(tmp_path.rglob("*"))
-    kept = Kept(place, ["key"])
+    kept = CheckCache(place, ["key"])
     kept.put("stationary", Found([certificate()]), {"gradients": 2.0})
     assert kept.get("stationary") is None
     kept.put("nash", Found([certificate()]), {"gradients": 2.0})

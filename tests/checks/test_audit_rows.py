@@ -18,7 +18,7 @@ from audit_games import Affine, Parabola, points
 
 from equilibrist import GAN, SGD, tree
 from equilibrist.checks import Certificate, Settings
-from equilibrist.checks._bench import PARTS, Bench
+from equilibrist.checks.context import PARTS, AuditContext
 from equilibrist.checks.registry import REGISTRY
 from equilibrist.core.draws import Address, Batch, Use
 from equilibrist.formulations import Relativistic
@@ -86,16 +86,16 @@ def certificates(check: str, game: str, moved: str) -> dict[str, Certificate]:
     if moved:
         rows = bench_of(game, DATA).parts[moved].all().numpy()
         values = DATA + 1e-7 * np.isin(DATA, rows)
-    bench = bench_of(game, values)
-    bench.origin = tree.map(lambda x: x + 0.5, bench.players)
-    bench.origin_name = "elsewhere"
-    found = REGISTRY[check].run(bench, lambda gradients=1.0: None, None)
+    context = bench_of(game, values)
+    context.origin = tree.map(lambda x: x + 0.5, context.players)
+    context.origin_name = "elsewhere"
+    found = REGISTRY[check].run(context, lambda gradients=1.0: None, None)
     return {c.claim: c for c in found.certificates}
 
 
-def bench_of(game: str, values: np.ndarray[Any, Any]) -> Bench:
+def bench_of(game: str, values: np.ndarray[Any, Any]) -> AuditContext:
     made, players, constants = players_of(game)
-    return Bench(made, players, constants, points(values), SETTINGS, seed=0)
+    return AuditContext(made, players, constants, points(values), SETTINGS, seed=0)
 
 
 def flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from equilibrist.checks import local_lambda
-from equilibrist.checks._schur import Pursuit, Small, State, answered, restricted, turned
+from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, restricted, turned
 
 F64 = torch.float64
 
@@ -50,7 +50,7 @@ def whole(a: Tensor, g: Tensor, c: Tensor, M: Tensor, lam: float) -> np.ndarray:
 @pytest.mark.parametrize("lam", [1e-6, 0.03, 1.0, 40.0])
 def test_the_smallest_eigenvalue_and_the_answer_at_a_lambda(seed: int, lam: float) -> None:
     a, g, c, M = blocks(seed)
-    found = Small(a, g, c, M).at(lam)
+    found = ReducedSchur(a, g, c, M).at(lam)
     values, vectors = np.linalg.eigh(whole(a, g, c, M, lam))
     assert found.value == pytest.approx(values[0], abs=1e-9)
     y = vectors[:, 0] * np.sign(vectors[:, 0] @ found.y.numpy())
@@ -61,19 +61,19 @@ def test_the_smallest_eigenvalue_and_the_answer_at_a_lambda(seed: int, lam: floa
 
 def test_the_limits_of_lambda() -> None:
     a, g, c, M = blocks(7)
-    small = Small(a, g, c, M)
+    small = ReducedSchur(a, g, c, M)
     assert small.at(0.0).value == pytest.approx(np.linalg.eigvalsh(whole(a, g, c, M, 0.0))[0])
     assert small.at(math.inf).value == pytest.approx(float(torch.linalg.eigvalsh(a)[0]))
     # What the norm does not see answers at every lambda.
     M[0], M[:, 0] = 0.0, 0.0
     unseen = np.linalg.eigvalsh(whole(a, g, c, M, 1e9))[0]
-    assert Small(a, g, c, M).at(math.inf).value == pytest.approx(unseen, abs=1e-6)
+    assert ReducedSchur(a, g, c, M).at(math.inf).value == pytest.approx(unseen, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_root_is_where_the_quadratic_form_is_minus_the_cut(seed: int) -> None:
     a, g, c, M = blocks(seed)
-    small = Small(a - 8.0 * torch.eye(3, dtype=F64), g, c, M)
+    small = ReducedSchur(a - 8.0 * torch.eye(3, dtype=F64), g, c, M)
     rng = np.random.default_rng(seed)
     y = torch.from_numpy(rng.standard_normal(3))
     y /= y.norm()
@@ -96,26 +96,26 @@ def test_roots_that_are_none() -> None:
     one = torch.ones(1, 1, dtype=F64)
     y = torch.ones(1, dtype=F64)
     # Its own curvature is above -cut already.
-    assert math.isinf(Small(one, one, one, one).root(y, 0.0, 0.0))
-    assert math.isinf(Small(-0.3 * one, one, one, one).root(y, 0.4, 0.0))
+    assert math.isinf(ReducedSchur(one, one, one, one).root(y, 0.0, 0.0))
+    assert math.isinf(ReducedSchur(-0.3 * one, one, one, one).root(y, 0.4, 0.0))
     # a = -1: 1 / (1 + 2 lambda) = 1 nowhere above 0; with a = -1/2 at lambda = 1/2.
-    assert Small(-one, one, one, one).root(y, 0.0, 0.0) == 0.0
-    assert Small(-0.5 * one, one, one, one).root(y, 0.0, 0.0) == pytest.approx(0.5)
+    assert ReducedSchur(-one, one, one, one).root(y, 0.0, 0.0) == 0.0
+    assert ReducedSchur(-0.5 * one, one, one, one).root(y, 0.0, 0.0) == pytest.approx(0.5)
     # A direction that M does not see gives 1 / c = 1/2 at every lambda, which is enough for a = -0.4.
     g, c = torch.ones(2, 1, dtype=F64), torch.diag(torch.tensor([2.0, 1.0], dtype=F64))
     M = torch.diag(torch.tensor([0.0, 1.0], dtype=F64))
-    assert math.isinf(Small(-0.4 * one, g, c, M).root(y, 0.0, 0.0))
+    assert math.isinf(ReducedSchur(-0.4 * one, g, c, M).root(y, 0.0, 0.0))
     exact = torch.diag(torch.tensor([4.0, 1.0], dtype=F64))
-    assert math.isinf(Small(-0.25 * one, g, exact, M).root(y, 0.0, 0.0))
+    assert math.isinf(ReducedSchur(-0.25 * one, g, exact, M).root(y, 0.0, 0.0))
     # For a = -1: 1/2 + 1 / (1 + 2 lambda) = 1 at lambda = 1/2.
-    assert Small(-one, g, c, M).root(y, 0.0, 0.0) == pytest.approx(0.5)
+    assert ReducedSchur(-one, g, c, M).root(y, 0.0, 0.0) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_threshold_is_the_largest_lambda_at_which_s_is_above_it(seed: int) -> None:
     a, g, c, M = blocks(seed)
     a = a - 3.0 * torch.eye(3, dtype=F64)
-    star, critical = Small(a, g, c, M).threshold(0.2, 0.0)
+    star, critical = ReducedSchur(a, g, c, M).threshold(0.2, 0.0)
     low = lambda lam: np.linalg.eigvalsh(whole(a, g, c, M, lam))[0]  # noqa: E731
     if star == 0.0:
         assert low(1e-12) <= -0.2
@@ -129,23 +129,23 @@ def test_the_threshold_is_the_largest_lambda_at_which_s_is_above_it(seed: int) -
 def test_where_the_follower_runs_away_no_lambda_is_admissible() -> None:
     one = torch.ones(1, 1, dtype=F64)
     # c = -1, M = 1: concave for lambda > 1/2 alone.
-    assert Small(one, one, -one, one).admissible == pytest.approx(0.5)
-    assert Small(one, one, one, one).admissible == 0.0
+    assert ReducedSchur(one, one, -one, one).admissible == pytest.approx(0.5)
+    assert ReducedSchur(one, one, one, one).admissible == 0.0
     # The norm sees it by a tenth of what it sees of another.
     c, M = (torch.diag(torch.tensor(t, dtype=F64)) for t in ([-1.0, 0.5], [0.1, 1.0]))
-    small = Small(one, torch.ones(2, 1, dtype=F64), c, M)
+    small = ReducedSchur(one, torch.ones(2, 1, dtype=F64), c, M)
     assert small.admissible == pytest.approx(5.0)
     assert small.at(7.0).value == pytest.approx(1 + 1 / (1.4 - 1) + 1 / (0.5 + 14))
     # c = -1 that no norm holds.
-    assert math.isinf(Small(one, one, -one).admissible)
-    assert Small(-one, one, -one).threshold(0.0, 0.0)[0] == 0.0
+    assert math.isinf(ReducedSchur(one, one, -one).admissible)
+    assert ReducedSchur(-one, one, -one).threshold(0.0, 0.0)[0] == 0.0
 
 
 def test_coordinates_that_cannot_answer_do_so_at_zero_only() -> None:
     a, g, c, M = blocks(11)
     blocked = M.clone()
     blocked[4, 4] = math.inf
-    small = Small(a, g, c, blocked)
+    small = ReducedSchur(a, g, c, blocked)
     assert small.blocked == 1
     inner = whole(a, g[:4], c[:4, :4], M[:4, :4], 0.7)
     assert small.at(0.7).value == pytest.approx(np.linalg.eigvalsh(inner)[0], abs=1e-9)
@@ -283,7 +283,7 @@ def test_it_has_converged_where_both_the_answer_and_the_direction_are_known() ->
     """lambda* by products: settled with a large budget, not so while either is unknown."""
     a, g, c, M = blocks(30, k=12, m=10)
     parts = a - 3.0 * torch.eye(12, dtype=F64), g, c, M
-    truth, _ = Small(*parts).threshold(0.1, 0.0)
+    truth, _ = ReducedSchur(*parts).threshold(0.1, 0.0)
     low, high, _, done = local_lambda._pursued(begun(pursuit(parts)), 0.1)
     assert done
     assert low <= truth * (1 + 1e-6)

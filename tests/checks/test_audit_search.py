@@ -14,16 +14,16 @@ from torch import Tensor
 import equilibrist as eq
 from equilibrist import projections
 from equilibrist.checks import Settings, Verdict, audit_game
-from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._probes import SIZES, scan
 from equilibrist.checks._search import Descent, Relative, _Engine
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.core.game import Plain
 
 F64 = torch.float64
 
 
-class Alone(Plain):
+class SinglePlayerGame(Plain):
     """One player with a loss of its own, and one that has nothing to gain."""
 
     players = ("generator", "critic")
@@ -45,7 +45,7 @@ def pair(**generator: Tensor) -> Any:
     return {"generator": generator, "critic": {"w": torch.zeros(2, dtype=F64)}}
 
 
-def audited(game: Alone, players: Any, absolute: float, **settings: Any) -> Any:
+def audited(game: SinglePlayerGame, players: Any, absolute: float, **settings: Any) -> Any:
     chosen = Settings(
         absolute=absolute, groups=3, group_batches=1, linear_batches=1, **{"steps": 200} | settings
     )
@@ -63,7 +63,7 @@ def test_a_gain_is_found_at_any_distance_and_for_weights_of_any_size(
     follows the gradient alone from the start could move."""
     anchor = scale * torch.ones(4, dtype=F64) / 2
     reach = distance * scale
-    game = Alone(
+    game = SinglePlayerGame(
         lambda p: -(p["u"] / reach).square().sum(), [projections.NormBall("generator", "u", reach)]
     )
     found = audited(game, pair(anchor=anchor, u=torch.zeros(3, dtype=F64)), absolute=0.1)
@@ -80,7 +80,7 @@ def test_a_deeper_minimum_behind_a_barrier_is_found(distance: float) -> None:
         return near - 2 * torch.exp(-4 * (p["u"] - centre).square().sum() / distance**2)
 
     found = audited(
-        Alone(loss),
+        SinglePlayerGame(loss),
         pair(anchor=torch.ones(1, dtype=F64), u=torch.zeros(2, dtype=F64)),
         absolute=0.3,
         steps=500,
@@ -91,7 +91,9 @@ def test_a_deeper_minimum_behind_a_barrier_is_found(distance: float) -> None:
 
 def test_a_minimum_is_not_refuted_and_the_reach_is_stated() -> None:
     found = audited(
-        Alone(lambda p: p["u"].square().sum()), pair(u=torch.zeros(3, dtype=F64)), absolute=1e-3
+        SinglePlayerGame(lambda p: p["u"].square().sum()),
+        pair(u=torch.zeros(3, dtype=F64)),
+        absolute=1e-3,
     )
     assert found.verdict is Verdict.NOT_REFUTED
     assert found.evidence["radius"] == SIZES[-1] == 10.0
@@ -106,7 +108,7 @@ def test_the_stated_radius_ends_where_the_loss_is_no_longer_finite() -> None:
         return torch.where(inside < 1.5, inside, torch.full_like(inside, math.nan))
 
     found = audited(
-        Alone(loss),
+        SinglePlayerGame(loss),
         pair(u=torch.zeros(2, dtype=F64), anchor=torch.ones(1, dtype=F64)),
         absolute=1e-3,
     )
@@ -115,11 +117,11 @@ def test_the_stated_radius_ends_where_the_loss_is_no_longer_finite() -> None:
 
 
 def test_every_line_search_spans_four_decades_and_stays_within_its_budget() -> None:
-    game = Alone(lambda p: (p["a"] * p["b"].sum()).sum())
+    game = SinglePlayerGame(lambda p: (p["a"] * p["b"].sum()).sum())
     players = pair(a=torch.ones(2, dtype=F64), b=torch.ones(3, dtype=F64))
-    bench = ExactBench(game, players, Settings(groups=3, group_batches=1, linear_batches=1))
+    context = ExactContext(game, players, Settings(groups=3, group_batches=1, linear_batches=1))
     asked: list[float] = []
-    objective = Objective(bench, "generator", lambda gradients: asked.append(gradients))
+    objective = Objective(context, "generator", lambda gradients: asked.append(gradients))
     real = objective.probe
     seen: list[float] = []
 
@@ -152,9 +154,11 @@ def test_every_line_search_spans_four_decades_and_stays_within_its_budget() -> N
 def test_a_search_that_still_gains_is_not_finished(
     gains: list[float], tolerance: float, finished: bool
 ) -> None:
-    game = Alone(lambda p: p["u"].square().sum())
-    bench = ExactBench(game, pair(u=torch.ones(1, dtype=F64)), Settings(groups=3, group_batches=1))
-    engine = _Engine(Objective(bench, "generator", lambda gradients: None), None)
+    game = SinglePlayerGame(lambda p: p["u"].square().sum())
+    context = ExactContext(
+        game, pair(u=torch.ones(1, dtype=F64)), Settings(groups=3, group_batches=1)
+    )
+    engine = _Engine(Objective(context, "generator", lambda gradients: None), None)
     rule = Relative(0.1, {"u": torch.ones((), dtype=F64)}, ())
     descent = Descent("the pair", 0.0, rule, {}, step=100, steps=[0, 25, 50, 75, 100], gains=gains)
     descent.looks = [torch.tensor([g], dtype=F64) for g in gains]
@@ -174,9 +178,9 @@ def test_relative_steps_end_at_the_projected_optimum(sets: Any, lr: float) -> No
     """min -w.u: 1.5 |w| in the ball, 0.8 |w|_1 in the box; without a set, a quadratic's own minimum."""
     w = torch.tensor([1.0, 0.2], dtype=F64)
     if sets is None:
-        game, best = Alone(lambda p: (p["u"] - w).square().sum()), w
+        game, best = SinglePlayerGame(lambda p: (p["u"] - w).square().sum()), w
     else:
-        game = Alone(lambda p: -(w @ p["u"]), [sets])
+        game = SinglePlayerGame(lambda p: -(w @ p["u"]), [sets])
         ball = isinstance(sets, projections.NormBall)
         best = 1.5 * w / w.norm() if ball else torch.tensor([0.8, 0.8], dtype=F64)
     start = {"u": torch.full((2,), 0.1, dtype=F64)}
@@ -212,7 +216,7 @@ def test_theorem_1_is_found_by_the_search_on_samples(
     sets = [
         projections.SpectralBall("generator", "W", 1.0),
         projections.NormBall("generator", "u", t),
-        projections.Below("critic", "A", 0.95 * eta),
+        projections.EigenvalueCap("critic", "A", 0.95 * eta),
     ]
     audit = eq.audit_pair(
         generator,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist.checks import Settings, Verdict, audit_game
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.selftests import CLAIM, self_tests
 from equilibrist.data.loaders import source_of
 from equilibrist.formulations import WGAN, Hinge, LeastSquares, Relativistic, Vanilla
@@ -38,7 +38,9 @@ def pair(*middle: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 def outcome_of(game: Any, seed: int = 0) -> Any:
     start = game.init()
-    return self_tests(Bench(game, start.players, start.constants, source_of(REAL), QUICK, seed))
+    return self_tests(
+        AuditContext(game, start.players, start.constants, source_of(REAL), QUICK, seed)
+    )
 
 
 def failed(certificate: Any) -> set[str]:
@@ -89,7 +91,7 @@ def test_exact_games_pass(game: Any, seed: int) -> None:
     # At the truth, where v vanishes, and beside it.
     point = game.points()[0].players
     players = tree.map(lambda t: t.double() + 0.1 * seed * torch.rand(t.shape).double(), point)
-    certificate = self_tests(ExactBench(game, players, QUICK, seed))
+    certificate = self_tests(ExactContext(game, players, QUICK, seed))
     assert failed(certificate) == set(), certificate.summary
 
 
@@ -334,7 +336,7 @@ def test_a_missing_second_derivative_is_named_with_the_cure() -> None:
     assert "\n" not in certificate.summary
 
 
-class Around:
+class WrappedRule:
     """A sound game whose evaluations do something besides."""
 
     def __init__(self, game: GAN, what: Callable[[GAN, Any, Any], Tensor | None]) -> None:
@@ -378,12 +380,12 @@ def test_evaluations_with_consequences_are_caught(what: Any, tests: set[str]) ->
     game = GAN(*pair(nn.BatchNorm1d(24)), Vanilla(), latent=3)
     start = game.init()
     start.constants["critic"]["u"] = torch.ones(24) / 24**0.5
-    bench = Bench(game, start.players, start.constants, source_of(REAL), QUICK, 0)
-    bench.game = Around(game, what)  # type: ignore[assignment]
+    context = AuditContext(game, start.players, start.constants, source_of(REAL), QUICK, 0)
+    context.game = WrappedRule(game, what)  # type: ignore[assignment]
     if tests == {"buffers"}:
         what = what if what is _moves_statistics else _rewritten
-        bench.game = Around(game, what)  # type: ignore[assignment]
-    certificate = self_tests(bench)
+        context.game = WrappedRule(game, what)  # type: ignore[assignment]
+    certificate = self_tests(context)
     assert tests <= failed(certificate), certificate.evidence
 
 
@@ -398,8 +400,8 @@ def test_a_pair_that_is_not_finite_is_called_that() -> None:
     game = GAN(generator, critic, Vanilla(), latent=3)
     start = game.init()
     start.players["critic"]["0.weight"][0, 0] = float("nan")
-    bench = Bench(game, start.players, start.constants, source_of(REAL), QUICK, 0)
-    certificate = self_tests(bench)
+    context = AuditContext(game, start.players, start.constants, source_of(REAL), QUICK, 0)
+    certificate = self_tests(context)
     assert certificate.evidence["failed"] == ["finite"]
     assert "not finite" in certificate.summary
 

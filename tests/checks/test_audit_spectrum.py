@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from equilibrist import GAN, JacobianOperator, Quadratic, RecipeError, Vanilla, Verdict, tree
 from equilibrist.checks import CHECKS, Settings, audit_game, spectrum
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._eigen import ROUNDING, probe_cost, probes_of
 from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.spectrum import stable, work
 from equilibrist.files.atomic import finite
 from equilibrist.games import Dirac, GaussianW2GAN, three_nash
@@ -27,7 +27,7 @@ from equilibrist.penalties import R1
 
 def exact(game: Any, players: Any, **settings: Any) -> Certificate:
     plain = Settings(tolerance=1e-6, groups=3, group_batches=1, linear_batches=1, **settings)
-    (found,) = stable(ExactBench(game, players, plain))
+    (found,) = stable(ExactContext(game, players, plain))
     json.dumps(finite(found.evidence))
     return found
 
@@ -266,8 +266,8 @@ def test_the_end_of_the_interval_refutes_and_not_its_mean(
     plain = Settings(
         tolerance=1e-6, groups=3, group_batches=1, linear_batches=1, spectrum_tolerance=1e-3
     )
-    monkeypatch.setattr("equilibrist.checks.spectrum.share_of", lambda bench: 1e-3)
-    (found,) = stable(ExactBench(game, players, plain))
+    monkeypatch.setattr("equilibrist.checks.spectrum.share_of", lambda context: 1e-3)
+    (found,) = stable(ExactContext(game, players, plain))
     assert found.tolerance is not None
     assert found.tolerance.value == pytest.approx(3e-3)
     assert found.verdict is verdict
@@ -279,17 +279,17 @@ def test_an_eigenvalue_is_confirmed_on_the_score_split_alone(
     critic = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
     game = GAN(Shift([0.0]), critic, Vanilla(saturating=True), latent=1)
     read: list[str] = []
-    bank = Bench.bank
+    bank = AuditContext.bank
 
-    def reading(self: Bench, part: str) -> Any:
+    def reading(self: AuditContext, part: str) -> Any:
         read.append(part)
         return bank(self, part)
 
     start = game.init()
-    b = Bench(game, start.players, start.constants, Gaussian(1), Settings(batch=16), 0)
+    b = AuditContext(game, start.players, start.constants, Gaussian(1), Settings(batch=16), 0)
     b.tolerance()  # the yardstick is the selection split's
-    monkeypatch.setattr(Bench, "bank", reading)
-    monkeypatch.setattr(Bench, "scale", lambda self: 1.0)
+    monkeypatch.setattr(AuditContext, "bank", reading)
+    monkeypatch.setattr(AuditContext, "scale", lambda self: 1.0)
     (found,) = stable(b)
     assert found.evidence["confirmed"] is not None
     assert set(read) == {"score"}
@@ -585,7 +585,7 @@ def test_the_same_audit_twice_and_nothing_left_behind() -> None:
     state = torch.get_rng_state()
     settings = Settings(batch=8, spectrum_dense=0, spectrum_products=60)
     once, again, other = (
-        stable(Bench(game, start.players, start.constants, Gaussian(2), settings, seed))[0]
+        stable(AuditContext(game, start.players, start.constants, Gaussian(2), settings, seed))[0]
         for seed in (0, 0, 1)
     )
     assert json.dumps(finite(once.evidence)) == json.dumps(finite(again.evidence))
@@ -607,7 +607,7 @@ def test_the_interval_takes_a_seventh_of_the_check(saturating: bool) -> None:
     )
     start = game.init(0)
     settings = Settings(batch=8, spectrum_dense=0)
-    here = Bench(game, start.players, start.constants, Gaussian(2), settings, 0)
+    here = AuditContext(game, start.players, start.constants, Gaussian(2), settings, 0)
     spent: list[float] = []
     stable(here, spent.append)
     own = probe_cost(here) * probes_of(here) * 2
@@ -624,7 +624,7 @@ def test_planned_work_is_about_what_is_spent() -> None:
     ):
         game = small()
         start = game.init(0)
-        here = Bench(game, start.players, start.constants, Gaussian(2), settings, 0)
+        here = AuditContext(game, start.players, start.constants, Gaussian(2), settings, 0)
         spent: list[float] = []
         stable(here, spent.append)
         assert sum(spent) / 3 < work(here) < 3 * sum(spent)
@@ -636,7 +636,7 @@ def test_a_pair_that_is_not_finite(dense: int) -> None:
     start = game.init(0)
     broken = tree.map(lambda t: torch.full_like(t, torch.nan), start.players)
     settings = Settings(batch=8, spectrum_dense=dense)
-    (found,) = stable(Bench(game, broken, start.constants, Gaussian(2), settings, 0))
+    (found,) = stable(AuditContext(game, broken, start.constants, Gaussian(2), settings, 0))
     assert found.verdict is Verdict.UNASSESSED
     assert "not finite" in found.summary
 
@@ -661,7 +661,7 @@ def test_the_operator_is_that_of_the_bench() -> None:
     """The evidence is of the mean over the first minibatches of the part to optimise."""
     game = small()
     start = game.init(0)
-    here = Bench(game, start.players, start.constants, Gaussian(2), Settings(batch=8), 0)
+    here = AuditContext(game, start.players, start.constants, Gaussian(2), Settings(batch=8), 0)
     (found,) = stable(here)
     draws = here.linear_draws()[:2]
     J = JacobianOperator(here.smooth(), *here.wide, draws).dense().numpy()

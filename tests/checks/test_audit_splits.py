@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audit_games import F64, Affine, Gaussian, Linear, Shift, audited, bench, boxed, points
+from audit_games import F64, Affine, Gaussian, Linear, Shift, audited, boxed, context, points
 from scipy import stats
 from torch import nn
 
 from equilibrist import GAN, SGD, Vanilla, tree
 from equilibrist.checks import deviation
-from equilibrist.checks._bench import PARTS, Bench, relative_noise, student
+from equilibrist.checks.context import PARTS, AuditContext, relative_noise, student
 from equilibrist.core.draws import Batch
 
 FAST = {
@@ -74,7 +74,7 @@ def seen(bank: list[dict[str, torch.Tensor]]) -> list[float]:
 
 @pytest.mark.parametrize("n", [8, 100, 1797])
 def test_parts_are_disjoint_and_complete(n: int) -> None:
-    b = bench(plain(), numbered(n), batches=4, look_batches=4)
+    b = context(plain(), numbered(n), batches=4, look_batches=4)
     parts = {p: set(b.parts[p].all().flatten().tolist()) for p in PARTS}
     assert sum(len(p) for p in parts.values()) == n
     assert set.union(*parts.values()) == set(range(n))
@@ -85,7 +85,7 @@ def test_parts_are_disjoint_and_complete(n: int) -> None:
 def test_no_real_sample_is_shared_between_search_selection_and_score() -> None:
     """Every draw that the checks make, through the game itself."""
     drawn: dict[str, set[float]] = {p: set() for p in PARTS}
-    b = bench(plain(), numbered(300), **FAST)
+    b = context(plain(), numbered(300), **FAST)
     for step in range(40):
         for index in (0, 1):
             drawn["optimise"] |= set(b.minibatch(step, index=index)["real"].flatten().tolist())
@@ -98,7 +98,7 @@ def test_no_real_sample_is_shared_between_search_selection_and_score() -> None:
 
 
 def test_latents_are_shared_by_no_two_draws() -> None:
-    b = bench(plain(), Gaussian(), **FAST)
+    b = context(plain(), Gaussian(), **FAST)
     draws = (
         [b.minibatch(s, index=i) for s in range(30) for i in (0, 1)]
         + b.bank("select")
@@ -112,7 +112,7 @@ def test_latents_are_shared_by_no_two_draws() -> None:
 
 @pytest.mark.parametrize(("n", "batches", "batch"), [(1024, 16, 64), (1024, 16, 4), (1797, 64, 64)])
 def test_banks_hold_no_sample_twice(n: int, batches: int, batch: int) -> None:
-    b = bench(plain(), numbered(n), batches=batches, batch=batch)
+    b = context(plain(), numbered(n), batches=batches, batch=batch)
     rows = seen(b.bank("score"))
     assert len(rows) == len(set(rows))
     assert len(rows) == min(batches * batch, len(rows))
@@ -121,14 +121,14 @@ def test_banks_hold_no_sample_twice(n: int, batches: int, batch: int) -> None:
 
 
 def test_a_bank_covers_a_part_that_fits() -> None:
-    b = bench(plain(), numbered(1024), batches=16)
+    b = context(plain(), numbered(1024), batches=16)
     assert set(seen(b.bank("score"))) == set(b.parts["score"].all().flatten().tolist())
 
 
 @pytest.mark.parametrize("n", [400, 500])
 def test_a_bank_covers_nearly_all_of_a_small_part(n: int) -> None:
     """64 batches of one sample from a part of 100: 36 samples are paid for and not used."""
-    b = bench(plain(), numbered(n))
+    b = context(plain(), numbered(n))
     assert len(seen(b.bank("score"))) >= 0.95 * b.parts["score"].size
 
 
@@ -147,7 +147,7 @@ def test_batch_norm_pairs_are_scored_on_whole_batches() -> None:
     assert not game.separable
     for n in (200, 4000, None):
         data = Gaussian() if n is None else numbered(n)
-        b = bench(game, data, batch=16, batches=20)
+        b = context(game, data, batch=16, batches=20)
         for part in ("select", "score"):
             assert {len(d["real"]) for d in b.bank(part)} == {16}
             assert {len(d["latent"]) for d in b.bank(part)} == {16}
@@ -170,14 +170,14 @@ def test_resampled_batches_cover() -> None:
     moved["bn.bias"] += 0.2
     truth = student(
         deviation.gain(
-            bench(game, Gaussian(), 1, batch=16, batches=4000), "critic", moved, "score"
+            context(game, Gaussian(), 1, batch=16, batches=4000), "critic", moved, "score"
         ),
         0.95,
     ).mean
     hits = 0
     for seed in range(60):
         data = points(np.random.default_rng(1000 + seed).normal(size=(200, 1)))
-        b = bench(game, data, seed, batch=16)
+        b = context(game, data, seed, batch=16)
         found = student(deviation.gain(b, "critic", moved, "score"), 0.95)
         hits += abs(found.mean - truth) <= found.half_width * b.resampling("score")
     assert hits >= 53
@@ -185,13 +185,13 @@ def test_resampled_batches_cover() -> None:
 
 def test_every_step_and_every_group_draws_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
-    real = Bench.minibatch
+    real = AuditContext.minibatch
 
-    def noted(self: Bench, step: int, *args: Any, **settings: Any) -> Any:
+    def noted(self: AuditContext, step: int, *args: Any, **settings: Any) -> Any:
         asked.append((step, *args, *settings.values()))
         return real(self, step, *args, **settings)
 
-    monkeypatch.setattr(Bench, "minibatch", noted)
+    monkeypatch.setattr(AuditContext, "minibatch", noted)
     audited(plain(), numbered(400), checks=("stationary",), **FAST)
     assert len(asked) == len(set(asked))
     assert sum(one[1] == "all" for one in asked) == 4 * 2
@@ -207,7 +207,7 @@ def test_every_step_and_every_group_draws_afresh(monkeypatch: pytest.MonkeyPatch
 
 def test_the_identity_gains_exactly_nothing() -> None:
     for game in (plain(), GAN(Shift([0.3]), Normed(), Vanilla(), latent=1)):
-        b = bench(game, numbered(300), **FAST)
+        b = context(game, numbered(300), **FAST)
         for player in game.players:
             for part in ("select", "score"):
                 same = {k: v.clone() for k, v in b.players[player].items()}
@@ -216,7 +216,7 @@ def test_the_identity_gains_exactly_nothing() -> None:
 
 def test_the_gain_is_paired() -> None:
     """A tiny deviation: its gain is known to far better than either loss."""
-    b = bench(GAN(Affine(1.0, [0.4]), Linear([0.7]), Vanilla(), latent=1), Gaussian())
+    b = context(GAN(Affine(1.0, [0.4]), Linear([0.7]), Vanilla(), latent=1), Gaussian())
     moved = {k: v + 1e-6 for k, v in b.players["generator"].items()}
     paired = student(deviation.gain(b, "generator", moved, "score"), 0.95)
     alone = student(b.losses("generator", b.players, b.constants, "score"), 0.95)
@@ -229,7 +229,7 @@ def test_the_gain_of_a_fixed_deviation_is_covered() -> None:
     b0 = boxed([0.3], [0.2])
     hits = 0
     for seed in range(200):
-        b = bench(b0, Gaussian(), seed, batch=16, batches=16)
+        b = context(b0, Gaussian(), seed, batch=16, batches=16)
         found = student(
             deviation.gain(b, "critic", {"w": torch.tensor([-0.6], dtype=F64)}, "score"), 0.9
         )
@@ -240,7 +240,7 @@ def test_the_gain_of_a_fixed_deviation_is_covered() -> None:
 def test_losses_are_whole_losses() -> None:
     """Before and after are the full loss of the pair, its constant terms included."""
     found = audited(boxed([0.5], [0.5]), Gaussian(), **FAST)["nash/generator"]
-    b = bench(boxed([0.5], [0.5]), Gaussian(), **FAST)
+    b = context(boxed([0.5], [0.5]), Gaussian(), **FAST)
     by_hand = np.mean(
         [float(0.5 * d["real"].mean() - 0.5 * (d["latent"].mean() + 0.5)) for d in b.bank("score")]
     )

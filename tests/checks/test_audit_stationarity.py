@@ -18,8 +18,8 @@ from audit_games import (
     Unit,
     audit_game,
     audited,
-    bench,
     boxed,
+    context,
     points,
 )
 from scipy import stats
@@ -141,7 +141,7 @@ def test_the_residual_vanishes_at_a_clipped_optimum_and_is_the_gradient_inside()
         ([-1.0, 0.0], [0.5, -0.25], [-0.5, 0.25]),
     ]
     for u, w, expected in cases:
-        b = bench(boxed(u, w), Gaussian(2))
+        b = context(boxed(u, w), Gaussian(2))
         gradient = {"u": -torch.tensor(w, dtype=F64)}
         seen = unblocked(b, "generator", gradient["u"].expand(3, 2))
         for group in seen:
@@ -227,7 +227,7 @@ def judged(
     monkeypatch: Any,
     measured: tuple[float, float, float],
 ) -> Verdict:
-    b = bench(boxed([0.5], [0.5]), Gaussian(), move=0.5)  # unit = 0.25
+    b = context(boxed([0.5], [0.5]), Gaussian(), move=0.5)  # unit = 0.25
     monkeypatch.setattr(
         stationarity,
         "squared_norm",
@@ -386,7 +386,7 @@ def test_the_overall_sentence_quotes_the_player_that_was_refuted() -> None:
 
 
 def test_clipping_box_and_tree_norm_agree_on_the_unit() -> None:
-    b = bench(boxed([0.3, -0.4], [0.5, 0.5]), Gaussian(2))
+    b = context(boxed([0.3, -0.4], [0.5, 0.5]), Gaussian(2))
     assert float(tree.norm({"x": b.players["generator"]})) == pytest.approx(0.5)
     assert isinstance(b.game.projections[0], WeightClipping)
 

@@ -12,7 +12,7 @@ from proximal_games import EXACT
 
 from equilibrist import Verdict
 from equilibrist.checks import Settings
-from equilibrist.checks._bench_exact import ExactBench
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.proximal.inner import Answer, Search
 from equilibrist.checks.proximal.trial import CLOSER, trial
 from equilibrist.games import GaussianW2GAN
@@ -58,14 +58,14 @@ class Scripted:
 def verdict(seeming: list[float], true: list[float]) -> Any:
     game = GaussianW2GAN(2.0, 1)
     settings = Settings(**{**EXACT, "prox_starts": 1})
-    bench = ExactBench(game, game.points()[0].players, settings)
-    return trial(bench, Scripted(seeming, true), 1.0, TOLERANCE)
+    context = ExactContext(game, game.points()[0].players, settings)
+    return trial(context, Scripted(seeming, true), 1.0, TOLERANCE)
 
 
 def test_a_generator_that_only_seemed_to_gain_does_not_refute() -> None:
     found = verdict([1.0] * CLOSER, [0.0] * CLOSER)
     assert found.verdict is Verdict.NOT_REFUTED
-    assert found.flattered == CLOSER
+    assert found.false_improvements == CLOSER
 
 
 def test_a_generator_that_holds_out_refutes() -> None:

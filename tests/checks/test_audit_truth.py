@@ -20,8 +20,8 @@ from audit_games import (
     Unit,
     audit_game,
     audited,
-    bench,
     boxed,
+    context,
     folded,
     true_gains,
 )
@@ -29,9 +29,9 @@ from torch import nn
 
 from equilibrist import GAN, SGD, WGAN, Vanilla, Verdict, WeightClipping
 from equilibrist.checks import Audit, deviation
-from equilibrist.checks._bench import Bench, student
 from equilibrist.checks._probes import Reach
 from equilibrist.checks._search import Descent, Relative
+from equilibrist.checks.context import AuditContext, student
 
 FAST = {"steps": 60, "looks": 6, "batch": 32, "batches": 32, "look_batches": 8}
 STRIDE = {"optimizers": {"generator": SGD(lr=0.2), "critic": SGD(lr=0.2)}}
@@ -276,7 +276,7 @@ def test_the_critic_does_not_escape_through_frozen_power_vectors(
     assert honest.evidence["gain"] < 0.02
     assert honest.verdict is not Verdict.REFUTED
     # The trap is there: with frozen vectors the same search "gains" much more than there is.
-    monkeypatch.setattr(Bench, "exact", lambda self, players, constants: constants)
+    monkeypatch.setattr(AuditContext, "exact", lambda self, players, constants: constants)
     fooled = audited(slanted(), Gaussian(2, 0.05), **TRAP)["nash/critic"]
     assert fooled.verdict is Verdict.REFUTED
     assert fooled.evidence["interval"][0] > 5 * best
@@ -337,7 +337,7 @@ class Cliff(nn.Module):
 
 
 def test_a_search_that_blows_up_is_a_failure_and_no_gain() -> None:
-    b = bench(GAN(Cliff(), Linear([1.0]), WGAN(), latent=1), Gaussian(), steps=100, starts=3)
+    b = context(GAN(Cliff(), Linear([1.0]), WGAN(), latent=1), Gaussian(), steps=100, starts=3)
     failed = [descent(failed="the loss became non-finite at step 5") for _ in range(3)]
     certificate = deviation._certificate(
         b, "generator", outcome(*failed), deviation.Tolerance(0.02, "score", "")
@@ -383,7 +383,7 @@ def test_a_witness_found_before_a_failure_still_refutes() -> None:
 
 def test_one_failed_search_of_several_is_named_and_the_others_count() -> None:
     game = GAN(Cliff(), Linear([1.0]), WGAN(), latent=1)
-    b = bench(game, Gaussian(), starts=2, steps=20, looks=4)
+    b = context(game, Gaussian(), starts=2, steps=20, looks=4)
     tolerance = deviation.Tolerance(0.02, "score", "")
     good, bad = descent(0.4, 0.3), descent(failed="the loss became non-finite at step 5")
     certificate = deviation._certificate(b, "generator", outcome(good, bad), tolerance)
@@ -397,7 +397,7 @@ def test_one_failed_search_of_several_is_named_and_the_others_count() -> None:
 
 def judged(gain: float, tolerance: float, spread: float = 0.0, finished: bool = True) -> Verdict:
     """The verdict on a deviation whose gain is `gain` with a half interval of `spread`."""
-    b = bench(boxed([0.0], [0.5]), Gaussian(), batches=4)
+    b = context(boxed([0.0], [0.5]), Gaussian(), batches=4)
     noise = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=F64)
     width = student(noise, 0.95).half_width
     before = torch.zeros(4, dtype=F64)

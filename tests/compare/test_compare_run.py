@@ -116,7 +116,7 @@ def test_cost_of_a_mixture():
         mixed = dataclasses.replace(recipe, game=Mixture(recipe.game, 2))
         assert cost(mixed) == Cost({"generator": 2, "critic": 2})
         assert "losses" not in vars(mixed.game)
-        assert "losses" not in vars(mixed.game.lone)
+        assert "losses" not in vars(mixed.game.base)
 
 
 # -- the whole --------------------------------------------------------------------------------------

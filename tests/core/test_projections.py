@@ -13,7 +13,7 @@ from equilibrist.core.field import VectorField
 from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN
-from equilibrist.projections import Below, NormBall, SpectralBall, WeightClipping
+from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall, WeightClipping
 
 PARAMS = {"w": torch.tensor([[-3.0, 0.2], [0.05, 9.0]]), "b": torch.tensor(-0.7)}
 
@@ -98,8 +98,8 @@ LIMITS: list[Any] = [
     (SpectralBall("generator", "p"), (2, 5), lambda p: float(torch.linalg.svdvals(p).max()), 1.0),
     (NormBall("generator", "p", 0.7), (6,), lambda p: float(p.norm()), 0.7),
     (NormBall("generator", "p", 0.7), (2, 3), lambda p: float(p.norm()), 0.7),
-    (Below("critic", "p", 0.4), (4, 4), symmetric_top, 0.4),
-    (Below("critic", "p", -0.3), (4, 4), symmetric_top, -0.3),
+    (EigenvalueCap("critic", "p", 0.4), (4, 4), symmetric_top, 0.4),
+    (EigenvalueCap("critic", "p", -0.3), (4, 4), symmetric_top, -0.3),
 ]
 limits = pytest.mark.parametrize(("projection", "shape", "measure", "limit"), LIMITS)
 
@@ -158,7 +158,7 @@ def test_stacked_equals_a_loop(
 
 def test_below_keeps_the_antisymmetric_part() -> None:
     A = 3 * random(4, 4, seed=6)
-    found = Below("critic", "A", 0.5)({"A": A})["A"]
+    found = EigenvalueCap("critic", "A", 0.5)({"A": A})["A"]
     torch.testing.assert_close(found - found.T, A - A.T, rtol=1e-12, atol=1e-12)
 
 
@@ -173,8 +173,8 @@ def test_norm_ball_at_zero() -> None:
         (lambda: SpectralBall("critic", "W", 0.0), r"SpectralBall\.limit"),
         (lambda: SpectralBall("critic", "W", math.nan), r"SpectralBall\.limit"),
         (lambda: NormBall("critic", "u", -1.0), r"NormBall\.limit"),
-        (lambda: Below("critic", "A", math.inf), r"Below\.ceiling"),
-        (lambda: Below("critic", "A", math.nan), r"Below\.ceiling"),
+        (lambda: EigenvalueCap("critic", "A", math.inf), r"EigenvalueCap\.ceiling"),
+        (lambda: EigenvalueCap("critic", "A", math.nan), r"EigenvalueCap\.ceiling"),
     ],
 )
 def test_bad_numbers(build: Any, message: str) -> None:
@@ -192,7 +192,7 @@ def test_bad_numbers(build: Any, message: str) -> None:
         ),
         (NormBall("generator", "u", 1.0), "name one of weight, bias"),
         (SpectralBall("generator", "bias"), "needs a matrix"),
-        (Below("generator", "weight", 1.0), "needs a square matrix"),
+        (EigenvalueCap("generator", "weight", 1.0), "needs a square matrix"),
     ],
 )
 def test_parameters_that_do_not_fit(projection: Any, message: str) -> None:

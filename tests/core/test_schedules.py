@@ -13,7 +13,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
 from equilibrist.per_member import PerMember
-from equilibrist.schedules import Around, Clipped, Cosine, Piecewise, Scheduled, base, update
+from equilibrist.schedules import Clipped, Cosine, Piecewise, Scheduled, WrappedRule, base, update
 
 F64 = torch.float64
 RULES = [
@@ -139,7 +139,7 @@ def test_base_is_the_innermost_rule() -> None:
 def test_factors_by_member_are_no_schedule() -> None:
     """What surrounds a rule has one base; neither of the two is the other."""
     rule = PerMember(SGD(0.1), (1.0, 2.0))
-    assert isinstance(rule, Around)
+    assert isinstance(rule, WrappedRule)
     assert not isinstance(rule, Scheduled)
     assert [f.name for f in dataclasses.fields(rule)] == ["rule", "factors"]
     assert repr(rule) == "PerMember(rule=SGD(lr=0.1, momentum=0.0), factors=(1.0, 2.0))"
@@ -148,9 +148,9 @@ def test_factors_by_member_are_no_schedule() -> None:
     assert torch.equal(p["a"][:, 0], torch.tensor([-0.1, -0.2], dtype=F64))
     # By itself the base is the rule that it surrounds.
     a, b = start(), start()
-    sa, sb = Around(Adam(0.1)).init(a), Adam(0.1).init(b)
+    sa, sb = WrappedRule(Adam(0.1)).init(a), Adam(0.1).init(b)
     for _ in range(3):
-        Around(Adam(0.1)).update(gradient(a), sa, a)
+        WrappedRule(Adam(0.1)).update(gradient(a), sa, a)
         Adam(0.1).update(gradient(b), sb, b)
     assert all(torch.equal(a[k], b[k]) for k in a)
 

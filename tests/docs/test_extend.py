@@ -121,7 +121,7 @@ def test_names_that_are_taken_are_refused(page: Any) -> None:
 def test_a_package_offers_a_check_by_an_entry_point(
     page: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = eq.checks.Check("offered", "?", lambda bench: 1.0, page.gradient_line, default=False)
+    own = eq.checks.Check("offered", "?", lambda context: 1.0, page.gradient_line, default=False)
     entry = types.SimpleNamespace(name="offered", load=lambda: lambda: own)
     asked: list[str] = []
 

@@ -21,7 +21,7 @@ from equilibrist.errors import GameError
 from equilibrist.formulations import W2GAN
 from equilibrist.games import GAN
 from equilibrist.networks.affine import LinearGenerator, QuadraticCritic
-from equilibrist.projections import Below, NormBall, SpectralBall
+from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall
 
 F64 = torch.float64
 D = 3
@@ -284,7 +284,7 @@ def test_projected_ascent_finds_the_best_critic() -> None:
     g = game(
         QuadraticCritic(D, dtype=F64),
         projections=[
-            Below("critic", "A", 0.9 * eta),
+            EigenvalueCap("critic", "A", 0.9 * eta),
             SpectralBall("generator", "W"),
             NormBall("generator", "u", 2.0),
         ],

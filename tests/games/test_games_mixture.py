@@ -134,9 +134,9 @@ def test_components_have_equal_shares_and_absent_ones_do_no_harm() -> None:
     assert (shares - 1 / COUNT).abs().max() < 0.012  # four standard errors
     lone = z[game.component(z) == 1][:5]  # two generators have nothing to do
     made = game.generate(players, constants, lone)
-    own = game.lone.generate(tree.member(players, 1), tree.member(constants, 1), lone[:, :-1])
+    own = game.base.generate(tree.member(players, 1), tree.member(constants, 1), lone[:, :-1])
     torch.testing.assert_close(made, own)
-    other = game.lone.generate(tree.member(players, 2), tree.member(constants, 2), lone[:, :-1])
+    other = game.base.generate(tree.member(players, 2), tree.member(constants, 2), lone[:, :-1])
     assert (made - other).abs().max() > 1e-2
 
 
@@ -150,7 +150,7 @@ def test_pairs_are_lone_games(kind: str) -> None:
         for i in range(COUNT):
             rows = {k: t[4 * i : 4 * i + 4] for k, t in drawn.items()}
             rows["latent"] = rows["latent"][:, :-1]
-            own = VectorField(game.lone)(
+            own = VectorField(game.base)(
                 tree.member(players, i), tree.member(constants, i), rows, only=only
             )
             for player, v in own.v.items():
@@ -190,15 +190,15 @@ def test_mean_network_is_another_summary() -> None:
     averaged, fixed = game.mean(players, constants)
     key = next(iter(players["critic"]))
     torch.testing.assert_close(averaged["critic"][key], players["critic"][key].mean(0))
-    drawn = draw(game.lone, 20)
-    summary = game.lone.generate(averaged, fixed, drawn["latent"])
+    drawn = draw(game.base, 20)
+    summary = game.base.generate(averaged, fixed, drawn["latent"])
     each = [
-        game.lone.generate(tree.member(players, i), tree.member(constants, i), drawn["latent"])
+        game.base.generate(tree.member(players, i), tree.member(constants, i), drawn["latent"])
         for i in range(COUNT)
     ]
     assert (summary - torch.stack(each).mean(0)).abs().max() > 1e-2
     # Its critic is normalised by its own singular vectors.
-    seen = game.lone.critic(averaged, fixed).params
+    seen = game.base.critic(averaged, fixed).params
     norms = [torch.linalg.matrix_norm(seen[k], 2) for k in game.normalised]
     torch.testing.assert_close(torch.stack(norms), torch.ones(len(norms), dtype=F64))
 
@@ -225,8 +225,8 @@ def test_clipped_stacks_are_feasible() -> None:
         (lambda: Mixture(g(), 4), "made of one GAN"),  # type: ignore[arg-type]
         (lambda: Mixture(listed("vanilla"), 4), "no lists"),
         (lambda: Mixture(mixture("vanilla"), 4), "made of one GAN"),
-        (lambda: Mixture(mixture("vanilla").lone, 1), "2 or more"),
-        (lambda: Mixture(mixture("vanilla").lone, 2.0), "2 or more"),  # type: ignore[arg-type]
+        (lambda: Mixture(mixture("vanilla").base, 1), "2 or more"),
+        (lambda: Mixture(mixture("vanilla").base, 2.0), "2 or more"),  # type: ignore[arg-type]
         (lambda: mixture("vanilla").read(g(), d()), "cannot be read"),
         (lambda: Mixture(GAN(nn.Flatten(), d, WGAN(), latent=2), 4), "no parameters"),
     ],

@@ -132,7 +132,7 @@ def test_the_payoff_of_a_mixture_is_the_mean_over_pairs() -> None:
     draw = mixture.draw(np.random.default_rng(0), eight_gaussians(), 8192, torch.float64)
     alone = {**draw, "latent": draw["latent"][:, :-1]}
     pairs = [
-        mixture.lone.losses(
+        mixture.base.losses(
             {
                 "generator": tree.member(players, i)["generator"],
                 "critic": tree.member(players, j)["critic"],

@@ -24,7 +24,7 @@ from equilibrist.interop import TorchRule
 from equilibrist.langevin import SGLD, RMSPropSGLD
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
 from equilibrist.per_member import PerMember
-from equilibrist.projections import Below, NormBall, SpectralBall, WeightClipping, step
+from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall, WeightClipping, step
 from equilibrist.schedules import Clipped, Piecewise, Scheduled
 from equilibrist.solvers import Alternating, Extragradient, MirrorGAN, Optimistic, Simultaneous
 
@@ -72,7 +72,7 @@ CASES: list[Any] = [
     (NormBall("generator", "u", 1.5), {"u": W}, {"u": 1.5 * W / W.norm()}),
     (NormBall("generator", "u", 1.5), {"u": C}, {"u": 1.5 * C / C.norm()}),
     (SpectralBall("generator", "u", 1.2), {"u": C}, {"u": 1.2 * U @ V}),
-    (Below("generator", "u", 0.4), {"u": S}, {"u": 0.4 * torch.eye(3, dtype=F64)}),
+    (EigenvalueCap("generator", "u", 0.4), {"u": S}, {"u": 0.4 * torch.eye(3, dtype=F64)}),
     (Together(), {"u": W, "w": C}, {"u": 1.5 * W / BOTH, "w": 1.5 * C / BOTH}),
 ]
 cases = pytest.mark.parametrize(("ball", "slopes", "best"), CASES, ids=lambda x: type(x).__name__)

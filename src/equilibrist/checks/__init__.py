@@ -2,10 +2,10 @@
 
 from equilibrist.certificates import Chart, Words
 from equilibrist.checks._audit import Audit, audit, audit_game
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.mixed import audit_mixed
 from equilibrist.checks.pair import audit_pair
 from equilibrist.checks.registry import CHECKS, REGISTRY, Check, Found, register
@@ -14,7 +14,7 @@ __all__ = [
     "CHECKS",
     "REGISTRY",
     "Audit",
-    "Bench",
+    "AuditContext",
     "Certificate",
     "Chart",
     "Check",

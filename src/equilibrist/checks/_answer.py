@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._linear import found_draws, order_of, projected
 from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Players
 
@@ -79,11 +79,11 @@ class Answered:
 class _Follower:
     """The follower's own loss as a function of its parameters [n], the leader moved, on fixed draws."""
 
-    def __init__(self, bench: Bench, draws: Sequence[Draw], tick: Any) -> None:
-        self.bench, self.draws, self.tick = bench, draws, tick
-        self.leader, self.name = order_of(bench.game)
-        self.field = bench.smooth()
-        self.players, self.constants = bench.wide
+    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Any) -> None:
+        self.context, self.draws, self.tick = context, draws, tick
+        self.leader, self.name = order_of(context.game)
+        self.field = context.smooth()
+        self.players, self.constants = context.wide
         self.like = self.players[self.name]
 
     def lead(self, moved: dict[str, Tensor]) -> None:
@@ -92,7 +92,7 @@ class _Follower:
 
     def __call__(self, w: Tensor) -> tuple[float, Tensor]:
         players = {**self.players, self.name: tree.unflatten(w, {"x": self.like})["x"]}
-        constants = self.bench.exact(players, self.constants)
+        constants = self.context.exact(players, self.constants)
         value, slope = 0.0, torch.zeros_like(w)
         for draw in self.draws:
             v, losses = self.field(players, constants, draw, only=self.name)
@@ -103,7 +103,7 @@ class _Follower:
 
 
 def answered(
-    bench: Bench,
+    context: AuditContext,
     direction: Tensor,
     directions: Sequence[Tensor],
     evaluations: int,
@@ -132,16 +132,16 @@ def answered(
     Returns:
         The move that gains most after its answer; None where no move gains enough to be worth an answer.
     """
-    loss = _Follower(bench, found_draws(bench) if draws is None else draws, tick)
+    loss = _Follower(context, found_draws(context) if draws is None else draws, tick)
     leader, follower = loss.leader, loss.name
-    t, w = (tree.flatten({"x": bench.wide[0][p]}) for p in (leader, follower))
+    t, w = (tree.flatten({"x": context.wide[0][p]}) for p in (leader, follower))
     before, _ = loss(w)
-    singly = singular or not bench.sampled
-    groups = _worth_an_answer(bench, loss, direction, signs, before, singly)
+    singly = singular or not context.sampled
+    groups = _worth_an_answer(context, loss, direction, signs, before, singly)
     if not groups:
         return None
-    own = bench.settings.move * norm_of(bench, follower)
-    bounded = bench.settings.gradients > 0
+    own = context.settings.move * norm_of(context, follower)
+    bounded = context.settings.gradients > 0
     away = STARTS[-1:] if bounded else STARTS[1:]
     starts = [w] + [w + s * own * d.to(w) for d in directions for s in away]
     if bounded:
@@ -151,7 +151,7 @@ def answered(
             groups = groups[:-1]
         each = evaluations // _ascents(groups, len(starts))
         if each < LEAST:
-            return _unanswered(bench, loss, groups[0])
+            return _unanswered(context, loss, groups[0])
     else:
         ascents = sum(map(len, groups)) * len(starts) + AGAIN * (1 + max(map(len, groups)))
         each = max(6, evaluations // ascents)
@@ -159,24 +159,25 @@ def answered(
     for group in groups:
         found = []
         for there in group:
-            loss.lead(tree.unflatten(there, {"x": bench.wide[0][leader]})["x"])
-            value, place = min((ascend(bench, loss, x, each) for x in starts), key=lambda e: e[0])
+            loss.lead(tree.unflatten(there, {"x": context.wide[0][leader]})["x"])
+            value, place = min((ascend(context, loss, x, each) for x in starts), key=lambda e: e[0])
             found.append(_Move(there, value, place))
         candidates += [found, *([one] for one in found if len(found) == 2 and singly)]
     kinds = [[c for c in candidates if len(c) == n] for n in (1, 2)]
     best = [max(kind, key=_mean) for kind in kinds if kind]
     settled = {
-        id(move): _settled(bench, loss, move, w, (AGAIN - 1) * each)
+        id(move): _settled(context, loss, move, w, (AGAIN - 1) * each)
         for moves in best
         for move in moves
     }
 
     def gain(moves: Sequence[_Move], on: str) -> Interval:
-        here = bench.losses(follower, bench.players, bench.constants, on)
+        here = context.losses(follower, context.players, context.constants, on)
         losses = [
-            bench.losses(follower, settled[id(move)].players, bench.constants, on) for move in moves
+            context.losses(follower, settled[id(move)].players, context.constants, on)
+            for move in moves
         ]
-        return bench.interval(torch.stack(losses).mean(0) - here)
+        return context.interval(torch.stack(losses).mean(0) - here)
 
     chosen = best[0] if len(best) == 1 else max(best, key=lambda moves: _low(gain(moves, "select")))
     ended = [settled[id(move)] for move in chosen]
@@ -186,7 +187,7 @@ def answered(
         gain(chosen, "score"),
         further - before,
         _mean(chosen) - further,
-        float((leading.there - t).norm()) / norm_of(bench, leader),
+        float((leading.there - t).norm()) / norm_of(context, leader),
         leading.players,
     )
 
@@ -198,23 +199,23 @@ def _ascents(groups: Sequence[Sequence[Tensor]], starts: int) -> int:
     return sum(map(len, groups)) * starts + (AGAIN - 1) * ended
 
 
-def _unanswered(bench: Bench, loss: _Follower, moves: Sequence[Tensor]) -> Answered:
+def _unanswered(context: AuditContext, loss: _Follower, moves: Sequence[Tensor]) -> Answered:
     """Moves that gain where the follower rests, the budget too small for its answers: they settle nothing."""
-    leader, rests = loss.leader, bench.wide[0][loss.name]
-    here = bench.losses(loss.name, bench.players, bench.constants, "score")
+    leader, rests = loss.leader, context.wide[0][loss.name]
+    here = context.losses(loss.name, context.players, context.constants, "score")
     losses = []
     for there in moves:
-        moved = tree.unflatten(there, {"x": bench.wide[0][leader]})["x"]
+        moved = tree.unflatten(there, {"x": context.wide[0][leader]})["x"]
         at = {leader: moved, loss.name: rests}
-        losses.append(bench.losses(loss.name, at, bench.constants, "score"))
-    gain = bench.interval(torch.stack(losses).mean(0) - here)
-    t = tree.flatten({"x": bench.wide[0][leader]})
-    size = float((moves[0] - t).norm()) / norm_of(bench, leader)
+        losses.append(context.losses(loss.name, at, context.constants, "score"))
+    gain = context.interval(torch.stack(losses).mean(0) - here)
+    t = tree.flatten({"x": context.wide[0][leader]})
+    size = float((moves[0] - t).norm()) / norm_of(context, leader)
     return Answered(gain, gain.mean, math.inf, size, None)
 
 
 def _worth_an_answer(
-    bench: Bench,
+    context: AuditContext,
     loss: _Follower,
     direction: Tensor,
     signs: Sequence[float],
@@ -224,19 +225,19 @@ def _worth_an_answer(
     """Places [n_t] of the leader that gain more than the tolerance while the follower rests: two opposite ones where
     their mean does, one where the feasible set shortens the way to the other, or where one may count by itself
     (`singly`)."""
-    tolerance = bench.tolerance().value
-    t = tree.flatten({"x": bench.wide[0][loss.leader]})
-    w = tree.flatten({"x": bench.wide[0][loss.name]})
-    reach = bench.settings.move * norm_of(bench, loss.leader)
+    tolerance = context.tolerance().value
+    t = tree.flatten({"x": context.wide[0][loss.leader]})
+    w = tree.flatten({"x": context.wide[0][loss.name]})
+    reach = context.settings.move * norm_of(context, loss.leader)
     groups: list[list[Tensor]] = []
     for size in SIZES:
         ends = [
-            projected(bench, loss.leader, t + sign * size * reach * direction.to(t))
+            projected(context, loss.leader, t + sign * size * reach * direction.to(t))
             for sign in signs
         ]
         gained = []
         for there in ends:
-            loss.lead(tree.unflatten(there, {"x": bench.wide[0][loss.leader]})["x"])
+            loss.lead(tree.unflatten(there, {"x": context.wide[0][loss.leader]})["x"])
             gained.append(loss(w)[0] - before)
         shortened = any(float((there - t).norm()) < 0.99 * size * reach for there in ends)
         # Comparisons are False for what is not finite.
@@ -273,45 +274,49 @@ class _Settled:
     players: Players
 
 
-def _settled(bench: Bench, loss: _Follower, move: _Move, w: Tensor, evaluations: int) -> _Settled:
+def _settled(
+    context: AuditContext, loss: _Follower, move: _Move, w: Tensor, evaluations: int
+) -> _Settled:
     """The move after an ascent that goes on from its answer.
 
     An answer to the noise of the samples it was found on harms the follower on others: then it rests, as the
     selection split tells.
     """
-    moved = tree.unflatten(move.there, {"x": bench.wide[0][loss.leader]})["x"]
+    moved = tree.unflatten(move.there, {"x": context.wide[0][loss.leader]})["x"]
     loss.lead(moved)
-    value, place = ascend(bench, loss, move.place, evaluations)
+    value, place = ascend(context, loss, move.place, evaluations)
     answers = [
         {loss.leader: moved, loss.name: tree.unflatten(at, {"x": loss.like})["x"]}
         for at in (place, w)
     ]
     players = min(
         answers,
-        key=lambda both: float(bench.losses(loss.name, both, bench.constants, "select").mean()),
+        key=lambda both: float(context.losses(loss.name, both, context.constants, "select").mean()),
     )
     return _Settled(move.there, value, players)
 
 
-def ascend(bench: Bench, loss: Any, start: Tensor, evaluations: int) -> tuple[float, Tensor]:
+def ascend(
+    context: AuditContext, loss: Any, start: Tensor, evaluations: int
+) -> tuple[float, Tensor]:
     """The lowest of the follower's loss that spectral projected gradient steps reach from `start` (Birgin,
     Martinez and Raydan 2000), and where."""
     follower: str = loss.name
-    x = projected(bench, follower, start)
+    x = projected(context, follower, start)
     value, slope = loss(x)
     if not math.isfinite(value):
         return math.inf, x
     size = float(slope.norm())
-    step = 0.1 * bench.settings.move * norm_of(bench, follower) / size if size > 0 else 1.0
+    step = 0.1 * context.settings.move * norm_of(context, follower) / size if size > 0 else 1.0
     spent = 1
     while spent < evaluations:
-        d = projected(bench, follower, x - step * slope) - x
+        d = projected(context, follower, x - step * slope) - x
         falls = float(slope @ d)
         if not falls < -1e-15 * max(abs(value), 1e-12):
             break
         part = 1.0
         while spent < evaluations:
-            there = projected(bench, follower, x + part * d)
+            there = projected(context, follower, x + part * d)
             new, new_slope = loss(there)
             spent += 1
             if math.isfinite(new) and new <= value + 1e-4 * part * falls:

@@ -14,17 +14,17 @@ import torch
 
 from equilibrist.checks import facts, selftests
 from equilibrist.checks._advice import advice
-from equilibrist.checks._bench import Bench
-from equilibrist.checks._bench_exact import ExactBench
 from equilibrist.checks._budget import allotted, limit_of, unfinished
 from equilibrist.checks._first_order import planned, planned_value
 from equilibrist.checks._implications import reconcile
 from equilibrist.checks._ladder import ladder, place
-from equilibrist.checks._save import Kept, require_place, witness_file, write_folder
+from equilibrist.checks._save import CheckCache, require_place, witness_file, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks._spent import SpentError
 from equilibrist.checks.arguments import known_settings, settings_of
 from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.registry import CHECKS, REGISTRY, Found, named_checks
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
@@ -261,7 +261,7 @@ def audit(
     )
     if write:
         require_place(run.directory / "audit")
-    kept = Kept(run.directory / ".audit-unfinished", key) if write else None
+    kept = CheckCache(run.directory / ".audit-unfinished", key) if write else None
     result = audit_game(
         recipe.game,
         players,
@@ -336,7 +336,7 @@ def audit_game(
     progress: str = "auto",
     generator_batch: int = 0,
     iterate: str = "last",
-    kept: Kept | None = None,
+    kept: CheckCache | None = None,
     origin: tuple[Players, str] | None = None,
 ) -> Audit:
     """The same for a game and a pair at hand: nothing is read or written.
@@ -356,7 +356,7 @@ def audit_game(
         if not isinstance(settings, Settings):
             settings = {**_EXACT, **(settings or {})}
         settings = settings_of(settings, gradients)
-        bench: Bench = ExactBench(game, players, settings, seed)
+        context: AuditContext = ExactContext(game, players, settings, seed)
     else:
         settings = settings_of(settings, gradients)
         if isinstance(game, GAN):
@@ -367,10 +367,10 @@ def audit_game(
             for note in notes:
                 warn_user(note)
             notes = (*game.notes, *notes)
-        bench = Bench(game, players, constants or {}, data, settings, seed, iterate)
+        context = AuditContext(game, players, constants or {}, data, settings, seed, iterate)
 
     if origin is not None:
-        bench.origin, bench.origin_name = origin
+        context.origin, context.origin_name = origin
 
     def show(at: Players, fixed: Constants) -> torch.Tensor:
         assert data is not None
@@ -382,12 +382,12 @@ def audit_game(
     work: dict[str, dict[str, float]] = {}
 
     plan = _planner(chosen_checks)
-    settings = allotted(bench, chosen_checks, plan)
-    bench = bench.with_settings(settings)
-    deep, costs = _deep(settings), plan(bench)
+    settings = allotted(context, chosen_checks, plan)
+    context = context.with_settings(settings)
+    deep, costs = _deep(settings), plan(context)
     plain: facts.Facts | None = None
     if progress != "none":
-        _announce(bench, costs)
+        _announce(context, costs)
     with showing(progress, "audit", round(sum(costs.values()))) as bar:
         spent, shown, most = 0.0, 0, math.inf
 
@@ -412,9 +412,9 @@ def audit_game(
             else:
                 most = limit_of(settings, costs, chosen_checks[k + 1 :])
                 try:
-                    found = REGISTRY[name].run(bench, tick, show if data is not None else None)
+                    found = REGISTRY[name].run(context, tick, show if data is not None else None)
                 except SpentError:
-                    found = Found(unfinished(bench, REGISTRY[name]))
+                    found = Found(unfinished(context, REGISTRY[name]))
                 most = math.inf
                 work[name] = _work(spent - before, costs[name], since)
                 if kept is not None:
@@ -423,21 +423,21 @@ def audit_game(
             sheets |= found.sheets
             if name == selftests.CLAIM and not selftests.fails(found.certificates[0]):
                 before, since = spent, time.monotonic()
-                plain = facts.facts(bench, tick, deep)
+                plain = facts.facts(context, tick, deep)
                 work[FACTS] = _work(spent - before, costs[FACTS], since)
     sound = not selftests.fails(certificates[0])
     if selftests.CLAIM not in asked and sound:
         del certificates[0]
     noted = getattr(game, "notes", ())
     agreed = reconcile(certificates)
-    sheets |= _shown_again(agreed, bench, show, sheets)
+    sheets |= _shown_again(agreed, context, show, sheets)
     return Audit(
         tuple(replace(c, limits=(*c.limits, *noted)) for c in agreed),
         settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),
         sheets=sheets,
-        precision=str(bench.dtype).removeprefix("torch."),
+        precision=str(context.dtype).removeprefix("torch."),
         work=work,
         facts=plain,
         notes=notes,
@@ -446,7 +446,7 @@ def audit_game(
 
 def _shown_again(
     certificates: Sequence[Certificate],
-    bench: Bench,
+    context: AuditContext,
     show: Callable[[Players, Constants], torch.Tensor],
     sheets: Mapping[str, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
@@ -458,10 +458,10 @@ def _shown_again(
         if name not in sheets or not implied or c.witness is None:
             continue
         for when, part in (("during", 0.5), ("after", 1.0)):
-            at = dict(bench.players)
+            at = dict(context.players)
             for player, there in c.witness.items():
                 at[player] = {k: torch.lerp(v, there[k].to(v), part) for k, v in at[player].items()}
-            again[f"{c.claim}:{when}"] = show(at, bench.constants)
+            again[f"{c.claim}:{when}"] = show(at, context.constants)
     return again
 
 
@@ -481,19 +481,19 @@ def require_budget(
 ) -> None:
     """RecipeError where the budget of `settings` is too small for these checks: asked before a long training."""
     chosen = tuple(dict.fromkeys((selftests.CLAIM, *named_checks(checks))))
-    allotted(Bench(game, players, constants, data, settings, 0), chosen, _planner(chosen))
+    allotted(AuditContext(game, players, constants, data, settings, 0), chosen, _planner(chosen))
 
 
-def _planner(checks: tuple[str, ...]) -> Callable[[Bench], dict[str, float]]:
-    """The planned minibatch gradients of each of these checks and of the facts, on a bench."""
+def _planner(checks: tuple[str, ...]) -> Callable[[AuditContext], dict[str, float]]:
+    """The planned minibatch gradients of each of these checks and of the facts, on a context."""
 
-    def plan(bench: Bench) -> dict[str, float]:
-        costs = {name: REGISTRY[name].work(bench) for name in checks}
-        # What a bench computes once is spent by the first check that asks for it.
-        for part, those in SHARED.items() if bench.sampled else ():
+    def plan(context: AuditContext) -> dict[str, float]:
+        costs = {name: REGISTRY[name].work(context) for name in checks}
+        # What a context computes once is spent by the first check that asks for it.
+        for part, those in SHARED.items() if context.sampled else ():
             for name in [name for name in checks if name in those][1:]:
-                costs[name] -= part(bench)
-        return costs | {FACTS: facts.work(bench, _deep(bench.settings))}
+                costs[name] -= part(context)
+        return costs | {FACTS: facts.work(context, _deep(context.settings))}
 
     return plan
 
@@ -507,15 +507,15 @@ def _work(spent: float, planned: float, since: float) -> dict[str, float]:
     }
 
 
-def _announce(bench: Bench, planned: dict[str, float]) -> None:
+def _announce(context: AuditContext, planned: dict[str, float]) -> None:
     """Say what the checks that no audit runs unasked are about to cost, before they cost it."""
     costly = [name for name in planned if name in REGISTRY and not REGISTRY[name].default]
     if not costly:
         return
-    field, draw = VectorField(bench.game), bench.minibatch(0)
-    field(bench.players, bench.constants, draw)
+    field, draw = VectorField(context.game), context.minibatch(0)
+    field(context.players, context.constants, draw)
     begun = time.perf_counter()
-    field(bench.players, bench.constants, draw)
+    field(context.players, context.constants, draw)
     one = time.perf_counter() - begun
     for name in costly:
         seconds = planned[name] * one

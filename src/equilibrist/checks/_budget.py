@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._minimax import KEPT
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.errors import RecipeError
 
 if TYPE_CHECKING:
     from equilibrist.checks.registry import Check
 
-Plan = Callable[[Bench], dict[str, float]]
+Plan = Callable[[AuditContext], dict[str, float]]
 
 SECOND_ORDER = ("stable", "local", "proximal")
 PROXIMAL = ("profile", "lambda-search", "section-6.1", "gaps")  # searches against answering critics
@@ -28,22 +28,22 @@ LEVELS = 20  # sizes of searches against answering critics, from the least to th
 SLACK = 0.1  # of the budget, that may be spent above it
 
 
-def allotted(bench: Bench, checks: Sequence[str], plan: Plan) -> Settings:
-    """The settings of `bench`, with what its budget allows where they leave it open.
+def allotted(context: AuditContext, checks: Sequence[str], plan: Plan) -> Settings:
+    """The settings of `context`, with what its budget allows where they leave it open.
 
     Second-order checks begin with a sixth of the budget each, and get less while the others leave the search too
     little; searches against answering critics get half of the budget, all of it where nothing else is asked for; what
     is left goes to the search.
 
     Args:
-        bench: the pair; `bench.settings.gradients` is the budget, `bench.settings.fixed` names what was given.
+        context: the pair; `context.settings.gradients` is the budget, `context.settings.fixed` names what was given.
         checks: what will be run.
-        plan: the planned minibatch gradients of every check of a bench, by name.
+        plan: the planned minibatch gradients of every check of a context, by name.
 
     Raises:
         RecipeError: a budget that the cheapest form of these checks exceeds; it names the least.
     """
-    settings = bench.settings
+    settings = context.settings
     n = settings.gradients
     if not n:
         return settings
@@ -51,8 +51,10 @@ def allotted(bench: Bench, checks: Sequence[str], plan: Plan) -> Settings:
 
     def others(chosen: Settings) -> float:
         """What everything but the searches of "nash" costs, less what is kept back for answers."""
-        kept = KEPT * chosen.gradients if "local" in checks and bench.sampled else 0.0
-        return sum(plan(bench.with_settings(chosen)).values()) - _searches(chosen, searched) - kept
+        kept = KEPT * chosen.gradients if "local" in checks and context.sampled else 0.0
+        return (
+            sum(plan(context.with_settings(chosen)).values()) - _searches(chosen, searched) - kept
+        )
 
     def cheapest(gradients: int) -> Settings:
         return _searching(_cheapest(replace(settings, gradients=gradients)), 2 * SEARCH)
@@ -68,7 +70,7 @@ def allotted(bench: Bench, checks: Sequence[str], plan: Plan) -> Settings:
         raise RecipeError(
             f"a budget of {n} gradients is too small for these checks: give at least {needed}, or fewer checks"
         )
-    fits = [cheapest(n), *_sizes(bench, checks, others, searched)]
+    fits = [cheapest(n), *_sizes(context, checks, others, searched)]
     chosen = fits[-1]
     if not searched:
         return chosen
@@ -80,16 +82,19 @@ def allotted(bench: Bench, checks: Sequence[str], plan: Plan) -> Settings:
 
 
 def _sizes(
-    bench: Bench, checks: Sequence[str], others: Callable[[Settings], float], searched: bool
+    context: AuditContext,
+    checks: Sequence[str],
+    others: Callable[[Settings], float],
+    searched: bool,
 ) -> list[Settings]:
     """Settings within the budget, the best last; none where only the cheapest are."""
-    settings = bench.settings
+    settings = context.settings
     n = settings.gradients
     least = 2 * SEARCH if searched else 0.0
     base = _first(settings)
     proximal = [name for name in PROXIMAL if name in checks]
     if proximal:
-        base = _proximal_sizes(bench, checks, base, others)
+        base = _proximal_sizes(context, checks, base, others)
     share, found = n / 6, []
     second = any(name in SECOND_ORDER for name in checks)
     while True:
@@ -103,10 +108,13 @@ def _sizes(
 
 
 def _proximal_sizes(
-    bench: Bench, checks: Sequence[str], base: Settings, others: Callable[[Settings], float]
+    context: AuditContext,
+    checks: Sequence[str],
+    base: Settings,
+    others: Callable[[Settings], float],
 ) -> Settings:
     """The largest searches against answering critics that their part of the budget affords, or the least."""
-    n = bench.settings.gradients
+    n = context.settings.gradients
     beside = [name for name in checks if name not in (*PROXIMAL, "self-tests")]
     least = _open(base, _second(0.0))
     share = n if not beside else PROXIMAL_SHARE * n
@@ -208,10 +216,10 @@ def limit_of(settings: Settings, costs: Mapping[str, float], later: Iterable[str
     return (1 + SLACK) * n - margin - sum(costs[name] for name in later)
 
 
-def unfinished(bench: Bench, check: Check) -> list[Certificate]:
+def unfinished(context: AuditContext, check: Check) -> list[Certificate]:
     """The certificates of a check that would have spent more than the budget."""
     said = (
-        f"Not assessed: it took more than its part of the budget of {bench.settings.gradients} gradients: give more, "
+        f"Not assessed: it took more than its part of the budget of {context.settings.gradients} gradients: give more, "
         "or fewer checks."
     )
     return [
@@ -219,7 +227,7 @@ def unfinished(bench: Bench, check: Check) -> list[Certificate]:
             claim,
             Verdict.UNASSESSED,
             said,
-            scope=bench.scope(),
+            scope=context.scope(),
             player=claim.partition("/")[2] or None,
         )
         for claim in check.claims or (check.name,)

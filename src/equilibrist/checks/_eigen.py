@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._linear import Free
+from equilibrist.checks.context import AuditContext
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
 from equilibrist.core.jacobian import JacobianOperator
@@ -30,7 +30,7 @@ ROUNDING = 1e-8  # relative to the largest modulus: what is zero where losses ar
 
 
 @dataclass
-class Seen:
+class JacobianSpectrum:
     """The spectrum of J over the coordinates that may move, [n].
 
     Attributes:
@@ -70,56 +70,56 @@ class Seen:
         return float("inf") if known is None else (self.residual + rounding) * known
 
 
-def draws_of(bench: Bench) -> list[Draw]:
-    if not bench.sampled:
+def draws_of(context: AuditContext) -> list[Draw]:
+    if not context.sampled:
         return [{}]
-    return bench.linear_draws()[: bench.settings.spectrum_batches]
+    return context.linear_draws()[: context.settings.spectrum_batches]
 
 
-def lanczos_steps(bench: Bench) -> int:
+def lanczos_steps(context: AuditContext) -> int:
     """Of the densities: a quarter of a search where that is long enough for a picture, else a tenth."""
-    products = bench.settings.spectrum_products
+    products = context.settings.spectrum_products
     return max(2, products // (4 if products >= 40 else 10))
 
 
-def probe_cost(bench: Bench) -> float:
+def probe_cost(context: AuditContext) -> float:
     """Gradients a random vector takes, per minibatch."""
-    forward = TRANSPOSED if bench.game.zero_sum else FORWARD
+    forward = TRANSPOSED if context.game.zero_sum else FORWARD
     return 2 * TRANSPOSED + 2 * forward
 
 
-def search_cost(bench: Bench) -> float:
+def search_cost(context: AuditContext) -> float:
     """Gradients that the search and the densities take, per minibatch."""
-    whole = 0.0 if bench.game.zero_sum else TRANSPOSED + FORWARD
-    own = OWN * len(bench.game.players)
-    return TRANSPOSED * bench.settings.spectrum_products + lanczos_steps(bench) * (own + whole)
+    whole = 0.0 if context.game.zero_sum else TRANSPOSED + FORWARD
+    own = OWN * len(context.game.players)
+    return TRANSPOSED * context.settings.spectrum_products + lanczos_steps(context) * (own + whole)
 
 
-def probes_of(bench: Bench) -> int:
+def probes_of(context: AuditContext) -> int:
     """Random vectors for the departure from normality, four products each: as many as a sixth of the search's cost
     affords, at most 8; 0 where that is fewer than 3, of which no error could be told."""
-    probes = min(8, int(search_cost(bench) / 6 / probe_cost(bench)))
+    probes = min(8, int(search_cost(context) / 6 / probe_cost(context)))
     return probes if probes >= 3 else 0
 
 
-def _rng(bench: Bench, use: Use) -> np.random.Generator:
-    return use.at().generator(bench.seed)
+def _rng(context: AuditContext, use: Use) -> np.random.Generator:
+    return use.at().generator(context.seed)
 
 
 # -- eigenvalues -------------------------------------------------------------------------------------
 
 
-def seen_at(bench: Bench, moves: Free, tick: Any) -> Seen | None:
-    masks = {p: moves.masks[p].cpu().numpy() for p in bench.game.players}
+def seen_at(context: AuditContext, moves: Free, tick: Any) -> JacobianSpectrum | None:
+    masks = {p: moves.masks[p].cpu().numpy() for p in context.game.players}
     mask = np.concatenate(list(masks.values()))
     n = int(mask.sum())
     if not n:
         return None
-    draws = draws_of(bench)
-    exact = JacobianOperator(bench.smooth(), *bench.wide, draws)
-    if n <= bench.settings.spectrum_dense:
+    draws = draws_of(context)
+    exact = JacobianOperator(context.smooth(), *context.wide, draws)
+    if n <= context.settings.spectrum_dense:
         return _dense(exact, masks, mask, tick)
-    return _sparse(bench, exact, masks, mask, tick)
+    return _sparse(context, exact, masks, mask, tick)
 
 
 def _dense(
@@ -127,7 +127,7 @@ def _dense(
     masks: dict[str, NDArray[np.bool_]],
     mask: NDArray[np.bool_],
     tick: Any,
-) -> Seen:
+) -> JacobianSpectrum:
     whole = operator.dense().cpu()
     tick(TRANSPOSED * operator.shape[0] * len(operator.draws))
     kept = torch.from_numpy(mask)
@@ -144,18 +144,18 @@ def _dense(
     index = int(np.argmin(found.values.real))
     row, column = left[:, index].conj(), right[:, index]
     value, residual = complex(found.values[index]), float(found.residuals[index])
-    return Seen(found, size, value, residual, row, column, densities, J)
+    return JacobianSpectrum(found, size, value, residual, row, column, densities, J)
 
 
 def _sparse(
-    bench: Bench,
+    context: AuditContext,
     exact: JacobianOperator,
     masks: dict[str, NDArray[np.bool_]],
     mask: NDArray[np.bool_],
     tick: Any,
-) -> Seen:
-    settings, count = bench.settings, len(exact.draws)
-    quick = _quick(bench, exact)
+) -> JacobianSpectrum:
+    settings, count = context.settings, len(exact.draws)
+    quick = _quick(context, exact)
     # Products in float32 are wrong by some 1e-6 of the norm: nothing converges further than that.
     wide = quick.dtype == torch.float64
     close = 1e-6 if wide else 1e-5
@@ -166,22 +166,26 @@ def _sparse(
         "rounding": 1e-15 if wide else 5e-6,
     }
     first = krylov.krylov(
-        spectrum.products_of(quick.T, mask=mask), n, k=K, rng=_rng(bench, Use.EIGENVALUES), **budget
+        spectrum.products_of(quick.T, mask=mask),
+        n,
+        k=K,
+        rng=_rng(context, Use.EIGENVALUES),
+        **budget,
     )
     tick(TRANSPOSED * first.products * count)
     found = krylov.listed(first, K)
-    rng = _rng(bench, Use.DENSITIES)
-    densities = spectrum.lanczos_densities(quick, lanczos_steps(bench), rng, masks)
+    rng = _rng(context, Use.DENSITIES)
+    densities = spectrum.lanczos_densities(quick, lanczos_steps(context), rng, masks)
     steps = densities["symmetric"].steps
-    whole = 0.0 if bench.game.zero_sum else TRANSPOSED + FORWARD
+    whole = 0.0 if context.game.zero_sum else TRANSPOSED + FORWARD
     tick(steps * count * (OWN * len(masks) + whole))
-    if probes := probes_of(bench):
+    if probes := probes_of(context):
         back, forth = (spectrum.products_of(op, mask=mask) for op in (quick.T, quick))
-        rng = _rng(bench, Use.NORMALITY)
+        rng = _rng(context, Use.NORMALITY)
         bounds = normality.henrici_bounds(
             back, forth, n, probes, rng, first.values, first.vectors, settings.confidence
         )
-        tick(probe_cost(bench) * probes * count)
+        tick(probe_cost(context) * probes * count)
         found = replace(found, departure_bounds=bounds)
     # The eigenvalues that decide, in float64: the leftmost, and whichever converged at each end.
     assert first.first is not None
@@ -197,36 +201,36 @@ def _sparse(
     row, value = sharp.vectors[:, 0], complex(sharp.values[0])
     residual = float(sharp.residuals[0])
     column: Complex | None = None
-    if bench.game.zero_sum:
+    if context.game.zero_sum:
         # J = K J^T K, K = 1 on the first player and -1 on the second: J^T r = l r gives J K r = l K r.
         signs = np.concatenate(
             [np.full(len(m), 1.0 - 2.0 * i) for i, m in enumerate(masks.values())]
         )
         column = signs[mask] * row
-    elif value.real < -share_of(bench) * first.size:
+    elif value.real < -share_of(context) * first.size:
         forward = spectrum.products_of(quick, mask=mask)
         aim = max(0.02 * abs(value.real), close * first.size)
         pair = krylov.partner(forward, row, value, settings.spectrum_products, aim)
         tick(FORWARD * pair.products * count)
         if pair.residual <= 0.25 * abs(value):
             column, residual = pair.vector, max(residual, pair.residual)
-    return Seen(found, first.size, value, residual, row, column, densities)
+    return JacobianSpectrum(found, first.size, value, residual, row, column, densities)
 
 
-def share_of(bench: Bench) -> float:
-    return bench.settings.spectrum_tolerance if bench.sampled else ROUNDING
+def share_of(context: AuditContext) -> float:
+    return context.settings.spectrum_tolerance if context.sampled else ROUNDING
 
 
-def _quick(bench: Bench, exact: JacobianOperator) -> JacobianOperator:
+def _quick(context: AuditContext, exact: JacobianOperator) -> JacobianOperator:
     """J in the precision of the searches (on a GPU in float64: its float32 convolutions may be rounded to ten
     bits)."""
-    dtype = bench.dtype
-    if dtype not in (torch.float32, torch.float64) or bench.device.type != "cpu":
+    dtype = context.dtype
+    if dtype not in (torch.float32, torch.float64) or context.device.type != "cpu":
         dtype = torch.float64
     if dtype == torch.float64:
         return exact
     draws = [tree.to(draw, dtype=dtype) for draw in exact.draws]
-    return JacobianOperator(bench.smooth(), bench.players, bench.constants, draws)
+    return JacobianOperator(context.smooth(), context.players, context.constants, draws)
 
 
 def _sharpened(
@@ -256,39 +260,39 @@ def _sharpened(
 # -- confirmation on unseen samples --------------------------------------------------------------------
 
 
-def confirmed(bench: Bench, seen: Seen, moves: Free, tick: Any) -> Interval:
+def confirmed(context: AuditContext, seen: JacobianSpectrum, moves: Free, tick: Any) -> Interval:
     """Re r^T J_B c / r^T c over batches B of the score split."""
     assert seen.row is not None
     assert seen.column is not None
-    mask = np.concatenate([moves.masks[p].cpu().numpy() for p in bench.game.players])
+    mask = np.concatenate([moves.masks[p].cpu().numpy() for p in context.game.players])
     overlap = complex(seen.row @ seen.column)
     values, samples = [], 0
-    for draw in bench.bank("score"):
-        operator = JacobianOperator(bench.smooth(), *bench.wide, [draw])
+    for draw in context.bank("score"):
+        operator = JacobianOperator(context.smooth(), *context.wide, [draw])
         backward = spectrum.products_of(operator.T, mask=mask)
         image = backward(np.ascontiguousarray(seen.row.real)) + 0j
         if np.abs(seen.row.imag).max() > 0:
             image = image + 1j * backward(np.ascontiguousarray(seen.row.imag))
         values.append((complex(image @ seen.column) / overlap).real)
         size = max((len(t) for t in draw.values() if t.ndim), default=0)
-        tick(3 * TRANSPOSED * size / bench.settings.batch)
+        tick(3 * TRANSPOSED * size / context.settings.batch)
         samples += size
         # As many samples as eight minibatches hold.
-        if samples >= 8 * bench.settings.batch and len(values) >= 8:
+        if samples >= 8 * context.settings.batch and len(values) >= 8:
             break
-    return bench.interval(torch.tensor(values, dtype=torch.float64))
+    return context.interval(torch.tensor(values, dtype=torch.float64))
 
 
-def witness_of(bench: Bench, seen: Seen, moves: Free) -> Players:
+def witness_of(context: AuditContext, seen: JacobianSpectrum, moves: Free) -> Players:
     """The real part of the eigenvector, a unit direction over all players; a conjugate pair's is turned to where
     the real part is longest."""
     assert seen.column is not None
     turn = np.angle(complex(seen.column @ seen.column)) / 2
     direction = (seen.column * np.exp(-1j * turn)).real
     direction /= np.linalg.norm(direction)
-    mask = np.concatenate([moves.masks[p].cpu().numpy() for p in bench.game.players])
+    mask = np.concatenate([moves.masks[p].cpu().numpy() for p in context.game.players])
     whole = np.zeros(len(mask))
     whole[mask] = direction * (1 if direction[np.argmax(np.abs(direction))] > 0 else -1)
-    players, _ = bench.wide
-    ordered = {p: players[p] for p in bench.game.players}
+    players, _ = context.wide
+    ordered = {p: players[p] for p in context.game.players}
     return tree.unflatten(torch.from_numpy(whole), ordered)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Decision, Interval, decide
 from equilibrist.checks._linear import order_of, projected, value_field
 from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Players
@@ -49,9 +49,9 @@ class FirstOrder:
     value: bool = False
     selected: float = math.nan
 
-    def decision(self, bench: Bench) -> Decision:
+    def decision(self, context: AuditContext) -> Decision:
         """The verdict on "no small move down the gradient gains more than the tolerance"."""
-        return decide(self.gain, bench.tolerance().value)
+        return decide(self.gain, context.tolerance().value)
 
     def describe(self) -> dict[str, Any]:
         """Plain values."""
@@ -64,14 +64,14 @@ class FirstOrder:
         }
 
 
-_FOUND: WeakKeyDictionary[Bench, dict[tuple[str, bool], FirstOrder]] = WeakKeyDictionary()
-_SLOPES: WeakKeyDictionary[Bench, dict[bool, Players]] = WeakKeyDictionary()
+_FOUND: WeakKeyDictionary[AuditContext, dict[tuple[str, bool], FirstOrder]] = WeakKeyDictionary()
+_SLOPES: WeakKeyDictionary[AuditContext, dict[bool, Players]] = WeakKeyDictionary()
 
 
 def first_order(
-    bench: Bench, player: str, tick: Any = lambda gradients=1.0: None, value: bool = False
+    context: AuditContext, player: str, tick: Any = lambda gradients=1.0: None, value: bool = False
 ) -> FirstOrder:
-    """What a small move of the player down its gradient gains; computed once a bench.
+    """What a small move of the player down its gradient gains; computed once a context.
 
     The direction is the mean gradient over minibatches of the part to optimise. Moves of size
     move * |x|, half of it, and so on are projected into the feasible set (a move that a wall shortens may
@@ -83,81 +83,81 @@ def first_order(
     Returns:
         The measured gain with its interval; not a number where the gradient or the loss is not finite.
     """
-    if bench.game.zero_sum or player == order_of(bench.game)[1]:
+    if context.game.zero_sum or player == order_of(context.game)[1]:
         value = False
-    found = _FOUND.setdefault(bench, {})
+    found = _FOUND.setdefault(context, {})
     if (player, value) not in found:
-        found[player, value] = _first_order(bench, player, tick, value)
+        found[player, value] = _first_order(context, player, tick, value)
     return found[player, value]
 
 
-def elsewhere(bench: Bench, player: str, tick: Any = lambda gradients=1.0: None) -> str:
+def elsewhere(context: AuditContext, player: str, tick: Any = lambda gradients=1.0: None) -> str:
     """What must stand beside a verdict on V where the player's own loss is another, and it gains there; or ""."""
-    if bench.game.zero_sum:
+    if context.game.zero_sum:
         return ""
-    own = first_order(bench, player, tick)
-    if own.value or own.decision(bench).verdict is not Verdict.REFUTED:
+    own = first_order(context, player, tick)
+    if own.value or own.decision(context).verdict is not Verdict.REFUTED:
         return ""
     return (
-        f" V is not the {player}'s own loss: on that it is not at rest, and gains {own.gain.mean:.3g} {bench.unit} by "
-        f"a {own.size:.2g} move (local-nash/{player})."
+        f" V is not the {player}'s own loss: on that it is not at rest, and gains {own.gain.mean:.3g} {context.unit} "
+        f"by a {own.size:.2g} move (local-nash/{player})."
     )
 
 
-def draws_of(bench: Bench) -> int:
+def draws_of(context: AuditContext) -> int:
     """How many minibatches give the direction."""
-    settings = bench.settings
-    return max(4, settings.groups * settings.group_batches // 4) if bench.sampled else 1
+    settings = context.settings
+    return max(4, settings.groups * settings.group_batches // 4) if context.sampled else 1
 
 
-def planned(bench: Bench) -> float:
+def planned(context: AuditContext) -> float:
     """About how many minibatch gradients the first order of all players takes."""
-    looks = 4 * _cost(bench, "select") + 3 * _cost(bench, "score")
-    return draws_of(bench) + looks * len(bench.game.players)
+    looks = 4 * _cost(context, "select") + 3 * _cost(context, "score")
+    return draws_of(context) + looks * len(context.game.players)
 
 
-def planned_value(bench: Bench) -> float:
+def planned_value(context: AuditContext) -> float:
     """About how many more that of the leader on V takes, where V is not its own loss."""
-    if bench.game.zero_sum:
+    if context.game.zero_sum:
         return 0.0
-    return draws_of(bench) + 4 * _cost(bench, "select") + 3 * _cost(bench, "score")
+    return draws_of(context) + 4 * _cost(context, "select") + 3 * _cost(context, "score")
 
 
-def planned_both(bench: Bench) -> float:
+def planned_both(context: AuditContext) -> float:
     """About how many minibatch gradients `both_ways` takes."""
-    return 5 * _cost(bench, "select") + 3 * _cost(bench, "score")
+    return 5 * _cost(context, "select") + 3 * _cost(context, "score")
 
 
-def _cost(bench: Bench, part: str) -> float:
+def _cost(context: AuditContext, part: str) -> float:
     """Minibatch gradients that one look at a part's bank costs: a loss without gradient counts a third."""
-    draws = bench.bank(part)
+    draws = context.bank(part)
     rows = sum(max((len(t) for t in draw.values() if t.ndim), default=0) for draw in draws)
-    return rows / bench.settings.batch / 3
+    return rows / context.settings.batch / 3
 
 
-def _first_order(bench: Bench, player: str, tick: Any, value: bool) -> FirstOrder:
-    slope = tree.flatten({"x": _slopes(bench, tick, value)[player]}).double()
+def _first_order(context: AuditContext, player: str, tick: Any, value: bool) -> FirstOrder:
+    slope = tree.flatten({"x": _slopes(context, tick, value)[player]}).double()
     size = float(slope.norm())
     if not math.isfinite(size):
         nothing = math.nan
         return FirstOrder(player, Interval(nothing, nothing, nothing), 0.0, nothing, None, value)
     # A gradient of rounding errors has a direction too, and curvature may gain along it: that is second order.
-    promise = size * bench.settings.move * norm_of(bench, player)
-    if promise <= NOTHING * bench.tolerance().value or size == 0:
+    promise = size * context.settings.move * norm_of(context, player)
+    if promise <= NOTHING * context.tolerance().value or size == 0:
         return FirstOrder(player, Interval(0.0, 0.0, 0.0), 0.0, promise, None, value)
-    return best_move(bench, player, -slope / size, tick, value, slope)
+    return best_move(context, player, -slope / size, tick, value, slope)
 
 
-def _slopes(bench: Bench, tick: Any, value: bool) -> Players:
+def _slopes(context: AuditContext, tick: Any, value: bool) -> Players:
     """The mean gradients of all players."""
-    cached = _SLOPES.setdefault(bench, {})
+    cached = _SLOPES.setdefault(context, {})
     if value not in cached:
-        field = value_field(bench) if value else VectorField(bench.game)
-        players, constants = bench.wide if value else (bench.players, bench.constants)
+        field = value_field(context) if value else VectorField(context.game)
+        players, constants = context.wide if value else (context.players, context.constants)
         total: Players | None = None
-        count = draws_of(bench)
+        count = draws_of(context)
         for k in range(count):
-            draw = bench.minibatch(k, index=Batch.FIRST_ORDER)
+            draw = context.minibatch(k, index=Batch.FIRST_ORDER)
             if value:
                 draw = tree.to(draw, dtype=torch.float64)
             v, _ = field(players, constants, draw)
@@ -168,7 +168,7 @@ def _slopes(bench: Bench, tick: Any, value: bool) -> Players:
 
 
 def best_move(
-    bench: Bench,
+    context: AuditContext,
     player: str,
     direction: Tensor,
     tick: Any = lambda gradients=1.0: None,
@@ -180,20 +180,20 @@ def best_move(
     The larger sizes come first, and halving stops once the gain falls: the loss along a short line is
     close to a parabola. The best is scored even where it does not gain, so that its noise is known.
     """
-    x = tree.flatten({"x": bench.wide[0][player]})
-    norm = norm_of(bench, player)
-    reach = bench.settings.move * norm
-    before = move_losses(bench, player, bench.players[player], "select", tick, value)
+    x = tree.flatten({"x": context.wide[0][player]})
+    norm = norm_of(context, player)
+    reach = context.settings.move * norm
+    before = move_losses(context, player, context.players[player], "select", tick, value)
     best: tuple[float, Tensor] | None = None
     last: Tensor | None = None
     for halved in range(-3, HALVINGS):
-        there = projected(bench, player, x + reach * 2.0**-halved * direction.to(x))
+        there = projected(context, player, x + reach * 2.0**-halved * direction.to(x))
         if float((there - x).norm()) > reach * (1 + 1e-6) or (
             last is not None and torch.equal(there, last)
         ):
             continue
         last = there
-        after = move_losses(bench, player, _params(bench, player, there), "select", tick, value)
+        after = move_losses(context, player, _params(context, player, there), "select", tick, value)
         gained = float((before - after).mean())
         if not math.isfinite(gained):
             continue
@@ -205,47 +205,47 @@ def best_move(
         nothing = math.nan
         return FirstOrder(player, Interval(nothing, nothing, nothing), 0.0, nothing, None, value)
     there = best[1]
-    params = _params(bench, player, there)
-    after = move_losses(bench, player, params, "score", tick, value)
-    gains = move_losses(bench, player, bench.players[player], "score", tick, value) - after
+    params = _params(context, player, there)
+    after = move_losses(context, player, params, "score", tick, value)
+    gains = move_losses(context, player, context.players[player], "score", tick, value) - after
     moved = there - x
     promise = math.nan
     if slope is not None:
         promise = -float(slope.to(moved) @ moved)
         # What curvature adds is no matter of the slope: without it the opposite move would lose as much.
-        back = projected(bench, player, x - moved)
+        back = projected(context, player, x - moved)
         if float((back - x).norm()) > 0.99 * float(moved.norm()):
             opposite = move_losses(
-                bench, player, _params(bench, player, back), "score", tick, value
+                context, player, _params(context, player, back), "score", tick, value
             )
             odd = (opposite - after) / 2
             gains = odd if float(odd.mean()) < float(gains.mean()) else gains
     return FirstOrder(
-        player, bench.interval(gains), float(moved.norm()) / norm, promise, params, value, best[0]
+        player, context.interval(gains), float(moved.norm()) / norm, promise, params, value, best[0]
     )
 
 
 def both_ways(
-    bench: Bench, player: str, direction: Tensor, tick: Any = lambda gradients=1.0: None
+    context: AuditContext, player: str, direction: Tensor, tick: Any = lambda gradients=1.0: None
 ) -> FirstOrder:
     """What the better of two opposite small moves along a unit direction [n_p] gains at least: the mean of both.
 
     Along a direction of negative curvature both ways gain alike to second order, and their mean is free of
     the gradient's noise. Where the feasible set shortens one of them, the best move along the direction alone.
     """
-    x = tree.flatten({"x": bench.wide[0][player]})
-    norm = norm_of(bench, player)
-    reach = bench.settings.move * norm
-    before = move_losses(bench, player, bench.players[player], "select", tick, False)
+    x = tree.flatten({"x": context.wide[0][player]})
+    norm = norm_of(context, player)
+    reach = context.settings.move * norm
+    before = move_losses(context, player, context.players[player], "select", tick, False)
     best: tuple[float, float, list[dict[str, Tensor]]] | None = None
     for halved in range(HALVINGS):
         size = reach * 2.0**-halved
-        ends = [projected(bench, player, x + sign * size * direction.to(x)) for sign in (1, -1)]
+        ends = [projected(context, player, x + sign * size * direction.to(x)) for sign in (1, -1)]
         if any(float((end - x).norm()) < 0.99 * size for end in ends):
-            return best_move(bench, player, direction, tick)
-        moves = [_params(bench, player, end) for end in ends]
+            return best_move(context, player, direction, tick)
+        moves = [_params(context, player, end) for end in ends]
         gains = [
-            float((before - move_losses(bench, player, m, "select", tick, False)).mean())
+            float((before - move_losses(context, player, m, "select", tick, False)).mean())
             for m in moves
         ]
         gained = sum(gains) / 2
@@ -258,11 +258,11 @@ def both_ways(
     if best is None:
         nothing = math.nan
         return FirstOrder(player, Interval(nothing, nothing, nothing), 0.0, nothing, None)
-    here = move_losses(bench, player, bench.players[player], "score", tick, False)
-    after = [move_losses(bench, player, m, "score", tick, False) for m in best[2]]
+    here = move_losses(context, player, context.players[player], "score", tick, False)
+    after = [move_losses(context, player, m, "score", tick, False) for m in best[2]]
     return FirstOrder(
         player,
-        bench.interval(here - (after[0] + after[1]) / 2),
+        context.interval(here - (after[0] + after[1]) / 2),
         best[1] / norm,
         math.nan,
         best[2][0],
@@ -271,17 +271,17 @@ def both_ways(
 
 
 def move_losses(
-    bench: Bench, player: str, params: dict[str, Tensor], part: str, tick: Any, value: bool
+    context: AuditContext, player: str, params: dict[str, Tensor], part: str, tick: Any, value: bool
 ) -> Tensor:
     """The player's loss (on V, if `value`) with these parameters on every batch of a part's bank, float64."""
-    players = {**bench.players, player: params}
-    tick(_cost(bench, part))
+    players = {**context.players, player: params}
+    tick(_cost(context, part))
     if value:
-        return -bench.losses(order_of(bench.game)[1], players, bench.constants, part)
-    return bench.losses(player, players, bench.constants, part)
+        return -context.losses(order_of(context.game)[1], players, context.constants, part)
+    return context.losses(player, players, context.constants, part)
 
 
-def _params(bench: Bench, player: str, flat: Tensor) -> dict[str, Tensor]:
-    like = bench.players[player]
+def _params(context: AuditContext, player: str, flat: Tensor) -> dict[str, Tensor]:
+    like = context.players[player]
     found: dict[str, Tensor] = tree.unflatten(flat, {"x": like})["x"]
     return {k: t.to(like[k]) for k, t in found.items()}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from equilibrist.checks._bench import Bench
+from equilibrist.checks.context import AuditContext
 from equilibrist.formulations import WGAN, ScoreFormulation
 from equilibrist.penalties import R1, R2, GradientPenalty
 
@@ -21,10 +21,10 @@ class Best(NamedTuple):
     flat: bool
 
 
-def _best(bench: Bench) -> Best | None:
+def _best(context: AuditContext) -> Best | None:
     """None where the losses are no functions of scores, or no constant is best."""
-    formulation = bench.game.formulation
-    if not isinstance(formulation, ScoreFormulation) or bench.game.auxiliary:
+    formulation = context.game.formulation
+    if not isinstance(formulation, ScoreFormulation) or context.game.auxiliary:
         return None
     from scipy.optimize import minimize_scalar
 
@@ -40,19 +40,19 @@ def _best(bench: Bench) -> Best | None:
     return Best(float(best.x), float(best.fun), flat)
 
 
-def _generator_loss(bench: Bench, scores: Tensor) -> Tensor:
-    formulation = bench.game.formulation
+def _generator_loss(context: AuditContext, scores: Tensor) -> Tensor:
+    formulation = context.game.formulation
     assert isinstance(formulation, ScoreFormulation)
     return formulation.generator_loss(scores)
 
 
-def at_equality(bench: Bench) -> dict[str, float | None]:
+def at_equality(context: AuditContext) -> dict[str, float | None]:
     """Each player's loss against the best constant critic: what it is where generated samples have the data's law."""
-    nothing: dict[str, float | None] = dict.fromkeys(bench.game.players)
-    best = _best(bench)
+    nothing: dict[str, float | None] = dict.fromkeys(context.game.players)
+    best = _best(context)
     if best is None:
         return nothing
-    generator = float(_generator_loss(bench, torch.full((1,), best.score, dtype=torch.float64)))
+    generator = float(_generator_loss(context, torch.full((1,), best.score, dtype=torch.float64)))
     # A loss that does not fix the critic's level (WGAN) has no value of its own for the generator.
     return {
         "generator": None if best.flat and abs(generator) > 1e-12 else round(generator, 9),
@@ -60,25 +60,25 @@ def at_equality(bench: Bench) -> dict[str, float | None]:
     }
 
 
-def pull(bench: Bench, scores: Tensor) -> float | None:
+def pull(context: AuditContext, scores: Tensor) -> float | None:
     """The mean slope of the generator's loss at these scores over the slope at equality."""
-    best = _best(bench)
+    best = _best(context)
     if best is None or best.flat or not bool(torch.isfinite(scores).all()):
         return None
 
     def slope(at: Tensor) -> float:
         with torch.enable_grad():
             at = at.detach().clone().requires_grad_()
-            (found,) = torch.autograd.grad(_generator_loss(bench, at), at)
+            (found,) = torch.autograd.grad(_generator_loss(context, at), at)
         return float(found.abs().sum())
 
     there = slope(torch.full((1,), best.score, dtype=torch.float64))
     return slope(scores) / there if there > 1e-6 else None
 
 
-def silent(bench: Bench, equal: float | None) -> float | None:
+def silent(context: AuditContext, equal: float | None) -> float | None:
     """The loss of the best constant critic, with what it pays to penalties; None where that is not known."""
-    for penalty in bench.game.penalties:
+    for penalty in context.game.penalties:
         if isinstance(penalty, GradientPenalty):
             paid = 0.0 if penalty.one_sided else penalty.weight * penalty.target**2
         elif isinstance(penalty, R1 | R2):
@@ -89,9 +89,9 @@ def silent(bench: Bench, equal: float | None) -> float | None:
     return equal
 
 
-def unbounded(bench: Bench) -> bool:
+def unbounded(context: AuditContext) -> bool:
     """Whether the loss is Wasserstein's and the game holds nothing that bounds the critic's slope."""
-    game = bench.game
+    game = context.game
     if not isinstance(game.formulation, WGAN) or game.penalties or game.normalised:
         return False
     if any(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, norm_of
+from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Address, Draw, normal
 from equilibrist.core.exact import Exact, followed
 from equilibrist.core.field import Linearization, VectorField
@@ -73,39 +73,39 @@ class Free:
 
 
 AT_A_WALL = 4 * float(torch.finfo(torch.float32).eps)  # relative distance that is none
-_FREE: WeakKeyDictionary[Bench, Free] = WeakKeyDictionary()
+_FREE: WeakKeyDictionary[AuditContext, Free] = WeakKeyDictionary()
 
 
-def free(bench: Bench) -> Free:
-    """Where the players of this bench may move; computed once.
+def free(context: AuditContext) -> Free:
+    """Where the players of this context may move; computed once.
 
     A step of length move * |x| down the player's mean gradient is projected. A coordinate of a box is held
     where the step leaves it in place, to rounding; a tensor in another set is held whole where the projection takes
     back more than half of its step.
     """
-    if bench not in _FREE:
-        _FREE[bench] = _free(bench)
-    return _FREE[bench]
+    if context not in _FREE:
+        _FREE[context] = _free(context)
+    return _FREE[context]
 
 
-def _free(bench: Bench) -> Free:
-    players, constants = bench.wide
-    field, draws = bench.smooth(), bench.linear_draws()  # all of them: a gradient is cheap
+def _free(context: AuditContext) -> Free:
+    players, constants = context.wide
+    field, draws = context.smooth(), context.linear_draws()  # all of them: a gradient is cheap
     fields = [field(players, constants, draw).v for draw in draws]
     found = Free({}, {}, {}, {}, {})
-    for player in bench.game.players:
+    for player in context.game.players:
         v = torch.stack([tree.flatten({"v": f[player]}) for f in fields]).mean(0)
         x = tree.flatten({"x": players[player]})
         found.gradient[player] = v
         found.masks[player], names, walls = torch.ones_like(x, dtype=torch.bool), [], 0
-        norm, reach = float(v.norm()), bench.settings.move * norm_of(bench, player)
+        norm, reach = float(v.norm()), context.settings.move * norm_of(context, player)
         residual = norm
         # A gradient of rounding errors has a direction too: it means nothing.
-        if norm > 0 and not norm * reach <= 1e-9 * bench.tolerance().value:
+        if norm > 0 and not norm * reach <= 1e-9 * context.tolerance().value:
             step = reach / norm * v
-            landed = projected(bench, player, x - step)
+            landed = projected(context, player, x - step)
             residual = float((x - landed).norm()) * norm / reach
-            if _boxed(bench, player):
+            if _boxed(context, player):
                 # A wall at 0.01 is another number in float32, in which most weights are trained.
                 slack = AT_A_WALL * x.abs()
                 blocked = ((landed - x).abs() <= slack) & (step.abs() > slack)
@@ -128,29 +128,32 @@ def _free(bench: Bench) -> Free:
     return found
 
 
-def _boxed(bench: Bench, player: str) -> bool:
-    known = getattr(bench.game, "projections", None)
+def _boxed(context: AuditContext, player: str) -> bool:
+    known = getattr(context.game, "projections", None)
     own = [p for p in known or () if p.player == player]
     return bool(own) and all(getattr(p, "coordinatewise", False) for p in own)
 
 
-def projected(bench: Bench, player: str, flat: Tensor) -> Tensor:
+def projected(context: AuditContext, player: str, flat: Tensor) -> Tensor:
     """The nearest feasible parameters of the player, flat float64 [n_p]."""
-    players, _ = bench.wide
+    players, _ = context.wide
     moved = tree.unflatten(flat, {"x": players[player]})["x"]
-    return tree.flatten({"x": bench.game.project({**players, player: moved})[player]})
+    return tree.flatten({"x": context.game.project({**players, player: moved})[player]})
 
 
-def feasible(bench: Bench, player: str, u: Tensor, gain: float) -> Tensor | None:
+def feasible(context: AuditContext, player: str, u: Tensor, gain: float) -> Tensor | None:
     """A unit direction [n_p] near u or -u that stays in the feasible set for a move of move * |x| and does
     not climb the player's own loss to first order (by more than a tenth of `gain`); None if there is
     none. At most half of the move may be lost to the projection."""
-    players, _ = bench.wide
-    x, reach = tree.flatten({"x": players[player]}), bench.settings.move * norm_of(bench, player)
-    slope = free(bench).gradient[player]
+    players, _ = context.wide
+    x, reach = (
+        tree.flatten({"x": players[player]}),
+        context.settings.move * norm_of(context, player),
+    )
+    slope = free(context).gradient[player]
     best = None
     for sign in (1.0, -1.0):
-        d = projected(bench, player, x + sign * reach * u) - x
+        d = projected(context, player, x + sign * reach * u) - x
         climbs = float(slope @ d)
         if float(d.norm()) < 0.5 * reach or climbs > 0.1 * gain:
             continue
@@ -162,7 +165,7 @@ def feasible(bench: Bench, player: str, u: Tensor, gain: float) -> Tensor | None
 # -- products ------------------------------------------------------------------------------------------
 
 
-class Alone:
+class SinglePlayerGame:
     """A game in which only one player is left; the others rest where they are."""
 
     zero_sum = False
@@ -197,11 +200,11 @@ class _Value:
         return {leader: -paid, follower: paid}
 
 
-def value_field(bench: Bench) -> VectorField:
+def value_field(context: AuditContext) -> VectorField:
     """The field of the zero-sum V, with exact second derivatives."""
-    if bench.sampled or bench.game.zero_sum:
-        return bench.smooth(value=True)
-    return VectorField(Exact(_Value(bench.game)))
+    if context.sampled or context.game.zero_sum:
+        return context.smooth(value=True)
+    return VectorField(Exact(_Value(context.game)))
 
 
 class _Graphs:
@@ -223,9 +226,9 @@ class _Graphs:
 class Part:
     """Flat vectors over the free coordinates of one player, to and from its parameters."""
 
-    def __init__(self, bench: Bench, player: str, whole: bool = False) -> None:
-        self.player, self.like = player, bench.wide[0][player]
-        mask = free(bench).masks[player]
+    def __init__(self, context: AuditContext, player: str, whole: bool = False) -> None:
+        self.player, self.like = player, context.wide[0][player]
+        mask = free(context).masks[player]
         self.mask = torch.ones_like(mask) if whole else mask
         self.n = int(self.mask.sum())
 
@@ -250,12 +253,17 @@ class Hessian:
     averaged over draws."""
 
     def __init__(
-        self, bench: Bench, player: str, draws: Sequence[Draw], tick: Any, whole: bool = False
+        self,
+        context: AuditContext,
+        player: str,
+        draws: Sequence[Draw],
+        tick: Any,
+        whole: bool = False,
     ) -> None:
-        players, constants = bench.wide
-        self.part, self.draws, self.tick = Part(bench, player, whole), draws, tick
+        players, constants = context.wide
+        self.part, self.draws, self.tick = Part(context, player, whole), draws, tick
         self.n = self.part.n
-        field = VectorField(Alone(bench.smooth().game, player, players))
+        field = VectorField(SinglePlayerGame(context.smooth().game, player, players))
         self._graphs = _Graphs(field, {player: players[player]}, constants, draws)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -272,12 +280,12 @@ class Value:
     J^T (u, 0) = (V_tt u, V_wt u) and J^T (0, q) = (-V_tw q, -V_ww q).
     """
 
-    def __init__(self, bench: Bench, draws: Sequence[Draw], tick: Any) -> None:
-        players, constants = bench.wide
+    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Any) -> None:
+        players, constants = context.wide
         self.tick, self.draws = tick, draws
-        leader, follower = order_of(bench.game)
-        self.leader, self.follower = Part(bench, leader), Part(bench, follower)
-        field = value_field(bench)
+        leader, follower = order_of(context.game)
+        self.leader, self.follower = Part(context, leader), Part(context, follower)
+        field = value_field(context)
         self._players = players
         self._graphs = _Graphs(field, players, constants, draws)
 
@@ -308,13 +316,13 @@ class Sobolev:
     For a GAN with one critic that scores each sample by itself.
     """
 
-    def __init__(self, bench: Bench, draws: Sequence[Draw], tick: Any) -> None:
-        players, constants = bench.wide
-        self.part, self.tick, self.draws = Part(bench, "critic"), tick, draws
-        self._graphs = [self._graph(bench, players, constants, draw) for draw in draws]
+    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Any) -> None:
+        players, constants = context.wide
+        self.part, self.tick, self.draws = Part(context, "critic"), tick, draws
+        self._graphs = [self._graph(context, players, constants, draw) for draw in draws]
 
     def _graph(
-        self, bench: Bench, players: Players, constants: Constants, draw: Draw
+        self, context: AuditContext, players: Players, constants: Constants, draw: Draw
     ) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
         active = {k: t.detach().requires_grad_() for k, t in players["critic"].items()}
         inputs = list(active.values())
@@ -323,7 +331,7 @@ class Sobolev:
                 **constants,
                 "critic": followed(active, constants["critic"]),
             }
-            critic = bench.game.critic(
+            critic = context.game.critic(
                 {**players, "critic": active}, seen, draw.get("condition"), 0
             )
             slopes = input_gradient(critic, draw["real"])
@@ -456,53 +464,53 @@ def orthogonal(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
     return x
 
 
-def random_direction(bench: Bench, n: int, where: Address) -> Tensor:
+def random_direction(context: AuditContext, n: int, where: Address) -> Tensor:
     """A fixed random vector [n] of this audit."""
-    return normal(where.generator(bench.seed), (n,), torch.float64, bench.device)
+    return normal(where.generator(context.seed), (n,), torch.float64, context.device)
 
 
-def extremes_of(bench: Bench, operator: Hessian, steps: int, where: Address) -> Extremes:
+def extremes_of(context: AuditContext, operator: Hessian, steps: int, where: Address) -> Extremes:
     """The ends of a Hessian's spectrum: dense where that takes no more than `steps` products, or where
     losses are exact and the player has up to 2,500 free parameters."""
     n = operator.n
-    if n <= steps or (not bench.sampled and n <= DENSE):
-        return whole(dense(operator, n, bench.device), n)
-    return lanczos(operator, random_direction(bench, n, where), steps)
+    if n <= steps or (not context.sampled and n <= DENSE):
+        return whole(dense(operator, n, context.device), n)
+    return lanczos(operator, random_direction(context, n, where), steps)
 
 
-def found_draws(bench: Bench) -> list[Draw]:
+def found_draws(context: AuditContext) -> list[Draw]:
     """The minibatches on which directions are found."""
-    return bench.linear_draws()[: bench.settings.local_draws]
+    return context.linear_draws()[: context.settings.local_draws]
 
 
-def products_of(bench: Bench) -> int:
+def products_of(context: AuditContext) -> int:
     """How many products a second-order check has on each of `found_draws`."""
-    settings = bench.settings
+    settings = context.settings
     return settings.local_products // min(settings.local_draws, settings.linear_batches)
 
 
-def score_draws(bench: Bench) -> Iterator[Draw]:
+def score_draws(context: AuditContext) -> Iterator[Draw]:
     """The batches of the score split on which curvatures are scored."""
-    yield from bench.bank("score")[: bench.settings.local_batches]
+    yield from context.bank("score")[: context.settings.local_batches]
 
 
-def curvatures(bench: Bench, player: str, u: Tensor, tick: Any) -> Tensor:
+def curvatures(context: AuditContext, player: str, u: Tensor, tick: Any) -> Tensor:
     """u^T H_p u on every batch of the score split, float64; u [n_p] over all coordinates."""
     values = []
-    for draw in score_draws(bench):
-        operator = Hessian(bench, player, [draw], tick, whole=True)
+    for draw in score_draws(context):
+        operator = Hessian(context, player, [draw], tick, whole=True)
         values.append(u @ operator(u))
     return torch.stack(values)
 
 
-def inexact(bench: Bench) -> str:
+def inexact(context: AuditContext) -> str:
     """Why second derivatives of this game's losses are not exact; "" where they are."""
-    formulation = getattr(bench.game, "formulation", None)
+    formulation = getattr(context.game, "formulation", None)
     if formulation is None or getattr(formulation, "second_order", True):
         return ""
     known = getattr(formulation, "exact_second_order", None)
-    players, constants = bench.wide
-    if known is not None and known(bench.game.critic(players, constants)):
+    players, constants = context.wide
+    if known is not None and known(context.game.critic(players, constants)):
         return ""
     return (
         f"{formulation} searches for its transport map, and derivatives of its gradients miss the map's own "

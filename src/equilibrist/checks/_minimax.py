@@ -12,7 +12,6 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.checks import _linear
 from equilibrist.checks._answer import FEWEST, Answered, answered
-from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, elsewhere, first_order
 from equilibrist.checks._linear import (
@@ -30,6 +29,7 @@ from equilibrist.checks._schur import answered as is_answered
 from equilibrist.checks._schur import turned as is_turned
 from equilibrist.checks._spent import Meter
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Draw, Use
 
 REFERENCES = (
@@ -76,7 +76,7 @@ _NOT_FINITE = Schur(math.nan, None, None, _NAN, (), True, False, False)
 
 
 def local_minimax(
-    bench: Bench,
+    context: AuditContext,
     ends: Extremes | None,
     start: Tensor | None,
     inner: Certificate,
@@ -90,7 +90,7 @@ def local_minimax(
         start: where the leader's own loss curves down most, a good place to begin.
         inner: "local-nash/<follower>", the inner half of the claim.
     """
-    leader, follower = order_of(bench.game)
+    leader, follower = order_of(context.game)
     evidence: dict[str, Any] = {
         "leader": leader,
         "follower": follower,
@@ -100,11 +100,11 @@ def local_minimax(
     }
     limits = (
         "second order, near the pair only; the leader moves first, the follower answers best",
-        *free(bench).limits(leader, follower),
+        *free(context).limits(leader, follower),
     )
     common: dict[str, Any] = {
         "tolerance": tolerance,
-        "scope": _scope(bench, leader),
+        "scope": _scope(context, leader),
         "references": REFERENCES,
     }
 
@@ -130,21 +130,21 @@ def local_minimax(
     if ends is None:
         return certificate(Verdict.UNASSESSED, unsettled)
     meter = Meter(tick)
-    first = first_order(bench, leader, tick, value=True)
+    first = first_order(context, leader, tick, value=True)
     evidence["first_order"] = first.describe()
-    settled = first.decision(bench)
+    settled = first.decision(context)
     if settled.verdict is Verdict.UNASSESSED and not unsettled:
         unsettled = f"Cannot tell whether the {leader} is at rest on V: {settled.reason.value}."
     if settled.verdict is Verdict.REFUTED:
-        led = _led(bench, first, _evaluations(bench), meter)
+        led = _led(context, first, _evaluations(context), meter)
         evidence["answered"] = led.describe() if led else None
         decision = _decided(led, tolerance)
         if decision.verdict is not Verdict.NOT_REFUTED:
-            said = _led_words(bench, first, led, decision, tolerance)
+            said = _led_words(context, first, led, decision, tolerance)
             return certificate(decision.verdict, said, **_witness(led, decision, leader))
-    reach = bench.settings.move * norm_of(bench, leader)
+    reach = context.settings.move * norm_of(context, leader)
     nothing = 2 * tolerance.value / reach**2
-    schur = schur_of(bench, ends, start, nothing, tick)
+    schur = schur_of(context, ends, start, nothing, tick)
     evidence |= schur.evidence
     gains = Interval(
         *(
@@ -157,37 +157,37 @@ def local_minimax(
         return certificate(
             Verdict.UNASSESSED, "Second derivatives of V are not finite, so nothing can be said."
         )
-    left = _evaluations(bench)
-    if bench.settings.gradients:
-        left -= math.ceil(meter.spent / len(answer_draws(bench)))
-    followed = _followed_up(bench, schur, reach, tolerance, left, tick)
+    left = _evaluations(context)
+    if context.settings.gradients:
+        left -= math.ceil(meter.spent / len(answer_draws(context)))
+    followed = _followed_up(context, schur, reach, tolerance, left, tick)
     if followed is not None:
         evidence["answered"] = followed.describe()
     decision = _decided(followed, tolerance)
-    verdict, said = _verdict(bench, schur, gains, followed, decision, tolerance)
+    verdict, said = _verdict(context, schur, gains, followed, decision, tolerance)
     if (
         verdict is not Verdict.REFUTED
         and unsettled
         and _curves_down(schur, gains, decision, tolerance)
     ):
         assert schur.u is not None
-        u = Part(bench, leader).flat(schur.u)
+        u = Part(context, leader).flat(schur.u)
         return certificate(
             Verdict.REFUTED,
             f"Not a local minimax point: the {leader}'s curvature after the {follower}'s answer promises "
-            f"{gains.mean:.3g} {bench.unit} ({gains.low:.3g} to {gains.high:.3g}; tolerance {tolerance.value:.3g}).",
+            f"{gains.mean:.3g} {context.unit} ({gains.low:.3g} to {gains.high:.3g}; tolerance {tolerance.value:.3g}).",
             (
                 *schur.limits,
                 f"promised by second derivatives: the noise hides what a move gains. {unsettled}",
             ),
-            witness={leader: tree.unflatten(u, {"x": bench.wide[0][leader]})["x"]},
+            witness={leader: tree.unflatten(u, {"x": context.wide[0][leader]})["x"]},
             witness_kind="direction",
             player=leader,
         )
     if verdict is not Verdict.REFUTED and unsettled:
         verdict, said = Verdict.UNASSESSED, unsettled
     elif verdict is not Verdict.REFUTED:
-        said += elsewhere(bench, leader, tick)
+        said += elsewhere(context, leader, tick)
     return certificate(verdict, said, schur.limits, **_witness(followed, decision, leader))
 
 
@@ -200,10 +200,10 @@ def _curves_down(schur: Schur, gains: Interval, measured: Decision, tolerance: T
     return definite and hidden and decide(gains, tolerance.value).verdict is Verdict.REFUTED
 
 
-def _scope(bench: Bench, leader: str) -> dict[str, Any]:
+def _scope(context: AuditContext, leader: str) -> dict[str, Any]:
     from equilibrist.checks.curvature import scope
 
-    return scope(bench, losses="the zero-sum V, minus the follower's own loss", leader=leader)
+    return scope(context, losses="the zero-sum V, minus the follower's own loss", leader=leader)
 
 
 def _decided(found: Answered | None, tolerance: Tolerance) -> Decision:
@@ -219,39 +219,39 @@ def _witness(found: Answered | None, decision: Decision, leader: str) -> dict[st
     return {"witness": found.witness, "witness_kind": "deviation", "player": leader}
 
 
-def _led(bench: Bench, first: FirstOrder, evaluations: int, tick: Any) -> Answered | None:
+def _led(context: AuditContext, first: FirstOrder, evaluations: int, tick: Any) -> Answered | None:
     """The leader's move down its gradient on V, after the follower's answer."""
-    leader, follower = order_of(bench.game)
+    leader, follower = order_of(context.game)
     assert first.witness is not None
     moved = tree.to(first.witness, dtype=torch.float64)
-    step = tree.flatten({"x": moved}) - tree.flatten({"x": bench.wide[0][leader]})
+    step = tree.flatten({"x": moved}) - tree.flatten({"x": context.wide[0][leader]})
     noise = _linear.random_direction(
-        bench, len(free(bench).masks[follower]), Use.ANSWERED.at(search=1)
+        context, len(free(context).masks[follower]), Use.ANSWERED.at(search=1)
     )
     # Of a budget, what the other direction of `local_minimax` must have.
-    kept = FEWEST if bench.settings.gradients else 0
+    kept = FEWEST if context.settings.gradients else 0
     return answered(
-        bench,
+        context,
         step / step.norm(),
         [noise / noise.norm()],
         evaluations - kept,
         tick,
         (1.0,),
-        draws=answer_draws(bench),
+        draws=answer_draws(context),
     )
 
 
 def _led_words(
-    bench: Bench,
+    context: AuditContext,
     first: FirstOrder,
     found: Answered | None,
     decision: Decision,
     tolerance: Tolerance,
 ) -> str:
-    leader, follower = order_of(bench.game)
+    leader, follower = order_of(context.game)
     assert found is not None
     after = (
-        f"{found.gain.mean:.3g} {bench.unit} ({found.gain.low:.3g} to {found.gain.high:.3g}; "
+        f"{found.gain.mean:.3g} {context.unit} ({found.gain.low:.3g} to {found.gain.high:.3g}; "
         f"tolerance {tolerance.value:.3g})"
     )
     if decision.verdict is Verdict.REFUTED:
@@ -261,37 +261,37 @@ def _led_words(
         )
     return (
         f"Cannot tell whether this is a local minimax point: the {leader} is not at rest (a small move gains "
-        f"{first.gain.mean:.3g} {bench.unit} against the {follower} as it is, and {after} after its answer, where "
+        f"{first.gain.mean:.3g} {context.unit} against the {follower} as it is, and {after} after its answer, where "
         f"{decision.reason.value})."
     )
 
 
-def _evaluations(bench: Bench) -> int:
+def _evaluations(context: AuditContext) -> int:
     """Gradients of the follower on all draws, for all of its answers."""
-    if not bench.sampled:
+    if not context.sampled:
         return 20_000
-    if bench.settings.gradients:
-        return int(answers(bench)) // len(answer_draws(bench))
-    return bench.settings.local_products // len(found_draws(bench))
+    if context.settings.gradients:
+        return int(answers(context)) // len(answer_draws(context))
+    return context.settings.local_products // len(found_draws(context))
 
 
-def answer_draws(bench: Bench) -> list[Draw]:
+def answer_draws(context: AuditContext) -> list[Draw]:
     """The minibatches on which answers are found: one where a budget affords too few evaluations on more."""
-    draws = found_draws(bench)
-    few = bench.settings.gradients and answers(bench) / len(draws) < ENOUGH
+    draws = found_draws(context)
+    few = context.settings.gradients and answers(context) / len(draws) < ENOUGH
     return draws[:1] if few else draws
 
 
-def answers(bench: Bench) -> float:
+def answers(context: AuditContext) -> float:
     """Planned minibatch gradients of all answers to the leader's moves."""
-    settings = bench.settings
+    settings = context.settings
     if not settings.gradients:  # three sizes of moves, mostly of one sign, from a few starts
         return 2.0 * settings.local_products
     return KEPT * settings.gradients
 
 
 def _followed_up(
-    bench: Bench,
+    context: AuditContext,
     schur: Schur,
     reach: float,
     tolerance: Tolerance,
@@ -299,40 +299,40 @@ def _followed_up(
     tick: Any,
 ) -> Answered | None:
     """A negative direction counts only after the follower's answer, along the null space of its Hessian too."""
-    leader, follower = order_of(bench.game)
+    leader, follower = order_of(context.game)
     promised = -0.5 * reach**2 * min(schur.value, schur.scored.mean)
     if schur.u is None or not promised > 0.25 * tolerance.value:
         return None
-    parts = Part(bench, leader), Part(bench, follower)
+    parts = Part(context, leader), Part(context, follower)
     # Where its Hessian is definite all ascents lead to one answer: a budget affords no more of them.
-    null = schur.null if schur.singular or not bench.settings.gradients else ()
+    null = schur.null if schur.singular or not context.settings.gradients else ()
     directions = [d for d in null for d in (d, -d)]
     if schur.w is not None and float(schur.w.norm()) > 0:
         # A move of size `reach` is answered by reach * w: both ways, as the leader may move both ways.
-        own = bench.settings.move * norm_of(bench, follower)
+        own = context.settings.move * norm_of(context, follower)
         directions = [s * reach / own * schur.w for s in (1.0, -1.0)] + directions
     return answered(
-        bench,
+        context,
         parts[0].flat(schur.u),
         [parts[1].flat(d) for d in directions],
         evaluations,
         tick,
         singular=schur.singular,
-        draws=answer_draws(bench),
+        draws=answer_draws(context),
     )
 
 
 def _verdict(
-    bench: Bench,
+    context: AuditContext,
     schur: Schur,
     gains: Interval,
     followed: Answered | None,
     decision: Decision,
     tolerance: Tolerance,
 ) -> tuple[Verdict, str]:
-    leader, follower = order_of(bench.game)
-    where, unit = free(bench), bench.unit
-    still = all(bench.sampled or where.residual[p] <= tolerance.value for p in (leader, follower))
+    leader, follower = order_of(context.game)
+    where, unit = free(context), context.unit
+    still = all(context.sampled or where.residual[p] <= tolerance.value for p in (leader, follower))
     held = where.held[leader] or where.held[follower]
     # What a better answer could add is no noise: it only lowers the gain.
     above = gains.high - gains.mean
@@ -381,11 +381,11 @@ def _verdict(
 # -- the Schur complement ------------------------------------------------------------------------------
 
 
-def blocks(bench: Bench, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
+def blocks(context: AuditContext, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
     """V_tt [n_t, n_t], V_wt [n_c, n_t] and -V_ww [n_c, n_c] over the free coordinates, dense."""
-    value = Value(bench, found_draws(bench), tick)
+    value = Value(context, found_draws(context), tick)
     nt, nc = value.leader.n, value.follower.n
-    unit_t, unit_c = (torch.eye(n, dtype=torch.float64, device=bench.device) for n in (nt, nc))
+    unit_t, unit_c = (torch.eye(n, dtype=torch.float64, device=context.device) for n in (nt, nc))
     led = [value.of_leader(row) for row in unit_t]
     a = torch.stack([x for x, _ in led], 1) if nt else unit_t
     g = torch.stack([y for _, y in led], 1) if nt else unit_c.new_zeros(nc, 0)
@@ -393,34 +393,34 @@ def blocks(bench: Bench, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
     return (a + a.mT) / 2, g, (c + c.mT) / 2
 
 
-def is_dense(bench: Bench, products: int) -> bool:
+def is_dense(context: AuditContext, products: int) -> bool:
     """Whether V's second derivatives are built whole: within `products` on every draw, or exact and small."""
-    leader, follower = order_of(bench.game)
-    n = Part(bench, leader).n + Part(bench, follower).n
-    return n <= products or (not bench.sampled and n <= DENSE)
+    leader, follower = order_of(context.game)
+    n = Part(context, leader).n + Part(context, follower).n
+    return n <= products or (not context.sampled and n <= DENSE)
 
 
 def schur_of(
-    bench: Bench, ends: Extremes, start: Tensor | None, nothing: float, tick: Any
+    context: AuditContext, ends: Extremes, start: Tensor | None, nothing: float, tick: Any
 ) -> Schur:
     """The leader's curvature after the follower's answer of the same order: dense where that is affordable."""
-    products = bench.settings.local_products // 2
-    leader, _ = order_of(bench.game)
-    if not Part(bench, leader).n:
-        exact = not bench.sampled
+    products = context.settings.local_products // 2
+    leader, _ = order_of(context.game)
+    if not Part(context, leader).n:
+        exact = not context.sampled
         return Schur(0.0, None, None, Interval(0.0, 0.0, 0.0), (), False, True, exact)
-    if is_dense(bench, products // len(found_draws(bench))):
-        return _dense(bench, tick)
-    return _by_products(bench, ends, start, nothing, products, tick)
+    if is_dense(context, products // len(found_draws(context))):
+        return _dense(context, tick)
+    return _by_products(context, ends, start, nothing, products, tick)
 
 
-def _dense(bench: Bench, tick: Any) -> Schur:
-    a, g, c = blocks(bench, tick)
+def _dense(context: AuditContext, tick: Any) -> Schur:
+    a, g, c = blocks(context, tick)
     if not all(bool(torch.isfinite(t).all()) for t in (a, g, c)):
         return _NOT_FINITE
-    found = restricted(a, g, c, NULL[bench.sampled])
+    found = restricted(a, g, c, NULL[context.sampled])
     value = 0.0 if math.isinf(found.value) else found.value
-    limits = _restricted_limits(found.null.shape[1], found.room, len(a), NULL[bench.sampled])
+    limits = _restricted_limits(found.null.shape[1], found.room, len(a), NULL[context.sampled])
     evidence: dict[str, Any] = {
         "schur_smallest": None if math.isinf(found.value) else found.value,
         "complete": True,
@@ -429,15 +429,15 @@ def _dense(bench: Bench, tick: Any) -> Schur:
         "sensitivity": _sensitivity(a, g, c),
     }
     rounding = 1e-9 * max(float(a.abs().max()), 1e-300)
-    quadratic = bool(getattr(bench.game, "linear", False))
+    quadratic = bool(getattr(context.game, "linear", False))
     lowest = float(torch.linalg.eigvalsh(c)[0]) if len(c) else 1.0
     sound = lowest >= -1e-10 * max(float(c.abs().max()) if len(c) else 1.0, 1e-300)
     sound = sound and (quadratic or not found.null.shape[1])
-    verified = not bench.sampled and sound and value > (-rounding if quadratic else rounding)
+    verified = not context.sampled and sound and value > (-rounding if quadratic else rounding)
     scored = Interval(value, value, value)
-    if bench.sampled and found.u is not None and found.w is not None and value < 0:
+    if context.sampled and found.u is not None and found.w is not None and value < 0:
         least = 0.0 if found.null.shape[1] else max(lowest, 0.0)
-        scored = answered_curvature(bench, found.u, found.w, least, tick)
+        scored = answered_curvature(context, found.u, found.w, least, tick)
     return Schur(
         value,
         found.u,
@@ -453,15 +453,20 @@ def _dense(bench: Bench, tick: Any) -> Schur:
 
 
 def _by_products(
-    bench: Bench, ends: Extremes, start: Tensor | None, nothing: float, products: int, tick: Any
+    context: AuditContext,
+    ends: Extremes,
+    start: Tensor | None,
+    nothing: float,
+    products: int,
+    tick: Any,
 ) -> Schur:
     damping, least = damped(ends)
-    pursuit = Pursuit(Value(bench, found_draws(bench), tick), None, damping, least, products)
+    pursuit = Pursuit(Value(context, found_draws(context), tick), None, damping, least, products)
     # A random direction misses nothing.
     if start is not None:
         pursuit.add_leader(start)
     pursuit.add_leader(
-        _linear.random_direction(bench, pursuit.value.leader.n, Use.ANSWERED.at(search=0))
+        _linear.random_direction(context, pursuit.value.leader.n, Use.ANSWERED.at(search=0))
     )
     if not pursuit.sound():
         return _NOT_FINITE
@@ -486,7 +491,7 @@ def _by_products(
     )
     scored = Interval(state.value, state.value, state.value)
     if state.value < 0:
-        scored = answered_curvature(bench, state.u, state.w, least, tick)
+        scored = answered_curvature(context, state.u, state.w, least, tick)
     return Schur(
         state.value,
         state.u,
@@ -547,7 +552,12 @@ def damped(ends: Extremes) -> tuple[float, float]:
 
 
 def answered_curvature(
-    bench: Bench, u: Tensor, w: Tensor, least: float, tick: Any, held: list[Tensor] | None = None
+    context: AuditContext,
+    u: Tensor,
+    w: Tensor,
+    least: float,
+    tick: Any,
+    held: list[Tensor] | None = None,
 ) -> Interval:
     """u^T S u on the score split, where the follower answers w or better.
 
@@ -556,15 +566,15 @@ def answered_curvature(
     `held` gives of K w on every batch (2 lambda M w). The upper end holds that bound.
     """
     values, rests = [], []
-    for i, draw in enumerate(score_draws(bench)):
-        value = Value(bench, [draw], tick)
+    for i, draw in enumerate(score_draws(context)):
+        value = Value(context, [draw], tick)
         au, gu = value.of_leader(u)
         _, cw = value.of_follower(w)
         if held is not None:
             cw = cw + held[i]
         values.append(u @ au + 2 * (w @ gu) - w @ cw)
         rests.append(gu - cw)
-    scored = bench.interval(torch.stack(values))
+    scored = context.interval(torch.stack(values))
     rest = float(torch.stack(rests).mean(0).square().sum())
     more = rest / least if least > 0 else (math.inf if rest else 0.0)
     return Interval(scored.mean, scored.low, scored.high + more)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, norm_of, tensor_scales
+from equilibrist.checks.context import AuditContext, norm_of, tensor_scales
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
@@ -30,12 +30,12 @@ class Objective:
         spent: minibatch gradients so far; a loss without gradient counts a third.
     """
 
-    def __init__(self, bench: Bench, player: str, tick: Callable[[float], Any]) -> None:
-        self.bench, self.player, self._tick = bench, player, tick
-        self.start: Params = tree.clone(bench.players[player])
+    def __init__(self, context: AuditContext, player: str, tick: Callable[[float], Any]) -> None:
+        self.context, self.player, self._tick = context, player, tick
+        self.start: Params = tree.clone(context.players[player])
         self.scales = tensor_scales(self.start)
-        self.size = norm_of(bench, player)
-        self.field = VectorField(bench.game)
+        self.size = norm_of(context, player)
+        self.field = VectorField(context.game)
         self.spent = 0.0
         self._before: Tensor | None = None
         self._probe_before: float | None = None
@@ -47,24 +47,24 @@ class Objective:
 
     def at(self, params: Params, constants: Constants | None = None) -> tuple[Players, Constants]:
         """All players with these (projected) parameters, singular vectors exact."""
-        bench = self.bench
-        players = bench.game.project({**bench.players, self.player: params})
+        context = self.context
+        players = context.game.project({**context.players, self.player: params})
         if self.player == "critic":  # the generator's moves leave the critic's norms alone
-            return players, bench.exact(players, constants or bench.constants)
-        return players, bench.constants
+            return players, context.exact(players, constants or context.constants)
+        return players, context.constants
 
     def gradient(
         self, players: Players, constants: Constants, step: int, index: Batch = Batch.DESCENT
     ) -> Params:
         """The loss's gradient on minibatch `step` of the search split."""
-        draw = self.bench.minibatch(step, index=index)
+        draw = self.context.minibatch(step, index=index)
         v, _ = self.field(players, constants, draw, only=self.player)
         self.pay(1.0)
         return v[self.player]
 
     @cached_property
     def _probe_draws(self) -> list[Draw]:
-        return [self.bench.minibatch(0, index=Batch.PROBE)]
+        return [self.context.minibatch(0, index=Batch.PROBE)]
 
     def probe(self, params: Params) -> float:
         """The gain at `params` on one fixed minibatch of the search split: for ranking, never for a verdict."""
@@ -76,7 +76,7 @@ class Objective:
         players, constants = self.at(params)
         with torch.no_grad():
             values = [
-                float(self.bench.game.losses(players, constants, draw)[self.player])
+                float(self.context.game.losses(players, constants, draw)[self.player])
                 for draw in self._probe_draws
             ]
         self.pay(FORWARD * len(values))
@@ -85,23 +85,23 @@ class Objective:
     def selected(self, players: Players, constants: Constants, quick: bool = False) -> Tensor:
         """The gain on the batches of the selection split, float64 [batches]; on a few of them if `quick`."""
         if self._before is None:
-            self._before = self._losses(self.bench.players, self.bench.constants, quick=False)
+            self._before = self._losses(self.context.players, self.context.constants, quick=False)
         after = self._losses(players, constants, quick)
         return self._before[: len(after)] - after
 
     def _losses(self, players: Players, constants: Constants, quick: bool) -> Tensor:
-        bench, bank = self.bench, self.bench.bank("select")
+        context, bank = self.context, self.context.bank("select")
         self.pay(self.look_cost(quick))
-        return bench.losses_on(self.player, players, constants, bank[:QUICK] if quick else bank)
+        return context.losses_on(self.player, players, constants, bank[:QUICK] if quick else bank)
 
     def look_cost(self, quick: bool = False) -> float:
         """Minibatch gradients that one look at the selection split costs."""
-        bank = self.bench.bank("select")
+        bank = self.context.bank("select")
         rows = [
             max((len(entry) for entry in draw.values() if entry.ndim), default=0)
             for draw in (bank[:QUICK] if quick else bank)
         ]
-        return FORWARD * max(sum(rows) / self.bench.settings.batch, 1.0)
+        return FORWARD * max(sum(rows) / self.context.settings.batch, 1.0)
 
     def distance(self, params: Params) -> float:
         """How far `params` lie from the pair, relative to the norm of the player's parameters."""

@@ -12,8 +12,8 @@ import torch
 
 from equilibrist import tree
 from equilibrist.checks import _linear
-from equilibrist.checks._bench import relative_noise
 from equilibrist.checks._objective import FORWARD, Objective, Params
+from equilibrist.checks.context import relative_noise
 from equilibrist.core.draws import Batch
 
 SIZES = tuple(10.0 ** (k / 2) for k in range(-6, 3))  # of moves, relative to the player's norm
@@ -102,7 +102,7 @@ def _directions(
 def _mean_gradient(objective: Objective, count: int) -> Params | None:
     players, constants = objective.at(objective.start)
     total: Params | None = None
-    for k in range(count if objective.bench.sampled else 1):
+    for k in range(count if objective.context.sampled else 1):
         v = objective.gradient(players, constants, k, Batch.MEAN_GRADIENT)
         total = v if total is None else tree.axpy(1.0, total, v)
     finite = total is not None and bool(torch.isfinite(tree.norm(total)))
@@ -112,12 +112,12 @@ def _mean_gradient(objective: Objective, count: int) -> Params | None:
 def _curving(objective: Objective, products: int, rng: np.random.Generator) -> Params | None:
     """The direction of the most negative curvature of the player's own loss, by Lanczos' method in coordinates
     relative to each tensor's scale; None where the loss curves up as far as that many products can tell."""
-    bench, player = objective.bench, objective.player
+    context, player = objective.context, objective.player
     n = tree.count(objective.start)
-    if n > LARGEST_HESSIAN or _linear.inexact(bench):
+    if n > LARGEST_HESSIAN or _linear.inexact(context):
         return None
-    draws = bench.linear_draws()[:1]
-    operator = _linear.Hessian(bench, player, draws, objective.pay, whole=True)
+    draws = context.linear_draws()[:1]
+    operator = _linear.Hessian(context, player, draws, objective.pay, whole=True)
     scales = torch.cat(
         [objective.scales[k].double().expand(x.numel()) for k, x in objective.start.items()]
     )

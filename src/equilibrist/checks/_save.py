@@ -115,7 +115,7 @@ def _flat(witness: dict[str, State], whole: bool) -> State:
     return {"/".join(path): leaf for path, leaf in tree.items(witness)}
 
 
-class Kept:
+class CheckCache:
     """The finished checks of an audit that is not finished: an interrupted audit goes on after them.
 
     Args:

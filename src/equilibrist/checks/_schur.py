@@ -26,7 +26,7 @@ class Critical:
     z: Tensor
 
 
-class Small:
+class ReducedSchur:
     """S(lambda) of small dense blocks: a = V_tt [k, k], g = V_wt [m, k], c = -V_ww [m, m], M [m, m] or None.
 
     Infinite diagonal entries of M stand for coordinates in which no answer is possible for any lambda > 0;
@@ -45,7 +45,7 @@ class Small:
             M = torch.zeros_like(c)
         able = torch.isfinite(M.diagonal())
         self.blocked = int((~able).sum())
-        self._free = Small(a, g, c, torch.zeros_like(c)) if self.blocked else self
+        self._free = ReducedSchur(a, g, c, torch.zeros_like(c)) if self.blocked else self
         c, g, M = c[able][:, able], g[able], M[able][:, able]
         size_c, size_m = (float(t.abs().max()) if t.numel() else 0.0 for t in (c, M))
         self.tau = size_c / size_m if size_m > 0 and size_c > 0 else 1.0
@@ -309,7 +309,7 @@ class Pursuit:
         return True
 
     def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
-        """a, g and c over the subspaces (see `Small`), without the damping."""
+        """a, g and c over the subspaces (see `ReducedSchur`), without the damping."""
         U, A, G = (torch.stack(x, dim=1) for x in (self.U, self.AU, self.GU))
         a = U.mT @ A
         if not self.Q:
@@ -318,18 +318,18 @@ class Pursuit:
         c = Q.mT @ C - self.damping * torch.eye(Q.shape[1], dtype=Q.dtype, device=Q.device)
         return (a + a.mT) / 2, Q.mT @ G, (c + c.mT) / 2
 
-    def small(self) -> Small:
+    def small(self) -> ReducedSchur:
         """The blocks over the subspaces."""
         U, A, G = (torch.stack(x, dim=1) for x in (self.U, self.AU, self.GU))
         a = U.mT @ A
         if not self.Q:
             empty = U.new_zeros(0, 0)
-            return Small((a + a.mT) / 2, U.new_zeros(0, U.shape[1]), empty, empty)
+            return ReducedSchur((a + a.mT) / 2, U.new_zeros(0, U.shape[1]), empty, empty)
         Q, C, M = (torch.stack(x, dim=1) for x in (self.Q, self.CQ, self.MQ))
         c, m = Q.mT @ C, Q.mT @ M
-        return Small((a + a.mT) / 2, Q.mT @ G, (c + c.mT) / 2, (m + m.mT) / 2)
+        return ReducedSchur((a + a.mT) / 2, Q.mT @ G, (c + c.mT) / 2, (m + m.mT) / 2)
 
-    def state(self, lam: float, small: Small | None = None) -> State:
+    def state(self, lam: float, small: ReducedSchur | None = None) -> State:
         """The critical direction at lambda, and how far it is from that of the whole spaces."""
         found = (small or self.small()).at(lam)
         u, image = _combined(self.U, found.y), _combined(self.AU, found.y)
@@ -357,7 +357,7 @@ class Pursuit:
             (turn, rest),
         )
 
-    def along(self, y: Tensor, lam: float, small: Small) -> tuple[float, float]:
+    def along(self, y: Tensor, lam: float, small: ReducedSchur) -> tuple[float, float]:
         """u^T S(lambda) u for u = U y over the follower's subspace, and the bound of what a full answer adds."""
         d = (1 - small.b + 2 * lam / small.tau * small.b).clamp_min(1e-300)
         coupled = small.h @ y

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, relative_noise, student
 from equilibrist.checks._objective import Objective, Params
 from equilibrist.checks._probes import Reach, Scan, scan
+from equilibrist.checks.context import AuditContext, relative_noise, student
 from equilibrist.core.draws import Use
 from equilibrist.core.game import Constants, Players
 from equilibrist.optimizers import Coupled, Optimizer
@@ -160,7 +160,7 @@ class Outcome:
 
 
 def search(
-    bench: Bench,
+    context: AuditContext,
     player: str,
     budget: float,
     tolerance: float,
@@ -176,7 +176,7 @@ def search(
     would exceed the tolerance by gaining on goes on, with a fifth of the budget kept for it.
 
     Args:
-        bench: the pair and its splits.
+        context: the pair and its splits.
         player: who deviates.
         budget: minibatch gradients, all told.
         tolerance: the gain below which a search that still gains must go on.
@@ -186,9 +186,9 @@ def search(
     Returns:
         The descents, the reach, and whether the search was finished.
     """
-    objective = Objective(bench, player, tick)
-    where = Use.DEVIATION.at(player=bench.game.players.index(player))
-    rng = where.generator(bench.seed)
+    objective = Objective(context, player, tick)
+    where = Use.DEVIATION.at(player=context.game.players.index(player))
+    rng = where.generator(context.seed)
     lines = scan(objective, SCAN_SHARE * budget, rng)
     engine = _Engine(objective, show)
     rest = budget - objective.spent
@@ -210,7 +210,7 @@ def _starts(
     objective: Objective, lines: Scan, budget: float, rng: np.random.Generator
 ) -> Iterator[Descent]:
     """The descents to begin with, most promising first, as many as the budget allows."""
-    player, settings = objective.player, objective.bench.settings
+    player, settings = objective.player, objective.context.settings
     here, tied = objective.start, objective.field.coupled[player]
 
     def rule(lr: float) -> Relative:
@@ -249,7 +249,7 @@ class _Engine:
 
     def __init__(self, objective: Objective, show: Show | None) -> None:
         self.objective, self.show = objective, show
-        self.looks = objective.bench.settings.looks
+        self.looks = objective.context.settings.looks
 
     def rounds(self, descents: list[Descent], budget: float) -> Descent:
         """Successive halving within `budget` minibatch gradients; returns the descent that is left."""
@@ -318,7 +318,7 @@ class _Engine:
         climbing = gains[top] > 0.1 * tolerance and rise > 0.25 * gains[top]
         if rise <= 0 or gains[top] > tolerance or not (on_its_way or climbing):
             return True, max(rise, 0.0)
-        if not self.objective.bench.sampled:
+        if not self.objective.context.sampled:
             return False, rise
         difference = descent.looks[top] - (descent.looks[first] if gains[first] > 0 else 0.0)
         return not student(difference, 0.9).low > 0, rise

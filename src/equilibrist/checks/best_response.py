@@ -6,20 +6,20 @@ import math
 from typing import Any
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict, both
+from equilibrist.checks.context import AuditContext
 
 REFERENCES = ("Nash equilibrium: Farnia and Ozdaglar 2020, inequalities (2)",)
 
 
-def exact_nash(bench: Bench, tick: Any) -> list[Certificate]:
+def exact_nash(context: AuditContext, tick: Any) -> list[Certificate]:
     """Certificates "nash/<player>" and "nash" from `game.best_response(player, players)`.
 
     A player's gain is its loss at the pair less its loss at its best response, over its feasible set: VERIFIED
     where no player gains more than the tolerance, REFUTED (with the response as the witness) where one does.
     UNASSESSED: a loss that is not finite, or a pair outside the feasible sets.
     """
-    parts = [_one(bench, player, tick) for player in bench.game.players]
+    parts = [_one(context, player, tick) for player in context.game.players]
     refuted = [c for c in parts if c.verdict is Verdict.REFUTED]
     if refuted:
         worst = max(refuted, key=lambda c: c.evidence["gain"])
@@ -33,10 +33,10 @@ def exact_nash(bench: Bench, tick: Any) -> list[Certificate]:
     return [*parts, both("nash", parts, said)]
 
 
-def _one(bench: Bench, player: str, tick: Any) -> Certificate:
-    players, constants = bench.wide
-    tolerance = bench.tolerance()
-    game: Any = bench.game
+def _one(context: AuditContext, player: str, tick: Any) -> Certificate:
+    players, constants = context.wide
+    tolerance = context.tolerance()
+    game: Any = context.game
     answer = game.best_response(player, players)
     if answer is None:
         said = f"Not assessed: the {player}'s best response has no closed form at this pair."
@@ -46,12 +46,12 @@ def _one(bench: Bench, player: str, tick: Any) -> Certificate:
             said,
             {"gain": 0.0},
             tolerance,
-            bench.scope(),
+            context.scope(),
             player=player,
         )
     moved = {**players, player: answer.params}
     before, after = (
-        float(bench.losses(player, at, constants, "score").mean()) for at in (players, moved)
+        float(context.losses(player, at, constants, "score").mean()) for at in (players, moved)
     )
     tick(2)
     gain = before - after
@@ -80,12 +80,12 @@ def _one(bench: Bench, player: str, tick: Any) -> Certificate:
     elif gain > tolerance.value or math.isnan(gain):
         verdict, witness = Verdict.REFUTED, {player: answer.params}
         said = (
-            f"By its best response the {player} alone lowers its loss by {gain:.3g} {bench.unit}."
+            f"By its best response the {player} alone lowers its loss by {gain:.3g} {context.unit}."
         )
     else:
         verdict = Verdict.VERIFIED
         said = (
-            f"The {player}'s best response gains {max(gain, 0.0):.3g} {bench.unit}: not above the tolerance "
+            f"The {player}'s best response gains {max(gain, 0.0):.3g} {context.unit}: not above the tolerance "
             f"of {tolerance.value:.3g}."
         )
     return Certificate(
@@ -94,7 +94,7 @@ def _one(bench: Bench, player: str, tick: Any) -> Certificate:
         said,
         evidence,
         tolerance,
-        bench.scope() | {"player": player, "how": "exact best response"},
+        context.scope() | {"player": player, "how": "exact best response"},
         ("within the player's feasible set",),
         REFERENCES,
         player,

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks import _linear
-from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._first_order import (
     FirstOrder,
@@ -35,6 +34,7 @@ from equilibrist.checks._linear import (
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
 from equilibrist.checks._minimax import answers, local_minimax
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Address, Use
 from equilibrist.core.game import Players
 
@@ -74,7 +74,7 @@ class Curvature:
         return Interval(self.gain(self.scored.mean), low, high)
 
 
-def local(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def local(context: AuditContext, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
     """Certificates "local-nash/<player>", "local-nash" and "local-minimax": second-order conditions.
 
     H_p is player p's own Hessian, J_pp. The pair is a strict local Nash equilibrium if it is stationary and
@@ -98,27 +98,27 @@ def local(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certific
     its direction is the witness. UNASSESSED: what is not finite, did not converge, has no feasible direction, or
     is hidden by noise. NOT_REFUTED: otherwise.
     """
-    share = bench.settings.local_products // len(found_draws(bench)) // 4
-    tolerance = bench.tolerance()
-    if why := _linear.inexact(bench):
-        return _unassessed(bench, tolerance, why)
-    firsts = {player: first_order(bench, player, tick) for player in bench.game.players}
+    share = context.settings.local_products // len(found_draws(context)) // 4
+    tolerance = context.tolerance()
+    if why := _linear.inexact(context):
+        return _unassessed(context, tolerance, why)
+    firsts = {player: first_order(context, player, tick) for player in context.game.players}
     found = {
-        player: own_curvature(bench, player, share, tick, Use.CURVATURE.at(player=i))
-        for i, player in enumerate(bench.game.players)
+        player: own_curvature(context, player, share, tick, Use.CURVATURE.at(player=i))
+        for i, player in enumerate(context.game.players)
         # Second order is asked only where first order is settled: a gain already found needs no other.
-        if firsts[player].decision(bench).verdict is not Verdict.REFUTED
+        if firsts[player].decision(context).verdict is not Verdict.REFUTED
     }
     parts = [
-        _certificate(bench, found[player], first, tolerance)
+        _certificate(context, found[player], first, tolerance)
         if player in found
-        else _moving(bench, first, tolerance)
+        else _moving(context, first, tolerance)
         for player, first in firsts.items()
     ]
     overall = both("local-nash", parts, _overall(parts))
-    leader, follower = order_of(bench.game)
+    leader, follower = order_of(context.game)
     minimax = local_minimax(
-        bench,
+        context,
         found[follower].ends if follower in found else None,
         found[leader].ends.vector if leader in found else None,
         next(c for c in parts if c.player == follower),
@@ -128,49 +128,51 @@ def local(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certific
     return [*parts, overall, minimax]
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
-    settings = bench.settings
-    if not bench.sampled:
-        return 2 * _linear.PRODUCT * min(tree.count(bench.players), DENSE)
-    products = _linear.products_of(bench)
-    draws, share = len(found_draws(bench)), max(2, products // 4)
-    sizes = [tree.count(bench.players[player]) for player in bench.game.players]
+    settings = context.settings
+    if not context.sampled:
+        return 2 * _linear.PRODUCT * min(tree.count(context.players), DENSE)
+    products = _linear.products_of(context)
+    draws, share = len(found_draws(context)), max(2, products // 4)
+    sizes = [tree.count(context.players[player]) for player in context.game.players]
     own = sum(min(n, share) for n in sizes) * draws
     # Dense where that is no more than what the pursuit may take.
     schur = max(2 * draws, min(sum(sizes) * draws, settings.local_products // 2))
     scored = min(settings.local_batches, settings.batches) * (len(sizes) + 2)
     # Both players' moves along negative curvature are rarely worth their measurement: one of them is planned.
-    small = planned(bench) + planned_value(bench) + planned_both(bench)
-    return small + _linear.PRODUCT * (own + schur + scored) + answers(bench)
+    small = planned(context) + planned_value(context) + planned_both(context)
+    return small + _linear.PRODUCT * (own + schur + scored) + answers(context)
 
 
-def own_curvature(bench: Bench, player: str, steps: int, tick: Any, where: Address) -> Curvature:
+def own_curvature(
+    context: AuditContext, player: str, steps: int, tick: Any, where: Address
+) -> Curvature:
     """The ends of H_p by at most `steps` products on every draw, and the worst direction, scored."""
-    operator = Hessian(bench, player, found_draws(bench), tick)
-    reach = bench.settings.move * norm_of(bench, player)
+    operator = Hessian(context, player, found_draws(context), tick)
+    reach = context.settings.move * norm_of(context, player)
     if not operator.n:
         nothing = torch.zeros(0, dtype=torch.float64)
         empty = Extremes(0.0, nothing, 0.0, 0.0, True, 0, nothing)
         return Curvature(player, empty, None, Interval(0.0, 0.0, 0.0), reach)
-    ends = extremes_of(bench, operator, max(2, steps), where)
+    ends = extremes_of(context, operator, max(2, steps), where)
     part = operator.part
     del operator  # its graphs are as large as those of a training step, one for each draw
     scored, direction = Interval(ends.smallest, ends.smallest, ends.smallest), None
     if ends.finite and ends.smallest < -ends.zero:
         gain = -0.5 * ends.smallest * reach**2
-        direction = _linear.feasible(bench, player, part.flat(ends.vector), gain)
+        direction = _linear.feasible(context, player, part.flat(ends.vector), gain)
         if direction is not None:
-            scored = bench.interval(_linear.curvatures(bench, player, direction, tick))
+            scored = context.interval(_linear.curvatures(context, player, direction, tick))
             found = Curvature(player, ends, direction, scored, reach)
             # What promises next to nothing is not worth its measurement.
-            if max(gain, found.gains.high) > 0.25 * bench.tolerance().value:
-                return replace(found, moved=both_ways(bench, player, direction, tick))
+            if max(gain, found.gains.high) > 0.25 * context.tolerance().value:
+                return replace(found, moved=both_ways(context, player, direction, tick))
             return found
     return Curvature(player, ends, direction, scored, reach)
 
 
-def _moving(bench: Bench, first: FirstOrder, tolerance: Tolerance) -> Certificate:
+def _moving(context: AuditContext, first: FirstOrder, tolerance: Tolerance) -> Certificate:
     """The local Nash claim of a player that is not at rest: refuted by its move down the gradient."""
     player = first.player
     assert first.witness is not None
@@ -178,16 +180,16 @@ def _moving(bench: Bench, first: FirstOrder, tolerance: Tolerance) -> Certificat
         f"local-nash/{player}",
         Verdict.REFUTED,
         f"The {player} is not at rest: a {first.size:.2g} move of its weights down its gradient gains "
-        f"{promised(first.gain, bench.unit, tolerance)}.",
+        f"{promised(first.gain, context.unit, tolerance)}.",
         {
             "order": 1,
             "gain": first.gain.mean,
             "gain_interval": [first.gain.low, first.gain.high],
             "first_order": first.describe(),
-            "confidence": bench.settings.confidence,
+            "confidence": context.settings.confidence,
         },
         tolerance,
-        scope(bench, player=player),
+        scope(context, player=player),
         ("near the pair only; the player's curvature was not asked for, as its gradient decides",),
         REFERENCES[:1],
         player,
@@ -195,26 +197,26 @@ def _moving(bench: Bench, first: FirstOrder, tolerance: Tolerance) -> Certificat
     )
 
 
-def at_rest(bench: Bench, player: str, tolerance: Tolerance) -> bool:
+def at_rest(context: AuditContext, player: str, tolerance: Tolerance) -> bool:
     """Whether the gradient is nothing to first order; of exact losses only (see "stationary" for others)."""
-    return bench.sampled or free(bench).residual[player] <= tolerance.value
+    return context.sampled or free(context).residual[player] <= tolerance.value
 
 
-def scope(bench: Bench, **extra: Any) -> dict[str, Any]:
-    """The bench's, with the precision of a second-order check."""
-    settings = bench.settings
+def scope(context: AuditContext, **extra: Any) -> dict[str, Any]:
+    """The context's, with the precision of a second-order check."""
+    settings = context.settings
     how = (
-        f"directions from {len(found_draws(bench))} minibatches of {settings.batch}, scored on "
-        f"{len(list(score_draws(bench)))} batches of the score split"
-        if bench.sampled
+        f"directions from {len(found_draws(context))} minibatches of {settings.batch}, scored on "
+        f"{len(list(score_draws(context)))} batches of the score split"
+        if context.sampled
         else "exact expectations"
     )
-    return bench.scope() | {"search_precision": "float64", "products": how} | extra
+    return context.scope() | {"search_precision": "float64", "products": how} | extra
 
 
-def direction_witness(bench: Bench, player: str, u: Tensor) -> Players:
+def direction_witness(context: AuditContext, player: str, u: Tensor) -> Players:
     """A unit direction [n_p] as the player's parameters."""
-    players, _ = bench.wide
+    players, _ = context.wide
     return {player: tree.unflatten(u, {"x": players[player]})["x"]}
 
 
@@ -225,12 +227,12 @@ def promised(gains: Interval, unit: str, tolerance: Tolerance) -> str:
 
 
 def _certificate(
-    bench: Bench, found: Curvature, first: FirstOrder, tolerance: Tolerance
+    context: AuditContext, found: Curvature, first: FirstOrder, tolerance: Tolerance
 ) -> Certificate:
-    player, ends, settings = found.player, found.ends, bench.settings
-    where = free(bench)
-    n = Part(bench, player).n
-    unit = bench.unit
+    player, ends, settings = found.player, found.ends, context.settings
+    where = free(context)
+    n = Part(context, player).n
+    unit = context.unit
     gains = found.gains
     rounding = ends.zero
     nothing = 2 * tolerance.value / found.reach**2  # the curvature that promises the tolerance
@@ -260,7 +262,7 @@ def _certificate(
     witness = None
     measured = found.moved.gain if found.moved else gains
     decision = decide(measured, tolerance.value)
-    settled = first.decision(bench)
+    settled = first.decision(context)
     if not n and where.held[player]:
         verdict = Verdict.UNASSESSED
         summary = (
@@ -268,7 +270,7 @@ def _certificate(
             "were not judged."
         )
     elif not n:
-        verdict = Verdict.NOT_REFUTED if bench.sampled else Verdict.VERIFIED
+        verdict = Verdict.NOT_REFUTED if context.sampled else Verdict.VERIFIED
         summary = (
             f"Walls hold all of the {player}'s parameters: there is no small move left to judge."
         )
@@ -280,7 +282,7 @@ def _certificate(
     elif math.isnan(tolerance.value):
         verdict, summary = Verdict.UNASSESSED, f"Not assessed: {tolerance.why}."
     elif decision.verdict is Verdict.REFUTED and found.direction is not None:
-        verdict, witness = Verdict.REFUTED, direction_witness(bench, player, found.direction)
+        verdict, witness = Verdict.REFUTED, direction_witness(context, player, found.direction)
         summary = (
             f"The {player}'s loss curves down: a {found.moved.size:.2g} move along one direction gains "  # type: ignore[union-attr]
             f"{promised(measured, unit, tolerance)}."
@@ -310,10 +312,10 @@ def _certificate(
             f"products ({ends.smallest:.3g}, residual {ends.residual:.3g}): raise local_products."
         )
     elif (
-        not bench.sampled
-        and _holds(bench, ends)
+        not context.sampled
+        and _holds(context, ends)
         and not where.held[player]
-        and at_rest(bench, player, tolerance)
+        and at_rest(context, player, tolerance)
     ):
         verdict = Verdict.VERIFIED
         summary = (
@@ -321,11 +323,11 @@ def _certificate(
             if ends.smallest > rounding
             else f"The {player}'s loss is quadratic and curves down in no direction."
         )
-    elif not bench.sampled and ends.smallest >= -rounding:
+    elif not context.sampled and ends.smallest >= -rounding:
         verdict = Verdict.NOT_REFUTED
         flat = evidence.get("zero", 0)
         why = f"it is flat along {flat} of {n}" if flat else "a boundary holds part of them"
-        if not at_rest(bench, player, tolerance):
+        if not at_rest(context, player, tolerance):
             why = "its gradient is not zero"
         if not ends.complete:
             why = "only the end of its spectrum was looked for"
@@ -338,7 +340,7 @@ def _certificate(
         )
     limits = [
         "second order, near the pair only; whether the pair is at rest is the check "
-        + ('"stationary"' if bench.sampled else "of the first order"),
+        + ('"stationary"' if context.sampled else "of the first order"),
         *where.limits(player),
     ]
     if not ends.complete:
@@ -351,7 +353,7 @@ def _certificate(
         summary,
         evidence,
         tolerance,
-        scope(bench, player=player),
+        scope(context, player=player),
         tuple(limits),
         REFERENCES[:1],
         player,
@@ -360,12 +362,12 @@ def _certificate(
     )
 
 
-def _holds(bench: Bench, ends: Extremes) -> bool:
+def _holds(context: AuditContext, ends: Extremes) -> bool:
     """Positive definite; or semi-definite where the losses are quadratic."""
     if not ends.complete:
         return False
     return ends.smallest > ends.zero or (
-        ends.smallest >= -ends.zero and getattr(bench.game, "linear", False)
+        ends.smallest >= -ends.zero and getattr(context.game, "linear", False)
     )
 
 
@@ -382,8 +384,8 @@ def _overall(parts: list[Certificate]) -> str:
     return "No player was found to gain more than the tolerance by a small move alone, to second order."
 
 
-def _unassessed(bench: Bench, tolerance: Tolerance, why: str) -> list[Certificate]:
-    claims = [*(f"local-nash/{p}" for p in bench.game.players), "local-nash", "local-minimax"]
+def _unassessed(context: AuditContext, tolerance: Tolerance, why: str) -> list[Certificate]:
+    claims = [*(f"local-nash/{p}" for p in context.game.players), "local-nash", "local-minimax"]
     return [
         Certificate(
             claim,
@@ -391,7 +393,7 @@ def _unassessed(bench: Bench, tolerance: Tolerance, why: str) -> list[Certificat
             f"Not assessed: {why}.",
             {},
             tolerance,
-            scope(bench),
+            scope(context),
             references=REFERENCES,
             player=claim.partition("/")[2] or None,
         )

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._objective import FORWARD
 from equilibrist.checks._search import Outcome, search
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.checks.context import AuditContext
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 2, problem (5)",
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def nash(
-    bench: Bench,
+    context: AuditContext,
     tick: Callable[[float], Any] = lambda gradients: None,
     show: Callable[[Any, Any], torch.Tensor] | None = None,
 ) -> tuple[list[Certificate], dict[str, torch.Tensor]]:
@@ -45,53 +45,57 @@ def nash(
     NOT_REFUTED: otherwise, with the distance to which each kind of direction was searched. A search cannot
     verify.
     """
-    tolerance = bench.tolerance()
+    tolerance = context.tolerance()
     sheets: dict[str, torch.Tensor] = {}
     parts = []
-    for player in bench.game.players:
+    for player in context.game.players:
         shown = show if player == "generator" else None
-        outcome = search(bench, player, budget(bench), tolerance.value, tick, shown)
-        parts.append(_certificate(bench, player, outcome, tolerance))
-        tick(2 * _scoring(bench))
+        outcome = search(context, player, budget(context), tolerance.value, tick, shown)
+        parts.append(_certificate(context, player, outcome, tolerance))
+        tick(2 * _scoring(context))
         if shown is not None:
-            sheets = _sheets(outcome, shown(bench.players, bench.constants))
+            sheets = _sheets(outcome, shown(context.players, context.constants))
     return [*parts, both("nash", parts, _overall(parts))], sheets
 
 
-def budget(bench: Bench) -> float:
+def budget(context: AuditContext) -> float:
     """Minibatch gradients for the search of one player."""
-    return float(bench.settings.starts * bench.settings.steps)
+    return float(context.settings.starts * context.settings.steps)
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
-    return len(bench.game.players) * (budget(bench) + 2 * _scoring(bench))
+    return len(context.game.players) * (budget(context) + 2 * _scoring(context))
 
 
-def _scoring(bench: Bench) -> float:
+def _scoring(context: AuditContext) -> float:
     """What one pass over the score split costs."""
     rows = sum(
         max((len(entry) for entry in draw.values() if entry.ndim), default=0)
-        for draw in bench.bank("score")
+        for draw in context.bank("score")
     )
-    return FORWARD * max(rows / bench.settings.batch, 1.0)
+    return FORWARD * max(rows / context.settings.batch, 1.0)
 
 
-def gain(bench: Bench, player: str, deviation: dict[str, torch.Tensor], part: str) -> torch.Tensor:
+def gain(
+    context: AuditContext, player: str, deviation: dict[str, torch.Tensor], part: str
+) -> torch.Tensor:
     """Loss before minus loss after the deviation, on every batch of a part's bank, float64."""
-    before = bench.losses(player, bench.players, bench.constants, part)
-    return before - bench.losses(
-        player, {**bench.players, player: deviation}, bench.constants, part
+    before = context.losses(player, context.players, context.constants, part)
+    return before - context.losses(
+        player, {**context.players, player: deviation}, context.constants, part
     )
 
 
-def _certificate(bench: Bench, player: str, outcome: Outcome, tolerance: Tolerance) -> Certificate:
+def _certificate(
+    context: AuditContext, player: str, outcome: Outcome, tolerance: Tolerance
+) -> Certificate:
     best = outcome.best
-    before = bench.losses(player, bench.players, bench.constants, "score")
+    before = context.losses(player, context.players, context.constants, "score")
     measured, after = Interval(0.0, 0.0, 0.0), float(before.mean())
     if best.best is not None:
-        differences = gain(bench, player, best.best, "score")
-        measured = bench.interval(differences)
+        differences = gain(context, player, best.best, "score")
+        measured = context.interval(differences)
         after = float((before - differences).mean())
     failed = [d for d in outcome.descents if d.failed]
     decision = decide(measured, tolerance.value, finished=outcome.finished)
@@ -99,7 +103,7 @@ def _certificate(bench: Bench, player: str, outcome: Outcome, tolerance: Toleran
         len(failed) == len(outcome.descents) and decision.verdict is not Verdict.REFUTED
     ):
         decision = Decision(Verdict.UNASSESSED, Reason.NOT_FINITE)
-    evidence = _evidence(bench, player, outcome) | {
+    evidence = _evidence(context, player, outcome) | {
         "loss_before": float(before.mean()),
         "loss_after": after,
         "gain": measured.mean,
@@ -112,7 +116,7 @@ def _certificate(bench: Bench, player: str, outcome: Outcome, tolerance: Toleran
         f"nash/{player}",
         decision.verdict,
         _summary(
-            bench,
+            context,
             player,
             outcome,
             tolerance,
@@ -122,16 +126,16 @@ def _certificate(bench: Bench, player: str, outcome: Outcome, tolerance: Toleran
         ),
         evidence,
         tolerance,
-        bench.scope() | {"player": player},
-        _limits(bench, outcome, len(before)),
+        context.scope() | {"player": player},
+        _limits(context, outcome, len(before)),
         REFERENCES,
         player,
         {player: best.best or {}} if refuted else None,
     )
 
 
-def _evidence(bench: Bench, player: str, outcome: Outcome) -> dict[str, Any]:
-    settings = bench.settings
+def _evidence(context: AuditContext, player: str, outcome: Outcome) -> dict[str, Any]:
+    settings = context.settings
     return {
         "confidence": settings.confidence,
         "budget": {
@@ -176,7 +180,7 @@ def radius(outcome: Outcome) -> float:
 
 
 def _summary(
-    bench: Bench,
+    context: AuditContext,
     player: str,
     outcome: Outcome,
     tolerance: Tolerance,
@@ -184,9 +188,9 @@ def _summary(
     decision: Decision,
     finite: bool,
 ) -> str:
-    unit = bench.unit
+    unit = context.unit
     other = "critic" if player == "generator" else "generator"
-    span = f"{bench.settings.confidence:.0%} interval {measured.low:.3g} to {measured.high:.3g}"
+    span = f"{context.settings.confidence:.0%} interval {measured.low:.3g} to {measured.high:.3g}"
     gained = f"{measured.mean:.3g} {unit} ({span})"
     best = f"The {player}'s best deviation gains {gained}"
     match decision.reason:
@@ -241,25 +245,25 @@ def _reached(player: str, outcome: Outcome) -> str:
     return f"Searched up to {radius(outcome):.2g} times the norm of the {player}'s weights {', '.join(lines)}; {went}."
 
 
-def _limits(bench: Bench, outcome: Outcome, score_batches: int) -> tuple[str, ...]:
-    settings = bench.settings
+def _limits(context: AuditContext, outcome: Outcome, score_batches: int) -> tuple[str, ...]:
+    settings = context.settings
     limits = [
         "a gain is a lower bound: a longer or luckier search may find more",
         f"the interval holds batch-to-batch noise over {score_batches} batches of the score split",
     ]
-    if not bench.game.separable:
+    if not context.game.separable:
         limits.append(
-            f"losses depend on whole batches ({bench.game.why_not_separable}): batches of "
+            f"losses depend on whole batches ({context.game.why_not_separable}): batches of "
             f"{settings.batch} were resampled"
         )
-    if bench.resampling("score") > 1:
+    if context.resampling("score") > 1:
         limits.append(
             "the score split is too small for eight whole batches: they were drawn with "
             "replacement, and the interval widened for it"
         )
-    if bench.lag is not None:
+    if context.lag is not None:
         limits.append(
-            f"training divided by running estimates of the singular values (effective norms up to {bench.lag:g}); "
+            f"training divided by running estimates of the singular values (effective norms up to {context.lag:g}); "
             "the audited critic has norms of exactly 1, as `export` writes it"
         )
     missing = [words for kind, words in KINDS.items() if kind not in outcome.reach]

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._initial import untouched
 from equilibrist.checks._level import at_equality, pull, silent, unbounded
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._search import Relative
 from equilibrist.checks._signs import SEPARATED, STARVED, signs
+from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.games.compatibility import reach
 
@@ -166,72 +166,72 @@ class Facts:
 
 
 def facts(
-    bench: Bench, tick: Callable[[float], Any] = lambda gradients: None, deep: bool = True
+    context: AuditContext, tick: Callable[[float], Any] = lambda gradients: None, deep: bool = True
 ) -> Facts | None:
     """The facts of a GAN with sampled data, from held-out (score) batches; None for other games.
 
     With `deep`, `uphill` is measured where the critic separates nearly all pairs, at 60 minibatch gradients; `slope` is
     there in any case, at one.
     """
-    if not bench.sampled or not hasattr(bench.game, "generate"):
+    if not context.sampled or not hasattr(context.game, "generate"):
         return None
-    draws = _held_out(bench, deep)
-    real, fake, real_scores, fake_scores = _samples(bench, draws)
+    draws = _held_out(context, deep)
+    real, fake, real_scores, fake_scores = _samples(context, draws)
     losses = {
-        player: Loss(float(bench.losses_on(player, *bench.wide, draws).mean()), reference)
-        for player, reference in at_equality(bench).items()
+        player: Loss(float(context.losses_on(player, *context.wide, draws).mean()), reference)
+        for player, reference in at_equality(context).items()
     }
-    images = bench.data.kind == "images"
-    ends = reach(bench.game, *bench.wide, draws[0]) if images else None
-    tick(_evaluations(bench, draws))
+    images = context.data.kind == "images"
+    ends = reach(context.game, *context.wide, draws[0]) if images else None
+    tick(_evaluations(context, draws))
     ranges = _range(real), _range(fake)
     share = separation(real_scores, fake_scores)
     won = share[0] >= SEPARATED
     return Facts(
-        unit=bench.unit,
+        unit=context.unit,
         losses=losses,
         separation=share,
-        diversity=_spread(fake, bench.seed) / max(_spread(real, bench.seed), 1e-300),
+        diversity=_spread(fake, context.seed) / max(_spread(real, context.seed), 1e-300),
         real=ranges[0],
         generated=ranges[1],
         outside=_beyond(fake, ranges[0]),
         unreached=_beyond(real, ranges[1]),
         untouched=tuple(
             player
-            for player in bench.game.players
-            if untouched(bench.game.modules[player], bench.players[player])
+            for player in context.game.players
+            if untouched(context.game.modules[player], context.players[player])
         ),
         starved=tuple(
             layer
-            for player in bench.game.players
-            for layer in starved(bench.game.modules[player], bench.constants[player], player)
+            for player in context.game.players
+            for layer in starved(context.game.modules[player], context.constants[player], player)
         ),
-        uphill=_uphill(bench, tick) if deep and won else None,
-        slope=_slope(bench, tick) if won else None,
-        tolerance=bench.tolerance().value if won else 0.0,
+        uphill=_uphill(context, tick) if deep and won else None,
+        slope=_slope(context, tick) if won else None,
+        tolerance=context.tolerance().value if won else 0.0,
         samples=len(real),
         images=images,
         apart=_apart(real, fake, images),
         ends=ends,
         constant=_constant(torch.cat([real_scores, fake_scores])),
-        silent=silent(bench, losses["critic"].at_equality),
-        unbounded=unbounded(bench),
-        pull=pull(bench, fake_scores),
-        copies=_copies(bench, real, fake, 1.0 if deep else 0.25),
+        silent=silent(context, losses["critic"].at_equality),
+        unbounded=unbounded(context),
+        pull=pull(context, fake_scores),
+        copies=_copies(context, real, fake, 1.0 if deep else 0.25),
     )
 
 
-def work(bench: Bench, deep: bool = True) -> float:
+def work(context: AuditContext, deep: bool = True) -> float:
     """Planned minibatch gradients."""
-    if not bench.sampled or not hasattr(bench.game, "generate"):
+    if not context.sampled or not hasattr(context.game, "generate"):
         return 0.0
-    return _evaluations(bench, _held_out(bench, deep)) + deep * (2 * UPHILL_STEPS + 1) + 1
+    return _evaluations(context, _held_out(context, deep)) + deep * (2 * UPHILL_STEPS + 1) + 1
 
 
-def _held_out(bench: Bench, deep: bool) -> list[Draw]:
+def _held_out(context: AuditContext, deep: bool) -> list[Draw]:
     """The first batches of the score split, with no more than `ROWS` samples where there are several."""
     draws, count, most = [], 0, ROWS if deep else FEW_ROWS
-    for draw in bench.bank("score"):
+    for draw in context.bank("score"):
         draws.append(draw)
         count += len(draw["real"])
         if count >= most:
@@ -239,18 +239,18 @@ def _held_out(bench: Bench, deep: bool) -> list[Draw]:
     return draws
 
 
-def _evaluations(bench: Bench, draws: Sequence[Draw]) -> float:
+def _evaluations(context: AuditContext, draws: Sequence[Draw]) -> float:
     """What three passes over these draws cost, and two of the generator over the first, in minibatch gradients."""
     seen = sum(len(draw["real"]) for draw in draws)
-    if bench.data.kind == "images":
+    if context.data.kind == "images":
         seen += len(draws[0]["real"])
-    return seen / bench.settings.batch
+    return seen / context.settings.batch
 
 
-def _samples(bench: Bench, draws: Sequence[Draw]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Held-out real and generated samples [n, ...] in float64, and the critic's scores [n] of both, on the CPU."""
-    players, constants = bench.wide
-    game = bench.game
+    players, constants = context.wide
+    game = context.game
     kept: list[tuple[Tensor, ...]] = []
     with torch.no_grad():
         for draw in draws:
@@ -312,22 +312,22 @@ def _constant(scores: Tensor) -> float | None:
     return high if same and len(scores) > 1 else None
 
 
-def _copies(bench: Bench, real: Tensor, fake: Tensor, share: float) -> Copies | None:
+def _copies(context: AuditContext, real: Tensor, fake: Tensor, share: float) -> Copies | None:
     """Exact copies of rows of the data among generated samples and, for comparison, held-out real ones."""
-    parts = [bench.parts[name] for name in ("optimise", "select")]
+    parts = [context.parts[name] for name in ("optimise", "select")]
     sizes = [part.size for part in parts]
-    if bench.data.size is None or None in sizes:
+    if context.data.size is None or None in sizes:
         return None
     if not bool(torch.isfinite(real).all() and torch.isfinite(fake).all()):
         return None
-    rng = np.random.default_rng(bench.seed)
+    rng = np.random.default_rng(context.seed)
     whole, most = sum(size or 0 for size in sizes), int(share * COPY_ROWS)
     kept = []
     for part, size in zip(parts, sizes, strict=True):
         count = -(-(size or 0) * min(most, whole) // whole)
         rows = torch.from_numpy(rng.permutation(size or 0)[:count].copy())
         take = getattr(part, "take", None)
-        there = rows.to(bench.device)
+        there = rows.to(context.device)
         kept.append((part.all()[there] if take is None else take(there)).double().cpu().flatten(1))
     known = torch.cat(kept)
     shares = []
@@ -335,7 +335,7 @@ def _copies(bench: Bench, real: Tensor, fake: Tensor, share: float) -> Copies | 
         rows = torch.from_numpy(rng.permutation(len(x))[: int(share * COPY_SAMPLES)].copy())
         shares.append(_coincide(x[rows].flatten(1), known))
     looked = min(len(fake), int(share * COPY_SAMPLES))
-    return Copies(shares[0], shares[1], looked, len(known), bench.data.size)
+    return Copies(shares[0], shares[1], looked, len(known), context.data.size)
 
 
 def _coincide(x: Tensor, known: Tensor) -> float:
@@ -377,22 +377,22 @@ def starved(module: nn.Module, constants: Mapping[str, Tensor], player: str) -> 
     return tuple(found)
 
 
-def _slope(bench: Bench, tick: Callable[[float], Any]) -> float:
+def _slope(context: AuditContext, tick: Callable[[float], Any]) -> float:
     """What the generator gains, to first order, by a move of its weights by a hundredth of their norm: at most
     that."""
-    objective = Objective(bench, "generator", tick)
+    objective = Objective(context, "generator", tick)
     gradient = objective.gradient(*objective.at(objective.start), 0, Batch.FACT)
     size = float(tree.flatten({"v": gradient}).double().norm())
-    return 0.01 * norm_of(bench, "generator") * size
+    return 0.01 * norm_of(context, "generator") * size
 
 
-def _uphill(bench: Bench, tick: Callable[[float], Any]) -> float | None:
+def _uphill(context: AuditContext, tick: Callable[[float], Any]) -> float | None:
     """What the generator's loss rises by in 30 steps up its gradient, over what it falls by in 30 steps down.
 
     Losses are steeper where they are high, so that this is well above 1 for a generator that training took down; one
     that training took up stands where its loss rises no further. None where the way down gains little.
     """
-    objective = Objective(bench, "generator", tick)
+    objective = Objective(context, "generator", tick)
     changes = {}
     for sign in (1.0, -1.0):
         rule = Relative(UPHILL_STEP, objective.scales, objective.field.coupled["generator"])
@@ -406,4 +406,4 @@ def _uphill(bench: Bench, tick: Callable[[float], Any]) -> float | None:
                 rule.update(tree.scale(sign, v), state, params)
         changes[sign] = objective.probe(params)
     gain, rise = changes[1.0], -changes[-1.0]
-    return max(rise, 0.0) / gain if gain > 5 * bench.tolerance().value else None
+    return max(rise, 0.0) / gain if gain > 5 * context.tolerance().value else None

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import MEASURED, PLAIN, POOL
 from equilibrist.checks.proximal.inner import Part, Prox, solve_well
@@ -32,7 +32,7 @@ class _Response:
     part: Part | None
 
 
-def gaps(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
+def gaps(context: AuditContext, tick: Any = lambda: None) -> list[Certificate]:
     """Certificates "duality-gap" and "proximal-duality-gap".
 
         DG        = max over D of V(G*, D) - min over G of V(G, D*)
@@ -50,27 +50,29 @@ def gaps(bench: Bench, tick: Any = lambda: None) -> list[Certificate]:
     REFUTED: the interval's lower end is above the tolerance: not a (proximal) equilibrium. UNASSESSED: a
     response failed, or noise. NOT_REFUTED: else; searches give gaps from below.
     """
-    if reason := inner.why_not(bench):
-        return [unfit(bench, claim, reason) for claim in CLAIMS]
-    tolerance = bench.tolerance()
+    if reason := inner.why_not(context):
+        return [unfit(context, claim, reason) for claim in CLAIMS]
+    tolerance = context.tolerance()
     if math.isnan(tolerance.value):
-        return [unfit(bench, claim, f"there is no tolerance: {tolerance.why}") for claim in CLAIMS]
-    prox = inner.prox_of(bench, tick)
-    critic = _critic(bench, prox, tolerance.value)
+        return [
+            unfit(context, claim, f"there is no tolerance: {tolerance.why}") for claim in CLAIMS
+        ]
+    prox = inner.prox_of(context, tick)
+    critic = _critic(context, prox, tolerance.value)
     certificates = []
     for claim, fixed in CLAIMS.items():
-        lam = bench.settings.prox_lambda if fixed is None else fixed
-        found = trial(bench, prox, lam, tolerance.value)
-        certificates.append(_certificate(bench, prox, claim, lam, critic, found, tolerance))
+        lam = context.settings.prox_lambda if fixed is None else fixed
+        found = trial(context, prox, lam, tolerance.value)
+        certificates.append(_certificate(context, prox, claim, lam, critic, found, tolerance))
     return certificates
 
 
-def _critic(bench: Bench, prox: Prox, tolerance: float) -> _Response:
+def _critic(context: AuditContext, prox: Prox, tolerance: float) -> _Response:
     stay, trained = prox.trained["generator"], prox.trained["critic"]
     solved = solve_well(prox, stay, 0.0, staying=False)  # a search that fails must be seen to
     now = prox.measure(stay, trained, math.inf, "score")
     found = solved.answer.critic
-    gain = bench.interval(prox.measure(stay, found, math.inf, "score") - now)
+    gain = context.interval(prox.measure(stay, found, math.inf, "score") - now)
     return _Response(gain, _status(gain, tolerance), found)
 
 
@@ -91,7 +93,7 @@ def _status(gain: Interval, tolerance: float) -> str:
 
 
 def _certificate(
-    bench: Bench,
+    context: AuditContext,
     prox: Prox,
     claim: str,
     lam: float,
@@ -103,14 +105,14 @@ def _certificate(
     stay = prox.trained["generator"]
     best = prox.measure(stay, critic.part or prox.trained["critic"], math.inf, "score")
     least = prox.measure(found.generator or stay, found.critic, lam, "score")
-    paired = bench.interval(best - least)  # both on the same batches
+    paired = context.interval(best - least)  # both on the same batches
     gap = Interval(paired.mean, paired.low - (found.gap or 0.0), paired.high)
     failed = [
         f"the {name}'s best response {part.status}"
         for name, part in (("critic", critic), ("generator", generator))
         if part.status.startswith("failed")
     ]
-    unit, settings = bench.unit, bench.settings
+    unit, settings = context.unit, context.settings
     name = "duality gap" if math.isinf(lam) else f"proximal duality gap (lambda = {lam:g})"
     span = f"{gap.mean:.3g} {unit} ({gap.low:.3g} to {gap.high:.3g})"
     parts = f"the critic gains {critic.gain.mean:.3g}, the generator {generator.gain.mean:.3g}"
@@ -152,7 +154,7 @@ def _certificate(
             "generator_steps": settings.prox_steps,
             "critic_steps": 4 * settings.inner_steps,
         }
-        if bench.sampled
+        if context.sampled
         else {"generator_searches": settings.prox_starts, "critic": "to convergence"},
         "unit": unit,
         "confidence": settings.confidence,
@@ -163,7 +165,7 @@ def _certificate(
         text,
         evidence,
         tolerance,
-        inner.scope(bench),
+        inner.scope(context),
         (
             "best responses by search give the duality gap from below",
             "the minimum over generators of V_prox is of a maximum by search: see the inner values"
@@ -176,14 +178,14 @@ def _certificate(
     )
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
-    if inner.why_not(bench):
+    if inner.why_not(context):
         return 1.0
-    if not bench.sampled:
+    if not context.sampled:
         return 1000.0
-    s = bench.settings
+    s = context.settings
     if s.gradients:
         least = 12 * s.batches * MEASURED
-        return POOL * PLAIN + 2 * trial_work(bench, extra=0) + well_work(bench) + least
-    return POOL * PLAIN + 2 * trial_work(bench, extra=0) + 9 * s.inner_steps * PLAIN
+        return POOL * PLAIN + 2 * trial_work(context, extra=0) + well_work(context) + least
+    return POOL * PLAIN + 2 * trial_work(context, extra=0) + 9 * s.inner_steps * PLAIN

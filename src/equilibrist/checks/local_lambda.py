@@ -12,7 +12,6 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks import _linear
-from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._first_order import (
     FirstOrder,
@@ -23,8 +22,9 @@ from equilibrist.checks._first_order import (
 )
 from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free, order_of
 from equilibrist.checks._minimax import answered_curvature, blocks, damped, is_dense
-from equilibrist.checks._schur import Pursuit, Small, State, answered, turned
+from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, turned
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.checks.curvature import (
     Curvature,
     at_rest,
@@ -65,7 +65,7 @@ class Found:
 _NOT_FINITE = Found(0.0, math.inf, *3 * (math.nan,), None, None, failed="not finite")
 
 
-def proximal(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def proximal(context: AuditContext, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
     """Certificate "proximal": lambda*, the largest lambda at which the pair is a lambda-proximal equilibrium
     near itself.
 
@@ -95,8 +95,8 @@ def proximal(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certi
     UNASSESSED: no critic norm, not finite, not converged, the generator not at rest, or noise above the tolerance.
     NOT_REFUTED: otherwise, with lambda* in the evidence.
     """
-    tolerance = bench.tolerance()
-    why = _why_not(bench)
+    tolerance = context.tolerance()
+    why = _why_not(context)
     if why or math.isnan(tolerance.value):
         said = f"Not assessed: {why or tolerance.why}."
         return [
@@ -106,50 +106,50 @@ def proximal(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certi
                 said,
                 {},
                 tolerance,
-                scope(bench),
+                scope(context),
                 references=REFERENCES,
             )
         ]
-    leader, follower = order_of(bench.game)
-    draws = found_draws(bench)
-    share = bench.settings.local_products // len(draws) // 4
-    firsts = first_order(bench, leader, tick, value=True), first_order(bench, follower, tick)
-    own = own_curvature(bench, follower, share, tick, Use.PROXIMAL_CURVATURE.at())
-    reach = bench.settings.move * norm_of(bench, leader)
+    leader, follower = order_of(context.game)
+    draws = found_draws(context)
+    share = context.settings.local_products // len(draws) // 4
+    firsts = first_order(context, leader, tick, value=True), first_order(context, follower, tick)
+    own = own_curvature(context, follower, share, tick, Use.PROXIMAL_CURVATURE.at())
+    reach = context.settings.move * norm_of(context, leader)
     nothing = 2 * tolerance.value / reach**2
     if not own.ends.finite:
         found = _NOT_FINITE
-    elif not Part(bench, leader).n:
+    elif not Part(context, leader).n:
         found = Found(math.inf, math.inf, 0.0, 0.0, 0.0, None, None)
-    elif is_dense(bench, 2 * share):
-        found = _dense(bench, own, nothing if bench.sampled else 0.0, nothing, tick)
+    elif is_dense(context, 2 * share):
+        found = _dense(context, own, nothing if context.sampled else 0.0, nothing, tick)
     else:
-        found = _by_products(bench, own, nothing, 3 * share * len(draws), tick)
-    return [_certificate(bench, firsts, own, found, reach, nothing, tolerance, tick)]
+        found = _by_products(context, own, nothing, 3 * share * len(draws), tick)
+    return [_certificate(context, firsts, own, found, reach, nothing, tolerance, tick)]
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
-    settings = bench.settings
-    if not bench.sampled:
-        return 3 * _linear.PRODUCT * min(tree.count(bench.players), _linear.DENSE)
-    products = _linear.products_of(bench)
-    draws, share = len(found_draws(bench)), max(2, products // 4)
-    follower = tree.count(bench.players[order_of(bench.game)[1]])
-    whole = tree.count(bench.players)
+    settings = context.settings
+    if not context.sampled:
+        return 3 * _linear.PRODUCT * min(tree.count(context.players), _linear.DENSE)
+    products = _linear.products_of(context)
+    draws, share = len(found_draws(context)), max(2, products // 4)
+    follower = tree.count(context.players[order_of(context.game)[1]])
+    whole = tree.count(context.players)
     # Dense: V's second derivatives and M, column by column.
     found = whole + follower if whole <= 2 * share else max(4, 3 * (products // 4))
     scored = min(settings.local_batches, settings.batches) * 4
-    small = planned(bench) + planned_value(bench)
+    small = planned(context) + planned_value(context)
     return small + _linear.PRODUCT * (draws * (min(follower, share) + found) + scored)
 
 
-def _why_not(bench: Bench) -> str:
+def _why_not(context: AuditContext) -> str:
     """Why lambda* has no meaning here, or cannot be had; "" where it can."""
-    game = bench.game
-    if why := _linear.inexact(bench):
+    game = context.game
+    if why := _linear.inexact(context):
         return why
-    if not bench.sampled:
+    if not context.sampled:
         if hasattr(game, "sobolev"):
             return ""
         return (
@@ -169,27 +169,27 @@ def _why_not(bench: Bench) -> str:
 # -- dense ---------------------------------------------------------------------------------------------
 
 
-def gram(bench: Bench, tick: Any) -> Tensor:
+def gram(context: AuditContext, tick: Any) -> Tensor:
     """M [n_c, n_c] over the critic's free coordinates: the game's own, or built from products."""
-    _, follower = order_of(bench.game)
-    part = Part(bench, follower)
-    if not bench.sampled:
-        game: Any = bench.game
-        whole: Tensor = game.sobolev(bench.wide[0])
+    _, follower = order_of(context.game)
+    part = Part(context, follower)
+    if not context.sampled:
+        game: Any = context.game
+        whole: Tensor = game.sobolev(context.wide[0])
         return whole[part.mask][:, part.mask]
-    return _linear.dense(Sobolev(bench, found_draws(bench), tick), part.n, bench.device)
+    return _linear.dense(Sobolev(context, found_draws(context), tick), part.n, context.device)
 
 
-def _dense(bench: Bench, own: Curvature, cut: float, nothing: float, tick: Any) -> Found:
-    a, g, c = blocks(bench, tick)
-    M = gram(bench, tick)
+def _dense(context: AuditContext, own: Curvature, cut: float, nothing: float, tick: Any) -> Found:
+    a, g, c = blocks(context, tick)
+    M = gram(context, tick)
     finite = all(bool(torch.isfinite(t).all()) for t in (a, g, c)) and not bool(M.isnan().any())
     if not finite:
         return _NOT_FINITE
     curved = float(torch.linalg.eigvalsh(c)[0]) if len(c) else 1.0
     top = float(c.abs().max()) if len(c) else 1.0
     damping = 2 * max(0.0, -curved) if curved < -1e-9 * top else 0.0
-    small = Small(a, g, c + damping * torch.eye(len(c), dtype=c.dtype, device=c.device), M)
+    small = ReducedSchur(a, g, c + damping * torch.eye(len(c), dtype=c.dtype, device=c.device), M)
     rounding = 1e-11 * max(float(a.abs().max()), 1e-300)
     star, critical = small.threshold(cut, rounding)
     loose, _ = small.threshold(nothing, rounding)
@@ -235,19 +235,21 @@ def _dense(bench: Bench, own: Curvature, cut: float, nothing: float, tick: Any) 
 # -- by products -----------------------------------------------------------------------------------------
 
 
-def _by_products(bench: Bench, own: Curvature, cut: float, budget: int, tick: Any) -> Found:
-    draws = found_draws(bench)
+def _by_products(
+    context: AuditContext, own: Curvature, cut: float, budget: int, tick: Any
+) -> Found:
+    draws = found_draws(context)
     damping, least = damped(own.ends)
-    value = Value(bench, draws, tick)
-    if bench.sampled:
-        pursuit = Pursuit(value, Sobolev(bench, draws, tick), damping, least, budget)
+    value = Value(context, draws, tick)
+    if context.sampled:
+        pursuit = Pursuit(value, Sobolev(context, draws, tick), damping, least, budget)
     else:
-        M = gram(bench, tick)
+        M = gram(context, tick)
         if not bool(torch.isfinite(M).all()):
             return _NOT_FINITE
         pursuit = Pursuit(value, M.__matmul__, damping, least, budget)
     # A third of the budget goes to V_tt alone: the end of infinite lambda, and where to begin.
-    pursuit.add_leader(_linear.random_direction(bench, value.leader.n, Use.PROXIMAL_LEADER.at()))
+    pursuit.add_leader(_linear.random_direction(context, value.leader.n, Use.PROXIMAL_LEADER.at()))
     if not pursuit.sound():
         return _NOT_FINITE
     nash = pursuit.state(math.inf)
@@ -256,7 +258,7 @@ def _by_products(bench: Bench, own: Curvature, cut: float, budget: int, tick: An
         if nash.leader <= 0.01 * abs(nash.value) and nash.value < -cut:
             break
     # Without the critic's own curvature, what its answers miss is not known either.
-    known = own.ends.converged(2 * bench.tolerance().value / own.reach**2)
+    known = own.ends.converged(2 * context.tolerance().value / own.reach**2)
     low, high, state, done = _pursued(pursuit, cut)
     fine = max(FINE * -nash.value, 0.0)
     strict = (low, high)
@@ -324,7 +326,7 @@ def _at_threshold(pursuit: Pursuit, cut: float) -> tuple[float, State]:
     return star, pursuit.state(star, small)
 
 
-def _certain(pursuit: Pursuit, small: Small, star: float, cut: float) -> float:
+def _certain(pursuit: Pursuit, small: ReducedSchur, star: float, cut: float) -> float:
     """The largest lambda up to `star` at which the smallest eigenvalue less its residual is above -cut."""
 
     def sure(lam: float) -> bool:
@@ -345,7 +347,7 @@ def _certain(pursuit: Pursuit, small: Small, star: float, cut: float) -> float:
     return low
 
 
-def _upper(pursuit: Pursuit, small: Small, state: State, star: float, cut: float) -> float:
+def _upper(pursuit: Pursuit, small: ReducedSchur, state: State, star: float, cut: float) -> float:
     """A lambda above which the critical direction alone refutes, with the bound of what its answer misses; infinite
     where none was found."""
     if math.isinf(star):
@@ -367,7 +369,7 @@ def _upper(pursuit: Pursuit, small: Small, state: State, star: float, cut: float
 
 
 def _certificate(
-    bench: Bench,
+    context: AuditContext,
     firsts: tuple[FirstOrder, FirstOrder],
     own: Curvature,
     found: Found,
@@ -376,15 +378,15 @@ def _certificate(
     tolerance: Tolerance,
     tick: Any,
 ) -> Certificate:
-    leader, follower = order_of(bench.game)
-    where, unit = free(bench), bench.unit
+    leader, follower = order_of(context.game)
+    where, unit = free(context), context.unit
     led, followed = firsts
     # What the critic gains by a small move of its own: the slack of Proposition 2's first inequality.
     slack = own.moved.gain if own.moved else own.gains
     curves = decide(slack, tolerance.value)
-    if (moving := followed.decision(bench)).verdict is Verdict.REFUTED:
+    if (moving := followed.decision(context)).verdict is Verdict.REFUTED:
         slack = followed.gain
-    rest = led.decision(bench)
+    rest = led.decision(context)
     evidence: dict[str, Any] = {
         "lambda_star": [found.low, found.high],
         "infinite": math.isinf(found.low),
@@ -400,17 +402,24 @@ def _certificate(
         **found.evidence,
     }
     scored: Interval | None = None
-    if bench.sampled and found.u is not None and found.w is not None and math.isfinite(found.high):
-        scored, slope = _scored(bench, own, found, tick)
+    if (
+        context.sampled
+        and found.u is not None
+        and found.w is not None
+        and math.isfinite(found.high)
+    ):
+        scored, slope = _scored(context, own, found, tick)
         evidence["curvature_on_score"] = [scored.low, scored.mean, scored.high]
         # A shift of the curve u^T S(lambda) u moves its root by shift / slope. The spread is that of the mean over
         # the score batches; lambda* itself is of fewer samples.
-        wider = (_samples(_linear.score_draws(bench)) / _samples(_linear.found_draws(bench))) ** 0.5
+        wider = (
+            _samples(_linear.score_draws(context)) / _samples(_linear.found_draws(context))
+        ) ** 0.5
         evidence["lambda_star_noise"] = (
             wider * (scored.mean - scored.low) / -slope if slope < 0 else None
         )
     gain = -0.5 * reach**2 * found.vanishing  # whatever the answer costs
-    rested = all(at_rest(bench, p, tolerance) for p in (leader, follower))
+    rested = all(at_rest(context, p, tolerance) for p in (leader, follower))
     witness: Any = None
     kind = "direction"
     star, paid = _interval(found.low, found.high), ""
@@ -429,7 +438,7 @@ def _certificate(
         )
     elif curves.verdict is Verdict.REFUTED and own.direction is not None:
         verdict = Verdict.REFUTED
-        witness = direction_witness(bench, follower, own.direction)
+        witness = direction_witness(context, follower, own.direction)
         summary = (
             f"No proximal equilibrium, for any lambda: a small move of the {follower} alone gains "
             f"{promised(slack, unit, tolerance)}."
@@ -456,16 +465,16 @@ def _certificate(
     elif found.high == 0 or (
         found.low == 0 and scored is not None and _lost(found, scored, nothing)
     ):
-        worth = gain if scored is None or not bench.sampled else -0.5 * reach**2 * scored.high
+        worth = gain if scored is None or not context.sampled else -0.5 * reach**2 * scored.high
         sure = worth > tolerance.value and found.converged
         if sure and found.u is not None:
             verdict = Verdict.REFUTED
-            witness = _witness(bench, found)
+            witness = _witness(context, found)
             summary = (
                 f"No lambda > 0 makes the pair a proximal equilibrium (lambda* = 0): a small move of the {leader} "
                 f"gains {worth:.3g} {unit} whatever it costs the {follower} to answer. Stackelberg at best."
             )
-        elif bench.sampled:
+        elif context.sampled:
             verdict = Verdict.UNASSESSED
             summary = (
                 f"The {leader} seems to gain by a small move at every lambda > 0, but the score split does not "
@@ -484,7 +493,7 @@ def _certificate(
             "local_products to narrow it."
         )
     else:
-        exact = not bench.sampled and found.strict
+        exact = not context.sampled and found.strict
         held = where.held[leader] or where.held[follower]
         verdict = Verdict.VERIFIED if exact and not held else Verdict.NOT_REFUTED
         if math.isinf(found.low):
@@ -493,7 +502,7 @@ def _certificate(
             summary = (
                 "Near the pair it is a lambda-proximal equilibrium of V for every lambda: no small move of the "
                 f"{leader} gains"
-                + (f" more than {tolerance.value:.3g} {unit}" if bench.sampled else "")
+                + (f" more than {tolerance.value:.3g} {unit}" if context.sampled else "")
                 + f" on V even where the {follower} may not answer."
                 + (
                     ""
@@ -502,20 +511,20 @@ def _certificate(
                 )
             )
         else:
-            witness = _witness(bench, found)
+            witness = _witness(context, found)
             summary = (
                 f"Near the pair it is a lambda-proximal equilibrium of V up to lambda* = {star} ({unit} per squared "
                 f"slope): {between}. A {leader} that moves along one direction gains above it."
             )
     if verdict is not Verdict.REFUTED:
-        summary += elsewhere(bench, leader, tick)
+        summary += elsewhere(context, leader, tick)
     limits = [
         "second order, near the pair only; whether the pair is at rest is the check "
-        + ('"stationary"' if bench.sampled else "of the first order"),
+        + ('"stationary"' if context.sampled else "of the first order"),
         *where.limits(leader, follower),
         *found.limits,
     ]
-    if bench.sampled:
+    if context.sampled:
         limits.append(
             "lambda* is that of the mean over the batches that its directions were found on; the batches' noise, to "
             "first order and at this confidence, is lambda_star_noise"
@@ -532,7 +541,7 @@ def _certificate(
         evidence,
         tolerance,
         scope(
-            bench,
+            context,
             losses="the zero-sum V, minus the critic's own loss",
             norm="Sobolev semi-norm E |grad_x D(X)|^2 over real samples, lambda as in equation 11",
         ),
@@ -549,15 +558,17 @@ def _samples(draws: Iterable[Draw]) -> int:
     return sum(max(len(entry) for entry in draw.values() if entry.ndim) for draw in draws)
 
 
-def _scored(bench: Bench, own: Curvature, found: Found, tick: Any) -> tuple[Interval, float]:
+def _scored(
+    context: AuditContext, own: Curvature, found: Found, tick: Any
+) -> tuple[Interval, float]:
     """u^T S(lambda) u at the upper end of lambda*, on the score split, and its slope by
     lambda, -2 w^T M w."""
     assert found.u is not None
     assert found.w is not None
-    images = [Sobolev(bench, [draw], tick)(found.w) for draw in _linear.score_draws(bench)]
+    images = [Sobolev(context, [draw], tick)(found.w) for draw in _linear.score_draws(context)]
     held = [2 * found.high * image for image in images]
     sure = own.ends.smallest - (0.0 if own.ends.complete else own.ends.residual)
-    span = answered_curvature(bench, found.u, found.w, max(sure, 0.0), tick, held)
+    span = answered_curvature(context, found.u, found.w, max(sure, 0.0), tick, held)
     return span, -2 * float(found.w @ torch.stack(images).mean(0))
 
 
@@ -566,13 +577,13 @@ def _lost(found: Found, scored: Interval, nothing: float) -> bool:
     return found.vanishing < -nothing and scored.high < 0
 
 
-def _witness(bench: Bench, found: Found) -> Any:
-    leader, follower = order_of(bench.game)
+def _witness(context: AuditContext, found: Found) -> Any:
+    leader, follower = order_of(context.game)
     assert found.u is not None
     assert found.w is not None
-    parts = Part(bench, leader), Part(bench, follower)
-    return direction_witness(bench, leader, parts[0].flat(found.u)) | direction_witness(
-        bench, follower, parts[1].flat(found.w)
+    parts = Part(context, leader), Part(context, follower)
+    return direction_witness(context, leader, parts[0].flat(found.u)) | direction_witness(
+        context, follower, parts[1].flat(found.w)
     )
 
 

@@ -9,8 +9,8 @@ import torch
 
 from equilibrist import tree
 from equilibrist.certificates import Chart
-from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Players
 
@@ -31,12 +31,12 @@ WHERE = (
 NEAR = 0.05
 
 
-def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
+def path_angle(context: AuditContext, tick: Any) -> list[Certificate]:
     """Certificate "path-angle", of the cosine
 
         c(a) = <v(x(a)), d> / (|v(x(a))| |d|),  x(a) = x_0 + a d,  d = x_1 - x_0
 
-    from another pair x_0 (`bench.origin`: the initial weights, or an earlier checkpoint) to the pair under audit,
+    from another pair x_0 (`context.origin`: the initial weights, or an earlier checkpoint) to the pair under audit,
     v the own-loss gradients, averaged over the score split's minibatches, in float64. Where gradient
     descent comes to rest at x_1, c passes from negative to positive at a = 1: before it the players are drawn
     on, behind it back. A bump of c near 1 that does not change sign is rotation (Berard et al.).
@@ -45,23 +45,23 @@ def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
     REFUTED: c keeps its sign there, for certain. UNASSESSED: neither, or no other pair.
     """
     tolerance = None
-    scope = bench.scope() | {"from": bench.origin_name or "nowhere"}
-    if bench.origin is None:
+    scope = context.scope() | {"from": context.origin_name or "nowhere"}
+    if context.origin is None:
         said = "Not assessed: a path needs another pair to come from; an audit of a run begins at its initial weights."
         return [Certificate(CLAIM, Verdict.UNASSESSED, said, {}, tolerance, scope, (), REFERENCES)]
-    players, _ = bench.wide
-    start = tree.to(bench.origin, dtype=torch.float64)
+    players, _ = context.wide
+    start = tree.to(context.origin, dtype=torch.float64)
     d = tree.axpy(-1.0, start, players)
     length = float(tree.norm(d))
     if not 0 < length < math.inf:
-        said = f"Not assessed: the path from {bench.origin_name} has length {length:g}."
+        said = f"Not assessed: the path from {context.origin_name} has length {length:g}."
         return [Certificate(CLAIM, Verdict.UNASSESSED, said, {}, tolerance, scope, (), REFERENCES)]
-    draws = bench.bank("score")[: bench.settings.linear_batches * 2]
-    rows = [_along(bench, tree.axpy(a, d, start), d, length, draws, tick) for a in WHERE]
+    draws = context.bank("score")[: context.settings.linear_batches * 2]
+    rows = [_along(context, tree.axpy(a, d, start), d, length, draws, tick) for a in WHERE]
     cosines = [cosine for cosine, _ in rows]
     # Half-way to where "near" ends: at 1 itself the field may vanish.
     before, behind = (
-        bench.interval(
+        context.interval(
             torch.stack(
                 [
                     slopes
@@ -85,7 +85,7 @@ def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
     elif before.high < 0 < behind.low:
         verdict = Verdict.NOT_REFUTED
         said = (
-            f"Along the path from {bench.origin_name} the field changes sign at the pair: the players are drawn on "
+            f"Along the path from {context.origin_name} the field changes sign at the pair: the players are drawn on "
             "before it and back behind it."
         )
     elif before.low > 0 or behind.high < 0:
@@ -95,7 +95,7 @@ def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
             if behind.high < 0
             else "before the pair it pushes back"
         )
-        said = f"Along the path from {bench.origin_name} the field does not come to rest at the pair: {far}."
+        said = f"Along the path from {context.origin_name} the field does not come to rest at the pair: {far}."
     else:
         verdict = Verdict.UNASSESSED
         said = "The field's sign along the path is not certain on either side of the pair."
@@ -114,19 +114,19 @@ def path_angle(bench: Bench, tick: Any) -> list[Certificate]:
     ]
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
-    if bench.origin is None:
+    if context.origin is None:
         return 0.0
-    return float(len(WHERE) * bench.settings.linear_batches * 2)
+    return float(len(WHERE) * context.settings.linear_batches * 2)
 
 
 def _along(
-    bench: Bench, at: Players, d: Players, length: float, draws: list[Any], tick: Any
+    context: AuditContext, at: Players, d: Players, length: float, draws: list[Any], tick: Any
 ) -> tuple[float, torch.Tensor]:
     """c at one point of the path, and <v, d> / |d| of every minibatch."""
-    constants = bench.exact(at, bench.wide[1])
-    field = VectorField(bench.game)
+    constants = context.exact(at, context.wide[1])
+    field = VectorField(context.game)
     total: Any = None
     slopes = []
     for draw in draws:

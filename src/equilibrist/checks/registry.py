@@ -20,8 +20,8 @@ from equilibrist.checks import (
     spectrum,
     stationarity,
 )
-from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import experiment, profile, search
 from equilibrist.errors import RecipeError, did_you_mean
 
@@ -51,17 +51,17 @@ class Check:
         says: what it asks, in a line.
         work: about how many minibatch gradients it takes, for the progress bar and for announcing the
             cost; it may be wrong by a small factor.
-        run: takes the bench, a `Tick` and, where samples can be shown, a function from (players,
+        run: takes the context, a `Tick` and, where samples can be shown, a function from (players,
             constants) to a sheet of samples.
         default: whether an audit runs it unasked.
         claims: the certificates that it gives, where they are not one of its own name.
-        from_origin: whether it needs `bench.origin`, the weights that training began with.
+        from_origin: whether it needs `context.origin`, the weights that training began with.
     """
 
     name: str
     says: str
-    work: Callable[[Bench], float]
-    run: Callable[[Bench, Tick, Show | None], Found]
+    work: Callable[[AuditContext], float]
+    run: Callable[[AuditContext, Tick, Show | None], Found]
     default: bool = True
     claims: tuple[str, ...] = ()
     from_origin: bool = False
@@ -71,51 +71,51 @@ def _by_player(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}{who}" for name in names for who in ("", "/generator", "/critic"))
 
 
-def _self_tests(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found([selftests.self_tests(bench, tick)])
+def _self_tests(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found([selftests.self_tests(context, tick)])
 
 
-def _stationary(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(stationarity.stationarity(bench, tick))
+def _stationary(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(stationarity.stationarity(context, tick))
 
 
-def _local(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(curvature.local(bench, tick))
+def _local(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(curvature.local(context, tick))
 
 
-def _proximal(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(local_lambda.proximal(bench, tick))
+def _proximal(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(local_lambda.proximal(context, tick))
 
 
-def _stable(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(spectrum.stable(bench, tick))
+def _stable(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(spectrum.stable(context, tick))
 
 
-def _nash(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    if not bench.sampled and hasattr(bench.game, "best_response"):
-        return Found(best_response.exact_nash(bench, tick))
-    certificates, sheets = deviation.nash(bench, tick, show)
+def _nash(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    if not context.sampled and hasattr(context.game, "best_response"):
+        return Found(best_response.exact_nash(context, tick))
+    certificates, sheets = deviation.nash(context, tick, show)
     return Found(certificates, {f"nash/generator:{when}": s for when, s in sheets.items()})
 
 
-def _lambda_search(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(search.lambda_search(bench, tick))
+def _lambda_search(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(search.lambda_search(context, tick))
 
 
-def _profile(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(profile.profile(bench, tick))
+def _profile(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(profile.profile(context, tick))
 
 
-def _section_6_1(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(*experiment.experiment(bench, tick, show))
+def _section_6_1(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(*experiment.experiment(context, tick, show))
 
 
-def _path_angle(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(path_angle.path_angle(bench, tick))
+def _path_angle(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(path_angle.path_angle(context, tick))
 
 
-def _gaps(bench: Bench, tick: Tick, show: Show | None) -> Found:
-    return Found(gaps.gaps(bench, tick))
+def _gaps(context: AuditContext, tick: Tick, show: Show | None) -> Found:
+    return Found(gaps.gaps(context, tick))
 
 
 REGISTRY: dict[str, Check] = {

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from equilibrist import tree
 from equilibrist.checks import _culprit as culprit
-from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.core.draws import Draw, Use, normal
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
@@ -48,17 +48,17 @@ class Outcome:
     means: str = ""
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients: those of tests that pass, with one try of each player's differences."""
-    return (WHOLE + len(bench.game.players) * (FIRST + TRY)) * _share(bench)
+    return (WHOLE + len(context.game.players) * (FIRST + TRY)) * _share(context)
 
 
-def _share(bench: Bench) -> float:
+def _share(context: AuditContext) -> float:
     """What an evaluation on the tests' few samples costs, of a minibatch."""
-    return min(1.0, ROWS / bench.settings.batch) if bench.sampled else 1.0
+    return min(1.0, ROWS / context.settings.batch) if context.sampled else 1.0
 
 
-def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
+def self_tests(context: AuditContext, tick: Any = lambda n=1.0: None) -> Certificate:
     """The certificate "self-tests": VERIFIED where all pass, else UNASSESSED, which ends an audit.
 
     At the pair in float64, on 16 samples of one draw, with J the Jacobian of own-loss gradients v:
@@ -78,11 +78,11 @@ def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
     the losses is measured, by what a move of 1e-13 |d| changes beyond its slope, and allowed for tenfold: "off" is
     the difference over (the larger of both sides plus 1e4 times that error over the step).
     """
-    players, constants = bench.wide
-    draw = _few(bench.linear_draws()[0])
-    share = _share(bench)
+    players, constants = context.wide
+    draw = _few(context.linear_draws()[0])
+    share = _share(context)
     try:
-        found = _outcomes(bench, players, constants, draw, lambda n: tick(n * share))
+        found = _outcomes(context, players, constants, draw, lambda n: tick(n * share))
     except GameError as error:  # a derivative that torch does not have
         found = [Outcome("derivatives", False, float("nan"), str(error))]
     except RuntimeError as error:
@@ -91,7 +91,7 @@ def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
         found = [Outcome("precision", False, float("nan"), means)]
     failed = [outcome for outcome in found if not outcome.passed]
     if failed:
-        failed[0] = _blamed(failed[0], bench, players, constants, draw)
+        failed[0] = _blamed(failed[0], context, players, constants, draw)
     summary = (
         f"The audit stops here: {failed[0].means}."
         if failed
@@ -107,7 +107,7 @@ def self_tests(bench: Bench, tick: Any = lambda n=1.0: None) -> Certificate:
             "tests": {o.name: {"passed": o.passed, "off": o.off} for o in found},
         },
         scope={
-            "losses": bench.scope()["losses"],
+            "losses": context.scope()["losses"],
             "score_precision": "float64",
             "samples": len(next(iter(draw.values()))) if draw else "none drawn",
         },
@@ -136,9 +136,9 @@ def stopped(name: str, why: Certificate) -> Certificate:
 
 
 def _outcomes(
-    bench: Bench, players: Players, constants: Constants, draw: Draw, tick: Any
+    context: AuditContext, players: Players, constants: Constants, draw: Draw, tick: Any
 ) -> list[Outcome]:
-    field = bench.smooth()
+    field = context.smooth()
     before = _state(players, constants)
     v, losses = field(players, constants, draw)
     if not _finite(*losses.values()):
@@ -155,17 +155,17 @@ def _outcomes(
             "follow the dtype of its weights",
         )
     ]
-    directions = {p: _direction(bench, players, v, p, 0) for p in players}
+    directions = {p: _direction(context, players, v, p, 0) for p in players}
     w = _total(list(directions.values()))
     jw = field.jvp(players, constants, w, draw)
     if not _finite(*tree.leaves(jw)):
         means = _ROOT.format("second derivative")
         return [*found, Outcome("differentiable", False, float("nan"), means)]
-    found += [_repeat(bench, field, players, constants, draw, v, losses, w, jw)]
-    found += [_adjoint(bench, field, players, constants, draw, w, jw)]
+    found += [_repeat(context, field, players, constants, draw, v, losses, w, jw)]
+    found += [_adjoint(context, field, players, constants, draw, w, jw)]
     tick(WHOLE)
     for player in players:
-        found += _differences(bench, field, players, constants, draw, player, tick)
+        found += _differences(context, field, players, constants, draw, player, tick)
     after = _state(players, constants)
     changed = next((name for name in before if not _same(before[name], after[name])), None)
     found.insert(
@@ -185,7 +185,7 @@ def _outcomes(
 
 
 def _repeat(
-    bench: Bench,
+    context: AuditContext,
     field: VectorField,
     players: Players,
     constants: Constants,
@@ -205,7 +205,7 @@ def _repeat(
     )
     equal = all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
     # Kernels on a GPU may add up in any order.
-    passed = equal or (bench.device.type != "cpu" and off <= EXACT)
+    passed = equal or (context.device.type != "cpu" and off <= EXACT)
     means = (
         "the same evaluation gives two answers, so the losses are no function of the weights: look for "
         "random numbers (dropout) and for state kept between calls (call .eval())"
@@ -214,7 +214,7 @@ def _repeat(
 
 
 def _adjoint(
-    bench: Bench,
+    context: AuditContext,
     field: VectorField,
     players: Players,
     constants: Constants,
@@ -222,7 +222,7 @@ def _adjoint(
     w: Players,
     jw: Players,
 ) -> Outcome:
-    rng = Use.ADJOINT.at().generator(bench.seed)
+    rng = Use.ADJOINT.at().generator(context.seed)
     u = tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), players)
     jtu = field.vjp(players, constants, u, draw)
     size = tree.norm(u) * tree.norm(jw) + tree.norm(jtu) * tree.norm(w)
@@ -235,7 +235,7 @@ def _adjoint(
 
 
 def _differences(
-    bench: Bench,
+    context: AuditContext,
     field: VectorField,
     players: Players,
     constants: Constants,
@@ -248,7 +248,7 @@ def _differences(
     best = {"slope": float("inf"), **{p: float("inf") for p in players}}
     apart = dict(best)  # how far the differences of two steps are from each other, at best
     for attempt in range(TRIES):
-        d = _direction(bench, players, v, player, attempt)
+        d = _direction(context, players, v, player, attempt)
         predicted = {
             "slope": tree.dot(v[player], d[player]),
             **_flat(field, players, constants, d, draw),
@@ -331,11 +331,11 @@ _TESTS = {
 
 
 def _blamed(
-    outcome: Outcome, bench: Bench, players: Players, constants: Constants, draw: Draw
+    outcome: Outcome, context: AuditContext, players: Players, constants: Constants, draw: Draw
 ) -> Outcome:
     """The outcome with the layer that shows the same fault by itself, where there is one."""
     test = _TESTS.get(outcome.name.split("/")[0])
-    layer = culprit.culprit(bench.game, players, constants, draw, test) if test else ""
+    layer = culprit.culprit(context.game, players, constants, draw, test) if test else ""
     if not layer:
         return outcome
     fault = (
@@ -374,12 +374,14 @@ def _flat(
     return {p: tree.flatten({"v": product[p]}) for p in players}
 
 
-def _direction(bench: Bench, players: Players, v: Players, player: str, attempt: int) -> Players:
+def _direction(
+    context: AuditContext, players: Players, v: Players, player: str, attempt: int
+) -> Players:
     """Zero but for one player: a random direction and the gradient's in equal parts (a random one alone is
     nearly orthogonal to the gradient), as long as the player's weights."""
     own = players[player]
     where = Use.DIFFERENCE.at(player=list(players).index(player), attempt=attempt)
-    rng = where.generator(bench.seed)
+    rng = where.generator(context.seed)
     noise = tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), own)
     size = float(tree.norm(own)) or float(tree.count(own)) ** 0.5
     d = tree.scale(1 / max(float(tree.norm(noise)), 1e-300), noise)

@@ -10,13 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._eigen import (
     FORWARD,
     TRANSPOSED,
+    JacobianSpectrum,
     K,
-    Seen,
     confirmed,
     draws_of,
     probe_cost,
@@ -28,6 +27,7 @@ from equilibrist.checks._eigen import (
 )
 from equilibrist.checks._linear import Free, free, inexact
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.errors import GameError
 from equilibrist.spectra import consensus, density, krylov, normality, spectrum
 from equilibrist.spectra.consensus import Forecast
@@ -47,7 +47,7 @@ REFERENCES = (
 SHOWN = 100  # numbers of each list of eigenvalues
 
 
-def stable(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def stable(context: AuditContext, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
     """Certificate "stable": near the pair, gradient flow of own losses x' = -v(x) comes back to it.
 
     That is so if every eigenvalue l of J = dv/dx has a positive real part, and not if one has a negative
@@ -70,32 +70,32 @@ def stable(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certifi
     unstable. UNASSESSED: the smallest real part is not known, or the noise of the score split is above the
     tolerance; with exact losses also an eigenvalue on the imaginary axis, or a pair not at rest.
     """
-    if why := inexact(bench):
-        return [_unassessed(bench, why)]
-    moves = free(bench)
+    if why := inexact(context):
+        return [_unassessed(context, why)]
+    moves = free(context)
     try:
-        seen = seen_at(bench, moves, tick)
+        seen = seen_at(context, moves, tick)
     except (GameError, np.linalg.LinAlgError) as error:
-        return [_unassessed(bench, str(error).splitlines()[0])]
+        return [_unassessed(context, str(error).splitlines()[0])]
     if seen is None:
-        return [_unassessed(bench, "the boundary of the feasible set holds every parameter")]
-    share = share_of(bench)
+        return [_unassessed(context, "the boundary of the feasible set holds every parameter")]
+    share = share_of(context)
     tolerance = Tolerance(
         share * seen.size,
-        f"{bench.unit} per squared unit of the parameters",
+        f"{context.unit} per squared unit of the parameters",
         f"{share:g} of the largest eigenvalue's modulus, {seen.size:.4g}",
     )
-    return [_certificate(bench, moves, seen, tolerance, tick)]
+    return [_certificate(context, moves, seen, tolerance, tick)]
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """About how many minibatch gradients `stable` takes."""
-    settings, n = bench.settings, tree.count(bench.players)
-    draws = len(draws_of(bench))
+    settings, n = context.settings, tree.count(context.players)
+    draws = len(draws_of(context))
     if n <= settings.spectrum_dense:
         return TRANSPOSED * n * draws
-    search = search_cost(bench) + TRANSPOSED * 4 * K + probe_cost(bench) * probes_of(bench)
-    again = 0.0 if bench.game.zero_sum else FORWARD * settings.spectrum_products
+    search = search_cost(context) + TRANSPOSED * 4 * K + probe_cost(context) * probes_of(context)
+    again = 0.0 if context.game.zero_sum else FORWARD * settings.spectrum_products
     return (search + again) * draws + 50
 
 
@@ -103,31 +103,31 @@ def work(bench: Bench) -> float:
 
 
 def _certificate(
-    bench: Bench, moves: Free, seen: Seen, tolerance: Tolerance, tick: Any
+    context: AuditContext, moves: Free, seen: JacobianSpectrum, tolerance: Tolerance, tick: Any
 ) -> Certificate:
     found, nothing = seen.found, tolerance.value
     live = found.values[np.abs(found.values) > nothing]
-    at_rest = all(r <= bench.tolerance().value for r in moves.residual.values())
-    measured = confirmed(bench, seen, moves, tick) if seen.column is not None else None
+    at_rest = all(r <= context.tolerance().value for r in moves.residual.values())
+    measured = confirmed(context, seen, moves, tick) if seen.column is not None else None
     leaving = _leaving(seen, measured)
-    verdict, said = _judged(bench, seen, leaving, live, nothing, at_rest)
+    verdict, said = _judged(context, seen, leaving, live, nothing, at_rest)
     refuted = verdict is Verdict.REFUTED
     return Certificate(
         "stable",
         verdict,
         said + ".",
-        _evidence(bench, moves, seen, live, nothing, measured)
+        _evidence(context, moves, seen, live, nothing, measured)
         | {"leaving": [leaving.low, leaving.mean, leaving.high]},
         tolerance,
-        _scope(bench, seen),
-        _limits(bench, moves, seen, at_rest, live),
+        _scope(context, seen),
+        _limits(context, moves, seen, at_rest, live),
         REFERENCES,
-        witness=witness_of(bench, seen, moves) if refuted else None,
+        witness=witness_of(context, seen, moves) if refuted else None,
         witness_kind="direction",
     )
 
 
-def _leaving(seen: Seen, measured: Interval | None) -> Interval:
+def _leaving(seen: JacobianSpectrum, measured: Interval | None) -> Interval:
     """How fast the pair is left, minus the smallest real part: measured on the score split where that could be,
     and widened by the eigenvalue's error on the samples it was found on."""
     error = seen.error
@@ -137,7 +137,12 @@ def _leaving(seen: Seen, measured: Interval | None) -> Interval:
 
 
 def _judged(
-    bench: Bench, seen: Seen, leaving: Interval, live: Complex, nothing: float, at_rest: bool
+    context: AuditContext,
+    seen: JacobianSpectrum,
+    leaving: Interval,
+    live: Complex,
+    nothing: float,
+    at_rest: bool,
 ) -> tuple[Verdict, str]:
     """The verdict on "the pair is left no faster than the tolerance", and its sentence without the full stop."""
     found, value = seen.found, seen.value
@@ -146,7 +151,7 @@ def _judged(
     if value.real < -nothing:
         decision = decide(leaving, nothing)
         if decision.verdict is Verdict.REFUTED:
-            span = f"; {on}" if bench.sampled else ""
+            span = f"; {on}" if context.sampled else ""
             return Verdict.REFUTED, (
                 "Not locally stable: under gradient flow the players leave this pair along a direction whose "
                 f"eigenvalue is {shown} (real part{span}; tolerance {nothing:.2g})"
@@ -178,7 +183,7 @@ def _judged(
             "No eigenvalue differs from zero: the linear analysis says nothing",
         )
     sure = decide(leaving, nothing, noise=0.0 if leaving.high <= nothing else None)
-    if bench.sampled and seen.column is not None and sure.verdict is Verdict.UNASSESSED:
+    if context.sampled and seen.column is not None and sure.verdict is Verdict.UNASSESSED:
         why = f"{sure.reason.value} (the smallest real part is {on}; tolerance {nothing:.2g})"
         return Verdict.UNASSESSED, cannot + why
     circling = live[np.abs(live.real) <= nothing]
@@ -188,14 +193,14 @@ def _judged(
             f"the eigenvalue {around} lies on the imaginary axis, where the linear analysis does not decide: the "
             "players circle the pair, and simultaneous gradient steps of any size leave it"
         )
-        if bench.sampled or not found.complete:
+        if context.sampled or not found.complete:
             within = f"within the tolerance of {nothing:.2g}, "
             return (
                 Verdict.NOT_REFUTED,
                 "Neither stable nor unstable to first order: " + within + turns,
             )
         return Verdict.UNASSESSED, cannot + turns
-    if bench.sampled or not found.complete:
+    if context.sampled or not found.complete:
         some = "No eigenvalue" if found.complete else "No eigenvalue found"
         how = ""
         if not found.complete:
@@ -218,9 +223,9 @@ def _judged(
 
 
 def _evidence(
-    bench: Bench,
+    context: AuditContext,
     moves: Free,
-    seen: Seen,
+    seen: JacobianSpectrum,
     live: Complex,
     nothing: float,
     measured: Interval | None,
@@ -258,7 +263,7 @@ def _evidence(
         "q_is": "exact" if found.complete else "a lower bound",
         "h_max": 0.0 if total else largest_step(live),
         "h_max_is": "exact" if found.complete else "an upper bound",
-        "steps": _steps(bench, seen, nothing),
+        "steps": _steps(context, seen, nothing),
         "consensus": best.describe() if best else None,
         "no_consensus": why,
         "plain": consensus.forecast(0.0, found.values, nothing, seen.matrix).describe(),
@@ -269,12 +274,12 @@ def _evidence(
         "densities": {name: spectrum.described(part) for name, part in seen.densities.items()},
         "eigenvalues": [[float(z.real), float(z.imag)] for z in found.values[keep]],
         "residuals": [float(r) for r in found.residuals[keep]],
-        "minibatches": len(draws_of(bench)),
+        "minibatches": len(draws_of(context)),
         "first_order": moves.residual,
     }
 
 
-def _end(seen: Seen, end: str) -> dict[str, Any] | None:
+def _end(seen: JacobianSpectrum, end: str) -> dict[str, Any] | None:
     """The outermost eigenvalue at an end, or None where it did not converge."""
     found = seen.found
     if not len(found.values) or not (found.complete or end in found.reached):
@@ -299,10 +304,10 @@ def _spread(values: Complex) -> NDArray[np.intp]:
     return np.array(sorted(chosen))
 
 
-def _steps(bench: Bench, seen: Seen, nothing: float) -> dict[str, Any] | None:
+def _steps(context: AuditContext, seen: JacobianSpectrum, nothing: float) -> dict[str, Any] | None:
     """What plain gradient steps of the sizes in use do: all |1 - h l| < 1 for eigenvalues of (H / h) J?"""
-    rates = bench.settings.step_sizes
-    if set(rates) != set(bench.game.players):
+    rates = context.settings.step_sizes
+    if set(rates) != set(context.game.players):
         return None
     h = max(rates.values())
     values = seen.found.values
@@ -311,7 +316,7 @@ def _steps(bench: Bench, seen: Seen, nothing: float) -> dict[str, Any] | None:
         if seen.matrix is None:
             return {"sizes": rates, "h": h, "why_not": "players' steps differ and J is not dense"}
         weights = [
-            np.full(int(free(bench).masks[p].sum()), rates[p] / h) for p in bench.game.players
+            np.full(int(free(context).masks[p].sum()), rates[p] / h) for p in context.game.players
         ]
         scaled = np.concatenate(weights)[:, None] * seen.matrix
         values = eigenvalues(torch.from_numpy(scaled)).values
@@ -325,11 +330,11 @@ def _steps(bench: Bench, seen: Seen, nothing: float) -> dict[str, Any] | None:
     }
 
 
-def _scope(bench: Bench, seen: Seen) -> dict[str, Any]:
-    scope = bench.scope()
-    if bench.sampled:
+def _scope(context: AuditContext, seen: JacobianSpectrum) -> dict[str, Any]:
+    scope = context.scope()
+    if context.sampled:
         scope["data"] = (
-            f"{bench.data.name}: {len(draws_of(bench))} minibatches of {bench.settings.batch} of the part to "
+            f"{context.data.name}: {len(draws_of(context))} minibatches of {context.settings.batch} of the part to "
             "optimise; confirmation on the part to score"
         )
     return scope | {
@@ -339,11 +344,13 @@ def _scope(bench: Bench, seen: Seen) -> dict[str, Any]:
     }
 
 
-def _limits(bench: Bench, moves: Free, seen: Seen, at_rest: bool, live: Complex) -> tuple[str, ...]:
+def _limits(
+    context: AuditContext, moves: Free, seen: JacobianSpectrum, at_rest: bool, live: Complex
+) -> tuple[str, ...]:
     found = seen.found
     said = [
         "gradient flow of own losses: alternating steps, momentum and preconditioning move eigenvalues",
-        *moves.limits(*bench.game.players),
+        *moves.limits(*context.game.players),
     ]
     if not at_rest:
         said.append("the analysis is exact for a pair at rest only: see the claim stationary")
@@ -364,9 +371,9 @@ def _limits(bench: Bench, moves: Free, seen: Seen, at_rest: bool, live: Complex)
             else f"the departure's interval is estimated from {bounds.probes} random vectors, for a matrix as near J "
             "as the eigenvalues' residuals: where those are ill-conditioned, J's own may lie outside"
         )
-    elif bench.sampled:
+    elif context.sampled:
         said.append("eigenvalues are those of a mean over samples, and move with them")
-    if bench.sampled:
+    if context.sampled:
         said.append(
             "the tolerance is a share of an eigenvalue found on the same samples, and is itself uncertain: a real "
             "part close to it may fall on either side"
@@ -374,13 +381,13 @@ def _limits(bench: Bench, moves: Free, seen: Seen, at_rest: bool, live: Complex)
     return tuple(said)
 
 
-def _unassessed(bench: Bench, why: str) -> Certificate:
+def _unassessed(context: AuditContext, why: str) -> Certificate:
     return Certificate(
         "stable",
         Verdict.UNASSESSED,
         f"Cannot tell whether the pair is stable: {why}.",
         {},
-        scope=bench.scope(),
+        scope=context.scope(),
         references=REFERENCES,
     )
 

@@ -7,17 +7,19 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench, norm_of
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField
 
 REFERENCES = ("Farnia and Ozdaglar 2020, section 2", "Jin, Netrapalli and Jordan 2020, section 2")
 
 
-def stationarity(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def stationarity(
+    context: AuditContext, tick: Any = lambda gradients=1.0: None
+) -> list[Certificate]:
     """Certificates "stationary/<player>" and "stationary".
 
     The residual of player p is |r| with r = (x - P(x - h v)) / h, h |v| = move * |x|, P the
@@ -39,71 +41,71 @@ def stationarity(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[C
     UNASSESSED: the noise floor or the estimate is above it, or the promise is and no move keeps it.
     NOT_REFUTED: otherwise.
     """
-    settings, game = bench.settings, bench.game
+    settings, game = context.settings, context.game
     field = VectorField(game)
     groups: dict[str, list[torch.Tensor]] = {player: [] for player in game.players}
     for group in range(settings.groups):
         total = None
         for k in range(settings.group_batches):
-            draw = bench.minibatch(
+            draw = context.minibatch(
                 group * settings.group_batches + k, "all", index=Batch.STATIONARY
             )
-            v, _ = field(bench.players, bench.constants, draw)
+            v, _ = field(context.players, context.constants, draw)
             total = v if total is None else tree.axpy(1.0, total, v)
             tick()
         mean = tree.scale(1 / settings.group_batches, total or {})
         for player in game.players:
             groups[player].append(tree.flatten({"v": mean[player]}).double().cpu())
-    tolerance = bench.tolerance(f" per {settings.move:.0%} move")
+    tolerance = context.tolerance(f" per {settings.move:.0%} move")
     parts = [
         _certificate(
-            bench,
+            context,
             p,
-            unblocked(bench, p, torch.stack(groups[p])),
+            unblocked(context, p, torch.stack(groups[p])),
             tolerance,
-            first_order(bench, p, tick),
+            first_order(context, p, tick),
         )
         for p in game.players
     ]
     return [*parts, both("stationary", parts, _overall(parts))]
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """About how many minibatch gradients `stationarity` takes."""
-    return bench.settings.groups * bench.settings.group_batches + planned(bench)
+    return context.settings.groups * context.settings.group_batches + planned(context)
 
 
-def unblocked(bench: Bench, player: str, groups: torch.Tensor) -> torch.Tensor:
+def unblocked(context: AuditContext, player: str, groups: torch.Tensor) -> torch.Tensor:
     """The groups' gradients [K, n] without what the projection would undo of a step along their mean:
     coordinates, where its feasible set is a box, else directions."""
     mean = groups.mean(0)
     size = float(mean.norm())
-    known = getattr(bench.game, "projections", None)
+    known = getattr(context.game, "projections", None)
     own = [p for p in known or () if p.player == player]
     if not size > 0 or (known is not None and not own):
         return groups
-    x = bench.players[player]
+    x = context.players[player]
     flat = tree.flatten({"x": x})
-    step = bench.settings.move * norm_of(bench, player) / size * mean.to(flat)
+    step = context.settings.move * norm_of(context, player) / size * mean.to(flat)
     if own and all(getattr(p, "coordinatewise", False) for p in own):
-        moved = {**bench.players, player: tree.unflatten(flat - step, {"x": x})["x"]}
-        landed = tree.flatten({"x": bench.game.project(moved)[player]})
+        moved = {**context.players, player: tree.unflatten(flat - step, {"x": x})["x"]}
+        landed = tree.flatten({"x": context.game.project(moved)[player]})
         blocked = ((landed == flat) & (step != 0)).cpu()
         return torch.where(blocked, 0.0, groups)
-    return _slid(bench, player, groups, bench.settings.move * norm_of(bench, player) / size)
+    return _slid(context, player, groups, context.settings.move * norm_of(context, player) / size)
 
 
-def _slid(bench: Bench, player: str, groups: torch.Tensor, h: float) -> torch.Tensor:
+def _slid(context: AuditContext, player: str, groups: torch.Tensor, h: float) -> torch.Tensor:
     """Residuals r_i = (x - P(x - h g)) / h of the groups' gradients, P linearised around the step along
     their mean m: r_i = r(m) + DP (g_i - m). A set such as a ball of matrices blocks directions, not
     coordinates; DP keeps those in which noise could move the player."""
-    wide = tree.to(bench.players[player], dtype=torch.float64, device="cpu")
-    rest = tree.to(bench.players, dtype=torch.float64, device="cpu")
+    wide = tree.to(context.players[player], dtype=torch.float64, device="cpu")
+    rest = tree.to(context.players, dtype=torch.float64, device="cpu")
     flat = tree.flatten({"x": wide})
 
     def projected(point: torch.Tensor) -> torch.Tensor:
         moved = {**rest, player: tree.unflatten(point, {"x": wide})["x"]}
-        return tree.flatten({"x": bench.game.project(moved)[player]})
+        return tree.flatten({"x": context.game.project(moved)[player]})
 
     groups = groups.double()
     mean = groups.mean(0)
@@ -157,11 +159,15 @@ def _trace_of_square(gram: torch.Tensor) -> torch.Tensor:
 
 
 def _certificate(
-    bench: Bench, player: str, groups: torch.Tensor, tolerance: Tolerance, moved: FirstOrder
+    context: AuditContext,
+    player: str,
+    groups: torch.Tensor,
+    tolerance: Tolerance,
+    moved: FirstOrder,
 ) -> Certificate:
-    settings = bench.settings
-    scope = bench.scope() | {
-        "data": f"{bench.data.name}, all of it" if bench.sampled else "exact expectations",
+    settings = context.settings
+    scope = context.scope() | {
+        "data": f"{context.data.name}, all of it" if context.sampled else "exact expectations",
         "player": player,
         "minibatches": settings.groups * settings.group_batches,
     }
@@ -185,7 +191,7 @@ def _certificate(
             {"residual": None},
             **common,
         )
-    unit = settings.move * norm_of(bench, player)
+    unit = settings.move * norm_of(context, player)
     squares = squared_norm(groups, settings.confidence)
     value, low, high, floor = (unit * max(s, 0.0) ** 0.5 for s in squares)
     noise = unit * float(groups.var(0).sum().sqrt())
@@ -213,7 +219,7 @@ def _certificate(
     }
     summary = (
         f"The {player} is {said}: a {settings.move:.0%} move of its weights down its gradient promises "
-        f"{value:.3g} {bench.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})"
+        f"{value:.3g} {context.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})"
     )
     if moved.witness is not None and promise.reason is not Reason.NOT_FINITE:
         summary += (

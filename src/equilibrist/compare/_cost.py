@@ -62,8 +62,8 @@ def cost(recipe: Recipe, device: str | torch.device = "cpu") -> Cost:
 
     game.losses = losses  # type: ignore[method-assign]
     if isinstance(game, Mixture):  # pairs play the lone game, each on its share of the minibatch
-        game.lone = copy.copy(game.lone)
-        alone = game.lone.losses
+        game.base = copy.copy(game.base)
+        alone = game.base.losses
 
         def shared(
             players: Players, constants: Constants, draw: Draw, only: str | None = None
@@ -71,7 +71,7 @@ def cost(recipe: Recipe, device: str | torch.device = "cpu") -> Cost:
             counts.update(game.players if only is None else (only,))
             return alone(players, constants, draw, only)
 
-        game.lone.losses = shared  # type: ignore[method-assign]
+        game.base.losses = shared  # type: ignore[method-assign]
     data = recipe.data.to(place, recipe.dtype)
     make = partial(draw_of, game, data, recipe.dtype, place)
     players, constants = game.init(0, device=place, dtype=recipe.dtype)

@@ -136,12 +136,12 @@ def require(outcomes: Iterable[Outcome]) -> None:
 
 def _frozen(solver: Solver, where: Arena) -> str:
     """Hyperparameters: a frozen dataclass that equals its copy."""
-    _demand(dataclasses.is_dataclass(solver), "the solver is no dataclass")
-    _demand(
+    _require(dataclasses.is_dataclass(solver), "the solver is no dataclass")
+    _require(
         type(solver).__dataclass_params__.frozen,  # type: ignore[attr-defined]
         "the dataclass is not frozen",
     )
-    _demand(copy.deepcopy(solver) == solver, "a copy does not equal the solver")
+    _require(copy.deepcopy(solver) == solver, "a copy does not equal the solver")
     return f"{len(dataclasses.fields(solver))} fields"  # type: ignore[arg-type]
 
 
@@ -151,13 +151,13 @@ def _values(solver: Solver, where: Arena) -> str:
     before = [(path, x.shape, x.dtype) for path, x in tree.items(run.everything)]
     run.go(2)
     after = [(path, x.shape, x.dtype) for path, x in tree.items(run.everything)]
-    _demand(before == after, "players, constants or state change their names, shapes or types")
+    _require(before == after, "players, constants or state change their names, shapes or types")
     leaves = [*tree.leaves(run.everything), *tree.leaves(run.info)]
-    _demand(all(isinstance(x, Tensor) for x in leaves), "the state holds what is no tensor")
-    _demand(not any(x.requires_grad for x in leaves), "a result still hangs on its graph")
+    _require(all(isinstance(x, Tensor) for x in leaves), "the state holds what is no tensor")
+    _require(not any(x.requires_grad for x in leaves), "a result still hangs on its graph")
     for kind in ("loss", "grad_norm"):
         held = set(run.info.get(kind, {}))
-        _demand(held == set(where.game.players), f"info[{kind!r}] is of {sorted(held)}")
+        _require(held == set(where.game.players), f"info[{kind!r}] is of {sorted(held)}")
     return f"{len(after)} tensors"
 
 
@@ -171,7 +171,7 @@ def _replay(solver: Solver, where: Arena) -> str:
         for (path, a), b in zip(
             tree.items(live.everything), tree.leaves(other.everything), strict=True
         ):
-            _demand(torch.equal(a, b), f"{'/'.join(path)} differs after resuming from copies")
+            _require(torch.equal(a, b), f"{'/'.join(path)} differs after resuming from copies")
     return f"{STEPS} steps, the same bits"
 
 
@@ -182,12 +182,12 @@ def _linear_map(solver: Solver, where: Arena) -> str:
     before = [run.z for run in runs]
     after = [run.go().z for run in runs]
     size = len(before[0])
-    _demand(
+    _require(
         matrix.shape == (size, size), f"linear_map is {list(matrix.shape)}, the state has {size}"
     )
     error = float((matrix @ (before[0] - before[1]) - (after[0] - after[1])).abs().max())
     error /= max(1.0, *(float(z.abs().max()) for z in (*before, *after)))
-    _demand(error < EXACT, f"the step differs from linear_map by {error:.1e}")
+    _require(error < EXACT, f"the step differs from linear_map by {error:.1e}")
     return f"{error:.1e}"
 
 
@@ -205,7 +205,7 @@ def _factor(solver: Solver, where: Arena) -> str:
     window = [run.z - origin] + [run.go().z - origin for _ in range(2 * len(origin) + 1)]
     seen = _growth(torch.stack(window, 1))
     error = abs(seen - radius) / max(radius, 1e-12)
-    _demand(error < FACTOR, f"the factor is {seen:.9f}, the spectral radius {radius:.9f}")
+    _require(error < FACTOR, f"the factor is {seen:.9f}, the spectral radius {radius:.9f}")
     return f"{seen:.9f}"
 
 
@@ -229,7 +229,7 @@ def _still(solver: Solver, where: Arena) -> str:
         here = tree.flatten(point.players)
         moved = float((tree.flatten(run.players) - here).abs().max())
         worst = max(worst, moved / (1 + float(here.abs().max())))
-        _demand(worst < STILL, f"a {point.kind} is left by {moved:.1e} in 3 steps")
+        _require(worst < STILL, f"a {point.kind} is left by {moved:.1e} in 3 steps")
     return f"{worst:.1e}"
 
 
@@ -257,7 +257,7 @@ def _attraction(solver: Solver, where: Arena) -> str:
             continue
         run = _Run(solver, where, at=tree.unflatten(start + shift, point.players)).go(steps)
         ratio = float((tree.flatten(run.players) - start).norm() / shift.norm())
-        _demand(
+        _require(
             0.5 < ratio / foretold < 2,
             f"{point.kind}: after {steps} steps the distance has changed {ratio:.2g}-fold where "
             f"linear_map foretells {foretold:.2g}",
@@ -289,7 +289,7 @@ def _stacked(solver: Solver, where: Arena) -> str:
             mine = a[index] if a.ndim > b.ndim else a
             error = float((mine.double() - b.double()).abs().max() / (1 + b.double().abs().max()))
             worst = max(worst, error)
-            _demand(error < EXACT, f"member {index}: {'/'.join(path)} differs by {error:.1e}")
+            _require(error < EXACT, f"member {index}: {'/'.join(path)} differs by {error:.1e}")
     return f"{MEMBERS} members, {worst:.1e}"
 
 
@@ -325,7 +325,7 @@ def _two_ranks(solver: Solver, where: Arena) -> str:
         a, b = tree.flatten(players), tree.flatten(whole)
         error = float((a - b).abs().max() / (1 + b.abs().max()))
         worst = max(worst, error)
-        _demand(error < 10 * EXACT, f"rank {rank} differs from one machine by {error:.1e}")
+        _require(error < 10 * EXACT, f"rank {rank} differs from one machine by {error:.1e}")
     return f"{worst:.1e}"
 
 
@@ -342,7 +342,7 @@ CHECKS: dict[str, Callable[[Solver, Arena], str]] = {
 }
 
 
-def _demand(holds: bool, otherwise: str) -> None:
+def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise AssertionError(otherwise)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.contract._arena import Arena, arena
-from equilibrist.contract._checks import Outcome, _demand, _Left, _points
+from equilibrist.contract._checks import Outcome, _Left, _points, _require
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Game, check_zero_sum
 from equilibrist.errors import GameError
@@ -39,12 +39,12 @@ def _pure(where: Arena) -> str:
     draw = where.draws(0, 0).batch()
     kept = tree.clone({"p": players, "c": constants, "d": draw})
     first, second = (where.game.losses(players, constants, draw) for _ in range(2))
-    _demand(set(first) == set(where.game.players), f"losses are of {sorted(first)}")
+    _require(set(first) == set(where.game.players), f"losses are of {sorted(first)}")
     for player in first:
-        _demand(first[player].ndim == 0, f"the {player}'s loss is no 0-d tensor")
-        _demand(torch.equal(first[player], second[player]), f"the {player}'s loss changes")
+        _require(first[player].ndim == 0, f"the {player}'s loss is no 0-d tensor")
+        _require(torch.equal(first[player], second[player]), f"the {player}'s loss changes")
     same = tree.leaves({"p": players, "c": constants, "d": draw})
-    _demand(
+    _require(
         all(torch.equal(a, b) for a, b in zip(same, tree.leaves(kept), strict=True)),
         "losses overwrite their arguments",
     )
@@ -61,7 +61,7 @@ def _only(where: Arena) -> str:
     for player in where.game.players:
         own = field(players, constants, draw, only=player).v[player]
         worst = max(worst, _gap(tree.flatten(own), tree.flatten(whole[player])))
-        _demand(worst < 1e-12, f"only={player!r} changes its gradient by {worst:.1e}")
+        _require(worst < 1e-12, f"only={player!r} changes its gradient by {worst:.1e}")
     return f"{worst:.1e}"
 
 
@@ -69,10 +69,10 @@ def _projected(where: Arena) -> str:
     """Projections are idempotent, and starts are feasible."""
     players, _ = where.start(0)
     here = tree.flatten(players)
-    _demand(_gap(tree.flatten(where.game.project(players)), here) < 1e-12, "a start is infeasible")
+    _require(_gap(tree.flatten(where.game.project(players)), here) < 1e-12, "a start is infeasible")
     wide = where.game.project(tree.map(lambda x: 3 * x + 2, players))
     worst = _gap(tree.flatten(where.game.project(wide)), tree.flatten(wide))
-    _demand(worst < 1e-12, f"projecting twice moves by {worst:.1e}")
+    _require(worst < 1e-12, f"projecting twice moves by {worst:.1e}")
     return f"{worst:.1e}"
 
 
@@ -83,7 +83,7 @@ def _stationary(where: Arena) -> str:
         v = VectorField(where.game)(point.players, {p: {} for p in point.players}, {}).v
         there = where.game.project(tree.axpy(-0.1, v, point.players))
         worst = max(worst, _gap(tree.flatten(there), tree.flatten(point.players)))
-        _demand(worst < 1e-10, f"a {point.kind} moves by {worst:.1e} in one step of 0.1")
+        _require(worst < 1e-10, f"a {point.kind} moves by {worst:.1e} in one step of 0.1")
     return f"{len(_points(where))} points, {worst:.1e}"
 
 
@@ -103,7 +103,7 @@ def _jacobian(where: Arena) -> str:
         columns = [(v(h * e) - v(-h * e)) / (2 * h) for e in torch.eye(len(J), dtype=J.dtype)]
         error = float((torch.stack(columns, 1) - J).abs().max() / (1 + J.abs().max()))
         worst = max(worst, error)
-        _demand(error < 1e-6, f"the Jacobian differs from finite differences by {error:.1e}")
+        _require(error < 1e-6, f"the Jacobian differs from finite differences by {error:.1e}")
     return f"{worst:.1e}"
 
 
@@ -125,7 +125,7 @@ def _kinds(where: Arena) -> str:
             continue
         found = classify(J, sizes, game.leader, game.zero_sum)
         stated = (point.kind, point.attracts, point.leaders)
-        _demand(found == stated, f"the point says {stated}, its Jacobian {found}")
+        _require(found == stated, f"the point says {stated}, its Jacobian {found}")
         told.append(point.kind)
     if not told:
         raise _Left("second derivatives decide at no point (held, or singular)")

@@ -31,7 +31,7 @@ from equilibrist.games import (
 from equilibrist.langevin import SGLD
 from equilibrist.networks import LinearGenerator, QuadraticCritic
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
-from equilibrist.projections import Below
+from equilibrist.projections import EigenvalueCap
 from equilibrist.solvers import (
     Alternating,
     Averaged,
@@ -256,7 +256,7 @@ def _linear_w2gan() -> Arena:
         lambda: QuadraticCritic(1, dtype=F64),
         W2GAN(0.5),
         latent=1,
-        projections=[Below("critic", "A", 0.4)],
+        projections=[EigenvalueCap("critic", "A", 0.4)],
     )
     return arena(game, _Cloud(1, 1.5), batch=8)
 

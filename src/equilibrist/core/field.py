@@ -19,7 +19,7 @@ from equilibrist.errors import GameError
 from equilibrist.nn.functional import grad
 from equilibrist.nn.slopes import Slopes
 from equilibrist.nn.spectral_norm import is_power_vector
-from equilibrist.nn.stacked import by_member, keep_pages
+from equilibrist.nn.stacked import by_member, raise_trim_threshold
 from equilibrist.optimizers import Params
 from equilibrist.schedules import update
 from equilibrist.tree import Tree
@@ -126,7 +126,7 @@ class VectorField:
         self._everywhere = _feasible_everywhere(game)
         self.coupled = coupled(game)
         if stacked:
-            keep_pages()
+            raise_trim_threshold()
         self._losses = self._stack if stacked else game.losses
 
     def __call__(

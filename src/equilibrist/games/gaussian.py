@@ -14,7 +14,7 @@ from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
 from equilibrist.games.truth import Analytic, BestResponse, Kind, Point
 from equilibrist.optimizers import Coupled
-from equilibrist.projections import Below, NormBall, SpectralBall
+from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall
 
 if TYPE_CHECKING:
     from equilibrist.theory import W2Gaussian, WGaussian1d
@@ -82,7 +82,7 @@ class GaussianW2GAN(Analytic):
         self._sets = (
             NormBall("generator", "u", self.t),
             *((SpectralBall("generator", "W", 1.0),) if s > 1 else ()),
-            Below("critic", "A", self.ceiling),
+            EigenvalueCap("critic", "A", self.ceiling),
         )
 
     def losses(

@@ -33,7 +33,7 @@ class Mixture(GAN):
     mixture. A deviation of a player is another mixture, and none gains more than the best single network.
 
     Args:
-        lone: the GAN of one network each. Players given as functions start from fresh weights, particle by particle;
+        base: the GAN of one network each. Players given as functions start from fresh weights, particle by particle;
             those given as modules start from the same.
         particles: how many networks each player mixes.
 
@@ -42,33 +42,33 @@ class Mixture(GAN):
             critic's scores depend on the whole batch.
     """
 
-    def __init__(self, lone: GAN, particles: int = 16) -> None:
-        if not isinstance(lone, GAN) or isinstance(lone, Mixture):
+    def __init__(self, base: GAN, particles: int = 16) -> None:
+        if not isinstance(base, GAN) or isinstance(base, Mixture):
             raise GameError(
-                f"Mixture is made of one GAN, not {type(lone).__name__}: write Mixture(GAN(...), 16)"
+                f"Mixture is made of one GAN, not {type(base).__name__}: write Mixture(GAN(...), 16)"
             )
         if not isinstance(particles, int) or isinstance(particles, bool) or particles < 2:
             raise GameError(
                 f"Mixture of particles={particles!r}: give 2 or more, or take the GAN itself"
             )
-        if lone.heads > 1 or hasattr(lone.modules["generator"], "heads"):
+        if base.heads > 1 or hasattr(base.modules["generator"], "heads"):
             raise GameError("Mixture stacks a GAN of one generator and one critic each: no lists")
-        if not lone.samplewise:
+        if not base.samplewise:
             raise GameError(
                 "Mixture needs a critic that scores each sample by itself, for its payoff is a mean over pairs: "
                 "replace the critic's batch norm by layer or group norm"
             )
-        self.lone, self.particles = lone, particles
-        self.formulation, self.condition = lone.formulation, lone.condition
-        self.penalties, self.projections = lone.penalties, lone.projections
-        self.auxiliary, self.normalised = lone.auxiliary, lone.normalised
-        self.latent = _setup.chooses(lone.latent)
-        self.notes = lone.notes
-        self.zero_sum, self.samplewise = lone.zero_sum, lone.samplewise
-        self.separable, self.why_not_separable = lone.separable, lone.why_not_separable
-        self.modules, self.heads = lone.modules, particles
-        self._needs_mix = lone._needs_mix
-        self._pure, self._build, self._fresh = lone._pure, lone._build, lone._fresh
+        self.base, self.particles = base, particles
+        self.formulation, self.condition = base.formulation, base.condition
+        self.penalties, self.projections = base.penalties, base.projections
+        self.auxiliary, self.normalised = base.auxiliary, base.normalised
+        self.latent = _setup.chooses(base.latent)
+        self.notes = base.notes
+        self.zero_sum, self.samplewise = base.zero_sum, base.samplewise
+        self.separable, self.why_not_separable = base.separable, base.why_not_separable
+        self.modules, self.heads = base.modules, particles
+        self._needs_mix = base._needs_mix
+        self._pure, self._build, self._fresh = base._pure, base._build, base._fresh
 
     # -- the game -------------------------------------------------------------------------------
 
@@ -80,11 +80,11 @@ class Mixture(GAN):
         fake: Tensor,
         only: str | None = None,
     ) -> dict[str, Tensor]:
-        """The mean over critics of the lone GAN's losses on these generated samples [B, ...]."""
+        """The mean over critics of the base GAN's losses on these generated samples [B, ...]."""
 
         def one(params: dict[str, Tensor], fixed: dict[str, Tensor]) -> dict[str, Tensor]:
             held = {"generator": {}, "critic": params}
-            return self.lone.against(held, {"generator": {}, "critic": fixed}, draw, fake, only)
+            return self.base.against(held, {"generator": {}, "critic": fixed}, draw, fake, only)
 
         losses = torch.func.vmap(one)(players["critic"], constants["critic"])
         return {player: loss.mean() for player, loss in losses.items()}
@@ -92,13 +92,13 @@ class Mixture(GAN):
     def refresh(
         self, players: Players, constants: Constants, draw: Draw, exact: bool = False
     ) -> Constants:
-        """The lone GAN's, particle by particle."""
+        """The base GAN's, particle by particle."""
         if not tree.leaves(constants):
             return constants
         seen = dict(draw)
         if "latent" in seen:
             seen["latent"] = seen["latent"][:, :-1]
-        renewed: Constants = torch.func.vmap(lambda p, c: self.lone.refresh(p, c, seen, exact))(
+        renewed: Constants = torch.func.vmap(lambda p, c: self.base.refresh(p, c, seen, exact))(
             players, constants
         )
         return renewed
@@ -107,7 +107,7 @@ class Mixture(GAN):
         """Every particle into its feasible set."""
         if not self.projections:
             return players
-        projected: Players = torch.func.vmap(self.lone.project)(players)
+        projected: Players = torch.func.vmap(self.base.project)(players)
         return projected
 
     coupled = GAN.coupled  # of all particles together
@@ -129,7 +129,7 @@ class Mixture(GAN):
         """Samples [B, ...] of the mixture. Each generator makes its own samples alone, up to padding; where
         samples interact (batch statistics) every generator sees the whole batch, and its own are taken."""
         which, z = self.component(latent), latent[:, :-1]
-        if not self.lone.separable or _transformed():
+        if not self.base.separable or _transformed():
             return self._all(players, constants, z, condition, which)
         order = torch.argsort(which, stable=True)
         counts = torch.bincount(which, minlength=self.particles)
@@ -172,7 +172,7 @@ class Mixture(GAN):
             params: dict[str, Tensor], fixed: dict[str, Tensor], z: Tensor, *shown: Tensor
         ) -> Tensor:
             held = {"generator": params}, {"generator": fixed}
-            return self.lone.generate(*held, z, *shown)
+            return self.base.generate(*held, z, *shown)
 
         shown = () if condition is None else (condition,)
         made: Tensor = torch.func.vmap(one)(players["generator"], constants["generator"], z, *shown)
@@ -188,17 +188,17 @@ class Mixture(GAN):
         """Critic number `head` of the stack."""
         at = {"critic": {k: t[head] for k, t in players["critic"].items()}}
         fixed = {"critic": {k: t[head] for k, t in constants["critic"].items()}}
-        return self.lone.critic(at, fixed, condition)
+        return self.base.critic(at, fixed, condition)
 
     def init(
         self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
     ) -> Start:
-        """A stack of the lone GAN's starts, each from a seed of its own."""
+        """A stack of the base GAN's starts, each from a seed of its own."""
         seeds: list[int | None] = [None] * self.particles
         if seed is not None:
             rng = Use.PARTICLES.at().generator(seed)
             seeds = [int(s) for s in rng.integers(2**63, size=self.particles)]
-        starts = [self.lone.init(s, device=device, dtype=dtype) for s in seeds]
+        starts = [self.base.init(s, device=device, dtype=dtype) for s in seeds]
         return Start(
             tree.stack([s.players for s in starts]), tree.stack([s.constants for s in starts])
         )
@@ -216,7 +216,7 @@ class Mixture(GAN):
         from equilibrist.networks import CriticEnsemble, GeneratorMixture
 
         each = [
-            self.lone.load(tree.member(players, i), tree.member(constants, i))
+            self.base.load(tree.member(players, i), tree.member(constants, i))
             for i in range(self.particles)
         ]
         return {
@@ -226,16 +226,16 @@ class Mixture(GAN):
 
     def mean(self, players: Players, constants: Constants) -> Start:
         """The mean network of each player: the other summary of a measure (Hsieh, Liu and Cevher 2019), a
-        pair of the lone GAN. A mean of weights is no mixture of what the networks do."""
+        pair of the base GAN. A mean of weights is no mixture of what the networks do."""
         averaged = tree.map(lambda t: t.mean(0) if t.is_floating_point() else t[0], players)
         fixed = tree.map(lambda t: t.mean(0) if t.is_floating_point() else t[0], constants)
         if self.normalised:  # means of singular vectors are none
-            fixed = self.lone.refresh(averaged, tree.member(constants, 0), {}, exact=True)
+            fixed = self.base.refresh(averaged, tree.member(constants, 0), {}, exact=True)
         return Start(averaged, fixed)
 
     def describe(self) -> dict[str, Any]:
-        """The lone GAN's, with all particles' parameters, and how many networks each player mixes."""
-        said = self.lone.describe()
+        """The base GAN's, with all particles' parameters, and how many networks each player mixes."""
+        said = self.base.describe()
         counted = {
             player: {**about, "parameters": self.particles * about["parameters"]}
             for player, about in said["players"].items()
@@ -260,8 +260,8 @@ class Paired(Plain):
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        count, lone = self.mixture.particles, self.mixture.lone
-        found = by_member(lambda p, c, d: lone.losses(p, c, d, only), count)(
+        count, base = self.mixture.particles, self.mixture.base
+        found = by_member(lambda p, c, d: base.losses(p, c, d, only), count)(
             players, constants, self._shares(draw)
         )
         return {player: loss.mean() for player, loss in found.items()}
@@ -272,7 +272,7 @@ class Paired(Plain):
         """The mixture's, each particle on its share."""
         if not tree.leaves(constants):
             return constants
-        renewed: Constants = torch.func.vmap(self.mixture.lone.refresh, in_dims=(0, 0, 0, None))(
+        renewed: Constants = torch.func.vmap(self.mixture.base.refresh, in_dims=(0, 0, 0, None))(
             players, constants, self._shares(draw), exact
         )
         return renewed

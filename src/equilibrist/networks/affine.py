@@ -36,7 +36,7 @@ class QuadraticCritic(nn.Module):
     Only the symmetric part of A matters. The critic of Farnia and Ozdaglar 2020, section 3.1, for the
     cost eta |x - x'|^2; its transform sup_x' D(x') - eta |x - x'|^2 is
     1/4 (b + 2 eta x)^T (eta I - A)^{-1} (b + 2 eta x) - eta |x|^2 where sym(A) < eta I, else +inf
-    (keep it below by the projection `Below("critic", "A", ceiling)`, ceiling < eta).
+    (keep it below by the projection `EigenvalueCap("critic", "A", ceiling)`, ceiling < eta).
     """
 
     closed_transform: ClassVar[bool] = True

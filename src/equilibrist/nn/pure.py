@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from equilibrist.errors import GameError, TrainingModeError
-from equilibrist.nn.stacked import quicken
+from equilibrist.nn.stacked import fuse_linear_chains
 
 _Norm = nn.modules.batchnorm._NormBase
 
@@ -33,7 +33,7 @@ class PureModule:
         self.name = name
         self._module = copied(module, name).to("meta")
         _mend_weight_norm(self._module)
-        quicken(self._module)
+        fuse_linear_chains(self._module)
         self._recurrent = any(hasattr(m, "_flat_weights") for m in self._module.modules())
         self._tracking = [
             m

@@ -84,7 +84,7 @@ class Chain(nn.Sequential):
         return x
 
 
-def quicken(module: nn.Module) -> None:
+def fuse_linear_chains(module: nn.Module) -> None:
     """Make a `Chain` of every Sequential in `module` that is one; everything else stays as it is."""
     if not _ABLE:
         return
@@ -94,7 +94,7 @@ def quicken(module: nn.Module) -> None:
             cast(Chain, sequential).layers = layers
 
 
-def keep_pages() -> None:
+def raise_trim_threshold() -> None:
     """Let this process keep the memory that one step frees for the next.
 
     glibc returns the free end of its heap once it is longer than twice the largest block freed so far (64 MiB

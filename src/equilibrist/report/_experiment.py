@@ -18,7 +18,7 @@ _WHEN = {"before": "Before", "during": "Half-way", "after": "After"}
 
 
 @dataclass(frozen=True)
-class Way:
+class DescentPath:
     """A generator's way: steps, and what it went down."""
 
     steps: Array
@@ -26,7 +26,7 @@ class Way:
     failed: str
 
 
-def ways(certificate: Certificate) -> dict[str, Way]:
+def ways(certificate: Certificate) -> dict[str, DescentPath]:
     """The recorded ways, "proximal" and "frozen", without points that are not finite."""
     curves = certificate.evidence.get("curves")
     found = {}
@@ -39,7 +39,7 @@ def ways(certificate: Certificate) -> dict[str, Way]:
         sound = np.isfinite(steps) & np.isfinite(values) & (np.abs(values) < 1e150)
         if sound.any():
             failed = str(curve.get("failed") or "")
-            found[name] = Way(steps[sound], values[sound], failed)
+            found[name] = DescentPath(steps[sound], values[sound], failed)
     return found
 
 
@@ -75,7 +75,7 @@ _NAMES = {"proximal": "The critic answers (V_prox)", "frozen": "The critic is fr
 _KINDS = {"proximal": "generator", "frozen": "critic dashed"}
 
 
-def _legend(certificate: Certificate, found: dict[str, Way]) -> str:
+def _legend(certificate: Certificate, found: dict[str, DescentPath]) -> str:
     items = []
     falls = {
         "proximal": (certificate.number("fall"), certificate.interval),
@@ -93,7 +93,7 @@ def _legend(certificate: Certificate, found: dict[str, Way]) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _chart(found: dict[str, Way], alt: str) -> str:
+def _chart(found: dict[str, DescentPath], alt: str) -> str:
     values = np.concatenate([way.objective for way in found.values()])
     low, high = float(values.min()), float(values.max())
     pad = 0.1 * (high - low) or 0.1 * abs(high) or 1.0

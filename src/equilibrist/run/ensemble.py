@@ -600,7 +600,7 @@ class _Stack:
                 values["window"] = torch.stack(
                     [torch.stack([row[n][i] for n in names]) for row in self.window]
                 )
-            record.settle()
+            record.fsync_metrics()
             path = checkpoint.path_of(record.checkpoints, self.step)
             checkpoint.write(path, values, {"step": self.step, "seed": seed, "window": names})
             self.sound[i].add(path.name)

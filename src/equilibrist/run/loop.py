@@ -471,7 +471,7 @@ class _Loop:
         game = self.recipe.game
         if isinstance(game, Mixture) and at != "real":  # the other summary, of the newest step
             mean = game.mean(self._shown(), self.constants)
-            sheet = self._generate(n, game.lone, mean)
+            sheet = self._generate(n, game.base, mean)
             samples.write_sheet(self.record.samples / "mean", sheet, self.data)
 
     def _shown(self) -> Players:
@@ -519,7 +519,7 @@ class _Loop:
             values["window"] = torch.stack(
                 [torch.stack([row[n] for n in names]) for row in self.window]
             )
-        self.record.settle()
+        self.record.fsync_metrics()
         self.digest = checkpoint.write(
             path, values, {"step": self.step, "seed": self.seed, "window": names}
         )

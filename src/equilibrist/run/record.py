@@ -351,7 +351,7 @@ class Record:
         except OSError as error:
             raise unwritable(self.metrics_path, error) from None
 
-    def settle(self) -> None:
+    def fsync_metrics(self) -> None:
         """Metrics on the disk: called before a checkpoint is, so that no checkpoint outlives its rows."""
         if self._metrics is not None:
             try:

@@ -103,7 +103,7 @@ def scored(
     rows = _scored(game, scores, data, players, constants, seed, batch)
     if isinstance(game, Mixture):
         mean = game.mean(players, constants)
-        for row in _scored(game.lone, scores, data, *mean, seed, batch):
+        for row in _scored(game.base, scores, data, *mean, seed, batch):
             rows.append({**row, "name": f"{row['name']}, mean network"})
     return rows
 

@@ -111,7 +111,7 @@ def with_floor(
     return Floored(figure(first, y[:n]), figure(first, second), n)
 
 
-class Kept:
+class FeatureCache:
     """What one score computed from the real samples of one source; copies and pickles are empty."""
 
     def __init__(self) -> None:
@@ -136,8 +136,8 @@ class Kept:
         if source is self._source:
             self._source = self._key = self._value = None
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
-        return Kept, ()
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[()]]:
+        return FeatureCache, ()
 
 
 class _Real(NamedTuple):
@@ -154,7 +154,7 @@ def evaluate(
     samples: int,
     represent: Callable[[Tensor], Tensor],
     figures: Figures,
-    kept: Kept,
+    kept: FeatureCache,
 ) -> tuple[dict[str, float], dict[str, float], int, str | None]:
     """The steps that all scores share: (values, floor, samples, failed) as `Result` has them."""
     if tuple(fake.shape[1:]) != tuple(real.shape):
@@ -223,7 +223,7 @@ class FeatureScore:
 
     network: FeatureNetwork = field(default_factory=pixels)
     samples: int = 2048
-    _kept: Kept = field(default_factory=Kept, init=False, repr=False, compare=False)
+    _kept: FeatureCache = field(default_factory=FeatureCache, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.samples < 2:

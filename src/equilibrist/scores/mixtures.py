@@ -12,7 +12,7 @@ from torch import Tensor
 from equilibrist.data import Source
 from equilibrist.errors import DataError
 from equilibrist.scores._arrays import Array, pair
-from equilibrist.scores._base import Kept, Result, evaluate
+from equilibrist.scores._base import FeatureCache, Result, evaluate
 
 
 class ModeFigures(NamedTuple):
@@ -85,7 +85,7 @@ class MixtureQuality:
 
     samples: int = 2500
     transport: int = 1000
-    _kept: Kept = field(default_factory=Kept, init=False, repr=False, compare=False)
+    _kept: FeatureCache = field(default_factory=FeatureCache, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, low in (("samples", 2), ("transport", 1)):

@@ -22,7 +22,7 @@ def dot(a: Tree, b: Tree, stacked: int | None) -> Tensor:
     return torch.stack(products).sum(0)
 
 
-def over(weight: Tensor | float, leaf: Tensor) -> Tensor | float:
+def broadcast_weight(weight: Tensor | float, leaf: Tensor) -> Tensor | float:
     """A weight, or weights [stacked], shaped to multiply a leaf [stacked, ...]."""
     if isinstance(weight, float) or weight.ndim == 0:
         return weight
@@ -50,13 +50,13 @@ def conjugate_gradients(
         q = apply(p)
         curvature = dot(p, q, stacked)
         step = _ratio(square, curvature)
-        x = tree.map(lambda u, d, s=step: u + over(s, u) * d, x, p)
+        x = tree.map(lambda u, d, s=step: u + broadcast_weight(s, u) * d, x, p)
         if k == iterations - 1:
             break
-        r = tree.map(lambda u, d, s=step: u - over(s, u) * d, r, q)
+        r = tree.map(lambda u, d, s=step: u - broadcast_weight(s, u) * d, r, q)
         after = dot(r, r, stacked)
         turn = _ratio(after, square)
-        p = tree.map(lambda u, d, s=turn: u + over(s, u) * d, r, p)
+        p = tree.map(lambda u, d, s=turn: u + broadcast_weight(s, u) * d, r, p)
         square = after
     return x
 

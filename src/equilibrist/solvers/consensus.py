@@ -11,7 +11,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
-from equilibrist.solvers._linear_solve import over
+from equilibrist.solvers._linear_solve import broadcast_weight
 from equilibrist.solvers._members import Weight, alone, by_member, each, said
 from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, independent, measured
 from equilibrist.validation import not_negative
@@ -76,7 +76,7 @@ class Consensus(Rules):
         info = measured(field, first.v, first.losses)
         gamma = by_member(self.gamma, v, field.stacked)
         if isinstance(gamma, Tensor):
-            direction = tree.map(lambda a, b: b + over(gamma, a) * a, slope, v)
+            direction = tree.map(lambda a, b: b + broadcast_weight(gamma, a) * a, slope, v)
         else:
             direction = tree.axpy(gamma, slope, v)
         return Step(self.move(field, direction, state, players), constants, state, info)

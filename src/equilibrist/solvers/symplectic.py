@@ -11,7 +11,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
-from equilibrist.solvers._linear_solve import dot, over
+from equilibrist.solvers._linear_solve import broadcast_weight, dot
 from equilibrist.solvers._members import Weight, alone, by_member, each, said
 from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
 from equilibrist.validation import finite
@@ -65,7 +65,7 @@ class SymplecticAdjustment(Rules):
                 dot(v, pulled, field.stacked) * dot(adjusted, pulled, field.stacked) / size + 0.1
             )
             weights = weights * torch.sign(agreement)
-        direction = tree.map(lambda x, a: x + over(weights, a) * a, v, adjusted)
+        direction = tree.map(lambda x, a: x + broadcast_weight(weights, a) * a, v, adjusted)
         info = measured(field, here.v, here.losses)
         return Step(self.move(field, direction, state, players), constants, state, info)
 

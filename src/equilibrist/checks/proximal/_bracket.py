@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._spent import Meter, SpentError
 from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal.inner import Part, Prox
 from equilibrist.checks.proximal.trial import (
     Deviation,
@@ -48,7 +48,7 @@ class Bracket:
 
 
 def bracket_sampled(
-    bench: Bench, prox: Prox, tolerance: float, found: Bracket | None = None
+    context: AuditContext, prox: Prox, tolerance: float, found: Bracket | None = None
 ) -> Bracket:
     """The interval of lambda*.
 
@@ -65,9 +65,9 @@ def bracket_sampled(
     search there must find nothing that gains.
     """
     found = Bracket() if found is None else found
-    first = bench.settings.prox_lambdas[0]
-    for lam in (math.inf, *reversed(bench.settings.prox_lambdas)):
-        at = trial(bench, prox, lam, tolerance)
+    first = context.settings.prox_lambdas[0]
+    for lam in (math.inf, *reversed(context.settings.prox_lambdas)):
+        at = trial(context, prox, lam, tolerance)
         found.trials.append(at)
         if at.verdict is Verdict.REFUTED:
             found.best = at
@@ -79,18 +79,18 @@ def bracket_sampled(
     if found.best is None or found.best.deviation is None:
         return found
     found.low = 0.0
-    known, start = _least(bench, prox, found, tolerance)
-    _upper(bench, prox, found, known, start, tolerance)
+    known, start = _least(context, prox, found, tolerance)
+    _upper(context, prox, found, known, start, tolerance)
     if found.best is None or found.high <= first:
         return found
     found.low = found.high
     critical = nearer(prox, known, found.high)
     for _ in range(_AGAIN):
-        _lower(bench, prox, found, critical)
+        _lower(context, prox, found, critical)
         if found.low <= 0:
             break
         also = [critical[0].generator, critical[-1].generator]
-        at = trial(bench, prox, found.low, tolerance, also)
+        at = trial(context, prox, found.low, tolerance, also)
         found.trials.append(at)
         if at.deviation is None or not at.gain.low > 0:
             break
@@ -99,13 +99,13 @@ def bracket_sampled(
 
 
 def bracket_within(
-    bench: Bench, prox: Prox, tolerance: float, meter: Meter
+    context: AuditContext, prox: Prox, tolerance: float, meter: Meter
 ) -> tuple[Bracket, bool]:
     """The same, and whether it was cut short where the meter's gradients were spent: the upper end is then the least
     lambda at which a deviation was seen to gain so far, and nothing is known of the lower end."""
     found = Bracket()
     try:
-        return bracket_sampled(bench, prox, tolerance, found), False
+        return bracket_sampled(context, prox, tolerance, found), False
     except SpentError:
         meter.most = math.inf
         found.low = 0.0
@@ -118,26 +118,26 @@ def bracket_within(
 
 
 def _least(
-    bench: Bench, prox: Prox, found: Bracket, tolerance: float
+    context: AuditContext, prox: Prox, found: Bracket, tolerance: float
 ) -> tuple[Deviation, float | None]:
     """The deviation of the least lambda that was found, and that lambda (None: its gain is within the tolerance on the
     selection part)."""
     assert found.best is not None
     assert found.best.deviation is not None
     known = found.best.deviation
-    top = min(found.best.lam, _BEYOND * bench.settings.prox_lambdas[-1])
-    lam = begins(bench, prox, known, tolerance, top, _DECADE)
-    while lam is not None and lam > bench.settings.prox_lambdas[0]:
-        if len(found.trials) >= bench.settings.prox_trials:
+    top = min(found.best.lam, _BEYOND * context.settings.prox_lambdas[-1])
+    lam = begins(context, prox, known, tolerance, top, _DECADE)
+    while lam is not None and lam > context.settings.prox_lambdas[0]:
+        if len(found.trials) >= context.settings.prox_trials:
             break
-        at = trial(bench, prox, lam, tolerance, hints(prox, known))
+        at = trial(context, prox, lam, tolerance, hints(prox, known))
         found.trials.append(at)
         if at.deviation is None:
             break
-        less = begins(bench, prox, at.deviation, tolerance, lam)
+        less = begins(context, prox, at.deviation, tolerance, lam)
         if less is None:
             break
-        settled = less > lam / (1 + bench.settings.prox_width)
+        settled = less > lam / (1 + context.settings.prox_width)
         known, lam = at.deviation, less
         if settled:
             break
@@ -145,7 +145,7 @@ def _least(
 
 
 def begins(
-    bench: Bench,
+    context: AuditContext,
     prox: Prox,
     deviation: Deviation,
     threshold: float,
@@ -155,7 +155,7 @@ def begins(
     """The lambda, up to `top`, above which the deviation gains more than `threshold` on the selection part; None
     where it does not at `top`. The least of `prox_lambdas` where it does there already. `stride`: the first step down,
     as a factor."""
-    least = bench.settings.prox_lambdas[0]
+    least = context.settings.prox_lambdas[0]
     warm: list[Part | None] = [None] * (1 + len(deviation.sides))
 
     def gain(lam: float) -> float:
@@ -176,7 +176,7 @@ def begins(
         low = max(low / stride, least)
         at_low = gain(low)
         stride = min(stride**2, _DECADE**2)
-    return _between(gain, (low, at_low), (high, at_high), threshold, bench.settings.prox_width)
+    return _between(gain, (low, at_low), (high, at_high), threshold, context.settings.prox_width)
 
 
 def _gain(prox: Prox, deviation: Deviation, lam: float, warm: list[Part | None]) -> Tensor:
@@ -217,7 +217,7 @@ def _between(
 
 
 def _upper(
-    bench: Bench,
+    context: AuditContext,
     prox: Prox,
     found: Bracket,
     deviation: Deviation,
@@ -229,7 +229,7 @@ def _upper(
     top = found.best.lam if found.best is not None else math.inf
 
     def refutes(lam: float) -> bool:
-        at = scored(bench, prox, lam, deviation)
+        at = scored(context, prox, lam, deviation)
         at.verdict = verdict_of(at, tolerance)
         found.trials.append(at)
         if at.verdict is Verdict.REFUTED:
@@ -237,8 +237,8 @@ def _upper(
         return at.verdict is Verdict.REFUTED
 
     if start is None:
-        start = top if math.isfinite(top) else _BEYOND * bench.settings.prox_lambdas[-1]
-    least, failed = bench.settings.prox_lambdas[0], 0.0
+        start = top if math.isfinite(top) else _BEYOND * context.settings.prox_lambdas[-1]
+    least, failed = context.settings.prox_lambdas[0], 0.0
     for factor in _UP:
         if refutes(max(factor * start, least)):
             break
@@ -247,7 +247,7 @@ def _upper(
         if math.isfinite(top):
             found.high = top
         return
-    _narrowed(refutes, failed, found.high, bench.settings.prox_width)
+    _narrowed(refutes, failed, found.high, context.settings.prox_width)
 
 
 def nearer(prox: Prox, deviation: Deviation, lam: float) -> list[Deviation]:
@@ -263,15 +263,15 @@ def nearer(prox: Prox, deviation: Deviation, lam: float) -> list[Deviation]:
     return found
 
 
-def _lower(bench: Bench, prox: Prox, found: Bracket, known: list[Deviation]) -> None:
+def _lower(context: AuditContext, prox: Prox, found: Bracket, known: list[Deviation]) -> None:
     """The greatest lambda, up to the lower end so far, at which every known deviation is seen to lose."""
-    top = min(found.low, _BEYOND * bench.settings.prox_lambdas[-1])
+    top = min(found.low, _BEYOND * context.settings.prox_lambdas[-1])
     best, failed = 0.0, math.inf
     warm: dict[int, Part] = {}
 
     def loses(lam: float) -> bool:
         nonlocal best
-        gains = losses(bench, prox, known, lam, warm)
+        gains = losses(context, prox, known, lam, warm)
         found.losses.append(
             {
                 "lambda": lam,
@@ -284,21 +284,21 @@ def _lower(bench: Bench, prox: Prox, found: Bracket, known: list[Deviation]) -> 
         return held
 
     start = begins(
-        bench, prox, known[-1], 0.0, top
+        context, prox, known[-1], 0.0, top
     )  # the nearest one: what far ones gain is less than quadratic
     start = top if start is None else start
     for factor in _DOWN:
         lam = factor * start
-        if lam < bench.settings.prox_lambdas[0] or loses(lam):
+        if lam < context.settings.prox_lambdas[0] or loses(lam):
             break
         failed = lam
     if best > 0 and math.isfinite(failed):
-        _narrowed(lambda lam: not loses(lam), best, failed, bench.settings.prox_width)
+        _narrowed(lambda lam: not loses(lam), best, failed, context.settings.prox_width)
     found.low = best
 
 
 def losses(
-    bench: Bench,
+    context: AuditContext,
     prox: Prox,
     known: list[Deviation],
     lam: float,
@@ -311,14 +311,14 @@ def losses(
     these generators begin, by identity; moves on.
     """
     warm = {} if warm is None else warm
-    at_rest = resting(bench, prox, lam)
+    at_rest = resting(context, prox, lam)
     before = prox.measure(prox.trained["generator"], at_rest.answer.critic, lam, "score")
     found = []
     for deviation in known:
         for side in deviation.sides:
             warm[id(side)] = prox.solve(side, lam, warm=warm.get(id(side))).critic
         answers = [warm[id(side)] for side in deviation.sides]
-        gain = bench.interval(before - value(prox, deviation, answers, lam, "score"))
+        gain = context.interval(before - value(prox, deviation, answers, lam, "score"))
         found.append(Interval(gain.mean, gain.low, gain.high + at_rest.left + deviation.promise))
     return found
 

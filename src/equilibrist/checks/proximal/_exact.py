@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal.inner import Answer, Part, Search, perturbed_critic
 
 _ROUNDS = 60  # Newton steps of one inner problem; a dozen do where V is concave
@@ -33,10 +33,10 @@ class ExactProx:
     Outside: Birgin, Martinez and Raydan's spectral projected gradient, with Proposition 4's gradient.
     """
 
-    def __init__(self, bench: Bench, tick: Any) -> None:
-        self.bench, self.tick = bench, tick
-        self.game: Any = bench.game
-        self.trained, self.constants = bench.wide
+    def __init__(self, context: AuditContext, tick: Any) -> None:
+        self.context, self.tick = context, tick
+        self.game: Any = context.game
+        self.trained, self.constants = context.wide
         self.anchor = self.trained["critic"]
         self.concave = bool(getattr(self.game, "concave_critic", False))
         self.mass = self._mass() if self.concave else 0.0
@@ -53,7 +53,9 @@ class ExactProx:
             begun = [self.anchor, *begun[: warm is not None]]
             sizes = [] if warm is not None else [0.3]
             for size in sizes:
-                far = perturbed_critic(self.bench, self.anchor, 100 * fresh + int(100 * size), size)
+                far = perturbed_critic(
+                    self.context, self.anchor, 100 * fresh + int(100 * size), size
+                )
                 # Both sides: a kink of the penalty at the trained critic holds what starts there.
                 back = {k: 2 * x - far[k] for k, x in self.anchor.items()}
                 begun += [far, back]
@@ -193,7 +195,7 @@ class ExactProx:
         best, least = x, value
         recent = [value]
         length = 1 / max(float(slope.abs().max()), 1e-12)
-        for _ in range(self.bench.settings.prox_steps):
+        for _ in range(self.context.settings.prox_steps):
             direction = nearest(x - length * slope) - x
             promise = float(slope @ direction)
             if float(direction.norm()) <= 1e-12 or promise >= 0:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._value import ValueGame
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal._projected import Descent, minimise, scales
 from equilibrist.checks.proximal.inner import (
     Answer,
@@ -38,9 +38,9 @@ _PASSES = 60  # of small players, at least, where nothing else ends the descent
 _SHARE = 1e-3  # of the tolerance: a promise below it is nothing
 
 
-def is_small(bench: Bench) -> bool:
+def is_small(context: AuditContext) -> bool:
     """Whether answers are found on all fixed samples at once, unless these are large."""
-    return bool(bench.game.separable) and tree.count(bench.players) <= _SMALL
+    return bool(context.game.separable) and tree.count(context.players) <= _SMALL
 
 
 class SampledProx:
@@ -58,12 +58,12 @@ class SampledProx:
     first by steps of their rule.
     """
 
-    def __init__(self, bench: Bench, tick: Any) -> None:
-        self.bench, self.tick, self.game = bench, tick, bench.game
-        self.trained = bench.players
-        value: Any = bench.game if bench.game.zero_sum else ValueGame(bench.game)
+    def __init__(self, context: AuditContext, tick: Any) -> None:
+        self.context, self.tick, self.game = context, tick, context.game
+        self.trained = context.players
+        value: Any = context.game if context.game.zero_sum else ValueGame(context.game)
         self.field = VectorField(value)
-        tolerance = bench.tolerance().value
+        tolerance = context.tolerance().value
         self.nothing = _SHARE * tolerance if tolerance > 0 else 1e-9
         self._pool: dict[int, Draw] = {}
         self._banks: dict[str, list[Draw]] = {}
@@ -72,7 +72,7 @@ class SampledProx:
         self._lengths: dict[float, float] = {}
         self._packed_fakes: tuple[Part, list[Tensor]] | None = None
         self.small, self._stackable = False, True
-        settings = bench.settings
+        settings = context.settings
         self.passes = (
             settings.inner_steps if settings.gradients else max(_PASSES, settings.inner_steps)
         )
@@ -88,12 +88,12 @@ class SampledProx:
         if lam == math.inf:
             return Answer(tree.clone(self.trained["critic"]), 0.0)
         if fresh:
-            size = self.bench.settings.perturbation * fresh
-            critic = perturbed_critic(self.bench, critic, fresh, size)
+            size = self.context.settings.perturbation * fresh
+            critic = perturbed_critic(self.context, critic, fresh, size)
         self.chunks()
         if not self.small and warm is None:
             critic = self.follow(generator, lam, effort, critic).critic
-        count = self.bench.settings.inner_steps
+        count = self.context.settings.inner_steps
         count = self.passes if self.small else max(6, count // len(self.chunks()))
         count *= effort
         return self._polished(generator, critic, lam, count)
@@ -124,8 +124,8 @@ class SampledProx:
         value, slope = 0.0, tree.zeros_like(critic)
         if not finite(critic):
             return math.inf, slope
-        constants = self.bench.exact(
-            {"generator": generator, "critic": critic}, self.bench.constants
+        constants = self.context.exact(
+            {"generator": generator, "critic": critic}, self.context.constants
         )
         for chunk, fake in zip(self.chunks(), self._made(generator), strict=True):
             loss, leaves = self._loss(generator, critic, constants, {**chunk, "fake": fake}, lam)
@@ -151,8 +151,8 @@ class SampledProx:
         start = tree.clone(self.trained["critic"] if critic is None else critic)
         if lam == math.inf:
             return Answer(start, 0.0)
-        count = self.bench.settings.inner_steps * effort if steps is None else steps
-        rule: Any = self.bench.settings.rule("critic")
+        count = self.context.settings.inner_steps * effort if steps is None else steps
+        rule: Any = self.context.settings.rule("critic")
         start = self._nearest("critic", start)
         floor = self._looked(generator, start, lam) - 100 * self.nothing
         for _ in range(SHORTER):
@@ -169,7 +169,7 @@ class SampledProx:
         if not finite(critic):
             return -math.inf
         at = {"generator": generator, "critic": critic}
-        constants, total = self.bench.exact(at, self.bench.constants), 0.0
+        constants, total = self.context.exact(at, self.context.constants), 0.0
         pairs = list(zip(self.chunks(), self._made(generator), strict=True))[:2]
         for chunk, fake in pairs:
             loss, _ = self._loss(generator, critic, constants, {**chunk, "fake": fake}, lam)
@@ -182,7 +182,7 @@ class SampledProx:
     ) -> Answer:
         """`count` steps of `rule` from `critic`."""
         critic = tree.clone(critic)
-        state, constants = rule.init(critic), self.bench.constants
+        state, constants = rule.init(critic), self.context.constants
         for k in range(count):
             critic, constants = self._ready(generator, critic, constants)
             draw = self.draw(begin + k)
@@ -201,7 +201,7 @@ class SampledProx:
     def _ready(self, generator: Part, critic: Part, constants: Constants) -> tuple[Part, Constants]:
         """The nearest feasible critic, and constants with its exact singular vectors."""
         at = {"generator": generator, "critic": self._nearest("critic", critic)}
-        return at["critic"], self.bench.exact(at, constants)
+        return at["critic"], self.context.exact(at, constants)
 
     def _nearest(self, player: str, part: Part) -> Part:
         """The nearest feasible parameters; what is not finite comes back as it is, for projections raise there."""
@@ -235,8 +235,8 @@ class SampledProx:
         """Minibatch k of the pool (they return in turn), with the trained critic's slopes."""
         k %= POOL
         if k not in self._pool:
-            draw = self.bench.minibatch(k, index=Batch.PROX_CRITIC)
-            self._pool[k] = self._anchored(self.trained, self.bench.constants, draw)
+            draw = self.context.minibatch(k, index=Batch.PROX_CRITIC)
+            self._pool[k] = self._anchored(self.trained, self.context.constants, draw)
             self.tick(PLAIN)
         return self._pool[k]
 
@@ -254,7 +254,7 @@ class SampledProx:
             players = {"generator": generator, "critic": self.trained["critic"]}
             with torch.no_grad():
                 held[k] = self.game.generate(
-                    players, self.bench.constants, draw["latent"], draw.get("condition")
+                    players, self.context.constants, draw["latent"], draw.get("condition")
                 )
         return held[k]
 
@@ -265,7 +265,7 @@ class SampledProx:
             size = sum(x.nbytes for x in one.values())
             count = max(_LEAST, min(_MOST, _BYTES // max(size, 1)))
             rows = all(x.ndim and len(x) == len(one["real"]) for x in one.values())
-            self.small = is_small(self.bench) and rows and count * size <= _LARGEST
+            self.small = is_small(self.context) and rows and count * size <= _LARGEST
             draws = [self.draw(k) for k in range(count if self.small else _FEW)]
             if self.small:
                 draws = [{k: torch.cat([draw[k] for draw in draws]) for k in one}]
@@ -279,7 +279,7 @@ class SampledProx:
             with torch.no_grad():
                 made = [
                     self.game.generate(
-                        players, self.bench.constants, draw["latent"], draw.get("condition")
+                        players, self.context.constants, draw["latent"], draw.get("condition")
                     )
                     for draw in self.chunks()
                 ]
@@ -290,9 +290,11 @@ class SampledProx:
 
     def measure(self, generator: Part, critic: Part, lam: float, part: str) -> Tensor:
         if not finite(generator, critic):
-            return torch.full((len(self.bench.bank(part)),), math.nan, dtype=torch.float64)
+            return torch.full((len(self.context.bank(part)),), math.nan, dtype=torch.float64)
         players = tree.to({"generator": generator, "critic": critic}, dtype=torch.float64)
-        constants = self.bench.exact(players, tree.to(self.bench.constants, dtype=torch.float64))
+        constants = self.context.exact(
+            players, tree.to(self.context.constants, dtype=torch.float64)
+        )
         penalised = 0 < lam < math.inf
         bank = self._bank(part, penalised)
 
@@ -322,11 +324,11 @@ class SampledProx:
 
     def _bank(self, part: str, penalised: bool) -> list[Draw]:
         if not penalised:
-            return self.bench.bank(part)
+            return self.context.bank(part)
         if part not in self._banks:
-            players, constants = self.bench.wide
+            players, constants = self.context.wide
             self._banks[part] = [
-                self._anchored(players, constants, draw) for draw in self.bench.bank(part)
+                self._anchored(players, constants, draw) for draw in self.context.bank(part)
             ]
         return self._banks[part]
 
@@ -339,7 +341,7 @@ class SampledProx:
         self, start: Part, lam: float, within: float = math.inf, share: float = 1.0
     ) -> Search:
         self.chunks()
-        settings = self.bench.settings
+        settings = self.context.settings
         begun, found = self.feasible(start), []
         if not self.small and within == math.inf:
             found = self._walk(begun, lam)
@@ -377,8 +379,8 @@ class SampledProx:
         """V - lam |D~ - D|^2 over the fixed samples, and its gradient in the generator (Proposition 4)."""
         leaves = {name: x.detach().requires_grad_() for name, x in generator.items()}
         players = {"generator": leaves, "critic": critic}
-        constants = self.bench.exact(
-            {"generator": generator, "critic": critic}, self.bench.constants
+        constants = self.context.exact(
+            {"generator": generator, "critic": critic}, self.context.constants
         )
         chunks = self.chunks()
         value, slope = 0.0, tree.zeros_like(generator)
@@ -396,7 +398,7 @@ class SampledProx:
     def _walk(self, start: Part, lam: float) -> list[Part]:
         """Steps of the generator's rule, `prox_track` critic steps between two of them: iterates half-way and at the
         end."""
-        settings = self.bench.settings
+        settings = self.context.settings
         rule = settings.rule("generator")
         here = tree.clone(start)
         state, critic = rule.init(here), self.follow(here, lam).critic
@@ -420,8 +422,8 @@ class SampledProx:
         """One step of the generator's rule along grad V(G, D~) (Proposition 4), projected; `state` moves on. On a
         minibatch that the critic has not seen."""
         players = {"generator": generator, "critic": critic}
-        constants = self.bench.exact(players, self.bench.constants)
-        draw = self.bench.minibatch(step, index=Batch.PROX_GENERATOR)
+        constants = self.context.exact(players, self.context.constants)
+        draw = self.context.minibatch(step, index=Batch.PROX_GENERATOR)
         v, _ = self.field(players, constants, draw, only="generator")
         moved = tree.clone(generator)  # kept samples know a generator by its identity
         with torch.no_grad():

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, SampledProx
 from equilibrist.checks.proximal.inner import Part, solve_well
@@ -39,7 +39,7 @@ class _Path:
 
 
 def experiment(
-    bench: Bench, tick: Any = lambda gradients=1.0: None, show: Show | None = None
+    context: AuditContext, tick: Any = lambda gradients=1.0: None, show: Show | None = None
 ) -> tuple[list[Certificate], dict[str, torch.Tensor]]:
     """Certificate "section-6.1" and sheets of samples before, during and after.
 
@@ -53,19 +53,19 @@ def experiment(
     NOT_REFUTED: it held. UNASSESSED: noise, a non-finite value, or an objective that rose by more than the
     tolerance, for then the generator's search failed.
     """
-    if reason := inner.why_not(bench):
-        return [unfit(bench, CLAIM, reason)], {}
-    if not bench.sampled:
+    if reason := inner.why_not(context):
+        return [unfit(context, CLAIM, reason)], {}
+    if not context.sampled:
         reason = "the experiment is of generators trained on samples; the profile answers for exact games"
-        return [unfit(bench, CLAIM, reason)], {}
-    tolerance = bench.tolerance()
+        return [unfit(context, CLAIM, reason)], {}
+    tolerance = context.tolerance()
     if math.isnan(tolerance.value):
-        return [unfit(bench, CLAIM, f"there is no tolerance: {tolerance.why}")], {}
-    lam = bench.settings.prox_lambda
-    prox = SampledProx(bench, tick)
-    held = _walk(bench, prox, lam, show)
-    frozen = _walk(bench, prox, math.inf, show)
-    certificate = _certificate(bench, prox, lam, held, frozen, tolerance)
+        return [unfit(context, CLAIM, f"there is no tolerance: {tolerance.why}")], {}
+    lam = context.settings.prox_lambda
+    prox = SampledProx(context, tick)
+    held = _walk(context, prox, lam, show)
+    frozen = _walk(context, prox, math.inf, show)
+    certificate = _certificate(context, prox, lam, held, frozen, tolerance)
     sheets: dict[str, torch.Tensor] = {}
     for path, prefix in ((held, ""), (frozen, "frozen-")):
         if path.sheets:
@@ -75,13 +75,13 @@ def experiment(
     return [certificate], sheets
 
 
-def _walk(bench: Bench, prox: SampledProx, lam: float, show: Show | None) -> _Path:
-    settings = bench.settings
+def _walk(context: AuditContext, prox: SampledProx, lam: float, show: Show | None) -> _Path:
+    settings = context.settings
     rule = settings.rule("generator")
-    here, path = tree.clone(bench.players["generator"]), _Path()
+    here, path = tree.clone(context.players["generator"]), _Path()
     state = rule.init(here)
     stride = -(-settings.experiment_steps // settings.looks)
-    trained = bench.players["critic"]
+    trained = context.players["critic"]
     for k in range(settings.experiment_steps + 1):
         critic = prox.follow(here, lam, begin=k * settings.inner_steps).critic
         if not inner.finite(here, critic):
@@ -101,21 +101,21 @@ def _walk(bench: Bench, prox: SampledProx, lam: float, show: Show | None) -> _Pa
             path.end = tree.clone(here)
             if show is not None:
                 at = {"generator": here, "critic": trained}
-                path.sheets.append(show(at, bench.constants))
+                path.sheets.append(show(at, context.constants))
         if k < settings.experiment_steps:
             here = prox.lead(here, critic, state, rule, k)
     return path
 
 
 def _certificate(
-    bench: Bench,
+    context: AuditContext,
     prox: SampledProx,
     lam: float,
     held: _Path,
     frozen: _Path,
     tolerance: Tolerance,
 ) -> Certificate:
-    stay = bench.players["generator"]
+    stay = context.players["generator"]
     falls: dict[str, Interval] = {}
     reached: dict[str, float] = {}
     for name, path, at in (("proximal", held, lam), ("frozen", frozen, math.inf)):
@@ -125,13 +125,13 @@ def _certificate(
         first, last = (solve_well(prox, g, at) for g in (stay, path.end))
         before = prox.measure(stay, first.answer.critic, at, "score")
         after = prox.measure(path.end, last.answer.critic, at, "score")
-        fallen = bench.interval(before - after)
+        fallen = context.interval(before - after)
         # An answer to the last generator that falls short of V_prox makes the fall too large.
         falls[name] = Interval(fallen.mean, fallen.low - last.left, fallen.high)
         if name == "proximal":
             reached = last.reached
     fall, control = falls["proximal"], falls["frozen"]
-    unit, settings = bench.unit, bench.settings
+    unit, settings = context.unit, context.settings
     span = f"{fall.mean:.3g} {unit} ({fall.low:.3g} to {fall.high:.3g})"
     beside = f" With D frozen the same number of steps takes {control.mean:.3g} off V."
     witness = None
@@ -174,7 +174,7 @@ def _certificate(
         text + (beside if math.isfinite(control.mean) else ""),
         evidence,
         tolerance,
-        inner.scope(bench) | {"player": "generator"},
+        inner.scope(context) | {"player": "generator"},
         (
             "one path of the generator, begun at the trained one: no search over starts",
             "V_prox is reached from below: a fall counts where it survived four times the inner steps and a "
@@ -187,15 +187,15 @@ def _certificate(
     )
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
-    if inner.why_not(bench) or not bench.sampled:
+    if inner.why_not(context) or not context.sampled:
         return 1.0
-    s = bench.settings
+    s = context.settings
     if s.gradients:
         # A walk against an answer: steps that must be made shorter may take several times as many.
         step = 1.5 * s.inner_steps * PENALISED + 2 * PLAIN + 2 * LEAD
-        ends = 2 * well_work(bench) + (4 * s.batches + 8 * s.look_batches) * MEASURED
+        ends = 2 * well_work(context) + (4 * s.batches + 8 * s.look_batches) * MEASURED
         looks = 3 * (s.looks + 1) * s.look_batches * MEASURED
         return POOL * PLAIN + (s.experiment_steps + 1) * step + looks + ends
     walk = (s.experiment_steps + 1) * s.inner_steps * PENALISED

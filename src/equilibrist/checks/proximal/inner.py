@@ -1,6 +1,6 @@
 """V_prox(G, D) = max over D~ of V(G, D~) - lambda |D~ - D|^2, its inner maximum by search.
 
-What the searches of this folder ask of a bench; `_exact.py` answers for games without draws, `_sampled.py`
+What the searches of this folder ask of a context; `_exact.py` answers for games without draws, `_sampled.py`
 for GANs on samples. Every maximum by search lies below V_prox, so that a generator's gain is over-estimated:
 `Answer.gap` bounds by how much, or is None where no bound is known.
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from equilibrist.checks._bench import Bench, relative_noise
+from equilibrist.checks.context import AuditContext, relative_noise
 from equilibrist.core.draws import Use
 from equilibrist.games import GAN
 
@@ -124,13 +124,13 @@ class Solved:
         return staying - max(others, default=-math.inf)
 
 
-def why_not(bench: Bench) -> str:
-    """Why V_prox is not defined for this bench's game; "" where it is."""
-    game: Any = bench.game
+def why_not(context: AuditContext) -> str:
+    """Why V_prox is not defined for this context's game; "" where it is."""
+    game: Any = context.game
     if set(game.players) != {"generator", "critic"}:
         return f"the game's players are {' and '.join(game.players)}, not a generator and a critic"
     if not isinstance(game, GAN):
-        if bench.sampled or not hasattr(game, "sobolev_distance"):
+        if context.sampled or not hasattr(game, "sobolev_distance"):
             return f"{type(game).__name__} does not give sobolev_distance, E_P |grad D~ - grad D|^2"
         return ""
     if game.heads > 1:
@@ -140,12 +140,12 @@ def why_not(bench: Bench) -> str:
     return ""
 
 
-def prox_of(bench: Bench, tick: Any) -> Prox:
-    """The solver for this bench (`why_not` must be "")."""
+def prox_of(context: AuditContext, tick: Any) -> Prox:
+    """The solver for this context (`why_not` must be "")."""
     from equilibrist.checks.proximal._exact import ExactProx
     from equilibrist.checks.proximal._sampled import SampledProx
 
-    return SampledProx(bench, tick) if bench.sampled else ExactProx(bench, tick)
+    return SampledProx(context, tick) if context.sampled else ExactProx(context, tick)
 
 
 def solve_well(
@@ -188,33 +188,33 @@ def _mean(prox: Prox, generator: Part, answer: Answer, lam: float) -> float:
     return float(prox.measure(generator, answer.critic, lam, "select").mean())
 
 
-def starts_around(bench: Bench, generator: Part, count: int) -> list[Part]:
+def starts_around(context: AuditContext, generator: Part, count: int) -> list[Part]:
     """`count` perturbed copies of a generator. On samples the first is the generator itself, where noise leads
     the search off; without noise a stationary point would hold it, so there every copy is perturbed, each
     ten times as far as the one before."""
     found = []
     for k in range(count):
-        size = bench.settings.perturbation * (1.0 if bench.sampled else 10.0**k)
-        if bench.sampled and k == 0:
+        size = context.settings.perturbation * (1.0 if context.sampled else 10.0**k)
+        if context.sampled and k == 0:
             found.append({name: x.clone() for name, x in generator.items()})
             continue
-        rng = Use.PROX_GENERATOR.at(start=k).generator(bench.seed)
+        rng = Use.PROX_GENERATOR.at(start=k).generator(context.seed)
         noise = relative_noise(generator, size, rng)
         found.append({name: x + noise[name] for name, x in generator.items()})
     return found
 
 
-def perturbed_critic(bench: Bench, critic: Part, fresh: int, size: float) -> Part:
+def perturbed_critic(context: AuditContext, critic: Part, fresh: int, size: float) -> Part:
     """Perturbed copy number `fresh` of a critic."""
-    rng = Use.PROX_CRITIC.at(start=fresh).generator(bench.seed)
+    rng = Use.PROX_CRITIC.at(start=fresh).generator(context.seed)
     noise = relative_noise(critic, size, rng)
     return {name: x + noise[name] for name, x in critic.items()}
 
 
-def scope(bench: Bench) -> dict[str, Any]:
+def scope(context: AuditContext) -> dict[str, Any]:
     """What the certificates of this folder are about: the zero-sum V, and the critics that may answer."""
-    own: dict[str, Any] = bench.scope()
-    game: Any = bench.game
+    own: dict[str, Any] = context.scope()
+    game: Any = context.game
     if not game.zero_sum:
         own["losses"] = "V = -(the critic's own loss), zero-sum"
         own["penalties"] = "part of V" if getattr(game, "penalties", ()) else "none"

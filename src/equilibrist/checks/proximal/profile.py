@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from equilibrist.checks._bench import Bench
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._sampled import PLAIN, POOL
 from equilibrist.checks.proximal.search import number, trial_work, unfit
@@ -16,7 +16,7 @@ from equilibrist.checks.proximal.trial import Trial, hints, trial
 CLAIM = "profile"
 
 
-def profile(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def profile(context: AuditContext, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
     """Certificate "profile": what the generator still gains when the critic may answer within reach 1 / lambda.
 
         r(lambda) = V(G*, D*) - inf over G of V_prox(G, D*),  lambda in {0, prox_lambdas, inf}
@@ -36,28 +36,28 @@ def profile(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certif
     REFUTED: a generator gains at the least positive lambda already. UNASSESSED: a search failed or noise is
     above the tolerance at some lambda. NOT_REFUTED: else.
     """
-    if reason := inner.why_not(bench):
-        return [unfit(bench, CLAIM, reason)]
-    tolerance = bench.tolerance()
+    if reason := inner.why_not(context):
+        return [unfit(context, CLAIM, reason)]
+    tolerance = context.tolerance()
     if math.isnan(tolerance.value):
-        return [unfit(bench, CLAIM, f"there is no tolerance: {tolerance.why}")]
-    prox = inner.prox_of(bench, tick)
-    grid = (0.0, *bench.settings.prox_lambdas, math.inf)
+        return [unfit(context, CLAIM, f"there is no tolerance: {tolerance.why}")]
+    prox = inner.prox_of(context, tick)
+    grid = (0.0, *context.settings.prox_lambdas, math.inf)
     trials: list[Trial] = []
     last: Trial | None = None
     for lam in reversed(grid):
         found = trial(
-            bench, prox, lam, tolerance.value, hints(prox, last.deviation if last else None)
+            context, prox, lam, tolerance.value, hints(prox, last.deviation if last else None)
         )
         trials.insert(0, found)
         last = found if found.deviation is not None else last
-    return [_certificate(bench, trials, tolerance.value)]
+    return [_certificate(context, trials, tolerance.value)]
 
 
-def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certificate:
+def _certificate(context: AuditContext, trials: list[Trial], tolerance: float) -> Certificate:
     weights = [1 / max(t.regret.half_width, 1e-12) ** 2 for t in trials]
     weights = [0.0 if t.failed else w for t, w in zip(trials, weights, strict=True)]
-    r = isotonic(lifted(trials), weights)
+    r = isotonic(monotone_lower(trials), weights)
     both = [t.gain.mean for t in trials]  # with slack it need not rise with lambda
     lams = [t.lam for t in trials]
     evidence: dict[str, Any] = {
@@ -79,14 +79,14 @@ def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certifi
         "nash_gain": r[-1],
         "stackelberg_regret_less_slack": r[0],
         "trials": [t.row() for t in trials],
-        "unit": bench.unit,
-        "confidence": bench.settings.confidence,
-        "radius": f"{bench.settings.prox_starts} searches a lambda, {bench.settings.prox_steps} steps each",
+        "unit": context.unit,
+        "confidence": context.settings.confidence,
+        "radius": f"{context.settings.prox_starts} searches a lambda, {context.settings.prox_steps} steps each",
     }
     said = evidence["lambda_star"]
     failed = [t for t in trials if t.failed]
     noisy = [t for t in trials if t.verdict is Verdict.UNASSESSED and not t.failed]
-    unit = bench.unit
+    unit = context.unit
     where = (
         f"r leaves the tolerance of {tolerance:.3g} between lambda = {said[0]} and {said[1]}"
         if r[-1] > tolerance
@@ -114,8 +114,8 @@ def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certifi
         verdict,
         text,
         evidence,
-        bench.tolerance(),
-        inner.scope(bench) | {"player": "generator"},
+        context.tolerance(),
+        inner.scope(context) | {"player": "generator"},
         (
             "a search gives r(lambda) from below where it misses a better generator, and from above where the inner "
             "maximum is not reached; both stand on the stated budget",
@@ -127,7 +127,7 @@ def _certificate(bench: Bench, trials: list[Trial], tolerance: float) -> Certifi
     )
 
 
-def lifted(trials: Sequence[Trial]) -> list[float]:
+def monotone_lower(trials: Sequence[Trial]) -> list[float]:
     """The estimates, each at least what is surely reached at a smaller lambda: a search that misses there what
     another found here says nothing against it. A failed one takes that value."""
     found: list[float] = []
@@ -161,11 +161,11 @@ def _leaves(lams: list[float], r: list[float], tolerance: float) -> list[float |
     return [number(lams[first - 1]) if first else 0.0, number(lams[first])]
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
-    count = len(bench.settings.prox_lambdas) + 2
-    if inner.why_not(bench):
+    count = len(context.settings.prox_lambdas) + 2
+    if inner.why_not(context):
         return 1.0
-    if not bench.sampled:
+    if not context.sampled:
         return 600.0 * count
-    return POOL * PLAIN + count * trial_work(bench, extra=2)
+    return POOL * PLAIN + count * trial_work(context, extra=2)

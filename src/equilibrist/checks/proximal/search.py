@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._spent import Meter
 from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._bracket import Bracket, bracket_within
 from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, is_small
@@ -18,7 +18,9 @@ from equilibrist.checks.proximal.trial import Trial, closer, hints, scored, tria
 CLAIM = "lambda-search"
 
 
-def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def lambda_search(
+    context: AuditContext, tick: Any = lambda gradients=1.0: None
+) -> list[Certificate]:
     """Certificate "lambda-search": lambda* as an interval, the generator's side of Definition 1.
 
     A pair that is no lambda-proximal equilibrium is none for any greater lambda (Proposition 3), so
@@ -33,30 +35,30 @@ def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[
     REFUTED: a generator gains at the least lambda tried: an equilibrium of no such lambda.
     NOT_REFUTED: an interval was found. UNASSESSED: noise, or failed searches, left no lambda assessed.
     """
-    if reason := inner.why_not(bench):
-        return [unfit(bench, CLAIM, reason)]
-    tolerance = bench.tolerance()
+    if reason := inner.why_not(context):
+        return [unfit(context, CLAIM, reason)]
+    tolerance = context.tolerance()
     if math.isnan(tolerance.value):
-        return [unfit(bench, CLAIM, f"there is no tolerance: {tolerance.why}")]
-    settings, cut = bench.settings, False
+        return [unfit(context, CLAIM, f"there is no tolerance: {tolerance.why}")]
+    settings, cut = context.settings, False
     meter = Meter(tick)
-    prox = inner.prox_of(bench, meter)
-    if not bench.sampled:
-        found = bracket(bench, prox, tolerance.value)
+    prox = inner.prox_of(context, meter)
+    if not context.sampled:
+        found = bracket(context, prox, tolerance.value)
     else:
         if settings.gradients:
-            meter.most = work(bench) - _slack_work(bench)
-        found, cut = bracket_within(bench, prox, tolerance.value, meter)
+            meter.most = work(context) - _slack_work(context)
+        found, cut = bracket_within(context, prox, tolerance.value, meter)
     trials, low, high, best = found.trials, found.low, found.high, found.best
     # The critic's own slack, its reach unbounded: lambda = 0.
     stay = prox.trained["generator"]
     answer = inner.solve_well(prox, stay, 0.0, staying=False).answer
-    slack = bench.interval(
+    slack = context.interval(
         prox.measure(stay, answer.critic, 0.0, "score")
         - prox.measure(stay, prox.trained["critic"], math.inf, "score")
     )
     assessed = [t for t in trials if t.verdict is not Verdict.UNASSESSED]
-    unit = bench.unit
+    unit = context.unit
     if not assessed:
         verdict = Verdict.UNASSESSED
         why = next((t.failed for t in trials if t.failed), "the noise is above the tolerance")
@@ -85,7 +87,7 @@ def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[
     evidence: dict[str, Any] = {
         "interval": [number(low), number(high)],
         "lower_end": "the greatest lambda at which every deviation found is seen to lose"
-        if bench.sampled and best is not None
+        if context.sampled and best is not None
         else "the greatest lambda at which no search found a gain",
         "interval_proposition_2": _by_regret(trials, tolerance.value),
         "width": (high - low) / high if 0 < high < math.inf and low < math.inf else None,
@@ -108,8 +110,8 @@ def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[
             summary,
             evidence,
             tolerance,
-            inner.scope(bench) | {"player": "generator", "lambdas": "all: nestedness"},
-            _limits(bench, prox),
+            inner.scope(context) | {"player": "generator", "lambdas": "all: nestedness"},
+            _limits(context, prox),
             (*inner.REFERENCES, "Farnia and Ozdaglar 2020, Proposition 3"),
             "generator",
             witness,
@@ -117,18 +119,18 @@ def lambda_search(bench: Bench, tick: Any = lambda gradients=1.0: None) -> list[
     ]
 
 
-def bracket(bench: Bench, prox: Prox, tolerance: float) -> Bracket:
+def bracket(context: AuditContext, prox: Prox, tolerance: float) -> Bracket:
     """lambda* where losses are exact."""
-    settings = bench.settings
+    settings = context.settings
     found = Bracket()
 
     def at(lam: float) -> Trial:
         deviation = None if found.best is None else found.best.deviation
-        tried = trial(bench, prox, lam, tolerance, hints(prox, deviation))
+        tried = trial(context, prox, lam, tolerance, hints(prox, deviation))
         found.trials.append(tried)
         if tried.verdict is Verdict.REFUTED:
             found.high, found.best = lam, tried
-            _lowered(bench, prox, found, tolerance)
+            _lowered(context, prox, found, tolerance)
         elif lam < found.high:
             found.low = max(found.low, lam)  # here the search for the upper end goes on above it
         return tried
@@ -154,19 +156,19 @@ def bracket(bench: Bench, prox: Prox, tolerance: float) -> Bracket:
     return found
 
 
-def _lowered(bench: Bench, prox: Prox, found: Bracket, tolerance: float) -> None:
+def _lowered(context: AuditContext, prox: Prox, found: Bracket, tolerance: float) -> None:
     """A smaller lambda at which the same generator still gains: V_prox falls as lambda does not, so its gain rises
     with lambda. Only where V is concave in D, and a look costs next to nothing."""
     first = found.best
     if not getattr(prox, "concave", False) or first is None or first.deviation is None:
         return
-    below = max(found.low, bench.settings.prox_lambdas[0])
-    top = min(found.high, 1e3 * bench.settings.prox_lambdas[-1])
+    below = max(found.low, context.settings.prox_lambdas[0])
+    top = min(found.high, 1e3 * context.settings.prox_lambdas[-1])
     for _ in range(12):
-        if top <= below * (1 + bench.settings.prox_width / 4):
+        if top <= below * (1 + context.settings.prox_width / 4):
             break
         middle = math.sqrt(below * top)
-        there = scored(bench, prox, middle, first.deviation)
+        there = scored(context, prox, middle, first.deviation)
         if there.gain.low > tolerance:
             there.verdict = Verdict.REFUTED
             top = found.high = middle
@@ -186,71 +188,71 @@ def _by_regret(trials: list[Trial], tolerance: float) -> list[float | str]:
     return [number(max(low, default=0.0)), number(high)]
 
 
-def unfit(bench: Bench, claim: str, reason: str) -> Certificate:
+def unfit(context: AuditContext, claim: str, reason: str) -> Certificate:
     """UNASSESSED: the check does not apply."""
     return Certificate(
         claim,
         Verdict.UNASSESSED,
         f"Not assessed: {reason}.",
-        scope=inner.scope(bench),
+        scope=inner.scope(context),
         references=inner.REFERENCES,
     )
 
 
-def work(bench: Bench) -> float:
+def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
-    settings = bench.settings
-    if inner.why_not(bench):
+    settings = context.settings
+    if inner.why_not(context):
         return 1.0
-    if not bench.sampled:
+    if not context.sampled:
         return 400.0 * settings.prox_trials
-    trials = POOL * PLAIN + settings.prox_trials * trial_work(bench, extra=2)
+    trials = POOL * PLAIN + settings.prox_trials * trial_work(context, extra=2)
     if settings.gradients:  # what the ends take is not known: it is bounded
-        return 1.5 * trials + _slack_work(bench)
+        return 1.5 * trials + _slack_work(context)
     return trials
 
 
-def _slack_work(bench: Bench) -> float:
+def _slack_work(context: AuditContext) -> float:
     """What the critic's own slack takes, and what a step that is being counted may exceed."""
-    return well_work(bench) + 4 * bench.settings.batches * MEASURED
+    return well_work(context) + 4 * context.settings.batches * MEASURED
 
 
-def trial_work(bench: Bench, extra: int = 1) -> float:
+def trial_work(context: AuditContext, extra: int = 1) -> float:
     """Planned minibatch gradients of one trial on samples."""
-    s = bench.settings
+    s = context.settings
     searches = s.prox_starts + min(extra, 1)
     # Of large players: half by their rules' steps, half on the fixed samples. Small ones need less.
     if s.gradients:
-        return _most(bench, searches, extra)
+        return _most(context, searches, extra)
     answer, look = 2 * s.inner_steps * PENALISED, s.look_batches * MEASURED
     track = 2 * searches * s.prox_steps * (s.prox_track * PENALISED + LEAD) + searches * answer
     looks = 2 * (3 * searches + extra) * (answer + look)
     return track + looks + 5 * (5 * answer + 3 * look) + 4 * s.batches * MEASURED
 
 
-def answer_work(bench: Bench) -> float:
+def answer_work(context: AuditContext) -> float:
     """What one answer of the critic takes within a budget, at most."""
-    steps = bench.settings.inner_steps
-    return (steps if is_small(bench) else 2 * max(steps, 24)) * PENALISED
+    steps = context.settings.inner_steps
+    return (steps if is_small(context) else 2 * max(steps, 24)) * PENALISED
 
 
-def well_work(bench: Bench) -> float:
+def well_work(context: AuditContext) -> float:
     """What `solve_well` takes within a budget, at most."""
-    return 9 * answer_work(bench) + 4 * bench.settings.look_batches * MEASURED
+    return 9 * answer_work(context) + 4 * context.settings.look_batches * MEASURED
 
 
-def _most(bench: Bench, searches: int, extra: int) -> float:
+def _most(context: AuditContext, searches: int, extra: int) -> float:
     """What a trial takes within a budget: what none of its parts exceeds, as long as no step is made shorter."""
-    s, small = bench.settings, is_small(bench)
-    answer, well, look = answer_work(bench), well_work(bench), s.look_batches * MEASURED
+    s, small = context.settings, is_small(context)
+    answer, well, look = answer_work(context), well_work(context), s.look_batches * MEASURED
     step = answer + LEAD if small else 2 * (s.prox_track * PENALISED + LEAD)
     sides = 2 * (searches * (1 if small else 3) + extra)
     descents = searches * (answer + s.prox_steps * step)
-    again = 2 * closer(bench) * (well + look)
+    again = 2 * closer(context) * (well + look)
     return well + look + descents + sides * (answer + look) + again + 4 * s.batches * MEASURED
 
 
-def _limits(bench: Bench, prox: Prox) -> tuple[str, ...]:
+def _limits(context: AuditContext, prox: Prox) -> tuple[str, ...]:
     limits = [
         "no search proves that there is no better deviation: the lower end, and a lambda that is not refuted, "
         "stand on the stated budget",

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, starts_around
 
 CLOSER = 3  # at most so many deviations of a trial are looked at again
 
 
-def closer(bench: Bench) -> int:
+def closer(context: AuditContext) -> int:
     """How many deviations of a trial are looked at again at most: fewer within a budget, one within a small one."""
-    settings = bench.settings
+    settings = context.settings
     if not settings.gradients:
         return CLOSER
     return 1 if settings.inner_steps < 20 else CLOSER - 1
@@ -61,7 +61,7 @@ class Trial:
             to the trained generator.
         reached: what several answers to that generator reached on the selection split.
         searched: gains of every search's iterates on the selection split, staying put left out.
-        flattered: deviations that seemed to gain until the critic answered with more steps.
+        false_improvements: deviations that seemed to gain until the critic answered with more steps.
         settled: whether every search stopped because nothing was left to gain.
         failed: why the search counts as failed; "" where it does not.
         verdict: on "no generator gains more than the tolerance".
@@ -78,7 +78,7 @@ class Trial:
     rest: float = 0.0
     reached: dict[str, float] = field(default_factory=dict)
     searched: list[float] = field(default_factory=list)
-    flattered: int = 0
+    false_improvements: int = 0
     settled: bool = True
     failed: str = ""
     verdict: Verdict = Verdict.UNASSESSED
@@ -104,7 +104,7 @@ class Trial:
             "inner_left_at_rest": self.rest,
             "inner_values": self.reached,
             "searched": self.searched,
-            "flattered": self.flattered,
+            "flattered": self.false_improvements,
             "settled": self.settled,
             "stayed": self.deviation is None,
             "mirrored": self.deviation is not None and self.deviation.mirror is not None,
@@ -113,7 +113,7 @@ class Trial:
 
 
 def trial(
-    bench: Bench, prox: Prox, lam: float, tolerance: float, also: list[Part] | None = None
+    context: AuditContext, prox: Prox, lam: float, tolerance: float, also: list[Part] | None = None
 ) -> Trial:
     """The searches at `lam`: `prox_starts` of them, and from the generators `also`.
 
@@ -124,24 +124,24 @@ def trial(
     the inner steps and from a fresh start (or with a bound of the inner problem), until the best one has been.
     """
     stay = prox.trained["generator"]
-    at_rest = resting(bench, prox, lam)
+    at_rest = resting(context, prox, lam)
     base = prox.measure(stay, at_rest.answer.critic, lam, "select")
     found = [Deviation(prox.feasible(g)) for g in also or []]
-    begun = starts_around(bench, stay, bench.settings.prox_starts)
+    begun = starts_around(context, stay, context.settings.prox_starts)
     settled = True
-    for start in begun + [d.generator for d in found[: 1 if bench.sampled else None]]:
+    for start in begun + [d.generator for d in found[: 1 if context.sampled else None]]:
         search = prox.descend(start, lam)
         found += [Deviation(g, promise=search.left) for g in search.iterates]
         settled = settled and (search.settled or search.left <= tolerance)
-    if bench.sampled:
+    if context.sampled:
         found += [mirrored(prox, d) for d in found]
     seen: dict[int, Tensor] = {}
     for g in (g for d in found for g in d.sides):
         if id(g) not in seen:
             seen[id(g)] = base - prox.measure(g, prox.solve(g, lam).critic, lam, "select")
     gained = [torch.stack([seen[id(g)] for g in d.sides]).mean(0) for d in found]
-    looks = [bench.interval(gains, "select") for gains in gained]
-    chosen, solved, looked, sound = _closer(bench, prox, lam, base, found, looks)
+    looks = [context.interval(gains, "select") for gains in gained]
+    chosen, solved, looked, sound = _closer(context, prox, lam, base, found, looks)
     failed = _failure([look.mean for look in looks], tolerance)
     if not failed and chosen is not None and not max(s.shortfall for s in solved) <= tolerance:
         failed = (
@@ -153,9 +153,9 @@ def trial(
         # The witness is the side that gains more.
         deviation = Deviation(deviation.mirror, deviation.generator, deviation.promise)
         solved = solved[::-1]
-    result = scored(bench, prox, lam, deviation, (at_rest, solved))
+    result = scored(context, prox, lam, deviation, (at_rest, solved))
     result.searched, result.failed, result.settled = [x.mean for x in looks], failed, settled
-    result.flattered = sum(a.mean > 0 >= b for a, b in zip(looks, looked, strict=True))
+    result.false_improvements = sum(a.mean > 0 >= b for a, b in zip(looks, looked, strict=True))
     result.verdict = verdict_of(result, tolerance)
     # A deviation that looks better than the one chosen, and was not looked at again, leaves it open.
     if result.verdict is Verdict.NOT_REFUTED and any(looked[k] > tolerance for k in sound):
@@ -164,7 +164,7 @@ def trial(
 
 
 def _closer(
-    bench: Bench,
+    context: AuditContext,
     prox: Prox,
     lam: float,
     base: Tensor,
@@ -177,13 +177,13 @@ def _closer(
     worth = [_worth(look) for look in looks]
     looked = [look.mean for look in looks]
     chosen, solved = None, []
-    for _ in range(closer(bench)):
+    for _ in range(closer(context)):
         best = max((k for k in sound if looked[k] > 0), key=lambda k: worth[k], default=None)
         if best is None or (chosen is not None and not worth[best] > 0):
             break
         again = [solve_well(prox, g, lam) for g in found[best].sides]
         answers = [s.answer.critic for s in again]
-        gain = bench.interval(base - value(prox, found[best], answers, lam, "select"), "select")
+        gain = context.interval(base - value(prox, found[best], answers, lam, "select"), "select")
         looked[best], worth[best] = gain.mean, _worth(gain)
         sound.remove(best)
         if looked[best] > 0 and (chosen is None or worth[best] > worth[chosen]):
@@ -208,7 +208,7 @@ def _failure(gains: list[float], tolerance: float) -> str:
 
 
 def scored(
-    bench: Bench,
+    context: AuditContext,
     prox: Prox,
     lam: float,
     chosen: Deviation | None,
@@ -217,7 +217,7 @@ def scored(
     """The deviation (None: the trained generator) at `lam` on the score part, the critic answering as well as it can.
     `answers`: to the trained generator and to the deviation's sides, where they are known."""
     stay = prox.trained["generator"]
-    at_rest = resting(bench, prox, lam) if answers is None else answers[0]
+    at_rest = resting(context, prox, lam) if answers is None else answers[0]
     held = prox.measure(stay, prox.trained["critic"], math.inf, "score")
     before = prox.measure(stay, at_rest.answer.critic, lam, "score")
     solved, after = [at_rest], before
@@ -230,9 +230,9 @@ def scored(
         left = rest = 0.0
     return Trial(
         lam,
-        _widened(bench.interval(held - after), left, 0.0),
-        bench.interval(before - held),
-        _widened(bench.interval(before - after), left, rest),
+        _widened(context.interval(held - after), left, 0.0),
+        context.interval(before - held),
+        _widened(context.interval(before - after), left, rest),
         None if chosen is None else _copied(chosen),
         solved[0].answer.critic,
         None if any(gap is None for gap in gaps) else sum(g or 0.0 for g in gaps) / len(gaps),
@@ -242,11 +242,11 @@ def scored(
     )
 
 
-def resting(bench: Bench, prox: Prox, lam: float) -> Solved:
+def resting(context: AuditContext, prox: Prox, lam: float) -> Solved:
     """The answer to the trained generator, found as those to the deviations are: what the samples that it was fitted
     to add, and held-out samples take away, is then the same in both and cancels in the gain. On samples the trained
     critic itself, fitted to others, is therefore no candidate."""
-    return solve_well(prox, prox.trained["generator"], lam, staying=not bench.sampled)
+    return solve_well(prox, prox.trained["generator"], lam, staying=not context.sampled)
 
 
 def value(prox: Prox, deviation: Deviation, critics: list[Part], lam: float, part: str) -> Tensor:

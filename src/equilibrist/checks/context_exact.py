@@ -1,4 +1,4 @@
-"""The bench of games whose losses are exact: nothing is drawn, intervals have no width."""
+"""The context of games whose losses are exact: nothing is drawn, intervals have no width."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist.checks._bench import Bench
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
+from equilibrist.checks.context import AuditContext
 from equilibrist.core.draws import Draw
 from equilibrist.core.exact import Exact
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Game, Players
 
 
-class ExactBench(Bench):
-    """`Bench` of a game without draws (`equilibrist.games`: quadratic, planar, Dirac, Gaussian games).
+class ExactContext(AuditContext):
+    """`AuditContext` of a game without draws (`equilibrist.games`: quadratic, planar, Dirac, Gaussian games).
 
     The game may give `unit` (default: "value units") and `scale`, a number (default 1), and
     `best_response(player, players)`: the player's parameters that minimise its own loss over its feasible set,
@@ -37,7 +37,7 @@ class ExactBench(Bench):
         self.constants: Constants = {player: {} for player in self.players}
         self.lag = None
 
-    def with_settings(self, settings: Settings) -> Bench:
+    def with_settings(self, settings: Settings) -> AuditContext:
         other = copy.copy(self)
         other.settings = settings
         return other
@@ -76,7 +76,7 @@ class ExactBench(Bench):
         return float(getattr(self.game, "scale", 1.0))
 
     def scope(self) -> dict[str, Any]:
-        """What every certificate of this bench is about."""
+        """What every certificate of this context is about."""
         return {
             "losses": "V (zero-sum)" if self.game.zero_sum else "own losses",
             "penalties": "none",

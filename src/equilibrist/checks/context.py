@@ -40,14 +40,14 @@ def student(values: torch.Tensor, confidence: float) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
-class Bench:
+class AuditContext:
     """The pair under audit and three disjoint parts of its data.
 
     Everything here is a copy or a pure function: the pair that was handed over stays as it was. The
     searches run in the pair's own precision, the scores in float64, both with exact singular vectors
     where the critic is spectrally normalised.
 
-    `sampled` says that losses are expectations over draws; `ExactBench` is the bench of games whose losses
+    `sampled` says that losses are expectations over draws; `ExactContext` is the context of games whose losses
     are exact.
     """
 
@@ -83,7 +83,7 @@ class Bench:
         self.parts["all"] = data
         self._banks: dict[str, list[Draw]] = {}
 
-    def with_settings(self, settings: Settings) -> Bench:
+    def with_settings(self, settings: Settings) -> AuditContext:
         """The same pair and splits under other settings."""
         other = copy.copy(self)
         other.settings, other._banks = settings, {}
@@ -235,7 +235,7 @@ class Bench:
         return float(self.game.scale(wide, fixed, whole))
 
     def scope(self) -> dict[str, Any]:
-        """What every certificate of this bench is about."""
+        """What every certificate of this context is about."""
         game = self.game
         return {
             "losses": "own losses" if not game.zero_sum else "V (zero-sum)",
@@ -267,9 +267,9 @@ def with_overrides(settings: Settings, **changes: Any) -> Settings:
     return replace(settings, **{k: v for k, v in changes.items() if v is not None})
 
 
-def norm_of(bench: Bench, player: str) -> float:
+def norm_of(context: AuditContext, player: str) -> float:
     """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
-    x = tree.flatten({"x": bench.players[player]}).double()
+    x = tree.flatten({"x": context.players[player]}).double()
     size = float(x.norm())
     return size if size > 0 else float(len(x)) ** 0.5
 

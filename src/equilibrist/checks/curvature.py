@@ -216,8 +216,7 @@ def scope(context: AuditContext, **extra: Any) -> dict[str, Any]:
 
 def direction_witness(context: AuditContext, player: str, u: Tensor) -> Players:
     """A unit direction [n_p] as the player's parameters."""
-    players, _ = context.wide
-    return {player: tree.unflatten(u, {"x": players[player]})["x"]}
+    return {player: tree.unflatten(u, {"x": context.wide[0][player]})["x"]}
 
 
 def promised(gains: Interval, unit: str, tolerance: Tolerance) -> str:
@@ -372,16 +371,16 @@ def _holds(context: AuditContext, ends: Extremes) -> bool:
 
 
 def _overall(parts: list[Certificate]) -> str:
-    for verdict, opening in (
-        (Verdict.REFUTED, "Not a local Nash equilibrium. "),
-        (Verdict.UNASSESSED, "Cannot tell whether this is a local Nash equilibrium. "),
-    ):
-        those = [part for part in parts if part.verdict is verdict]
-        if those:
-            return opening + those[0].summary
-    if all(part.verdict is Verdict.VERIFIED for part in parts):
-        return "A local Nash equilibrium: no player gains by any small move alone."
-    return "No player was found to gain more than the tolerance by a small move alone, to second order."
+    opening = {
+        Verdict.REFUTED: "Not a local Nash equilibrium. ",
+        Verdict.UNASSESSED: "Cannot tell whether this is a local Nash equilibrium. ",
+    }
+    for verdict, words in opening.items():
+        if those := [part for part in parts if part.verdict is verdict]:
+            return words + those[0].summary
+    if any(part.verdict is not Verdict.VERIFIED for part in parts):
+        return "No player was found to gain more than the tolerance by a small move alone, to second order."
+    return "A local Nash equilibrium: no player gains by any small move alone."
 
 
 def _unassessed(context: AuditContext, tolerance: Tolerance, why: str) -> list[Certificate]:

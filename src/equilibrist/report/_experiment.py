@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist.report import charts, words
+from equilibrist.report import scatter, words
 from equilibrist.report._html import e, picture, table, window
 from equilibrist.report._numbers import number, with_unit
 from equilibrist.report._record import Certificate, Record, as_number, numbers
@@ -114,7 +114,7 @@ def _chart(found: dict[str, DescentPath], alt: str) -> str:
 
 
 def _sheets(certificate: Certificate, record: Record, prefix: str, name: str) -> str:
-    frame: charts.Window = window(record)
+    frame: scatter.Window = window(record)
     figures = []
     for when, said in _WHEN.items():
         sample = certificate.samples.get(f"{prefix}{when}")

@@ -5,7 +5,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from equilibrist.report import charts, words
+from equilibrist.report import scatter, words
 from equilibrist.report._record import Record, Sample
 
 _LINK = re.compile(r"https?://[^\s<>\"'`]+[^\s<>\"'`.,;:)\]}]")
@@ -83,16 +83,16 @@ def linked(text: str) -> str:
     return "".join(parts) + e(text[end:])
 
 
-def window(record: Record) -> charts.Window:
+def window(record: Record) -> scatter.Window:
     """The part of the plane that all scatter plots of the run share."""
     clouds = [s.points for s in (record.real, *record.samples) if s and s.points is not None]
-    return charts.window(clouds)
+    return scatter.window(clouds)
 
 
 def picture(
     sample: Sample,
     real: Sample | None,
-    frame: charts.Window,
+    frame: scatter.Window,
     caption: str,
     alt: str,
     kind: str = "",
@@ -100,7 +100,7 @@ def picture(
     """A figure. `caption` is HTML, `alt` is text."""
     if sample.points is not None:
         under = real.points if real and real is not sample else None
-        body, outside = charts.scatter(
+        body, outside = scatter.scatter(
             sample.points, under, frame, alt, "real" if sample is real else "made"
         )
         if outside:

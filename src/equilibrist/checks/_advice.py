@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from equilibrist.checks._implications import HOLDS, measured_gain, reconcile
+from equilibrist.certificates import HOLDS
+from equilibrist.checks._implications import measured_gain, reconcile
 from equilibrist.checks._ladder import (
-    as_number,
     moving,
+    number_or_nan,
     proximal_words,
     total_rotation,
     unit_of,
@@ -51,14 +52,14 @@ def advice(certificates: Sequence[Certificate], facts: Facts | None = None) -> t
 
 def _effect(certificate: Certificate) -> float:
     """A gain in tolerances; 1 where it cannot be told."""
-    gain = as_number(measured_gain(certificate)[0])
+    gain = number_or_nan(measured_gain(certificate)[0])
     tolerance = certificate.tolerance.value if certificate.tolerance else math.nan
     ratio = gain / tolerance if tolerance > 0 else math.nan
     return ratio if math.isfinite(ratio) else 1.0
 
 
 def _gained(certificate: Certificate) -> str:
-    gain = as_number(measured_gain(certificate)[0])
+    gain = number_or_nan(measured_gain(certificate)[0])
     text = f"{gain:.3g} {unit_of(certificate)}"
     effect = _effect(certificate)
     return f"{text}, {effect:.3g} times the tolerance" if effect >= 2 else text
@@ -116,7 +117,7 @@ def _rest(by: By) -> list[Remark]:
     if not parts:
         return []
     who = " and the ".join(c.player or "" for c in parts)
-    noisy = any(as_number(c.evidence.get("signal_to_noise")) < 1 for c in parts)
+    noisy = any(number_or_nan(c.evidence.get("signal_to_noise")) < 1 for c in parts)
     text = (
         f"The {who} {'is' if len(parts) == 1 else 'are'} not at rest. That fits training that was stopped early, and "
         "play that goes round for ever: an audit of a later checkpoint tells them apart."
@@ -157,11 +158,11 @@ def _spectrum(by: By) -> list[Remark]:
     e, remarks = stable.evidence, []
     steps = e.get("steps") if isinstance(e.get("steps"), dict) else {}
     assert isinstance(steps, dict)
-    h, limit = as_number(steps.get("h")), as_number(steps.get("h_max", e.get("h_max")))
+    h, limit = number_or_nan(steps.get("h")), number_or_nan(steps.get("h_max", e.get("h_max")))
     if 0 < limit < h:
         text = f"Plain gradient steps of {h:.3g} leave the pair; by this spectrum, steps below {limit:.3g} would stay."
         remarks.append(Remark(h / limit, text))
-    q = as_number(e.get("q"))
+    q = number_or_nan(e.get("q"))
     # Where the flow leaves, what turns is not what is wrong: consensus would hold the players there.
     if total_rotation(stable) and stable.verdict is not Verdict.REFUTED:
         text = (
@@ -188,7 +189,7 @@ def _damped(stable: Certificate) -> str:
     """What methods that damp rotation would do to it, by the spectrum."""
     forecast = stable.evidence.get("consensus")
     forecast = forecast if isinstance(forecast, dict) else {}
-    gamma, after = as_number(forecast.get("gamma")), as_number(forecast.get("q"))
+    gamma, after = number_or_nan(forecast.get("gamma")), number_or_nan(forecast.get("q"))
     if math.isfinite(gamma) and math.isfinite(after):
         return f"by the spectrum, consensus with gamma about {gamma:.2g} brings the ratio to {after:.2g}"
     return "consensus, extragradient and optimistic steps damp rotation"

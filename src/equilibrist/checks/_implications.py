@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from equilibrist.certificates import HOLDS
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.core.game import Players
 
-HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)
 LEADER, FOLLOWER = "generator", "critic"
 
 

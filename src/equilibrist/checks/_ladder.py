@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from equilibrist.certificates import RUNGS, Rung
-from equilibrist.checks._implications import FOLLOWER, HOLDS, measured_gain, reconcile
+from equilibrist.certificates import HOLDS, RUNGS, Rung
+from equilibrist.checks._implications import FOLLOWER, measured_gain, reconcile
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.facts import Facts
 
@@ -78,7 +78,7 @@ def _at_most(by: dict[str, Certificate]) -> str:
         return " by deviating alone"
 
     def found(c: Certificate) -> float:
-        gain = as_number(c.evidence.get("gain"))
+        gain = number_or_nan(c.evidence.get("gain"))
         return gain if gain > 0 else 0.0
 
     most = max(parts, key=found)
@@ -116,13 +116,13 @@ def _gains(by: dict[str, Certificate]) -> str:
             for player in ("generator", "critic")
             if (c := by.get(f"nash/{player}")) is not None and c.verdict is Verdict.REFUTED
         ),
-        key=lambda c: -as_number(c.evidence.get("gain")),
+        key=lambda c: -number_or_nan(c.evidence.get("gain")),
     )
     if not parts:
         return "a player gains by deviating alone"
     return (
         " and ".join(
-            f"the {c.player} gains {as_number(c.evidence.get('gain')):.3g} {unit_of(c)}"
+            f"the {c.player} gains {number_or_nan(c.evidence.get('gain')):.3g} {unit_of(c)}"
             for c in parts
         )
         + " by deviating alone"
@@ -189,9 +189,9 @@ def proximal_words(found: Certificate | None) -> str:
     if found is None or "lambda_star" not in found.evidence or found.evidence.get("infinite"):
         return ""
     low, high = found.evidence["lambda_star"]
-    if not (is_number(low) and low > 0):
+    if not (is_finite_number(low) and low > 0):
         return ""
-    several = is_number(high) and high > 1.005 * low
+    several = is_finite_number(high) and high > 1.005 * low
     return f"lambda-proximal up to lambda* = {low:.3g}" + (f" to {high:.3g}" if several else "")
 
 
@@ -201,11 +201,11 @@ def unit_of(certificate: Certificate) -> str:
     return unit.partition(" per ")[0]
 
 
-def is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Whether a piece of evidence is a finite number."""
     return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def as_number(value: Any) -> float:
+def number_or_nan(value: Any) -> float:
     """The number, or NaN, which no comparison holds for."""
-    return float(value) if is_number(value) else math.nan
+    return float(value) if is_finite_number(value) else math.nan

@@ -1,9 +1,8 @@
 """The ladder from motion to Nash, and what fits the evidence."""
 
+from equilibrist.certificates import HOLDS
 from equilibrist.report._html import e
 from equilibrist.report._record import Audit, Record, Verdict
-
-_HOLDS = (Verdict.VERIFIED, Verdict.NOT_REFUTED)
 
 
 def highest(audit: Audit) -> str | None:
@@ -16,7 +15,7 @@ def highest(audit: Audit) -> str | None:
     if verdicts.get("stationary") is Verdict.REFUTED:
         return None
     for rung in reversed(audit.ladder):
-        if rung.verdict in _HOLDS:
+        if rung.verdict in HOLDS:
             return rung.claim
     return None
 

@@ -362,16 +362,16 @@ class Sabotage:
         outer = self
         atomic.tempfile, atomic.os = Files(), System()  # type: ignore[assignment]
         if self.phase == "settled":
-            settle = Record.settle
+            flush = Record.fsync_metrics
 
             def watched(record: Record) -> None:
                 nonlocal left
-                settle(record)
+                flush(record)
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            Record.settle = watched  # type: ignore[method-assign]
+            Record.fsync_metrics = watched  # type: ignore[method-assign]
 
 
 def _child(

@@ -17,6 +17,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._linear import found_draws, order_of, projected
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Draw
@@ -79,7 +80,7 @@ class Answered:
 class _Follower:
     """The follower's own loss as a function of its parameters [n], the leader moved, on fixed draws."""
 
-    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Any) -> None:
+    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Tick) -> None:
         self.context, self.draws, self.tick = context, draws, tick
         self.leader, self.name = order_of(context.game)
         self.field = context.smooth()
@@ -107,7 +108,7 @@ def answered(
     direction: Tensor,
     directions: Sequence[Tensor],
     evaluations: int,
-    tick: Any = lambda gradients=1.0: None,
+    tick: Tick = no_tick,
     signs: Sequence[float] = (1.0, -1.0),
     singular: bool = True,
     draws: Sequence[Draw] | None = None,

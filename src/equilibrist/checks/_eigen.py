@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from equilibrist import tree
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._linear import Free
+from equilibrist.checks._spent import Tick
 from equilibrist.checks.context import AuditContext
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
@@ -109,7 +110,7 @@ def _rng(context: AuditContext, use: Use) -> np.random.Generator:
 # -- eigenvalues -------------------------------------------------------------------------------------
 
 
-def seen_at(context: AuditContext, moves: Free, tick: Any) -> JacobianSpectrum | None:
+def seen_at(context: AuditContext, moves: Free, tick: Tick) -> JacobianSpectrum | None:
     masks = {p: moves.masks[p].cpu().numpy() for p in context.game.players}
     mask = np.concatenate(list(masks.values()))
     n = int(mask.sum())
@@ -126,7 +127,7 @@ def _dense(
     operator: JacobianOperator,
     masks: dict[str, NDArray[np.bool_]],
     mask: NDArray[np.bool_],
-    tick: Any,
+    tick: Tick,
 ) -> JacobianSpectrum:
     whole = operator.dense().cpu()
     tick(TRANSPOSED * operator.shape[0] * len(operator.draws))
@@ -152,7 +153,7 @@ def _sparse(
     exact: JacobianOperator,
     masks: dict[str, NDArray[np.bool_]],
     mask: NDArray[np.bool_],
-    tick: Any,
+    tick: Tick,
 ) -> JacobianSpectrum:
     settings, count = context.settings, len(exact.draws)
     quick = _quick(context, exact)
@@ -260,7 +261,7 @@ def _sharpened(
 # -- confirmation on unseen samples --------------------------------------------------------------------
 
 
-def confirmed(context: AuditContext, seen: JacobianSpectrum, moves: Free, tick: Any) -> Interval:
+def confirmed(context: AuditContext, seen: JacobianSpectrum, moves: Free, tick: Tick) -> Interval:
     """Re r^T J_B c / r^T c over batches B of the score split."""
     assert seen.row is not None
     assert seen.column is not None

@@ -17,6 +17,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, decide
 from equilibrist.checks._linear import order_of, projected, value_field
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Batch
@@ -69,7 +70,7 @@ _SLOPES: WeakKeyDictionary[AuditContext, dict[bool, Players]] = WeakKeyDictionar
 
 
 def first_order(
-    context: AuditContext, player: str, tick: Any = lambda gradients=1.0: None, value: bool = False
+    context: AuditContext, player: str, tick: Tick = no_tick, value: bool = False
 ) -> FirstOrder:
     """What a small move of the player down its gradient gains; computed once a context.
 
@@ -91,7 +92,7 @@ def first_order(
     return found[player, value]
 
 
-def elsewhere(context: AuditContext, player: str, tick: Any = lambda gradients=1.0: None) -> str:
+def elsewhere(context: AuditContext, player: str, tick: Tick = no_tick) -> str:
     """What must stand beside a verdict on V where the player's own loss is another, and it gains there; or ""."""
     if context.game.zero_sum:
         return ""
@@ -135,7 +136,7 @@ def _cost(context: AuditContext, part: str) -> float:
     return rows / context.settings.batch / 3
 
 
-def _first_order(context: AuditContext, player: str, tick: Any, value: bool) -> FirstOrder:
+def _first_order(context: AuditContext, player: str, tick: Tick, value: bool) -> FirstOrder:
     slope = tree.flatten({"x": _slopes(context, tick, value)[player]}).double()
     size = float(slope.norm())
     if not math.isfinite(size):
@@ -148,7 +149,7 @@ def _first_order(context: AuditContext, player: str, tick: Any, value: bool) -> 
     return best_move(context, player, -slope / size, tick, value, slope)
 
 
-def _slopes(context: AuditContext, tick: Any, value: bool) -> Players:
+def _slopes(context: AuditContext, tick: Tick, value: bool) -> Players:
     """The mean gradients of all players."""
     cached = _SLOPES.setdefault(context, {})
     if value not in cached:
@@ -171,7 +172,7 @@ def best_move(
     context: AuditContext,
     player: str,
     direction: Tensor,
-    tick: Any = lambda gradients=1.0: None,
+    tick: Tick = no_tick,
     value: bool = False,
     slope: Tensor | None = None,
 ) -> FirstOrder:
@@ -226,7 +227,7 @@ def best_move(
 
 
 def both_ways(
-    context: AuditContext, player: str, direction: Tensor, tick: Any = lambda gradients=1.0: None
+    context: AuditContext, player: str, direction: Tensor, tick: Tick = no_tick
 ) -> FirstOrder:
     """What the better of two opposite small moves along a unit direction [n_p] gains at least: the mean of both.
 
@@ -271,7 +272,12 @@ def both_ways(
 
 
 def move_losses(
-    context: AuditContext, player: str, params: dict[str, Tensor], part: str, tick: Any, value: bool
+    context: AuditContext,
+    player: str,
+    params: dict[str, Tensor],
+    part: str,
+    tick: Tick,
+    value: bool,
 ) -> Tensor:
     """The player's loss (on V, if `value`) with these parameters on every batch of a part's bank, float64."""
     players = {**context.players, player: params}

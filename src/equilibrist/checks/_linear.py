@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.checks._spent import Tick
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Address, Draw, normal
 from equilibrist.core.exact import Exact, followed
@@ -257,7 +258,7 @@ class Hessian:
         context: AuditContext,
         player: str,
         draws: Sequence[Draw],
-        tick: Any,
+        tick: Tick,
         whole: bool = False,
     ) -> None:
         players, constants = context.wide
@@ -280,7 +281,7 @@ class Value:
     J^T (u, 0) = (V_tt u, V_wt u) and J^T (0, q) = (-V_tw q, -V_ww q).
     """
 
-    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Any) -> None:
+    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Tick) -> None:
         players, constants = context.wide
         self.tick, self.draws = tick, draws
         leader, follower = order_of(context.game)
@@ -316,7 +317,7 @@ class Sobolev:
     For a GAN with one critic that scores each sample by itself.
     """
 
-    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Any) -> None:
+    def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Tick) -> None:
         players, constants = context.wide
         self.part, self.tick, self.draws = Part(context, "critic"), tick, draws
         self._graphs = [self._graph(context, players, constants, draw) for draw in draws]
@@ -494,7 +495,7 @@ def score_draws(context: AuditContext) -> Iterator[Draw]:
     yield from context.bank("score")[: context.settings.local_batches]
 
 
-def curvatures(context: AuditContext, player: str, u: Tensor, tick: Any) -> Tensor:
+def curvatures(context: AuditContext, player: str, u: Tensor, tick: Tick) -> Tensor:
     """u^T H_p u on every batch of the score split, float64; u [n_p] over all coordinates."""
     values = []
     for draw in score_draws(context):

@@ -27,7 +27,7 @@ from equilibrist.checks._linear import (
 from equilibrist.checks._schur import Pursuit, restricted
 from equilibrist.checks._schur import answered as is_answered
 from equilibrist.checks._schur import turned as is_turned
-from equilibrist.checks._spent import Meter
+from equilibrist.checks._spent import Meter, Tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Draw, Use
@@ -81,7 +81,7 @@ def local_minimax(
     start: Tensor | None,
     inner: Certificate,
     tolerance: Tolerance,
-    tick: Any,
+    tick: Tick,
 ) -> Certificate:
     """The certificate "local-minimax".
 
@@ -219,7 +219,7 @@ def _witness(found: Answered | None, decision: Decision, leader: str) -> dict[st
     return {"witness": found.witness, "witness_kind": "deviation", "player": leader}
 
 
-def _led(context: AuditContext, first: FirstOrder, evaluations: int, tick: Any) -> Answered | None:
+def _led(context: AuditContext, first: FirstOrder, evaluations: int, tick: Tick) -> Answered | None:
     """The leader's move down its gradient on V, after the follower's answer."""
     leader, follower = order_of(context.game)
     assert first.witness is not None
@@ -296,7 +296,7 @@ def _followed_up(
     reach: float,
     tolerance: Tolerance,
     evaluations: int,
-    tick: Any,
+    tick: Tick,
 ) -> Answered | None:
     """A negative direction counts only after the follower's answer, along the null space of its Hessian too."""
     leader, follower = order_of(context.game)
@@ -381,7 +381,7 @@ def _verdict(
 # -- the Schur complement ------------------------------------------------------------------------------
 
 
-def blocks(context: AuditContext, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
+def blocks(context: AuditContext, tick: Tick) -> tuple[Tensor, Tensor, Tensor]:
     """V_tt [n_t, n_t], V_wt [n_c, n_t] and -V_ww [n_c, n_c] over the free coordinates, dense."""
     value = Value(context, found_draws(context), tick)
     nt, nc = value.leader.n, value.follower.n
@@ -401,7 +401,7 @@ def is_dense(context: AuditContext, products: int) -> bool:
 
 
 def schur_of(
-    context: AuditContext, ends: Extremes, start: Tensor | None, nothing: float, tick: Any
+    context: AuditContext, ends: Extremes, start: Tensor | None, nothing: float, tick: Tick
 ) -> Schur:
     """The leader's curvature after the follower's answer of the same order: dense where that is affordable."""
     products = context.settings.local_products // 2
@@ -414,7 +414,7 @@ def schur_of(
     return _by_products(context, ends, start, nothing, products, tick)
 
 
-def _dense(context: AuditContext, tick: Any) -> Schur:
+def _dense(context: AuditContext, tick: Tick) -> Schur:
     a, g, c = blocks(context, tick)
     if not all(bool(torch.isfinite(t).all()) for t in (a, g, c)):
         return _NOT_FINITE
@@ -458,7 +458,7 @@ def _by_products(
     start: Tensor | None,
     nothing: float,
     products: int,
-    tick: Any,
+    tick: Tick,
 ) -> Schur:
     damping, least = damped(ends)
     pursuit = Pursuit(Value(context, found_draws(context), tick), None, damping, least, products)
@@ -556,7 +556,7 @@ def answered_curvature(
     u: Tensor,
     w: Tensor,
     least: float,
-    tick: Any,
+    tick: Tick,
     held: list[Tensor] | None = None,
 ) -> Interval:
     """u^T S u on the score split, where the follower answers w or better.

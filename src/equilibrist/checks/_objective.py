@@ -40,7 +40,7 @@ class Objective:
         self._before: Tensor | None = None
         self._probe_before: float | None = None
 
-    def pay(self, gradients: float) -> None:
+    def pay(self, gradients: float = 1.0) -> None:
         """Count what was spent."""
         self.spent += gradients
         self._tick(gradients)

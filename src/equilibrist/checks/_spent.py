@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
+
+
+class Tick(Protocol):
+    """Called with the minibatch gradients that were spent since the last call."""
+
+    def __call__(self, gradients: float = 1.0, /) -> None: ...
+
+
+def no_tick(gradients: float = 1.0, /) -> None:
+    """Spending that nobody counts."""
 
 
 class SpentError(Exception):
@@ -13,7 +23,7 @@ class SpentError(Exception):
 class Meter:
     """A tick that counts what it passes on, and raises `SpentError` above `most`."""
 
-    def __init__(self, tick: Any, most: float = math.inf) -> None:
+    def __init__(self, tick: Tick, most: float = math.inf) -> None:
         self.tick, self.most, self.spent = tick, most, 0.0
 
     def __call__(self, gradients: float = 1.0) -> None:

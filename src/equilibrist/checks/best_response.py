@@ -6,13 +6,14 @@ import math
 from typing import Any
 
 from equilibrist import tree
+from equilibrist.checks._spent import Tick
 from equilibrist.checks.certificate import Certificate, Verdict, both
 from equilibrist.checks.context import AuditContext
 
 REFERENCES = ("Nash equilibrium: Farnia and Ozdaglar 2020, inequalities (2)",)
 
 
-def exact_nash(context: AuditContext, tick: Any) -> list[Certificate]:
+def exact_nash(context: AuditContext, tick: Tick) -> list[Certificate]:
     """Certificates "nash/<player>" and "nash" from `game.best_response(player, players)`.
 
     A player's gain is its loss at the pair less its loss at its best response, over its feasible set: VERIFIED
@@ -33,7 +34,7 @@ def exact_nash(context: AuditContext, tick: Any) -> list[Certificate]:
     return [*parts, both("nash", parts, said)]
 
 
-def _one(context: AuditContext, player: str, tick: Any) -> Certificate:
+def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
     players, constants = context.wide
     tolerance = context.tolerance()
     game: Any = context.game

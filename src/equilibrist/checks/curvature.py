@@ -33,6 +33,7 @@ from equilibrist.checks._linear import (
 )
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
 from equilibrist.checks._minimax import answers, local_minimax
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Address, Use
@@ -74,7 +75,7 @@ class Curvature:
         return Interval(self.gain(self.scored.mean), low, high)
 
 
-def local(context: AuditContext, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def local(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificates "local-nash/<player>", "local-nash" and "local-minimax": second-order conditions.
 
     H_p is player p's own Hessian, J_pp. The pair is a strict local Nash equilibrium if it is stationary and
@@ -146,7 +147,7 @@ def work(context: AuditContext) -> float:
 
 
 def own_curvature(
-    context: AuditContext, player: str, steps: int, tick: Any, where: Address
+    context: AuditContext, player: str, steps: int, tick: Tick, where: Address
 ) -> Curvature:
     """The ends of H_p by at most `steps` products on every draw, and the worst direction, scored."""
     operator = Hessian(context, player, found_draws(context), tick)
@@ -204,9 +205,8 @@ def at_rest(context: AuditContext, player: str, tolerance: Tolerance) -> bool:
 
 def scope(context: AuditContext, **extra: Any) -> dict[str, Any]:
     """The context's, with the precision of a second-order check."""
-    settings = context.settings
     how = (
-        f"directions from {len(found_draws(context))} minibatches of {settings.batch}, scored on "
+        f"directions from {len(found_draws(context))} minibatches of {context.settings.batch}, scored on "
         f"{len(list(score_draws(context)))} batches of the score split"
         if context.sampled
         else "exact expectations"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equilibrist.checks._decide import Interval
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
@@ -32,7 +33,7 @@ class _Response:
     part: Part | None
 
 
-def gaps(context: AuditContext, tick: Any = lambda: None) -> list[Certificate]:
+def gaps(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificates "duality-gap" and "proximal-duality-gap".
 
         DG        = max over D of V(G*, D) - min over G of V(G, D*)

@@ -23,6 +23,7 @@ from equilibrist.checks._first_order import (
 from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free, order_of
 from equilibrist.checks._minimax import answered_curvature, blocks, damped, is_dense
 from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, turned
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.checks.curvature import (
@@ -65,7 +66,7 @@ class Found:
 _NOT_FINITE = Found(0.0, math.inf, *3 * (math.nan,), None, None, failed="not finite")
 
 
-def proximal(context: AuditContext, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def proximal(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificate "proximal": lambda*, the largest lambda at which the pair is a lambda-proximal equilibrium
     near itself.
 
@@ -169,7 +170,7 @@ def _why_not(context: AuditContext) -> str:
 # -- dense ---------------------------------------------------------------------------------------------
 
 
-def gram(context: AuditContext, tick: Any) -> Tensor:
+def gram(context: AuditContext, tick: Tick) -> Tensor:
     """M [n_c, n_c] over the critic's free coordinates: the game's own, or built from products."""
     _, follower = order_of(context.game)
     part = Part(context, follower)
@@ -180,7 +181,7 @@ def gram(context: AuditContext, tick: Any) -> Tensor:
     return _linear.dense(Sobolev(context, found_draws(context), tick), part.n, context.device)
 
 
-def _dense(context: AuditContext, own: Curvature, cut: float, nothing: float, tick: Any) -> Found:
+def _dense(context: AuditContext, own: Curvature, cut: float, nothing: float, tick: Tick) -> Found:
     a, g, c = blocks(context, tick)
     M = gram(context, tick)
     finite = all(bool(torch.isfinite(t).all()) for t in (a, g, c)) and not bool(M.isnan().any())
@@ -236,7 +237,7 @@ def _dense(context: AuditContext, own: Curvature, cut: float, nothing: float, ti
 
 
 def _by_products(
-    context: AuditContext, own: Curvature, cut: float, budget: int, tick: Any
+    context: AuditContext, own: Curvature, cut: float, budget: int, tick: Tick
 ) -> Found:
     draws = found_draws(context)
     damping, least = damped(own.ends)
@@ -376,7 +377,7 @@ def _certificate(
     reach: float,
     nothing: float,
     tolerance: Tolerance,
-    tick: Any,
+    tick: Tick,
 ) -> Certificate:
     leader, follower = order_of(context.game)
     where, unit = free(context), context.unit
@@ -559,7 +560,7 @@ def _samples(draws: Iterable[Draw]) -> int:
 
 
 def _scored(
-    context: AuditContext, own: Curvature, found: Found, tick: Any
+    context: AuditContext, own: Curvature, found: Found, tick: Tick
 ) -> tuple[Interval, float]:
     """u^T S(lambda) u at the upper end of lambda*, on the score split, and its slope by
     lambda, -2 w^T M w."""

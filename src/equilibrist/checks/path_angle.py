@@ -9,6 +9,7 @@ import torch
 
 from equilibrist import tree
 from equilibrist.certificates import Chart
+from equilibrist.checks._spent import Tick
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.core.field import VectorField
@@ -31,7 +32,7 @@ WHERE = (
 NEAR = 0.05
 
 
-def path_angle(context: AuditContext, tick: Any) -> list[Certificate]:
+def path_angle(context: AuditContext, tick: Tick) -> list[Certificate]:
     """Certificate "path-angle", of the cosine
 
         c(a) = <v(x(a)), d> / (|v(x(a))| |d|),  x(a) = x_0 + a d,  d = x_1 - x_0
@@ -122,7 +123,7 @@ def work(context: AuditContext) -> float:
 
 
 def _along(
-    context: AuditContext, at: Players, d: Players, length: float, draws: list[Any], tick: Any
+    context: AuditContext, at: Players, d: Players, length: float, draws: list[Any], tick: Tick
 ) -> tuple[float, torch.Tensor]:
     """c at one point of the path, and <v, d> / |d| of every minibatch."""
     constants = context.exact(at, context.wide[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,18 +20,13 @@ from equilibrist.checks import (
     spectrum,
     stationarity,
 )
+from equilibrist.checks._spent import Tick
 from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import experiment, profile, search
 from equilibrist.errors import RecipeError, did_you_mean
 
 Show = Callable[[Any, Any], torch.Tensor]
-
-
-class Tick(Protocol):
-    """Told what has been spent since it was last told, in minibatch gradients."""
-
-    def __call__(self, gradients: float = 1.0) -> None: ...
 
 
 @dataclass

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from equilibrist import tree
 from equilibrist.checks import _culprit as culprit
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.core.draws import Draw, Use, normal
@@ -58,7 +59,7 @@ def _share(context: AuditContext) -> float:
     return min(1.0, ROWS / context.settings.batch) if context.sampled else 1.0
 
 
-def self_tests(context: AuditContext, tick: Any = lambda n=1.0: None) -> Certificate:
+def self_tests(context: AuditContext, tick: Tick = no_tick) -> Certificate:
     """The certificate "self-tests": VERIFIED where all pass, else UNASSESSED, which ends an audit.
 
     At the pair in float64, on 16 samples of one draw, with J the Jacobian of own-loss gradients v:
@@ -82,7 +83,7 @@ def self_tests(context: AuditContext, tick: Any = lambda n=1.0: None) -> Certifi
     draw = _few(context.linear_draws()[0])
     share = _share(context)
     try:
-        found = _outcomes(context, players, constants, draw, lambda n: tick(n * share))
+        found = _outcomes(context, players, constants, draw, lambda n=1.0: tick(n * share))
     except GameError as error:  # a derivative that torch does not have
         found = [Outcome("derivatives", False, float("nan"), str(error))]
     except RuntimeError as error:
@@ -136,7 +137,7 @@ def stopped(name: str, why: Certificate) -> Certificate:
 
 
 def _outcomes(
-    context: AuditContext, players: Players, constants: Constants, draw: Draw, tick: Any
+    context: AuditContext, players: Players, constants: Constants, draw: Draw, tick: Tick
 ) -> list[Outcome]:
     field = context.smooth()
     before = _state(players, constants)
@@ -241,7 +242,7 @@ def _differences(
     constants: Constants,
     draw: Draw,
     player: str,
-    tick: Any,
+    tick: Tick,
 ) -> list[Outcome]:
     """Central differences along one player, of its loss and of v by blocks; the best of several steps."""
     v, losses = field(players, constants, draw)

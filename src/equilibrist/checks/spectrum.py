@@ -26,6 +26,7 @@ from equilibrist.checks._eigen import (
     witness_of,
 )
 from equilibrist.checks._linear import Free, free, inexact
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.errors import GameError
@@ -47,7 +48,7 @@ REFERENCES = (
 SHOWN = 100  # numbers of each list of eigenvalues
 
 
-def stable(context: AuditContext, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def stable(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificate "stable": near the pair, gradient flow of own losses x' = -v(x) comes back to it.
 
     That is so if every eigenvalue l of J = dv/dx has a positive real part, and not if one has a negative
@@ -103,7 +104,7 @@ def work(context: AuditContext) -> float:
 
 
 def _certificate(
-    context: AuditContext, moves: Free, seen: JacobianSpectrum, tolerance: Tolerance, tick: Any
+    context: AuditContext, moves: Free, seen: JacobianSpectrum, tolerance: Tolerance, tick: Tick
 ) -> Certificate:
     found, nothing = seen.found, tolerance.value
     live = found.values[np.abs(found.values) > nothing]

@@ -9,6 +9,7 @@ import torch
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Batch
@@ -17,9 +18,7 @@ from equilibrist.core.field import VectorField
 REFERENCES = ("Farnia and Ozdaglar 2020, section 2", "Jin, Netrapalli and Jordan 2020, section 2")
 
 
-def stationarity(
-    context: AuditContext, tick: Any = lambda gradients=1.0: None
-) -> list[Certificate]:
+def stationarity(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificates "stationary/<player>" and "stationary".
 
     The residual of player p is |r| with r = (x - P(x - h v)) / h, h |v| = move * |x|, P the

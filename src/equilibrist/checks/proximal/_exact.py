@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.checks._spent import Tick
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal.inner import Answer, Part, Search, perturbed_critic
 
@@ -33,7 +34,7 @@ class ExactProx:
     Outside: Birgin, Martinez and Raydan's spectral projected gradient, with Proposition 4's gradient.
     """
 
-    def __init__(self, context: AuditContext, tick: Any) -> None:
+    def __init__(self, context: AuditContext, tick: Tick) -> None:
         self.context, self.tick = context, tick
         self.game: Any = context.game
         self.trained, self.constants = context.wide

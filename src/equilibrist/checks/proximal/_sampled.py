@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.checks._spent import Tick
 from equilibrist.checks._value import ValueGame
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal._projected import Descent, minimise, scales
@@ -58,7 +59,7 @@ class SampledProx:
     first by steps of their rule.
     """
 
-    def __init__(self, context: AuditContext, tick: Any) -> None:
+    def __init__(self, context: AuditContext, tick: Tick) -> None:
         self.context, self.tick, self.game = context, tick, context.game
         self.trained = context.players
         value: Any = context.game if context.game.zero_sum else ValueGame(context.game)

@@ -11,6 +11,7 @@ import torch
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, decide
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
@@ -39,7 +40,7 @@ class _Path:
 
 
 def experiment(
-    context: AuditContext, tick: Any = lambda gradients=1.0: None, show: Show | None = None
+    context: AuditContext, tick: Tick = no_tick, show: Show | None = None
 ) -> tuple[list[Certificate], dict[str, torch.Tensor]]:
     """Certificate "section-6.1" and sheets of samples before, during and after.
 

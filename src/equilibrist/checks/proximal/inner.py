@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from equilibrist.checks._spent import Tick
 from equilibrist.checks.context import AuditContext, relative_noise
 from equilibrist.core.draws import Use
 from equilibrist.games import GAN
@@ -140,7 +141,7 @@ def why_not(context: AuditContext) -> str:
     return ""
 
 
-def prox_of(context: AuditContext, tick: Any) -> Prox:
+def prox_of(context: AuditContext, tick: Tick) -> Prox:
     """The solver for this context (`why_not` must be "")."""
     from equilibrist.checks.proximal._exact import ExactProx
     from equilibrist.checks.proximal._sampled import SampledProx

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
@@ -16,7 +17,7 @@ from equilibrist.checks.proximal.trial import Trial, hints, trial
 CLAIM = "profile"
 
 
-def profile(context: AuditContext, tick: Any = lambda gradients=1.0: None) -> list[Certificate]:
+def profile(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificate "profile": what the generator still gains when the critic may answer within reach 1 / lambda.
 
         r(lambda) = V(G*, D*) - inf over G of V_prox(G, D*),  lambda in {0, prox_lambdas, inf}

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._spent import Meter
+from equilibrist.checks._spent import Meter, Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import inner
@@ -18,9 +18,7 @@ from equilibrist.checks.proximal.trial import Trial, closer, hints, scored, tria
 CLAIM = "lambda-search"
 
 
-def lambda_search(
-    context: AuditContext, tick: Any = lambda gradients=1.0: None
-) -> list[Certificate]:
+def lambda_search(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificate "lambda-search": lambda* as an interval, the generator's side of Definition 1.
 
     A pair that is no lambda-proximal equilibrium is none for any greater lambda (Proposition 3), so

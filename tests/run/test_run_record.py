@@ -168,6 +168,22 @@ def test_files_of_a_run(tmp_path, go):
     )
 
 
+@pytest.mark.parametrize("made", [[], ["checkpoints"], ["checkpoints", "samples"]])
+def test_a_process_killed_before_the_folders_were_marked_leaves_no_trace(made, tmp_path, go):
+    """Killed after recipe.json and some folders, or inside of the writing of a mark."""
+    go(tmp_path / "undisturbed")
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "recipe.json").write_bytes((tmp_path / "undisturbed/recipe.json").read_bytes())
+    for name in made:
+        (killed / name).mkdir()
+        (killed / name / ".abc.equilibrist.part").write_bytes(b"{")
+    go(killed)
+    undisturbed = set(picture(tmp_path / "undisturbed"))
+    assert {"checkpoints/.equilibrist", "samples/.equilibrist"} <= undisturbed
+    assert set(picture(killed)) == undisturbed
+
+
 def test_defaults_of_the_records(tmp_path, go):
     go(tmp_path, steps=400, every=(0, 0, 0))
     assert [row["step"] for row in Record(tmp_path).rows()] == list(range(2, 401, 2))

@@ -133,9 +133,10 @@ class Record:
                 write_json(self.manifest_path, manifest)
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(exist_ok=True)
-                if fresh or folder.is_symlink():
-                    mark(folder)
                 remove_leftovers(folder)
+                # Empty: a process was killed before it came to this. (Runs of former versions go without.)
+                if fresh or folder.is_symlink() or not any(folder.iterdir()):
+                    mark(folder)
         except OSError as error:
             raise unwritable(Path(error.filename or self.directory), error) from None
 

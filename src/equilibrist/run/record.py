@@ -134,8 +134,9 @@ class Record:
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(exist_ok=True)
                 remove_leftovers(folder)
-                # Empty: a process was killed before it came to this. (Runs of former versions go without.)
-                if fresh or folder.is_symlink() or not any(folder.iterdir()):
+                # A process may have been killed before it came to this. (Runs of former versions go without.)
+                begun = self.status_path.exists() or any(folder.iterdir())
+                if fresh or folder.is_symlink() or not begun:
                     mark(folder)
         except OSError as error:
             raise unwritable(Path(error.filename or self.directory), error) from None

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from equilibrist import resolve
 from equilibrist.checks import CHECKS
-from equilibrist.run import load, loop
+from equilibrist.core.draws import Batches
+from equilibrist.run import load
 
 DIGITS = ["--set", "steps=4", "--set", "dim=4", "--set", "latent=4", "--set", "batch=16"]
 POINTS = [
@@ -147,7 +148,7 @@ def test_run_with_audit(tmp_path, well, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(number, tmp_path, cli, monkeypatch):
-    real = loop.Batches.at
+    real = Batches.at
 
     def at(batches, step):
         if step == 1:
@@ -155,7 +156,7 @@ def test_interrupted(number, tmp_path, cli, monkeypatch):
         return real(batches, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Batches, "at", at)
+        patch.setattr(Batches, "at", at)
         answer = cli("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r")
     assert (answer.code, answer.err) == (130, "")
     assert "Stopped and saved at step 2. Run the same command again to go on." in answer.out
@@ -170,7 +171,7 @@ def test_interrupted_twice(tmp_path, cli, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop.Batches, "at", at)
+    monkeypatch.setattr(Batches, "at", at)
     answer = cli("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r")
     assert answer.code == 130
     assert answer.err == (

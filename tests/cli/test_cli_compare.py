@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from equilibrist.run import loop
+from equilibrist.core.draws import Batches
 
 POINTS = ["steps=2", "width=4", "depth=1", "latent=2", "batch=16"]
 SETS = [word for pair in POINTS for word in ("--set", pair)]
@@ -55,7 +55,7 @@ def test_averages(well, here):
     "draw", [8, 12, 17], ids=["in the first", "at its last step", "in the second"]
 )
 def test_stopped_and_resumed(draw, cli, here, monkeypatch):
-    real, seen = loop.Batches.at, []
+    real, seen = Batches.at, []
 
     def at(batches, step):
         seen.append(step)
@@ -63,7 +63,7 @@ def test_stopped_and_resumed(draw, cli, here, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return real(batches, step)
 
-    monkeypatch.setattr(loop.Batches, "at", at)
+    monkeypatch.setattr(Batches, "at", at)
     (here / "own.py").write_text(OWN)
     words = ["compare", "own.py:tiny", *TWO, "--dir", here / "c", "--progress", "none"]
     stopped = cli(*words)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from equilibrist.compare._collect import Member, facts
+from equilibrist.compare._collect import MemberFigures, facts
 from equilibrist.compare._statistics import estimate, paired
 
 VALUES = [1.0, 2.5, -0.5, 4.0, 3.25]
@@ -49,7 +49,7 @@ def member(values, per_step, diverged=None, rows=(10, 20, 30, 40)):
     """Scores every 20 steps from 0; a clock of so many seconds a step."""
     figures = {"s / f": dict(zip((0, 20, 40), values, strict=False))}
     figures["loss / critic"] = {step: float(step) for step in rows}
-    return Member(figures, [(s, s * per_step) for s in rows], diverged, 2)
+    return MemberFigures(figures, [(s, s * per_step) for s in rows], diverged, 2)
 
 
 ABOUT = {

@@ -8,7 +8,8 @@ from typing import Any
 import killing
 import pytest
 
-from equilibrist.run import Run, loop, train
+from equilibrist.core.draws import Batches
+from equilibrist.run import Run, train
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[],
     """Calls something within a step of training, by the number of the step."""
 
     def arrange(events: dict[int, Callable[[], None]]) -> None:
-        real = loop.Batches.at
+        real = Batches.at
 
         def at(batches: Any, step: int) -> Any:
             event = events.pop(step + 1, None)
@@ -24,7 +25,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[],
                 event()
             return real(batches, step)
 
-        monkeypatch.setattr(loop.Batches, "at", at)
+        monkeypatch.setattr(Batches, "at", at)
 
     return arrange
 

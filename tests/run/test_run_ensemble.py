@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import shutil
-from functools import partial
 
 import killing
 import numpy as np
@@ -18,7 +17,7 @@ from equilibrist.checks import audit
 from equilibrist.core.draws import Batches
 from equilibrist.core.field import VectorField
 from equilibrist.data import eight_gaussians
-from equilibrist.errors import GameError, RecipeError, RecordError
+from equilibrist.errors import GameError, NonFiniteError, RecipeError, RecordError
 from equilibrist.formulations import WGAN
 from equilibrist.langevin import SGLD, RMSPropSGLD
 from equilibrist.networks import CriticEnsemble
@@ -28,7 +27,6 @@ from equilibrist.per_member import PerMember, member_of
 from equilibrist.projections import SpectralBall, WeightClipping
 from equilibrist.report import write_report
 from equilibrist.run import checkpoint, ensemble, load, train
-from equilibrist.run.loop import draw_of
 from equilibrist.schedules import Clipped, Cosine, Scheduled
 from equilibrist.scores import MixtureQuality
 from equilibrist.solvers import (
@@ -91,8 +89,10 @@ def singly(one, seed):
     """The run of one seed, by hand: its players, constants and last losses."""
     start = one.game.init(seed, device="cpu", dtype=one.dtype)
     data = one.data.to("cpu", one.dtype)
-    make = partial(draw_of, one.game, data, one.dtype, torch.device("cpu"))
-    batches, field = Batches(make, one.batch, seed), VectorField(one.game, parts=one.accumulate)
+    batches = Batches(
+        lambda rng, n: one.game.draw(rng, data, n, one.dtype, torch.device("cpu")), one.batch, seed
+    )
+    field = VectorField(one.game, parts=one.accumulate)
     players, constants, state = start.players, start.constants, one.solver.init(start.players)
     for step in range(one.steps):
         players, constants, state, info = one.solver.step(
@@ -509,3 +509,31 @@ def test_what_cannot_be_stacked_says_so(tmp_path):
     assert "\n" not in str(caught.value)
     train(made, tmp_path / "alone", device="cpu", progress="none")
     assert np.isfinite(run_rows(tmp_path / "alone")[-1]["loss"]["critic"])
+
+
+def test_a_single_member_is_the_single_run_bit_for_bit(tmp_path):
+    made = recipe(Alternating(2, ADAM), steps=12)
+    together(made, tmp_path / "members", seeds=(4,))
+    train(made, tmp_path / "alone", seed=4, device="cpu", progress="none")
+    files = {
+        p.relative_to(tmp_path / "alone")
+        for p in (tmp_path / "alone").rglob("*")
+        if p.suffix in (".safetensors", ".npy")
+    }
+    assert len(files) == 6  # two checkpoints, four sheets
+    for name in files:
+        member = tmp_path / "members" / "seed_4" / name
+        assert member.read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "wall", [[], [SpectralBall("critic", "0.weight", 1.5)]], ids=["free", "decomposed"]
+)
+def test_a_diverged_member_says_what_the_single_run_says(wall, tmp_path):
+    made = recipe(Alternating(1, SGD(1e30)), steps=12, projections=wall)
+    found = together(made, tmp_path / "members", seeds=(0, 3))
+    with pytest.raises(NonFiniteError, match="is not finite") as error:
+        train(made, tmp_path / "alone", seed=3, device="cpu", progress="none")
+    said = json.loads((tmp_path / "members" / "seed_3" / "status.json").read_text())["message"]
+    assert said.replace("members/seed_3", "alone") == str(error.value)
+    assert found.diverged[3] == error.value.step

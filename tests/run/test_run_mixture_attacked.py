@@ -21,8 +21,7 @@ from equilibrist.games import GAN, Mixture
 from equilibrist.langevin import SGLD
 from equilibrist.mixed import MatrixGame, Particles, squared_distance_game
 from equilibrist.projections import WeightClipping
-from equilibrist.run import Recipe, train
-from equilibrist.run.ensemble import ensemble
+from equilibrist.run import Recipe, ensemble, train
 from equilibrist.schedules import Piecewise
 from equilibrist.solvers import MirrorGAN
 

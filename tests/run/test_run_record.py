@@ -349,7 +349,7 @@ def test_one_entry_a_session(tmp_path, go, stop_at):
         ("device", "A100", "device: cpu, now A100"),
     ],
 )
-def test_other_ground(key, value, words, tmp_path, go, monkeypatch):
+def test_another_environment(key, value, words, tmp_path, go, monkeypatch):
     go(tmp_path, steps=8)
     real = environment.environment
 
@@ -361,7 +361,7 @@ def test_other_ground(key, value, words, tmp_path, go, monkeypatch):
         return entry
 
     monkeypatch.setattr(environment, "environment", changed)
-    with pytest.warns(UserWarning, match=f"other ground .*{words}.*bit-identical") as seen:
+    with pytest.warns(UserWarning, match=f"different environment .*{words}.*bit-identical") as seen:
         assert go(tmp_path).step == 24
     assert len(seen) == 1
     assert "\n" not in str(seen[0].message)

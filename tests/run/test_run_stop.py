@@ -11,8 +11,9 @@ from killing import differences, picture, recipe
 
 from equilibrist import NonFiniteError
 from equilibrist.optimizers import Adam
-from equilibrist.run import checkpoint, loop, train
+from equilibrist.run import checkpoint, train
 from equilibrist.run.record import Record
+from equilibrist.run.stopping import StopRequest
 from equilibrist.solvers import Simultaneous
 
 
@@ -192,4 +193,4 @@ def test_every_error_frees_the_lock(tmp_path, go, at_step):
     with pytest.raises(ValueError, match="boom"):
         go(tmp_path)
     assert go(tmp_path).step == 24
-    assert loop.Interrupts().asked is None
+    assert not StopRequest()

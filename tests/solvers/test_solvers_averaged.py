@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist.contract import check_solver, require
-from equilibrist.core.draws import Draws
+from equilibrist.core.draws import Batches, Draws
 from equilibrist.core.field import VectorField
 from equilibrist.data import eight_gaussians
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN, bilinear
 from equilibrist.optimizers import SGD, Adam
-from equilibrist.run import Recipe, ensemble, loop, train
+from equilibrist.run import Recipe, ensemble, train
 from equilibrist.schedules import Clipped, Piecewise, Scheduled
 from equilibrist.solvers import Alternating, Averaged, Extragradient, Simultaneous, Step
 
@@ -223,7 +223,7 @@ def test_resumed_with_the_same_bits(
     kind: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(tiny(kind), tmp_path / "whole", device="cpu", progress="none")
-    real, seen = loop.Batches.at, []
+    real, seen = Batches.at, []
 
     def asked(batches: Any, step: int) -> Any:
         seen.append(step)
@@ -231,7 +231,7 @@ def test_resumed_with_the_same_bits(
             signal.raise_signal(signal.SIGINT)
         return real(batches, step)
 
-    monkeypatch.setattr(loop.Batches, "at", asked)
+    monkeypatch.setattr(Batches, "at", asked)
     stopped = train(tiny(kind), tmp_path / "two", device="cpu", progress="none")
     assert stopped.interrupted
     assert 0 < stopped.step < 9

@@ -87,7 +87,8 @@ def _read_run(directory: Path) -> tuple[dict[str, Any], list[str]]:
     Raises:
         RecordError: A file is missing or damaged.
     """
-    from equilibrist.run.record import Record, read_json
+    from equilibrist.run.reading import read_json
+    from equilibrist.run.record import Record
 
     manifest = Record(directory).manifest()
     status, answer = directory / "status.json", directory / "audit" / "audit.json"

@@ -11,14 +11,15 @@ from typing import Any
 from equilibrist.compare._statistics import estimate, paired
 from equilibrist.errors import RecordError
 from equilibrist.files.reading import dig
-from equilibrist.run.record import Record, read_json
+from equilibrist.run.reading import read_json
+from equilibrist.run.record import Record
 
 # Equal up to rounding counts as equal.
 _SLACK = 1 + 1e-9
 
 
 @dataclass(frozen=True)
-class Member:
+class MemberFigures:
     """One seed's figures by step, and its clock.
 
     Attributes:
@@ -45,7 +46,7 @@ class Member:
         return self.clock[-1][1] if self.clock else 0.0
 
 
-def member(folder: Path, about: dict[str, dict[str, Any]]) -> Member:
+def member(folder: Path, about: dict[str, dict[str, Any]]) -> MemberFigures:
     """One seed's run; figures that are met are described in `about`, by key."""
     record = Record(folder)
     sessions = read_json(folder / "environment.json")
@@ -81,11 +82,11 @@ def member(folder: Path, about: dict[str, dict[str, Any]]) -> Member:
     if ended is not None and type(ended) is not int:
         raise RecordError(f"{folder / 'status.json'} is damaged: its step is no whole number")
     clock = [(row["step"], row["seconds"] / together) for row in rows]
-    return Member(figures, clock, ended, together)
+    return MemberFigures(figures, clock, ended, together)
 
 
 def facts(
-    members: Mapping[str, Mapping[int, Member]],
+    members: Mapping[str, Mapping[int, MemberFigures]],
     about: Mapping[str, dict[str, Any]],
     steps: int,
     confidence: float,
@@ -127,14 +128,14 @@ def facts(
 Look = tuple[int, float] | None
 
 
-def _at(one: Member, key: str, step: int) -> Look:
+def _at(one: MemberFigures, key: str, step: int) -> Look:
     if one.diverged is not None:
         return None
     value = one.figures.get(key, {}).get(step)
     return None if value is None else (step, value)
 
 
-def _until(one: Member, key: str, limit: float | None) -> Look:
+def _until(one: MemberFigures, key: str, limit: float | None) -> Look:
     """(step, value) of the last look within the time."""
     if one.diverged is not None or limit is None:
         return None
@@ -166,7 +167,7 @@ def _side(looks: Mapping[str, Mapping[int, Look]], confidence: float) -> dict[st
     return side
 
 
-def _curve(seeds: Mapping[int, Member], key: str, confidence: float) -> dict[str, Any]:
+def _curve(seeds: Mapping[int, MemberFigures], key: str, confidence: float) -> dict[str, Any]:
     """Means and intervals over training, of the members that had a figure at that step."""
     steps = sorted({step for m in seeds.values() for step in m.figures.get(key, {})})
     curve: dict[str, list[Any]] = {"steps": [], "seconds": [], "mean": [], "interval": [], "n": []}

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equilibrist.compare._collect import Member, facts, member
+from equilibrist.compare._collect import MemberFigures, facts, member
 from equilibrist.compare._cost import Cost, cost
 from equilibrist.compare._page import page
 from equilibrist.compare._table import table
 from equilibrist.errors import RecipeError
 from equilibrist.files.atomic import json_bytes
 from equilibrist.files.owned import publish, require_free
-from equilibrist.run.ensemble import Ensemble, together
-from equilibrist.run.loop import Interrupts, device_of
+from equilibrist.run.environment import device_of
+from equilibrist.run.manifest import FORMAT, Provenance
 from equilibrist.run.recipe import Recipe
-from equilibrist.run.record import FORMAT
+from equilibrist.run.stopping import StopRequest
+from equilibrist.run.training import Ensemble, train_members
 from equilibrist.solvers import Solver
 
 
@@ -99,20 +100,18 @@ def compare(
     # Before anything is trained: a solver that does not fit the game shows it here.
     costs = {label: cost(one, place) for label, one in made.items()}
     found: dict[str, Ensemble] = {}
-    with Interrupts() as interrupts:
+    with StopRequest() as stop:
         for label, one in made.items():
-            found[label] = together(
+            found[label] = train_members(
                 dataclasses.replace(one, title=f"{recipe.title or name}, {label}"),
                 root / folders[label],
                 seeds,
-                interrupts,
-                name=name,
-                settings=settings,
-                origin={**(origin or {"kind": "python"}), "solver": label},
-                device=device,
-                progress=progress,
+                stop,
+                Provenance(name, settings, {**(origin or {"kind": "python"}), "solver": label}),
+                device,
+                progress,
             )
-            if found[label].interrupted or (interrupts.asked and len(found) < len(made)):
+            if found[label].interrupted or (stop and len(found) < len(made)):
                 return Comparison(root, {}, found, interrupted=True)
     about: dict[str, dict[str, Any]] = {}
     members = {
@@ -142,7 +141,7 @@ def compare(
 
 
 def _entry(
-    label: str, folder: str, recipe: Recipe, spent: Cost, members: Mapping[int, Member]
+    label: str, folder: str, recipe: Recipe, spent: Cost, members: Mapping[int, MemberFigures]
 ) -> dict[str, Any]:
     sound = [m for m in members.values() if m.diverged is None]
     seconds = max((m.total for m in sound), default=None)

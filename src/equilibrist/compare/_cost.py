@@ -6,7 +6,6 @@ import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from equilibrist.core.draws import Batches, Draw
 from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Constants, Game, Players
 from equilibrist.games import Mixture
-from equilibrist.run.loop import draw_of
 from equilibrist.run.recipe import Recipe
 
 
@@ -73,11 +71,12 @@ def cost(recipe: Recipe, device: str | torch.device = "cpu") -> Cost:
 
         game.base.losses = shared  # type: ignore[method-assign]
     data = recipe.data.to(place, recipe.dtype)
-    make = partial(draw_of, game, data, recipe.dtype, place)
     players, constants = game.init(0, device=place, dtype=recipe.dtype)
     state = recipe.solver.init(players)
-    draws = Batches(make, recipe.batch, 0).at(0)
-    recipe.solver.step(_Counting(game, counts), players, constants, state, draws)
+    batches = Batches(
+        lambda rng, n: game.draw(rng, data, n, recipe.dtype, place), recipe.batch, seed=0
+    )
+    recipe.solver.step(_Counting(game, counts), players, constants, state, batches.at(0))
     return Cost(
         {player: counts[player] for player in game.players},
         counts["J^T u"] + -(-counts["block"] // 2),

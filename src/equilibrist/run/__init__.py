@@ -1,7 +1,7 @@
 """Training: recipes, the loop, the run directory."""
 
-from equilibrist.run.ensemble import Ensemble, ensemble
-from equilibrist.run.loop import Run, load, train
 from equilibrist.run.recipe import Recipe, Reference
+from equilibrist.run.trained import Run, load
+from equilibrist.run.training import Ensemble, ensemble, train
 
 __all__ = ["Ensemble", "Recipe", "Reference", "Run", "ensemble", "load", "train"]

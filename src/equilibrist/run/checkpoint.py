@@ -144,6 +144,13 @@ def prune(folder: Path, keep: int, sound: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
+def drop_after(folder: Path, step: int) -> None:
+    """Delete the checkpoints of later steps."""
+    for at, path in existing(folder):
+        if at > step:
+            path.unlink(missing_ok=True)
+
+
 def _key(path: tuple[str, ...]) -> str:
     return "/".join(path)
 

@@ -13,7 +13,27 @@ from typing import Any
 
 import torch
 
+from equilibrist.errors import RecipeError
 from equilibrist.files.reading import dig, read_regular
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this name; "auto" is the first CUDA device where there is one, else the CPU.
+
+    Raises: RecipeError for a device that cannot compute here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError("it does not compute")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(
+            f"--device {name} cannot be used ({str(error).splitlines()[0]}): try 'auto' or 'cpu'"
+        ) from None
+    return device
 
 
 def environment(device: torch.device, from_step: int) -> dict[str, Any]:
@@ -32,6 +52,22 @@ def environment(device: torch.device, from_step: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "git": _git(),
     }
+
+
+class deterministic:  # noqa: N801 (reads as a statement)
+    """cuDNN's deterministic kernels while a run goes on: resumption is bit-identical on a GPU too."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+
+    def __enter__(self) -> None:
+        backend = torch.backends.cudnn
+        self.before = (backend.deterministic, backend.benchmark)
+        if self.cuda:
+            backend.deterministic, backend.benchmark = True, False
+
+    def __exit__(self, *_: object) -> None:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.before
 
 
 def identity(entry: Any) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from equilibrist.files.atomic import (
     write_json,
 )
 from equilibrist.files.owned import LEDGER, mark, require_folder, unmark
-from equilibrist.files.reading import JSON_BYTES, json_lines, parse_json, read_regular, reason
+from equilibrist.files.reading import JSON_BYTES, parse_json, read_regular, reason
 from equilibrist.run import checkpoint, code
+from equilibrist.run.manifest import FORMAT, cut_json, differing_entry, identifying_part
+from equilibrist.run.reading import json_rows, read_json
 
-FORMAT = 1
 _SHEET = re.compile(r"(?:step_(\d{8,})|real|mean)\.(?:png|npy)")
 _KEYS = {
     "recipe": str,
@@ -273,11 +274,11 @@ class Record:
         """RecordError unless the record and `wanted` agree in these keys, naming where they do not."""
         held, wanted = self.manifest(), finite(wanted)
         for key in keys or ("recipe", "seed", "settings", "dtype", "description"):
-            was, now = (_identifying(key, m.get(key)) for m in (held, wanted))
+            was, now = (identifying_part(key, m.get(key)) for m in (held, wanted))
             if was != now:
-                where, was, now = _difference(was, now, key)
+                where, was, now = differing_entry(was, now, key)
                 raise RecordError(
-                    f"{self.directory} holds another run: its {where} is {_short(was)}, not {_short(now)}; "
+                    f"{self.directory} holds another run: its {where} is {cut_json(was)}, not {cut_json(now)}; "
                     "take the recipe and settings that made it, or another directory (--dir)"
                 )
 
@@ -316,12 +317,12 @@ class Record:
         """Every whole row of metrics.jsonl; a last line cut short by a crash does not count."""
         return [
             {**row, "seconds": float(row["seconds"])}
-            for row in _lines(self.metrics_path, "seconds", loss=dict)
+            for row in json_rows(self.metrics_path, "seconds", loss=dict)
         ]
 
     def scores(self) -> list[dict[str, Any]]:
         """Every whole row of scores.jsonl."""
-        return _lines(self.scores_path, name=str, values=dict, floor=dict, better=dict)
+        return json_rows(self.scores_path, name=str, values=dict, floor=dict, better=dict)
 
     def score(self, row: dict[str, Any]) -> None:
         """Append one row of scores.jsonl, on the disk at once: they are few."""
@@ -387,60 +388,3 @@ class Record:
         """Write status.json: running, interrupted, diverged or finished; and the newest checkpoint."""
         value = {"state": state, "step": step, "message": message, "checkpoint": self.checkpoint}
         write_json(self.status_path, value)
-
-
-def _lines(path: Path, *numbers: str, **kinds: type) -> list[dict[str, Any]]:
-    """The whole rows of a file of JSON lines, each with a step and these numbers, and with entries of
-    these kinds where it has them."""
-    rows = []
-    try:
-        for number, line in enumerate(json_lines(path), 1):
-            try:
-                row = parse_json(line)
-                for name in numbers:
-                    float(row[name])
-                for name, kind in kinds.items():
-                    if not isinstance(row.get(name) or kind(), kind):
-                        raise ValueError(f"{name} is of another kind")
-                if type(row["step"]) is not int or not 0 <= row["step"] < 2**53:
-                    raise ValueError("no usable step")
-            except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-                raise RecordError(f"{path}, line {number} is damaged: remove that line") from None
-            rows.append(row)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read ({reason(error)})") from None
-    return rows
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file; RecordError where it cannot be read."""
-    try:
-        return parse_json(read_regular(path, JSON_BYTES))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is damaged ({reason(error)}): remove it") from None
-
-
-def _identifying(key: str, value: Any) -> Any:
-    """The part of an entry that makes it another run: not the steps asked for, nor the sentence that
-    says which file the data came from (their checksum counts)."""
-    if key == "settings" and isinstance(value, dict):
-        return {k: v for k, v in value.items() if k != "steps"}
-    if key == "description" and isinstance(value, dict) and isinstance(value.get("data"), dict):
-        return value | {"data": {k: v for k, v in value["data"].items() if k != "source"}}
-    return value
-
-
-def _difference(was: Any, now: Any, where: str) -> tuple[str, Any, Any]:
-    """The innermost place at which two values differ."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in [*was, *now]:
-            if key not in was or key not in now or was[key] != now[key]:
-                return _difference(was.get(key), now.get(key), f"{where} {key}")
-    return where, was, now
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -153,3 +153,71 @@ def test_bad_numbers() -> None:
         game.v_prox_gradient(1.0, 0.0, 1.0, 0.0, 0.0)
     with pytest.raises(GameError, match="w must not be 0"):
         game.v_prox_gradient(0.0, 0.0, 1.0, 0.0, 1.0)
+
+
+# -- lambda at a point ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("s", [1.5, 2.0, 4.0])
+def test_lambda_at_the_optimum_is_where_the_profile_reaches_the_tolerance(s) -> None:
+    game = WGaussian1d(s, 1.0)
+    for tolerance in (1e-8, 1e-5):
+        found = game.lambda_at(*game.optimum, tolerance=tolerance)
+        assert found == pytest.approx(math.sqrt(tolerance / game.small_lambda(1.0)), rel=5e-3)
+        assert game.profile(found) == pytest.approx(tolerance, rel=1e-4)
+    above = 1.01 * game.nash_gain
+    assert game.lambda_at(*game.optimum, tolerance=above) == math.inf
+    assert game.lambda_at(-1.0, 0.0, 1.0, 0.0, 1e-5) == game.lambda_at(1.0, 0.0, 1.0, 0.0, 1e-5)
+
+
+def test_lambda_is_infinite_at_a_nash_equilibrium() -> None:
+    assert WGaussian1d(0.5, 1.0).lambda_at(1.0, 0.0, -1.0, 0.0) == math.inf
+    assert WGaussian1d(2.0, 0.0).lambda_at(1.0, 0.0, 1.0, 0.0) == math.inf
+
+
+@pytest.mark.parametrize("a", [0.2, 0.5])
+def test_lambda_where_the_laws_agree(a) -> None:
+    """s = 1: every critic answers best. Against D = a |x| the shift u gains a u^2 / sqrt(2 pi) at second order, and
+    the answer D~' = D' - u / (2 lam) takes u^2 / (4 lam) back: lambda = sqrt(pi / 2) / (2 a)."""
+    found = [WGaussian1d(1.0, 1.0).lambda_at(1.0, 0.0, a, 0.0, tol) for tol in (1e-4, 1e-6)]
+    limit = math.sqrt(math.pi / 2) / (2 * a)
+    assert limit < found[1] < found[0]
+    assert found[1] == pytest.approx(limit, rel=0.01)
+
+
+def test_lambda_by_a_grid_of_generators_and_slopes() -> None:
+    """At a point that is no optimum: just below lambda no generator of a grid gains more than the tolerance, just
+    above one does, V_prox by a search of its own over slopes."""
+    game, point, tolerance = WGaussian1d(1.0, 0.5), (0.98, 0.02, 0.6, 0.4), 0.05
+    found = game.lambda_at(*point, tolerance=tolerance)
+    assert found is not None
+
+    def gain(w: float, u: float, lam: float) -> float:
+        return game.value(*point) - by_slopes(1.0, w, u, *point[2:], lam, cells=200)
+
+    shifts = (-0.5, -0.37, -0.2, 0.2, 0.5)
+    assert max(gain(w, u, 0.8 * found) for w in (0.7, 1.0) for u in shifts) < tolerance
+    assert gain(1.0, -0.37, 1.25 * found) > tolerance
+
+
+def test_there_is_no_lambda_where_the_critic_gains() -> None:
+    game = WGaussian1d(2.0, 1.0)
+    assert game.lambda_at(1.0, 0.0, 0.5, 0.0) is None
+    assert game.lambda_at(1.0, 0.2, *game.best_critic(1.0, 0.2)) is None  # the generator moves back
+    slack = game.max_value(1.0, 0.0) - game.value(1.0, 0.0, 0.9, 0.0)
+    assert game.lambda_at(1.0, 0.0, 0.9, 0.0, 0.99 * slack) is None
+    assert game.lambda_at(1.0, 0.0, 0.9, 0.0, 1.01 * slack) is not None
+
+
+def test_wrong_points_have_no_lambda() -> None:
+    game = WGaussian1d(2.0, 1.0)
+    with pytest.raises(ValueError, match=r"w=1\.5, u=0\.0 is not feasible: take \|w\| at most 1"):
+        game.lambda_at(1.5, 0.0, 1.0, 0.0)
+    with pytest.raises(ValueError, match=r"at least 1 and \|u\| at most 1"):
+        WGaussian1d(0.5, 1.0).lambda_at(0.5, 0.0, -1.0, 0.0)
+    with pytest.raises(ValueError, match="is not feasible"):
+        game.lambda_at(1.0, math.nan, 1.0, 0.0)
+    with pytest.raises(ValueError, match="a must lie between -1 and 1"):
+        game.lambda_at(1.0, 0.0, 2.0, 0.0)
+    with pytest.raises(ValueError, match=r"lambda_at\.tolerance must be positive"):
+        game.lambda_at(1.0, 0.0, 1.0, 0.0, tolerance=0.0)

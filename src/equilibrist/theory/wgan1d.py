@@ -170,13 +170,72 @@ class WGaussian1d:
             return self.nash_gain
         return max(self.optimal_value - self.least_v_prox(lam).value, 0.0)
 
-    def least_v_prox(self, lam: float) -> Answer:
-        """A minimiser over feasible generators of V_prox(G, D*), D* = |x| (s > 1), as far as a search finds one."""
-        _, _, a, c = self.optimum
+    def lambda_at(
+        self, w: float, u: float, a: float, c: float, tolerance: float = 1e-6
+    ) -> float | None:
+        """The largest lambda at which (w, u) and D = a |x - c| are a lambda-proximal equilibrium, to a tolerance.
+
+        Both inequalities of Proposition 2 are held to `tolerance` in the unit of V: no critic gains more, and no
+        feasible generator lowers V_prox by more. Found by bisection, to about 1e-6 relative; lambda is less where the
+        search misses a generator that gains more. At the optimum it tends to `lambda_star` as the
+        tolerance falls to 0, as its square root where s > 1 (`small_lambda`).
+
+        Args:
+            w, u: a feasible generator.
+            a, c: the critic, |a| <= 1.
+            tolerance: positive.
+
+        Returns:
+            lambda between 0 and infinity; infinite for a Nash equilibrium. None where there is none: the critic
+            gains, or the generator does although the critic answers freely.
+
+        Raises:
+            ValueError: a generator that is not feasible, a critic that is not 1-Lipschitz, a tolerance that is not
+                positive.
+
+        Example:
+            >>> game = WGaussian1d(2.0, 1.0)
+            >>> round(game.lambda_at(*game.optimum, tolerance=1e-4), 4)
+            0.0137
+            >>> game.lambda_at(1.0, 0.0, 0.5, 0.0) is None
+            True
+        """
+        positive("WGaussian1d.lambda_at", tolerance=tolerance)
+        inside = abs(w) <= 1 if self.s >= 1 else abs(w) >= 1
+        if not inside or not abs(u) <= self.t:
+            side = "at most" if self.s >= 1 else "at least"
+            raise ValueError(
+                f"lambda_at: w={w!r}, u={u!r} is not feasible: take |w| {side} 1 and |u| at most {self.t:g}"
+            )
+        held = self.value(w, u, a, c)
+        if max(self.max_value(w, u) - held, held - self.optimal_value) > tolerance:
+            return None
+        if held - self.best_generator(a, c).value <= tolerance:
+            return math.inf
+
+        def beyond(log: float) -> float:
+            return held - self.least_v_prox(math.exp(log), a, c).value - tolerance
+
+        low, high = math.log(1e-9), math.log(1e6)
+        if beyond(low) > 0:
+            return 0.0
+        if beyond(high) < 0:
+            return math.inf
+        return math.exp(float(brentq(beyond, low, high, xtol=1e-6)))
+
+    def least_v_prox(self, lam: float, a: float | None = None, c: float | None = None) -> Answer:
+        """A minimiser over feasible generators of V_prox(G, D), D = a |x - c| (None: that of the optimum), as far as
+        a search finds one."""
+        if a is None or c is None:
+            _, _, a, c = self.optimum
         near = (
             2 * lam * min(1.0, 4 * (self.s - 1) / self.s**2)
         )  # where the law for small lam has it
         starts = np.unique(np.append(np.geomspace(1e-3, 1.0, 13) * self.t, min(near, self.t)))
+        if c != 0:
+            starts = np.concatenate([-starts, starts])
+        # A wider one's distance, less all that an answer may cost, is more than V_prox at w = 1.
+        widest = 1.0 if self.s >= 1 else 1 + (self.t + 4 * lam) / _ROOT
         tried = [(self.v_prox(1.0, u, a, c, lam), u) for u in starts]
         _, u = min(tried)
 
@@ -188,7 +247,10 @@ class WGaussian1d:
             both,
             np.array([1.0, u]),
             jac=True,
-            bounds=[(_LEAST, 1.0), (0.0, self.t)],
+            bounds=[
+                (_LEAST if self.s >= 1 else 1.0, widest),
+                (-self.t if c != 0 else 0.0, self.t),
+            ],
             method="L-BFGS-B",
             options={"ftol": 1e-15, "gtol": 1e-12},
         )

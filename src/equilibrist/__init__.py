@@ -96,7 +96,15 @@ _ALSO = {
         "twenty_five_gaussians",
     ),
     "formulations": ("FGAN", "W2GAN", "Hinge", "LeastSquares", "Relativistic"),
-    "games": ("Dirac", "GaussianW2GAN", "Mixture", "Planar", "bilinear"),
+    "games": (
+        "Dirac",
+        "FiniteGAN",
+        "GaussianW2GAN",
+        "Mixture",
+        "Planar",
+        "bilinear",
+        "draw_of_rows",
+    ),
     "interop": ("Play", "TorchRule", "Watch", "lightning_callback"),
     "langevin": ("SGLD", "RMSPropSGLD"),
     "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),
@@ -112,6 +120,7 @@ _ALSO = {
         "Consensus",
         "Extragradient",
         "FollowTheRidge",
+        "Given",
         "Implicit",
         "Lookahead",
         "MirrorGAN",
@@ -121,6 +130,7 @@ _ALSO = {
         "Proximal",
         "SymplecticAdjustment",
         "Unrolled",
+        "iterate",
     ),
 }
 _MODULE = {

@@ -237,7 +237,8 @@ def test_the_page_runs() -> None:
         assert sum(bool(re.search(r"# \d$", line)) for line in blocks[0].splitlines()) == 5
         for block in blocks[1:]:
             exec(block, space)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    assert set(space["taken"].info["loss"]) == {"generator", "critic"}
     assert "nash/generator" in printed.getvalue()
     assert space["play"].steps == len(space["loader"])
 

@@ -40,6 +40,7 @@ from equilibrist.solvers import (
     Simultaneous,
     SymplecticAdjustment,
     Unrolled,
+    iterate,
 )
 
 F64 = torch.float64
@@ -52,14 +53,9 @@ def radius(matrix: Any) -> float:
 
 def play(solver: Any, game: Any, z: Any, steps: int) -> list[np.ndarray]:
     """Iterates from z, flat, the first included."""
-    players = tree.unflatten(torch.as_tensor(z, dtype=F64).clone(), game.equilibrium())
-    players, state, field = tree.clone(players), None, VectorField(game)
-    state, found = solver.init(players), [tree.flatten(players).numpy().copy()]
-    for k in range(steps):
-        draws = Draws(lambda rng: {}, 0, k)
-        players, _, state, _ = solver.step(field, players, {"x": {}, "y": {}}, state, draws)
-        found.append(tree.flatten(players).numpy().copy())
-    return found
+    start = tree.unflatten(torch.as_tensor(z, dtype=F64), game.equilibrium())
+    found = iterate(game, solver, start, steps).players
+    return [tree.flatten(tree.member(found, k)).numpy() for k in range(steps + 1)]
 
 
 def rate(solver: Any, steps: int = 60) -> float:

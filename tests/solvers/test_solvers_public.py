@@ -15,7 +15,7 @@ from equilibrist.core.field import VectorField
 from equilibrist.core.game import Plain
 from equilibrist.games import three_nash
 from equilibrist.optimizers import SGD, Adam
-from equilibrist.solvers import Competitive, Extragradient, Optimistic
+from equilibrist.solvers import Competitive, Extragradient, Optimistic, iterate
 
 START, STEPS = (-1.1, -0.9), 20
 
@@ -26,12 +26,8 @@ def ours(solver: Any) -> list[np.ndarray]:
         p: {"value": torch.tensor([v], dtype=torch.float64)}
         for p, v in zip("xy", START, strict=True)
     }
-    field, state, found = VectorField(three_nash()), solver.init(players), []
-    for k in range(STEPS):
-        draws = Draws(lambda rng: {}, 0, k)
-        players, _, state, _ = solver.step(field, players, {"x": {}, "y": {}}, state, draws)
-        found.append(tree.flatten(players).numpy().copy())
-    return found
+    found = iterate(three_nash(), solver, players, STEPS).players
+    return [tree.flatten(tree.member(found, k)).numpy() for k in range(1, STEPS + 1)]
 
 
 def v(z: np.ndarray) -> np.ndarray:

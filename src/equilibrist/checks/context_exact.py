@@ -76,8 +76,8 @@ class ExactContext(AuditContext):
         return float(getattr(self.game, "scale", 1.0))
 
     def scope(self) -> dict[str, Any]:
-        """What every certificate of this context is about."""
-        return {
+        """What every certificate of this context is about; the game may give its own words, `scope`."""
+        own = {
             "losses": "V (zero-sum)" if self.game.zero_sum else "own losses",
             "penalties": "none",
             "critic_class": "the game's own feasible set",
@@ -86,3 +86,4 @@ class ExactContext(AuditContext):
             "iterate": self.iterate,
             "data": "exact expectations",
         }
+        return own | getattr(self.game, "scope", {})

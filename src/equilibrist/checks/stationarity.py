@@ -166,10 +166,11 @@ def _certificate(
 ) -> Certificate:
     settings = context.settings
     scope = context.scope() | {
-        "data": f"{context.data.name}, all of it" if context.sampled else "exact expectations",
         "player": player,
         "minibatches": settings.groups * settings.group_batches,
     }
+    if context.sampled:
+        scope["data"] = f"{context.data.name}, all of it"
     limits = (
         "a stationary pair need not be an equilibrium: saddle points and maxima are stationary too",
         f"the interval is statistical, at {settings.confidence:.0%} confidence over minibatches of "

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.errors import GameError
 
 Draw = dict[str, Tensor]
 
@@ -188,6 +189,49 @@ class Draws:
         # The stream of the data stands where a rank would: an audit's noise is not the training's.
         rng = generator(self.seed, Stream.NOISE, self.step, int(self.stream), index)
         return tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), like)
+
+
+class Given(Draws):
+    """Minibatches of your own as what one step draws: `solver.step(..., Given(first, second))`.
+
+    Args:
+        draws: the minibatches, in the order in which the step asks for them; the last again and again where it
+            asks for more. `equilibrist.draw_of_rows` makes one of rows.
+        seed, step: where weights' noise is drawn, by the solvers that add any.
+
+    Raises:
+        GameError: none given, or one that is no dictionary of tensors.
+
+    Example:
+        >>> given = Given({"real": torch.zeros(4, 2)}, {"real": torch.ones(4, 2)})
+        >>> [float(given.batch(index)["real"].mean()) for index in range(3)]
+        [0.0, 1.0, 1.0]
+    """
+
+    too_few = "only {} are given: give it more draws"
+
+    def __init__(self, *draws: Draw, seed: int = 0, step: int = 0) -> None:
+        if not draws or not all(isinstance(draw, dict) for draw in draws):
+            raise GameError(
+                "Given needs one draw or more, each a dictionary of tensors: make them by "
+                "equilibrist.draw_of_rows(game, samples, latents)"
+            )
+        super().__init__(lambda rng: {}, seed, step)
+        self._draws = draws
+
+    def independent(self, index: int) -> Draw:
+        """Minibatch `index`, where one was given for it."""
+        if index >= len(self._draws):
+            count = len(self._draws)
+            raise GameError(
+                f"the solver needs {index + 1} independent minibatches, {self.too_few.format(count)}"
+            )
+        return self.batch(index)
+
+    def batch(self, index: int = 0) -> Draw:
+        """Minibatch `index`, or the last."""
+        # A dictionary of its own: what a solver adds to it must not reach a later reader.
+        return dict(self._draws[min(index, len(self._draws) - 1)])
 
 
 class Batches:

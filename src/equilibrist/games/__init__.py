@@ -1,6 +1,7 @@
 """Games: players with losses. Analytic games carry their truth."""
 
 from equilibrist.games.dirac import Dirac
+from equilibrist.games.finite import FiniteGAN, draw_of_rows
 from equilibrist.games.gan import GAN
 from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN
 from equilibrist.games.gaussian_fgan import GaussianFGAN
@@ -14,6 +15,7 @@ __all__ = [
     "GAN",
     "Analytic",
     "Dirac",
+    "FiniteGAN",
     "GaussianFGAN",
     "GaussianW2GAN",
     "GaussianWGAN",
@@ -26,6 +28,7 @@ __all__ = [
     "Quadratic",
     "bilinear",
     "curved_ridge",
+    "draw_of_rows",
     "false_attractor",
     "hidden_minimax",
     "three_nash",

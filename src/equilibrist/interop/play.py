@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist.core.draws import Draw, Draws, generator, uniform
+from equilibrist.core.draws import Draw, Given, generator, uniform
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants
 from equilibrist.errors import GameError
@@ -168,7 +169,7 @@ class Play:
         if not batches:
             raise GameError("step needs at least one batch of real samples")
         here = self.game.read(*self._modules, constants=self._constants)
-        draws = _Given(
+        draws = _OfLoop(
             self.game, batches, self.seed, self.steps, next(iter(tree.leaves(here.players)))
         )
         taken = self.solver.step(self._field, here.players, here.constants, self._state, draws)
@@ -199,36 +200,36 @@ class Play:
         self._state, self._constants = tree.clone(state["state"]), tree.clone(state["constants"])
 
 
-class _Given(Draws):
+class _OfLoop(Given):
     """Draws whose real samples come from a loop."""
 
-    def __init__(
-        self, game: GAN, batches: tuple[Any, ...], seed: int, step: int, like: Tensor
-    ) -> None:
-        super().__init__(lambda rng: {}, seed, step)
-        self._game, self._batches, self._like = game, batches, like
+    too_few = "the loop gave {}: call step(first, second, ...) with batches of their own"
 
-    def independent(self, index: int) -> Draw:
-        """Minibatch `index`, where the loop gave one of its own for it."""
-        if index >= len(self._batches):
-            raise GameError(
-                f"the solver needs {index + 1} independent minibatches, the loop gave {len(self._batches)}: call "
-                "step(first, second, ...) with batches of their own"
-            )
-        return self.batch(index)
+    def __init__(
+        self,
+        game: GAN,
+        batches: Sequence[Tensor | tuple[Tensor, Tensor]],
+        seed: int,
+        step: int,
+        like: Tensor,
+    ) -> None:
+        pairs = [given if isinstance(given, tuple | list) else (given,) for given in batches]
+        if game.condition is not None and any(len(pair) < 2 for pair in pairs):
+            raise GameError("the game is conditional: give each batch as (real, condition)")
+        named = ("real", "condition") if game.condition is not None else ("real",)
+        super().__init__(
+            *(dict(zip(named, pair, strict=False)) for pair in pairs), seed=seed, step=step
+        )
+        self._game, self._like = game, like
 
     def batch(self, index: int = 0) -> Draw:
-        given = self._batches[min(index, len(self._batches) - 1)]
-        real, *condition = given if isinstance(given, tuple | list) else (given,)
         dtype, device = self._like.dtype, self._like.device
-        real = real.to(device, dtype)
-        draw: Draw = {"real": real}
-        if self._game.condition is not None:
-            if not condition:
-                raise GameError("the game is conditional: give each batch as (real, condition)")
-            draw["condition"] = as_condition(condition[0], device, dtype)
+        draw = super().batch(index)
+        draw["real"] = draw["real"].to(device, dtype)
+        if "condition" in draw:
+            draw["condition"] = as_condition(draw["condition"], device, dtype)
         rng = generator(self.seed, self.stream, self.step, index=index)
-        draw["latent"] = self._game.latent.sample(rng, len(real), dtype, device)
+        draw["latent"] = self._game.latent.sample(rng, len(draw["real"]), dtype, device)
         if any(penalty.needs_mix for penalty in self._game.penalties):
-            draw["mix"] = uniform(rng, (len(real),), dtype, device)
+            draw["mix"] = uniform(rng, (len(draw["real"]),), dtype, device)
         return draw

@@ -1,5 +1,6 @@
 """Solvers: one file each."""
 
+from equilibrist.core.draws import Given
 from equilibrist.solvers.alternating import Alternating
 from equilibrist.solvers.averaged import Averaged
 from equilibrist.solvers.base import DrawSource, Linear, Rules, Solver, State, Step
@@ -14,6 +15,7 @@ from equilibrist.solvers.proximal import Proximal
 from equilibrist.solvers.ridge import FollowTheRidge
 from equilibrist.solvers.simultaneous import Simultaneous
 from equilibrist.solvers.symplectic import SymplecticAdjustment
+from equilibrist.solvers.trajectory import Trajectory, iterate
 from equilibrist.solvers.unrolled import Unrolled
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "DrawSource",
     "Extragradient",
     "FollowTheRidge",
+    "Given",
     "Implicit",
     "Linear",
     "Lookahead",
@@ -38,5 +41,7 @@ __all__ = [
     "State",
     "Step",
     "SymplecticAdjustment",
+    "Trajectory",
     "Unrolled",
+    "iterate",
 ]

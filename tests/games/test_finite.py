@@ -14,6 +14,7 @@ from equilibrist import GAN, FiniteGAN, Verdict, draw_of_rows, tree
 from equilibrist.checks import audit_game
 from equilibrist.errors import GameError
 from equilibrist.solvers import Simultaneous, iterate
+from equilibrist.spectra import jacobian
 
 F64 = torch.float64
 
@@ -68,6 +69,9 @@ def test_field_and_jacobian_in_closed_form() -> None:
     losses = game.losses(at(t, w), {}, {})
     assert float(losses["generator"]) == pytest.approx(float(w @ (gap - t)), rel=1e-12)
     assert float(losses["critic"]) == pytest.approx(float(-w @ (gap - t) + 2 * w @ w), rel=1e-12)
+    eye, zero = torch.eye(2, dtype=F64), torch.zeros(2, 2, dtype=F64)
+    J = torch.cat([torch.cat([zero, -eye], 1), torch.cat([eye, 4 * eye], 1)])
+    torch.testing.assert_close(jacobian(game, at(t, w)).matrix, J, rtol=1e-12, atol=1e-12)
     found = iterate(game, Simultaneous(eq.SGD(0.3)), at(t, w), 400)
     torch.testing.assert_close(found.last.players["generator"]["t"], gap, rtol=1e-9, atol=1e-9)
 

@@ -130,7 +130,7 @@ def test_densities_of_networks(name: str) -> None:
         block = J[op.block(player, player)]
         assert block == pytest.approx(block.T, abs=1e-10)
         w = u[: len(block)]
-        assert products_of(own, op.dtype, op.device)(w) == pytest.approx(block @ w, abs=1e-10)
+        assert products_of(own)(w) == pytest.approx(block @ w, abs=1e-10)
     whole = exact_densities(J, op)
     found = lanczos_densities(op, n, np.random.default_rng(0))
     for part in (*op.players, "symmetric"):

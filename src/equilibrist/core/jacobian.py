@@ -177,6 +177,8 @@ class HessianOperator:
         self.part = {player: players[player]}
         n = tree.count(self.part)
         self.shape = (n, n)
+        anchor = tree.leaves(self.part)[0]
+        self.dtype, self.device = anchor.dtype, anchor.device
         self._graphs: list[Graph] = [
             field._differentiate(players, constants, draw, player, create_graph=True)
             for draw in draws

@@ -18,6 +18,7 @@ from equilibrist.core.game import Constants, Players, coupled
 from equilibrist.errors import GameError
 from equilibrist.games.truth import Known, Point
 from equilibrist.optimizers import Coupled
+from equilibrist.spectra import local_convergence
 
 Array = NDArray[np.float64]
 
@@ -276,12 +277,9 @@ def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, s
         return None, "the linear map of Unrolled is that of zero-sum games"
     J = table.game.jacobian(tree.to(point.players, dtype=torch.float64))
     try:
-        matrix = solver.linear_map(J, table.sizes)
-    except ValueError as error:
+        return local_convergence(solver, J, table.sizes).radius, ""
+    except GameError as error:
         return None, str(error)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        return None, "a block of the Jacobian is singular there"
-    return float(torch.linalg.eigvals(matrix).abs().max()), ""
 
 
 def spread(window: Sequence[float], count: int) -> Array:

@@ -1,5 +1,13 @@
 """Eigenvalues of a game's Jacobian: dense where it fits, Krylov with residuals where not."""
 
+from equilibrist.spectra.at_point import (
+    Convergence,
+    Jacobian,
+    hessian,
+    jacobian,
+    lanczos_density,
+    local_convergence,
+)
 from equilibrist.spectra.consensus import Forecast, forecast, suggested
 from equilibrist.spectra.density import Density, exact_density
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
@@ -8,10 +16,12 @@ from equilibrist.spectra.normality import HenriciBounds, abscissa, henrici, henr
 from equilibrist.spectra.spectrum import Spectrum, spectrum_at, spectrum_of
 
 __all__ = [
+    "Convergence",
     "Density",
     "Eigenvalues",
     "Forecast",
     "HenriciBounds",
+    "Jacobian",
     "Spectrum",
     "abscissa",
     "eigenvalues",
@@ -20,6 +30,10 @@ __all__ = [
     "forecast",
     "henrici",
     "henrici_bounds",
+    "hessian",
+    "jacobian",
+    "lanczos_density",
+    "local_convergence",
     "spectrum_at",
     "spectrum_of",
     "suggested",

@@ -299,7 +299,7 @@ def lanczos_densities(
         own = HessianOperator(
             operator.field, operator.players, operator.constants, operator.draws, player
         )
-        product = products_of(own, operator.dtype, operator.device, masks[player])
+        product = products_of(own, masks[player])
         n = int(masks[player].sum())
         if n:
             found[player] = n, density.density(product, n, steps, 1, rng)
@@ -460,22 +460,21 @@ def _mean_field(operator: JacobianOperator) -> dict[str, float]:
     return {player: float(tree.norm(part)) for player, part in mean.items()}
 
 
-def products_of(
-    operator: Any,
-    dtype: torch.dtype | None = None,
-    device: torch.device | None = None,
-    mask: Mask | None = None,
-) -> Callable[[Array], Array]:
+def products_of(operator: Any, mask: Mask | None = None) -> Callable[[Array], Array]:
     """operator @ u on float64 vectors [n], computed where and as the operator is; with a mask, on vectors over its
     coordinates, the others zero."""
-    dtype, device = dtype or operator.dtype, device or operator.device
 
     def product(u: Array) -> Array:
         if mask is not None:
             whole = np.zeros(len(mask))
             whole[mask] = u
             u = whole
-        found: Array = (operator @ torch.from_numpy(u).to(device, dtype)).double().cpu().numpy()
+        found: Array = (
+            (operator @ torch.from_numpy(u).to(operator.device, operator.dtype))
+            .double()
+            .cpu()
+            .numpy()
+        )
         return found if mask is None else found[mask]
 
     return product

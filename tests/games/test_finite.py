@@ -188,6 +188,39 @@ def test_everything_that_a_gan_can_have() -> None:
     assert narrow["critic"].dtype == torch.float32
 
 
+def test_a_mixture_whose_weights_are_normalised() -> None:
+    """Norms of each particle are exact and follow its weights: singular vectors solved for, and central differences."""
+    torch.manual_seed(0)
+    base = GAN(
+        lambda: nn.Linear(3, 2),
+        lambda: nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)),
+        eq.Vanilla(),
+        latent=3,
+        spectral_norm=True,
+    )
+    mixture = eq.Mixture(base, 2)
+    x = rows()[0]
+    z = torch.randn(6, 4, dtype=F64)
+    players, constants = mixture.init(0, dtype=F64)
+    finite = FiniteGAN(mixture, x, z)
+
+    def losses(at: Any) -> dict[str, Tensor]:
+        fixed = mixture.refresh(at, constants, {}, exact=True)
+        return mixture.losses(at, fixed, {"real": x, "latent": z})
+
+    for player, loss in finite.losses(players, {}, {}).items():
+        assert float(loss) == pytest.approx(float(losses(players)[player]), rel=1e-12)
+    J, h = jacobian(mixture, players, constants, {"real": x, "latent": z}), 1e-4
+    flat = tree.flatten(players)
+    u = torch.zeros_like(flat)
+    u[J.spans["critic"]] = torch.sin(torch.arange(len(u), dtype=F64))[J.spans["critic"]]
+    with torch.no_grad():
+        at = [
+            float(losses(tree.unflatten(flat + k * h * u, players))["critic"]) for k in (-1, 0, 1)
+        ]
+    assert float(u @ J.matrix @ u) == pytest.approx((at[0] - 2 * at[1] + at[2]) / h**2, rel=1e-5)
+
+
 def test_wrong_rows() -> None:
     game, (x, z) = shifted(), rows()
     labelled = GAN(nn.Bilinear(2, 1, 2), nn.Bilinear(2, 1, 1), eq.WGAN(), latent=2, condition=(1,))

@@ -202,6 +202,10 @@ def test_wrong_points() -> None:
     nowhere = tree.map(lambda t: t / 0, at["players"])
     with pytest.raises(GameError, match="not finite"):
         _ = jacobian(at["game"], nowhere, draw=at["draw"]).eigenvalues
+    with pytest.raises(
+        GameError, match=r"critic's parameters are 0\.weight, 2\.weight, not w: take"
+    ):
+        jacobian(at["game"], {**at["players"], "critic": {"w": torch.zeros(1)}}, draw=at["draw"])
     huge = {p: {"value": torch.zeros(8000)} for p in "xy"}
     with pytest.raises(GameError, match=r"J of 16,000 parameters would take 2\.0 GB"):
         jacobian(game, huge)

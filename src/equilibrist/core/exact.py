@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from equilibrist.core.draws import Draw
@@ -43,7 +44,10 @@ def followed(part: Mapping[str, Tensor], held: dict[str, Tensor]) -> dict[str, T
     renewed = dict(held)
     for name in names:
         if f"spectral_norm/{name}/u" in held and name in part:
-            u, v = singular_vectors(part[name].flatten(1))
+            # A stack of particles has a stack of vectors.
+            stacked = held[f"spectral_norm/{name}/u"].ndim > 1
+            vectors = torch.func.vmap(singular_vectors) if stacked else singular_vectors
+            u, v = vectors(part[name].flatten(1 + stacked))
             renewed[f"spectral_norm/{name}/u"], renewed[f"spectral_norm/{name}/v"] = u, v
     return renewed
 

@@ -292,7 +292,14 @@ def _at(
                 "the losses of a GAN are means over samples: give draw=game.draw(rng, data, batch), or rows of "
                 "your own by draw=equilibrist.draw_of_rows(game, samples, latents)"
             )
-        constants = game.init().constants if constants is None else constants
+        start = game.init()
+        for player, part in start.players.items():
+            if part.keys() != players[player].keys():
+                raise GameError(
+                    f"the {player}'s parameters are {', '.join(part)}, not {', '.join(players[player]) or 'none'}: "
+                    "take them from game.init() or game.read(generator, critic)"
+                )
+        constants = start.constants if constants is None else constants
     draws = [draw or {}] if draw is None or isinstance(draw, dict) else list(draw)
     if not draws:
         raise GameError(

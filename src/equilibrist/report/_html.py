@@ -44,7 +44,12 @@ def facts(rows: Iterable[tuple[str, str]], kind: str = "facts") -> str:
     return f'<dl class="{kind}">{body}</dl>' if body else ""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[int] = ()) -> str:
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    figures: Sequence[int] = (),
+    loose: bool = True,
+) -> str:
     """A table of plain texts that stacks on a narrow screen; columns `figures` hold numbers."""
     top = "".join(
         f'<th scope="col" class="figure">{e(name)}</th>'
@@ -56,11 +61,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[
     for row in rows:
         cells = ""
         for i, cell in enumerate(row):
-            kind = ' class="figure"' if i in figures else ""
+            figure = ' class="figure"' if i in figures else ""
             name = f' data-name="{e(head[i])}"' if i else ""
-            cells += f"<td{kind}{name}>{e(cell)}</td>"
+            cells += f"<td{figure}{name}>{e(cell)}</td>"
         body += f"<tr>{cells}</tr>"
-    return f'<table class="loose"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    kind = ' class="loose"' if loose else ""
+    return f"<table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def kind_of(player: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
+from equilibrist.report import _html
 from equilibrist.report._page import POLICY, e
 
 __all__ = ["document", "e", "table"]
@@ -29,16 +30,4 @@ def document(title: str, parts: Iterable[str]) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[int]) -> str:
     """A table that stacks on a narrow screen; columns `figures` hold numbers. Cells are plain text."""
-    top = "".join(
-        f'<th scope="col"{" class=" + chr(34) + "figure" + chr(34) if i in figures else ""}>{e(name)}</th>'
-        for i, name in enumerate(head)
-    )
-    body = ""
-    for row in rows:
-        cells = ""
-        for i, cell in enumerate(row):
-            kind = ' class="figure"' if i in figures else ""
-            name = f' data-name="{e(head[i])}"' if i else ""
-            cells += f"<td{kind}{name}>{e(cell)}</td>"
-        body += f"<tr>{cells}</tr>"
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return _html.table(head, rows, figures, loose=False)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, decide
-from equilibrist.checks._linear import order_of, projected, value_field
+from equilibrist.checks._linear import projected, value_field
 from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Batch

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._spent import Tick
+from equilibrist.checks._value import ValueGame, order_of
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Address, Draw, normal
 from equilibrist.core.exact import Exact, followed
 from equilibrist.core.field import Linearization, VectorField
-from equilibrist.core.game import Constants, Game, Players
+from equilibrist.core.game import Constants, Game, Players, Wrapped
 from equilibrist.formulations.gradient import input_gradient
 
 DENSE = 2500
@@ -24,14 +25,6 @@ PRODUCT = 2.5  # minibatch gradients that one J^T u on one minibatch costs
 ZERO = 1e-9  # eigenvalues below this, relative to the largest, are zero to rounding
 
 Apply = Callable[[Tensor], Tensor]
-
-
-def order_of(game: Any) -> tuple[str, str]:
-    """(leader, follower): the player that minimises V and the one that maximises it."""
-    usual = "generator" if "generator" in game.players else game.players[0]
-    leader = getattr(game, "leader", usual)
-    (follower,) = (player for player in game.players if player != leader)
-    return leader, follower
 
 
 # -- where the players may move ----------------------------------------------------------------------
@@ -166,15 +159,18 @@ def feasible(context: AuditContext, player: str, u: Tensor, gain: float) -> Tens
 # -- products ------------------------------------------------------------------------------------------
 
 
-class SinglePlayerGame:
+class SinglePlayerGame(Wrapped):
     """A game in which only one player is left; the others rest where they are."""
 
     zero_sum = False
 
     def __init__(self, game: Game, player: str, rest: Players) -> None:
-        self.game, self.player, self.rest = game, player, rest
-        self.players, self.separable = (player,), game.separable
-        self.refresh, self.project = game.refresh, game.project
+        super().__init__(game)
+        self.player, self.rest = player, rest
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        return (self.player,)
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
@@ -183,29 +179,11 @@ class SinglePlayerGame:
         return {self.player: self.game.losses(full, constants, draw, self.player)[self.player]}
 
 
-class _Value:
-    """V = -(the follower's own loss) of an exact game that is not zero-sum (see `ValueGame`)."""
-
-    zero_sum = True
-
-    def __init__(self, game: Any) -> None:
-        self.game, self.separable = game, game.separable
-        self.players: tuple[str, ...] = order_of(game)
-        self.refresh, self.project = game.refresh, game.project
-
-    def losses(
-        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
-    ) -> dict[str, Tensor]:
-        leader, follower = self.players
-        paid = self.game.losses(players, constants, draw)[follower]
-        return {leader: -paid, follower: paid}
-
-
 def value_field(context: AuditContext) -> VectorField:
     """The field of the zero-sum V, with exact second derivatives."""
     if context.sampled or context.game.zero_sum:
         return context.smooth(value=True)
-    return VectorField(Exact(_Value(context.game)))
+    return VectorField(Exact(ValueGame(context.game)))
 
 
 class _Graphs:

@@ -21,13 +21,13 @@ from equilibrist.checks._linear import (
     Value,
     found_draws,
     free,
-    order_of,
     score_draws,
 )
 from equilibrist.checks._schur import Pursuit, restricted
 from equilibrist.checks._schur import answered as is_answered
 from equilibrist.checks._schur import turned as is_turned
 from equilibrist.checks._spent import Meter, Tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Draw, Use

@@ -7,12 +7,20 @@ from typing import Any
 from torch import Tensor
 
 from equilibrist.core.draws import Draw
-from equilibrist.core.game import Constants, Players
-from equilibrist.games import GAN
+from equilibrist.core.game import Constants, Players, Wrapped
 
 
-class ValueGame:
-    """V = -(the critic's own loss), which the generator minimises and the critic maximises.
+def order_of(game: Any) -> tuple[str, str]:
+    """(leader, follower): the player that minimises V and the one that maximises it."""
+    usual = "generator" if "generator" in game.players else game.players[0]
+    leader = getattr(game, "leader", usual)
+    (follower,) = (player for player in game.players if player != leader)
+    return leader, follower
+
+
+class ValueGame(Wrapped):
+    """V = -(the follower's own loss), which the leader (the generator) minimises and the follower (the critic)
+    maximises.
 
     Proximal equilibria are of one value V. Where a game's losses are not zero-sum (a non-saturating
     generator, a penalty that only the critic pays), V is minus what the critic minimises, penalties
@@ -23,14 +31,14 @@ class ValueGame:
 
     zero_sum = True
 
-    def __init__(self, game: GAN) -> None:
-        self.game: Any = game
-        self.players, self.separable = game.players, game.separable
-        self.why_not_separable = game.why_not_separable
-        self.refresh, self.project = game.refresh, game.project
+    @property
+    def players(self) -> tuple[str, str]:
+        """Leader and follower."""
+        return order_of(self.game)
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        paid = self.game.losses(players, constants, draw)["critic"]
-        return {"generator": -paid, "critic": paid}
+        leader, follower = self.players
+        paid = self.game.losses(players, constants, draw)[follower]
+        return {leader: -paid, follower: paid}

@@ -28,12 +28,12 @@ from equilibrist.checks._linear import (
     extremes_of,
     found_draws,
     free,
-    order_of,
     score_draws,
 )
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
 from equilibrist.checks._minimax import answers, local_minimax
 from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Address, Use

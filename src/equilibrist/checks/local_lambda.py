@@ -20,10 +20,11 @@ from equilibrist.checks._first_order import (
     planned,
     planned_value,
 )
-from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free, order_of
+from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, free
 from equilibrist.checks._minimax import answered_curvature, blocks, damped, is_dense
 from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, turned
 from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.checks.curvature import (

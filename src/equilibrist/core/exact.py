@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist.core.draws import Draw
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.nn.spectral_norm import is_power_vector, newton_step, singular_vectors
 
 
-class Exact:
+class Exact(Wrapped):
     """`game` with the singular vectors of normalised weights as functions of the weights.
 
     With u and v held constant, W / (u^T W v) has the right gradient and a wrong second derivative: the
@@ -23,19 +22,11 @@ class Exact:
     follows = True  # by its own losses
     thrice = True  # penalties of a user's own may differentiate by themselves
 
-    def __init__(self, game: Any) -> None:
-        self.game = game
-        self.players, self.zero_sum = game.players, game.zero_sum
-        self.separable = game.separable
-        self.why_not_separable = getattr(game, "why_not_separable", "")
-        self.refresh, self.project = game.refresh, game.project
-
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
         seen = {p: followed(players.get(p, {}), held) for p, held in constants.items()}
-        losses: dict[str, Tensor] = self.game.losses(players, seen, draw, only)
-        return losses
+        return super().losses(players, seen, draw, only)
 
 
 def followed(part: Mapping[str, Tensor], held: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.draws import Draw
 from equilibrist.core.exact import followed_leaves
-from equilibrist.core.game import Constants, Game, Plain, Players, coupled
+from equilibrist.core.game import Constants, Game, Plain, Players, Wrapped, coupled
 from equilibrist.errors import GameError
 from equilibrist.nn.functional import grad
 from equilibrist.nn.slopes import Slopes
@@ -422,6 +422,8 @@ class VectorField:
 def _feasible_everywhere(game: Game) -> bool:
     """Whether the game's own `project` is known to change nothing: a vmap over it costs a small stack 7%."""
     own = getattr(getattr(game, "project", None), "__func__", None)
+    if isinstance(game, Wrapped) and own is Wrapped.project:
+        return _feasible_everywhere(game.game)
     applies = getattr(own, "applies_projections", False)
     return own is Plain.project or (applies and not getattr(game, "projections", True))
 

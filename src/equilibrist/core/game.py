@@ -87,6 +87,59 @@ class Plain:
         return {}
 
 
+class Wrapped:
+    """A game made of another: inherit, and give what differs. Everything that a `Game` provides is the wrapped
+    game's otherwise; of what it provides beyond that (`leader`, `linear`, a truth), nothing.
+
+    Args:
+        game: the game that is wrapped.
+    """
+
+    def __init__(self, game: Game) -> None:
+        self.game = game
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """The wrapped game's."""
+        return self.game.players
+
+    @property
+    def zero_sum(self) -> bool:
+        """Whether the wrapped game is."""
+        return self.game.zero_sum
+
+    @property
+    def separable(self) -> bool:
+        """Whether the wrapped game is."""
+        return self.game.separable
+
+    @property
+    def why_not_separable(self) -> str:
+        """What was seen of the wrapped game; "" where it says nothing."""
+        return str(getattr(self.game, "why_not_separable", ""))
+
+    @property
+    def coupled(self) -> Mapping[str, Coupled]:
+        """What the wrapped game's feasible sets couple. To be given anew with a `project` of one's own."""
+        return coupled(self.game)
+
+    def losses(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, Tensor]:
+        """The wrapped game's."""
+        return self.game.losses(players, constants, draw, only)
+
+    def refresh(
+        self, players: Players, constants: Constants, draw: Draw, exact: bool = False
+    ) -> Constants:
+        """The wrapped game's."""
+        return self.game.refresh(players, constants, draw, exact)
+
+    def project(self, players: Players) -> Players:
+        """The wrapped game's."""
+        return self.game.project(players)
+
+
 def check_zero_sum(game: Game, players: Players, constants: Constants, draw: Draw) -> None:
     """Raise `GameError` unless a game that claims to be zero-sum is so on this draw."""
     if not game.zero_sum:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist.core.draws import Draw, Use
-from equilibrist.core.game import Constants, Plain, Players
+from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
 from equilibrist.games import inputs as _setup
 from equilibrist.games._scores import Scores
@@ -244,23 +244,20 @@ class Mixture(GAN):
         return {**said, "latent": latent, "players": counted, "particles": self.particles}
 
 
-class Paired(Plain):
+class Paired(Wrapped):
     """Generator i against critic i of a `Mixture`, each pair on its share of the minibatch: rows i B / particles up to
     (i + 1) B / particles. What `MirrorGAN` differentiates, after it has dealt out the opponents.
 
     Losses are means over the pairs. `only` is needed where the opponents are copies (a mean network).
     """
 
-    players = ("generator", "critic")
-
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture, self.zero_sum, self.separable = mixture, mixture.zero_sum, False
-        self.coupled = mixture.coupled
+    game: Mixture
+    separable = False
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        count, base = self.mixture.particles, self.mixture.base
+        count, base = self.game.particles, self.game.base
         found = by_member(lambda p, c, d: base.losses(p, c, d, only), count)(
             players, constants, self._shares(draw)
         )
@@ -272,22 +269,18 @@ class Paired(Plain):
         """The mixture's, each particle on its share."""
         if not tree.leaves(constants):
             return constants
-        renewed: Constants = torch.func.vmap(self.mixture.base.refresh, in_dims=(0, 0, 0, None))(
+        renewed: Constants = torch.func.vmap(self.game.base.refresh, in_dims=(0, 0, 0, None))(
             players, constants, self._shares(draw), exact
         )
         return renewed
 
     def _shares(self, draw: Draw) -> Draw:
         """Each pair's rows [particles, B / particles, ...], without the coordinate that chooses a generator."""
-        count = self.mixture.particles
+        count = self.game.particles
         parts = {k: t.reshape(count, len(t) // count, *t.shape[1:]) for k, t in draw.items()}
         if parts:
             parts["latent"] = parts["latent"][..., :-1]
         return parts
-
-    def project(self, players: Players) -> Players:
-        """The mixture's."""
-        return self.mixture.project(players)
 
 
 def _transformed() -> bool:

@@ -14,10 +14,9 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.draws import Draw, Draws
 from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants, Players, coupled
+from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
 from equilibrist.games.truth import Known, Point
-from equilibrist.optimizers import Coupled
 from equilibrist.spectra import local_convergence
 
 Array = NDArray[np.float64]
@@ -28,33 +27,29 @@ _RADII = (1e-5, 1e-10)  # what shrinks is seen from the first, what grows from t
 NEAR = 1 + 8 * len(_RADII)
 
 
-class Flat:
+class Flat(Wrapped):
     """`game` with every parameter as a vector, whatever shape it has: solvers that work on stacked members
     read a leaf's dimensions after the first as one member's."""
 
     def __init__(self, game: Known, like: Players) -> None:
-        self.game, self.players, self.leader = game, game.players, game.leader
-        self.zero_sum, self.separable = game.zero_sum, game.separable
+        super().__init__(game)
         self._shapes = {p: {k: t.shape for k, t in part.items()} for p, part in like.items()}
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        return self.game.losses(self.shaped(players), constants, draw, only)
+        return super().losses(self.shaped(players), constants, draw, only)
 
     def refresh(
         self, players: Players, constants: Constants, draw: Draw, exact: bool = False
     ) -> Constants:
-        return self.game.refresh(self.shaped(players), constants, draw, exact)
+        return super().refresh(self.shaped(players), constants, draw, exact)
 
     def project(self, players: Players) -> Players:
-        nearest = self.game.project(self.shaped(players))
+        nearest = super().project(self.shaped(players))
         return tree.map(lambda t: t.reshape(-1), nearest)
 
-    @property
-    def coupled(self) -> dict[str, Coupled]:
-        """The game's."""
-        return coupled(self.game)
+    coupled = Wrapped.coupled  # names are the game's, whatever shape they have
 
     def shaped(self, players: Players) -> Players:
         return {

@@ -11,7 +11,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.draws import Draw
 from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
 from equilibrist.games import GAN
 from equilibrist.optimizers import Adam, Optimizer
@@ -21,15 +21,15 @@ from equilibrist.solvers.base import DrawSource, State, Step, check_names, check
 from equilibrist.validation import at_least, positive
 
 
-class _Inner:
+class _Inner(Wrapped):
     """The critic's problem: its own loss plus lam mean_i |grad_x D(x_i) - anchor_i|^2."""
 
+    game: GAN
     zero_sum = False
 
     def __init__(self, game: GAN, lam: Weight) -> None:
-        self.game, self.lam = game, lam
-        self.players, self.separable = game.players, game.separable
-        self.refresh, self.project = game.refresh, game.project
+        super().__init__(game)
+        self.lam = lam
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None

@@ -10,20 +10,19 @@ from torch import Tensor
 
 from equilibrist.core.draws import Draw
 from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants, Game, Players
+from equilibrist.core.game import Constants, Game, Players, Wrapped
 from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, check_roles, measured
 from equilibrist.validation import at_least, positive
 
 
-class _Ahead:
+class _Ahead(Wrapped):
     """The game in which the leader's loss is taken against a follower that has answered."""
 
-    zero_sum = False
+    zero_sum = separable = False
 
     def __init__(self, game: Game, leader: str, follower: str, steps: int, rate: float) -> None:
-        self.game, self.players, self.separable = game, game.players, False
+        super().__init__(game)
         self.leader, self.follower, self.steps, self.rate = leader, follower, steps, rate
-        self.refresh, self.project = game.refresh, game.project
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None

@@ -7,7 +7,7 @@ vectors concatenate leaves in the order of insertion.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -104,8 +104,7 @@ def dot(a: Mapping[str, Any], b: Mapping[str, Any]) -> Tensor:
 def norm(tree: Mapping[str, Any]) -> Tensor:
     """Euclidean norm, a 0-d tensor."""
     parts: list[Tensor] = list(torch._foreach_norm(leaves(tree)))
-    total: Tensor = torch.linalg.vector_norm(torch.stack(parts))
-    return total
+    return cast(Tensor, torch.linalg.vector_norm(torch.stack(parts)))
 
 
 def axpy(alpha: float, x: Mapping[str, Any], y: Mapping[str, Any]) -> Tree:
@@ -116,6 +115,15 @@ def axpy(alpha: float, x: Mapping[str, Any], y: Mapping[str, Any]) -> Tree:
 def scale(alpha: float, x: Mapping[str, Any]) -> Tree:
     """alpha * x, a new tree."""
     return map(lambda a: alpha * a, x)
+
+
+def slices(sizes: Mapping[str, int]) -> dict[str, slice]:
+    """Where each part of so many numbers stands, one after the other."""
+    where, start = {}, 0
+    for name, size in sizes.items():
+        where[name] = slice(start, start + size)
+        start += size
+    return where
 
 
 def count(tree: Mapping[str, Any]) -> int:

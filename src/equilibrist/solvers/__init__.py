@@ -3,7 +3,17 @@
 from equilibrist.core.draws import Given
 from equilibrist.solvers.alternating import Alternating
 from equilibrist.solvers.averaged import Averaged
-from equilibrist.solvers.base import DrawSource, Linear, Rules, Solver, State, Step
+from equilibrist.solvers.base import (
+    ByPlayer,
+    Directed,
+    DrawSource,
+    Linear,
+    Place,
+    Rules,
+    Solver,
+    State,
+    Step,
+)
 from equilibrist.solvers.competitive import Competitive
 from equilibrist.solvers.consensus import Consensus
 from equilibrist.solvers.extragradient import Extragradient, PastExtragradient
@@ -21,8 +31,10 @@ from equilibrist.solvers.unrolled import Unrolled
 __all__ = [
     "Alternating",
     "Averaged",
+    "ByPlayer",
     "Competitive",
     "Consensus",
+    "Directed",
     "DrawSource",
     "Extragradient",
     "FollowTheRidge",
@@ -34,6 +46,7 @@ __all__ = [
     "MirrorProxGAN",
     "Optimistic",
     "PastExtragradient",
+    "Place",
     "Proximal",
     "Rules",
     "Simultaneous",

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from equilibrist import tree
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.solvers.base import (
+    ByPlayer,
     DrawSource,
-    Rules,
     Sizes,
     State,
     Step,
-    check_names,
     check_roles,
-    check_rules,
+    identity_like,
 )
 from equilibrist.validation import at_least
 
 
 @dataclass(frozen=True)
-class Alternating:
+class Alternating(ByPlayer):
     """k critic steps, each on a fresh minibatch, then one generator step against the new critic.
 
         for j = 0..k-1:  w <- P(w - rule(v_w(theta, w; batch j)))
@@ -49,7 +50,7 @@ class Alternating:
     follower: str = "critic"
 
     def __post_init__(self) -> None:
-        check_rules(self.optimizer, *self.optimizers.values())
+        super().__post_init__()
         at_least(self, 1, critic_steps=self.critic_steps)
 
     def __str__(self) -> str:
@@ -61,13 +62,9 @@ class Alternating:
             f"{self.rule(self.leader) if same else ', '.join(rules)}"
         )
 
-    def rule(self, player: str) -> Optimizer:
-        return self.optimizers.get(player, self.optimizer)
-
     def init(self, players: Players) -> State:
-        check_names(self.optimizers, players)
         check_roles(self.leader, self.follower, players)
-        return {player: self.rule(player).init(part) for player, part in players.items()}
+        return super().init(players)
 
     def step(
         self,
@@ -94,14 +91,12 @@ class Alternating:
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """(I - H P_x J) (I - H P_y J)^k, P_x and P_y the leader's and the follower's rows. Plain SGD."""
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
-        rates = Rules(self.optimizer, self.optimizers).step_sizes(jacobian, sizes)
-        total, start = {}, 0
-        for player, size in sizes.items():
+        unit = identity_like(jacobian)
+        rates = self.step_sizes(jacobian, sizes)
+        total = {}
+        for player, part in tree.slices(sizes).items():
             rows = torch.zeros_like(rates)
-            rows[start : start + size] = rates[start : start + size]
+            rows[part] = rates[part]
             total[player] = unit - rows[:, None] * jacobian
-            start += size
         follower = torch.linalg.matrix_power(total[self.follower], self.critic_steps)
-        product: Tensor = total[self.leader] @ follower
-        return product
+        return cast(Tensor, total[self.leader] @ follower)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.core.draws import Draw
-from equilibrist.core.field import VectorField
+from equilibrist.core.field import Evaluation, Linearization, VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.optimizers import SGD, Optimizer
 from equilibrist.tree import Tree
@@ -67,27 +68,15 @@ class Linear(Protocol):
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Update rules by player: what solvers with a direction for every player inherit.
+class ByPlayer:
+    """Update rules in two fields, `optimizer` and `optimizers` by player's name: what `Rules` has without its order
+    and defaults of fields."""
 
-    Args:
-        optimizer: the update rule of every player that `optimizers` does not name.
-        optimizers: rules by player's name (different step sizes: two time scales).
-    """
-
-    optimizer: Optimizer = field(default_factory=SGD)
-    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    optimizer: Optimizer
+    optimizers: dict[str, Optimizer]
 
     def __post_init__(self) -> None:
         check_rules(self.optimizer, *self.optimizers.values())
-
-    def __str__(self) -> str:
-        named = "".join(f", {player}: {rule}" for player, rule in self.optimizers.items())
-        return f"{type(self).__name__}: {self._options()}{self.optimizer}{named}"
-
-    def _options(self) -> str:
-        return ""
 
     def rule(self, player: str) -> Optimizer:
         """The update rule of this player."""
@@ -125,6 +114,68 @@ class Rules:
         return torch.cat(rates)
 
 
+@dataclass(frozen=True)
+class Rules(ByPlayer):
+    """Update rules by player: what solvers that move every player by its rule inherit.
+
+    Args:
+        optimizer: the update rule of every player that `optimizers` does not name.
+        optimizers: rules by player's name (different step sizes: two time scales).
+    """
+
+    optimizer: Optimizer = field(default_factory=SGD)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        named = "".join(f", {player}: {rule}" for player, rule in self.optimizers.items())
+        return f"{type(self).__name__}: {self._options()}{self.optimizer}{named}"
+
+    def _options(self) -> str:
+        return ""
+
+
+class Place(NamedTuple):
+    """Where a direction is taken: `field(*place)` is v, `field.linearize(*place)` gives products with J^T too."""
+
+    players: Players
+    constants: Constants
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class Directed(Rules, ABC):
+    """x <- P(x - rule(d)) for all players at once: what solvers that are a direction d inherit.
+
+    Losses and gradient norms are those of v at the iterate before the step, after the refresh of the power vectors.
+    """
+
+    @abstractmethod
+    def direction(
+        self, field: VectorField, place: Place, draws: DrawSource
+    ) -> tuple[Players, Evaluation | Linearization]:
+        """d, and what was evaluated at `place`, on the step's minibatch 0. `draws` has further ones."""
+
+    def step(
+        self,
+        field: VectorField,
+        players: Players,
+        constants: Constants,
+        state: State,
+        draws: DrawSource,
+    ) -> Step:
+        """The power vectors refreshed, then every player's rule along the direction."""
+        draw = draws.batch(0)
+        constants = field.refresh(players, constants, draw)
+        direction, here = self.direction(field, Place(players, constants, draw), draws)
+        info = measured(field, here.v, here.losses)
+        return Step(self.move(field, direction, state, players), constants, state, info)
+
+
+def identity_like(jacobian: Tensor) -> Tensor:
+    """The identity matrix of a Jacobian's size."""
+    return torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+
+
 def check_rules(*rules: Any) -> None:
     """ValueError for what is no update rule: a class instead of a value, or an optimiser of torch's."""
     for rule in rules:
@@ -155,8 +206,7 @@ def check_roles(leader: str, follower: str, players: Players) -> None:
 def independent(draws: DrawSource, index: int) -> Draw:
     """Minibatch `index`, which must be none of the earlier ones again. GameError where the source knows that it
     would be (a loop that gave one batch: `equilibrist.interop.Play`)."""
-    found: Draw = getattr(draws, "independent", draws.batch)(index)
-    return found
+    return cast(Draw, getattr(draws, "independent", draws.batch)(index))
 
 
 def flat_part(part: Tree, members: int | None) -> Tensor:

@@ -9,26 +9,24 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.core.draws import Draw
 from equilibrist.core.field import Linearization, VectorField
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.game import Players
 from equilibrist.solvers._linear_solve import conjugate_gradients
 from equilibrist.solvers.base import (
+    Directed,
     DrawSource,
-    Rules,
+    Place,
     Sizes,
-    State,
-    Step,
     flat_part,
+    identity_like,
     in_parts,
-    measured,
 )
 from equilibrist.tree import Tree
 from equilibrist.validation import at_least, not_negative, positive
 
 
 @dataclass(frozen=True)
-class Competitive(Rules):
+class Competitive(Directed):
     """x <- P(x - rule(d)), (I + eta O) d = v: the Nash equilibrium of the regularised local bilinear game.
 
     O is the off-diagonal part of J = dv/dx (each player's gradient by the other's parameters). With SGD of
@@ -72,23 +70,13 @@ class Competitive(Rules):
     def _reach(self) -> float:
         return float(self.optimizer.lr if self.eta is None else self.eta)  # type: ignore[attr-defined]
 
-    def step(
-        self,
-        field: VectorField,
-        players: Players,
-        constants: Constants,
-        state: State,
-        draws: DrawSource,
-    ) -> Step:
-        draw = draws.batch(0)
-        constants = field.refresh(players, constants, draw)
-        here = field.linearize(players, constants, draw)
+    def direction(
+        self, field: VectorField, place: Place, draws: DrawSource
+    ) -> tuple[Players, Linearization]:
+        here = field.linearize(*place)
         if field.game.zero_sum:
-            direction = self._on_one_player(field, here)
-        else:
-            direction = self._on_all(field, here, players, constants, draw)
-        info = measured(field, here.v, here.losses)
-        return Step(self.move(field, direction, state, players), constants, state, info)
+            return self._on_one_player(field, here), here
+        return self._on_all(field, here, place), here
 
     def _on_one_player(self, field: VectorField, here: Linearization) -> Players:
         """d of a zero-sum game, where O_xy = -O_yx^T: both blocks are pullbacks along one player."""
@@ -113,15 +101,8 @@ class Competitive(Rules):
         solved = {one: found, other: answer}
         return {p: in_parts(solved[p], part, members) for p, part in here.v.items()}
 
-    def _on_all(
-        self,
-        field: VectorField,
-        here: Linearization,
-        players: Players,
-        constants: Constants,
-        draw: Draw,
-    ) -> Players:
-        eta = self._reach
+    def _on_all(self, field: VectorField, here: Linearization, place: Place) -> Players:
+        eta, (players, constants, draw) = self._reach, place
 
         def crossed(u: Players) -> Players:
             """u + eta O u: every player's part moved by the others alone."""
@@ -143,12 +124,10 @@ class Competitive(Rules):
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """I - H (I + eta O)^{-1} J (tolerance 0, and as many iterations as are needed: in a zero-sum game the
         parameters of the smaller player, elsewhere those of all)."""
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         off = jacobian.clone()
-        start = 0
-        for size in sizes.values():
-            off[start : start + size, start : start + size] = 0
-            start += size
+        for part in tree.slices(sizes).values():
+            off[part, part] = 0
         rates = self.step_sizes(jacobian, sizes)[:, None]
         direction: Tensor = torch.linalg.solve(unit + self._reach * off, jacobian)
         return unit - rates * direction

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.field import Linearization, VectorField
+from equilibrist.core.game import Players
 from equilibrist.solvers._linear_solve import broadcast_weight
 from equilibrist.solvers._members import Weight, alone, by_member, each, said
-from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, independent, measured
+from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like, independent
 from equilibrist.validation import not_negative
 
 
 @dataclass(frozen=True)
-class Consensus(Rules):
+class Consensus(Directed):
     """x <- P(x - rule(v + gamma J^T v)), the gradient of gamma/2 |v|^2 added to the players' own.
 
     Args:
@@ -56,34 +55,24 @@ class Consensus(Rules):
         two = ", two independent minibatches" if self.batches == 2 else ""
         return f"gamma {said(self.gamma)}{two}; "
 
-    def step(
-        self,
-        field: VectorField,
-        players: Players,
-        constants: Constants,
-        state: State,
-        draws: DrawSource,
-    ) -> Step:
-        draw = draws.batch(0)
-        constants = field.refresh(players, constants, draw)
-        first = field.linearize(players, constants, draw)
+    def direction(
+        self, field: VectorField, place: Place, draws: DrawSource
+    ) -> tuple[Players, Linearization]:
+        first = field.linearize(*place)
         if self.batches == 1:
             v, slope = first.v, first.pullback(first.v)
         else:
-            second = field.linearize(players, constants, independent(draws, 1))
+            second = field.linearize(*place._replace(draw=independent(draws, 1)))
             v = _mean(first.v, second.v)
             slope = _mean(first.pullback(second.v), second.pullback(first.v))
-        info = measured(field, first.v, first.losses)
         gamma = by_member(self.gamma, v, field.stacked)
         if isinstance(gamma, Tensor):
-            direction = tree.map(lambda a, b: b + broadcast_weight(gamma, a) * a, slope, v)
-        else:
-            direction = tree.axpy(gamma, slope, v)
-        return Step(self.move(field, direction, state, players), constants, state, info)
+            return tree.map(lambda a, b: b + broadcast_weight(gamma, a) * a, slope, v), first
+        return tree.axpy(gamma, slope, v), first
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """I - H (J + gamma J^T J)."""
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         rates = self.step_sizes(jacobian, sizes)[:, None]
         return unit - rates * (jacobian + alone(self.gamma) * jacobian.mT @ jacobian)
 

@@ -16,6 +16,7 @@ from equilibrist.solvers.base import (
     Sizes,
     State,
     Step,
+    identity_like,
     independent,
     measured,
 )
@@ -60,7 +61,7 @@ class Extragradient(Rules):
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """I - H J + H J H J."""
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         step = self.step_sizes(jacobian, sizes)[:, None] * jacobian
         return unit - step + step @ step
 
@@ -96,8 +97,7 @@ class PastExtragradient(Rules):
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """On (x, g): y = x - H g, x <- x - H J y, g <- J y."""
-        n = len(jacobian)
-        unit = torch.eye(n, dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         rates = torch.diag(self.step_sizes(jacobian, sizes))
         ahead = torch.cat([unit, -rates], 1)
         gradient = jacobian @ ahead

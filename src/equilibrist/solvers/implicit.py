@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,7 +13,17 @@ from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
 from equilibrist.optimizers import SGD
-from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers.base import (
+    DrawSource,
+    Rules,
+    Sizes,
+    State,
+    Step,
+    flat_part,
+    identity_like,
+    in_parts,
+    measured,
+)
 from equilibrist.validation import at_least
 
 _LARGEST = 500
@@ -63,44 +74,30 @@ class Implicit(Rules):
         constants = field.refresh(players, constants, draw)
         v, losses = field(players, constants, draw)
         info = measured(field, v, losses)
-        start = _flat(players, field.stacked)
+        start = flat_part(players, field.stacked)
         rates = self.step_sizes(start, sizes)
         y = start.clone()
         for _ in range(self.iterations):
-            at = _tree(y, players, field.stacked)
+            at = in_parts(y, players, field.stacked)
             here, _ = field(at, constants, draw)
-            slopes = _flat({p: here[p] for p in players}, field.stacked)
+            slopes = flat_part({p: here[p] for p in players}, field.stacked)
             residual = y - start + rates * slopes
             unit = torch.eye(n, dtype=y.dtype, device=y.device)
             columns = [
-                _flat(
-                    field.jvp(at, constants, _tree(e.expand_as(y), players, field.stacked), draw),
+                flat_part(
+                    field.jvp(
+                        at, constants, in_parts(e.expand_as(y), players, field.stacked), draw
+                    ),
                     field.stacked,
                 )
                 for e in unit
             ]
             matrix = unit + rates[:, None] * torch.stack(columns, -1)
             y = y - torch.linalg.solve(matrix, residual)
-        return Step(field.project(_tree(y, players, field.stacked)), constants, state, info)
+        return Step(field.project(in_parts(y, players, field.stacked)), constants, state, info)
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """(I + H J)^{-1}."""
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         rates = self.step_sizes(jacobian, sizes)[:, None]
-        inverse: Tensor = torch.linalg.inv(unit + rates * jacobian)
-        return inverse
-
-
-def _flat(players: Players, stacked: int | None) -> Tensor:
-    """[n], or [stacked, n]."""
-    shape = (stacked, -1) if stacked else (-1,)
-    return torch.cat([leaf.reshape(shape) for leaf in tree.leaves(players)], -1)
-
-
-def _tree(flat: Tensor, like: Players, stacked: int | None) -> Players:
-    members = stacked or 1
-    sizes = [leaf.numel() // members for leaf in tree.leaves(like)]
-    parts = flat.split(sizes, -1)
-    leaves = [p.reshape(leaf.shape) for p, leaf in zip(parts, tree.leaves(like), strict=True)]
-    filled: Players = tree.fill(like, leaves)
-    return filled
+        return cast(Tensor, torch.linalg.inv(unit + rates * jacobian))

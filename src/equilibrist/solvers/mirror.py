@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.core.field import VectorField
+from equilibrist.core.draws import Draw
+from equilibrist.core.field import Evaluation, VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
 from equilibrist.games.mixture import Mixture, Paired
@@ -25,8 +26,10 @@ from equilibrist.solvers.base import (
     Step,
     check_names,
     flat_part,
+    identity_like,
     in_parts,
     independent,
+    measured,
 )
 from equilibrist.validation import at_least, is_number
 
@@ -141,21 +144,20 @@ class MirrorGAN:
         """With noise-free SGLD and neither schedules nor growth: X_0 = B_0 = I, X_k = (I - H D) X_{k-1} - H O,
         B_k = (1 - beta) B_{k-1} + beta X_k, and (1 - beta) I + beta B_K; D, O the blocks of J on and off the diagonal.
         """
-        return self._linear(jacobian, sizes, torch.eye(len(jacobian), dtype=jacobian.dtype))
+        return self._linear(jacobian, sizes, identity_like(jacobian))
 
     def _linear(self, jacobian: Tensor, sizes: Sizes, against: Tensor) -> Tensor:
         """The same with the opponents at `against` times x."""
-        rates, own, start = [], torch.zeros_like(jacobian), 0
-        for player, size in sizes.items():
-            rule, part = self.sampler_of(player), slice(start, start + size)
+        rates, own = [], torch.zeros_like(jacobian)
+        for player, part in tree.slices(sizes).items():
+            rule = self.sampler_of(player)
             if not isinstance(rule, SGLD) or rule.noise or rule.convention != "langevin":
                 raise ValueError(f"linear_map is that of SGLD without noise, not of {rule}")
-            rates.append(torch.full((size,), rule.lr, dtype=jacobian.dtype))
+            rates.append(torch.full((sizes[player],), rule.lr, dtype=jacobian.dtype))
             own[part, part] = jacobian[part, part]
-            start += size
         if self.pace is not None or self.growth > 1:
             raise ValueError("linear_map is that of one step size and one number of inner steps")
-        step, unit = torch.cat(rates)[:, None], torch.eye(len(jacobian), dtype=jacobian.dtype)
+        step, unit = torch.cat(rates)[:, None], identity_like(jacobian)
         x = bar = unit
         for _ in range(self.inner):
             x = x - step * (own @ x + (jacobian - own) @ against)
@@ -188,20 +190,11 @@ class MirrorGAN:
     ) -> Step:
         """`count` Langevin steps of every player from `start`, the opponents frozen at `against`; minibatches from
         number `first` on. Returns the damped means."""
-        game = field.game
-        particles = game.particles if isinstance(game, Mixture) else 1
-        shared = isinstance(game, Mixture) and self.pairing != "all"
-        if shared and field.parts > 1:
-            raise GameError(
-                f"pairing={self.pairing!r} cannot take a minibatch in parts: leave accumulate at 1, or take "
-                "pairing='all'"
-            )
-        if shared and field.stacked:
-            raise GameError(
-                "an ensemble of mixtures cannot pair their particles: train its seeds one by one, or take pairing='all'"
-            )
-        playing = field.of(Paired(game)) if shared and isinstance(game, Mixture) else field
-        pace, heat = self._factor(self.pace, state), self._factor(self.heat, state)
+        playing = self._playing(field)
+        shared = playing is not field
+        particles = field.game.particles if isinstance(field.game, Mixture) else 1
+        # Once for all inner steps: a GPU is waited for.
+        scales = self._factor(self.pace, state), self._factor(self.heat, state)
         chain, bar = tree.clone(start), tree.clone(start)
         info: dict[str, Any] = {}
         opposing = constants
@@ -214,39 +207,79 @@ class MirrorGAN:
             constants = playing.refresh(chain, constants, draw)
             normals = self._normals(draws, chain, field.stacked, first + k)
             dealt = self._dealt(draws, particles, first + k) if shared else None
-            found: Players = {}
-            losses: dict[str, Tensor] = {}
-            for player in game.players:
-                facing = {p: chain[p] if p == player else against[p] for p in game.players}
-                fixed = {p: (constants if p == player else opposing)[p] for p in game.players}
-                if dealt is not None:
-                    facing, fixed = self._facing(facing, fixed, player, dealt, game)
-                v, seen = playing(facing, fixed, draw, only=player)
-                found[player], losses[player] = v[player], seen[player]
+            found, losses = self._evaluated(
+                playing, (chain, constants), (against, opposing), draw, dealt
+            )
             if particles > 1:  # a loss is a mean over particles; each follows its own
                 found = tree.fill(found, torch._foreach_mul(tree.leaves(found), float(particles)))
             if not k:
-                info = {"loss": losses, "grad_norm": field.norms(found)}
+                info = measured(field, found, losses)
             with torch.no_grad():
-                for player, part in chain.items():
-                    # Rules of one's own need not know of sets that couple parameters.
-                    tied = field.coupled[player]
-                    also: Any = {} if tied == () else {"coupled": tied, "members": field.stacked}
-                    self.sampler_of(player).update(
-                        found[player],
-                        state["rules"][player],
-                        part,
-                        normals[player],
-                        pace,
-                        heat,
-                        **also,
-                    )
-                chain = field.project(chain)
+                chain = self._moved(field, chain, found, normals, state["rules"], scales)
                 torch._foreach_lerp_(tree.leaves(bar), tree.leaves(chain), self.beta)
         with torch.no_grad():
             ends = torch._foreach_lerp(tree.leaves(start), tree.leaves(bar), self.beta)
             moved = field.project(tree.fill(start, ends))
         return Step(moved, constants, state, info)
+
+    def _playing(self, field: VectorField) -> VectorField:
+        """The field that is followed: `field` itself, or that of the paired particles of a mixture."""
+        game = field.game
+        if not isinstance(game, Mixture) or self.pairing == "all":
+            return field
+        if field.parts > 1:
+            raise GameError(
+                f"pairing={self.pairing!r} cannot take a minibatch in parts: leave accumulate at 1, or take "
+                "pairing='all'"
+            )
+        if field.stacked:
+            raise GameError(
+                "an ensemble of mixtures cannot pair their particles: train its seeds one by one, or take pairing='all'"
+            )
+        return field.of(Paired(game))
+
+    def _evaluated(
+        self,
+        playing: VectorField,
+        own: tuple[Players, Constants],
+        opposing: tuple[Players, Constants],
+        draw: Draw,
+        dealt: Tensor | None,
+    ) -> Evaluation:
+        """Each player's gradient and loss at its own place, the others at that of the opponents."""
+        found: Players = {}
+        losses: dict[str, Tensor] = {}
+        game: Any = playing.game
+        names = game.players
+        for player in names:
+            facing, fixed = (
+                {p: (mine if p == player else theirs)[p] for p in names}
+                for mine, theirs in zip(own, opposing, strict=True)
+            )
+            if dealt is not None:
+                facing, fixed = self._facing(facing, fixed, player, dealt, game.game)
+            v, seen = playing(facing, fixed, draw, only=player)
+            found[player], losses[player] = v[player], seen[player]
+        return Evaluation(found, losses)
+
+    def _moved(
+        self,
+        field: VectorField,
+        chain: Players,
+        v: Players,
+        normals: Players,
+        memory: State,
+        scales: tuple[float, float],
+    ) -> Players:
+        """One Langevin step of every player, in place, then the projection; `scales` of step size and noise."""
+        for player, part in chain.items():
+            # Rules of one's own need not know of sets that couple parameters.
+            tied = field.coupled[player]
+            also: Any = {} if tied == () else {"coupled": tied, "members": field.stacked}
+            self.sampler_of(player).update(
+                v[player], memory[player], part, normals[player], *scales, **also
+            )
+        return field.project(chain)
 
     def _normals(
         self, draws: DrawSource, chain: Players, members: int | None, index: int
@@ -272,7 +305,7 @@ class MirrorGAN:
         constants: Constants,
         player: str,
         dealt: Tensor,
-        game: Any,
+        game: Mixture,
     ) -> tuple[Players, Constants]:
         """The stacks with the opponents of `player` in the order in which they are met."""
         (other,) = (p for p in game.players if p != player)
@@ -280,9 +313,8 @@ class MirrorGAN:
             # Generator i meets critic dealt[i], so critic j meets the generator i with dealt[i] = j.
             order = dealt if player == "generator" else torch.argsort(dealt)
             order = order.to(tree.leaves(facing)[0].device)
-            ordered = flat_part(facing[other], game.particles)[
-                order
-            ]  # one kernel, not one a tensor
+            # One kernel, not one a tensor.
+            ordered = flat_part(facing[other], game.particles)[order]
             placed = {**facing, other: in_parts(ordered, facing[other], game.particles)}
             return placed, {**constants, other: tree.map(lambda t: t[order], constants[other])}
         if constants[other] or game.normalised:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from equilibrist.arguments import convert
 from equilibrist.errors import RecipeError, did_you_mean
@@ -129,8 +129,7 @@ def _heated(rule: Optimizer, noise: float | None) -> Langevin:
     if lr is None:
         raise ValueError(f"{plain} has no step size for Langevin dynamics: give one with lr")
     kind: Any = SGLD if isinstance(plain, SGD) else RMSPropSGLD
-    made: Langevin = kind(lr) if noise is None else kind(lr, noise)
-    return made
+    return cast(Langevin, kind(lr) if noise is None else kind(lr, noise))
 
 
 def _simple(kind: Any) -> Any:
@@ -173,15 +172,13 @@ def _made(name: str, values: dict[str, Any], inner: Solver) -> Solver:
     if _mirrors(name):
         noise = values.pop("noise", None)
         heated = {player: _heated(own, noise) for player, own in rules["optimizers"].items()}
-        mirror: Solver = NAMES[name](_heated(rule, noise), heated, **values)
-        return mirror
+        return cast(Solver, NAMES[name](_heated(rule, noise), heated, **values))
     if name == "competitive" and "eta" not in values and not hasattr(rule, "lr"):
         values["eta"] = getattr(base(rule), "lr", None)  # the step size inside of its clipping
     solver: Any = NAMES[name](**rules, **values)
     if hasattr(solver, "leader") and solver.leader == solver.follower:
         raise ValueError(f"leader and follower are both the {solver.leader}")
-    made: Solver = solver
-    return made
+    return cast(Solver, solver)
 
 
 def _from_mirror(name: str, values: dict[str, Any], own: MirrorGAN) -> Solver:
@@ -193,48 +190,38 @@ def _from_mirror(name: str, values: dict[str, Any], own: MirrorGAN) -> Solver:
     samplers: Any = {player: dataclasses.replace(s, **heat) for player, s in own.samplers.items()}  # type: ignore[type-var]
     sampler: Any = dataclasses.replace(own.sampler, **heat)  # type: ignore[type-var]
     kept = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
-    made: Solver = NAMES[name](**(kept | values | {"sampler": sampler, "samplers": samplers}))
-    return made
+    return cast(Solver, NAMES[name](**(kept | values | {"sampler": sampler, "samplers": samplers})))
 
 
 def _with_rates(solver: Any, rates: dict[str, float]) -> Any:
     """The solver with these step sizes: by player's name, "" for all."""
     if not rates:
         return solver
-    if isinstance(solver, MirrorGAN):
-        samplers: dict[str, Any] = dict(solver.samplers)
-        sampler: Any = solver.sampler
-        if "" in rates:
-            sampler = dataclasses.replace(sampler, lr=rates[""])
-            samplers = {p: dataclasses.replace(s, lr=rates[""]) for p, s in samplers.items()}
-        for player in (p for p in rates if p):
-            if player not in ("generator", "critic"):
-                raise RecipeError(f"lr.{player} names no player: choose lr.generator or lr.critic")
-            samplers[player] = dataclasses.replace(samplers.get(player, sampler), lr=rates[player])
-        return dataclasses.replace(solver, sampler=sampler, samplers=samplers)
-    if not hasattr(solver, "optimizer"):
+    common, by_name = (
+        ("sampler", "samplers") if isinstance(solver, MirrorGAN) else ("optimizer", "optimizers")
+    )
+    if not hasattr(solver, common):
         if not hasattr(solver, "solver"):
             raise RecipeError(f"{type(solver).__name__} has no update rules whose lr could be set")
         return dataclasses.replace(solver, solver=_with_rates(solver.solver, rates))
-    rules = dict(getattr(solver, "optimizers", {}))
-    common = solver.optimizer
+    rule, rules = getattr(solver, common), dict(getattr(solver, by_name, {}))
     if "" in rates:
-        common = _rate(common, rates[""])
-        rules = {player: _rate(rule, rates[""]) for player, rule in rules.items()}
+        rule = _rate(rule, rates[""])
+        rules = {player: _rate(own, rates[""]) for player, own in rules.items()}
     for player in (p for p in rates if p):
         if player not in ("generator", "critic"):
             raise RecipeError(f"lr.{player} names no player: choose lr.generator or lr.critic")
-        rules[player] = _rate(rules.get(player, common), rates[player])
-    return dataclasses.replace(solver, optimizer=common, optimizers=rules)
+        rules[player] = _rate(rules.get(player, rule), rates[player])
+    return dataclasses.replace(solver, **{common: rule, by_name: rules})
 
 
-def _rate(rule: Any, lr: float) -> Optimizer:
+def _rate(rule: Any, lr: float) -> Any:
     """The rule with this step size, inside of schedules and clipping."""
     if hasattr(rule, "rule"):
-        return dataclasses.replace(rule, rule=_rate(rule.rule, lr))  # type: ignore[no-any-return]
+        return dataclasses.replace(rule, rule=_rate(rule.rule, lr))
     if not hasattr(rule, "lr"):
         raise RecipeError(f"{rule} has no step size lr that could be set")
-    return dataclasses.replace(rule, lr=lr)  # type: ignore[no-any-return]
+    return dataclasses.replace(rule, lr=lr)
 
 
 def _averaged(own: Solver, solver: Solver, means: dict[str, Any]) -> Solver:

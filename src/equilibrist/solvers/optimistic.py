@@ -10,7 +10,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
-from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, identity_like, measured
 from equilibrist.validation import not_negative
 
 
@@ -76,8 +76,7 @@ class Optimistic(Rules):
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """On (x, u): u' = -H J x, x' = x + (1 + s) u' - s u. Exact from the second step on."""
-        n = len(jacobian)
-        unit = torch.eye(n, dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         change = -self.step_sizes(jacobian, sizes)[:, None] * jacobian
         s = self.strength
         top = torch.cat([unit + (1 + s) * change, -s * unit], 1)

@@ -17,7 +17,7 @@ from equilibrist.games import GAN
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.penalties import input_gradient
 from equilibrist.solvers._members import Weight, by_member, each, said
-from equilibrist.solvers.base import DrawSource, State, Step, check_names, check_rules, independent
+from equilibrist.solvers.base import ByPlayer, DrawSource, State, Step, independent
 from equilibrist.validation import at_least, positive
 
 
@@ -47,7 +47,7 @@ def slopes(game: GAN, players: Players, constants: Constants, draw: Draw) -> Ten
 
 
 @dataclass(frozen=True)
-class Proximal:
+class Proximal(ByPlayer):
     """T critic steps on f_w + lam ||D_w~ - D_w||^2 from w~ = w, then one generator step against the new critic.
 
         anchor_i = grad_x D_w(x_i), once;  w~ <- P(w~ - rule(d/dw~ [f_w(theta, w~)
@@ -85,7 +85,7 @@ class Proximal:
     per_member: ClassVar = ("lam",)
 
     def __post_init__(self) -> None:
-        check_rules(self.optimizer, *self.optimizers.values())
+        super().__post_init__()
         at_least(self, 1, steps=self.steps)
         for lam in each(self.lam):
             positive(self, lam=lam)
@@ -97,14 +97,6 @@ class Proximal:
         same = critic == generator
         ruled = critic if same else f"critic: {critic}, generator: {generator}"
         return f"Proximal training: {self.steps} inner critic steps, lambda {said(self.lam)}{own}{kept}; {ruled}"
-
-    def rule(self, player: str) -> Optimizer:
-        """The update rule of this player."""
-        return self.optimizers.get(player, self.optimizer)
-
-    def init(self, players: Players) -> State:
-        check_names(self.optimizers, players)
-        return {player: self.rule(player).init(part) for player, part in players.items()}
 
     def step(
         self,

@@ -11,7 +11,16 @@ from equilibrist import tree
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.solvers._linear_solve import conjugate_gradients
-from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, check_roles, measured
+from equilibrist.solvers.base import (
+    DrawSource,
+    Rules,
+    Sizes,
+    State,
+    Step,
+    check_roles,
+    identity_like,
+    measured,
+)
 from equilibrist.tree import Tree
 from equilibrist.validation import at_least, not_negative
 
@@ -106,12 +115,9 @@ class FollowTheRidge(Rules):
         """I - H J, the follower's rows less J_yy^{-1} J_yx times the leader's change -H_x J_x."""
         if self.damping:
             raise ValueError("linear_map is that of damping 0")
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         plain = -self.step_sizes(jacobian, sizes)[:, None] * jacobian
-        where, start = {}, 0
-        for player, size in sizes.items():
-            where[player] = slice(start, start + size)
-            start += size
+        where = tree.slices(sizes)
         x, y = where[self.leader], where[self.follower]
         correction = torch.linalg.solve(jacobian[y, y], jacobian[y, x] @ plain[x])
         change = plain.clone()

@@ -7,41 +7,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.field import Evaluation, VectorField
+from equilibrist.core.game import Players
 from equilibrist.optimizers import SGD
-from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like
 
 
 @dataclass(frozen=True)
-class Simultaneous(Rules):
+class Simultaneous(Directed):
     """x_p <- P(x_p - rule_p(v_p(x))) for all players at once, on one minibatch.
 
     Args:
         optimizer, optimizers: update rules (see `Rules`). A negative momentum damps rotation (Gidel
             et al. 2019).
 
-    Losses and gradients are taken at the iterate before the step, after the refresh of the power
-    vectors. SimGA of Mescheder et al. 2017 with the sign of own losses.
+    Losses and gradient norms are those at x, after the refresh of the power vectors. SimGA of Mescheder
+    et al. 2017 with the sign of own losses.
     """
 
-    def step(
-        self,
-        field: VectorField,
-        players: Players,
-        constants: Constants,
-        state: State,
-        draws: DrawSource,
-    ) -> Step:
-        draw = draws.batch()
-        constants = field.refresh(players, constants, draw)
-        v, losses = field(players, constants, draw)
-        info = measured(field, v, losses)
-        return Step(self.move(field, v, state, players), constants, state, info)
+    def direction(
+        self, field: VectorField, place: Place, draws: DrawSource
+    ) -> tuple[Players, Evaluation]:
+        here = field(*place)
+        return here.v, here
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """I - H J; with momentum m on all players [[I - H J, -m H], [J, m I]] on (x, b)."""
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         rules = [self.rule(player) for player in sizes]
         momenta = {rule.momentum for rule in rules if isinstance(rule, SGD)}
         if momenta == {0.0}:

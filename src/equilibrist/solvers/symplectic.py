@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.field import Linearization, VectorField
+from equilibrist.core.game import Players
 from equilibrist.solvers._linear_solve import broadcast_weight, dot
 from equilibrist.solvers._members import Weight, alone, by_member, each, said
-from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, measured
+from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like
 from equilibrist.validation import finite
 
 
 @dataclass(frozen=True)
-class SymplecticAdjustment(Rules):
+class SymplecticAdjustment(Directed):
     """x <- P(x - rule(v + lambda A^T v)), A = (J - J^T) / 2 the antisymmetric part of J = dv/dx.
 
     Args:
@@ -43,17 +43,11 @@ class SymplecticAdjustment(Rules):
     def _options(self) -> str:
         return f"lambda {said(self.strength)}{', aligned' if self.align else ''}; "
 
-    def step(
-        self,
-        field: VectorField,
-        players: Players,
-        constants: Constants,
-        state: State,
-        draws: DrawSource,
-    ) -> Step:
-        draw = draws.batch(0)
-        constants = field.refresh(players, constants, draw)
-        here = field.linearize(players, constants, draw)
+    def direction(
+        self, field: VectorField, place: Place, draws: DrawSource
+    ) -> tuple[Players, Linearization]:
+        players, constants, draw = place
+        here = field.linearize(*place)
         v = {player: here.v[player] for player in players}
         pulled = here.pullback(v)
         pushed = field.jvp(players, constants, v, draw)
@@ -65,15 +59,13 @@ class SymplecticAdjustment(Rules):
                 dot(v, pulled, field.stacked) * dot(adjusted, pulled, field.stacked) / size + 0.1
             )
             weights = weights * torch.sign(agreement)
-        direction = tree.map(lambda x, a: x + broadcast_weight(weights, a) * a, v, adjusted)
-        info = measured(field, here.v, here.losses)
-        return Step(self.move(field, direction, state, players), constants, state, info)
+        return tree.map(lambda x, a: x + broadcast_weight(weights, a) * a, v, adjusted), here
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """I - H (I + lambda A^T) J, without alignment (with it the step is not linear: ValueError)."""
         if self.align:
             raise ValueError("linear_map: with align the sign of lambda depends on the point")
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         antisymmetric = (jacobian - jacobian.mT) / 2
         rates = self.step_sizes(jacobian, sizes)[:, None]
         return unit - rates * ((unit + alone(self.strength) * antisymmetric.mT) @ jacobian)

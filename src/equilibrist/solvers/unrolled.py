@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from equilibrist import tree
 from equilibrist.core.draws import Draw
-from equilibrist.core.field import VectorField
+from equilibrist.core.field import Evaluation, VectorField
 from equilibrist.core.game import Constants, Game, Players, Wrapped
-from equilibrist.solvers.base import DrawSource, Rules, Sizes, State, Step, check_roles, measured
+from equilibrist.solvers.base import (
+    Directed,
+    DrawSource,
+    Place,
+    Sizes,
+    State,
+    check_roles,
+    identity_like,
+)
 from equilibrist.validation import at_least, positive
 
 
@@ -41,7 +49,7 @@ class _Ahead(Wrapped):
 
 
 @dataclass(frozen=True)
-class Unrolled(Rules):
+class Unrolled(Directed):
     """Leader x <- P(x - rule(d/dx f_x(x, y_k(x)))), y_k(x) the follower after k gradient steps from y, through
     which is differentiated; follower y <- P(y - rule(v_y(x, y))), simultaneously (Metz et al. 2017,
     equations 8 to 10).
@@ -73,27 +81,17 @@ class Unrolled(Rules):
     def _options(self) -> str:
         return f"{self.unroll} steps of {self.rate:g} unrolled; "
 
-    def step(
-        self,
-        field: VectorField,
-        players: Players,
-        constants: Constants,
-        state: State,
-        draws: DrawSource,
-    ) -> Step:
-        draw = draws.batch(0)
-        constants = field.refresh(players, constants, draw)
+    def direction(
+        self, field: VectorField, place: Place, draws: DrawSource
+    ) -> tuple[Players, Evaluation]:
         ahead = field.of(_Ahead(field.game, self.leader, self.follower, self.unroll, self.rate))
-        lead = ahead(players, constants, draw, only=self.leader)
-        answer = field(players, constants, draw, only=self.follower)
-        v: Any = {self.leader: lead.v[self.leader], self.follower: answer.v[self.follower]}
-        v = {player: v[player] for player in players}
-        losses = {
-            self.leader: lead.losses[self.leader],
-            self.follower: answer.losses[self.follower],
+        found = {
+            self.leader: ahead(*place, only=self.leader),
+            self.follower: field(*place, only=self.follower),
         }
-        info = measured(field, v, losses)
-        return Step(self.move(field, v, state, players), constants, state, info)
+        v = {player: found[player].v[player] for player in place.players}
+        losses = {player: one.losses[player] for player, one in found.items()}
+        return v, Evaluation(v, losses)
 
     def linear_map(self, jacobian: Tensor, sizes: Sizes) -> Tensor:
         """I - H J' for a zero-sum quadratic game: J' has the leader's rows of the unrolled game.
@@ -101,12 +99,9 @@ class Unrolled(Rules):
         y_k = S^k y + R x + const with S = I - r J_yy, R = -r (sum_j<k S^j) J_yx; the leader's gradient is
         J_xx x + J_xy y_k + R^T (J_yx-part of its own loss at y_k): f_x = -f_y, so d f_x / dy = -v_y.
         """
-        where, start = {}, 0
-        for player, size in sizes.items():
-            where[player] = slice(start, start + size)
-            start += size
+        where = tree.slices(sizes)
         x, y = where[self.leader], where[self.follower]
-        unit = torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
+        unit = identity_like(jacobian)
         eye = unit[y, y]
         shrink = eye - self.rate * jacobian[y, y]
         total, power = torch.zeros_like(eye), eye

@@ -15,7 +15,7 @@ import torch
 
 from equilibrist.optimizers import SGD, Coupled, Optimizer, Params, RMSProp, levelled
 from equilibrist.tree import Tree
-from equilibrist.validation import is_number
+from equilibrist.validation import is_number, positive
 
 Convention = Literal["langevin", "welling-teh"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
@@ -119,8 +119,7 @@ class RMSPropSGLD:
         _check(self, self.lr, self.noise, self.convention)
         if not is_number(self.decay) or not 0 <= self.decay < 1:
             raise ValueError(f"RMSPropSGLD.decay must lie in [0, 1), not {self.decay!r}")
-        if not is_number(self.eps) or not 0 < self.eps < math.inf:
-            raise ValueError(f"RMSPropSGLD.eps must be positive, not {self.eps!r}")
+        positive(self, eps=self.eps)
 
     @property
     def cold(self) -> Optimizer:
@@ -167,8 +166,7 @@ def _rate(lr: float, convention: Convention) -> float:
 
 def _check(rule: object, lr: float, noise: float, convention: str) -> None:
     name = type(rule).__name__
-    if not is_number(lr) or not 0 < lr < math.inf:
-        raise ValueError(f"{name}.lr must be positive, not {lr!r}")
+    positive(rule, lr=lr)
     if not is_number(noise) or not 0 <= noise < math.inf:
         raise ValueError(f"{name}.noise must be finite and not negative, not {noise!r}")
     if convention not in CONVENTIONS:

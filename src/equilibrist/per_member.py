@@ -103,5 +103,4 @@ def _scaled(rule: Optimizer, factor: float) -> Optimizer:
         return dataclasses.replace(rule, rule=_scaled(rule.rule, factor))
     if not hasattr(rule, "lr"):
         raise RecipeError(f"PerMember: {rule} has no step size lr that could be scaled")
-    scaled: Optimizer = dataclasses.replace(rule, lr=rule.lr * factor)  # type: ignore[type-var]
-    return scaled
+    return dataclasses.replace(rule, lr=rule.lr * factor)  # type: ignore[type-var]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from equilibrist.optimizers import Coupled, Optimizer, Params, levelled, metric
 from equilibrist.tree import Tree
-from equilibrist.validation import is_number
+from equilibrist.validation import is_number, positive
 
 
 class Schedule(Protocol):
@@ -153,8 +153,7 @@ class Clipped(WrappedRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.limit) or not 0 < self.limit < math.inf:
-            raise ValueError(f"Clipped.limit must be positive, not {self.limit!r}")
+        positive(self, limit=self.limit)
 
     def update(
         self, grads: Params, state: Tree, params: Params, members: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -110,21 +111,28 @@ def check_solver(
     """
     place = where if isinstance(where, Arena) else arena(where)
     left = excluded or {}
-    found = []
-    for name, check in CHECKS.items():
-        if only is not None and name not in only:
-            continue
-        reason = left.get(name, left.get("*"))
-        if reason is not None:
-            found.append(Outcome(name, "excluded", reason))
-            continue
-        try:
-            found.append(Outcome(name, "passed", check(solver, place)))
-        except _Left as why:
-            found.append(Outcome(name, "excluded", str(why)))
-        except AssertionError as why:
-            found.append(Outcome(name, "failed", str(why)))
-    return tuple(found)
+    return tuple(
+        _outcome(name, partial(check, solver, place), left.get(name, left.get("*")))
+        for name, check in CHECKS.items()
+        if only is None or name in only
+    )
+
+
+def _outcome(
+    name: str,
+    check: Callable[[], str],
+    excluded: str | None = None,
+    failures: type[Exception] | tuple[type[Exception], ...] = AssertionError,
+) -> Outcome:
+    """What became of one check; `excluded` is the reason to leave it out."""
+    if excluded is not None:
+        return Outcome(name, "excluded", excluded)
+    try:
+        return Outcome(name, "passed", check())
+    except _Left as why:
+        return Outcome(name, "excluded", str(why))
+    except failures as why:
+        return Outcome(name, "failed", str(why))
 
 
 def require(outcomes: Iterable[Outcome]) -> None:

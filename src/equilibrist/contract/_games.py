@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,27 +11,21 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.contract._arena import Arena, arena
-from equilibrist.contract._checks import Outcome, _Left, _points, _require
+from equilibrist.contract._checks import Outcome, _Left, _outcome, _points, _require
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Game, check_zero_sum
 from equilibrist.errors import GameError
-from equilibrist.games.truth import classify, spans
+from equilibrist.games.truth import classify, sizes_of
 
 
 def check_game(where: Game | Arena, *, only: Iterable[str] | None = None) -> tuple[Outcome, ...]:
     """Every check of `GAME_CHECKS` on one game (or `Arena`), in float64."""
     place = where if isinstance(where, Arena) else arena(where)
-    found = []
-    for name, check in GAME_CHECKS.items():
-        if only is not None and name not in only:
-            continue
-        try:
-            found.append(Outcome(name, "passed", check(place)))
-        except _Left as why:
-            found.append(Outcome(name, "excluded", str(why)))
-        except (AssertionError, GameError) as why:
-            found.append(Outcome(name, "failed", str(why)))
-    return tuple(found)
+    return tuple(
+        _outcome(name, partial(check, place), failures=(AssertionError, GameError))
+        for name, check in GAME_CHECKS.items()
+        if only is None or name in only
+    )
 
 
 def _pure(where: Arena) -> str:
@@ -114,13 +109,11 @@ def _kinds(where: Arena) -> str:
     told = []
     for point in _points(where):
         J = game.jacobian(point.players)
-        where_, sizes, start = spans(point.players), {}, 0
+        sizes = sizes_of(point.players)
         sure = not point.held
-        for player in point.players:
-            size = sum(s.stop - s.start for (p, _), s in where_.items() if p == player)
-            own = torch.linalg.eigvalsh(J[start : start + size, start : start + size])
+        for part in tree.slices(sizes).values():
+            own = torch.linalg.eigvalsh(J[part, part])
             sure &= bool(own.abs().min() > 1e-9 * (1 + J.abs().max()))
-            sizes[player], start = size, start + size
         if not sure:
             continue
         found = classify(J, sizes, game.leader, game.zero_sum)

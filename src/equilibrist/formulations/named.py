@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -59,8 +59,7 @@ def formulation_of(value: Formulation | str) -> Formulation:
             raise RecipeError(
                 f"there is no formulation {value!r}{hint}; choose from {', '.join(FORMULATIONS)}"
             )
-        made: Formulation = FORMULATIONS[value]()
-        return made
+        return cast(Formulation, FORMULATIONS[value]())
     if (name := _name(value)) in _OF_TORCH:
         raise GameError(
             f"formulation={name} is a loss of torch, which does not say what each player minimises: "

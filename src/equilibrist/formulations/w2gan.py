@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from equilibrist.errors import GameError
 from equilibrist.formulations._base import Critic, both_scores
 from equilibrist.formulations.gradient import input_gradient
+from equilibrist.validation import positive
 
 
 class Accuracy(NamedTuple):
@@ -60,12 +61,11 @@ class W2GAN:
     unit: ClassVar[str] = "cost units"
 
     def __post_init__(self) -> None:
-        if not 0 < self.eta < float("inf"):
-            raise ValueError(f"W2GAN.eta must be positive and finite, not {self.eta}")
+        positive(self, eta=self.eta)
         if not self.steps >= 1:
             raise ValueError(f"W2GAN.steps must be at least 1, not {self.steps}")
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
-            raise ValueError(f"W2GAN.step_size must be positive and finite, not {self.step_size}")
+        if self.step_size is not None:
+            positive(self, step_size=self.step_size)
 
     def __str__(self) -> str:
         return f"W2GAN, cost {self.eta:g} |x - x'|^2"
@@ -95,8 +95,7 @@ class W2GAN:
     def transform(self, critic: Critic, x: Tensor) -> Tensor:
         """D^c(x) [B] for samples x [B, ...], by the critic's closed form or by search (from below)."""
         if getattr(critic, "closed_transform", False):
-            closed: Tensor = critic.transform(x, self.eta)  # type: ignore[attr-defined]
-            return closed
+            return cast(Tensor, critic.transform(x, self.eta))  # type: ignore[attr-defined]
         best = self.argument(critic, x)
         return critic(best) - self._cost(x, best)
 

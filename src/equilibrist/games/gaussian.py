@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from equilibrist.core.game import Constants, Players
 from equilibrist.games.truth import Analytic, BestResponse, Kind, Point
 from equilibrist.optimizers import Coupled
 from equilibrist.projections import EigenvalueCap, NormBall, SpectralBall
+from equilibrist.validation import positive
 
 if TYPE_CHECKING:
     from equilibrist.theory import W2Gaussian, WGaussian1d
@@ -128,8 +129,7 @@ class GaussianW2GAN(Analytic):
     def best_value(self, W: Tensor, u: Tensor) -> Tensor:
         """max over D of V: eta (|u|^2 + sum_i (s - sigma_i)^2), eta times the squared 2-Wasserstein distance."""
         sigma = torch.linalg.svdvals(W)
-        best: Tensor = self.eta * (u.square().sum() + (self.s - sigma).square().sum())
-        return best
+        return cast(Tensor, self.eta * (u.square().sum() + (self.s - sigma).square().sum()))
 
     def best_response(self, player: str, players: Players) -> BestResponse | None:
         """The player's exact best response; None for the critic where `ceiling` cuts it off."""
@@ -149,8 +149,7 @@ class GaussianW2GAN(Analytic):
         """E_P |grad D~ - grad D|^2 = 4 s^2 |sym(A~ - A)|_F^2 + |b~ - b|^2 (the square of equation 15)."""
         A = critic["A"] - other["A"]
         A = (A + A.mT) / 2
-        moved: Tensor = 4 * self.s**2 * A.square().sum() + (critic["b"] - other["b"]).square().sum()
-        return moved
+        return 4 * self.s**2 * A.square().sum() + (critic["b"] - other["b"]).square().sum()
 
     def sobolev(self, players: Players) -> Tensor:
         """M = E_P[(d_w grad D)^T (d_w grad D)] [d^2 + d, d^2 + d], w = (A, b) as `tree.flatten` orders them:
@@ -341,9 +340,3 @@ def _mean_modulus(r: Tensor, k: Tensor) -> Tensor:
 def leading(s: float) -> tuple[str, ...]:
     """A strict Nash equilibrium is a minimax point whoever leads."""
     return ("generator",) if s > 1 else ("generator", "critic")
-
-
-def positive(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{owner}.{name} must be positive and finite, not {value!r}")

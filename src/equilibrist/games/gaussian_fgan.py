@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ from torch.nn.functional import softplus
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
 from equilibrist.formulations.divergences import LOG2
-from equilibrist.games.gaussian import leading, positive
+from equilibrist.games.gaussian import leading
 from equilibrist.games.truth import Analytic, Kind, Point
 from equilibrist.optimizers import Coupled
+from equilibrist.validation import positive
 
 if TYPE_CHECKING:
     from equilibrist.theory import FGaussian
@@ -96,8 +97,9 @@ class GaussianFGAN(Analytic):
         a, b, c = (players["critic"][name].squeeze() for name in ("a", "b", "c"))
         z, weights = self._z.to(w), self._weights.to(w)
         real, fake = self.s * z, w * z + u
-        earned, _ = _f_scores(self.divergence, (a * real + b) * real + c)
-        _, paid = _f_scores(self.divergence, (a * fake + b) * fake + c)
+        scores = _SCORES[self.divergence]
+        earned, _ = scores((a * real + b) * real + c)
+        _, paid = scores((a * fake + b) * fake + c)
         value = (weights * earned).sum() - (weights * paid).sum()
         return {"generator": value, "critic": -value}
 
@@ -159,20 +161,14 @@ _GROWTH: dict[str, tuple[float, float]] = {
 }
 
 
-def _f_scores(name: str, q: Tensor) -> tuple[Tensor, Tensor]:
-    """(f'(e^q), psi(e^q)) without overflow where they have limits."""
-    if name == "kl":
-        return q + 1, q.exp()
-    if name == "reverse_kl":
-        return -(-q).exp(), q - 1
-    if name == "jensen_shannon":
-        return LOG2 - softplus(-q), softplus(q) - LOG2
-    if name == "vanilla":
-        return -softplus(-q), softplus(q)
-    if name == "pearson":
-        return 2 * torch.expm1(q), torch.expm1(2 * q)
-    if name == "neyman":
-        return -torch.expm1(-2 * q), -2 * torch.expm1(-q)
-    if name == "squared_hellinger":
-        return -torch.expm1(-q / 2), torch.expm1(q / 2)
-    return q + 1 - (-q).exp(), torch.expm1(q) + q  # jeffreys
+# (f'(e^q), psi(e^q)) without overflow where they have limits.
+_SCORES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "kl": lambda q: (q + 1, q.exp()),
+    "reverse_kl": lambda q: (-(-q).exp(), q - 1),
+    "jensen_shannon": lambda q: (LOG2 - softplus(-q), softplus(q) - LOG2),
+    "vanilla": lambda q: (-softplus(-q), softplus(q)),
+    "pearson": lambda q: (2 * torch.expm1(q), torch.expm1(2 * q)),
+    "neyman": lambda q: (-torch.expm1(-2 * q), -2 * torch.expm1(-q)),
+    "squared_hellinger": lambda q: (-torch.expm1(-q / 2), torch.expm1(q / 2)),
+    "jeffreys": lambda q: (q + 1 - (-q).exp(), torch.expm1(q) + q),
+}

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -81,8 +81,7 @@ def law_of(latent: Any) -> Latent:
         raise GameError(
             f"latent={latent!r} is neither a dimension (1, 2, ...) nor a law with a method sample"
         )
-    law: Latent = latent
-    return law
+    return cast(Latent, latent)
 
 
 def chooses(latent: Latent) -> Latent:

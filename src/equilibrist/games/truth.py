@@ -149,10 +149,7 @@ def classify(
     elsewhere a Hessian with a zero eigenvalue leaves it open.
     """
     zero = tolerance * max(float(jacobian.abs().max()), 1e-300)
-    where, start = {}, 0
-    for player, size in sizes.items():
-        where[player] = slice(start, start + size)
-        start += size
+    where = tree.slices(sizes)
     own = {p: float(torch.linalg.eigvalsh(jacobian[s, s]).min()) for p, s in where.items()}
     leaders: list[str] = []
     if zero_sum and len(where) == 2:

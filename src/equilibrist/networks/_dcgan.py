@@ -17,6 +17,8 @@ from equilibrist.networks._layers import (
     GlorotLinear,
     SameConv2d,
     SameConvTranspose2d,
+    batch_statistics,
+    check_counts,
     check_shape,
 )
 from equilibrist.networks.conditional import (
@@ -47,7 +49,7 @@ class DCGANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         kind = {"device": device, "dtype": dtype}
-        _check_counts(self, dim=dim, latent=latent, channels=channels, conditions=conditions)
+        _check(self, dim=dim, latent=latent, channels=channels, conditions=conditions)
         self.dim, self.latent, self.channels = dim, latent, channels
         self.conditions = conditions
         self.embedding = LabelEmbedding(conditions, latent, **kind) if conditions else None
@@ -57,8 +59,8 @@ class DCGANGenerator(nn.Module):
             SameConvTranspose2d(a, b, **kind) for a, b in pairwise([*widths, channels])
         )
         self.norms = nn.ModuleList(
-            [_norm(nn.BatchNorm1d, 16 * widths[0], batch_norm, kind)]
-            + [_norm(nn.BatchNorm2d, width, batch_norm, kind) for width in widths[1:]]
+            [batch_statistics(nn.BatchNorm1d, 16 * widths[0], batch_norm, kind)]
+            + [batch_statistics(nn.BatchNorm2d, width, batch_norm, kind) for width in widths[1:]]
         )
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -91,7 +93,7 @@ class DCGANCritic(nn.Module):
     ) -> None:
         super().__init__()
         kind = {"device": device, "dtype": dtype}
-        _check_counts(self, dim=dim, channels=channels, conditions=conditions)
+        _check(self, dim=dim, channels=channels, conditions=conditions)
         self.dim, self.channels, self.size = dim, channels, 4 << levels
         self.conditions = conditions
         widths = [dim << level for level in range(levels)]
@@ -99,7 +101,8 @@ class DCGANCritic(nn.Module):
             SameConv2d(a, b, **kind) for a, b in pairwise([channels, *widths])
         )
         self.norms = nn.ModuleList(
-            [nn.Identity()] + [_norm(nn.BatchNorm2d, w, batch_norm, kind) for w in widths[1:]]
+            [nn.Identity()]
+            + [batch_statistics(nn.BatchNorm2d, w, batch_norm, kind) for w in widths[1:]]
         )
         features = 16 * widths[-1]
         self.linear = GlorotLinear(features, 1, **kind)
@@ -119,18 +122,10 @@ class DCGANCritic(nn.Module):
         return projection_score(self.linear, phi, label_vectors(self, self.embedding, y, len(phi)))
 
 
-def _check_counts(owner: nn.Module, *, conditions: int, **counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{type(owner).__name__}.{name} must be at least 1, not {count}")
+def _check(owner: nn.Module, *, conditions: int, **counts: int) -> None:
+    check_counts(owner, **counts)
     if conditions < 0:
         raise ValueError(
             f"{type(owner).__name__}.conditions must be 0 (no labels) or the number of classes, "
             f"not {conditions}"
         )
-
-
-def _norm(
-    layer: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int, wanted: bool, kind: dict[str, Any]
-) -> nn.Module:
-    return layer(features, track_running_stats=False, **kind) if wanted else nn.Identity()

@@ -23,6 +23,20 @@ def check_shape(owner: nn.Module, what: str, value: Tensor, tail: Sequence[int])
         )
 
 
+def check_counts(owner: nn.Module, least: int = 1, **counts: int) -> None:
+    """Raise `ValueError` unless each count is at least that many."""
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"{type(owner).__name__}.{name} must be at least {least}, not {count}")
+
+
+def batch_statistics(
+    layer: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int, wanted: bool, kind: dict[str, Any]
+) -> nn.Module:
+    """Batch norm that keeps no running estimate; nothing where it is not wanted."""
+    return layer(features, track_running_stats=False, **kind) if wanted else nn.Identity()
+
+
 def scaled_uniform_(weight: Tensor, std: float) -> None:
     """Fill `weight` from U(-sqrt(3) std, sqrt(3) std), which has standard deviation `std`."""
     bound = 3**0.5 * std

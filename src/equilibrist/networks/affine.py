@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from equilibrist.networks._layers import check_shape
+from equilibrist.networks._layers import check_counts, check_shape
 
 
 class LinearGenerator(nn.Module):
@@ -18,7 +18,7 @@ class LinearGenerator(nn.Module):
 
     def __init__(self, dim_in: int, dim_out: int, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        _check_dims(self, dim_in=dim_in, dim_out=dim_out)
+        check_counts(self, dim_in=dim_in, dim_out=dim_out)
         self.W = nn.Parameter(torch.empty(dim_out, dim_in, device=device, dtype=dtype))
         self.u = nn.Parameter(torch.zeros(dim_out, device=device, dtype=dtype))
         bound = dim_in**-0.5
@@ -43,7 +43,7 @@ class QuadraticCritic(nn.Module):
 
     def __init__(self, dim: int, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        _check_dims(self, dim=dim)
+        check_counts(self, dim=dim)
         self.A = nn.Parameter(torch.zeros(dim, dim, device=device, dtype=dtype))
         self.b = nn.Parameter(torch.zeros(dim, device=device, dtype=dtype))
 
@@ -59,9 +59,3 @@ class QuadraticCritic(nn.Module):
         half = torch.linalg.solve_triangular(factor, (self.b + 2 * eta * x).mT, upper=False)
         value = half.square().sum(dim=0) / 4 - eta * x.square().sum(dim=1)
         return torch.where(failed == 0, value, float("inf"))
-
-
-def _check_dims(module: nn.Module, **dims: int) -> None:
-    for name, dim in dims.items():
-        if dim < 1:
-            raise ValueError(f"{type(module).__name__}.{name} must be at least 1, not {dim}")

@@ -7,7 +7,7 @@ arXiv:1802.05637): score = psi(phi(x)) + <e_y, phi(x)>, with one vector e_y for 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +95,7 @@ def label_vectors(
         )
     if y.shape != (batch,):
         raise ValueError(f"{name} expects labels of shape [{batch}], got {list(y.shape)}")
-    vectors: Tensor = embedding(y)
-    return vectors
+    return cast(Tensor, embedding(y))
 
 
 def projection_embedding(classes: int, width: int, **kind: Any) -> LabelEmbedding:
@@ -141,8 +140,7 @@ class EmbeddingGenerator(nn.Module):
         check_shape(self, "latent vectors", z, (self.latent,))
         vectors = label_vectors(self, self.embedding, y, len(z))
         assert vectors is not None
-        samples: Tensor = self.generator(torch.cat([z, vectors], 1))
-        return samples
+        return cast(Tensor, self.generator(torch.cat([z, vectors], 1)))
 
 
 class ProjectionCritic(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -44,8 +44,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, first size] -> [B, last size]."""
         check_shape(self, "input", x, self.sizes[:1])
-        out: Tensor = self.layers(x)
-        return out
+        return cast(Tensor, self.layers(x))
 
 
 class MixtureGenerator(MLP):

@@ -16,6 +16,7 @@ from equilibrist.networks._layers import (
     GlorotLinear,
     SameConv2d,
     SameConvTranspose2d,
+    batch_statistics,
     check_shape,
 )
 
@@ -61,9 +62,9 @@ class MNISTGenerator(nn.Module):
         self.deconv1 = SameConvTranspose2d(4 * dim, 2 * dim, **kind)
         self.deconv2 = SameConvTranspose2d(2 * dim, dim, **kind)
         self.deconv3 = SameConvTranspose2d(dim, 1, **kind)
-        self.norm1 = _norm(nn.BatchNorm1d, 64 * dim, batch_norm, kind)
-        self.norm2 = _norm(nn.BatchNorm2d, 2 * dim, batch_norm, kind)
-        self.norm3 = _norm(nn.BatchNorm2d, dim, batch_norm, kind)
+        self.norm1 = batch_statistics(nn.BatchNorm1d, 64 * dim, batch_norm, kind)
+        self.norm2 = batch_statistics(nn.BatchNorm2d, 2 * dim, batch_norm, kind)
+        self.norm3 = batch_statistics(nn.BatchNorm2d, dim, batch_norm, kind)
 
     def forward(self, z: Tensor) -> Tensor:
         """[B, latent] -> [B, 1, 28, 28]."""
@@ -104,8 +105,8 @@ class MNISTCritic(nn.Module):
         self.conv2 = SameConv2d(dim, 2 * dim, **kind)
         self.conv3 = SameConv2d(2 * dim, 4 * dim, **kind)
         self.linear = GlorotLinear(64 * dim, 1, **kind)
-        self.norm2 = _norm(nn.BatchNorm2d, 2 * dim, batch_norm, kind)
-        self.norm3 = _norm(nn.BatchNorm2d, 4 * dim, batch_norm, kind)
+        self.norm2 = batch_statistics(nn.BatchNorm2d, 2 * dim, batch_norm, kind)
+        self.norm3 = batch_statistics(nn.BatchNorm2d, 4 * dim, batch_norm, kind)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 1, 28, 28] -> [B]."""
@@ -115,9 +116,3 @@ class MNISTCritic(nn.Module):
         h = leaky_relu(self.norm3(self.conv3(h)), 0.2)
         value: Tensor = self.linear(h.flatten(1))
         return value.squeeze(1)
-
-
-def _norm(
-    layer: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int, wanted: bool, kind: dict[str, Any]
-) -> nn.Module:
-    return layer(features, track_running_stats=False, **kind) if wanted else nn.Identity()

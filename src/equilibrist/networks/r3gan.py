@@ -12,7 +12,7 @@ pairing with R1 and R2 penalties) is no part of the networks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,7 @@ class R3GANGenerator(nn.Module):
     linear in z.
     """
 
+    # Many parameters, for the paper's sizes differ in each; all have defaults.
     def __init__(
         self,
         size: int = 32,
@@ -126,8 +127,7 @@ class R3GANGenerator(nn.Module):
         h = self.stages[0](self.linear(h)[:, :, None, None] * self.basis)
         for stage in self.stages[1:]:
             h = stage(upsampled(h))
-        samples: Tensor = self.conv(h)
-        return samples
+        return cast(Tensor, self.conv(h))
 
 
 class R3GANCritic(nn.Module):
@@ -151,6 +151,7 @@ class R3GANCritic(nn.Module):
     divides by the norm of `project`, zero at the start.
     """
 
+    # Many parameters, for the paper's sizes differ in each; all have defaults.
     def __init__(
         self,
         size: int = 32,

@@ -22,6 +22,7 @@ from equilibrist.networks._layers import (
     GlorotLinear,
     SameConv2d,
     SameConvTranspose2d,
+    check_counts,
     check_shape,
     doublings,
     scaled_uniform_,
@@ -78,7 +79,7 @@ class ResNetConstantGenerator(nn.Module):
         super().__init__()
         kind = {"device": device, "dtype": dtype}
         levels = doublings(self, size)
-        _check_dim(self, dim)
+        check_counts(self, 2, dim=dim)
         self.size, self.dim, self.latent, self.channels = size, dim, latent, channels
         self.linear = GlorotLinear(latent, 16 * dim, **kind)
         widths = [dim] * (levels - 1) + [channels]
@@ -123,7 +124,7 @@ class ResNetConstantCritic(nn.Module):
         super().__init__()
         kind = {"device": device, "dtype": dtype}
         levels = doublings(self, size)
-        _check_dim(self, dim)
+        check_counts(self, 2, dim=dim)
         self.size, self.dim, self.channels = size, dim, channels
         widths = [channels] + [dim] * (levels - 1)
         self.convs = nn.ModuleList(_glorot(SameConv2d(w, dim, **kind)) for w in widths)
@@ -139,11 +140,6 @@ class ResNetConstantCritic(nn.Module):
             h = residual(conv(leaky_relu(h, 0.2)))
         value: Tensor = self.linear(leaky_relu(h, 0.2).flatten(1))
         return value.squeeze(1)
-
-
-def _check_dim(owner: nn.Module, dim: int) -> None:
-    if dim < 2:
-        raise ValueError(f"{type(owner).__name__}.dim must be at least 2, not {dim}")
 
 
 def _glorot(layer: SameConv2d | SameConvTranspose2d) -> nn.Module:

@@ -10,7 +10,7 @@ Attention, `cdist`, `pdist` and hard sigmoid have no second derivative at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -157,8 +157,7 @@ _CURES = {
 def grad(*args: Any, **options: Any) -> tuple[Tensor, ...]:
     """`torch.autograd.grad`; a GameError with the cure where a layer has no derivative of that order."""
     try:
-        found: tuple[Tensor, ...] = torch.autograd.grad(*args, **options)
-        return found
+        return cast(tuple[Tensor, ...], torch.autograd.grad(*args, **options))
     except RuntimeError as error:
         first = str(error).splitlines()[0] if str(error) else ""
         absent = "derivative for" in first and "not implemented" in first

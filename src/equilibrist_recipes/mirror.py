@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from equilibrist.games import GAN
+    from equilibrist.games import GAN, SampledGame
     from equilibrist.run import Recipe
     from equilibrist.solvers import Solver
 
@@ -133,7 +133,7 @@ def _counted(particles: int) -> str:
     return f"A mixture of {particles} pairs" if particles > 1 else "A pair"
 
 
-def _mixed(lone: GAN, particles: int) -> GAN:
+def _mixed(lone: GAN, particles: int) -> SampledGame:
     from equilibrist.games import Mixture
 
     return Mixture(lone, particles) if particles != 1 else lone

@@ -14,7 +14,7 @@ from equilibrist.core.field import VectorField
 from equilibrist.data import ArraySource
 from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Hinge, Vanilla
-from equilibrist.games import GAN, Mixture
+from equilibrist.games import GAN, Mixture, SampledGame
 from equilibrist.games.mixture import Paired
 from equilibrist.networks import CriticEnsemble, GeneratorMixture
 from equilibrist.penalties import GradientPenalty
@@ -224,7 +224,7 @@ def test_clipped_stacks_are_feasible() -> None:
     [
         (lambda: Mixture(g(), 4), "made of one GAN"),  # type: ignore[arg-type]
         (lambda: Mixture(listed("vanilla"), 4), "no lists"),
-        (lambda: Mixture(mixture("vanilla"), 4), "made of one GAN"),
+        (lambda: Mixture(mixture("vanilla"), 4), "made of one GAN"),  # type: ignore[arg-type]
         (lambda: Mixture(mixture("vanilla").base, 1), "2 or more"),
         (lambda: Mixture(mixture("vanilla").base, 2.0), "2 or more"),  # type: ignore[arg-type]
         (lambda: mixture("vanilla").read(g(), d()), "cannot be read"),
@@ -235,6 +235,19 @@ def test_errors_are_one_line(make: Any, words: str) -> None:
     with pytest.raises(GameError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_a_mixture_is_no_gan_of_two_networks_but_is_played_and_audited_as_sampled() -> None:
+    from equilibrist.solvers import Proximal
+
+    game, players, constants = start("vanilla")
+    assert isinstance(game, SampledGame)
+    assert isinstance(game.base, SampledGame)
+    assert not isinstance(game, GAN)
+    # What needs one critic says so, rather than that a mixture is no game of samples.
+    solver = Proximal()
+    with pytest.raises(GameError, match="needs one critic"):
+        solver.step(VectorField(game), players, constants, solver.init(players), None)  # type: ignore[arg-type]
 
 
 def test_pairs_need_shares() -> None:

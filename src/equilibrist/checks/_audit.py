@@ -33,7 +33,7 @@ from equilibrist.data import Source
 from equilibrist.display import shortened, table
 from equilibrist.errors import RecipeError, UnknownClaimError, did_you_mean, warn_user
 from equilibrist.files.atomic import finite
-from equilibrist.games import GAN
+from equilibrist.games import SampledGame
 from equilibrist.games.compatibility import misfits, require_fit
 from equilibrist.optimizers import SGD
 from equilibrist.progress import showing
@@ -312,7 +312,7 @@ def _described(run: Run, iterate: str) -> str:
 
 
 def replayable(
-    found: Audit, game: GAN, players: Players, constants: Constants
+    found: Audit, game: SampledGame, players: Players, constants: Constants
 ) -> dict[str, dict[str, torch.Tensor]]:
     """The witnesses as state_dicts of plain modules, spectral normalisation folded in exactly."""
     return {
@@ -359,7 +359,7 @@ def audit_game(
         context: AuditContext = ExactContext(game, players, settings, seed)
     else:
         settings = settings_of(settings, gradients)
-        if isinstance(game, GAN):
+        if isinstance(game, SampledGame):
             own = game.init().constants if constants is None else {p: {} for p in game.players}
             constants = {**own, **(constants or {})}
             require_fit(game, data, players, constants or {})
@@ -472,7 +472,7 @@ def _deep(settings: Settings) -> bool:
 
 
 def require_budget(
-    game: GAN,
+    game: SampledGame,
     players: Players,
     constants: Constants,
     data: Source,

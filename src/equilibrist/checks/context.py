@@ -22,7 +22,7 @@ from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.errors import RecipeError
-from equilibrist.games import GAN
+from equilibrist.games import SampledGame
 from equilibrist.games.inputs import as_condition
 
 PARTS = ("optimise", "select", "score")
@@ -58,7 +58,7 @@ class AuditContext:
 
     def __init__(
         self,
-        game: GAN,
+        game: SampledGame,
         players: Players,
         constants: Constants,
         data: Source,
@@ -252,7 +252,7 @@ class AuditContext:
         }
 
 
-def _strategies(game: GAN) -> dict[str, Any]:
+def _strategies(game: SampledGame) -> dict[str, Any]:
     """Of a mixture: deviations are from one mixture to another, and none gains more than a single network."""
     count = getattr(game, "particles", 1)
     if count == 1:
@@ -296,7 +296,7 @@ def relative_noise(
     }
 
 
-def _lag(game: GAN, players: Players, constants: Constants) -> float | None:
+def _lag(game: SampledGame, players: Players, constants: Constants) -> float | None:
     """The largest effective norm under training's own power vectors (1 if they had converged)."""
     if not game.normalised:
         return None

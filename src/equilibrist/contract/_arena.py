@@ -13,7 +13,7 @@ import torch
 from equilibrist import tree
 from equilibrist.core.draws import Draw, Draws, Stream, generator, normal
 from equilibrist.core.game import Constants, Game, Players
-from equilibrist.games import GAN, Known
+from equilibrist.games import Known, SampledGame
 
 Start = Callable[[int], tuple[Players, Constants]]
 
@@ -55,7 +55,7 @@ def arena(game: Game, source: Any = None, batch: int = 6, spread: float = 0.3) -
     Raises:
         ValueError: neither of the two, or a GAN without data: build an `Arena` yourself.
     """
-    if isinstance(game, GAN):
+    if isinstance(game, SampledGame):
         if source is None:
             raise ValueError("arena(GAN) needs data: arena(game, source)")
         make = partial(game.draw, source=source, batch=batch, dtype=torch.float64)
@@ -67,7 +67,7 @@ def arena(game: Game, source: Any = None, batch: int = 6, spread: float = 0.3) -
     return Arena(game, partial(_near, game, spread), _nothing)
 
 
-def _fresh(game: GAN, seed: int) -> tuple[Players, Constants]:
+def _fresh(game: SampledGame, seed: int) -> tuple[Players, Constants]:
     players, constants = game.init(seed, dtype=torch.float64)
     return players, constants
 

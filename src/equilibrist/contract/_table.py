@@ -22,6 +22,7 @@ from equilibrist.games import (
     GaussianWGAN,
     Planar,
     Quadratic,
+    SampledGame,
     bilinear,
     curved_ridge,
     false_attractor,
@@ -139,7 +140,7 @@ def _needs_a_regular_follower(game: Game) -> dict[str, str]:
 
 
 def _needs_samples(game: Game) -> dict[str, str]:
-    if isinstance(game, GAN):
+    if isinstance(game, SampledGame):
         return {}
     return {"*": "its penalty is the critic's slope at real samples, which only a GAN has"}
 

@@ -9,6 +9,7 @@ from equilibrist.games.inputs import Latent, Normal
 from equilibrist.games.mixture import Mixture
 from equilibrist.games.planar import Planar, curved_ridge, three_nash
 from equilibrist.games.quadratic import Quadratic, bilinear, false_attractor, hidden_minimax
+from equilibrist.games.sampled import SampledGame
 from equilibrist.games.truth import Analytic, Known, Point
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Planar",
     "Point",
     "Quadratic",
+    "SampledGame",
     "bilinear",
     "curved_ridge",
     "draw_of_rows",

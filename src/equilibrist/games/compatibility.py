@@ -12,14 +12,18 @@ from equilibrist.core.draws import Draw, Stream, generator
 from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.errors import GameError
-from equilibrist.games.gan import GAN
+from equilibrist.games.sampled import SampledGame
 
 _PROBE = 256  # samples that are looked at
 _FAR = 1e4  # weights so many times as large show where a bounded output ends
 
 
 def require_fit(
-    game: GAN, data: Source, players: Players, constants: Constants, draw: Draw | None = None
+    game: SampledGame,
+    data: Source,
+    players: Players,
+    constants: Constants,
+    draw: Draw | None = None,
 ) -> None:
     """Shapes and labels of the data against those of the game, on `draw` or on eight samples.
 
@@ -56,7 +60,7 @@ def require_fit(
 
 
 def misfits(
-    game: GAN, data: Source, players: Players, constants: Constants, batch: int
+    game: SampledGame, data: Source, players: Players, constants: Constants, batch: int
 ) -> tuple[str, ...]:
     """What can be computed but is hardly meant, a sentence each: ranges of values that differ, and data
     that are fewer than a batch."""
@@ -105,7 +109,7 @@ def _ranges(data: Source, real: Tensor, fake: Tensor, ends: tuple[float, float] 
 
 
 def reach(
-    game: GAN, players: Players, constants: Constants, draw: Draw
+    game: SampledGame, players: Players, constants: Constants, draw: Draw
 ) -> tuple[float, float] | None:
     """The ends at which the generator's output saturates (-1 and 1 of a tanh); None where it has none.
 
@@ -143,7 +147,7 @@ def _span(values: Tensor) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _probe(game: GAN, data: Source, players: Players, n: int) -> Draw:
+def _probe(game: SampledGame, data: Source, players: Players, n: int) -> Draw:
     anchor: Any = next(iter(players["generator"].values()))
     rng = generator(0, Stream.SAMPLE, step=4)
     return game.draw(rng, data, n, anchor.dtype, anchor.device)

@@ -2,57 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist.auxiliary import Auxiliary
-from equilibrist.core.draws import Draw, Use, normal, uniform
+from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Constants, Players, check_separable, check_zero_sum
 from equilibrist.data import Source
-from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError
-from equilibrist.formulations import Formulation, formulation_of
+from equilibrist.formulations import Formulation
+from equilibrist.games import _probe
 from equilibrist.games import inputs as _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games.inputs import Latent
+from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn import spectral_norm
 from equilibrist.nn.pure import PureModule, copied
-from equilibrist.optimizers import Coupled
 from equilibrist.penalties import Penalty
-from equilibrist.projections import Projection, coupled
+from equilibrist.projections import Projection
 
 Player = nn.Module | Callable[[], nn.Module] | Sequence[nn.Module | Callable[[], nn.Module]]
 
 
-class Reals(Protocol):
-    """A law of real samples, as `equilibrist.data.Source`; `sample_pairs` where the game is conditional."""
-
-    def sample(self, rng: np.random.Generator, n: int) -> Tensor: ...
-
-
-class Start(NamedTuple):
-    """Where play begins."""
-
-    players: Players
-    constants: Constants
-
-
-_BOUNDS = {
-    _setup.UNIT: "lie within [0, 1] whatever its weights are (a sigmoid at its end?)",
-    _setup.SIGNED: "lie within [-1, 1] whatever its weights are (a tanh at its end?)",
-    _setup.POSITIVE: "are never negative, whatever its weights are (a ReLU or softplus at its end?)",
-    _setup.NEGATIVE: "are never positive, whatever its weights are (a logsigmoid at its end?)",
-    _setup.CONSTANT: "are one number for all samples, whatever its weights are (a softmax over one column?)",
-}
-
-
-class GAN(Shown):
+class GAN(SampledGame):
     """Generator against critic, each with its own loss.
 
     Args:
@@ -79,13 +55,10 @@ class GAN(Shown):
         GameError: shapes that do not fit, a loss that is not a pure function of the parameters (the
             message names the layer and the mend), a claim of zero-sum that does not hold.
 
-    Attributes: `zero_sum` and `separable` as in `Game`; `why_not_separable` says what was seen;
-    `heads` is the number of critics; `notes` are the warnings that were given while it was built, which every
-    certificate repeats.
+    Attributes: those of `SampledGame`.
     """
 
-    players = ("generator", "critic")
-
+    # Many parameters: each is one part that a game may have, and most games have few.
     def __init__(
         self,
         generator: Player,
@@ -104,45 +77,25 @@ class GAN(Shown):
             "critic": _setup.builder(critic, "critic"),
         }
         self._fresh = {p: not isinstance(build, nn.Module) for p, build in self._build.items()}
-        self.formulation = formulation_of(formulation)
-        _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
-        _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
-        _setup.each("projections", projections, "player", "WeightClipping()")
-        self.latent, self.condition = _setup.law_of(latent), _setup.condition_of(condition)
+        super().__init__(
+            formulation,
+            latent=latent,
+            condition=condition,
+            penalties=penalties,
+            auxiliary=auxiliary,
+            projections=projections,
+        )
         if isinstance(generator, list | tuple):
             self.latent = _setup.chooses(self.latent)
-        self.penalties, self.projections = tuple(penalties), tuple(projections)
-        self.auxiliary = tuple(auxiliary)
-        named: list[Projection | Auxiliary] = [*self.projections, *self.auxiliary]
-        for part in named:
-            if part.player not in self.players:
-                raise GameError(f"{part} names no player: choose 'generator' or 'critic'")
-        self.zero_sum = self.formulation.zero_sum and not self.penalties and not self.auxiliary
-        self._needs_mix = any(p.needs_mix for p in self.penalties)
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
         _setup.apart(built["generator"], built["critic"])
         self.heads = _setup.heads(built["critic"])
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
         self.normalised = _setup.normalised(self.modules["critic"], spectral_norm)
-        self.notes: tuple[str, ...] = ()
-        self.samplewise = True
-        self.separable, self.why_not_separable = True, ""
         self._check()
 
     # -- the game -------------------------------------------------------------------------------
-
-    def losses(
-        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
-    ) -> dict[str, Tensor]:
-        """Each player's loss on draw = {real [B, ...], latent [B, ...], condition [B, ...] of conditional
-        games, mix [B] if penalties need it}. With only="critic" a `fake` [B, ...] in the draw stands for the
-        generator's samples."""
-        if only == "critic" and "fake" in draw:  # made beforehand, for a generator that rests
-            fake = draw["fake"]
-        else:
-            fake = self.generate(players, constants, draw["latent"], draw.get("condition"))
-        return self.against(players, constants, draw, fake, only)
 
     def against(
         self,
@@ -197,23 +150,6 @@ class GAN(Shown):
                 renewed["critic"] = critic.statistics(params, renewed["critic"], x, *shown)
         return renewed
 
-    def project(self, players: Players) -> Players:
-        """Every projection on its player."""
-        for projection in self.projections:
-            players = {**players, projection.player: projection(players[projection.player])}
-        return players
-
-    # The field skips a projection that changes nothing; one of a subclass's own may change anything.
-    project.applies_projections = True  # type: ignore[attr-defined]
-
-    @property
-    def coupled(self) -> dict[str, Coupled]:
-        """What the projections couple, by player."""
-        return {
-            player: coupled([one for one in self.projections if one.player == player])
-            for player in self.players
-        }
-
     # -- its pieces ------------------------------------------------------------------------------
 
     def generate(
@@ -225,10 +161,10 @@ class GAN(Shown):
     ) -> Tensor:
         """Generated samples [B, ...]."""
         shown = () if condition is None else (condition,)
-        samples: Tensor = self._pure["generator"](
-            players["generator"], constants["generator"], latent, *shown
+        return cast(
+            Tensor,
+            self._pure["generator"](players["generator"], constants["generator"], latent, *shown),
         )
-        return samples
 
     def critic(
         self,
@@ -248,47 +184,6 @@ class GAN(Shown):
             head if self.heads > 1 else None,
             getattr(self.modules["critic"], "closed_transform", False),
         )
-
-    def scale(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
-        """The formulation's yardstick for differences of losses, on one draw; of several critics, the
-        mean of theirs, as the losses are."""
-        condition = draw.get("condition")
-        with torch.no_grad():
-            fake = self.generate(players, constants, draw["latent"], condition)
-            scales = [
-                self.formulation.scale(
-                    self.critic(players, constants, condition, head), draw["real"], fake
-                )
-                for head in range(self.heads)
-            ]
-            return scales[0] if self.heads == 1 else torch.stack(scales).mean()
-
-    def draw(
-        self,
-        rng: np.random.Generator,
-        source: Reals,
-        batch: int,
-        dtype: torch.dtype = torch.float32,
-        device: Any = None,
-    ) -> Draw:
-        """One minibatch: real samples (with their conditions) first, then latents, then mixing weights."""
-        draw: Draw = {}
-        if self.condition is None:
-            draw["real"] = source.sample(rng, batch).to(device, dtype)
-        else:
-            if not hasattr(source, "sample_pairs"):
-                name = getattr(source, "name", type(source).__name__)
-                raise GameError(
-                    f"the game is conditional, but {name} has no conditions: take data with labels, "
-                    "or leave condition out"
-                )
-            real, condition = source.sample_pairs(rng, batch)
-            draw["real"] = real.to(device, dtype)
-            draw["condition"] = _setup.as_condition(condition, device, dtype)
-        draw["latent"] = self.latent.sample(rng, batch, dtype, device)
-        if self._needs_mix:
-            draw["mix"] = uniform(rng, (batch,), dtype, device)
-        return draw
 
     def init(
         self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
@@ -402,18 +297,6 @@ class GAN(Shown):
             },
         }
 
-    def _facts(self) -> tuple[str, Rows]:
-        said = self.describe()
-        rows = [
-            (player, f"{one['class']}, {one['parameters']:,} parameters")
-            for player, one in said["players"].items()
-        ]
-        rows += [("losses", said["formulation"]), ("latent", said["latent"])]
-        for name in ("condition", "penalties", "auxiliary", "projections", "spectral_norm"):
-            if value := said.get(name):
-                rows.append((name, ", ".join(value) if isinstance(value, list) else str(value)))
-        return type(self).__name__, rows
-
     # -- checks -----------------------------------------------------------------------------------
 
     def _seen(self, players: Players, constants: Constants) -> Mapping[str, Tensor]:
@@ -426,149 +309,33 @@ class GAN(Shown):
 
     def _check(self) -> None:
         """Shapes, purity, and the claims on a probe of eight samples."""
-        players, constants = self.init()
-        anchor = next(iter(players["generator"].values()), None)
-        if anchor is None or not players["critic"]:
-            empty = "generator" if anchor is None else "critic"
-            raise GameError(f"the {empty} has no parameters, so it has nothing to choose")
+        start = self.init()
         rng = Use.PROBE.at().generator(0)
-        latent = self.latent.sample(rng, 8, anchor.dtype, anchor.device)
-        condition = _setup.probe(self.condition, rng, 8, anchor.dtype, anchor.device)
-        shown = () if condition is None else (condition,)
-        beside = "" if condition is None else f" and conditions {list(condition.shape)}"
-        fake = self._run(
-            "generator",
-            players,
-            constants,
-            f"latents of shape {list(latent.shape)}{beside}",
-            latent,
-            *shown,
+        seen = _probe.probed(self, start, rng, self._run)
+        _probe.check_scores(self, start, seen)
+        draw = _probe.distinct(self, start, seen, rng)
+        # Projected, for losses need not be finite outside the feasible set.
+        moved, constants = self.project(_probe.moved_off(start.players, rng)), start.constants
+        self.samplewise = _probe.scores_samplewise(
+            self, moved, constants, draw["real"], seen.condition
         )
-        if not isinstance(fake, Tensor) or fake.ndim == 0 or len(fake) != 8:
-            raise GameError(
-                f"the generator maps latents {list(latent.shape)} to {_setup.shape_of(fake)}: it must return "
-                "one sample for each latent, [batch, ...]"
-            )
-        scores = self._run(
-            "critic",
-            players,
-            constants,
-            f"the generator's samples {list(fake.shape)}{beside}",
-            fake,
-            *shown,
-        )
-        if not isinstance(scores, Tensor) or scores.numel() != 8 * self.heads:
-            raise GameError(
-                f"the critic maps samples {list(fake.shape)} to {_setup.shape_of(scores)}: it must return one "
-                "score for each sample, [batch] or [batch, 1]"
-            )
-        self._check_range(players, constants, fake, condition, scores)
-        # Distinct samples, and weights moved off their start: a last layer that begins at zero would
-        # hide what mixes the samples of a batch.
-        slope = torch.arange(8, device=fake.device).reshape(-1, *[1] * (fake.ndim - 1)) / 8
-        real = torch.lerp(fake, fake.roll(1, 0), 0.5) + slope.to(fake.dtype)
-        draw: Draw = {"real": real, "latent": latent}
-        if condition is not None:
-            draw["condition"] = condition
-        if self._needs_mix:
-            draw["mix"] = uniform(rng, (8,), anchor.dtype, anchor.device)
-        noisy: Players = tree.map(
-            lambda x: (
-                x + 0.1 * (x.std(correction=0) + 0.1) * normal(rng, x.shape, x.dtype, x.device)
-            ),
-            players,
-        )
-        moved = self.project(noisy)  # losses need not be finite outside the feasible set
-        self.samplewise = self._scores_samplewise(moved, constants, real, condition)
         if self.penalties and not self.samplewise:
             raise GameError(
                 f"{self.penalties[0]} needs the gradient of each score by its own sample, but the critic's "
                 "scores depend on the whole batch (batch norm?): use layer or group norm in the critic"
             )
         for term in self.auxiliary:
-            _setup.check_term(term, self.critic(moved, constants, condition), fake, draw)
+            critic = self.critic(moved, constants, seen.condition)
+            _setup.check_term(term, critic, seen.fake, draw)
         check_zero_sum(self, moved, constants, draw)
-        self.separable, seen = check_separable(self, moved, constants, draw)
-        self.why_not_separable = "" if self.separable else seen
+        self.separable, why = check_separable(self, moved, constants, draw)
+        self.why_not_separable = "" if self.separable else why
 
-    def _check_range(
-        self,
-        players: Players,
-        constants: Constants,
-        fake: Tensor,
-        condition: Tensor | None,
-        scores: Tensor,
-    ) -> None:
-        """GameError where a probability is given to a formulation that takes a logit, or a logit to one that takes
-        a probability; a warning where the formulation takes any score."""
-        low, high = float(scores.min()), float(scores.max())
-        within = low >= 0 and high <= 1
-        if getattr(self.formulation, "probabilities", False):
-            if not within:
-                raise GameError(
-                    f"Vanilla(probabilities=True) takes scores within [0, 1], but the critic's reach from {low:.3g} "
-                    f"to {high:.3g}: put a sigmoid at its end, or leave probabilities=True out"
-                )
-            return
-
-        def score(params: Mapping[str, Tensor]) -> Tensor:
-            here = self.critic({**players, "critic": dict(params)}, constants, condition)(fake)
-            return here.detach()
-
-        bound = _setup.bounded_by_form(score, players["critic"])
-        logits = getattr(self.formulation, "logits", False)
-        if not bound or (bound in (_setup.POSITIVE, _setup.NEGATIVE) and not logits):
-            return
-        found = f"the critic's scores {_BOUNDS[bound]}"
-        if bound == _setup.CONSTANT:
-            raise GameError(f"{found}: let it return one score for each sample that depends on it")
-        if bound == _setup.UNIT and logits:
-            instead = ", or write Vanilla(probabilities=True), the loss of BCELoss"
-            instead = instead if hasattr(self.formulation, "probabilities") else ""
-            raise GameError(
-                f"{found}, but {self.formulation} takes a free logit: take the sigmoid off{instead}"
-            )
-        self.note(f"{found}, while {self.formulation} is made for free scores")
-
-    def note(self, text: str) -> None:
-        """Warn of what was seen, and keep it for the certificates of every audit (`notes`)."""
-        self.notes = (*self.notes, text)
-        warnings.warn(text, stacklevel=2)
-
-    def _scores_samplewise(
-        self, players: Players, constants: Constants, x: Tensor, condition: Tensor | None
-    ) -> bool:
-        """Whether the scores of even and odd samples by themselves are those of all together."""
-
-        def same(players: Players, constants: Constants, x: Tensor, tolerance: float) -> bool:
-            c = (
-                condition.to(x.dtype)
-                if condition is not None and condition.is_floating_point()
-                else condition
-            )
-            for head in range(self.heads):
-                whole = self.critic(players, constants, c, head)(x)
-                for start in (0, 1):
-                    part = None if c is None else c[start::2]
-                    scores = self.critic(players, constants, part, head)(x[start::2])
-                    if not torch.allclose(whole[start::2], scores, rtol=tolerance, atol=1e-12):
-                        return False
-            return True
-
-        with torch.no_grad():
-            try:
-                wide, fixed = (tree.to(t, dtype=torch.float64) for t in (players, constants))
-                return same(wide, fixed, x.double(), 1e-7)
-            except RuntimeError:  # a module that insists on its own precision
-                return same(players, constants, x, 1e-4)
-
-    def _run(
-        self, player: str, players: Players, constants: Constants, what: str, *args: Tensor
-    ) -> Any:
-        pure = self._pure[player]
-        params = self._seen(players, constants) if player == "critic" else players[player]
+    def _run(self, player: str, start: Start, what: str, *args: Tensor) -> Any:
+        """The player's module on `args`, checked for purity; GameError where it fails on `what` it was given."""
+        params = self._seen(*start) if player == "critic" else start.players[player]
         try:
-            return pure.check(params, constants[player], *args)
+            return self._pure[player].check(params, start.constants[player], *args)
         except GameError:
             raise
         except Exception as error:

@@ -13,11 +13,12 @@ from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
 from equilibrist.games import inputs as _setup
 from equilibrist.games._scores import Scores
-from equilibrist.games.gan import GAN, Start
+from equilibrist.games.gan import GAN
+from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn.stacked import by_member
 
 
-class Mixture(GAN):
+class Mixture(SampledGame):
     """The GAN's game over probability measures, each a mixture of `particles` networks in equal shares:
 
         V(nu, mu) = mean over i, j of V(theta_i, w_j)
@@ -43,7 +44,7 @@ class Mixture(GAN):
     """
 
     def __init__(self, base: GAN, particles: int = 16) -> None:
-        if not isinstance(base, GAN) or isinstance(base, Mixture):
+        if not isinstance(base, GAN):
             raise GameError(
                 f"Mixture is made of one GAN, not {type(base).__name__}: write Mixture(GAN(...), 16)"
             )
@@ -58,17 +59,20 @@ class Mixture(GAN):
                 "Mixture needs a critic that scores each sample by itself, for its payoff is a mean over pairs: "
                 "replace the critic's batch norm by layer or group norm"
             )
-        self.base, self.particles = base, particles
-        self.formulation, self.condition = base.formulation, base.condition
-        self.penalties, self.projections = base.penalties, base.projections
-        self.auxiliary, self.normalised = base.auxiliary, base.normalised
-        self.latent = _setup.chooses(base.latent)
-        self.notes = base.notes
+        super().__init__(
+            base.formulation,
+            latent=_setup.chooses(base.latent),
+            condition=base.condition,
+            penalties=base.penalties,
+            auxiliary=base.auxiliary,
+            projections=base.projections,
+        )
+        self.base, self.particles, self.heads = base, particles, particles
+        self.modules, self.normalised, self._pure = base.modules, base.normalised, base._pure
+        # What the base was seen to be, and what was said of it.
         self.zero_sum, self.samplewise = base.zero_sum, base.samplewise
         self.separable, self.why_not_separable = base.separable, base.why_not_separable
-        self.modules, self.heads = base.modules, particles
-        self._needs_mix = base._needs_mix
-        self._pure, self._build, self._fresh = base._pure, base._build, base._fresh
+        self.notes = base.notes
 
     # -- the game -------------------------------------------------------------------------------
 
@@ -98,19 +102,17 @@ class Mixture(GAN):
         seen = dict(draw)
         if "latent" in seen:
             seen["latent"] = seen["latent"][:, :-1]
-        renewed: Constants = torch.func.vmap(lambda p, c: self.base.refresh(p, c, seen, exact))(
+        return torch.func.vmap(lambda p, c: self.base.refresh(p, c, seen, exact))(
             players, constants
         )
-        return renewed
 
     def project(self, players: Players) -> Players:
         """Every particle into its feasible set."""
         if not self.projections:
             return players
-        projected: Players = torch.func.vmap(self.base.project)(players)
-        return projected
+        return torch.func.vmap(self.base.project)(players)
 
-    coupled = GAN.coupled  # of all particles together
+    coupled = SampledGame.coupled  # of all particles together
 
     # -- its pieces ------------------------------------------------------------------------------
 
@@ -145,8 +147,7 @@ class Mixture(GAN):
         )
         place = torch.empty_like(order)
         place[order] = torch.arange(len(z), device=z.device) - first[which[order]]
-        samples: Tensor = made[which, place]
-        return samples
+        return made[which, place]
 
     def _all(
         self,
@@ -160,8 +161,7 @@ class Mixture(GAN):
         shown = None if condition is None else condition.expand(count, *condition.shape)
         made = self._stacked(players, constants, z.expand(count, *z.shape), shown)
         place = which.reshape(1, -1, *[1] * (made.ndim - 2))
-        chosen: Tensor = made.take_along_dim(place, 0).squeeze(0)
-        return chosen
+        return made.take_along_dim(place, 0).squeeze(0)
 
     def _stacked(
         self, players: Players, constants: Constants, z: Tensor, condition: Tensor | None
@@ -175,8 +175,7 @@ class Mixture(GAN):
             return self.base.generate(*held, z, *shown)
 
         shown = () if condition is None else (condition,)
-        made: Tensor = torch.func.vmap(one)(players["generator"], constants["generator"], z, *shown)
-        return made
+        return torch.func.vmap(one)(players["generator"], constants["generator"], z, *shown)
 
     def critic(
         self,
@@ -269,10 +268,9 @@ class Paired(Wrapped):
         """The mixture's, each particle on its share."""
         if not tree.leaves(constants):
             return constants
-        renewed: Constants = torch.func.vmap(self.game.base.refresh, in_dims=(0, 0, 0, None))(
+        return torch.func.vmap(self.game.base.refresh, in_dims=(0, 0, 0, None))(
             players, constants, self._shares(draw), exact
         )
-        return renewed
 
     def _shares(self, draw: Draw) -> Draw:
         """Each pair's rows [particles, B / particles, ...], without the coordinate that chooses a generator."""

@@ -12,7 +12,7 @@ from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.errors import NonFiniteError, RecordError
 from equilibrist.games import Mixture
-from equilibrist.games.gan import Start
+from equilibrist.games.sampled import Start
 from equilibrist.run import checkpoint, samples
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import Record

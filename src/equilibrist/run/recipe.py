@@ -10,7 +10,7 @@ import torch
 from equilibrist.data import Source
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import RecipeError
-from equilibrist.games import GAN
+from equilibrist.games import SampledGame
 from equilibrist.scores import Score
 from equilibrist.solvers import Solver
 
@@ -47,7 +47,7 @@ class Recipe(Shown):
         references: what to cite.
     """
 
-    game: GAN
+    game: SampledGame
     data: Source
     solver: Solver
     steps: int

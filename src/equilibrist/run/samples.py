@@ -19,7 +19,7 @@ from equilibrist.data import Source
 from equilibrist.errors import RecipeError
 from equilibrist.files.atomic import write_atomically
 from equilibrist.files.owned import owned
-from equilibrist.games import GAN, Mixture
+from equilibrist.games import Mixture, SampledGame
 from equilibrist.games.inputs import as_condition
 from equilibrist.scores import Score
 
@@ -27,7 +27,7 @@ SHEET = {"images": 64, "points": 2048}
 
 
 def generate(
-    game: GAN,
+    game: SampledGame,
     players: Players,
     constants: Constants,
     n: int,
@@ -68,7 +68,7 @@ def generate(
     return made[:n]
 
 
-def _conditions(game: GAN, n: int, seed: int, data: Source | None) -> Tensor:
+def _conditions(game: SampledGame, n: int, seed: int, data: Source | None) -> Tensor:
     if isinstance(game.condition, int):
         return torch.arange(n) * game.condition // n
     if data is None:
@@ -90,7 +90,7 @@ def score_generator(seed: int, place: int, what: int = 0) -> np.random.Generator
 
 
 def scored(
-    game: GAN,
+    game: SampledGame,
     scores: Sequence[Score],
     data: Source,
     players: Players,
@@ -109,7 +109,7 @@ def scored(
 
 
 def _scored(
-    game: GAN,
+    game: SampledGame,
     scores: Sequence[Score],
     data: Source,
     players: Players,
@@ -164,7 +164,7 @@ def write_sheet(stem: Path, samples: Tensor, data: Source) -> Path:
 
 
 def export(
-    game: GAN, players: Players, constants: Constants, folder: Path, *, force: bool = False
+    game: SampledGame, players: Players, constants: Constants, folder: Path, *, force: bool = False
 ) -> list[Path]:
     """Each player's state_dict as `folder`/<player>.safetensors, spectral normalisation folded in.
 

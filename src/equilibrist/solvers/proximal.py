@@ -13,7 +13,7 @@ from equilibrist.core.draws import Draw
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
-from equilibrist.games import GAN
+from equilibrist.games import SampledGame
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.penalties import input_gradient
 from equilibrist.solvers._members import Weight, by_member, each, said
@@ -24,10 +24,10 @@ from equilibrist.validation import at_least, positive
 class _Inner(Wrapped):
     """The critic's problem: its own loss plus lam mean_i |grad_x D(x_i) - anchor_i|^2."""
 
-    game: GAN
+    game: SampledGame
     zero_sum = False
 
-    def __init__(self, game: GAN, lam: Weight) -> None:
+    def __init__(self, game: SampledGame, lam: Weight) -> None:
         super().__init__(game)
         self.lam = lam
 
@@ -41,7 +41,7 @@ class _Inner(Wrapped):
         return {"critic": loss + lam * moved}
 
 
-def slopes(game: GAN, players: Players, constants: Constants, draw: Draw) -> Tensor:
+def slopes(game: SampledGame, players: Players, constants: Constants, draw: Draw) -> Tensor:
     """grad_x D(x_i) at the real samples [B, ...], the critic as its constants normalise it."""
     return input_gradient(game.critic(players, constants, draw.get("condition")), draw["real"])
 
@@ -107,7 +107,7 @@ class Proximal(ByPlayer):
         draws: DrawSource,
     ) -> Step:
         game: Any = field.game
-        if not isinstance(game, GAN):
+        if not isinstance(game, SampledGame):
             raise GameError(f"proximal training needs a GAN, not {type(game).__name__}")
         if not game.samplewise or game.heads > 1:
             raise GameError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from equilibrist.checks._spent import Tick
 from equilibrist.checks.context import AuditContext, relative_noise
 from equilibrist.core.draws import Use
-from equilibrist.games import GAN
+from equilibrist.games import SampledGame
 
 Part = dict[str, Tensor]
 
@@ -130,7 +130,7 @@ def why_not(context: AuditContext) -> str:
     game: Any = context.game
     if set(game.players) != {"generator", "critic"}:
         return f"the game's players are {' and '.join(game.players)}, not a generator and a critic"
-    if not isinstance(game, GAN):
+    if not isinstance(game, SampledGame):
         if context.sampled or not hasattr(game, "sobolev_distance"):
             return f"{type(game).__name__} does not give sobolev_distance, E_P |grad D~ - grad D|^2"
         return ""

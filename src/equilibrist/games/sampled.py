@@ -1,0 +1,238 @@
+"""What a GAN and a mixture of GANs share: a generator of samples against their critic, on minibatches of data."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equilibrist.auxiliary import Auxiliary
+from equilibrist.core.draws import Draw, uniform
+from equilibrist.core.game import Constants, Players
+from equilibrist.data import Source
+from equilibrist.display import Rows, Shown
+from equilibrist.errors import GameError
+from equilibrist.formulations import Formulation, formulation_of
+from equilibrist.games import inputs as _setup
+from equilibrist.games._scores import Scores
+from equilibrist.games.inputs import Latent
+from equilibrist.nn.pure import PureModule
+from equilibrist.optimizers import Coupled
+from equilibrist.penalties import Penalty
+from equilibrist.projections import Projection, coupled
+
+
+class Reals(Protocol):
+    """A law of real samples, as `equilibrist.data.Source`; `sample_pairs` where the game is conditional."""
+
+    def sample(self, rng: np.random.Generator, n: int) -> Tensor: ...
+
+
+class Start(NamedTuple):
+    """Where play begins."""
+
+    players: Players
+    constants: Constants
+
+
+class SampledGame(Shown, ABC):
+    """A generator of samples against their critic, each with its own loss: a `GAN`, or a `Mixture` of many.
+
+    Losses are those of a formulation on one minibatch of real and generated samples, with penalties and auxiliary
+    terms. Which networks make the samples and the scores is the subclass's.
+
+    Args:
+        formulation, latent, condition, penalties, auxiliary, projections: as of `GAN`.
+
+    Attributes:
+        zero_sum, separable: as in `Game`; `why_not_separable` says what was seen.
+        heads: the number of critics.
+        samplewise: whether a critic scores each sample by itself, whatever the batch.
+        normalised: the critic's weights that are divided by their largest singular values.
+        modules: a module of each player, as it was built.
+        needs_mix: whether a draw holds mixing weights.
+        notes: warnings that were given while the game was built, which every certificate repeats.
+    """
+
+    players = ("generator", "critic")
+
+    heads: int
+    modules: dict[str, nn.Module]
+    normalised: tuple[str, ...]
+    _pure: dict[str, PureModule]
+
+    def __init__(
+        self,
+        formulation: Formulation | str,
+        *,
+        latent: int | tuple[int, ...] | Latent | Source,
+        condition: int | tuple[int, ...] | None,
+        penalties: Sequence[Penalty],
+        auxiliary: Sequence[Auxiliary],
+        projections: Sequence[Projection],
+    ) -> None:
+        self.formulation = formulation_of(formulation)
+        _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
+        _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
+        _setup.each("projections", projections, "player", "WeightClipping()")
+        self.latent, self.condition = _setup.law_of(latent), _setup.condition_of(condition)
+        self.penalties, self.projections = tuple(penalties), tuple(projections)
+        self.auxiliary = tuple(auxiliary)
+        named: list[Projection | Auxiliary] = [*self.projections, *self.auxiliary]
+        for part in named:
+            if part.player not in self.players:
+                raise GameError(f"{part} names no player: choose 'generator' or 'critic'")
+        self.zero_sum = self.formulation.zero_sum and not self.penalties and not self.auxiliary
+        self.needs_mix = any(p.needs_mix for p in self.penalties)
+        self.notes: tuple[str, ...] = ()
+        self.samplewise = True
+        self.separable, self.why_not_separable = True, ""
+
+    # -- the game -------------------------------------------------------------------------------
+
+    def losses(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, Tensor]:
+        """Each player's loss on draw = {real [B, ...], latent [B, ...], condition [B, ...] of conditional
+        games, mix [B] if penalties need it}. With only="critic" a `fake` [B, ...] in the draw stands for the
+        generator's samples."""
+        if only == "critic" and "fake" in draw:  # made beforehand, for a generator that rests
+            fake = draw["fake"]
+        else:
+            fake = self.generate(players, constants, draw["latent"], draw.get("condition"))
+        return self.against(players, constants, draw, fake, only)
+
+    @abstractmethod
+    def against(
+        self,
+        players: Players,
+        constants: Constants,
+        draw: Draw,
+        fake: Tensor,
+        only: str | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses once the generated samples [B, ...] are made: of the players, the critic's alone are read."""
+
+    @abstractmethod
+    def refresh(
+        self, players: Players, constants: Constants, draw: Draw, exact: bool = False
+    ) -> Constants:
+        """New power vectors and running statistics (see `Game`)."""
+
+    def project(self, players: Players) -> Players:
+        """Every projection on its player."""
+        for projection in self.projections:
+            players = {**players, projection.player: projection(players[projection.player])}
+        return players
+
+    # The field skips a projection that changes nothing; one of a subclass's own may change anything.
+    project.applies_projections = True  # type: ignore[attr-defined]
+
+    @property
+    def coupled(self) -> dict[str, Coupled]:
+        """What the projections couple, by player."""
+        return {
+            player: coupled([one for one in self.projections if one.player == player])
+            for player in self.players
+        }
+
+    # -- its pieces ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def generate(
+        self,
+        players: Players,
+        constants: Constants,
+        latent: Tensor,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """Generated samples [B, ...]."""
+
+    @abstractmethod
+    def critic(
+        self,
+        players: Players,
+        constants: Constants,
+        condition: Tensor | None = None,
+        head: int = 0,
+    ) -> Scores:
+        """Critic number `head` as a function of samples."""
+
+    def scale(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
+        """The formulation's yardstick for differences of losses, on one draw; of several critics, the
+        mean of theirs, as the losses are."""
+        condition = draw.get("condition")
+        with torch.no_grad():
+            fake = self.generate(players, constants, draw["latent"], condition)
+            scales = [
+                self.formulation.scale(
+                    self.critic(players, constants, condition, head), draw["real"], fake
+                )
+                for head in range(self.heads)
+            ]
+            return scales[0] if self.heads == 1 else torch.stack(scales).mean()
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        source: Reals,
+        batch: int,
+        dtype: torch.dtype = torch.float32,
+        device: Any = None,
+    ) -> Draw:
+        """One minibatch: real samples (with their conditions) first, then latents, then mixing weights."""
+        draw: Draw = {}
+        if self.condition is None:
+            draw["real"] = source.sample(rng, batch).to(device, dtype)
+        else:
+            if not hasattr(source, "sample_pairs"):
+                name = getattr(source, "name", type(source).__name__)
+                raise GameError(
+                    f"the game is conditional, but {name} has no conditions: take data with labels, "
+                    "or leave condition out"
+                )
+            real, condition = source.sample_pairs(rng, batch)
+            draw["real"] = real.to(device, dtype)
+            draw["condition"] = _setup.as_condition(condition, device, dtype)
+        draw["latent"] = self.latent.sample(rng, batch, dtype, device)
+        if self.needs_mix:
+            draw["mix"] = uniform(rng, (batch,), dtype, device)
+        return draw
+
+    @abstractmethod
+    def init(
+        self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> Start:
+        """Where play begins, from fresh weights where there is a seed."""
+
+    @abstractmethod
+    def load(self, players: Players, constants: Constants) -> dict[str, nn.Module]:
+        """Modules that hold these values, by player."""
+
+    # -- the record -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What was built, for the record: plain values only."""
+
+    def note(self, text: str) -> None:
+        """Warn of what was seen, and keep it for the certificates of every audit (`notes`)."""
+        self.notes = (*self.notes, text)
+        warnings.warn(text, stacklevel=2)
+
+    def _facts(self) -> tuple[str, Rows]:
+        said = self.describe()
+        rows = [
+            (player, f"{one['class']}, {one['parameters']:,} parameters")
+            for player, one in said["players"].items()
+        ]
+        rows += [("losses", said["formulation"]), ("latent", said["latent"])]
+        for name in ("condition", "penalties", "auxiliary", "projections", "spectral_norm"):
+            if value := said.get(name):
+                rows.append((name, ", ".join(value) if isinstance(value, list) else str(value)))
+        return type(self).__name__, rows

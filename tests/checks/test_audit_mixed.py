@@ -16,7 +16,7 @@ from equilibrist.mixed.domains import Box
 from equilibrist.mixed.matrix import MatrixGame
 from equilibrist.mixed.measures import Particles
 from equilibrist.mixed.payoff import NashGap, PayoffGame
-from equilibrist.mixed.truths import MixedW2Gaussian
+from equilibrist.mixed.w2gan import MixedW2Gaussian
 
 F64 = torch.float64
 

@@ -15,9 +15,6 @@ from equilibrist.mixed.domains import Box, Circle, Projected
 from equilibrist.mixed.flows import Langevin
 from equilibrist.mixed.measures import Density, Particles
 from equilibrist.mixed.truths import (
-    Critics,
-    Generators,
-    MixedW2Gaussian,
     circle_game,
     circle_moment,
     squared_distance_entropic,
@@ -27,6 +24,7 @@ from equilibrist.mixed.truths import (
     von_mises_moment,
     von_mises_step,
 )
+from equilibrist.mixed.w2gan import Critics, Generators, MixedW2Gaussian
 from equilibrist.theory import W2Gaussian
 
 D = torch.float64

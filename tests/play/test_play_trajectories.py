@@ -11,7 +11,8 @@ from equilibrist.errors import GameError
 from equilibrist.games import Dirac, Planar, bilinear, false_attractor
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.play import boards
-from equilibrist.play.page import page, play
+from equilibrist.play.page import page
+from equilibrist.play.played import play
 from equilibrist.play.trajectories import (
     DIVERGED,
     NEAR,

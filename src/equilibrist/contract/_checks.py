@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -382,7 +382,6 @@ def _map(solver: Any, jacobian: Tensor, sizes: Mapping[str, int]) -> Tensor:
     if not hasattr(solver, "linear_map"):
         raise _Left(f"{type(solver).__name__} gives no linear_map")
     try:
-        matrix: Tensor = solver.linear_map(jacobian, sizes)
+        return cast(Tensor, solver.linear_map(jacobian, sizes))
     except ValueError as why:
         raise _Left(str(why)) from None
-    return matrix

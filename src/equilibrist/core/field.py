@@ -4,7 +4,7 @@ and the one place that averages over machines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.core._graph import Forward, Graph
 from equilibrist.core.draws import Draw
 from equilibrist.core.exact import followed_leaves
-from equilibrist.core.game import Constants, Game, Plain, Players, Wrapped, coupled
+from equilibrist.core.game import Constants, Game, Players, coupled, feasible_everywhere
 from equilibrist.errors import GameError
 from equilibrist.nn.functional import grad
 from equilibrist.nn.slopes import Slopes
@@ -50,33 +51,6 @@ class Linearization(NamedTuple):
     v: Players
     losses: dict[str, Tensor]
     pullback: Pullback
-
-
-class Graph(NamedTuple):
-    """Gradients with their graph: the leaves `active`, losses, `v`, and second leaves of the weights that power
-    vectors follow (`_exact.followed_leaves`)."""
-
-    active: Players
-    losses: dict[str, Tensor]
-    v: Players
-    shadows: Players
-
-    def back(
-        self,
-        outputs: list[Tensor],
-        directions: list[Tensor],
-        players: Iterable[str],
-        **options: Any,
-    ) -> list[Tensor]:
-        """J^T along `directions` of these entries of v, by the players' leaves in order."""
-        names = [(player, k) for player in players for k in self.active[player]]
-        followed = [at for at in names if at[1] in self.shadows.get(at[0], {})]
-        inputs = [self.active[p][k] for p, k in names] + [self.shadows[p][k] for p, k in followed]
-        product = list(grad(outputs, inputs, directions, materialize_grads=True, **options))
-        for at, extra in zip(followed, product[len(names) :], strict=True):
-            where = names.index(at)
-            product[where] = product[where] + extra
-        return product[: len(names)]
 
 
 class VectorField:
@@ -123,7 +97,7 @@ class VectorField:
             )
         self.game, self.reduce, self.stacked = game, reduce, stacked
         self.parts, self.autocast, self.frozen = parts, autocast, frozen
-        self._everywhere = _feasible_everywhere(game)
+        self._everywhere = feasible_everywhere(game)
         self.coupled = coupled(game)
         if stacked:
             raise_trim_threshold()
@@ -147,8 +121,7 @@ class VectorField:
             v, losses = _mean([p.v for p in pieces]), _mean([p.losses for p in pieces])
 
             def averaged(u: Players, only: str | None = None) -> Players:
-                mean: Players = _mean([p.pullback(u, only) for p in pieces])
-                return mean
+                return _mean([p.pullback(u, only) for p in pieces])
 
             return Linearization(v, losses, averaged)
         players = {player: players[player] for player in self.game.players}
@@ -185,28 +158,9 @@ class VectorField:
         if self.parts > 1:
             whole = self._whole()
             pieces = [whole.jvp(players, constants, u, part) for part in self._cut(draw)]
-            mean: Players = _mean(pieces)
-            return mean
+            return _mean(pieces)
         players = {player: players[player] for player in self.game.players}
-        graph = self._differentiate(players, constants, draw, None, create_graph=True)
-        v = graph.v
-        outputs = [leaf for leaf in tree.leaves(v) if leaf.requires_grad]
-        result = [torch.zeros_like(leaf) for leaf in tree.leaves(v)]
-        if outputs:
-            probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
-            product = graph.back(outputs, probe, players, create_graph=True)
-            pairs = [
-                (p, d) for p, d in zip(product, _like(u, players), strict=True) if p.requires_grad
-            ]
-            forward = (
-                grad([p for p, _ in pairs], probe, [d for _, d in pairs], materialize_grads=True)
-                if pairs
-                else [torch.zeros_like(p) for p in probe]
-            )
-            where = [i for i, leaf in enumerate(tree.leaves(v)) if leaf.requires_grad]
-            for i, value in zip(where, forward, strict=True):
-                result[i] = value
-        return tree.fill(players, self._mean([r.detach() for r in result]))
+        return Forward(self, players, constants, draw)(u, retain_graph=False)
 
     def refresh(
         self, players: Players, constants: Constants, draw: Draw, exact: bool = False
@@ -250,14 +204,7 @@ class VectorField:
 
     def of(self, game: Game) -> VectorField:
         """The field of another game over the same machines and members (an inner problem, say)."""
-        return VectorField(
-            game,
-            reduce=self.reduce,
-            stacked=self.stacked,
-            parts=self.parts,
-            autocast=self.autocast,
-            frozen=self.frozen,
-        )
+        return self._of(game, self.parts)
 
     def follows(self, constants: Constants) -> bool:
         """Whether second derivatives here let power vectors follow their weights, the game leaving it to them."""
@@ -286,15 +233,19 @@ class VectorField:
         losses = by_member(lambda p, c, d: self.game.losses(p, c, d, only), self.stacked or 1)
         return losses(players, constants, draw)
 
-    def _whole(self) -> VectorField:
-        """The same field without parts."""
+    def _of(self, game: Game, parts: int) -> VectorField:
         return VectorField(
-            self.game,
+            game,
             reduce=self.reduce,
             stacked=self.stacked,
+            parts=parts,
             autocast=self.autocast,
             frozen=self.frozen,
         )
+
+    def _whole(self) -> VectorField:
+        """The same field without parts."""
+        return self._of(self.game, 1)
 
     def _cut(self, draw: Draw) -> list[Draw]:
         dim = 1 if self.stacked else 0
@@ -419,20 +370,6 @@ class VectorField:
         return tensors if self.reduce is None else self.reduce(tensors)
 
 
-def _feasible_everywhere(game: Game) -> bool:
-    """Whether the game's own `project` is known to change nothing: a vmap over it costs a small stack 7%."""
-    own = getattr(getattr(game, "project", None), "__func__", None)
-    if isinstance(game, Wrapped) and own is Wrapped.project:
-        return _feasible_everywhere(game.game)
-    applies = getattr(own, "applies_projections", False)
-    return own is Plain.project or (applies and not getattr(game, "projections", True))
-
-
-def _mean(trees: list[Any]) -> Any:
+def _mean(trees: list[Any]) -> Tree:
     """The mean of trees of the same structure."""
     return tree.map(lambda *leaves: torch.stack(leaves).mean(0), trees[0], *trees[1:])
-
-
-def _like(u: Players, players: Players) -> list[Tensor]:
-    """The leaves of `u` in the order of `players`, whatever order its own dictionaries have."""
-    return [u[player][name] for player, part in players.items() for name in part]

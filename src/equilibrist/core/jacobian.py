@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.core._graph import Forward, Graph
 from equilibrist.core.draws import Draw
-from equilibrist.core.field import Graph, Linearization, VectorField
+from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Constants, Players
-from equilibrist.nn.functional import grad
 
 
 class JacobianOperator:
@@ -45,7 +45,7 @@ class JacobianOperator:
         self.dtype = tree.leaves(players)[0].dtype
         # One graph a draw serves all products; those of J itself need another where J has no structure.
         self._graphs: list[Linearization] = []
-        self._forward: list[_Forward] = []
+        self._forward: list[Forward] = []
 
     @property
     def T(self) -> JacobianOperator:  # noqa: N802
@@ -73,7 +73,7 @@ class JacobianOperator:
             return [self.field.jvp(self.players, self.constants, u, draw) for draw in self.draws]
         if not self._forward:
             self._forward += [
-                _Forward(self.field, self.players, self.constants, draw) for draw in self.draws
+                Forward(self.field, self.players, self.constants, draw) for draw in self.draws
             ]
         return [graph(u) for graph in self._forward]
 
@@ -90,10 +90,7 @@ class JacobianOperator:
 
     def block(self, row: str, column: str) -> tuple[slice, slice]:
         """Where the derivative of `row`'s gradient by `column`'s parameters stands in J."""
-        spans, start = {}, 0
-        for player, part in self.players.items():
-            stop = start + tree.count(part)
-            spans[player], start = slice(start, stop), stop
+        spans = tree.slices({player: tree.count(part) for player, part in self.players.items()})
         return spans[row], spans[column]
 
     def dense(self) -> Tensor:
@@ -120,45 +117,6 @@ class JacobianOperator:
     def device(self) -> torch.device:
         """Where the players are."""
         return tree.leaves(self.players)[0].device
-
-
-class _Forward:
-    """J u on one draw, any number of them: w -> J^T w is linear, and its graph is kept to be pulled back
-    along u (2.6 gradients a product, after 3.5 once)."""
-
-    def __init__(
-        self, field: VectorField, players: Players, constants: Constants, draw: Draw
-    ) -> None:
-        self.field, self.players = field, players
-        graph = field._differentiate(players, constants, draw, None, create_graph=True)
-        leaves = tree.leaves(graph.v)
-        self.zeros = [torch.zeros_like(leaf) for leaf in leaves]
-        self.where = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]
-        outputs = [leaves[i] for i in self.where]
-        self.probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
-        self.product: tuple[Tensor, ...] = ()
-        if outputs:
-            self.product = tuple(graph.back(outputs, self.probe, players, create_graph=True))
-
-    def __call__(self, u: Players) -> Players:
-        directions = [u[player][name] for player, part in self.players.items() for name in part]
-        pairs = (
-            [(p, d) for p, d in zip(self.product, directions, strict=True) if p.requires_grad]
-            if self.product
-            else []
-        )
-        result = list(self.zeros)
-        if pairs:
-            found = grad(
-                [p for p, _ in pairs],
-                self.probe,
-                [d for _, d in pairs],
-                retain_graph=True,
-                materialize_grads=True,
-            )
-            for i, value in zip(self.where, found, strict=True):
-                result[i] = value.detach()
-        return tree.fill(self.players, self.field._mean(result))
 
 
 class HessianOperator:

@@ -21,10 +21,6 @@ from equilibrist.mixed.measures import Density, DensityAverage, Particles, Reser
 from equilibrist.mixed.mirror import MirrorDescent, MirrorProx, OptimisticMirror, Trace
 from equilibrist.mixed.payoff import NashGap, PayoffGame, Reply
 from equilibrist.mixed.truths import (
-    Critics,
-    Generators,
-    MixedW2Gaussian,
-    Response,
     circle_game,
     squared_distance_entropic,
     squared_distance_equilibrium,
@@ -32,6 +28,7 @@ from equilibrist.mixed.truths import (
     von_mises,
     von_mises_step,
 )
+from equilibrist.mixed.w2gan import Critics, Generators, MixedW2Gaussian, Response
 
 __all__ = [
     "Box",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -192,8 +192,7 @@ class Sphere:
             raise GameError(
                 "Sphere: a point lies at the centre, which has no nearest point: move it"
             )
-        nearest: Tensor = points * (self.radius / norm)
-        return nearest
+        return cast(Tensor, points * (self.radius / norm))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -186,9 +186,34 @@ class GridProx(GridDescent):
 # -- particles --------------------------------------------------------------------------------------------
 
 
+class _Turn(NamedTuple):
+    """One player's turn: what it has, what it meets, and its random numbers."""
+
+    game: PayoffGame
+    role: Role
+    own: Particles
+    other: Particles
+    pairing: int | None
+    rng: np.random.Generator
+
+    def faced(self) -> Tensor | None:
+        """The opponents of each particle, drawn anew; None for all of them."""
+        if not self.pairing:
+            return None
+        return opponents(self.other, len(self.own.points), self.pairing, self.rng)
+
+    def descended(self) -> Tensor:
+        """What the player descends, at its points [N]: f(x, mu) for x, -f(nu, y) for y."""
+        points, faced = self.own.points, self.faced()
+        if self.role == "x":
+            return self.game.against_mu(points, self.other, faced)
+        return -self.game.against_nu(points, self.other, faced)
+
+
 class _OnParticles(ABC):
     """One loop for all particle methods: both players read the same pair, then both change."""
 
+    # Many parameters, each an option of one call by its name: a game and a length are all that is needed.
     def run(
         self,
         game: PayoffGame,
@@ -230,8 +255,8 @@ class _OnParticles(ABC):
                 for mean, measure, rng in zip(means, (nu, mu), draws, strict=True):
                     mean.add(measure, rng)
                 nu, mu = (
-                    self._moved(game, "x", nu, mu, pairing, draws[0]),
-                    self._moved(game, "y", mu, nu, pairing, draws[1]),
+                    self._moved(_Turn(game, "x", nu, mu, pairing, draws[0])),
+                    self._moved(_Turn(game, "y", mu, nu, pairing, draws[1])),
                 )
                 if t in records.due:
                     average = means[0].value, means[1].value
@@ -239,15 +264,7 @@ class _OnParticles(ABC):
         return records.trace((means[0].value, means[1].value), (nu, mu), False)
 
     @abstractmethod
-    def _moved(
-        self,
-        game: PayoffGame,
-        role: Role,
-        own: Particles,
-        other: Particles,
-        pairing: int | None,
-        rng: np.random.Generator,
-    ) -> Particles:
+    def _moved(self, turn: _Turn) -> Particles:
         """One player's particles after the step."""
 
 
@@ -269,16 +286,8 @@ class Reweighting(_OnParticles):
     def __post_init__(self) -> None:
         positive(self, eta=self.eta)
 
-    def _moved(
-        self,
-        game: PayoffGame,
-        role: Role,
-        own: Particles,
-        other: Particles,
-        pairing: int | None,
-        rng: np.random.Generator,
-    ) -> Particles:
-        return own.reweighted(_descended(game, role, own, other, pairing, rng), self.eta)
+    def _moved(self, turn: _Turn) -> Particles:
+        return turn.own.reweighted(turn.descended(), self.eta)
 
 
 @dataclass(frozen=True)
@@ -319,35 +328,19 @@ class Langevin(_OnParticles):
         """eps^2, whatever the convention."""
         return self.noise**2
 
-    def _moved(
-        self,
-        game: PayoffGame,
-        role: Role,
-        own: Particles,
-        other: Particles,
-        pairing: int | None,
-        rng: np.random.Generator,
-    ) -> Particles:
-        return Particles(self._points(game, role, own, other, pairing, rng), own.log_weights)
+    def _moved(self, turn: _Turn) -> Particles:
+        return Particles(self._points(turn), turn.own.log_weights)
 
-    def _points(
-        self,
-        game: PayoffGame,
-        role: Role,
-        own: Particles,
-        other: Particles,
-        pairing: int | None,
-        rng: np.random.Generator,
-    ) -> Tensor:
+    def _points(self, turn: _Turn) -> Tensor:
         gamma = self.gamma if self.convention == "gamma" else self.gamma / 2
-        sign = -1.0 if role == "x" else 1.0
-        faced = opponents(other, len(own.points), pairing, rng) if pairing else None
-        direction = sign * gamma * game.gradient(role, own.points, other, faced)
-        domain: Domain = game.x_domain if role == "x" else game.y_domain
+        game, points = turn.game, turn.own.points
+        sign = -1.0 if turn.role == "x" else 1.0
+        direction = sign * gamma * game.gradient(turn.role, points, turn.other, turn.faced())
+        domain: Domain = game.x_domain if turn.role == "x" else game.y_domain
         if self.noise == 0:
-            return domain.move(own.points, direction)
-        drawn = normal(rng, own.points.shape, own.points.dtype, own.points.device)
-        return domain.move(own.points, direction, math.sqrt(2 * gamma) * self.noise * drawn)
+            return domain.move(points, direction)
+        drawn = normal(turn.rng, points.shape, points.dtype, points.device)
+        return domain.move(points, direction, math.sqrt(2 * gamma) * self.noise * drawn)
 
 
 @dataclass(frozen=True)
@@ -381,33 +374,9 @@ class WassersteinFisherRao(Langevin):
                 f"WassersteinFisherRao.resample must lie between 0 and 1, not {self.resample!r}"
             )
 
-    def _moved(
-        self,
-        game: PayoffGame,
-        role: Role,
-        own: Particles,
-        other: Particles,
-        pairing: int | None,
-        rng: np.random.Generator,
-    ) -> Particles:
-        h = _descended(game, role, own, other, pairing, rng)
-        points = self._points(game, role, own, other, pairing, rng)
-        moved = Particles(points, own.log_weights).reweighted(h, self.eta)
+    def _moved(self, turn: _Turn) -> Particles:
+        h, points = turn.descended(), self._points(turn)
+        moved = Particles(points, turn.own.log_weights).reweighted(h, self.eta)
         if moved.effective_size < self.resample * len(points):
-            return moved.resampled(rng)
+            return moved.resampled(turn.rng)
         return moved
-
-
-def _descended(
-    game: PayoffGame,
-    role: Role,
-    own: Particles,
-    other: Particles,
-    pairing: int | None,
-    rng: np.random.Generator,
-) -> Tensor:
-    """What the player descends, at its points [N]: f(x, mu) for x, -f(nu, y) for y."""
-    faced = opponents(other, len(own.points), pairing, rng) if pairing else None
-    if role == "x":
-        return game.against_mu(own.points, other, faced)
-    return -game.against_nu(own.points, other, faced)

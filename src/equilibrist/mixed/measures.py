@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -219,5 +220,4 @@ def _mean(measure: Measure, values: Tensor | Function) -> Tensor:
         raise GameError(
             f"mean: {len(measure.masses)} points, but values of shape {list(found.shape)}: give one per point"
         )
-    mean: Tensor = torch.tensordot(measure.masses.to(found.dtype), found, dims=1)
-    return mean
+    return cast(Tensor, torch.tensordot(measure.masses.to(found.dtype), found, dims=1))

@@ -118,66 +118,25 @@ class PureModule:
         """Run once and raise `GameError` naming the first layer that draws random numbers or writes
         a buffer; else return the output."""
         held = {key: b.clone() for key, b in buffers.items()}
-        found: list[tuple[str, str]] = []
-        before: dict[int, tuple[Tensor, list[tuple[str, Tensor, int]]]] = {}
-
-        def enter(module: nn.Module, _: Any) -> None:
-            # A version counts in-place writes, also those that happen to write the same value.
-            own = [(k, b, b._version) for k, b in module._buffers.items() if b is not None]
-            before[id(module)] = (_random_state(), own)
-
-        unsound: list[str] = []
-
-        def leave(path: str, module: nn.Module, made: Any) -> None:
-            state, own = before.pop(id(module))
-            where = f"{self.name}{'.' + path if path else ''} ({type(module).__name__})"
-            if isinstance(made, Tensor) and not torch.isfinite(made).all():
-                unsound.append(where)  # innermost first
-            if found:
-                return
-            if not torch.equal(state, _random_state()):
-                dropout = "Dropout" in type(module).__name__
-                mend = EVAL if dropout else "draw the noise as part of the latent"
-                found.append((f"{where} draws random numbers in its forward pass", mend))
-            for key, value, version in own:
-                if module._buffers[key] is not value or value._version != version:
-                    mend = (
-                        "freeze it with .eval(), or compute the new value outside the forward pass"
-                    )
-                    found.append(
-                        (f"{where} overwrites its buffer {key!r} in its forward pass", mend)
-                    )
-
-        handles = []
-        for path, module in self._module.named_modules():
-            handles.append(module.register_forward_pre_hook(enter, prepend=True))
-            handles.append(
-                module.register_forward_hook(lambda m, a, o, path=path: leave(path, m, o))
-            )
+        watch = _Watch(self.name)
         versions = [x._version for x in args]
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=_cuda()):
-                output = self(params, held, *args)
-                fresh = {k: b.clone() for k, b in buffers.items()}
-                again = output if found else self(params, fresh, *args)
-        finally:
-            for handle in handles:
-                handle.remove()
-        if not found and versions != [x._version for x in args]:
-            found.append(
-                (
-                    f"the {self.name} changes its input in place",
-                    "set inplace=False on its first layer",
-                )
+        with watch.over(self._module), torch.no_grad(), torch.random.fork_rng(devices=_cuda()):
+            output = self(params, held, *args)
+            fresh = {k: b.clone() for k, b in buffers.items()}
+            again = output if watch.impure else self(params, fresh, *args)
+        if not watch.impure and versions != [x._version for x in args]:
+            watch.impure = (
+                f"the {self.name} changes its input in place",
+                "set inplace=False on its first layer",
             )
-        if found:
-            problem, mend = found[0]
+        if watch.impure:
+            problem, mend = watch.impure
             kind = TrainingModeError if mend is EVAL else GameError
             raise kind(f"{problem}, so its loss is not a function of its parameters: {mend}")
         if isinstance(output, Tensor) and not torch.isfinite(output).all():
             raise GameError(
-                f"the {self.name}'s output is not finite on a batch, and that of {unsound[0]} is the first that is "
-                "not: look at its weights and at what it divides by"
+                f"the {self.name}'s output is not finite on a batch, and that of {watch.unsound[0]} is the first that "
+                "is not: look at its weights and at what it divides by"
             )
         if isinstance(output, Tensor) and not torch.equal(output, again):
             raise GameError(
@@ -185,6 +144,59 @@ class PureModule:
                 "of its parameters: look for state kept between calls or for random numbers"
             )
         return output
+
+
+class _Watch:
+    """Looks at every layer of a module while it runs.
+
+    Attributes:
+        impure: what the first layer does that draws random numbers or writes a buffer, and the way out; or None.
+        unsound: layers whose output is not finite, the innermost first.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.impure: tuple[str, str] | None = None
+        self.unsound: list[str] = []
+        self._before: dict[int, tuple[Tensor, list[tuple[str, Tensor, int]]]] = {}
+
+    @contextmanager
+    def over(self, module: nn.Module) -> Iterator[None]:
+        """Hooks on all layers, for as long as the context lasts."""
+        handles = []
+        for path, layer in module.named_modules():
+            handles.append(layer.register_forward_pre_hook(self._enter, prepend=True))
+            handles.append(
+                layer.register_forward_hook(lambda m, a, o, path=path: self._leave(path, m, o))
+            )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, layer: nn.Module, _: Any) -> None:
+        # A version counts in-place writes, also those that happen to write the same value.
+        own = [(k, b, b._version) for k, b in layer._buffers.items() if b is not None]
+        self._before[id(layer)] = (_random_state(), own)
+
+    def _leave(self, path: str, layer: nn.Module, made: Any) -> None:
+        state, own = self._before.pop(id(layer))
+        where = f"{self.name}{'.' + path if path else ''} ({type(layer).__name__})"
+        if isinstance(made, Tensor) and not torch.isfinite(made).all():
+            self.unsound.append(where)
+        if self.impure:
+            return
+        if not torch.equal(state, _random_state()):
+            dropout = "Dropout" in type(layer).__name__
+            mend = EVAL if dropout else "draw the noise as part of the latent"
+            self.impure = (f"{where} draws random numbers in its forward pass", mend)
+            return
+        for key, value, version in own:
+            if layer._buffers[key] is not value or value._version != version:
+                mend = "freeze it with .eval(), or compute the new value outside the forward pass"
+                self.impure = (f"{where} overwrites its buffer {key!r} in its forward pass", mend)
+                return
 
 
 def copied(module: nn.Module, name: str) -> nn.Module:

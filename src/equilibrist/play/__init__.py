@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equilibrist.play.page import Played, play, write_play
+    from equilibrist.play.page import write_play
+    from equilibrist.play.played import Played, play
     from equilibrist.play.spectrum_page import write_spectrum
 
 _MODULE = {
-    "Played": "page",
-    "play": "page",
+    "Played": "played",
+    "play": "played",
     "write_play": "page",
     "write_spectrum": "spectrum_page",
 }

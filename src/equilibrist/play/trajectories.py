@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -122,8 +122,7 @@ class Table:
     def stacked(self, positions: Tensor) -> Players:
         """Players of S members at positions [S, 2]."""
         columns = iter(positions.split([leaf.numel() for leaf in tree.leaves(self.like)], dim=1))
-        found: Players = tree.map(lambda _: next(columns).clone(), self.like)
-        return found
+        return tree.map(lambda _: next(columns).clone(), self.like)
 
     def positions(self, players: Players) -> Tensor:
         """Their positions [S, 2]."""
@@ -191,8 +190,7 @@ class Table:
     def distances(self, positions: Array) -> Array:
         """To the nearest stationary point: [T, S] for positions [T, S, 2]."""
         gaps = np.linalg.norm(positions[:, :, None] - self.places, axis=3)
-        nearest: Array = gaps.min(axis=2)
-        return nearest
+        return cast(Array, gaps.min(axis=2))
 
     def _nothing(self) -> Constants:
         return {player: {} for player in self.like}
@@ -291,5 +289,4 @@ def spread(window: Sequence[float], count: int) -> Array:
 
     unit = np.array([[halton(i, 2), halton(i, 3)] for i in range(1, count + 1)]).reshape(-1, 2)
     x0, x1, y0, y1 = window
-    places: Array = np.array([x0, y0]) + (0.1 + 0.8 * unit) * np.array([x1 - x0, y1 - y0])
-    return places
+    return cast(Array, np.array([x0, y0]) + (0.1 + 0.8 * unit) * np.array([x1 - x0, y1 - y0]))

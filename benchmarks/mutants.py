@@ -35,7 +35,7 @@ PACKAGE = Path("src", "equilibrist")
 # What is drawn from, the share of the faults, and the folders whose tests concern it.
 AREAS: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "field": (0.10, ("core/field.py",), ("core", "solvers", "api")),
-    "Jacobian": (0.10, ("core/jacobian.py",), ("core", "spectra", "api")),
+    "Jacobian": (0.10, ("core/jacobian.py", "core/_graph.py"), ("core", "spectra", "api")),
     "solvers": (0.25, ("solvers/*.py",), ("solvers", "core", "compare", "api")),
     "statistics": (0.25, ("scores/*.py", "spectra/*.py"), ("scores", "spectra", "api")),
     "audit": (0.30, ("checks/**/*.py",), ("checks", "api")),

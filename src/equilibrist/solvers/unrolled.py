@@ -26,7 +26,8 @@ from equilibrist.validation import at_least, positive
 class _Ahead(Wrapped):
     """The game in which the leader's loss is taken against a follower that has answered."""
 
-    zero_sum = separable = False
+    zero_sum = False
+    separable = False
 
     def __init__(self, game: Game, leader: str, follower: str, steps: int, rate: float) -> None:
         super().__init__(game)

@@ -28,7 +28,7 @@ def write_report(run_directory: Path) -> Path:
     earlier report wrote and nobody has changed since.
 
     Arguments:
-        run_directory: the folder of one run (`docs/design.md` has its format), or the `out` of an
+        run_directory: the folder of one run (`docs/formats.md` has its format), or the `out` of an
             `audit_pair`. Commands on the page name it as it is named here.
 
     A file that is damaged or written in another format is left out, and the page says so.

@@ -6,17 +6,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test browser lint types bench kill mutants house clean
+.PHONY: help demo test browser docs lint types bench kill mutants house clean
 
 help:
 	@echo "make demo    train a GAN on real digits, audit it, write its report (about two minutes on 2 cores, after the install)"
 	@echo "make test    lint, types, README's code, all tests (10 minutes on 2 cores)"
 	@echo "make browser opens the report in headless Chromium (skipped where there is none)"
+	@echo "make docs    these pages and the reference of the API as a site, in site/ (half a minute after the install)"
 	@echo "make bench   our training steps against hand-written loops, and against each other, interleaved"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
 	@echo "make mutants faults planted in the mathematics one at a time: do the tests notice? (hours; goes on where it stopped)"
 	@echo "make house   sizes, circles and private imports of the source, counted"
-	@echo "make clean   remove the environment and the demo's run"
+	@echo "make clean   remove the environment, the demo's run and the site"
 
 $(VENV)/user: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "equilibrist needs Python 3.11 or newer: PYTHON=python3.11 make ...")'
@@ -26,6 +27,10 @@ $(VENV)/user: pyproject.toml constraints.txt
 
 $(VENV)/developer: $(VENV)/user
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/user
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 demo: $(VENV)/user
@@ -38,6 +43,10 @@ test: lint types
 
 browser: $(VENV)/developer
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open it in a browser: $(CURDIR)/site/index.html"
 
 lint: $(VENV)/developer
 	$(BIN)/ruff check .
@@ -59,4 +68,4 @@ house: $(VENV)/developer
 	$(BIN)/python benchmarks/house.py
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo site

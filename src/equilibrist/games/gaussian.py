@@ -152,8 +152,8 @@ class GaussianW2GAN(Analytic):
         return 4 * self.s**2 * A.square().sum() + (critic["b"] - other["b"]).square().sum()
 
     def sobolev(self, players: Players) -> Tensor:
-        """M = E_P[(d_w grad D)^T (d_w grad D)] [d^2 + d, d^2 + d], w = (A, b) as `tree.flatten` orders them:
-        grad D(x) = (A + A^T) x + b, so ||D||^2 = s^2 |A + A^T|_F^2 + |b|^2 and M A = 2 s^2 (A + A^T), M b = b."""
+        """M = E_P[(d_w grad D)^T (d_w grad D)], a square matrix of d^2 + d rows, w = (A, b) as `tree.flatten` orders
+        them: grad D(x) = (A + A^T) x + b, so ||D||^2 = s^2 |A + A^T|_F^2 + |b|^2 and M A = 2 s^2 (A + A^T), M b = b."""
         A, b = players["critic"]["A"], players["critic"]["b"]
         n = A.numel()
         M = torch.eye(n + b.numel(), dtype=A.dtype, device=A.device)

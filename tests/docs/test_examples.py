@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from fences import blocks, to_run
 from PIL import Image
 
 from equilibrist.cli import main
 from equilibrist.interop import Watch
-from equilibrist.recipe_lookup import catalogue
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -229,27 +229,27 @@ def test_the_notebook_runs() -> None:
 
 def test_the_page_runs() -> None:
     """Its Python blocks, one after the other."""
-    blocks = re.findall(r"```python\n(.*?)```", OWN_LOOP, re.S)
+    first, *rest = to_run("docs/own_loop.md")
     space: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(blocks[0], space)
+        exec(first, space)
         assert [at for at, _ in space["watch"].audits] == [40, 80]
-        assert sum(bool(re.search(r"# \d$", line)) for line in blocks[0].splitlines()) == 5
-        for block in blocks[1:]:
+        assert sum(bool(re.search(r"# \d$", line)) for line in first.splitlines()) == 5
+        for block in rest:
             exec(block, space)
-    assert len(blocks) == 4
+    assert len(rest) == 3
     assert set(space["taken"].info["loss"]) == {"generator", "critic"}
     assert "nash/generator" in printed.getvalue()
     assert space["play"].steps == len(space["loader"])
 
 
 def test_what_the_page_quotes_is_in_the_examples() -> None:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", OWN_LOOP, re.S | re.M)
-    quoted = [block for language, block in fenced if not language]
+    quoted = [block for block in blocks("docs/own_loop.md") if block.reason]
     assert len(quoted) == 2
     for block, package in zip(quoted, ("lightning", "accelerate"), strict=True):
         text = (EXAMPLES / f"{package}_loop.py").read_text(encoding="utf-8")
-        for line in block.splitlines():
+        assert block.reason == f"lines of examples/{package}_loop.py"
+        for line in block.text.splitlines():
             assert f" {line.strip()}\n" in text, line
     for link in re.findall(r"\]\(([^)#]+)\)", OWN_LOOP):
         if not link.startswith("http"):
@@ -281,18 +281,14 @@ def test_the_formulations_that_the_page_names_are_real() -> None:
 def test_the_page_on_mixed_strategies_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its blocks, one after the other; fewer steps of the first."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs/mixed.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(blocks) == 3
-    assert "steps=200" in blocks[0]
-    blocks[0] = blocks[0].replace("steps=200", "steps=3")
+    first, *rest = to_run("docs/mixed.md")
+    assert len(rest) == 2
+    assert "steps=200" in first
     space: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        for block in blocks:
+        for block in (first.replace("steps=200", "steps=3"), *rest):
             exec(block, space)
     said = printed.getvalue()
     assert "torch.Size([1000, 2])" in said
     assert said.count("An epsilon-Nash equilibrium in mixed strategies") == 2
     assert said.count("No epsilon-Nash equilibrium") == 1
-    for command in re.findall(r"equilibrist run ([\w-]+)", text):
-        assert command in catalogue(), command

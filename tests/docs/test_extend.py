@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import types
 from collections.abc import Iterator
@@ -13,13 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fences import to_run
 from torch import nn
 
 import equilibrist as eq
 from equilibrist.checks import REGISTRY, registry
-
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +24,7 @@ def page() -> Iterator[Any]:
     module = types.ModuleType("extend_page")
     sys.modules[module.__name__] = module
     known = dict(REGISTRY)
-    for block in re.findall(r"```python\n(.*?)```", PAGE, re.S):
+    for block in to_run("docs/extend.md"):
         exec(compile(block, "docs/extend.md", "exec", dont_inherit=True), vars(module))
     yield module
     REGISTRY.clear()

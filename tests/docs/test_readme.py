@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+import pytest
+import torch
+from fences import to_run
+from torch import nn
+
+import equilibrist as eq
 
 
 def test_python_block_runs(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 1
+    first, _ = to_run("README.md")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", blocks[0]],
+        [sys.executable, "-W", "error", "-c", first],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -26,22 +28,16 @@ def test_python_block_runs(tmp_path: Path) -> None:
     assert str(Path("runs/mine/report.html")) in done.stdout
 
 
-def test_links_and_targets_exist() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        if not link.startswith("http"):
-            assert (ROOT / link).exists(), link
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"make (\w+)", README):
-        assert re.search(rf"^{target}:", makefile, re.M), target
-
-
-def test_commands_are_real() -> None:
-    from equilibrist.arguments import parameters
-    from equilibrist.recipe_lookup import catalogue
-
-    for name, settings in re.findall(
-        r"equilibrist run ([\w-]+)(?!\S)((?: --set \w+=\S+)*)", README
-    ):
-        assert name in catalogue(), name
-        for key in re.findall(r"--set (\w+)=", settings):
-            assert key in parameters(catalogue()[name]), key
+def test_the_lines_for_your_own_loop_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside a generator, a critic and a loader; a thousand batches of it, so that one audit is due."""
+    _, lines = to_run("README.md")
+    torch.manual_seed(0)
+    space = {
+        "eq": eq,
+        "generator": nn.Linear(64, 2),
+        "critic": nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)),
+        "loader": torch.utils.data.DataLoader(torch.randn(2002, 2), batch_size=2),
+    }
+    exec(lines, space)
+    assert [step for step, _ in space["watch"].audits] == [1000]
+    assert "Nash" in capsys.readouterr().out

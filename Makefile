@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test browser docs lint types bench kill mutants house clean
+.PHONY: help demo test browser docs dist lint types bench kill mutants house clean
 
 help:
 	@echo "make demo    train a GAN on real digits, audit it, write its report (about two minutes on 2 cores, after the install)"
 	@echo "make test    lint, types, README's code, all tests (10 minutes on 2 cores)"
 	@echo "make browser opens the report in headless Chromium (skipped where there is none)"
 	@echo "make docs    these pages and the reference of the API as a site, in site/ (half a minute after the install)"
+	@echo "make dist    wheel and sdist in dist/, each installed into an empty environment and tried (minutes; needs a network)"
 	@echo "make bench   our training steps against hand-written loops, and against each other, interleaved"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
 	@echo "make mutants faults planted in the mathematics one at a time: do the tests notice? (hours; goes on where it stopped)"
@@ -47,6 +48,9 @@ browser: $(VENV)/developer
 docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open it in a browser: $(CURDIR)/site/index.html"
+
+dist: $(VENV)/developer
+	$(BIN)/python benchmarks/distributions.py
 
 lint: $(VENV)/developer
 	$(BIN)/ruff check .

@@ -41,14 +41,31 @@ class Optimizer(Protocol):
 
 def metric(rule: Any, state: Tree) -> Params | None:
     """What the rule's last update divided each gradient by, entry by entry: its preconditioner. None for a
-    rule that divides by nothing (`SGD`, and rules of one's own without a method `metric`)."""
+    rule that divides by nothing (`SGD`, and rules of one's own without a method `metric`).
+
+    Args:
+        rule: an update rule.
+        state: its state after an update.
+
+    Returns:
+        The preconditioner by parameter; None for a rule that divides by nothing.
+    """
     own = getattr(rule, "metric", None)
     return None if own is None else own(state)
 
 
 def levelled(metric: Params, coupled: Coupled, members: int | None = None) -> Params:
     """The metric with one number for every tensor that a feasible set couples: its root mean square (of a
-    stack, each member's own); over all of them together where `coupled` is None."""
+    stack, each member's own); over all of them together where `coupled` is None.
+
+    Args:
+        metric: a preconditioner by parameter, as `metric` gives it.
+        coupled: names of the parameters that a feasible set couples; None: all of them at once.
+        members: how many players are stacked.
+
+    Returns:
+        The metric, constant over each of these.
+    """
     names = list(metric) if coupled is None else [k for k in metric if k in coupled]
     lead = () if members is None else (members,)
 
@@ -99,6 +116,18 @@ class SGD:
     """x <- x - lr * b, b <- momentum * b + g (b = g at the first step); momentum = 0: x <- x - lr * g.
 
     torch.optim.SGD. A negative momentum is allowed: it damps rotation (Gidel et al. 2019).
+
+    Args:
+        lr: step size.
+        momentum: share of the last step that is kept; negative ones are allowed.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import SGD
+        >>> rule, x = SGD(0.1), {"w": torch.tensor([1.0])}
+        >>> rule.update({"w": torch.tensor([2.0])}, rule.init(x), x)
+        >>> round(float(x["w"]), 4)
+        0.8
     """
 
     lr: float = 1e-2
@@ -135,6 +164,11 @@ class Adam:
     """m, s: averages of g and g^2; x <- x - lr * (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps).
 
     Kingma and Ba 2015; torch.optim.Adam.
+
+    Args:
+        lr: step size.
+        beta1, beta2: decay of the averages of g and of g^2.
+        eps: added to the root.
     """
 
     lr: float = 1e-4
@@ -191,7 +225,13 @@ class Adam:
 
 @dataclass(frozen=True)
 class RMSProp:
-    """s <- alpha s + (1 - alpha) g^2, from 0; x <- x - lr * g / (sqrt(s) + eps).  torch.optim.RMSprop."""
+    """s <- alpha s + (1 - alpha) g^2, from 0; x <- x - lr * g / (sqrt(s) + eps).  torch.optim.RMSprop.
+
+    Args:
+        lr: step size.
+        alpha: decay of the average of g^2.
+        eps: added to the root.
+    """
 
     lr: float = 5e-5
     alpha: float = 0.99
@@ -233,6 +273,11 @@ class TFRMSProp:
 
     The form of TensorFlow 1, in which most papers before 2019 ran: its first steps are smaller than
     torch's by a factor of about ten where |g| is small, for the accumulator starts at one.
+
+    Args:
+        lr: step size.
+        decay: of the average of g^2.
+        eps: added inside the root.
     """
 
     lr: float = 1e-4

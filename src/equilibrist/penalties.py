@@ -37,8 +37,22 @@ class GradientPenalty:
     is 10). With `one_sided` only what exceeds the target is paid for, max(0, |grad_x D(x_i)| - target)^2
     (their section 4; Petzka et al. 2018).
 
+    Args:
+        weight: the factor.
+        target: the slope that costs nothing.
+        needs_mix: says that it is taken at mixtures of real and generated samples.
+        one_sided: pay only for what exceeds the target.
+
     Raises:
         ValueError: a weight that is negative or not finite.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import GradientPenalty
+        >>> x = torch.randn(8, 2)
+        >>> steep = lambda x: 3 * x[:, 0]  # slope 3 everywhere
+        >>> float(GradientPenalty(10.0)(steep, x, x, torch.rand(8, 1)))
+        40.0
     """
 
     weight: float = 10.0
@@ -64,8 +78,18 @@ class R1:
 
     Their gamma is the weight.
 
+    Args:
+        weight: gamma.
+
     Raises:
         ValueError: a weight that is negative or not finite.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import R1
+        >>> x = torch.randn(8, 2)
+        >>> float(R1(10.0)(lambda x: 3 * x[:, 0], x, x, None))  # 10 / 2 * 3^2
+        45.0
     """
 
     weight: float = 10.0
@@ -82,6 +106,9 @@ class R1:
 @dataclass(frozen=True)
 class R2:
     """weight / 2 * mean_i |grad_x D(x_i)|^2 at generated samples (Mescheder et al. 2018).
+
+    Args:
+        weight: gamma.
 
     Raises:
         ValueError: a weight that is negative or not finite.

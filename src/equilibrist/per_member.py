@@ -70,8 +70,10 @@ def member_of(value: Any, index: int, members: int) -> Any:
     """A solver (or a rule) as member `index` of an ensemble has it: what a single run needs to equal it.
 
     Besides `PerMember` these are the tuples of Consensus.gamma, SymplecticAdjustment.strength and
-    Proximal.lam (a class names its own in `per_member`). Raises RecipeError where there are not as many
-    numbers as members.
+    Proximal.lam (a class names its own in `per_member`).
+
+    Raises:
+        RecipeError: there are not as many numbers as members.
     """
     if isinstance(value, PerMember):
         if len(value.factors) != members:

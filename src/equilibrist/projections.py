@@ -34,6 +34,16 @@ class WeightClipping:
     """w <- min(max(w, -limit), limit), entry by entry (Arjovsky et al. 2017, Algorithm 1).
 
     Clips every parameter of `player`, scales of batch norm included, as the original does.
+
+    Args:
+        limit: the largest absolute value.
+        player: whose parameters.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import WeightClipping
+        >>> WeightClipping(0.5)({"w": torch.tensor([0.2, -3.0])})["w"].tolist()
+        [0.20000000298023224, -0.5]
     """
 
     limit: float = 0.01
@@ -58,6 +68,11 @@ class SpectralBall:
 
     The nearest such matrix in the Frobenius norm. The generator's set in Farnia and Ozdaglar 2020,
     Theorem 1, with limit 1.
+
+    Args:
+        player: whose parameter.
+        name: the matrix's.
+        limit: of the singular values.
 
     Raises:
         ValueError: a limit that is not positive. GameError, when applied: no such matrix.
@@ -89,8 +104,20 @@ class NormBall:
 
     The set of the generator's shift in Farnia and Ozdaglar 2020, Theorem 1.
 
+    Args:
+        player: whose parameter.
+        name: the parameter's.
+        limit: of the norm.
+
     Raises:
         ValueError: a limit that is not positive. GameError, when applied: no such parameter.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import NormBall
+        >>> ball = NormBall("generator", "u", 1.0)
+        >>> [round(x, 4) for x in ball({"u": torch.tensor([3.0, 4.0])})["u"].tolist()]
+        [0.6, 0.8]
     """
 
     player: str
@@ -141,7 +168,14 @@ class EigenvalueCap:
 
 def coupled(sets: Sequence[Projection]) -> Coupled:
     """The parameters whose entries these sets of one player couple (`schedules.update`): none of a box; all
-    at once under a set of one's own, unless it says `coordinatewise = True`."""
+    at once under a set of one's own, unless it says `coordinatewise = True`.
+
+    Args:
+        sets: the feasible sets of one player.
+
+    Returns:
+        A function from parameters to names, or names; None: all parameters at once.
+    """
     joint = [one for one in sets if not getattr(one, "coordinatewise", False)]
     if all(isinstance(one, SpectralBall | NormBall | EigenvalueCap) for one in joint):
         return tuple(dict.fromkeys(one.name for one in joint))  # type: ignore[attr-defined]
@@ -158,9 +192,20 @@ def step(
 ) -> Params:
     """One update of a rule along `grads`, then the sets in turn: a step at which only stationary points rest.
 
-    Overwrites `params` and `state` as the rule does, and returns the feasible parameters. A loop of one's own
+    A loop of one's own
     that calls `rule.update` and a projection one after the other goes astray where the rule divides by a
     preconditioner and the set is no box.
+
+    Args:
+        rule: the update rule.
+        grads: the direction, by parameter.
+        state: the rule's state; overwritten.
+        params: the parameters; overwritten.
+        sets: the player's feasible sets.
+        members: how many players are stacked.
+
+    Returns:
+        The feasible parameters.
     """
     with torch.no_grad():
         update(rule, grads, state, params, members, coupled(sets))

@@ -73,10 +73,24 @@ def resolve(
 ) -> Resolved:
     """The recipe `name` with `settings` (values, or text as typed after --set) over its defaults.
 
-    Raises RecipeError for an unknown name or setting (with the closest ones) and for a value of
-    another type than the parameter's, and, if `complete`, for a setting without default that was not
-    given. With `builtin`, only the catalogue counts: a name read from a
-    file must never have code executed.
+    Args:
+        name: of the catalogue, or file.py:function.
+        settings: by name.
+        builtin: only the catalogue counts: a name read from a file must never have code executed.
+        complete: refuse a setting without default that was not given.
+
+    Returns:
+        The recipe, with its settings and where it came from.
+
+    Raises:
+        RecipeError: an unknown name or setting, with the closest ones; a value of another type than the
+            parameter's; where `complete`, a setting without default that was not given.
+
+    Examples:
+        >>> import equilibrist as eq
+        >>> found = eq.resolve("digits-sngan", {"steps": "50"})
+        >>> found.settings["steps"]
+        50
     """
     if not builtin and (":" in name or name.endswith(".py")):
         function, origin = from_file(name)

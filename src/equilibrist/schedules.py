@@ -28,6 +28,15 @@ class Piecewise:
 
     Warm-up over 100 updates: ((0, 0.01), (100, 1.0)). Linear decay from update 5,000 to 20,000:
     ((5000, 1.0), (20000, 0.0)). A drop: ((999, 1.0), (1000, 0.1)).
+
+    Args:
+        points: (number of updates, factor), in order.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import Piecewise
+        >>> float(Piecewise(((5000, 1.0), (20000, 0.0)))(torch.tensor(12500.0)))
+        0.5
     """
 
     points: tuple[tuple[float, float], ...]
@@ -60,7 +69,18 @@ class Piecewise:
 @dataclass(frozen=True)
 class Cosine:
     """end + (1 - end) (1 + cos(pi t / steps)) / 2 up to t = steps, `end` from there on
-    (Loshchilov and Hutter 2017, equation 5, one period)."""
+    (Loshchilov and Hutter 2017, equation 5, one period).
+
+    Args:
+        steps: where `end` is reached.
+        end: the last factor.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import Cosine
+        >>> round(float(Cosine(100)(torch.tensor(50.0))), 4)
+        0.5
+    """
 
     steps: int
     end: float = 0.0
@@ -122,6 +142,14 @@ class Scheduled(WrappedRule):
 
     For rules whose step is proportional to their step size (all of `equilibrist.optimizers`) that is
     the rule with step size lr * schedule(t).
+
+    Args:
+        rule: what steps.
+        schedule: the factor by number of updates.
+
+    Examples:
+        >>> from equilibrist import Adam, Piecewise, Scheduled
+        >>> warm = Scheduled(Adam(2e-4), Piecewise(((0, 0.01), (100, 1.0))))
     """
 
     schedule: Schedule
@@ -147,7 +175,12 @@ class Scheduled(WrappedRule):
 @dataclass(frozen=True)
 class Clipped(WrappedRule):
     """The rule on g * min(1, limit / |g|), |g| the norm over all of the player's parameters
-    (Pascanu et al. 2013, Algorithm 1). Of stacked players each has its own norm."""
+    (Pascanu et al. 2013, Algorithm 1). Of stacked players each has its own norm.
+
+    Args:
+        rule: what steps.
+        limit: of the gradient's norm.
+    """
 
     limit: float = 1.0
 
@@ -200,7 +233,20 @@ def update(
 
 
 def base(rule: Optimizer) -> Optimizer:
-    """The rule inside of schedules and clipping: what a search begins with."""
+    """The rule inside of schedules and clipping: what a search begins with.
+
+    Args:
+        rule: an update rule, wrapped or not.
+
+    Returns:
+        The innermost rule.
+
+    Examples:
+        >>> from equilibrist import SGD, Clipped
+        >>> from equilibrist.schedules import base
+        >>> base(Clipped(SGD(0.1)))
+        SGD(lr=0.1, momentum=0.0)
+    """
     while isinstance(rule, WrappedRule):
         rule = rule.rule
     return rule

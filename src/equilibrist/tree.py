@@ -16,7 +16,14 @@ Tree = dict[str, Any]
 
 
 def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
-    """All tensors of `tree`, in order."""
+    """All tensors of `tree`, in order.
+
+    Args:
+        tree: the tree.
+
+    Returns:
+        Its tensors.
+    """
     found: list[Tensor] = []
     for value in tree.values():
         if isinstance(value, Tensor):
@@ -38,7 +45,23 @@ def items(
 
 
 def map(fn: Callable[..., Tensor], tree: Mapping[str, Any], *others: Mapping[str, Any]) -> Tree:
-    """Apply `fn` leaf by leaf to trees of the same structure."""
+    """Apply `fn` leaf by leaf to trees of the same structure.
+
+    Args:
+        fn: takes a leaf of each tree.
+        tree: the tree whose structure counts.
+        others: trees of the same structure.
+
+    Returns:
+        A new tree of what `fn` returned.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import tree
+        >>> x = {"generator": {"w": torch.tensor([3.0, 4.0])}, "critic": {"b": torch.tensor([0.0])}}
+        >>> tree.map(lambda t: 2 * t, x)["generator"]["w"].tolist()
+        [6.0, 8.0]
+    """
     return {
         key: fn(value, *(other[key] for other in others))
         if isinstance(value, Tensor)
@@ -48,72 +71,205 @@ def map(fn: Callable[..., Tensor], tree: Mapping[str, Any], *others: Mapping[str
 
 
 def fill(tree: Mapping[str, Any], values: Sequence[Tensor]) -> Tree:
-    """A tree shaped as `tree` whose leaves are `values`, in order."""
+    """A tree shaped as `tree` whose leaves are `values`, in order.
+
+    Args:
+        tree: gives the structure.
+        values: one for each leaf.
+
+    Returns:
+        The new tree.
+    """
     remaining = iter(values)
     return map(lambda _: next(remaining), tree)
 
 
 def clone(tree: Mapping[str, Any]) -> Tree:
-    """A copy that shares no memory and no graph with `tree`."""
+    """A copy that shares no memory and no graph with `tree`.
+
+    Args:
+        tree: the tree.
+
+    Returns:
+        The copy.
+    """
     return map(lambda t: t.detach().clone(), tree)
 
 
 def detach(tree: Mapping[str, Any]) -> Tree:
-    """The same values without their graph; memory is shared."""
+    """The same values without their graph; memory is shared.
+
+    Args:
+        tree: the tree.
+
+    Returns:
+        The new tree.
+    """
     return map(lambda t: t.detach(), tree)
 
 
 def zeros_like(tree: Mapping[str, Any]) -> Tree:
-    """A tree of zeros."""
+    """A tree of zeros.
+
+    Args:
+        tree: gives structure, shapes and types.
+
+    Returns:
+        The new tree.
+    """
     return map(torch.zeros_like, tree)
 
 
 def to(tree: Mapping[str, Any], *, device: Any = None, dtype: torch.dtype | None = None) -> Tree:
-    """Move leaves to `device`, and those of floating type to `dtype`."""
+    """Move leaves to `device`, and those of floating type to `dtype`.
+
+    Args:
+        tree: the tree.
+        device: where to; None leaves leaves where they are.
+        dtype: of leaves of floating type; None leaves them as they are.
+
+    Returns:
+        The new tree; leaves that are right already are shared.
+    """
     return map(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None), tree)
 
 
 def stack(trees: Sequence[Mapping[str, Any]]) -> Tree:
-    """Stack trees along a new leading dimension: one member of an ensemble each."""
+    """Stack trees along a new leading dimension: one member of an ensemble each.
+
+    Args:
+        trees: trees of the same structure and shapes.
+
+    Returns:
+        The stacked tree.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import tree
+        >>> x = {"generator": {"w": torch.tensor([3.0, 4.0])}, "critic": {"b": torch.tensor([0.0])}}
+        >>> tree.stack([x, x])["generator"]["w"].shape
+        torch.Size([2, 2])
+    """
     return map(lambda *ts: torch.stack(ts), trees[0], *trees[1:])
 
 
 def member(tree: Mapping[str, Any], index: int) -> Tree:
-    """Member `index` of a stacked tree (views)."""
+    """Member `index` of a stacked tree (views).
+
+    Args:
+        tree: a stacked tree.
+        index: which member.
+
+    Returns:
+        Its tree.
+    """
     return map(lambda t: t[index], tree)
 
 
 def flatten(tree: Mapping[str, Any]) -> Tensor:
-    """One vector with all entries of `tree`."""
+    """One vector with all entries of `tree`.
+
+    Args:
+        tree: the tree.
+
+    Returns:
+        The vector [n].
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import tree
+        >>> x = {"generator": {"w": torch.tensor([3.0, 4.0])}, "critic": {"b": torch.tensor([0.0])}}
+        >>> tree.flatten(x).tolist()
+        [3.0, 4.0, 0.0]
+    """
     return torch.cat([leaf.reshape(-1) for leaf in leaves(tree)])
 
 
 def unflatten(vector: Tensor, like: Mapping[str, Any]) -> Tree:
-    """The inverse of `flatten` for a tree shaped as `like`."""
+    """The inverse of `flatten` for a tree shaped as `like`.
+
+    Args:
+        vector: all entries [n].
+        like: gives structure and shapes.
+
+    Returns:
+        The tree.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import tree
+        >>> x = {"generator": {"w": torch.tensor([3.0, 4.0])}, "critic": {"b": torch.tensor([0.0])}}
+        >>> tree.unflatten(tree.flatten(x), x)["generator"]["w"].tolist()
+        [3.0, 4.0]
+    """
     sizes = [leaf.numel() for leaf in leaves(like)]
     parts = iter(vector.split(sizes))
     return map(lambda leaf: next(parts).reshape(leaf.shape), like)
 
 
 def dot(a: Mapping[str, Any], b: Mapping[str, Any]) -> Tensor:
-    """Euclidean inner product, a 0-d tensor."""
+    """Euclidean inner product, a 0-d tensor.
+
+    Args:
+        a, b: trees of the same structure.
+
+    Returns:
+        The product.
+    """
     products = [(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]
     return torch.stack(products).sum()
 
 
 def norm(tree: Mapping[str, Any]) -> Tensor:
-    """Euclidean norm, a 0-d tensor."""
+    """Euclidean norm, a 0-d tensor.
+
+    Args:
+        tree: the tree.
+
+    Returns:
+        The norm.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import tree
+        >>> x = {"generator": {"w": torch.tensor([3.0, 4.0])}, "critic": {"b": torch.tensor([0.0])}}
+        >>> float(tree.norm(x))
+        5.0
+    """
     parts: list[Tensor] = list(torch._foreach_norm(leaves(tree)))
     return cast(Tensor, torch.linalg.vector_norm(torch.stack(parts)))
 
 
 def axpy(alpha: float, x: Mapping[str, Any], y: Mapping[str, Any]) -> Tree:
-    """alpha * x + y, a new tree."""
+    """alpha * x + y, a new tree.
+
+    Args:
+        alpha: the factor.
+        x, y: trees of the same structure.
+
+    Returns:
+        The new tree.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import tree
+        >>> x = {"generator": {"w": torch.tensor([3.0, 4.0])}, "critic": {"b": torch.tensor([0.0])}}
+        >>> tree.axpy(-0.5, x, x)["generator"]["w"].tolist()
+        [1.5, 2.0]
+    """
     return map(lambda a, b: torch.add(b, a, alpha=alpha), x, y)
 
 
 def scale(alpha: float, x: Mapping[str, Any]) -> Tree:
-    """alpha * x, a new tree."""
+    """alpha * x, a new tree.
+
+    Args:
+        alpha: the factor.
+        x: the tree.
+
+    Returns:
+        The new tree.
+    """
     return map(lambda a: alpha * a, x)
 
 
@@ -127,5 +283,19 @@ def slices(sizes: Mapping[str, int]) -> dict[str, slice]:
 
 
 def count(tree: Mapping[str, Any]) -> int:
-    """Number of entries."""
+    """Number of entries.
+
+    Args:
+        tree: the tree.
+
+    Returns:
+        How many entries all leaves have.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import tree
+        >>> x = {"generator": {"w": torch.tensor([3.0, 4.0])}, "critic": {"b": torch.tensor([0.0])}}
+        >>> tree.count(x)
+        3
+    """
     return sum(leaf.numel() for leaf in leaves(tree))

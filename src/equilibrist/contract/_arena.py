@@ -52,6 +52,9 @@ def arena(game: Game, source: Any = None, batch: int = 6, spread: float = 0.3) -
         batch: samples a draw.
         spread: how far from the point runs start.
 
+    Returns:
+        Where a solver is tried: game, start and draws.
+
     Raises:
         ValueError: neither of the two, or a GAN without data: build an `Arena` yourself.
     """

@@ -108,6 +108,16 @@ def check_solver(
         excluded: checks (or "*", all) that do not apply, by name, each with its reason.
 
     What does not apply (no `linear_map`, nothing drawn, no known points) is excluded with the reason.
+
+    Returns:
+        What each check saw, in order; what does not apply is among them.
+
+    Examples:
+        >>> from equilibrist import SGD, Simultaneous, contract
+        >>> from equilibrist.games import bilinear
+        >>> found = contract.check_solver(Simultaneous(SGD(0.1)), bilinear(), only=["linear map"])
+        >>> [(o.check, o.status) for o in found]
+        [('linear map', 'passed')]
     """
     place = where if isinstance(where, Arena) else arena(where)
     left = excluded or {}
@@ -136,7 +146,14 @@ def _outcome(
 
 
 def require(outcomes: Iterable[Outcome]) -> None:
-    """AssertionError that names every failed check; nothing where none failed."""
+    """Raise an error that names every failed check; do nothing where none failed.
+
+    Args:
+        outcomes: of `check_solver` or `check_game`.
+
+    Raises:
+        AssertionError: a check failed; each of them is named.
+    """
     failed = [str(outcome) for outcome in outcomes if outcome.status == "failed"]
     if failed:
         raise AssertionError("; ".join(failed))

@@ -19,7 +19,20 @@ from equilibrist.games.truth import classify, sizes_of
 
 
 def check_game(where: Game | Arena, *, only: Iterable[str] | None = None) -> tuple[Outcome, ...]:
-    """Every check of `GAME_CHECKS` on one game (or `Arena`), in float64."""
+    """Every check of `GAME_CHECKS` on one game (or `Arena`), in float64.
+
+    Args:
+        where: a game that carries its truth, or an `Arena`.
+        only: names of the checks to run; all if None.
+
+    Returns:
+        What each check saw, in order.
+
+    Examples:
+        >>> from equilibrist import contract
+        >>> from equilibrist.games import Dirac
+        >>> contract.require(contract.check_game(Dirac("wgan", gamma=0.5)))  # nothing failed
+    """
     place = where if isinstance(where, Arena) else arena(where)
     return tuple(
         _outcome(name, partial(check, place), failures=(AssertionError, GameError))

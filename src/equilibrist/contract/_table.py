@@ -87,7 +87,15 @@ class Cell:
 def cells(
     solvers: dict[str, Row] | None = None, games: dict[str, Any] | None = None
 ) -> Iterator[Cell]:
-    """The table: `SOLVERS` x `GAMES`, or yours."""
+    """The table: `SOLVERS` x `GAMES`, or yours.
+
+    Args:
+        solvers: rows by name; the library's own if None.
+        games: games by name; the library's own if None.
+
+    Returns:
+        One cell for each pair, to be run.
+    """
     for game_name, (build, h) in (GAMES if games is None else games).items():
         place = build()
         leader = getattr(place.game, "leader", place.game.players[0])

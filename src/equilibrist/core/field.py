@@ -73,6 +73,16 @@ class VectorField:
 
     Raises:
         GameError: a game that is not separable can neither be averaged over machines nor in parts; parts below 1.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import VectorField
+        >>> from equilibrist.games import bilinear
+        >>> game = bilinear()
+        >>> one = torch.ones(1, dtype=torch.float64)
+        >>> v, _ = VectorField(game)({"x": {"value": 3 * one}, "y": {"value": 2 * one}}, {}, {})
+        >>> v["x"]["value"].tolist(), v["y"]["value"].tolist()  # y descends -x y
+        ([2.0], [-3.0])
     """
 
     def __init__(

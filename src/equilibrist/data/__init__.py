@@ -65,9 +65,23 @@ def load(
     """The source called `name`, or at the path `name`, made by its function with `settings`.
 
     A name of `SOURCES` goes first (write ./digits for a folder of that name). A path of a folder is
-    read by `folder`, one of an array file by `array_file`. `root` is the folder of data files;
-    sources that need none ignore it. Raises `DataError` for a name or setting that does not exist,
-    with the nearest that does.
+    read by `folder`, one of an array file by `array_file`. Sources that need no files ignore `root`.
+
+    Args:
+        name: a name of `SOURCES`, or a path.
+        root: the folder of data files.
+        settings: arguments of the function that makes the source.
+
+    Returns:
+        The source.
+
+    Raises:
+        DataError: a name or setting that does not exist, with the nearest that does.
+
+    Examples:
+        >>> from equilibrist.data import load
+        >>> load("eight-gaussians", radius=2.0).sigma
+        0.01
     """
     text = os.fspath(name)
     key = text.lower().replace("_", "-")

@@ -91,8 +91,20 @@ def cifar10(
     Every archive and every pickled batch is held against the checksum that `md5` has for its name
     (unpacked binary batches have no published ones; they are held against their format).
 
-    Raises `DataError`, one line, for a folder or file that is missing, unreadable, truncated,
-    damaged or of other content, and for a download that fails.
+    Args:
+        root: the folder of the files; see above where they are looked for.
+        value_range: what the bytes 0 and 255 become.
+        train: the training part; else the test part.
+        download: whether the archive may be fetched into the user's cache folder.
+        mirrors: where from, in turn.
+        md5: checksums by file name.
+
+    Returns:
+        The samples, as a source that a recipe takes.
+
+    Raises:
+        DataError: a folder or file that is missing, unreadable, truncated, damaged or of other content, or
+            a download that fails.
     """
     check_range("cifar10", value_range)
     stems = [f"data_batch_{i}" for i in range(1, 6)] if train else ["test_batch"]

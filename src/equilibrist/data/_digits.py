@@ -10,7 +10,22 @@ def digits(value_range: tuple[float, float] = (0.0, 1.0)) -> ArraySource:
 
     Pixels count ink in 17 levels, 0 to 16, and are mapped linearly onto `value_range`.
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
-    Learning Repository, 1998 (the test part). Raises `DataError` for a bad value range.
+    Learning Repository, 1998 (the test part).
+
+    Args:
+        value_range: what 0 and 16 become, (low, high).
+
+    Returns:
+        The samples, as a source that a recipe takes.
+
+    Raises:
+        DataError: a bad value range.
+
+    Examples:
+        >>> import equilibrist as eq
+        >>> data = eq.digits()
+        >>> data.shape, data.size, data.classes
+        ((1, 8, 8), 1797, 10)
     """
     low, high = check_range("digits", value_range)
     # Importing scikit-learn takes about a second; whoever has other data need not wait for it.

@@ -29,5 +29,11 @@ def fashion_mnist(
     The files have the names of MNIST's, so they must lie in a folder of their own:
     ROOT/fashion-mnist/ or ROOT/FashionMNIST/raw/, where ROOT, download, checksums and errors are
     as in `mnist`.
+
+    Args:
+        root, train, value_range, download, mirrors, md5: as in `mnist`.
+
+    Returns:
+        The samples, as a source that a recipe takes.
     """
     return FASHION.load(root, train, value_range, download, mirrors, md5)

@@ -32,7 +32,19 @@ def mnist(
     what it lacks is fetched from `mirrors` and held against the checksums `md5` (by file name),
     unless `download` is false.
 
-    Raises `DataError`, one line, for a folder or file that is missing, unreadable, truncated,
-    damaged or of other content, and for a download that fails.
+    Args:
+        root: the folder of the files; see above where they are looked for.
+        train: the training part; else the test part.
+        value_range: what the bytes 0 and 255 become.
+        download: whether files may be fetched into the user's cache folder.
+        mirrors: where from, in turn.
+        md5: checksums by file name.
+
+    Returns:
+        The samples, as a source that a recipe takes.
+
+    Raises:
+        DataError: a folder or file that is missing, unreadable, truncated, damaged or of other content, or
+            a download that fails.
     """
     return MNIST.load(root, train, value_range, download, mirrors, md5)

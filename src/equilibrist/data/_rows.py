@@ -25,7 +25,7 @@ class Rows:
     A byte b stands for low + (high - low) b / 255. The numbers do not depend on how the rows are
     stored, nor on the device.
 
-    Arguments:
+    Args:
         values: floats, or uint8 of which 0 and 255 stand for the ends of `value_range`. Not copied.
         value_range: (low, high); read for uint8 only.
         dtype: floating dtype of what is read; floats must have it already.

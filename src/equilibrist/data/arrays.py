@@ -29,7 +29,7 @@ def check_range(name: str, value_range: Sequence[float]) -> tuple[float, float]:
 class ArraySource(ShownSource):
     """The empirical law of N samples: each draw picks a row uniformly, with replacement.
 
-    Arguments:
+    Args:
         data: tensor or array, [N, channels, height, width] for images, [N, d] for points.
             Floats must lie in `value_range`; uint8 is mapped linearly onto it, 0 to its low end
             and 255 to its high end. Many bytes (above 256 MiB as floats)
@@ -49,8 +49,20 @@ class ArraySource(ShownSource):
 
     Attributes besides those of `Source`: `labels` (int64 [N] or None), `classes` (K or None),
     `class_names` (or None).
-    Raises `DataError` for an empty array, a wrong number of dimensions, another dtype, values that
-    are not finite or out of range, and labels or conditions that do not fit.
+
+    Raises:
+        DataError: an empty array, a wrong number of dimensions, another dtype, values that are not finite
+            or out of range, and labels or conditions that do not fit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from equilibrist import ArraySource
+        >>> points = np.random.default_rng(0).normal(size=(100, 2))
+        >>> source = ArraySource(points, kind="points", name="cloud")
+        >>> source.sample(np.random.default_rng(1), 3).shape
+        torch.Size([3, 2])
+        >>> [part.size for part in source.split([0.5, 0.25, 0.25], np.random.default_rng(2))]
+        [50, 25, 25]
     """
 
     why_unlabelled: str = (
@@ -120,7 +132,8 @@ class ArraySource(ShownSource):
     def sample_pairs(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw (x, y): the rows that `sample` draws, with their labels [n] or conditions [n, ...].
 
-        Raises `DataError` where the samples have neither.
+        Raises:
+            DataError: the samples have neither.
         """
         return self.take_pairs(self._draw(rng, n))
 
@@ -165,8 +178,10 @@ class ArraySource(ShownSource):
     ) -> tuple[ArraySource, ...]:
         """Disjoint random parts of about `fraction * size` samples each.
 
-        A sum below 1 leaves samples out. Raises `DataError` for fractions that are not positive,
-        sum to more than 1, or leave a part without samples.
+        A sum below 1 leaves samples out.
+
+        Raises:
+            DataError: fractions that are not positive, sum to more than 1, or leave a part without samples.
         """
         ends = [0] + [round(end * self.size) for end in cumulated(self.name, fractions)]
         order = torch.from_numpy(rng.permutation(self.size)).to(self._rows.device)
@@ -192,7 +207,8 @@ class ArraySource(ShownSource):
     ) -> ArraySource:
         """The same samples elsewhere; memory is shared where nothing changes.
 
-        Raises `DataError` for a dtype that is not floating.
+        Raises:
+            DataError: a dtype that is not floating.
         """
         _check_dtype(self.name, dtype)
         moved = copy.copy(self)

@@ -17,7 +17,7 @@ from equilibrist.errors import DataError
 class Augmented(ShownSource):
     """The images of `source`, each flipped and shifted at random whenever it is drawn.
 
-    Arguments:
+    Args:
         source: a source of images.
         flip: mirror each image left to right with probability 1/2.
         crop: shift each image (after the flip) by whole pixels, down and across independently and
@@ -31,8 +31,10 @@ class Augmented(ShownSource):
 
     Attributes besides those of `Source`: `source`, `flip`, `crop`; `labels`, `classes` and
     `class_names` are those of the plain source (None where it has none).
-    Raises `DataError` for a source of points, a negative or fractional crop, one as large as the
-    image, and for conditions that are images of another size.
+
+    Raises:
+        DataError: a source of points, a negative or fractional crop, one as large as the image, or
+            conditions that are images of another size.
     """
 
     kind: Kind = "images"

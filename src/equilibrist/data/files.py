@@ -36,7 +36,7 @@ def array_file(
 ) -> ArraySource:
     """The samples that an array file holds; nothing in a file is ever executed.
 
-    Arguments:
+    Args:
         path: a file .npy, .npz or .safetensors.
         key: which array of a .npz or .safetensors; None where there is but one beside the labels.
         labels_key: which array holds the labels, integers [N]; None for none.
@@ -46,8 +46,12 @@ def array_file(
     [N, H, W, C] is recognised by a last side of 1, 3 or 4 where the second is none of these, and
     turned. `origin` says what was done. Values: uint8 (mapped onto `value_range`) or floats in it.
 
-    Raises `DataError`, one line, for a file that is missing, damaged, executes code when read or
-    holds objects, for a key that is missing or not chosen, and for what `ArraySource` refuses.
+    Returns:
+        The samples, with their labels where there are any.
+
+    Raises:
+        DataError: a file that is missing, damaged, executes code when read or holds objects, a key that is
+            missing or not chosen, or what `ArraySource` refuses.
     """
     file = named(path)
     where, ending = shown(file), file.suffix.lower()

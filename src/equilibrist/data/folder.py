@@ -46,7 +46,7 @@ def folder(
 ) -> ArraySource:
     """Every image below a folder, [N, channels, height, width], in the order of their names.
 
-    Arguments:
+    Args:
         path: the folder. It is searched with its subfolders for the `ENDINGS`; names that begin
             with a dot are passed over.
         size: pixels of the result, one number for squares or (height, width). None takes the
@@ -68,8 +68,12 @@ def folder(
     Where every image lies in a subfolder, the first folder of its path is its class: classes are
     counted in the order of their sorted names, which become `class_names`.
 
-    Raises `DataError`, one line, for a folder that is missing, unreadable or without images, a file
-    that is no image or damaged, images of several sizes where `size` is None, and bad arguments.
+    Returns:
+        The images, with their classes where subfolders name them.
+
+    Raises:
+        DataError: a folder that is missing, unreadable or without images, a file that is no image or
+            damaged, images of several sizes where `size` is None, and bad arguments.
     """
     root = named(path)
     where = shown(root)

@@ -17,7 +17,7 @@ from equilibrist.errors import DataError
 class Gaussian(Law):
     """N(m, C) in d dimensions, drawn as X = m + L Z with L L^T = C (Cholesky) and Z ~ N(0, I_d).
 
-    Arguments:
+    Args:
         mean: m, [d].
         covariance: C, [d, d], symmetric and positive definite.
         exact_moments: whiten draws, so that their mean is m and their covariance (1/n) is C up to
@@ -35,8 +35,18 @@ class Gaussian(Law):
 
     Attributes besides those of `Source`: `mean` (tensor [d]), `covariance` (tensor [d, d]),
     `exact_moments`.
-    Raises `DataError` for a mean or covariance of another shape, not finite, not symmetric or not
-    positive definite, for B below 2 (d + 1), and for a draw of fewer rows than that.
+
+    Raises:
+        DataError: a mean or covariance of another shape, not finite, not symmetric or not positive
+            definite, a B below 2 (d + 1), or a draw of fewer rows than that.
+
+    Examples:
+        >>> import numpy as np
+        >>> from equilibrist.data import Gaussian
+        >>> law = Gaussian([0.0, 1.0], [[1.0, 0.0], [0.0, 4.0]], exact_moments=True)
+        >>> sample = law.sample(np.random.default_rng(0), 64)
+        >>> [round(x, 4) for x in sample.mean(0).abs().tolist()]
+        [0.0, 1.0]
     """
 
     def __init__(
@@ -131,7 +141,9 @@ class Gaussian(Law):
         """log p(x) = -1/2 (x-m)^T C^-1 (x-m) - 1/2 log det(2 pi C) in nats: [..., d] to [...].
 
         In the dtype of x and differentiable in it; the law is N(m, C) whatever `exact_moments`.
-        Raises `DataError` for x of another shape or of integers.
+
+        Raises:
+            DataError: x of another shape or of integers.
         """
         self._check_points(x)
         d = self.shape[0]

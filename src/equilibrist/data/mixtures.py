@@ -17,7 +17,7 @@ from equilibrist.errors import DataError
 class Mixture2D(Law):
     """The law with density p(x) = 1/K sum_k exp(-|x - m_k|^2 / (2 sigma^2)) / (2 pi sigma^2).
 
-    Arguments:
+    Args:
         modes: the K centres m_k, [K, 2].
         sigma: standard deviation of each mode along each axis, in the unit of the modes.
         balanced: draw every mode equally often (see `sample`).
@@ -26,8 +26,9 @@ class Mixture2D(Law):
 
     Attributes besides those of `Source`: `modes` (tensor [K, 2]), `sigma`, `balanced`, `classes`
     (K: a point's class is the mode that it was drawn from).
-    Raises `DataError` for modes of another shape or not finite, and for a sigma that is not a
-    positive number.
+
+    Raises:
+        DataError: modes of another shape or not finite, or a sigma that is not a positive number.
     """
 
     shape: tuple[int, ...] = (2,)
@@ -105,7 +106,8 @@ class Mixture2D(Law):
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
         """log p(x) in nats: [..., 2] to [...], in the dtype of x and differentiable in it.
 
-        Raises `DataError` for x of another shape or of integers.
+        Raises:
+            DataError: x of another shape or of integers.
         """
         self._check_points(x)
         # Not self.modes: those may be rounded to fewer digits than x has.
@@ -121,6 +123,21 @@ def eight_gaussians(radius: float = 1.0, sigma: float = 0.01, balanced: bool = T
     The planar experiment of Mescheder, Nowozin and Geiger, "The Numerics of GANs", NeurIPS 2017,
     which has radius 1, sigma 0.01 and batches of 512 with 64 points of each mode. Raises
     `DataError` for a radius or sigma that is not a positive number.
+
+    Args:
+        radius: of the circle.
+        sigma: standard deviation of each mode along each axis.
+        balanced: draw every mode equally often.
+
+    Returns:
+        The law, drawn afresh whenever it is asked.
+
+    Examples:
+        >>> import numpy as np
+        >>> import equilibrist as eq
+        >>> law = eq.eight_gaussians()
+        >>> law.sample(np.random.default_rng(0), 512).shape
+        torch.Size([512, 2])
     """
     if not (math.isfinite(radius) and radius > 0):
         raise DataError(f"eight-gaussians: radius is {radius}; give a positive number")
@@ -146,7 +163,18 @@ def twenty_five_gaussians(
     Mode 5 (i + 2) + (j + 2) is m_ij. The "2D-grid" on which lost modes are counted: spacing 2 and
     variance 0.0025 along each axis in Lin, Khetan, Fanti and Oh, "PacGAN: The Power of Two Samples
     in Generative Adversarial Networks", NeurIPS 2018, after Srivastava et al., "VEEGAN", NeurIPS
-    2017. Raises `DataError` for a spacing or sigma that is not a positive number.
+    2017.
+
+    Args:
+        spacing: between neighbouring modes.
+        sigma: standard deviation of each mode along each axis.
+        balanced: draw every mode equally often.
+
+    Returns:
+        The law, drawn afresh whenever it is asked.
+
+    Raises:
+        DataError: a spacing or sigma that is not a positive number.
     """
     name = "twenty-five-gaussians"
     if not (math.isfinite(spacing) and spacing > 0):

@@ -26,14 +26,16 @@ class SwissRoll(Law):
     sin t) / scale and sigma = noise / scale. As T, not the length along the curve, is uniform, the
     outer winding is thinner than the inner one.
 
-    Arguments:
+    Args:
         noise: standard deviation along each axis before scaling.
         scale: what curve and noise are divided by.
         name, origin: as in `Source`.
         dtype: torch.float32 or torch.float64; the noise is drawn in it.
 
     Attributes besides those of `Source`: `noise`, `scale`, `sigma`.
-    Raises `DataError` for a noise or scale that is not a positive number.
+
+    Raises:
+        DataError: a noise or scale that is not a positive number.
     """
 
     shape: tuple[int, ...] = (2,)
@@ -73,8 +75,10 @@ class SwissRoll(Law):
         """log p(x) in nats: [..., 2] to [...], in the dtype of x and differentiable in it.
 
         By Gauss-Legendre quadrature along the curve, in panels of at most 2 sigma with 10
-        nodes each: in float64 exact to about 1e-12 where p is not negligible. Raises `DataError` for x of
-        another shape or of integers.
+        nodes each: in float64 exact to about 1e-12 where p is not negligible.
+
+        Raises:
+            DataError: x of another shape or of integers.
         """
         self._check_points(x)
         nodes, weights = self._quadrature()
@@ -121,6 +125,16 @@ def swiss_roll(noise: float = 0.25, scale: float = 7.5) -> SwissRoll:
     Wasserstein GANs", NeurIPS 2017: scikit-learn's roll without its width, noise 0.25, divided by
     7.5 (the numbers are those of the paper's code).
 
-    Its law is in `SwissRoll`. Raises `DataError` for a noise or scale that is not positive.
+    Its law is in `SwissRoll`.
+
+    Args:
+        noise: standard deviation along each axis before scaling.
+        scale: what curve and noise are divided by.
+
+    Returns:
+        The law, drawn afresh whenever it is asked.
+
+    Raises:
+        DataError: a noise or scale that is not positive.
     """
     return SwissRoll(noise, scale)

@@ -29,6 +29,14 @@ class FGAN(ScoreFormulation):
 
     Raises:
         GameError: an unknown divergence.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import FGAN
+        >>> loss = FGAN("kl")
+        >>> ones = torch.ones(4)
+        >>> float(loss.critic_loss(ones, ones))  # p = q: D* = f'(1) = 1 and KL(P, Q) = 0
+        0.0
     """
 
     divergence: Divergence

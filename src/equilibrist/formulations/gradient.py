@@ -16,6 +16,19 @@ def input_gradient(critic: Critic, x: Tensor) -> Tensor:
     Needs a critic that scores each sample by itself: batch norm would mix their gradients. Where
     gradients are recorded, it is differentiable by the critic's parameters and by whatever `x` was made
     of. ReLU and leaky ReLU are taken as multiplications by their slopes (see `Slopes`).
+
+    Args:
+        critic: scores samples, each by itself.
+        x: samples [batch, ...].
+
+    Returns:
+        The gradients, in the shape of `x`.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist.penalties import input_gradient
+        >>> input_gradient(lambda x: x.square().sum(1), torch.tensor([[1.0, 2.0]])).tolist()
+        [[2.0, 4.0]]
     """
     if torch._C._are_functorch_transforms_active():
         with Slopes():

@@ -16,6 +16,12 @@ class Hinge(ScoreFormulation):
 
     Lim and Ye 2017; Miyato et al. 2018 pair it with spectral normalisation. The best critic is the
     sign of p - q, its loss 2 (1 - TV(P, Q)) with TV half the integral of |p - q|. Unit: margins.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import Hinge
+        >>> float(Hinge().critic_loss(torch.tensor([2.0, 0.5]), torch.tensor([-2.0, 0.0])))
+        0.75
     """
 
     def __str__(self) -> str:

@@ -21,8 +21,19 @@ class LeastSquares(ScoreFormulation):
     (p + q) against 2 q, the integral of (p - q)^2 / (p + q). Other usual targets:
     `LeastSquares(1, 0, 1)`. Unit: squared scores.
 
+    Args:
+        real: the critic's target at real samples.
+        fake: its target at generated ones.
+        generator: the generator's target for the critic's scores.
+
     Raises:
         ValueError: targets that are not finite, or real = fake, which leaves nothing to tell apart.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import LeastSquares
+        >>> float(LeastSquares(1, 0, 1).generator_loss(torch.zeros(4)))
+        0.5
     """
 
     real: float = 1.0

@@ -49,9 +49,17 @@ def formulation_of(value: Formulation | str) -> Formulation:
         value: `Vanilla()`, `WGAN()`, ..., or a name: "vanilla", "wgan", "hinge", "least-squares",
             "relativistic".
 
+    Returns:
+        The formulation.
+
     Raises:
         RecipeError: a name that there is not.
         GameError: anything else, with what to write.
+
+    Examples:
+        >>> from equilibrist.formulations import formulation_of
+        >>> formulation_of("wgan").unit
+        'score units'
     """
     if isinstance(value, str):
         if value not in FORMULATIONS:

@@ -24,6 +24,9 @@ class Relativistic:
     pairs. D + const is the same critic. Unit: nats.
 
     The i-th real sample meets the i-th generated one: both batches must have one size.
+
+    Args:
+        saturating: whether the generator minimises V itself.
     """
 
     saturating: bool = False

@@ -22,6 +22,19 @@ class Vanilla(ScoreFormulation):
     With `probabilities=True` the critic's own output is s(D), as of one that ends with a sigmoid:
     logarithms are then cut off at -100, as binary cross entropy is in torch. A free logit is the
     better choice, for a saturated sigmoid has no gradient left.
+
+    Args:
+        saturating: whether the generator minimises V itself.
+        probabilities: whether the critic ends with a sigmoid.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import Vanilla
+        >>> scores = torch.zeros(4)  # a critic that says nothing
+        >>> round(float(Vanilla().critic_loss(scores, scores)), 4)  # 2 log 2
+        1.3863
+        >>> Vanilla(saturating=True).zero_sum
+        True
     """
 
     saturating: bool = False

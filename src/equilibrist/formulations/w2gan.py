@@ -48,6 +48,11 @@ class W2GAN:
     `second_order` is False: derivatives of the gradients (Jacobian products) miss the motion of x' with the
     players. `exact_second_order(critic)` is True where a closed transform makes them exact.
 
+    Args:
+        eta: the cost's factor.
+        steps: ascent steps towards x', where there is no closed form.
+        step_size: their size; None takes 1 / (4 eta).
+
     Raises:
         ValueError: eta, steps or step_size that are not positive and finite.
     """

@@ -16,6 +16,12 @@ class WGAN(ScoreFormulation):
 
     The constraint is not part of this class: pass `GradientPenalty`, `WeightClipping` or
     `spectral_norm=True` to the GAN. Zero-sum without a penalty. Unit: that of the critic's scores.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import WGAN
+        >>> float(WGAN().critic_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])))
+        -1.5
     """
 
     def __str__(self) -> str:

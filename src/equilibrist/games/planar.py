@@ -85,6 +85,12 @@ def three_nash(dtype: torch.dtype = torch.float64) -> Planar:
     where x, the maximiser, leads). Local Nash equilibria: (-12.477, -8.678), (-11.427, 8.004),
     (12.395, -6.373). Four more saddles of the dynamics: all that Newton's method found from a grid of
     starts with |x|, |y| <= 30.
+
+    Args:
+        dtype: of the players.
+
+    Returns:
+        The game, with its points and what each of them is.
     """
 
     def f(x: Tensor, y: Tensor) -> Tensor:
@@ -111,6 +117,12 @@ def curved_ridge(dtype: torch.dtype = torch.float64) -> Planar:
     Wang, Zhang and Ba 2020, section 5.1. (0, 0) is a local minimax point, no Nash equilibrium, and gradient
     steps leave it. The other ten stationary points (all that Newton's method found from a grid of starts
     with |x|, |y| <= 30) are saddles of the dynamics or repel.
+
+    Args:
+        dtype: of the players.
+
+    Returns:
+        The game, with its points and what each of them is.
     """
 
     def f(x: Tensor, y: Tensor) -> Tensor:

@@ -18,6 +18,18 @@ class Quadratic(Analytic):
     only stationary point is -J^{-1} (a, c). It is a Nash equilibrium iff A and C are positive
     semi-definite, and a strict local minimax point where x leads iff C and A + B C^{-1} B^T are positive
     definite (Jin, Netrapalli and Jordan 2020, Proposition 19).
+
+    Args:
+        A, B, C: the matrices.
+        a, c: linear terms; None stands for zero.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import Quadratic
+        >>> one = torch.eye(1, dtype=torch.float64)
+        >>> game = Quadratic(one, 2 * one, one)
+        >>> game.jacobian().tolist()
+        [[1.0, 2.0], [-2.0, 1.0]]
     """
 
     players = ("x", "y")
@@ -113,20 +125,47 @@ class Quadratic(Analytic):
 
 
 def bilinear(n: int = 1, dtype: torch.dtype = torch.float64) -> Quadratic:
-    """f(x, y) = x^T y: the origin is its only equilibrium, and gradient steps spiral away from it."""
+    """f(x, y) = x^T y: the origin is its only equilibrium, and gradient steps spiral away from it.
+
+    Args:
+        n: dimension of x and of y.
+        dtype: of the matrices.
+
+    Returns:
+        The game.
+
+    Examples:
+        >>> from equilibrist.games import bilinear
+        >>> bilinear().jacobian().abs().tolist()  # [[0, 1], [-1, 0]]: the players circle
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
     zero = torch.zeros(n, n, dtype=dtype)
     return Quadratic(zero, torch.eye(n, dtype=dtype), zero)
 
 
 def false_attractor(dtype: torch.dtype = torch.float64) -> Quadratic:
     """f(x, y) = 3 x^2 + y^2 + 4 x y, y maximises: gradient steps and most of their kin converge to the
-    origin, where f is smallest in y: neither Nash nor minimax (Wang, Zhang and Ba 2020, section 5.1)."""
+    origin, where f is smallest in y: neither Nash nor minimax (Wang, Zhang and Ba 2020, section 5.1).
+
+    Args:
+        dtype: of the matrices.
+
+    Returns:
+        The game, with the origin as its point.
+    """
     return _of_two(6.0, 4.0, -2.0, dtype)
 
 
 def hidden_minimax(dtype: torch.dtype = torch.float64) -> Quadratic:
     """f(x, y) = -3 x^2 - y^2 + 4 x y, y maximises: the origin is a local (and global) minimax point,
-    max_y f = x^2, no Nash equilibrium, and gradient steps leave it (Wang, Zhang and Ba 2020, section 5.1)."""
+    max_y f = x^2, no Nash equilibrium, and gradient steps leave it (Wang, Zhang and Ba 2020, section 5.1).
+
+    Args:
+        dtype: of the matrices.
+
+    Returns:
+        The game, with the origin as its point.
+    """
     return _of_two(-6.0, 4.0, 2.0, dtype)
 
 

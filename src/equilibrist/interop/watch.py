@@ -131,6 +131,13 @@ def lightning_callback(watch: Watch, log: bool = True) -> Any:
     of the trainer gets "audit/nash/<player>" (gains) and "audit/stationary/<player>" (residuals) at
     that count; the audits themselves are in `watch.audits`.
 
+    Args:
+        watch: what audits.
+        log: whether gains and residuals go to the trainer's loggers.
+
+    Returns:
+        The callback, for `Trainer(callbacks=[...])`.
+
     Raises:
         RequirementError: neither `lightning` nor `pytorch_lightning` is installed.
     """

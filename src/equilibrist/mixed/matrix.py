@@ -40,7 +40,15 @@ class MatrixGame:
     Attributes:
         payoff: M [n, m], a tensor or an array; kept as a copy, in float64 unless it is a float32 tensor or array.
 
-    Raises ValueError where M is not a matrix of finite real numbers with at least one row and one column.
+    Raises:
+        ValueError: M is not a matrix of finite real numbers with at least one row and one column.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import MatrixGame
+        >>> best = MatrixGame(torch.tensor([[1.0, -1.0], [-1.0, 1.0]])).solve()  # matching pennies
+        >>> abs(round(float(best.value), 6)), [round(float(p), 6) for p in best.x]
+        (0.0, [0.5, 0.5])
     """
 
     payoff: Tensor
@@ -104,8 +112,10 @@ class MatrixGame:
         """The value and an optimal strategy for each player, by linear programming (HiGHS, in float64 on the CPU).
 
         x and v solve min v subject to (M^T x)_j <= v for all j, x in the simplex; y are the multipliers of these
-        constraints. A degenerate game has many solutions: this is one. Raises GameError where the gap of the
-        solution is above 1e-8 R: the solver has failed.
+        constraints. A degenerate game has many solutions: this is one.
+
+        Raises:
+            GameError: the gap of the solution is above 1e-8 R: the solver has failed.
         """
         from scipy.optimize import linprog
 
@@ -184,7 +194,15 @@ def strategy(name: str, p: Tensor, size: int) -> Tensor:
 def from_nashpy(game: Any) -> MatrixGame:
     """The matrix game of a `nashpy.Game`. Its row player, who maximises A, becomes x, who pays M = -A.
 
-    Raises GameError where the game is not zero-sum, RequirementError where nashpy is not installed.
+    Args:
+        game: the game.
+
+    Returns:
+        The game.
+
+    Raises:
+        GameError: the game is not zero-sum.
+        RequirementError: nashpy is not installed.
     """
     nashpy = _library("nashpy")
     if not isinstance(game, nashpy.Game):
@@ -194,7 +212,14 @@ def from_nashpy(game: Any) -> MatrixGame:
 
 
 def to_nashpy(game: MatrixGame) -> Any:
-    """The `nashpy.Game` whose row player is x and gets -M, and whose column player is y and gets M."""
+    """The `nashpy.Game` whose row player is x and gets -M, and whose column player is y and gets M.
+
+    Args:
+        game: the game.
+
+    Returns:
+        The same game of nashpy's.
+    """
     M = game.payoff.detach().double().cpu().numpy()
     return _library("nashpy").Game(-M, M)
 
@@ -202,8 +227,17 @@ def to_nashpy(game: MatrixGame) -> Any:
 def from_gambit(game: Any) -> MatrixGame:
     """The matrix game of a `pygambit.Game` of two players: the first becomes x, who pays M = minus its payoff.
 
-    A game in extensive form counts by its strategies. Raises GameError where the game has not two players or is not
-    zero-sum, RequirementError where pygambit is not installed.
+    A game in extensive form counts by its strategies.
+
+    Args:
+        game: the game, with rational payoffs.
+
+    Returns:
+        The game.
+
+    Raises:
+        GameError: the game has not two players or is not zero-sum.
+        RequirementError: pygambit is not installed.
     """
     gambit = _library("pygambit")
     if not isinstance(game, gambit.Game):
@@ -218,7 +252,14 @@ def from_gambit(game: Any) -> MatrixGame:
 
 
 def to_gambit(game: MatrixGame) -> Any:
-    """The `pygambit.Game` in strategic form whose first player is x and gets -M, and whose second is y and gets M."""
+    """The `pygambit.Game` in strategic form whose first player is x and gets -M, and whose second is y and gets M.
+
+    Args:
+        game: the game.
+
+    Returns:
+        The same game of pygambit's.
+    """
     M = game.payoff.detach().double().cpu().numpy()
     return _library("pygambit").Game.from_arrays(-M, M, title="zero-sum matrix game")
 

@@ -109,7 +109,10 @@ class _Method(ABC):
         `noise` is the standard deviation of independent normal errors on every entry of M y and M^T x, at every
         evaluation; `seed` addresses them. `start` is (x [n], y [m]); strategies that it gives 0 stay there. `record`
         has the times to record, or about how many (None: ten a decade), evenly spaced on a log scale. `progress` is
-        "auto", "bar", "lines" or "none". Raises ValueError where an argument does not fit.
+        "auto", "bar", "lines" or "none".
+
+        Raises:
+            ValueError: an argument does not fit.
         """
         trace = self.run_many([game], steps, noise, seed, start, record, progress)
         return replace(
@@ -282,6 +285,12 @@ class MirrorProx(_Method):
     D(z+, z') takes up the error e' - e, at a cost of 2 eta^2 s^2 a player and iteration instead of one that grows
     with ln n. (E ln sum x' exp(-2 eta e') <= 2 eta^2 s^2; the parts with e cancel by symmetry, up to
     -E <e, x'> <= eta s^2.)
+
+    Examples:
+        >>> from equilibrist import MatrixGame, MirrorProx
+        >>> trace = MirrorProx().run(MatrixGame.random(5, 4, seed=0), steps=100)
+        >>> bool(trace.gap_average[-1] <= trace.bound[-1])
+        True
     """
 
     title: ClassVar[str] = "mirror-prox"

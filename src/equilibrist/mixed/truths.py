@@ -20,6 +20,9 @@ def circle_game() -> PayoffGame:
 
     f(nu, mu) = m(nu) . m(mu), with m the first Fourier coefficients (`circle_moment`). So a measure is optimal iff m
     vanishes, and the gap is |m(nu)| + |m(mu)|: x answers opposite to m(mu), y along m(nu).
+
+    Returns:
+        The game.
     """
 
     def payoff(x: Tensor, y: Tensor) -> Tensor:
@@ -42,7 +45,15 @@ def circle_moment(measure: Measure) -> Tensor:
 
 
 def von_mises(theta: Tensor, grid: Grid) -> Density:
-    """The von Mises law with density proportional to exp(theta . (cos, sin)), theta [2], on a grid of the circle."""
+    """The von Mises law with density proportional to exp(theta . (cos, sin)), theta [2], on a grid of the circle.
+
+    Args:
+        theta: direction and concentration, [2].
+        grid: of the circle.
+
+    Returns:
+        The density.
+    """
     return Density(grid, grid.nodes[:, 0].cos() * theta[0] + grid.nodes[:, 0].sin() * theta[1])
 
 
@@ -56,6 +67,13 @@ def von_mises_step(theta_nu: Tensor, theta_mu: Tensor, step: float) -> tuple[Ten
     """One step of mirror descent on `circle_game`, exactly: von Mises laws stay von Mises,
 
     theta_nu <- theta_nu - eta m(theta_mu),   theta_mu <- theta_mu + eta m(theta_nu).
+
+    Args:
+        theta_nu, theta_mu: parameters of both laws, [2].
+        step: eta.
+
+    Returns:
+        The two parameters after the step.
     """
     return (
         theta_nu - step * von_mises_moment(theta_mu),
@@ -70,6 +88,9 @@ def squared_distance_game() -> PayoffGame:
     """f(x, y) = (x - y)^2 on [0, 1]: value 1/4, at nu = delta_{1/2}, mu = (delta_0 + delta_1) / 2.
 
     f(x, mu) = (x - E y)^2 + Var y: x answers E y, y the end that is farther from E x.
+
+    Returns:
+        The game.
     """
 
     def payoff(x: Tensor, y: Tensor) -> Tensor:
@@ -88,7 +109,11 @@ def squared_distance_game() -> PayoffGame:
 
 
 def squared_distance_equilibrium() -> tuple[Particles, Particles]:
-    """(delta_{1/2}, (delta_0 + delta_1) / 2), the equilibrium of `squared_distance_game`."""
+    """(delta_{1/2}, (delta_0 + delta_1) / 2), the equilibrium of `squared_distance_game`.
+
+    Returns:
+        The equilibrium (nu, mu).
+    """
     return (
         Particles(torch.tensor([[0.5]], dtype=torch.float64)),
         Particles(torch.tensor([[0.0], [1.0]], dtype=torch.float64)),
@@ -100,6 +125,16 @@ def squared_distance_entropic(grid: Grid, temperature: float) -> tuple[Density, 
 
     Each is the other's smoothed best response since both means are 1/2; there is no other, the payoff with entropy
     being strictly convex in nu and strictly concave in mu.
+
+    Args:
+        grid: of [0, 1], on which the laws lie.
+        temperature: tau.
+
+    Returns:
+        The equilibrium (nu, mu).
+
+    Raises:
+        ValueError: a temperature that is not positive.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(

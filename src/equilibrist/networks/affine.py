@@ -14,6 +14,10 @@ class LinearGenerator(nn.Module):
     """G(z) = W z + u: [B, dim_in] -> [B, dim_out], parameters W [dim_out, dim_in] and u [dim_out].
 
     The generator of Farnia and Ozdaglar 2020, Theorem 1. W starts uniform on +-1 / sqrt(dim_in), u at 0.
+
+    Args:
+        dim_in, dim_out: sizes of z and of a sample.
+        device, dtype: of the parameters.
     """
 
     def __init__(self, dim_in: int, dim_out: int, *, device: Any = None, dtype: Any = None) -> None:
@@ -37,6 +41,10 @@ class QuadraticCritic(nn.Module):
     cost eta |x - x'|^2; its transform sup_x' D(x') - eta |x - x'|^2 is
     1/4 (b + 2 eta x)^T (eta I - A)^{-1} (b + 2 eta x) - eta |x|^2 where sym(A) < eta I, else +inf
     (keep it below by the projection `EigenvalueCap("critic", "A", ceiling)`, ceiling < eta).
+
+    Args:
+        dim: size of a sample.
+        device, dtype: of the parameters.
     """
 
     closed_transform: ClassVar[bool] = True

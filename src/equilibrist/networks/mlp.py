@@ -18,6 +18,12 @@ class MLP(nn.Module):
     sum of (sizes[i] + 1) sizes[i + 1]. Initialisation is that of `nn.Linear`: weights and biases
     uniform on +-1 / sqrt(inputs); or, with `glorot`, weights uniform of variance 2 / (in + out) and
     biases 0.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist.networks import MLP
+        >>> MLP([2, 16, 1])(torch.zeros(5, 2)).shape
+        torch.Size([5, 1])
     """
 
     def __init__(

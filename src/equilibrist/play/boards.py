@@ -141,7 +141,8 @@ BOARDS: dict[str, Board] = {
 def board(name: str) -> Board:
     """The board of this name, or of a function in a file of the user's (file.py:function).
 
-    Raises RecipeError for an unknown name, with the closest one.
+    Raises:
+        RecipeError: an unknown name, with the closest one.
     """
     if name in BOARDS:
         return BOARDS[name]
@@ -158,8 +159,9 @@ def board(name: str) -> Board:
 def build(name: str, chosen: Board, settings: Mapping[str, str]) -> tuple[Known, dict[str, Any]]:
     """(the game, all its options).
 
-    Raises RecipeError for options that it does not have or refuses, and for a game that is no
-    two-parameter game with a truth.
+    Raises:
+        RecipeError: options that it does not have or refuses, or a game that is no two-parameter game with
+            a truth.
     """
     from equilibrist.arguments import convert, parameters
 

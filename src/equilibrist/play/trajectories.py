@@ -145,7 +145,8 @@ class Table:
         than `limit` from the origin, or not finite, has left: it is held where it last was and does
         not disturb the others. Of members after the first `kept` only the ends are returned.
 
-        Raises GameError where the solver cannot step there.
+        Raises:
+            GameError: the solver cannot step there.
         """
         here = torch.as_tensor(starts, dtype=torch.float64)
         members = len(here)

@@ -27,14 +27,18 @@ def write_report(run_directory: Path) -> Path:
     directory always gives the same bytes. Files are replaced atomically, and only those that an
     earlier report wrote and nobody has changed since.
 
-    Arguments:
+    Args:
         run_directory: the folder of one run (`docs/formats.md` has its format), or the `out` of an
             `audit_pair`. Commands on the page name it as it is named here.
 
     A file that is damaged or written in another format is left out, and the page says so.
 
-    Returns the path of the page. Raises `RecordError` where the folder is no run, or where a file of
-    the user's has the name of one of the report's.
+    Returns:
+        The path of the page.
+
+    Raises:
+        RecordError: the folder is no run, or a file of the user's has the name of one of the
+            report's.
     """
     run_directory = Path(run_directory)
     record = load_pair(run_directory) if is_pair(run_directory) else load(run_directory)

@@ -20,7 +20,8 @@ BLOCK = 1 << 20
 def rows(what: str, values: Array, least: int = 1) -> Tensor:
     """`values` as a float64 tensor [n, d] without a graph.
 
-    Raises `DataError` for another shape, fewer than `least` rows, and values that are not finite.
+    Raises:
+        DataError: another shape, fewer than `least` rows, and values that are not finite.
     """
     tensor = torch.as_tensor(values).detach()
     if tensor.ndim != 2 or tensor.shape[1] == 0 or tensor.is_complex():

@@ -100,8 +100,18 @@ def with_floor(
 
     n is the number of fake samples, but at most half of the real ones. `rng` cuts two disjoint sets
     of n out of the real samples: the first is compared with the first n fake ones and, for the
-    floor, with the second. Arguments: samples or features [m, ...]. Raises `DataError` for fewer
-    than two real samples or no fake one.
+    floor, with the second.
+
+    Args:
+        figure: compares two sets of samples or features.
+        real, fake: samples or features [m, ...].
+        rng: cuts the real samples in two.
+
+    Returns:
+        The figure, its floor, and the n of both.
+
+    Raises:
+        DataError: fewer than two real samples or no fake one.
     """
     x, y = torch.as_tensor(real), torch.as_tensor(fake)
     n = min(len(x) // 2, len(y))
@@ -213,7 +223,7 @@ def _cut(everything: Tensor, n: int, rng: np.random.Generator) -> tuple[Tensor, 
 class FeatureScore:
     """Base of the scores that compare features. A subclass states `title`, `better` and `figures`.
 
-    Arguments:
+    Args:
         network: where features come from; `pixels()` where none is given.
         samples: how many samples of each kind to compare (see `Score`).
     """

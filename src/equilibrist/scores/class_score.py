@@ -30,9 +30,23 @@ def class_score(outputs: Array, splits: int = 1, *, logits: bool = False) -> Cla
     its own p(y)), whose mean and spread are returned; parts must be drawn alike, so samples sorted
     by class need shuffling first.
 
-    Arguments: probabilities [n, classes], or with `logits=True` what softmax makes into them.
-    Raises `DataError` for other shapes, values that are not finite, rows that are no
-    probabilities, and fewer samples than splits.
+    Args:
+        outputs: probabilities [n, classes], or what softmax makes into them.
+        splits: parts, each scored by itself.
+        logits: whether outputs are before the softmax.
+
+    Returns:
+        Mean and spread over the parts.
+
+    Raises:
+        DataError: other shapes, values that are not finite, rows that are no probabilities, and fewer
+            samples than splits.
+
+    Examples:
+        >>> import numpy as np
+        >>> from equilibrist.scores import class_score
+        >>> round(class_score(np.eye(4)).mean, 6)  # four classes, each recognised for certain
+        4.0
     """
     if splits < 1:
         raise ValueError(f"class_score needs splits >= 1, not {splits}")

@@ -27,9 +27,24 @@ def frechet_distance(real: Array, fake: Array) -> float:
     accurate where covariances are singular, as with fewer samples than features. Rounding below
     zero is cut off.
 
-    Arguments: features [n, d] and [m, d], n, m >= 2. Computed in float64; 2,048 features take one
-    singular value decomposition of that size. Raises `DataError` for other shapes, fewer rows, or
-    values that are not finite.
+    Computed in float64; 2,048 features take one
+    singular value decomposition of that size.
+
+    Args:
+        real, fake: features [n, d] and [m, d], n, m >= 2.
+
+    Returns:
+        The distance, never negative.
+
+    Raises:
+        DataError: other shapes, fewer rows, or values that are not finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from equilibrist.scores import frechet_distance
+        >>> x = np.random.default_rng(0).normal(size=(100, 3))
+        >>> round(frechet_distance(x, x + 2.0), 6)  # moved by 2 along each of three axes
+        12.0
     """
     x, y = pair(real, fake, least=2)
     mean = x.mean(0) - y.mean(0)
@@ -42,8 +57,23 @@ def frechet_from_moments(
 ) -> float:
     """`frechet_distance` from means [d] and covariances [d, d], for moments that are already known.
 
-    Raises `DataError` for shapes that do not fit, values that are not finite, and covariances that
-    are not symmetric and positive semi-definite to eight digits.
+    Args:
+        mean_real, mean_fake: [d].
+        covariance_real, covariance_fake: [d, d].
+
+    Returns:
+        The distance, never negative.
+
+    Raises:
+        DataError: shapes that do not fit, values that are not finite, and covariances that are not
+            symmetric and positive semi-definite to eight digits.
+
+    Examples:
+        >>> import numpy as np
+        >>> from equilibrist.scores import frechet_from_moments
+        >>> one = np.eye(2)
+        >>> round(frechet_from_moments(np.zeros(2), one, np.ones(2), 4 * one), 6)  # 2 + 2 (2 - 1)^2
+        4.0
     """
     means = [torch.as_tensor(m).double() for m in (mean_real, mean_fake)]
     factors = []

@@ -33,8 +33,16 @@ def squared_mmd(real: Array, fake: Array) -> float:
     Gretton et al. 2012, lemma 6). Unbiased, so it is negative about as often as positive
     where both laws are the same.
 
-    Arguments: features [n, d] and [m, d], n, m >= 2. Computed in float64 in blocks of 8 MiB.
-    Raises `DataError` for other shapes, fewer rows, or values that are not finite.
+    Computed in float64 in blocks of 8 MiB.
+
+    Args:
+        real, fake: features [n, d] and [m, d], n, m >= 2.
+
+    Returns:
+        The estimate, which may be negative.
+
+    Raises:
+        DataError: other shapes, fewer rows, or values that are not finite.
     """
     return _mmd(*pair(real, fake, least=2))
 
@@ -48,8 +56,19 @@ def kernel_distance(
 ) -> KernelDistance:
     """`squared_mmd` over random subsets of both sets: what the field calls KID, given Inception-v3.
 
-    Each subset is drawn without replacement by `rng`, afresh. Arguments and errors as for
-    `squared_mmd`; also `DataError` where a set has fewer rows than a subset.
+    Each subset is drawn without replacement by `rng`, afresh.
+
+    Args:
+        real, fake: as for `squared_mmd`.
+        rng: draws the subsets.
+        subsets: how many.
+        subset_size: rows of each.
+
+    Returns:
+        Mean and spread over the subsets.
+
+    Raises:
+        DataError: as for `squared_mmd`; a set with fewer rows than a subset.
     """
     if subsets < 1 or subset_size < 2:
         raise ValueError(

@@ -37,10 +37,20 @@ def precision_recall(real: Array, fake: Array, k: int = 3) -> ManifoldScores:
     - coverage: share of real x whose B(x) holds a fake sample
       (Naeem et al. 2020, arXiv:2002.09797; their k is 5).
 
-    Arguments: features [n, d] and [m, d], more than k of each; distances are Euclidean. Computed in
+    Distances are Euclidean. Computed in
     float64; distances in blocks of 8 MiB, so that 10,000 samples of each kind take about 100 MB
-    besides copies of the features. Raises `DataError` for other shapes, fewer rows, values that are
-    not finite, and distances whose squares overflow.
+    besides copies of the features.
+
+    Args:
+        real, fake: features [n, d] and [m, d], more than k of each.
+        k: which neighbour the radius reaches to.
+
+    Returns:
+        The four shares.
+
+    Raises:
+        DataError: other shapes, fewer rows, values that are not finite, and distances whose squares
+            overflow.
     """
     if k < 1:
         raise ValueError(f"precision_recall needs k >= 1, not {k}")

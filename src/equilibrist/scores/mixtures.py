@@ -31,8 +31,18 @@ def mode_figures(points: Array, modes: Array, sigma: float, within: float = 3.0)
     convention (Lin et al. 2018, arXiv:1712.04086), there with 2,500 samples. Of the law's own
     points in the plane, where modes lie far apart, 1 - exp(-within^2 / 2) are good: 98.89%.
 
-    Arguments: points [n, d] and modes [K, d], in one unit with sigma. Raises `DataError` for other
-    shapes or values that are not finite, `ValueError` for a sigma or `within` that is not positive.
+    Args:
+        points: [n, d].
+        modes: centres [K, d].
+        sigma: standard deviation of each mode.
+        within: how many of these count as near.
+
+    Returns:
+        Covered modes, and the share of good points.
+
+    Raises:
+        DataError: other shapes or values that are not finite.
+        ValueError: a sigma or `within` that is not positive.
     """
     if not (0 < sigma < float("inf") and 0 < within < float("inf")):
         raise ValueError(f"mode_figures needs sigma and within above 0, not {sigma} and {within}")
@@ -53,8 +63,22 @@ def wasserstein2(x: Array, y: Array) -> float:
     n = 2,000 on one core, ten times that at 4,000; memory is 8 n^2 bytes. Between samples of one law
     it falls slowly with n, so read it beside its real-against-real floor.
 
-    Arguments: [n, d] both. Raises `DataError` for other shapes, unequal numbers of points, values
-    that are not finite, and distances that overflow.
+    Args:
+        x, y: points [n, d].
+
+    Returns:
+        The distance, in the unit of the points.
+
+    Raises:
+        DataError: other shapes, unequal numbers of points, values that are not finite, and distances that
+            overflow.
+
+    Examples:
+        >>> import numpy as np
+        >>> from equilibrist.scores import wasserstein2
+        >>> x = np.random.default_rng(0).normal(size=(20, 2))
+        >>> round(wasserstein2(x, x[::-1] + [3.0, 4.0]), 6)
+        5.0
     """
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist

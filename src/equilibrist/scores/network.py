@@ -30,7 +30,7 @@ Range = tuple[float, float]
 class FeatureNetwork:
     """A map from samples [n, *shape] to features [n, d], applied the same way every time.
 
-    Arguments:
+    Args:
         module: a module or any callable from a batch to a tensor [b, ...], flattened to [b, d].
             A module is copied, the copy put into evaluation mode: training the original further
             does not change the scores, and the original is never touched. Its class scores are as
@@ -48,8 +48,10 @@ class FeatureNetwork:
     callable that is no module must see to its own state. A module that mixes the samples of a batch
     even in evaluation mode gives features that depend on `batch`.
 
-    Raises `ValueError` for a size or batch below 1, `DataError` for a value range that is none,
-    `GameError` for a module that cannot be copied.
+    Raises:
+        ValueError: a size or batch below 1.
+        DataError: a value range that is none.
+        GameError: a module that cannot be copied.
     """
 
     def __init__(
@@ -113,9 +115,11 @@ class FeatureNetwork:
     def __call__(self, samples: Tensor, value_range: Range | None = None) -> Tensor:
         """Features [n, d] of samples [n, *shape], on the CPU, in the module's own precision.
 
-        `value_range` is the data's, as `Source.value_range`. Raises `DataError` where the network
-        states a range and the data has none, for images that the network cannot take, and for an
-        output that is not [n, ...] of floats.
+        `value_range` is the data's, as `Source.value_range`.
+
+        Raises:
+            DataError: the network states a range and the data has none, images that the network cannot
+                take, or an output that is not [n, ...] of floats.
         """
         module, place, dtype = self._module, samples.device, samples.dtype
         if isinstance(module, nn.Module):
@@ -214,6 +218,15 @@ def pixels(size: int = 8) -> FeatureNetwork:
 
     It sees colour, shape and diversity at low resolution, and is blind to what is finer. Its
     figures compare only with figures at the same size.
+
+    Args:
+        size: of the grid's sides.
+
+    Returns:
+        The map, for any score of images.
+
+    Raises:
+        ValueError: a size below 1.
     """
     if size < 1:
         raise ValueError(f"pixels needs a size of at least 1, not {size}")
@@ -223,7 +236,11 @@ def pixels(size: int = 8) -> FeatureNetwork:
 
 
 def coordinates() -> FeatureNetwork:
-    """ "coordinates": samples as they are, flattened; for points."""
+    """ "coordinates": samples as they are, flattened; for points.
+
+    Returns:
+        The map, for any score of points.
+    """
     return FeatureNetwork(nn.Flatten(), "coordinates", value_range=None, batch=1 << 16)
 
 
@@ -232,8 +249,19 @@ def from_safetensors(
 ) -> FeatureNetwork:
     """A `FeatureNetwork` of a copy of `module` with the weights of a safetensors file.
 
-    The file's names and shapes must be those of `module.state_dict()`, all of them; `settings` are
-    `FeatureNetwork`'s. Raises `DataError` for a file that is missing, damaged or does not fit.
+    The file's names and shapes must be those of `module.state_dict()`, all of them.
+
+    Args:
+        module: of the architecture that the file's weights are for.
+        path: the file.
+        name: how scores call it.
+        settings: of `FeatureNetwork`.
+
+    Returns:
+        The map, for any score.
+
+    Raises:
+        DataError: a file that is missing, damaged or does not fit.
     """
     own = copied(module, f"feature network {name}")
     where = shown(Path(path).relative_to(Path(path).parent))
@@ -266,7 +294,7 @@ def inception(
 ) -> FeatureNetwork:
     """Inception-v3 as FID is defined by: torch-fidelity's port of the original TensorFlow graph.
 
-    Arguments:
+    Args:
         features: "2048" (the last pool; for `Frechet`, `Kernel`, `PrecisionRecall`),
             "logits_unbiased" (class scores; for `ClassScore`), "64", "192", "768" or "logits".
         weights: a file of torch-fidelity's weights; None lets torch-fidelity fetch them (91 MB).
@@ -275,6 +303,9 @@ def inception(
 
     Images of one channel are repeated in three, values rounded to the bytes that it expects. Raises
     `RequirementError` where torch-fidelity is not installed or does not import.
+
+    Returns:
+        The map, for any score.
     """
     try:
         found = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")

@@ -57,6 +57,15 @@ def forecast(
     """The forecast for one gamma: exact with the matrix J [n, n], else from eigenvalues found.
 
     Values of modulus up to `tolerance` count as zero: nothing pulls there, with consensus or without.
+
+    Args:
+        gamma: consensus optimisation's.
+        values: eigenvalues of J.
+        tolerance: the modulus that counts as zero.
+        matrix: J itself, for exact numbers.
+
+    Returns:
+        The largest stable step, and the rotation that is left.
     """
     if matrix is not None and gamma > 0:
         found = np.linalg.eigvals(matrix + gamma * matrix.T @ matrix)
@@ -72,12 +81,20 @@ def forecast(
 def suggested(
     values: Complex, tolerance: float, matrix: NDArray[np.float64] | None = None
 ) -> tuple[Forecast | None, str]:
-    """(the forecast of the smallest gamma whose largest stable step is within 1% of the best on a grid, or None,
-    why not).
+    """The gamma that consensus optimisation should try first at this spectrum.
 
     The grid is gamma |l|max = 0.01, 0.03, ..., 10. None where J has an eigenvalue with negative real part:
     consensus would hold the players at a pair that their own losses leave. None where no gamma of the grid lets
     steps grow by a tenth over plain gradient steps.
+
+    Args:
+        values: eigenvalues of J.
+        tolerance: the modulus that counts as zero.
+        matrix: J itself, for exact numbers.
+
+    Returns:
+        The forecast of the smallest gamma whose largest stable step is within 1% of the best on a grid, or
+        None; and why there is none.
     """
     live = values[np.abs(values) > tolerance]
     if not live.size:

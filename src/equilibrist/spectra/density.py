@@ -100,7 +100,14 @@ def mixed(parts: Sequence[tuple[int, Density]]) -> Density:
 
 
 def exact_density(matrix: Array) -> Density:
-    """The density of a symmetric matrix [n, n] from all its eigenvalues."""
+    """The density of a symmetric matrix [n, n] from all its eigenvalues.
+
+    Args:
+        matrix: symmetric, [n, n].
+
+    Returns:
+        The density.
+    """
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
     rounding = float(np.finfo(np.float64).eps * len(values) * np.abs(values).max())
     return Density(

@@ -85,7 +85,21 @@ def largest_step(values: Complex) -> float:
 def eigenvalues(matrix: torch.Tensor) -> Eigenvalues:
     """All eigenvalues of a dense matrix [n, n], in float64.
 
-    Raises GameError where the matrix is not finite.
+    Args:
+        matrix: [n, n].
+
+    Returns:
+        All of them, with residuals and the departure from normality.
+
+    Raises:
+        GameError: the matrix is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from equilibrist import spectra
+        >>> found = spectra.eigenvalues(torch.tensor([[1.0, 2.0], [-2.0, 1.0]]))
+        >>> round(found.h_max, 6)  # 2 Re l / |l|^2 at l = 1 +- 2i: steps below it contract
+        0.4
     """
     return eigenpairs(matrix)[0]
 

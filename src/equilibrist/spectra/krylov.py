@@ -178,6 +178,15 @@ def extremes(
 
     What did not converge within the budget is left out, and `missing` says so. The start vector is fixed, so
     the answer is.
+
+    Args:
+        operator: of scipy's `LinearOperator` kind, square.
+        k: eigenvalues at each end.
+        tolerance: of a residual, relative to the largest modulus.
+        products: the budget.
+
+    Returns:
+        Those that converged.
     """
     n = operator.shape[0]
     k = max(1, min(k, n))

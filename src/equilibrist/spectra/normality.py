@@ -24,7 +24,15 @@ REFERENCES = (
 
 def henrici(matrix: NDArray[np.float64], values: NDArray[Any]) -> float:
     """sqrt(|M|_F^2 - sum |l|^2) / |M|_F for a matrix [n, n] and its eigenvalues [n]: 0 iff M is normal,
-    below 1 (Henrici 1962)."""
+    below 1 (Henrici 1962).
+
+    Args:
+        matrix: [n, n].
+        values: its eigenvalues [n].
+
+    Returns:
+        The departure from normality, in [0, 1).
+    """
     size = float(np.linalg.norm(matrix))
     lost = max(size**2 - float((np.abs(values) ** 2).sum()), 0.0) ** 0.5
     return lost / size if size > 0 else 0.0
@@ -36,6 +44,18 @@ def abscissa(matrix: NDArray[np.float64]) -> float:
     In the sign of own losses: |x| grows at first under x' = -M x from some start iff this is negative,
     at the rate of minus this number, whatever the eigenvalues are. At most the smallest real part of
     an eigenvalue, and equal to it for a normal matrix.
+
+    Args:
+        matrix: [n, n].
+
+    Returns:
+        The eigenvalue.
+
+    Examples:
+        >>> import numpy as np
+        >>> from equilibrist.spectra import abscissa
+        >>> abscissa(np.array([[1.0, 8.0], [0.0, 1.0]]))  # eigenvalues 1 and 1, and yet |x| grows at first
+        -3.0
     """
     return float(np.linalg.eigvalsh((matrix + matrix.T) / 2)[0])
 
@@ -89,6 +109,12 @@ def henrici_bounds(
         probes: at least two.
         values, vectors: eigenvalues [k] found and unit right eigenvectors [n, k] of M, which narrow the interval.
             They count as exact: it is then that of a matrix as near M as their residuals.
+
+    Returns:
+        The interval, and what it cost.
+
+    Raises:
+        ValueError: fewer than two probes.
     """
     from scipy.special import stdtrit
 

@@ -171,6 +171,9 @@ def spectrum_at(
         samples: how many samples the draws hold, for the record.
         tick: called with products with J or J^T as they are made (`planned_products`).
 
+    Returns:
+        Eigenvalues, densities, the disc and what consensus would change.
+
     Raises:
         RecipeError: a gamma or a step size that is not positive. GameError: a Jacobian that is not finite.
     """
@@ -337,6 +340,7 @@ def spectrum_of(
     """The spectrum of a run's pair, in float64, on minibatches that training did not see in that order.
 
     Args:
+        run: what `train` or `load` returned.
         gamma: see `spectrum_at`; None takes that of a run trained by `Consensus`.
         lr: the step size of the disc; None takes those of the run's update rules.
         batches, batch: J is the mean over so many minibatches of so many samples (None: the run's own size).
@@ -346,6 +350,9 @@ def spectrum_of(
 
     Singular vectors of spectrally normalised weights follow the weights; batch norm takes the statistics of
     each minibatch.
+
+    Returns:
+        As of `spectrum_at`, with what is known of the run's update rules.
 
     Raises:
         RecipeError: numbers out of range, or update rules without a step size and no `lr`.
@@ -410,7 +417,8 @@ def inner(solver: Any) -> Any:
 def step_sizes(solver: Any, players: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
     """(step size of each player's rule, what must be said about them).
 
-    Raises RecipeError for a rule without a step size.
+    Raises:
+        RecipeError: a rule without a step size.
     """
     method = inner(solver)
     rates, notes = {}, []

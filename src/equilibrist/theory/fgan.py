@@ -39,6 +39,11 @@ class FGaussian:
 
     Raises:
         ValueError: d below 1, s that is not positive or is 1, a negative t. GameError: no such divergence.
+
+    Examples:
+        >>> from equilibrist.theory import FGaussian
+        >>> round(float(FGaussian("kl", d=2, s=2.0, t=1.0).optimal_value), 6)  # 1/2 d (s^2 - 1 - ln s^2)
+        1.613706
     """
 
     name: str = "kl"

@@ -63,6 +63,12 @@ class W2Gaussian:
 
     Raises:
         ValueError: d below 1; s or eta that are not positive; a negative t.
+
+    Examples:
+        >>> from equilibrist.theory import W2Gaussian
+        >>> game = W2Gaussian(d=2, s=2.0, eta=0.5, t=1.0)
+        >>> round(float(game.lambda_star), 6), round(float(game.nash_gain), 6)
+        (1.0, 0.5)
     """
 
     d: int = 2

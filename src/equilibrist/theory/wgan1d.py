@@ -42,6 +42,11 @@ class WGaussian1d:
 
     Raises:
         ValueError: s that is not positive, a negative t.
+
+    Examples:
+        >>> from equilibrist.theory import WGaussian1d
+        >>> round(float(WGaussian1d(s=2.0, t=1.0).lambda_star), 6)
+        0.0
     """
 
     s: float = 2.0

@@ -26,7 +26,7 @@ MODULES = [
 def test_examples(name: str) -> None:
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    found = [test for test in doctest.DocTestFinder().find(module, globs={}) if test.examples]
+    found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
     assert found
     said: list[str] = []
     for test in found:

@@ -68,7 +68,8 @@ def test_there_is_one_and_its_sections_name_what_there_is(name: str) -> None:
     value = PUBLIC[name]
     text = value.__doc__ or ""
     assert text.strip(), "no docstring"
-    assert not re.search(r"^\s*(?:Arguments|Parameters|Return|Raise):\s*$", text, re.M)
+    other = re.findall(r"^ *(?:Arguments|Parameters|Return|Raise|Example):$", text, re.M)
+    assert not other, "the site knows Args, Attributes, Returns, Raises and Examples"
     for head in ("Args", "Attributes"):
         unknown = [a for a in arguments(text, head) if a not in known(value)]
         assert not unknown, f"{head} describes {unknown}"

@@ -274,7 +274,11 @@ def scale(alpha: float, x: Mapping[str, Any]) -> Tree:
 
 
 def slices(sizes: Mapping[str, int]) -> dict[str, slice]:
-    """Where each part of so many numbers stands, one after the other."""
+    """Where parts of these sizes stand in one flat vector, one after the other.
+
+    Returns:
+        A slice a name.
+    """
     where, start = {}, 0
     for name, size in sizes.items():
         where[name] = slice(start, start + size)

@@ -202,7 +202,7 @@ class Given(Draws):
     Raises:
         GameError: none given, or one that is no dictionary of tensors.
 
-    Example:
+    Examples:
         >>> given = Given({"real": torch.zeros(4, 2)}, {"real": torch.ones(4, 2)})
         >>> [float(given.batch(index)["real"].mean()) for index in range(3)]
         [0.0, 1.0, 1.0]

@@ -41,7 +41,7 @@ def draw_of_rows(
     Raises:
         GameError: rows that are missing, not asked for, not finite, or not one for each sample.
 
-    Example:
+    Examples:
         >>> import equilibrist as eq
         >>> game = eq.GAN(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1), eq.Vanilla(), latent=3)
         >>> draw = draw_of_rows(game, torch.zeros(8, 2), torch.zeros(8, 3))
@@ -98,7 +98,7 @@ class FiniteGAN(Plain):
     Raises:
         GameError: a bank that `draw_of_rows` refuses.
 
-    Example:
+    Examples:
         >>> import equilibrist as eq
         >>> game = eq.GAN(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1), eq.Vanilla(), latent=3)
         >>> finite = FiniteGAN(game, torch.ones(8, 2), torch.zeros(8, 3))

@@ -57,7 +57,7 @@ def iterate(
         GameError: a start that is neither; a GAN without `draw`.
         ValueError: a negative number of steps, or `every` below 1.
 
-    Example:
+    Examples:
         >>> import equilibrist as eq
         >>> start = {"x": {"value": torch.ones(1)}, "y": {"value": torch.zeros(1)}}
         >>> found = iterate(eq.bilinear(), eq.Simultaneous(eq.SGD(0.5)), start, 4, every=2)

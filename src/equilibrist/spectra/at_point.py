@@ -106,7 +106,7 @@ def jacobian(
         GameError: a player without parameters, a GAN without a draw, or more parameters than a matrix of
             1.5 GB has columns.
 
-    Example:
+    Examples:
         >>> from equilibrist.games import bilinear
         >>> game = bilinear()
         >>> found = jacobian(game, game.equilibrium())
@@ -147,7 +147,7 @@ def hessian(
     Raises:
         GameError: as `jacobian`, and for a player that the game does not have.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from equilibrist.games import hidden_minimax
         >>> game = hidden_minimax()
@@ -182,7 +182,7 @@ def lanczos_density(operator: Any, *, steps: int = 30, probes: int = 8, seed: in
 
     Reference: Golub and Welsch 1969; Ghorbani, Krishnan and Xiao 2019, section 2.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> found = lanczos_density(np.diag(np.repeat([1.0, 5.0], [300, 100])))
         >>> abs(found.below(3.0) - 0.75) < 0.02
@@ -231,7 +231,7 @@ def local_convergence(
     Raises:
         GameError: a solver without a linear map, or one that this J or these players do not suit.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from equilibrist.optimizers import SGD
         >>> from equilibrist.solvers import Consensus, Simultaneous

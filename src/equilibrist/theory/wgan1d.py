@@ -198,7 +198,7 @@ class WGaussian1d:
             ValueError: a generator that is not feasible, a critic that is not 1-Lipschitz, a tolerance that is not
                 positive.
 
-        Example:
+        Examples:
             >>> game = WGaussian1d(2.0, 1.0)
             >>> round(game.lambda_at(*game.optimum, tolerance=1e-4), 4)
             0.0137

@@ -5,9 +5,16 @@ from __future__ import annotations
 from equilibrist.errors import RecipeError, did_you_mean
 from equilibrist.papers.model import Experiment
 from equilibrist.papers.reach import N6
+from equilibrist.papers.sections import SECTIONS
+from equilibrist.papers.statements import STATEMENTS
 from equilibrist.papers.table1 import TABLE_1
 
-EXPERIMENTS: tuple[Experiment, ...] = (TABLE_1, N6)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    TABLE_1,
+    N6,
+    SECTIONS,
+    STATEMENTS,
+)
 
 
 def experiment(key: str) -> Experiment:

@@ -12,7 +12,6 @@ from torch import nn
 from equilibrist.compare import Cost, compare, cost
 from equilibrist.compare import _words as say
 from equilibrist.compare._page import page
-from equilibrist.compare._statistics import estimate
 from equilibrist.data import eight_gaussians
 from equilibrist.errors import GameError, RecipeError, RecordError
 from equilibrist.formulations import Vanilla
@@ -41,6 +40,7 @@ from equilibrist.solvers import (
     Unrolled,
 )
 from equilibrist.solvers.named import named
+from equilibrist.statistics import estimate
 
 ADAM = Adam(1e-2)
 ONE = {"generator": 1, "critic": 1}
@@ -159,7 +159,7 @@ def test_record(whole):
         str(s): v for s, v in enumerate(last)
     }
     assert figure["iterations"]["consensus:gamma=1"]["mean"] == pytest.approx(
-        estimate(last, 0.95)["mean"]
+        estimate(last, 0.95).mean
     )
     loss = next(f for f in held["figures"] if f["key"] == "loss / critic")
     rows = [Record(found.directory / "recipe" / f"seed_{s}").rows()[-1] for s in (0, 1, 2)]

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from equilibrist import statistics
 from equilibrist.compare._collect import MemberFigures, facts
-from equilibrist.compare._statistics import estimate, paired
+
+
+def estimate(values, confidence):
+    return statistics.estimate(values, confidence).to_json()
+
+
+def paired(values, base, confidence):
+    return statistics.paired(values, base, confidence).to_json()
+
 
 VALUES = [1.0, 2.5, -0.5, 4.0, 3.25]
 OTHER = [0.5, 2.0, 1.0, 2.0, 5.0]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equilibrist.compare._statistics import estimate, paired
 from equilibrist.errors import RecordError
 from equilibrist.files.reading import dig
 from equilibrist.run.reading import read_json
 from equilibrist.run.record import Record
+from equilibrist.statistics import estimate, paired
 
 # Equal up to rounding counts as equal.
 _SLACK = 1 + 1e-9
@@ -159,10 +159,12 @@ def _side(looks: Mapping[str, Mapping[int, Look]], confidence: float) -> dict[st
     for name, own in values.items():
         steps = [look[0] for look in looks[name].values() if look]
         side[name] = {
-            **estimate(list(own.values()), confidence),
+            **estimate(list(own.values()), confidence).to_json(),
             "values": {str(seed): value for seed, value in own.items()},
             "steps": [min(steps), max(steps)] if steps else None,
-            "difference": None if name == first else paired(own, values[first], confidence),
+            "difference": None
+            if name == first
+            else paired(own, values[first], confidence).to_json(),
         }
     return side
 
@@ -173,7 +175,7 @@ def _curve(seeds: Mapping[int, MemberFigures], key: str, confidence: float) -> d
     curve: dict[str, list[Any]] = {"steps": [], "seconds": [], "mean": [], "interval": [], "n": []}
     for step in _thinned(steps, 100):
         having = [m for m in seeds.values() if m.figures.get(key, {}).get(step) is not None]
-        found = estimate([m.figures[key][step] for m in having], confidence)
+        found = estimate([m.figures[key][step] for m in having], confidence).to_json()
         if found["n"] == 0:
             continue
         curve["steps"].append(step)

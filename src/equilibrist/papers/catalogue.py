@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from equilibrist.errors import RecipeError, did_you_mean
 from equilibrist.papers.model import Experiment
-from equilibrist.papers.reach import N6
+from equilibrist.papers.reached import N6
 from equilibrist.papers.sections import SECTIONS
 from equilibrist.papers.statements import STATEMENTS
 from equilibrist.papers.table1 import TABLE_1

@@ -9,6 +9,7 @@ from pathlib import Path
 from equilibrist.papers import records
 from equilibrist.papers.catalogue import EXPERIMENTS
 from equilibrist.papers.model import SIZES, WORDS, Experiment, Outcome, Record, Size
+from equilibrist.papers.sources import PAPERS
 
 # Which size speaks for a claim: the largest that was tried.
 _LARGEST_FIRST: tuple[Size, ...] = tuple(reversed(SIZES))
@@ -28,6 +29,12 @@ def page(root: Path) -> str:
     }
     lines = [
         "# What became of the papers' claims",
+        "",
+        "A GAN is a game of two networks. Three papers say what such games have and how to play them: Farnia and "
+        "Ozdaglar that trained pairs are no Nash equilibria, but proximal ones, and that training for these gives "
+        "better samples; Mescheder and others that consensus optimisation calms training; Hsieh and others that "
+        "mixtures of networks have equilibria that Langevin dynamics finds. Below is what became of every claim that "
+        "they number, and of a question that they leave open.",
         "",
         "Made by `equilibrist papers report` from the records in `results/`; `equilibrist papers run` makes "
         "more of them. Each claim is judged by a rule that was written before the runs, at the largest size that was "
@@ -64,16 +71,11 @@ def _summary(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[str
 
 def _overview(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[str]:
     paper = ""
-    for experiment in EXPERIMENTS:
+    for experiment in sorted(EXPERIMENTS, key=lambda one: PAPERS.index(one.paper)):
         if experiment.paper.text != paper:
             paper = experiment.paper.text
-            yield from (
-                "",
-                f"## {paper}",
-                "",
-                "| where | claim | outcome | size |",
-                "|---|---|---|---|",
-            )
+            head = ("| where | claim | outcome | size |", "|---|---|---|---|")
+            yield from ("", f"## {paper}", "", *head)
         for claim, (outcome, size) in zip(experiment.claims, best[experiment.key], strict=True):
             word = outcome.word if size is None else f"**{outcome.word}**"
             link = f"[{claim.place}](#{_anchor(experiment)})"
@@ -81,7 +83,7 @@ def _overview(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[st
 
 
 def _anchor(experiment: Experiment) -> str:
-    kept = "".join(c for c in experiment.title.lower() if c.isalnum() or c in " -")
+    kept = "".join(c for c in experiment.title.lower() if c.isalnum() or c in " -_")
     return kept.replace(" ", "-")
 
 
@@ -112,7 +114,7 @@ def _at_size(
         yield f"- **{claim.place}: {outcome.word}.** {outcome.why}."
     rules = dict.fromkeys(claim.rule for claim in experiment.claims)
     yield ""
-    yield "Rule, written before the runs: " + " / ".join(rules) + "."
+    yield "Rule, written before the runs: " + "; ".join(rule.rstrip(".") for rule in rules) + "."
     if experiment.table is not None:
         yield ""
         yield from experiment.table(found, records.folder_of(root, experiment, size))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from equilibrist.errors import RecordError
-from equilibrist.files.atomic import write_json
+from equilibrist.files.atomic import finite, write_atomically
 from equilibrist.files.reading import JSON_BYTES, parse_json, read_regular, reason
 from equilibrist.papers.model import Experiment, Record, Size
 
@@ -25,18 +25,26 @@ def write(folder: Path, record: Record) -> Path:
     """Write a record; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.unit}.json"
-    write_json(
-        path,
-        {
-            "format": FORMAT,
-            "unit": record.unit,
-            "state": record.state,
-            "message": record.message,
-            "about": dict(record.about),
-            "measures": record.measures,
-        },
-    )
+    value = {
+        "format": FORMAT,
+        "unit": record.unit,
+        "state": record.state,
+        "message": record.message,
+        "about": dict(record.about),
+        "measures": _short(record.measures),
+    }
+    # On one line: curves of many seeds, a number a line, would be most of the repository.
+    write_atomically(path, json.dumps(finite(value), separators=(",", ":")).encode() + b"\n")
     return path
+
+
+def _short(value: Any) -> Any:
+    """Numbers to six digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _short(part) for key, part in value.items()}
+    return [_short(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path) -> Record:
@@ -61,11 +69,6 @@ def read_all(root: Path, experiment: Experiment, size: Size) -> dict[str, Record
     folder = folder_of(root, experiment, size)
     paths = [folder / f"{unit.key}.json" for unit in experiment.units(size)]
     return {path.stem: read(path) for path in paths if path.exists()}
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON keeps it, to compare what is written with what is read."""
-    return json.loads(json.dumps(value))
 
 
 def seconds(records: Mapping[str, Record]) -> float:

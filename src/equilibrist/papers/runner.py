@@ -111,7 +111,7 @@ def work(experiment: Experiment, size: Size, unit: Unit, folders: Folders, devic
         "python": platform.python_version(),
         "ended": entry["started"],
     }
-    record = Record(unit.key, state, records.plain(measures), about, message)
+    record = Record(unit.key, state, measures, about, message)
     records.write(target, record)
     return record
 

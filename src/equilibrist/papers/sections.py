@@ -24,10 +24,10 @@ from equilibrist.papers.model import (
     Unit,
 )
 from equilibrist.papers.sources import FARNIA
-from equilibrist.papers.statistics import Estimate, estimate
 from equilibrist.papers.training import folder, taken_up, trained
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
+from equilibrist.statistics import Estimate, estimate
 
 CLAIM = "section-6.1"
 GANS = {"wgan-wc": "WGAN-WC", "wgan-gp": "WGAN-GP", "sngan": "SN-GAN"}

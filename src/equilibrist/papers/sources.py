@@ -7,4 +7,5 @@ from equilibrist.run.recipe import Reference
 FARNIA = Reference("Farnia and Ozdaglar, Do GANs always have Nash equilibria?, ICML 2020")
 MESCHEDER = Reference("Mescheder, Nowozin and Geiger, The numerics of GANs, NeurIPS 2017")
 HSIEH = Reference("Hsieh, Liu and Cevher, Finding mixed Nash equilibria of GANs, ICML 2019")
-OPEN = Reference("Open questions")
+OPEN = Reference("An open question: which equilibrium does each training method reach?")
+PAPERS = (FARNIA, MESCHEDER, HSIEH, OPEN)  # in the order of the page

@@ -20,11 +20,11 @@ from equilibrist.papers.model import (
     Unit,
 )
 from equilibrist.papers.sources import FARNIA
-from equilibrist.papers.statistics import Estimate, holm, paired
 from equilibrist.papers.training import last, relative_cost, seen, trained
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.solvers import Alternating, Proximal, Solver
+from equilibrist.statistics import Estimate, holm, paired
 
 LAMBDAS = (0.01, 0.1, 1.0, 10.0)
 SWEEP_SEED = 1000  # lambda is chosen on a seed that is compared with nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,13 @@ class Estimate(NamedTuple):
     n: int
     p: float = math.nan
     effect: float = math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """{"mean", "interval", "n"}; None for what is not known."""
+        if not self.n:
+            return {"mean": None, "interval": None, "n": 0}
+        interval = None if self.low is None else [self.low, self.high]
+        return {"mean": self.mean, "interval": interval, "n": self.n}
 
     def __str__(self) -> str:
         if not self.n:

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test browser docs dist lint types bench kill mutants house clean
+.PHONY: help demo test browser docs papers dist lint types bench kill mutants house clean
 
 help:
 	@echo "make demo    train a GAN on real digits, audit it, write its report (about two minutes on 2 cores, after the install)"
@@ -14,6 +14,7 @@ help:
 	@echo "make browser opens the report in headless Chromium (skipped where there is none)"
 	@echo "make docs    these pages and the reference of the API as a site, in site/ (half a minute after the install)"
 	@echo "make dist    wheel and sdist in dist/, each installed into an empty environment and tried (minutes; needs a network)"
+	@echo "make papers  the page of the papers' claims, docs/papers.md, from the records in docs/papers"
 	@echo "make bench   our training steps against hand-written loops, and against each other, interleaved"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
 	@echo "make mutants faults planted in the mathematics one at a time: do the tests notice? (hours; goes on where it stopped)"
@@ -70,6 +71,9 @@ mutants: $(VENV)/developer
 
 house: $(VENV)/developer
 	$(BIN)/python benchmarks/house.py
+
+papers: $(VENV)/user
+	$(BIN)/equilibrist papers report
 
 clean:
 	rm -rf $(VENV) runs/demo site

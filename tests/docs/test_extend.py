@@ -1,8 +1,10 @@
-"""docs/extend.md does what it says: a check with its chart, a formulation, a data set and a score, used together."""
+"""docs/extend.md does what it says: a check with its chart, a formulation, a data set and a score, used together;
+an experiment."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import types
 from collections.abc import Iterator
@@ -137,3 +139,16 @@ def test_a_package_offers_a_check_by_an_entry_point(
         assert asked == [registry.GROUP]
     finally:
         REGISTRY.pop("offered", None)
+
+
+def test_the_experiment_runs_and_is_judged(page: Any, tmp_path: Path) -> None:
+    from equilibrist.papers import records, runner
+
+    one, folders = page.ROTATION, runner.Folders(tmp_path / "records", tmp_path / "runs")
+    for unit in one.units("tiny"):
+        runner.work(one, "tiny", unit, folders, "cpu")
+    found = records.read_all(folders.records, one, "tiny")
+    (outcome,) = one.outcomes(found, "tiny")
+    assert outcome.word == "holds"
+    # By hand: each simultaneous step multiplies |x| by sqrt(1 + h^2).
+    assert found["step-0.1"].measures["size"] == pytest.approx(math.sqrt(1.01) ** 100, rel=1e-5)

@@ -288,8 +288,10 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: A
     assert main(["papers", "list"]) == 0
     out = capsys.readouterr().out
     assert all(one.key in out for one in EXPERIMENTS)
-    assert main(["papers", "report", "--out", "page.md"]) == 0
+    assert main(["papers", "report", "--records", "records", "--out", "page.md"]) == 0
     assert (tmp_path / "page.md").read_text().startswith("# ")
+    assert main(["papers", "report", "--out", "page.md"]) == 2
+    assert "beside" in capsys.readouterr().err
     assert main(["papers", "run", "farnia"]) == 2
     assert "there is no experiment 'farnia'" in capsys.readouterr().err
     assert main(["papers", "run", "--unit", "plane"]) == 2

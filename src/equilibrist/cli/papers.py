@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from equilibrist.papers.runner import Folders
 
 SizeName = Literal["tiny", "small", "paper"]
-RECORDS, RUNS = Path("results"), Path("runs/papers")
+RECORDS, RUNS = Path("docs/papers"), Path("runs/papers")
 
 papers = typer.Typer(
     name="papers",
@@ -121,16 +121,18 @@ def _one(experiment: Experiment, key: str, size: SizeName, folders: Folders, dev
 @papers.command()
 def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page, in Markdown.")] = Path(
-        "papers.md"
+        "docs/papers.md"
     ),
     records: _Records = RECORDS,
 ) -> None:
     """Write the page of outcomes from the records alone.
 
-    Example: equilibrist papers report --out docs/papers.md
+    Example: equilibrist papers report
     """
     from equilibrist.files.atomic import write_atomically
     from equilibrist.papers.page import page
 
+    if out.resolve().parent != records.resolve().parent:
+        raise RecipeError(f"{out} must lie beside {records}, for its links name what lies there")
     write_atomically(out, page(records).encode())
     say(f"Page: {out}")

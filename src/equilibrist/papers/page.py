@@ -16,7 +16,10 @@ _LARGEST_FIRST: tuple[Size, ...] = tuple(reversed(SIZES))
 
 
 def page(root: Path) -> str:
-    """The whole page; pictures are named relative to `root`'s parent."""
+    """The whole page, to lie beside the folder of records `root`.
+
+    Returns: Markdown.
+    """
     held = {
         experiment.key: {size: records.read_all(root, experiment, size) for size in SIZES}
         for experiment in EXPERIMENTS
@@ -36,7 +39,7 @@ def page(root: Path) -> str:
         "mixtures of networks have equilibria that Langevin dynamics finds. Below is what became of every claim that "
         "they number, and of a question that they leave open.",
         "",
-        "Made by `equilibrist papers report` from the records in `results/`; `equilibrist papers run` makes "
+        "Made by `equilibrist papers report` from the records in `papers/`; `equilibrist papers run` makes "
         "more of them. Each claim is judged by a rule that was written before the runs, at the largest size that was "
         "run: tiny (8x8 digits or the plane, minutes), small (real MNIST and CIFAR-10, narrow networks, hours of "
         "one CPU core) or paper (the paper's own size).",
@@ -117,7 +120,8 @@ def _at_size(
     yield "Rule, written before the runs: " + "; ".join(rule.rstrip(".") for rule in rules) + "."
     if experiment.table is not None:
         yield ""
-        yield from experiment.table(found, records.folder_of(root, experiment, size))
+        # Links are relative to the folder that holds the records' own: where the page lies.
+        yield from experiment.table(found, records.folder_of(Path(root.name), experiment, size))
     for record in found.values():
         if record.state == "failed":
             yield from ("", f"Failed: {record.about.get('text', record.unit)}: {record.message}")

@@ -92,13 +92,13 @@ class _Follower:
         self.players = {**self.players, self.leader: moved}
 
     def __call__(self, w: Tensor) -> tuple[float, Tensor]:
-        players = {**self.players, self.name: tree.unflatten(w, {"x": self.like})["x"]}
+        players = {**self.players, self.name: tree.unflatten(w, self.like)}
         constants = self.context.exact(players, self.constants)
         value, slope = 0.0, torch.zeros_like(w)
         for draw in self.draws:
             v, losses = self.field(players, constants, draw, only=self.name)
             value += float(losses[self.name]) / len(self.draws)
-            slope += tree.flatten({"x": v[self.name]}) / len(self.draws)
+            slope += tree.flatten(v[self.name]) / len(self.draws)
         self.tick(float(len(self.draws)))
         return value, slope
 
@@ -135,7 +135,7 @@ def answered(
     """
     loss = _Follower(context, found_draws(context) if draws is None else draws, tick)
     leader, follower = loss.leader, loss.name
-    t, w = (tree.flatten({"x": context.wide[0][p]}) for p in (leader, follower))
+    t, w = (tree.flatten(context.wide[0][p]) for p in (leader, follower))
     before, _ = loss(w)
     singly = singular or not context.sampled
     groups = _worth_an_answer(context, loss, direction, signs, before, singly)
@@ -160,7 +160,7 @@ def answered(
     for group in groups:
         found = []
         for there in group:
-            loss.lead(tree.unflatten(there, {"x": context.wide[0][leader]})["x"])
+            loss.lead(tree.unflatten(there, context.wide[0][leader]))
             value, place = min((ascend(context, loss, x, each) for x in starts), key=lambda e: e[0])
             found.append(_Move(there, value, place))
         candidates += [found, *([one] for one in found if len(found) == 2 and singly)]
@@ -206,11 +206,11 @@ def _unanswered(context: AuditContext, loss: _Follower, moves: Sequence[Tensor])
     here = context.losses(loss.name, context.players, context.constants, "score")
     losses = []
     for there in moves:
-        moved = tree.unflatten(there, {"x": context.wide[0][leader]})["x"]
+        moved = tree.unflatten(there, context.wide[0][leader])
         at = {leader: moved, loss.name: rests}
         losses.append(context.losses(loss.name, at, context.constants, "score"))
     gain = context.interval(torch.stack(losses).mean(0) - here)
-    t = tree.flatten({"x": context.wide[0][leader]})
+    t = tree.flatten(context.wide[0][leader])
     size = float((moves[0] - t).norm()) / norm_of(context, leader)
     return Answered(gain, gain.mean, math.inf, size, None)
 
@@ -227,8 +227,8 @@ def _worth_an_answer(
     their mean does, one where the feasible set shortens the way to the other, or where one may count by itself
     (`singly`)."""
     tolerance = context.tolerance().value
-    t = tree.flatten({"x": context.wide[0][loss.leader]})
-    w = tree.flatten({"x": context.wide[0][loss.name]})
+    t = tree.flatten(context.wide[0][loss.leader])
+    w = tree.flatten(context.wide[0][loss.name])
     reach = context.settings.move * norm_of(context, loss.leader)
     groups: list[list[Tensor]] = []
     for size in SIZES:
@@ -238,7 +238,7 @@ def _worth_an_answer(
         ]
         gained = []
         for there in ends:
-            loss.lead(tree.unflatten(there, {"x": context.wide[0][loss.leader]})["x"])
+            loss.lead(tree.unflatten(there, context.wide[0][loss.leader]))
             gained.append(loss(w)[0] - before)
         shortened = any(float((there - t).norm()) < 0.99 * size * reach for there in ends)
         # Comparisons are False for what is not finite.
@@ -283,13 +283,10 @@ def _settled(
     An answer to the noise of the samples it was found on harms the follower on others: then it rests, as the
     selection split tells.
     """
-    moved = tree.unflatten(move.there, {"x": context.wide[0][loss.leader]})["x"]
+    moved = tree.unflatten(move.there, context.wide[0][loss.leader])
     loss.lead(moved)
     value, place = ascend(context, loss, move.place, evaluations)
-    answers = [
-        {loss.leader: moved, loss.name: tree.unflatten(at, {"x": loss.like})["x"]}
-        for at in (place, w)
-    ]
+    answers = [{loss.leader: moved, loss.name: tree.unflatten(at, loss.like)} for at in (place, w)]
     players = min(
         answers,
         key=lambda both: float(context.losses(loss.name, both, context.constants, "select").mean()),

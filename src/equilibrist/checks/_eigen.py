@@ -13,7 +13,7 @@ from equilibrist import tree
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._linear import Free
 from equilibrist.checks._spent import Tick
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, rows_in
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
 from equilibrist.core.jacobian import JacobianOperator
@@ -275,7 +275,7 @@ def confirmed(context: AuditContext, seen: JacobianSpectrum, moves: Free, tick: 
         if np.abs(seen.row.imag).max() > 0:
             image = image + 1j * backward(np.ascontiguousarray(seen.row.imag))
         values.append((complex(image @ seen.column) / overlap).real)
-        size = max((len(t) for t in draw.values() if t.ndim), default=0)
+        size = rows_in(draw)
         tick(3 * TRANSPOSED * size / context.settings.batch)
         samples += size
         # As many samples as eight minibatches hold.

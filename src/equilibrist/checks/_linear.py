@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,8 +96,8 @@ def _free(context: AuditContext) -> Free:
     fields = [field(players, constants, draw).v for draw in draws]
     found = Free({}, {}, {}, {}, {})
     for player in context.game.players:
-        v = torch.stack([tree.flatten({"v": f[player]}) for f in fields]).mean(0)
-        x = tree.flatten({"x": players[player]})
+        v = torch.stack([tree.flatten(f[player]) for f in fields]).mean(0)
+        x = tree.flatten(players[player])
         found.gradient[player] = v
         found.masks[player], names, walls = torch.ones_like(x, dtype=torch.bool), [], 0
         norm, reach = float(v.norm()), context.settings.move * norm_of(context, player)
@@ -138,8 +139,8 @@ def _boxed(context: AuditContext, player: str) -> bool:
 def projected(context: AuditContext, player: str, flat: Tensor) -> Tensor:
     """The nearest feasible parameters of the player, flat float64 [n_p]."""
     players, _ = context.wide
-    moved = tree.unflatten(flat, {"x": players[player]})["x"]
-    return tree.flatten({"x": context.game.project({**players, player: moved})[player]})
+    moved = tree.unflatten(flat, players[player])
+    return tree.flatten(context.game.project({**players, player: moved})[player])
 
 
 def feasible(context: AuditContext, player: str, u: Tensor, gain: float) -> Tensor | None:
@@ -148,7 +149,7 @@ def feasible(context: AuditContext, player: str, u: Tensor, gain: float) -> Tens
     none. At most half of the move may be lost to the projection."""
     players, _ = context.wide
     x, reach = (
-        tree.flatten({"x": players[player]}),
+        tree.flatten(players[player]),
         context.settings.move * norm_of(context, player),
     )
     slope = free(context).gradient[player]
@@ -241,12 +242,12 @@ class Part:
 
     def tree(self, x: Tensor) -> dict[str, Tensor]:
         """Parameters of a vector [n]."""
-        part: dict[str, Tensor] = tree.unflatten(self.flat(x), {"x": self.like})["x"]
+        part: dict[str, Tensor] = tree.unflatten(self.flat(x), self.like)
         return part
 
     def vector(self, part: dict[str, Tensor]) -> Tensor:
         """The free coordinates [n] of parameters."""
-        return tree.flatten({"x": part})[self.mask]
+        return tree.flatten(part)[self.mask]
 
 
 class Hessian:
@@ -396,8 +397,13 @@ class Extremes:
         return ZERO * max(abs(self.smallest), abs(self.largest), 1e-300)
 
     @property
+    def flat(self) -> int:
+        """How many eigenvalues are zero; 0 where not all were found."""
+        return 0 if self.values is None else int((self.values.abs() <= self.zero).sum())
+
+    @property
     def finite(self) -> bool:
-        return self.smallest - self.smallest == 0 and self.residual - self.residual == 0
+        return math.isfinite(self.smallest) and math.isfinite(self.residual)
 
     def converged(self, nothing: float) -> bool:
         """Whether the smallest eigenvalue is known: above -nothing for certain of what was seen, or to 5%."""

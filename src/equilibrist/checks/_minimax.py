@@ -180,7 +180,7 @@ def local_minimax(
                 *schur.limits,
                 f"promised by second derivatives: the noise hides what a move gains. {unsettled}",
             ),
-            witness={leader: tree.unflatten(u, {"x": context.wide[0][leader]})["x"]},
+            witness={leader: tree.unflatten(u, context.wide[0][leader])},
             witness_kind="direction",
             player=leader,
         )
@@ -224,7 +224,7 @@ def _led(context: AuditContext, first: FirstOrder, evaluations: int, tick: Tick)
     leader, follower = order_of(context.game)
     assert first.witness is not None
     moved = tree.to(first.witness, dtype=torch.float64)
-    step = tree.flatten({"x": moved}) - tree.flatten({"x": context.wide[0][leader]})
+    step = tree.flatten(moved) - tree.flatten(context.wide[0][leader])
     noise = _linear.random_direction(
         context, len(free(context).masks[follower]), Use.ANSWERED.at(search=1)
     )

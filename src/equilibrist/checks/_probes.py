@@ -101,12 +101,11 @@ def _directions(
 
 def _mean_gradient(objective: Objective, count: int) -> Params | None:
     players, constants = objective.at(objective.start)
-    total: Params | None = None
-    for k in range(count if objective.context.sampled else 1):
-        v = objective.gradient(players, constants, k, Batch.MEAN_GRADIENT)
-        total = v if total is None else tree.axpy(1.0, total, v)
-    finite = total is not None and bool(torch.isfinite(tree.norm(total)))
-    return total if finite else None
+    mean = tree.mean(
+        objective.gradient(players, constants, k, Batch.MEAN_GRADIENT)
+        for k in range(count if objective.context.sampled else 1)
+    )
+    return mean if bool(torch.isfinite(tree.norm(mean))) else None
 
 
 def _curving(objective: Objective, products: int, rng: np.random.Generator) -> Params | None:
@@ -126,7 +125,7 @@ def _curving(objective: Objective, products: int, rng: np.random.Generator) -> P
     ends = _linear.lanczos(lambda x: scales * operator(scales * x), noise, products)
     if not ends.finite or ends.smallest >= -ends.zero:
         return None
-    direction = tree.unflatten(scales * ends.vector, {"x": objective.start})["x"]
+    direction = tree.unflatten(scales * ends.vector, objective.start)
     curving: Params = tree.map(lambda d, x: d.to(x.dtype), direction, objective.start)
     return curving
 

@@ -67,7 +67,7 @@ class Relative:
         t = state["count"]
         scales = self.scales
         if self.coupled is None:
-            together = tree.flatten({"all": grads}).square().mean()
+            together = tree.flatten(grads).square().mean()
             scales = dict.fromkeys(params, torch.stack(list(scales.values())).mean())
         for k, x in params.items():
             g, m, v = grads[k], state["mean"][k], state["square"][k]

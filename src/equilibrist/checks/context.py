@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -166,6 +165,10 @@ class AuditContext:
         players = tree.to(self.players, dtype=torch.float64)
         return players, self.exact(players, tree.to(self.constants, dtype=torch.float64))
 
+    def flat(self, player: str) -> torch.Tensor:
+        """The player's parameters in float64, as one vector [n_p]."""
+        return tree.flatten(self.wide[0][player])
+
     def smooth(self, value: bool = False) -> VectorField:
         """The field whose derivatives are exact: singular vectors follow the weights they belong to. Of own
         losses, or of the zero-sum V (see `ValueGame`)."""
@@ -262,16 +265,21 @@ def _strategies(game: GAN) -> dict[str, Any]:
     }
 
 
-def with_overrides(settings: Settings, **changes: Any) -> Settings:
-    """`settings` with the changes that are not None."""
-    return replace(settings, **{k: v for k, v in changes.items() if v is not None})
-
-
 def norm_of(context: AuditContext, player: str) -> float:
     """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
-    x = tree.flatten({"x": context.players[player]}).double()
+    x = tree.flatten(context.players[player]).double()
     size = float(x.norm())
     return size if size > 0 else float(len(x)) ** 0.5
+
+
+def reach_of(context: AuditContext, player: str) -> float:
+    """move * |x|: the length of a small move of the player."""
+    return context.settings.move * norm_of(context, player)
+
+
+def rows_in(draw: Draw) -> int:
+    """How many samples a draw holds; 0 where losses are exact."""
+    return max((len(entry) for entry in draw.values() if entry.ndim), default=0)
 
 
 def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -280,7 +288,7 @@ def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     A tensor below a millionth of the root mean square of all tensors together takes that one (a shift
     that trained to 1e-18 would otherwise be searched around by as little); 1 where all are zero.
     """
-    overall = tree.flatten({"all": like}).square().mean().sqrt()
+    overall = tree.flatten(like).square().mean().sqrt()
     overall = torch.where(overall > 0, overall, torch.ones_like(overall))
     own = {key: value.square().mean().sqrt() for key, value in like.items()}
     return {key: torch.where(rms > 1e-6 * overall, rms, overall) for key, rms in own.items()}

@@ -382,7 +382,7 @@ def _slope(context: AuditContext, tick: Callable[[float], Any]) -> float:
     that."""
     objective = Objective(context, "generator", tick)
     gradient = objective.gradient(*objective.at(objective.start), 0, Batch.FACT)
-    size = float(tree.flatten({"v": gradient}).double().norm())
+    size = float(tree.flatten(gradient).double().norm())
     return 0.01 * norm_of(context, "generator") * size
 
 

@@ -254,7 +254,7 @@ def _differences(
             "slope": tree.dot(v[player], d[player]),
             **_flat(field, players, constants, d, draw),
         }
-        at = {"slope": losses[player], **{p: tree.flatten({"v": v[p]}) for p in players}}
+        at = {"slope": losses[player], **{p: tree.flatten(v[p]) for p in players}}
         tiny = _moved(field, players, constants, draw, d, TINY, player)
         # What so small a move changes beyond its slope is rounding.
         noise = {
@@ -365,14 +365,14 @@ def _moved(
 ) -> dict[str, Tensor]:
     """The player's loss and the players' flat gradients at x + h d."""
     v, losses = field(tree.axpy(h, d, players), constants, draw)
-    return {"slope": losses[player], **{p: tree.flatten({"v": v[p]}) for p in players}}
+    return {"slope": losses[player], **{p: tree.flatten(v[p]) for p in players}}
 
 
 def _flat(
     field: VectorField, players: Players, constants: Constants, d: Players, draw: Draw
 ) -> dict[str, Tensor]:
     product = field.jvp(players, constants, d, draw)
-    return {p: tree.flatten({"v": product[p]}) for p in players}
+    return {p: tree.flatten(product[p]) for p in players}
 
 
 def _direction(

@@ -452,11 +452,9 @@ def _weights(operator: JacobianOperator, rates: Mapping[str, float]) -> torch.Te
 
 def _mean_field(operator: JacobianOperator) -> dict[str, float]:
     """|mean of v over the draws| of each player."""
-    total: Any = None
-    for draw in operator.draws:
-        v, _ = operator.field(operator.players, operator.constants, draw)
-        total = v if total is None else tree.axpy(1.0, total, v)
-    mean = tree.scale(1 / len(operator.draws), total)
+    mean = tree.mean(
+        operator.field(operator.players, operator.constants, draw).v for draw in operator.draws
+    )
     return {player: float(tree.norm(part)) for player, part in mean.items()}
 
 

@@ -25,18 +25,9 @@ from torch import nn
 
 from equilibrist import GAN, WGAN, RecipeError, Vanilla, Verdict, WeightClipping, tree
 from equilibrist.checks import Settings, audit_game, curvature
-from equilibrist.checks._linear import (
-    Hessian,
-    Sobolev,
-    Value,
-    dense,
-    extremes_of,
-    found_draws,
-    free,
-    inexact,
-    lanczos,
-    whole,
-)
+from equilibrist.checks._extremes import dense, lanczos, whole
+from equilibrist.checks._free import free
+from equilibrist.checks._linear import Hessian, Sobolev, Value, extremes_of, found_draws, inexact
 from equilibrist.checks._minimax import answered_curvature
 from equilibrist.checks._schur import restricted
 from equilibrist.checks.context import AuditContext

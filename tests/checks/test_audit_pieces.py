@@ -27,7 +27,7 @@ from equilibrist.checks import (
 )
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._eigen import confirmed, seen_at
-from equilibrist.checks._linear import free
+from equilibrist.checks._free import free
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import profile
 from equilibrist.checks.proximal._exact import ExactProx

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
-from equilibrist.checks._linear import found_draws, order_of, projected
+from equilibrist.checks._free import projected
+from equilibrist.checks._linear import found_draws
 from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Draw

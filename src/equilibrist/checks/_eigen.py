@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._linear import Free
+from equilibrist.checks._free import Free
 from equilibrist.checks._spent import Tick
 from equilibrist.checks.context import AuditContext, rows_in
 from equilibrist.core.draws import Draw, Use

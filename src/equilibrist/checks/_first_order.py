@@ -17,8 +17,9 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, decide
-from equilibrist.checks._linear import order_of, projected, value_field
+from equilibrist.checks._free import projected
 from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.context import AuditContext, norm_of, reach_of, rows_in
 from equilibrist.core.draws import Batch
@@ -159,7 +160,7 @@ def _slopes(context: AuditContext, tick: Tick, value: bool) -> Players:
     cached = _SLOPES.setdefault(context, {})
     if value in cached:
         return cached[value]
-    field = value_field(context) if value else VectorField(context.game)
+    field = context.smooth(value=True) if value else VectorField(context.game)
     players, constants = context.wide if value else (context.players, context.constants)
 
     def gradient(k: int) -> Players:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equilibrist.checks import _linear
-from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, order_of
+from equilibrist.checks._extremes import dense
+from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, random_direction
 from equilibrist.checks._minimax import blocks, damped, is_dense
 from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, turned
 from equilibrist.checks._spent import Tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.curvature import Curvature
 from equilibrist.core.draws import Use
@@ -73,7 +74,7 @@ def gram(context: AuditContext, tick: Tick) -> Tensor:
         game: Any = context.game
         whole: Tensor = game.sobolev(context.wide[0])
         return whole[part.mask][:, part.mask]
-    return _linear.dense(Sobolev(context, found_draws(context), tick), part.n, context.device)
+    return dense(Sobolev(context, found_draws(context), tick), part.n, context.device)
 
 
 def _dense(
@@ -147,7 +148,7 @@ def _by_products(
             return _NOT_FINITE
         pursuit = Pursuit(value, M.__matmul__, damping, least, budget)
     # A third of the budget goes to V_tt alone: the end of infinite lambda, and where to begin.
-    pursuit.add_leader(_linear.random_direction(context, value.leader.n, Use.PROXIMAL_LEADER.at()))
+    pursuit.add_leader(random_direction(context, value.leader.n, Use.PROXIMAL_LEADER.at()))
     if not pursuit.sound():
         return _NOT_FINITE
     nash = pursuit.state(math.inf)

@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks import _linear
 from equilibrist.checks._answer import FEWEST, Answered, answered
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
+from equilibrist.checks._extremes import Extremes
 from equilibrist.checks._first_order import FirstOrder, elsewhere, first_order
+from equilibrist.checks._free import free
 from equilibrist.checks._linear import (
     DENSE,
-    Extremes,
     Part,
     Value,
     found_draws,
-    free,
-    order_of,
+    random_direction,
     score_draws,
 )
 from equilibrist.checks._schur import Pursuit, restricted
 from equilibrist.checks._schur import answered as is_answered
 from equilibrist.checks._schur import turned as is_turned
 from equilibrist.checks._spent import Meter, Tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, norm_of
 from equilibrist.core.draws import Draw, Use
@@ -225,9 +225,7 @@ def _led(context: AuditContext, first: FirstOrder, evaluations: int, tick: Tick)
     assert first.witness is not None
     moved = tree.to(first.witness, dtype=torch.float64)
     step = tree.flatten(moved) - tree.flatten(context.wide[0][leader])
-    noise = _linear.random_direction(
-        context, len(free(context).masks[follower]), Use.ANSWERED.at(search=1)
-    )
+    noise = random_direction(context, len(free(context).masks[follower]), Use.ANSWERED.at(search=1))
     # Of a budget, what the other direction of `local_minimax` must have.
     kept = FEWEST if context.settings.gradients else 0
     return answered(
@@ -465,9 +463,7 @@ def _by_products(
     # A random direction misses nothing.
     if start is not None:
         pursuit.add_leader(start)
-    pursuit.add_leader(
-        _linear.random_direction(context, pursuit.value.leader.n, Use.ANSWERED.at(search=0))
-    )
+    pursuit.add_leader(random_direction(context, pursuit.value.leader.n, Use.ANSWERED.at(search=0)))
     if not pursuit.sound():
         return _NOT_FINITE
     state = pursuit.state(0.0)

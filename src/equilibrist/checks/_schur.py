@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equilibrist.checks._linear import Value, orthogonal
+from equilibrist.checks._extremes import orthogonal
+from equilibrist.checks._linear import Value
 
 FEWEST = 8  # directions of the leader, where it has as many
 _LARGER = 6  # sizes of tau that are tried, where c is not positive

@@ -8,11 +8,18 @@ from torch import Tensor
 
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
-from equilibrist.games import GAN
+
+
+def order_of(game: Any) -> tuple[str, str]:
+    """(leader, follower): the player that minimises V and the one that maximises it."""
+    usual = "generator" if "generator" in game.players else game.players[0]
+    leader = getattr(game, "leader", usual)
+    (follower,) = (player for player in game.players if player != leader)
+    return leader, follower
 
 
 class ValueGame:
-    """V = -(the critic's own loss), which the generator minimises and the critic maximises.
+    """V = -(the follower's own loss), which the leader minimises and the follower maximises.
 
     Proximal equilibria are of one value V. Where a game's losses are not zero-sum (a non-saturating
     generator, a penalty that only the critic pays), V is minus what the critic minimises, penalties
@@ -23,14 +30,16 @@ class ValueGame:
 
     zero_sum = True
 
-    def __init__(self, game: GAN) -> None:
-        self.game: Any = game
-        self.players, self.separable = game.players, game.separable
-        self.why_not_separable = game.why_not_separable
+    def __init__(self, game: Any) -> None:
+        self.game = game
+        self.players: tuple[str, ...] = order_of(game)
+        self.separable = game.separable
+        self.why_not_separable = getattr(game, "why_not_separable", "")
         self.refresh, self.project = game.refresh, game.project
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
-        paid = self.game.losses(players, constants, draw)["critic"]
-        return {"generator": -paid, "critic": paid}
+        leader, follower = self.players
+        paid = self.game.losses(players, constants, draw)[follower]
+        return {leader: -paid, follower: paid}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks import _linear
 from equilibrist.checks._decide import Interval, decide
+from equilibrist.checks._extremes import Extremes
 from equilibrist.checks._first_order import (
     FirstOrder,
     both_ways,
@@ -20,22 +20,23 @@ from equilibrist.checks._first_order import (
     planned_both,
     planned_value,
 )
+from equilibrist.checks._free import feasible, free
 from equilibrist.checks._linear import (
     DENSE,
-    Extremes,
+    PRODUCT,
     Hessian,
     Part,
     curvatures,
     extremes_of,
-    feasible,
     found_draws,
-    free,
-    order_of,
+    inexact,
+    products_of,
     score_draws,
 )
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
 from equilibrist.checks._minimax import answers, local_minimax
 from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import (
     Certificate,
     Tolerance,
@@ -114,7 +115,7 @@ def local(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """
     share = context.settings.local_products // len(found_draws(context)) // 4
     tolerance = context.tolerance()
-    if why := _linear.inexact(context):
+    if why := inexact(context):
         return _unassessed(context, tolerance, why)
     firsts = {player: first_order(context, player, tick) for player in context.game.players}
     found = {
@@ -145,8 +146,8 @@ def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     settings = context.settings
     if not context.sampled:
-        return 2 * _linear.PRODUCT * min(tree.count(context.players), DENSE)
-    products = _linear.products_of(context)
+        return 2 * PRODUCT * min(tree.count(context.players), DENSE)
+    products = products_of(context)
     draws, share = len(found_draws(context)), max(2, products // 4)
     sizes = [tree.count(context.players[player]) for player in context.game.players]
     own = sum(min(n, share) for n in sizes) * draws
@@ -155,7 +156,7 @@ def work(context: AuditContext) -> float:
     scored = min(settings.local_batches, settings.batches) * (len(sizes) + 2)
     # Both players' moves along negative curvature are rarely worth their measurement: one of them is planned.
     small = planned(context) + planned_value(context) + planned_both(context)
-    return small + _linear.PRODUCT * (own + schur + scored) + answers(context)
+    return small + PRODUCT * (own + schur + scored) + answers(context)
 
 
 def own_curvature(
@@ -220,7 +221,7 @@ def scope(context: AuditContext, **extra: Any) -> dict[str, Any]:
     """The context's, with the precision of a second-order check."""
     how = (
         f"directions from {len(found_draws(context))} minibatches of {context.settings.batch}, scored on "
-        f"{len(list(score_draws(context)))} batches of the score split"
+        f"{len(score_draws(context))} batches of the score split"
         if context.sampled
         else "exact expectations"
     )

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from equilibrist import tree
-from equilibrist.checks import _linear
 from equilibrist.checks._decide import Decision, Interval, decide
 from equilibrist.checks._first_order import (
     FirstOrder,
@@ -18,17 +17,21 @@ from equilibrist.checks._first_order import (
     planned,
     planned_value,
 )
+from equilibrist.checks._free import free
 from equilibrist.checks._lambda_star import LambdaStar, lambda_star
 from equilibrist.checks._linear import (
+    DENSE,
+    PRODUCT,
     Part,
     Sobolev,
     found_draws,
-    free,
-    order_of,
+    inexact,
+    products_of,
     score_draws,
 )
 from equilibrist.checks._minimax import answered_curvature
 from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, not_assessed
 from equilibrist.checks.context import AuditContext, reach_of, rows_in
 from equilibrist.checks.curvature import (
@@ -98,8 +101,8 @@ def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     settings = context.settings
     if not context.sampled:
-        return 3 * _linear.PRODUCT * min(tree.count(context.players), _linear.DENSE)
-    products = _linear.products_of(context)
+        return 3 * PRODUCT * min(tree.count(context.players), DENSE)
+    products = products_of(context)
     draws, share = len(found_draws(context)), max(2, products // 4)
     follower = tree.count(context.players[order_of(context.game)[1]])
     whole = tree.count(context.players)
@@ -107,13 +110,13 @@ def work(context: AuditContext) -> float:
     found = whole + follower if whole <= 2 * share else max(4, 3 * (products // 4))
     scored = min(settings.local_batches, settings.batches) * 4
     small = planned(context) + planned_value(context)
-    return small + _linear.PRODUCT * (draws * (min(follower, share) + found) + scored)
+    return small + PRODUCT * (draws * (min(follower, share) + found) + scored)
 
 
 def _why_not(context: AuditContext) -> str:
     """Why lambda* has no meaning here, or cannot be had; "" where it can."""
     game = context.game
-    if why := _linear.inexact(context):
+    if why := inexact(context):
         return why
     if not context.sampled:
         if hasattr(game, "sobolev"):

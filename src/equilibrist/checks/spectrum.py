@@ -25,7 +25,8 @@ from equilibrist.checks._eigen import (
     share_of,
     witness_of,
 )
-from equilibrist.checks._linear import Free, free, inexact
+from equilibrist.checks._free import Free, free
+from equilibrist.checks._linear import inexact
 from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext

@@ -9,6 +9,7 @@ import torch
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
+from equilibrist.checks._free import is_box
 from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, of_all_players
 from equilibrist.checks.context import AuditContext, reach_of
@@ -82,7 +83,7 @@ def unblocked(context: AuditContext, player: str, groups: torch.Tensor) -> torch
     flat = tree.flatten(x)
     h = reach_of(context, player) / size
     step = h * mean.to(flat)
-    if own and all(getattr(p, "coordinatewise", False) for p in own):
+    if is_box(context, player):
         moved = {**context.players, player: tree.unflatten(flat - step, x)}
         landed = tree.flatten(context.game.project(moved)[player])
         blocked = ((landed == flat) & (step != 0)).cpu()

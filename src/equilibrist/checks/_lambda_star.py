@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equilibrist.checks._complement import blocks, damped, is_dense
 from equilibrist.checks._extremes import dense
 from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, random_direction
-from equilibrist.checks._minimax import blocks, damped, is_dense
 from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, turned
 from equilibrist.checks._spent import Tick
 from equilibrist.checks._value import order_of

@@ -284,7 +284,7 @@ class Pursuit:
             return False
         a, g = self.value.of_leader(new)
         self.products += self._cost
-        if not _finite(a, g):
+        if not finite(a, g):
             self.failed = True
             return False
         self.U.append(new)
@@ -300,7 +300,7 @@ class Pursuit:
         b, c = self.value.of_follower(new)
         m = torch.zeros_like(new) if self.sobolev is None else self.sobolev(new)
         self.products += self._cost if self.sobolev is None else 2 * self._cost
-        if not _finite(b, c, m):
+        if not finite(b, c, m):
             self.failed = True
             return False
         self.Q.append(new)
@@ -403,7 +403,8 @@ def turned(state: State, cut: float) -> bool:
     return state.leader <= 0.05 * max(abs(state.value), cut)
 
 
-def _finite(*vectors: Tensor) -> bool:
+def finite(*vectors: Tensor) -> bool:
+    """Whether every entry is."""
     return all(bool(torch.isfinite(v).all()) for v in vectors)
 
 

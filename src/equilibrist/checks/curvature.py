@@ -31,10 +31,16 @@ from equilibrist.checks._linear import (
     found_draws,
     inexact,
     products_of,
-    score_draws,
 )
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
 from equilibrist.checks._minimax import answers, local_minimax
+from equilibrist.checks._second_order import (
+    at_rest,
+    curvature_of,
+    direction_witness,
+    promised,
+    scope,
+)
 from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import (
@@ -46,7 +52,6 @@ from equilibrist.checks.certificate import (
 )
 from equilibrist.checks.context import AuditContext, reach_of
 from equilibrist.core.draws import Address, Use
-from equilibrist.core.game import Players
 
 REFERENCES = (
     "Mazumdar, Jordan and Sastry 2019, Definition 2 (differential Nash equilibria)",
@@ -212,33 +217,6 @@ def _moving(context: AuditContext, first: FirstOrder, tolerance: Tolerance) -> C
     )
 
 
-def at_rest(context: AuditContext, player: str, tolerance: Tolerance) -> bool:
-    """Whether the gradient is nothing to first order; of exact losses only (see "stationary" for others)."""
-    return context.sampled or free(context).residual[player] <= tolerance.value
-
-
-def scope(context: AuditContext, **extra: Any) -> dict[str, Any]:
-    """The context's, with the precision of a second-order check."""
-    how = (
-        f"directions from {len(found_draws(context))} minibatches of {context.settings.batch}, scored on "
-        f"{len(score_draws(context))} batches of the score split"
-        if context.sampled
-        else "exact expectations"
-    )
-    return context.scope() | {"search_precision": "float64", "products": how} | extra
-
-
-def direction_witness(context: AuditContext, player: str, u: Tensor) -> Players:
-    """A unit direction [n_p] as the player's parameters."""
-    return {player: tree.unflatten(u, context.wide[0][player])}
-
-
-def promised(gains: Interval, unit: str, tolerance: Tolerance) -> str:
-    """A gain in words, with its interval where it has one."""
-    span = f"{gains.low:.3g} to {gains.high:.3g}; " if gains.high > gains.low else ""
-    return f"{gains.mean:.3g} {unit} ({span}tolerance {tolerance.value:.3g})"
-
-
 def _certificate(
     context: AuditContext, found: Curvature, first: FirstOrder, tolerance: Tolerance
 ) -> Certificate:
@@ -299,11 +277,6 @@ def _evidence(
         evidence["negative"] = int((ends.values < -ends.zero).sum())
         evidence["zero"] = ends.flat
     return evidence
-
-
-def curvature_of(tolerance: Tolerance, reach: float) -> float:
-    """The curvature that promises the tolerance to a move of this length."""
-    return 2 * tolerance.value / reach**2
 
 
 def _judged(

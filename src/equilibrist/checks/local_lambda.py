@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from equilibrist import tree
+from equilibrist.checks._complement import answered_curvature
 from equilibrist.checks._decide import Decision, Interval, decide
 from equilibrist.checks._first_order import (
     FirstOrder,
@@ -29,20 +30,18 @@ from equilibrist.checks._linear import (
     products_of,
     score_draws,
 )
-from equilibrist.checks._minimax import answered_curvature
+from equilibrist.checks._second_order import (
+    at_rest,
+    curvature_of,
+    direction_witness,
+    promised,
+    scope,
+)
 from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, not_assessed
 from equilibrist.checks.context import AuditContext, reach_of, rows_in
-from equilibrist.checks.curvature import (
-    Curvature,
-    at_rest,
-    curvature_of,
-    direction_witness,
-    own_curvature,
-    promised,
-    scope,
-)
+from equilibrist.checks.curvature import Curvature, own_curvature
 from equilibrist.core.draws import Use
 from equilibrist.core.game import Players
 

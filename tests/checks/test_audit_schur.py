@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from equilibrist.checks import local_lambda
-from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, restricted, turned
+from equilibrist.checks._pursuit import Pursuit, State, answered, turned
+from equilibrist.checks._schur import ReducedSchur, restricted
 
 F64 = torch.float64
 

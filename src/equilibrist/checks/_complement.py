@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._extremes import Extremes
+from equilibrist.checks._extremes import Extremes, finite
 from equilibrist.checks._linear import (
     DENSE,
     Part,
@@ -19,7 +19,8 @@ from equilibrist.checks._linear import (
     random_direction,
     score_draws,
 )
-from equilibrist.checks._schur import Pursuit, answered, finite, restricted, turned
+from equilibrist.checks._pursuit import Pursuit, answered, missed, turned
+from equilibrist.checks._schur import restricted
 from equilibrist.checks._spent import Tick
 from equilibrist.checks._value import order_of
 from equilibrist.checks.context import AuditContext
@@ -247,5 +248,4 @@ def answered_curvature(
         rests.append(gu - cw)
     scored = context.interval(torch.stack(values))
     rest = float(torch.stack(rests).mean(0).square().sum())
-    more = rest / least if least > 0 else (math.inf if rest else 0.0)
-    return Interval(scored.mean, scored.low, scored.high + more)
+    return Interval(scored.mean, scored.low, scored.high + missed(rest, least))

@@ -57,6 +57,11 @@ class Extremes:
         return sure or self.residual <= 0.05 * abs(self.smallest)
 
 
+def finite(*vectors: Tensor) -> bool:
+    """Whether every entry is."""
+    return all(bool(torch.isfinite(v).all()) for v in vectors)
+
+
 def dense(apply: Apply, n: int, device: Any = None) -> Tensor:
     """The symmetric matrix [n, n] of an operator, a product for each column; its symmetric part."""
     unit = torch.eye(n, dtype=torch.float64, device=device)

@@ -12,7 +12,8 @@ from torch import Tensor
 from equilibrist.checks._complement import blocks, damped, is_dense
 from equilibrist.checks._extremes import dense
 from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, random_direction
-from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, turned
+from equilibrist.checks._pursuit import Pursuit, State, answered, turned
+from equilibrist.checks._schur import ReducedSchur
 from equilibrist.checks._spent import Tick
 from equilibrist.checks._value import order_of
 from equilibrist.checks.context import AuditContext

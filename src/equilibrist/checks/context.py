@@ -229,13 +229,9 @@ class AuditContext:
 
     def scale(self) -> float:
         """The formulation's yardstick at the trained pair, on the selection split."""
-        wide = tree.to(self.players, dtype=torch.float64)
-        fixed = self.exact(wide, tree.to(self.constants, dtype=torch.float64))
         bank = self.bank("select")
         whole = {k: torch.cat([draw[k] for draw in bank]) for k in bank[0]}
-        if not self.game.separable:
-            whole = bank[0]
-        return float(self.game.scale(wide, fixed, whole))
+        return float(self.game.scale(*self.wide, whole if self.game.separable else bank[0]))
 
     def scope(self) -> dict[str, Any]:
         """What every certificate of this context is about."""

@@ -276,7 +276,7 @@ def _lower(context: AuditContext, prox: Prox, found: Bracket, known: list[Deviat
             {
                 "lambda": lam,
                 "gains": [g.mean for g in gains],
-                "intervals": [[g.low, g.high] for g in gains],
+                "intervals": [g.ends for g in gains],
             }
         )
         held = all(g.high < 0 for g in gains)

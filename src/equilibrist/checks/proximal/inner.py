@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from equilibrist.checks._spent import Tick
+from equilibrist.checks.certificate import Certificate, not_assessed
 from equilibrist.checks.context import AuditContext, relative_noise
 from equilibrist.core.draws import Use
 from equilibrist.games import GAN
@@ -139,6 +140,18 @@ def why_not(context: AuditContext) -> str:
     if not game.samplewise:
         return "the critic's scores depend on the whole batch, so grad_x D of one sample is not defined"
     return ""
+
+
+def why_not_judged(context: AuditContext) -> str:
+    """Why nothing can be said of V_prox here: it is not defined, or there is no tolerance; "" where it can."""
+    tolerance = context.tolerance()
+    none = f"there is no tolerance: {tolerance.why}" if math.isnan(tolerance.value) else ""
+    return why_not(context) or none
+
+
+def unfit(context: AuditContext, claim: str, reason: str) -> Certificate:
+    """UNASSESSED: the check does not apply."""
+    return not_assessed(claim, reason, scope=scope(context), references=REFERENCES)
 
 
 def prox_of(context: AuditContext, tick: Tick) -> Prox:

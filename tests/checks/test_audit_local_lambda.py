@@ -23,8 +23,8 @@ from equilibrist.checks import (
     audit_game,
     local_lambda,
 )
-from equilibrist.checks._linear import found_draws
 from equilibrist.checks._schur import ReducedSchur
+from equilibrist.checks._second_order import found_draws
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
 from equilibrist.formulations import W2GAN

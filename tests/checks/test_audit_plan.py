@@ -13,7 +13,7 @@ from torch import nn
 
 import equilibrist as eq
 from equilibrist.checks import REGISTRY, Settings, selftests
-from equilibrist.checks._plan import planner
+from equilibrist.checks._budget import planner
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
 

@@ -16,12 +16,9 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
-from equilibrist.checks._free import projected
-from equilibrist.checks._linear import found_draws
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks._value import order_of
+from equilibrist.checks._second_order import found_draws, projected
 from equilibrist.checks.certificate import Verdict
-from equilibrist.checks.context import AuditContext, norm_of, reach_of
+from equilibrist.checks.context import AuditContext, Tick, no_tick, norm_of, order_of, reach_of
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Players
 

@@ -12,16 +12,22 @@ from typing import Any
 import torch
 
 from equilibrist.checks import facts, selftests
-from equilibrist.checks._budget import allotted, limit_of, unfinished
+from equilibrist.checks._budget import (
+    FACTS,
+    allotted,
+    announce,
+    deep,
+    limit_of,
+    planner,
+    unfinished,
+)
 from equilibrist.checks._implications import reconcile
-from equilibrist.checks._plan import FACTS, announce, deep, planner
 from equilibrist.checks._result import Audit
 from equilibrist.checks._save import CheckCache, require_place
 from equilibrist.checks._settings import Settings
-from equilibrist.checks._spent import Meter, SpentError
 from equilibrist.checks.arguments import known_settings, settings_of
 from equilibrist.checks.certificate import Certificate
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Meter, SpentError
 from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.registry import CHECKS, REGISTRY, Found, Show, named_checks
 from equilibrist.core.game import Constants, Players
@@ -31,7 +37,7 @@ from equilibrist.errors import RecipeError, warn_user
 from equilibrist.games import GAN
 from equilibrist.games.compatibility import misfits, require_fit
 from equilibrist.optimizers import SGD
-from equilibrist.progress import showing
+from equilibrist.progress import Progress, showing
 from equilibrist.run import Run, samples
 from equilibrist.run.requirements import require_seed
 from equilibrist.schedules import base
@@ -288,7 +294,7 @@ def _context(
     return AuditContext(game, players, constants or {}, data, settings, seed, iterate), notes
 
 
-def _meter(bar: Any, costs: Mapping[str, float]) -> Meter:
+def _meter(bar: Progress, costs: Mapping[str, float]) -> Meter:
     """Counts minibatch gradients, and moves the progress bar."""
     spent, shown = 0.0, 0
 

@@ -10,20 +10,11 @@ import torch
 from torch import Tensor
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._extremes import Extremes, finite
-from equilibrist.checks._linear import (
-    DENSE,
-    Part,
-    Value,
-    found_draws,
-    random_direction,
-    score_draws,
-)
+from equilibrist.checks._linear import DENSE, Extremes, Part, Value, finite, random_direction
 from equilibrist.checks._pursuit import Pursuit, answered, missed, turned
 from equilibrist.checks._schur import restricted
-from equilibrist.checks._spent import Tick
-from equilibrist.checks._value import order_of
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks._second_order import found_draws, score_draws
+from equilibrist.checks.context import AuditContext, Tick, order_of
 from equilibrist.core.draws import Use
 
 # Sampled or exact: |eigenvalues| of V_ww up to this share are null.

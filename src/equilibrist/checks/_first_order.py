@@ -17,11 +17,17 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, decide
-from equilibrist.checks._free import projected
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks._value import order_of
+from equilibrist.checks._second_order import projected
 from equilibrist.checks.certificate import Verdict
-from equilibrist.checks.context import AuditContext, norm_of, reach_of, rows_in
+from equilibrist.checks.context import (
+    AuditContext,
+    Tick,
+    no_tick,
+    norm_of,
+    order_of,
+    reach_of,
+    rows_in,
+)
 from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Players

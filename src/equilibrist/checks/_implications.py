@@ -249,7 +249,7 @@ def _aggregated(by: dict[str, Certificate], claim: str) -> Certificate | None:
     if whole.verdict is verdict:
         return None
     part = next(c for c in parts if c.verdict is verdict)
-    opening = WHOLE[claim].refuted if verdict is Verdict.REFUTED else ""
+    opening = WHOLE[claim][verdict] if verdict is Verdict.REFUTED else ""
     verdicts = {c.claim: c.verdict.value for c in parts}
     return replace(
         whole, verdict=verdict, summary=opening + part.summary, evidence=whole.evidence | verdicts

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from equilibrist.checks._complement import blocks, damped, is_dense
-from equilibrist.checks._extremes import dense
-from equilibrist.checks._linear import Part, Sobolev, Value, found_draws, random_direction
+from equilibrist.checks._linear import Part, Sobolev, Value, dense, random_direction
 from equilibrist.checks._pursuit import Pursuit, State, answered, turned
 from equilibrist.checks._schur import ReducedSchur
-from equilibrist.checks._spent import Tick
-from equilibrist.checks._value import order_of
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks._second_order import found_draws
+from equilibrist.checks.context import AuditContext, Tick, order_of
 from equilibrist.checks.curvature import Curvature
 from equilibrist.core.draws import Use
 
@@ -46,7 +44,7 @@ class LambdaStar:
 _NOT_FINITE = LambdaStar(0.0, math.inf, *3 * (math.nan,), None, None, failed="not finite")
 
 
-def lambda_star(context: AuditContext, own: Curvature, nothing: float, tick: Tick) -> LambdaStar:
+def lambda_star_of(context: AuditContext, own: Curvature, nothing: float, tick: Tick) -> LambdaStar:
     """lambda*, for the threshold 0 where losses are exact and the blocks dense, else -`nothing`.
 
     Args:

@@ -1,26 +1,33 @@
-"""Products with the second derivatives of a pair's losses where its players may move."""
+"""Products with second derivatives of a pair's losses where its players may move, and extreme eigenvalues by them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._extremes import Extremes, dense, lanczos, whole
-from equilibrist.checks._free import free
-from equilibrist.checks._spent import Tick
-from equilibrist.checks._value import order_of
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks._second_order import free, score_draws
+from equilibrist.checks.context import AuditContext, Tick, order_of
 from equilibrist.core.draws import Address, Draw, normal
 from equilibrist.core.exact import followed
 from equilibrist.core.game import Constants, Players
 from equilibrist.core.jacobian import HessianOperator, JacobianOperator
 from equilibrist.formulations.gradient import input_gradient
+from equilibrist.spectra import density
 
 DENSE = 2500
+ZERO = 1e-9  # eigenvalues below this, relative to the largest, are zero to rounding
 PRODUCT = 2.5  # minibatch gradients that one J^T u on one minibatch costs
+
+
+Apply = Callable[[Tensor], Tensor]
 
 
 class Part:
@@ -153,6 +160,104 @@ class Sobolev:
         return (total / len(self.draws))[self.part.mask]
 
 
+# -- extreme eigenvalues -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Extremes:
+    """The ends of a symmetric operator's spectrum.
+
+    Attributes:
+        smallest, vector: the smallest eigenvalue found and its unit vector [n].
+        residual: |H u - smallest u|; some eigenvalue is no further away.
+        largest: the largest found.
+        complete: all eigenvalues were found (dense); `values` are they.
+        steps: products taken.
+    """
+
+    smallest: float
+    vector: Tensor
+    residual: float
+    largest: float
+    complete: bool
+    steps: int
+    values: Tensor | None = None
+
+    @property
+    def zero(self) -> float:
+        """What is zero to rounding."""
+        return ZERO * max(abs(self.smallest), abs(self.largest), 1e-300)
+
+    @property
+    def flat(self) -> int:
+        """How many eigenvalues are zero; 0 where not all were found."""
+        return 0 if self.values is None else int((self.values.abs() <= self.zero).sum())
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.smallest) and math.isfinite(self.residual)
+
+    def converged(self, nothing: float) -> bool:
+        """Whether the smallest eigenvalue is known: above -nothing for certain of what was seen, or to 5%."""
+        if self.complete:
+            return True
+        sure = self.smallest - self.residual >= -nothing
+        return sure or self.residual <= 0.05 * abs(self.smallest)
+
+
+def finite(*vectors: Tensor) -> bool:
+    """Whether every entry is."""
+    return all(bool(torch.isfinite(v).all()) for v in vectors)
+
+
+def dense(apply: Apply, n: int, device: Any = None) -> Tensor:
+    """The symmetric matrix [n, n] of an operator, a product for each column; its symmetric part."""
+    unit = torch.eye(n, dtype=torch.float64, device=device)
+    if not n:
+        return unit
+    matrix = torch.stack([apply(row) for row in unit], dim=1)
+    return (matrix + matrix.mT) / 2
+
+
+def whole(matrix: Tensor, steps: int) -> Extremes:
+    """All eigenvalues of a symmetric matrix."""
+    if not bool(torch.isfinite(matrix).all()):
+        nothing = matrix.new_zeros(len(matrix))
+        return Extremes(float("nan"), nothing, float("nan"), float("nan"), True, steps)
+    values, vectors = torch.linalg.eigh(matrix)
+    u = vectors[:, 0]
+    residual = float((matrix @ u - values[0] * u).norm())
+    return Extremes(float(values[0]), u, residual, float(values[-1]), True, steps, values)
+
+
+def lanczos(apply: Apply, start: Tensor, steps: int) -> Extremes:
+    """Both ends of a symmetric operator's spectrum from `steps` products, by Lanczos' method from the vector `start`
+    [n].
+
+    Ritz values lie inside of the spectrum: the smallest found is an upper bound of the smallest there is.
+    """
+
+    def product(u: NDArray[np.float64]) -> NDArray[np.float64]:
+        image: NDArray[np.float64] = apply(torch.from_numpy(u).to(start)).cpu().numpy()
+        return image
+
+    basis, T, beta = density.lanczos(product, start.cpu().numpy(), steps)
+    if not np.isfinite(T).all():
+        return Extremes(math.nan, torch.zeros_like(start), math.nan, math.nan, False, len(T))
+    values, vectors = np.linalg.eigh(T)
+    u = torch.from_numpy(vectors[:, 0] @ basis).to(start)
+    residual = beta * abs(float(vectors[-1, 0]))
+    return Extremes(float(values[0]), u, residual, float(values[-1]), False, len(T))
+
+
+def orthogonal(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
+    """What is left of x beside an orthonormal basis; twice, for rounding."""
+    for _ in range(2):
+        for q in basis:
+            x = x - (q @ x) * q
+    return x
+
+
 def random_direction(context: AuditContext, n: int, where: Address) -> Tensor:
     """A fixed random vector [n] of this audit."""
     return normal(where.generator(context.seed), (n,), torch.float64, context.device)
@@ -167,22 +272,6 @@ def extremes_of(context: AuditContext, operator: Hessian, steps: int, where: Add
     return lanczos(operator, random_direction(context, n, where), steps)
 
 
-def found_draws(context: AuditContext) -> list[Draw]:
-    """The minibatches on which directions are found."""
-    return context.linear_draws()[: context.settings.local_draws]
-
-
-def products_of(context: AuditContext) -> int:
-    """How many products a second-order check has on each of `found_draws`."""
-    settings = context.settings
-    return settings.local_products // min(settings.local_draws, settings.linear_batches)
-
-
-def score_draws(context: AuditContext) -> list[Draw]:
-    """The batches of the score split on which curvatures are scored."""
-    return context.bank("score")[: context.settings.local_batches]
-
-
 def curvatures(context: AuditContext, player: str, u: Tensor, tick: Tick) -> Tensor:
     """u^T H_p u on every batch of the score split, float64; u [n_p] over all coordinates."""
     values = []
@@ -190,18 +279,3 @@ def curvatures(context: AuditContext, player: str, u: Tensor, tick: Tick) -> Ten
         operator = Hessian(context, player, [draw], tick, whole=True)
         values.append(u @ operator(u))
     return torch.stack(values)
-
-
-def inexact(context: AuditContext) -> str:
-    """Why second derivatives of this game's losses are not exact; "" where they are."""
-    formulation = getattr(context.game, "formulation", None)
-    if formulation is None or getattr(formulation, "second_order", True):
-        return ""
-    known = getattr(formulation, "exact_second_order", None)
-    players, constants = context.wide
-    if known is not None and known(context.game.critic(players, constants)):
-        return ""
-    return (
-        f"{formulation} searches for its transport map, and derivatives of its gradients miss the map's own "
-        "motion: take a critic with a closed transform"
-    )

@@ -12,15 +12,18 @@ from equilibrist import tree
 from equilibrist.checks._answer import FEWEST, Answered, answered
 from equilibrist.checks._complement import Schur, schur_of
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
-from equilibrist.checks._extremes import Extremes
 from equilibrist.checks._first_order import FirstOrder, elsewhere, first_order
-from equilibrist.checks._free import free
-from equilibrist.checks._linear import Part, found_draws, random_direction
-from equilibrist.checks._second_order import at_rest, curvature_of, direction_witness, scope
-from equilibrist.checks._spent import Meter, Tick
-from equilibrist.checks._value import order_of
+from equilibrist.checks._linear import Extremes, Part, random_direction
+from equilibrist.checks._second_order import (
+    at_rest,
+    curvature_of,
+    direction_witness,
+    found_draws,
+    free,
+    scope,
+)
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
-from equilibrist.checks.context import AuditContext, reach_of
+from equilibrist.checks.context import AuditContext, Meter, Tick, order_of, reach_of
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
 

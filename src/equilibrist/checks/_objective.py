@@ -37,8 +37,6 @@ class Objective:
         self.size = norm_of(context, player)
         self.field = VectorField(context.game)
         self.spent = 0.0
-        self._before: Tensor | None = None
-        self._probe_before: float | None = None
 
     def pay(self, gradients: float = 1.0) -> None:
         """Count what was spent."""
@@ -68,9 +66,11 @@ class Objective:
 
     def probe(self, params: Params) -> float:
         """The gain at `params` on one fixed minibatch of the search split: for ranking, never for a verdict."""
-        if self._probe_before is None:
-            self._probe_before = self._probed(self.start)
         return self._probe_before - self._probed(params)
+
+    @cached_property
+    def _probe_before(self) -> float:
+        return self._probed(self.start)
 
     def _probed(self, params: Params) -> float:
         players, constants = self.at(params)
@@ -81,10 +81,12 @@ class Objective:
 
     def selected(self, players: Players, constants: Constants, quick: bool = False) -> Tensor:
         """The gain on the batches of the selection split, float64 [batches]; on a few of them if `quick`."""
-        if self._before is None:
-            self._before = self._losses(self.context.players, self.context.constants, quick=False)
-        after = self._losses(players, constants, quick)
-        return self._before[: len(after)] - after
+        before, after = self._before, self._losses(players, constants, quick)
+        return before[: len(after)] - after
+
+    @cached_property
+    def _before(self) -> Tensor:
+        return self._losses(self.context.players, self.context.constants, quick=False)
 
     def _losses(self, players: Players, constants: Constants, quick: bool) -> Tensor:
         context, bank = self.context, self.context.bank("select")

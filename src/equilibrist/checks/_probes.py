@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from equilibrist import tree
-from equilibrist.checks._extremes import lanczos
-from equilibrist.checks._linear import PRODUCT, Hessian, inexact
+from equilibrist.checks._linear import PRODUCT, Hessian, lanczos
 from equilibrist.checks._objective import FORWARD, Objective, Params
+from equilibrist.checks._second_order import inexact
 from equilibrist.checks.context import relative_noise
 from equilibrist.core.draws import Batch
 

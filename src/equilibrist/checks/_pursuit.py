@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from equilibrist.checks._extremes import finite, orthogonal
-from equilibrist.checks._linear import Value
+from equilibrist.checks._linear import Value, finite, orthogonal
 from equilibrist.checks._schur import ReducedSchur
 
 FEWEST = 8  # directions of the leader, where it has as many
@@ -64,13 +63,9 @@ class Pursuit:
     ) -> None:
         self.value, self.sobolev, self.damping, self.least = value, sobolev, damping, least
         self.budget, self.products, self.failed = budget, 0, False
-        self.U: list[Tensor] = []
-        self.AU: list[Tensor] = []
-        self.GU: list[Tensor] = []
-        self.Q: list[Tensor] = []
-        self.CQ: list[Tensor] = []
-        self.MQ: list[Tensor] = []
-        self.BQ: list[Tensor] = []
+        # By direction: u, V_tt u, V_wt u of the leader; q, (c + damping) q, M q, V_tw q of the follower.
+        self.U, self.AU, self.GU = (list[Tensor]() for _ in range(3))
+        self.Q, self.CQ, self.MQ, self.BQ = (list[Tensor]() for _ in range(4))
         self._cost = len(value.draws)
         # A float64 vector of the follower is kept three times: stay within a gigabyte or so.
         self.most = max(8, int(4e7 / max(value.follower.n, 1)))
@@ -89,9 +84,7 @@ class Pursuit:
         if not finite(a, g):
             self.failed = True
             return False
-        self.U.append(new)
-        self.AU.append(a)
-        self.GU.append(g)
+        _append((self.U, self.AU, self.GU), (new, a, g))
         return True
 
     def add_follower(self, q: Tensor) -> bool:
@@ -105,10 +98,7 @@ class Pursuit:
         if not finite(b, c, m):
             self.failed = True
             return False
-        self.Q.append(new)
-        self.CQ.append(c + self.damping * new)
-        self.MQ.append(m)
-        self.BQ.append(b)
+        _append((self.Q, self.CQ, self.MQ, self.BQ), (new, c + self.damping * new, m, b))
         return True
 
     def _blocks(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,6 +198,11 @@ def answered(state: State, cut: float) -> bool:
 def turned(state: State, cut: float) -> bool:
     """Whether the direction is known: its eigenvalue to 5%, or above -cut for certain."""
     return state.leader <= 0.05 * max(abs(state.value), cut)
+
+
+def _append(lists: Sequence[list[Tensor]], new: Sequence[Tensor]) -> None:
+    for held, one in zip(lists, new, strict=True):
+        held.append(one)
 
 
 def _normal(x: Tensor, basis: list[Tensor]) -> Tensor | None:

@@ -7,9 +7,8 @@ from typing import Any
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks._spent import Tick
 from equilibrist.checks.certificate import Certificate, Verdict, not_assessed, of_all_players
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick
 from equilibrist.checks.deviation import gains_of
 
 REFERENCES = ("Nash equilibrium: Farnia and Ozdaglar 2020, inequalities (2)",)
@@ -33,8 +32,10 @@ def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
     answer = game.best_response(player, players)
     if answer is None:
         why = f"the {player}'s best response has no closed form at this pair"
-        about: dict[str, Any] = {"evidence": {"gain": 0.0}, "scope": context.scope()}
-        return not_assessed(f"nash/{player}", why, **about, tolerance=tolerance)
+        scope, evidence = context.scope(), {"gain": 0.0}
+        return not_assessed(
+            f"nash/{player}", why, evidence=evidence, tolerance=tolerance, scope=scope
+        )
     moved = {**players, player: answer.params}
     before, after = (
         float(context.losses(player, at, constants, "score").mean()) for at in (players, moved)
@@ -43,7 +44,7 @@ def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
     gain = before - after
     feasible = game.project(players)
     outside = float(tree.norm(tree.axpy(-1.0, feasible[player], players[player])))
-    evidence = {
+    measured = {
         "gain": gain,
         "interval": [gain, gain],
         "loss_before": before,
@@ -64,7 +65,7 @@ def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
         f"nash/{player}",
         verdict,
         said,
-        evidence,
+        measured,
         tolerance,
         context.scope() | {"player": player, "how": "exact best response"},
         ("within the player's feasible set",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from equilibrist.certificates import Statement, Tolerance, Verdict
 from equilibrist.core.game import Players
@@ -68,34 +68,28 @@ def not_assessed(claim: str, why: str, **fields: Any) -> Certificate:
     return Certificate(claim, Verdict.UNASSESSED, summary, **{"player": player, **fields})
 
 
-class Whole(NamedTuple):
-    """What a claim of all players says by its verdict; the first two go before the summary of the part that decides."""
-
-    refuted: str
-    unassessed: str
-    not_refuted: str
-    verified: str = ""
-
-
-WHOLE = {
-    "stationary": Whole(
-        "Training has not come to rest. ",
-        "Cannot tell whether training has come to rest. ",
-        "No player is seen to move, within what the noise allows to see.",
-        "Training has come to rest: both players' gradients are below the tolerance.",
-    ),
-    "local-nash": Whole(
-        "Not a local Nash equilibrium. ",
-        "Cannot tell whether this is a local Nash equilibrium. ",
-        "No player was found to gain more than the tolerance by a small move alone, to second order.",
-        "A local Nash equilibrium: no player gains by any small move alone.",
-    ),
-    "nash": Whole(
-        "Not a Nash equilibrium. ",
-        "Cannot tell whether this is a Nash equilibrium: ",
-        "No player was found to gain more than the tolerance by deviating alone, within the stated budget.",
-        "A Nash equilibrium: no player's best response gains more than the tolerance.",
-    ),
+# What a claim of all players says, by its verdict: the first two go before the summary of the part that decides.
+WHOLE: dict[str, dict[Verdict, str]] = {
+    "stationary": {
+        Verdict.REFUTED: "Training has not come to rest. ",
+        Verdict.UNASSESSED: "Cannot tell whether training has come to rest. ",
+        Verdict.NOT_REFUTED: "No player is seen to move, within what the noise allows to see.",
+        Verdict.VERIFIED: "Training has come to rest: both players' gradients are below the tolerance.",
+    },
+    "local-nash": {
+        Verdict.REFUTED: "Not a local Nash equilibrium. ",
+        Verdict.UNASSESSED: "Cannot tell whether this is a local Nash equilibrium. ",
+        Verdict.NOT_REFUTED: "No player was found to gain more than the tolerance by a small move alone, to second "
+        "order.",
+        Verdict.VERIFIED: "A local Nash equilibrium: no player gains by any small move alone.",
+    },
+    "nash": {
+        Verdict.REFUTED: "Not a Nash equilibrium. ",
+        Verdict.UNASSESSED: "Cannot tell whether this is a Nash equilibrium: ",
+        Verdict.NOT_REFUTED: "No player was found to gain more than the tolerance by deviating alone, within the "
+        "stated budget.",
+        Verdict.VERIFIED: "A Nash equilibrium: no player's best response gains more than the tolerance.",
+    },
 }
 
 
@@ -109,16 +103,11 @@ def of_all_players(
     claim: str, parts: Sequence[Certificate], effects: Sequence[float] = (0.0, 0.0)
 ) -> Certificate:
     """`both` in the words of `WHOLE`, led by the part of the largest effect among those that decide."""
-    verdict, words = least_settled(part.verdict for part in parts), WHOLE[claim]
+    verdict = least_settled(part.verdict for part in parts)
     those = [pair for pair in zip(effects, parts, strict=True) if pair[1].verdict is verdict]
     told = max(those, key=lambda pair: pair[0])[1].summary
-    summaries = {
-        Verdict.REFUTED: words.refuted + told,
-        Verdict.UNASSESSED: words.unassessed + told,
-        Verdict.NOT_REFUTED: words.not_refuted,
-        Verdict.VERIFIED: words.verified,
-    }
-    return both(claim, parts, summaries[verdict])
+    open_ = verdict in (Verdict.REFUTED, Verdict.UNASSESSED)
+    return both(claim, parts, WHOLE[claim][verdict] + (told if open_ else ""))
 
 
 def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:

@@ -1,11 +1,12 @@
-"""What the checks share: the pair under audit, its splits of the data, and paired differences."""
+"""What the checks share: the pair under audit, its splits of the data, paired differences, and what is spent."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ import torch
 from equilibrist import tree
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
-from equilibrist.checks._value import ValueGame
 from equilibrist.checks.certificate import Tolerance
 from equilibrist.core.draws import Batch, Draw, Use, normal
 from equilibrist.core.exact import Exact
@@ -27,6 +27,33 @@ from equilibrist.games.inputs import as_condition
 PARTS = ("optimise", "select", "score")
 
 
+class Tick(Protocol):
+    """Called with the minibatch gradients that were spent since the last call."""
+
+    def __call__(self, gradients: float = 1.0, /) -> None: ...
+
+
+def no_tick(gradients: float = 1.0, /) -> None:
+    """Spending that nobody counts."""
+
+
+class SpentError(Exception):
+    """No more minibatch gradients may be spent."""
+
+
+class Meter:
+    """A tick that counts what it passes on, and raises `SpentError` above `most`."""
+
+    def __init__(self, tick: Tick, most: float = math.inf) -> None:
+        self.tick, self.most, self.spent = tick, most, 0.0
+
+    def __call__(self, gradients: float = 1.0) -> None:
+        self.spent += gradients
+        self.tick(gradients)
+        if self.spent > self.most:
+            raise SpentError
+
+
 def student(values: torch.Tensor, confidence: float) -> Interval:
     """Mean of independent values with Student's interval; infinite for fewer than two of them."""
     from scipy.special import stdtrit
@@ -37,6 +64,41 @@ def student(values: torch.Tensor, confidence: float) -> Interval:
         return Interval(mean, -float("inf"), float("inf"))
     reach = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(values.double().std()) / n**0.5
     return Interval(mean, mean - reach, mean + reach)
+
+
+def order_of(game: Any) -> tuple[str, str]:
+    """(leader, follower): the player that minimises V and the one that maximises it."""
+    usual = "generator" if "generator" in game.players else game.players[0]
+    leader = getattr(game, "leader", usual)
+    (follower,) = (player for player in game.players if player != leader)
+    return leader, follower
+
+
+class ValueGame:
+    """V = -(the follower's own loss), which the leader minimises and the follower maximises.
+
+    Proximal equilibria are of one value V. Where a game's losses are not zero-sum (a non-saturating
+    generator, a penalty that only the critic pays), V is minus what the critic minimises, penalties
+    included: then the maximum over critics, and with it the envelope formula, is that of the critic
+    that was trained. The critic's loss must hold the generator's samples with their graph, as it does when
+    no player is singled out.
+    """
+
+    zero_sum = True
+
+    def __init__(self, game: Any) -> None:
+        self.game = game
+        self.players: tuple[str, ...] = order_of(game)
+        self.separable = game.separable
+        self.why_not_separable = getattr(game, "why_not_separable", "")
+        self.refresh, self.project = game.refresh, game.project
+
+    def losses(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, torch.Tensor]:
+        leader, follower = self.players
+        paid = self.game.losses(players, constants, draw)[follower]
+        return {leader: -paid, follower: paid}
 
 
 class AuditContext:

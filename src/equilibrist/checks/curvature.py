@@ -11,7 +11,6 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks._extremes import Extremes
 from equilibrist.checks._first_order import (
     FirstOrder,
     both_ways,
@@ -20,17 +19,14 @@ from equilibrist.checks._first_order import (
     planned_both,
     planned_value,
 )
-from equilibrist.checks._free import feasible, free
 from equilibrist.checks._linear import (
     DENSE,
     PRODUCT,
+    Extremes,
     Hessian,
     Part,
     curvatures,
     extremes_of,
-    found_draws,
-    inexact,
-    products_of,
 )
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
 from equilibrist.checks._minimax import answers, local_minimax
@@ -38,11 +34,14 @@ from equilibrist.checks._second_order import (
     at_rest,
     curvature_of,
     direction_witness,
+    feasible,
+    found_draws,
+    free,
+    inexact,
+    products_of,
     promised,
     scope,
 )
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import (
     Certificate,
     Tolerance,
@@ -50,7 +49,7 @@ from equilibrist.checks.certificate import (
     not_assessed,
     of_all_players,
 )
-from equilibrist.checks.context import AuditContext, reach_of
+from equilibrist.checks.context import AuditContext, Tick, no_tick, order_of, reach_of
 from equilibrist.core.draws import Address, Use
 
 REFERENCES = (
@@ -361,5 +360,7 @@ def _judged_exactly(
 
 def _unassessed(context: AuditContext, tolerance: Tolerance, why: str) -> list[Certificate]:
     claims = [*(f"local-nash/{p}" for p in context.game.players), "local-nash", "local-minimax"]
-    about: dict[str, Any] = {"tolerance": tolerance, "scope": scope(context)}
-    return [not_assessed(claim, why, **about, references=REFERENCES) for claim in claims]
+    return [
+        not_assessed(claim, why, tolerance=tolerance, scope=scope(context), references=REFERENCES)
+        for claim in claims
+    ]

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._sampled import MEASURED, PLAIN, POOL
+from equilibrist.checks.proximal._costs import MEASURED, PLAIN, POOL, trial_work, well_work
 from equilibrist.checks.proximal.inner import Part, Prox, solve_well
-from equilibrist.checks.proximal.search import number, trial_work, well_work
-from equilibrist.checks.proximal.trial import Trial, trial
+from equilibrist.checks.proximal.trial import Trial, number, trial
 
 CLAIMS = {"duality-gap": math.inf, "proximal-duality-gap": None}
 REFERENCES = (

@@ -18,29 +18,22 @@ from equilibrist.checks._first_order import (
     planned,
     planned_value,
 )
-from equilibrist.checks._free import free
-from equilibrist.checks._lambda_star import LambdaStar, lambda_star
-from equilibrist.checks._linear import (
-    DENSE,
-    PRODUCT,
-    Part,
-    Sobolev,
-    found_draws,
-    inexact,
-    products_of,
-    score_draws,
-)
+from equilibrist.checks._lambda_star import LambdaStar, lambda_star_of
+from equilibrist.checks._linear import DENSE, PRODUCT, Part, Sobolev
 from equilibrist.checks._second_order import (
     at_rest,
     curvature_of,
     direction_witness,
+    found_draws,
+    free,
+    inexact,
+    products_of,
     promised,
     scope,
+    score_draws,
 )
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks._value import order_of
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, not_assessed
-from equilibrist.checks.context import AuditContext, reach_of, rows_in
+from equilibrist.checks.context import AuditContext, Tick, no_tick, order_of, reach_of, rows_in
 from equilibrist.checks.curvature import Curvature, own_curvature
 from equilibrist.core.draws import Use
 from equilibrist.core.game import Players
@@ -84,15 +77,22 @@ def proximal(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     tolerance = context.tolerance()
     why = _why_not(context)
     if why or math.isnan(tolerance.value):
-        about: dict[str, Any] = {"tolerance": tolerance, "scope": scope(context)}
-        return [not_assessed("proximal", why or tolerance.why, **about, references=REFERENCES)]
+        return [
+            not_assessed(
+                "proximal",
+                why or tolerance.why,
+                tolerance=tolerance,
+                scope=scope(context),
+                references=REFERENCES,
+            )
+        ]
     leader, follower = order_of(context.game)
     share = context.settings.local_products // len(found_draws(context)) // 4
     led = first_order(context, leader, tick, value=True)
     followed = first_order(context, follower, tick)
     own = own_curvature(context, follower, share, tick, Use.PROXIMAL_CURVATURE.at())
     reach = reach_of(context, leader)
-    star = lambda_star(context, own, curvature_of(tolerance, reach), tick)
+    star = lambda_star_of(context, own, curvature_of(tolerance, reach), tick)
     return [_certificate(_Seen(context, tolerance, led, followed, own, star, reach), tick)]
 
 
@@ -167,30 +167,16 @@ class _Seen:
         return self.followed.decision(self.context)
 
     @property
-    def curving(self) -> Decision:
-        """The same of moves along its most negative curvature."""
-        return decide(self.own.measured, self.tolerance.value)
-
-    @property
     def slack(self) -> Interval:
         """What the follower gains by a small move of its own: the slack of Proposition 2's first inequality."""
         moves = self.moving.verdict is Verdict.REFUTED
         return self.followed.gain if moves else self.own.measured
 
-    def gains(self, gain: Interval) -> str:
-        """A gain in words."""
-        return promised(gain, self.context.unit, self.tolerance)
-
-    @property
-    def star_in_words(self) -> str:
-        return _interval(self.star.low, self.star.high) + self.paid
-
-    @property
-    def paid(self) -> str:
-        """What must stand beside lambda* where the follower's Hessian is not positive definite."""
-        if not self.own.ends.smallest < -self.own.ends.zero:
-            return ""
-        return f" with the {self.players[1]}'s answers damped (see the limits)"
+    def star_in_words(self, low: float, high: float) -> str:
+        """lambda*, and what answers pay besides where the follower's Hessian is not positive definite."""
+        damped = self.own.ends.smallest < -self.own.ends.zero
+        paid = f" with the {self.players[1]}'s answers damped (see the limits)" if damped else ""
+        return _interval(low, high) + paid
 
 
 def _certificate(seen: _Seen, tick: Tick) -> Certificate:
@@ -264,13 +250,14 @@ def _judged(seen: _Seen) -> tuple[Verdict, str, Players | None]:
     if unsettled := _unsettled(seen):
         return unsettled
     context, star = seen.context, seen.star
+    words = seen.star_in_words(star.low, star.high)
     nothing = curvature_of(seen.tolerance, seen.reach)
     lost = seen.scored is not None and star.vanishing < -nothing and seen.scored.high < 0
     if star.high == 0 or (star.low == 0 and lost):
         return _at_zero(seen)
     if star.low == 0 or not star.converged:
         said = (
-            f"lambda* is {seen.star_in_words}, as far as {star.evidence.get('products', 0)} products can tell: raise "
+            f"lambda* is {words}, as far as {star.evidence.get('products', 0)} products can tell: raise "
             "local_products to narrow it."
         )
         return Verdict.UNASSESSED, said, None
@@ -280,7 +267,7 @@ def _judged(seen: _Seen) -> tuple[Verdict, str, Players | None]:
     if math.isinf(star.low):
         return verdict, _everywhere(seen), None
     said = (
-        f"Near the pair it is a lambda-proximal equilibrium of V up to lambda* = {seen.star_in_words} ({context.unit} "
+        f"Near the pair it is a lambda-proximal equilibrium of V up to lambda* = {words} ({context.unit} "
         f"per squared slope): between Stackelberg (0) and Nash (infinite). A {seen.players[0]} that moves along one "
         "direction gains above it."
     )
@@ -290,20 +277,22 @@ def _judged(seen: _Seen) -> tuple[Verdict, str, Players | None]:
 def _unsettled(seen: _Seen) -> tuple[Verdict, str, Players | None] | None:
     """What is said before lambda* is looked at; None where both players rest, the critic to second order too."""
     context, (leader, follower) = seen.context, seen.players
-    moving, curving, rest = seen.moving, seen.curving, seen.led.decision(seen.context)
+    moving, rest = seen.moving, seen.led.decision(context)
+    curving = decide(seen.own.measured, seen.tolerance.value)
+    gains = promised(seen.slack, context.unit, seen.tolerance)
     if seen.star.failed:
         said = f"Second derivatives of V are {seen.star.failed}, so nothing can be said of lambda*."
         return Verdict.UNASSESSED, said, None
     if moving.verdict is Verdict.REFUTED and seen.followed.witness is not None:
         said = (
             f"No proximal equilibrium, for any lambda: the {follower} is not at rest, a {seen.followed.size:.2g} move "
-            f"of it alone gains {seen.gains(seen.slack)}."
+            f"of it alone gains {gains}."
         )
         return Verdict.REFUTED, said, {follower: seen.followed.witness}
     if curving.verdict is Verdict.REFUTED and seen.own.direction is not None:
         said = (
             f"No proximal equilibrium, for any lambda: a small move of the {follower} alone gains "
-            f"{seen.gains(seen.slack)}."
+            f"{gains}."
         )
         return Verdict.REFUTED, said, direction_witness(context, follower, seen.own.direction)
     if Verdict.UNASSESSED in (moving.verdict, curving.verdict):
@@ -311,8 +300,9 @@ def _unsettled(seen: _Seen) -> tuple[Verdict, str, Players | None] | None:
         said = f"Cannot tell whether the {follower} answers best by small moves: {why.value}."
         return Verdict.UNASSESSED, said, None
     if rest.verdict is Verdict.REFUTED:
+        gains = promised(seen.led.gain, context.unit, seen.tolerance)
         said = (
-            f"The {leader} is not at rest: a {seen.led.size:.2g} move of it gains {seen.gains(seen.led.gain)} "
+            f"The {leader} is not at rest: a {seen.led.size:.2g} move of it gains {gains} "
             f"against the {follower} as it is, so the pair is no proximal equilibrium for every lambda, and its "
             "curvature does not tell up to which."
         )
@@ -365,7 +355,7 @@ def _everywhere(seen: _Seen) -> str:
     low, high = seen.star.evidence.get("lambda_star_strict", [math.inf, math.inf])
     if math.isinf(low):
         return said
-    return f"{said} Without that tolerance lambda* is {_interval(low, high)}{seen.paid}."
+    return f"{said} Without that tolerance lambda* is {seen.star_in_words(low, high)}."
 
 
 def _scored(

@@ -11,7 +11,7 @@ import torch
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._result import Audit
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both, least_settled
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import EquilibristError, GameError
 from equilibrist.mixed.matrix import MatrixGame, strategy
@@ -166,15 +166,14 @@ def _part(
 
 
 def _said(parts: list[Certificate], found: NashGap, tolerance: Tolerance) -> str:
-    verdict = both(CLAIM, parts, "").verdict
-    unit, epsilon = tolerance.unit, tolerance.value
-    if verdict is Verdict.VERIFIED:
-        return (
-            f"An epsilon-Nash equilibrium in mixed strategies: neither player gains more than {epsilon:.3g} {unit} "
-            f"(the larger gain is {max(found.epsilon, 0.0):.3g})."
-        )
-    if verdict is Verdict.REFUTED:
-        return f"No epsilon-Nash equilibrium for epsilon = {epsilon:.3g} {unit}: a player gains {found.epsilon:.4g}."
-    if verdict is Verdict.UNASSESSED:
-        return next(p.summary for p in parts if p.verdict is Verdict.UNASSESSED)
-    return f"No deviation above {epsilon:.3g} {unit} was found; epsilon is at least {max(found.epsilon, 0.0):.3g}."
+    verdict = least_settled(part.verdict for part in parts)
+    epsilon, most = f"{tolerance.value:.3g}", max(found.epsilon, 0.0)
+    return {
+        Verdict.VERIFIED: "An epsilon-Nash equilibrium in mixed strategies: neither player gains more than "
+        f"{epsilon} {tolerance.unit} (the larger gain is {most:.3g}).",
+        Verdict.REFUTED: f"No epsilon-Nash equilibrium for epsilon = {epsilon} {tolerance.unit}: a player gains "
+        f"{found.epsilon:.4g}.",
+        Verdict.UNASSESSED: next((p.summary for p in parts if p.verdict is verdict), ""),
+        Verdict.NOT_REFUTED: f"No deviation above {epsilon} {tolerance.unit} was found; epsilon is at least "
+        f"{most:.3g}.",
+    }[verdict]

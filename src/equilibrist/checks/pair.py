@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from equilibrist.checks._audit import audit_game, replayable
-from equilibrist.checks._plan import require_budget
+from equilibrist.checks._budget import require_budget
 from equilibrist.checks._result import Audit
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings

@@ -10,9 +10,8 @@ import torch
 from equilibrist import tree
 from equilibrist.certificates import Chart
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._spent import Tick
 from equilibrist.checks.certificate import Certificate, Verdict, not_assessed
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick
 from equilibrist.core.draws import Draw
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Players
@@ -104,12 +103,11 @@ def _judged(
         return Verdict.NOT_REFUTED, (
             f"{along} changes sign at the pair: the players are drawn on before it and back behind it."
         )
-    if behind.high < 0:
-        said = f"{along} does not come to rest at the pair: behind the pair it still pulls on."
-        return Verdict.REFUTED, said
-    if before.low > 0:
-        said = f"{along} does not come to rest at the pair: before the pair it pushes back."
-        return Verdict.REFUTED, said
+    if before.low > 0 or behind.high < 0:
+        far = "behind the pair it still pulls on"
+        if not behind.high < 0:
+            far = "before the pair it pushes back"
+        return Verdict.REFUTED, f"{along} does not come to rest at the pair: {far}."
     said = "The field's sign along the path is not certain on either side of the pair."
     return Verdict.UNASSESSED, said
 

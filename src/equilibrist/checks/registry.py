@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +21,8 @@ from equilibrist.checks import (
     spectrum,
     stationarity,
 )
-from equilibrist.checks._spent import Tick
 from equilibrist.checks.certificate import Certificate
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick
 from equilibrist.checks.proximal import experiment, profile, search
 from equilibrist.errors import RecipeError, did_you_mean
 
@@ -184,17 +184,12 @@ def register(check: Check) -> Check:
     return check
 
 
+@functools.cache
 def _load_offered() -> None:
     """Register what installed packages offer, once."""
-    if GROUP in _LOADED:
-        return
-    _LOADED.add(GROUP)
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.name not in REGISTRY:
             register(entry.load()())
-
-
-_LOADED: set[str] = set()
 
 
 def named_checks(checks: Sequence[str]) -> tuple[str, ...]:

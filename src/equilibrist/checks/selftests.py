@@ -17,10 +17,9 @@ from torch.utils._pytree import tree_leaves
 
 from equilibrist import tree
 from equilibrist.checks import _culprit as culprit
-from equilibrist.checks._extremes import finite
-from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._linear import finite
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.core.draws import Draw, Use, normal
 from equilibrist.core.field import Evaluation, VectorField
 from equilibrist.core.game import Constants, Players
@@ -33,8 +32,7 @@ REFERENCES = (
 )
 ROWS = 16  # a fault of the code shows on few samples, and few samples have few kinks
 STEPS = (1e-6, 1e-7, 1e-5, 1e-8, 1e-9)  # the smallest for units that are all but saturated
-TINY = 1e-13
-TRIES = 3
+TINY, TRIES = 1e-13, 3
 AGREE, EXACT = 1e-3, 1e-9
 # Evaluations, in gradients: of all tests but differences; of a direction; of a step along it, both ways.
 WHOLE, FIRST, TRY = 16.0, 7.0, 2.0
@@ -180,10 +178,7 @@ def _outcomes(place: _Place, tick: Tick) -> list[Outcome]:
         f"a network computes in less than float64 ({lost}), which rounds derivatives away: let it "
         "follow the dtype of its weights",
     )
-    first, *others = place.players
-    w = _direction(place, here.v, first, 0)
-    for player in others:
-        w = tree.axpy(1.0, _direction(place, here.v, player, 0), w)
+    w = {player: _direction(place, here.v, player, 0)[player] for player in place.players}
     jw = place.forward(w)
     if not finite(*tree.leaves(jw)):
         means = _ROOT.format("second derivative")
@@ -339,9 +334,6 @@ def _blamed(outcome: Outcome, place: _Place) -> Outcome:
         else "it shows the same fault by itself"
     )
     return replace(outcome, means=f"{outcome.means}; look at {layer}: {fault}")
-
-
-# -- helpers --------------------------------------------------------------------------------------------
 
 
 def _parts(found: Evaluation, player: str) -> dict[str, Tensor]:

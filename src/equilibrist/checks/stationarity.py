@@ -9,10 +9,9 @@ import torch
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
-from equilibrist.checks._free import is_box
-from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._second_order import is_box
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, of_all_players
-from equilibrist.checks.context import AuditContext, reach_of
+from equilibrist.checks.context import AuditContext, Tick, no_tick, reach_of
 from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Players

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist.core.draws import Draw, Draws, generator, uniform
+from equilibrist.core.draws import Draw, Draws, generator
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants
 from equilibrist.errors import GameError
 from equilibrist.games import GAN
-from equilibrist.games.inputs import as_condition
 from equilibrist.nn.torch_spectral_norm import unwrapped
 from equilibrist.optimizers import Params
 from equilibrist.solvers import Solver
@@ -220,15 +219,8 @@ class _Given(Draws):
     def batch(self, index: int = 0) -> Draw:
         given = self._batches[min(index, len(self._batches) - 1)]
         real, *condition = given if isinstance(given, tuple | list) else (given,)
-        dtype, device = self._like.dtype, self._like.device
-        real = real.to(device, dtype)
-        draw: Draw = {"real": real}
-        if self._game.condition is not None:
-            if not condition:
-                raise GameError("the game is conditional: give each batch as (real, condition)")
-            draw["condition"] = as_condition(condition[0], device, dtype)
+        if self._game.condition is not None and not condition:
+            raise GameError("the game is conditional: give each batch as (real, condition)")
         rng = generator(self.seed, self.stream, self.step, index=index)
-        draw["latent"] = self._game.latent.sample(rng, len(real), dtype, device)
-        if any(penalty.needs_mix for penalty in self._game.penalties):
-            draw["mix"] = uniform(rng, (len(real),), dtype, device)
-        return draw
+        real = real.to(self._like.device, self._like.dtype)
+        return self._game.draw_around(rng, real, *condition)

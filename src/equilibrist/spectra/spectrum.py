@@ -195,7 +195,9 @@ def spectrum_at(
         scaled = None if even else eigenvalues(weights[:, None] * J)
         if gamma is not None:
             pulled = eigenvalues(weights[:, None] * (J + gamma * J.mT @ J))
-        densities = exact_densities(J.numpy(), operator)
+        densities = exact_densities(
+            J.numpy(), {p: tree.count(part) for p, part in operator.players.items()}
+        )
     else:
         scale = weights.numpy()
         budget: dict[str, Any] = {"k": k, "products": products}
@@ -276,9 +278,14 @@ def _outer(
     return replace(krylov.listed(found, budget["k"]), departure_bounds=bounds)
 
 
-def exact_densities(J: Array, operator: JacobianOperator) -> dict[str, Density]:
-    """Of each player's diagonal block of a dense J, and of (J + J^T) / 2."""
-    found = {p: density.exact_density(J[operator.block(p, p)]) for p in operator.players}
+def exact_densities(J: Array, sizes: Mapping[str, int]) -> dict[str, Density]:
+    """Of each player's diagonal block of a dense J, by its size, and of (J + J^T) / 2."""
+    found, start = {}, 0
+    for player, size in sizes.items():
+        own = slice(start, start + size)
+        start += size
+        if size:
+            found[player] = density.exact_density(J[own, own])
     return found | {"symmetric": density.exact_density(J)}
 
 

@@ -11,13 +11,12 @@ import torch
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, SampledProx
+from equilibrist.checks.proximal._costs import LEAD, MEASURED, PENALISED, PLAIN, POOL, well_work
+from equilibrist.checks.proximal._sampled import SampledProx
 from equilibrist.checks.proximal.inner import Part, solve_well
-from equilibrist.checks.proximal.search import well_work
 
 CLAIM = "section-6.1"
 REFERENCES = (

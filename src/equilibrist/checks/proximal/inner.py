@@ -14,9 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from equilibrist.checks._spent import Tick
 from equilibrist.checks.certificate import Certificate, not_assessed
-from equilibrist.checks.context import AuditContext, relative_noise
+from equilibrist.checks.context import AuditContext, Tick, relative_noise
 from equilibrist.core.draws import Use
 from equilibrist.games import GAN
 

@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._sampled import PLAIN, POOL
-from equilibrist.checks.proximal.search import number, trial_work
-from equilibrist.checks.proximal.trial import Trial, hints, trial
+from equilibrist.checks.proximal._costs import PLAIN, POOL, trial_work
+from equilibrist.checks.proximal.trial import Trial, hints, number, trial
 
 CLAIM = "profile"
 

@@ -6,14 +6,13 @@ import math
 from typing import Any
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._spent import Meter, Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Meter, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._bracket import Bracket, bracket_within
-from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, is_small
+from equilibrist.checks.proximal._costs import MEASURED, PLAIN, POOL, trial_work, well_work
 from equilibrist.checks.proximal.inner import Prox
-from equilibrist.checks.proximal.trial import Trial, closer, hints, scored, trial, verdict_of
+from equilibrist.checks.proximal.trial import Trial, hints, number, scored, trial, verdict_of
 
 CLAIM = "lambda-search"
 
@@ -210,41 +209,6 @@ def _slack_work(context: AuditContext) -> float:
     return well_work(context) + 4 * context.settings.batches * MEASURED
 
 
-def trial_work(context: AuditContext, extra: int = 1) -> float:
-    """Planned minibatch gradients of one trial on samples."""
-    s = context.settings
-    searches = s.prox_starts + min(extra, 1)
-    # Of large players: half by their rules' steps, half on the fixed samples. Small ones need less.
-    if s.gradients:
-        return _most(context, searches, extra)
-    answer, look = 2 * s.inner_steps * PENALISED, s.look_batches * MEASURED
-    track = 2 * searches * s.prox_steps * (s.prox_track * PENALISED + LEAD) + searches * answer
-    looks = 2 * (3 * searches + extra) * (answer + look)
-    return track + looks + 5 * (5 * answer + 3 * look) + 4 * s.batches * MEASURED
-
-
-def answer_work(context: AuditContext) -> float:
-    """What one answer of the critic takes within a budget, at most."""
-    steps = context.settings.inner_steps
-    return (steps if is_small(context) else 2 * max(steps, 24)) * PENALISED
-
-
-def well_work(context: AuditContext) -> float:
-    """What `solve_well` takes within a budget, at most."""
-    return 9 * answer_work(context) + 4 * context.settings.look_batches * MEASURED
-
-
-def _most(context: AuditContext, searches: int, extra: int) -> float:
-    """What a trial takes within a budget: what none of its parts exceeds, as long as no step is made shorter."""
-    s, small = context.settings, is_small(context)
-    answer, well, look = answer_work(context), well_work(context), s.look_batches * MEASURED
-    step = answer + LEAD if small else 2 * (s.prox_track * PENALISED + LEAD)
-    sides = 2 * (searches * (1 if small else 3) + extra)
-    descents = searches * (answer + s.prox_steps * step)
-    again = 2 * closer(context) * (well + look)
-    return well + look + descents + sides * (answer + look) + again + 4 * s.batches * MEASURED
-
-
 def _limits(context: AuditContext, prox: Prox) -> tuple[str, ...]:
     limits = [
         "no search proves that there is no better deviation: the lower end, and a lambda that is not refuted, "
@@ -260,7 +224,3 @@ def _limits(context: AuditContext, prox: Prox) -> tuple[str, ...]:
             "steps and a fresh start"
         )
     return tuple(limits)
-
-
-def number(x: float) -> float | str:
-    return x if math.isfinite(x) else "inf"

@@ -83,27 +83,47 @@ def audit(
         raise RecipeError(
             f"audit needs a run, not {type(run).__name__}: pass what train or load returned"
         )
-    recipe = run.recipe
-    players = run.pair(iterate)
     chosen = _settings_for(run, settings, gradients, fields)
-    said = _described(run, iterate)
+    if not write:
+        return _audited(run, chosen, iterate, checks, progress, None)
+    require_place(run.directory / "audit")
+    kept = _unfinished(run, chosen, iterate)
+    result = _audited(run, chosen, iterate, checks, progress, kept)
+    witnesses = replayable(result, run.recipe.game, run.pair(iterate), run.constants)
+    result.save(run.directory / "audit", run.data, witnesses)
+    kept.drop()
+    return result
+
+
+def _unfinished(run: Run, settings: Settings, iterate: str) -> CheckCache:
+    """Where the finished checks of this audit are kept until it is written."""
     key = (
         run.sha256,
-        said,
+        _described(run, iterate),
         run.seed,
-        chosen.describe(),
+        settings.describe(),
         torch.get_num_threads(),
         torch.__version__,
     )
-    if write:
-        require_place(run.directory / "audit")
-    kept = CheckCache(run.directory / ".audit-unfinished", key) if write else None
+    return CheckCache(run.directory / ".audit-unfinished", key)
+
+
+def _audited(
+    run: Run,
+    settings: Settings,
+    iterate: str,
+    checks: Sequence[str],
+    progress: str,
+    kept: CheckCache | None,
+) -> Audit:
+    """The audit of the run's pair, in memory."""
+    recipe, said = run.recipe, _described(run, iterate)
     result = audit_game(
         recipe.game,
-        players,
+        run.pair(iterate),
         run.constants,
         run.data,
-        chosen,
+        settings,
         iterate=said,
         seed=run.seed,
         checks=checks,
@@ -112,7 +132,7 @@ def audit(
         kept=kept,
         origin=_begun(run) if any(REGISTRY[c].from_origin for c in named_checks(checks)) else None,
     )
-    result = replace(
+    return replace(
         result,
         about={
             "step": run.step,
@@ -122,14 +142,6 @@ def audit(
             "iterate": said,
         },
     )
-    if kept is not None:
-        result.save(
-            run.directory / "audit",
-            run.data,
-            replayable(result, recipe.game, players, run.constants),
-        )
-        kept.drop()
-    return result
 
 
 def _settings_for(
@@ -247,18 +259,15 @@ def audit_game(
         session = _Session(context, costs, _meter(bar, costs), kept, None if data is None else show)
         for k, name in enumerate(chosen):
             session.run(name, limit_of(context.settings, costs, chosen[k + 1 :]))
-    certificates = session.certificates
-    if selftests.CLAIM not in asked and not selftests.fails(certificates[0]):
-        del certificates[0]
-    noted = getattr(game, "notes", ())
-    agreed = reconcile(certificates)
-    sheets = session.sheets | _shown_again(agreed, context, show, session.sheets)
+    if selftests.CLAIM not in asked and not selftests.fails(session.certificates[0]):
+        del session.certificates[0]
+    agreed = reconcile(session.certificates)
     return Audit(
-        tuple(replace(c, limits=(*c.limits, *noted)) for c in agreed),
+        tuple(replace(c, limits=(*c.limits, *getattr(game, "notes", ()))) for c in agreed),
         context.settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in session.work.values())),
-        sheets=sheets,
+        sheets=session.sheets | _shown_again(agreed, context, show, session.sheets),
         precision=str(context.dtype).removeprefix("torch."),
         work=session.work,
         facts=session.facts,

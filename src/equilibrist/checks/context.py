@@ -199,8 +199,7 @@ class AuditContext:
     def _covered(self, source: Source, rows: torch.Tensor) -> Draw:
         """These samples of a finite source, with their conditions where the game is conditional."""
         if self.game.condition is None:
-            take = getattr(source, "take", None)
-            return {"real": source.all()[rows] if take is None else take(rows)}
+            return {"real": taken(source, rows)}
         real, condition = source.take_pairs(rows)  # type: ignore[attr-defined]
         return {"real": real, "condition": as_condition(condition, self.device, torch.float64)}
 
@@ -321,6 +320,13 @@ def _strategies(game: GAN) -> dict[str, Any]:
     return {
         "strategies": f"mixed: {count} networks a player in equal shares, and so their deviations"
     }
+
+
+def taken(source: Source, rows: torch.Tensor) -> torch.Tensor:
+    """These samples of a finite source."""
+    take = getattr(source, "take", None)
+    samples: torch.Tensor = source.all()[rows] if take is None else take(rows)
+    return samples
 
 
 def norm_of(context: AuditContext, player: str) -> float:

@@ -138,7 +138,6 @@ class SampledProx:
         effort: int = 1,
         critic: Part | None = None,
         begin: int = 0,
-        steps: int | None = None,
     ) -> Answer:
         """The answer by the critic's own rule: as many steps on minibatches, taken back and taken shorter where they
         end below their start on fixed samples (the penalty's curvature grows with lambda: plain steps that were
@@ -146,7 +145,7 @@ class SampledProx:
         start = tree.clone(self.trained["critic"] if critic is None else critic)
         if lam == math.inf:
             return Answer(start, 0.0)
-        count = self.context.settings.inner_steps * effort if steps is None else steps
+        count = self.context.settings.inner_steps * effort
         rule: Any = self.context.settings.rule("critic")
         start = self._nearest("critic", start)
         floor = self._looked(generator, start, lam) - 100 * self.nothing

@@ -161,11 +161,9 @@ def prox_of(context: AuditContext, tick: Tick) -> Prox:
     return SampledProx(context, tick) if context.sampled else ExactProx(context, tick)
 
 
-def solve_well(
-    prox: Prox, generator: Part, lam: float, fresh: int = 1, staying: bool = True
-) -> Solved:
+def solve_well(prox: Prox, generator: Part, lam: float, staying: bool = True) -> Solved:
     """The answer that reaches most on the selection split: of the usual steps from the trained critic, of four
-    times as many, of as many from `fresh` perturbed critics, and (if `staying`) of the trained critic itself,
+    times as many, of as many from a perturbed critic, and (if `staying`) of the trained critic itself,
     which pays no penalty. Where an answer carries a bound, that one."""
     first = prox.solve(generator, lam)
     reached = {USUAL: _mean(prox, generator, first, lam)}
@@ -173,8 +171,7 @@ def solve_well(
         return Solved(first, reached, first.gap or 0.0)
     # A solver that stopped by itself would stop there again.
     tried = {MORE: first if first.settled else prox.solve(generator, lam, effort=4)}
-    for k in range(1, fresh + 1):
-        tried[f"fresh start {k}"] = prox.solve(generator, lam, 4, k)
+    tried["fresh start 1"] = prox.solve(generator, lam, effort=4, fresh=1)
     if staying:
         tried[STAYING] = Answer(prox.trained["critic"])
     best, most = first, reached[USUAL] if math.isfinite(reached[USUAL]) else -math.inf

@@ -20,9 +20,9 @@ spec.loader.exec_module(house)
 
 # What is still larger than it should be: lower a number when it has fallen.
 MOST = {
-    "statements": 24_777,
-    "files over 400 lines": 14,
-    "functions over 60 lines": 23,
+    "statements": 24_771,
+    "files over 400 lines": 13,
+    "functions over 60 lines": 21,
     "signatures over 8 parameters": 22,
     "`Any`": 753,
     "public names in several packages": 59,

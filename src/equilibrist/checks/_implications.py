@@ -75,41 +75,26 @@ ROWS = (
         verified=True,
     ),
     Row("local-nash/{player}", "nash/{player}", True, "a small deviation is a deviation"),
-    Row(
-        f"stationary/{LEADER}",
-        "local-minimax",
-        False,
-        "the generator is not at rest, and what it gains after the critic's answer was not evaluated",
-    ),
-    Row(
-        f"stationary/{LEADER}",
-        "proximal",
-        False,
-        "the generator is not at rest, and what it gains after the critic's answer was not evaluated",
-    ),
-    Row(
-        f"stationary/{FOLLOWER}",
-        "local-minimax",
-        False,
-        "the critic does not answer best: it is not at rest",
-    ),
-    Row(
-        f"stationary/{FOLLOWER}",
-        "proximal",
-        False,
-        "the critic does not answer best: it is not at rest",
-    ),
-    Row(
-        f"local-nash/{FOLLOWER}",
-        "local-minimax",
-        True,
-        "the critic does not answer best: a small move of its own gains",
-    ),
-    Row(
-        f"local-nash/{FOLLOWER}",
-        "proximal",
-        True,
-        "the critic does not answer best: a small move of its own gains",
+    *(
+        Row(premise, consequence, refutes, why)
+        for premise, refutes, why in (
+            (
+                f"stationary/{LEADER}",
+                False,
+                "the generator is not at rest, and what it gains after the critic's answer was not evaluated",
+            ),
+            (
+                f"stationary/{FOLLOWER}",
+                False,
+                "the critic does not answer best: it is not at rest",
+            ),
+            (
+                f"local-nash/{FOLLOWER}",
+                True,
+                "the critic does not answer best: a small move of its own gains",
+            ),
+        )
+        for consequence in ("local-minimax", "proximal")
     ),
     Row("local-minimax", "proximal", True, "a proximal equilibrium is a minimax point"),
     Row(

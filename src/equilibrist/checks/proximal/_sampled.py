@@ -178,8 +178,9 @@ class SampledProx:
         critic = tree.clone(critic)
         state, constants = rule.init(critic), self.context.constants
         for k in range(count):
-            critic, constants = self._ready(generator, critic, constants)
-            draw = self.draw(begin + k)
+            critic = self._nearest("critic", critic)
+            at = {"generator": generator, "critic": critic}
+            constants, draw = self.context.exact(at, constants), self.draw(begin + k)
             held = {**draw, "fake": self._fake(generator, f"pool {(begin + k) % POOL}", draw)}
             loss, leaves = self._loss(generator, critic, constants, held, lam)
             slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
@@ -189,13 +190,7 @@ class SampledProx:
             self.tick(PENALISED if lam > 0 else PLAIN)
             if not finite(critic):  # projections and singular values of NaN raise
                 return Answer(critic, steps=k + 1)
-        critic, _ = self._ready(generator, critic, constants)
-        return Answer(critic, steps=count)
-
-    def _ready(self, generator: Part, critic: Part, constants: Constants) -> tuple[Part, Constants]:
-        """The nearest feasible critic, and constants with its exact singular vectors."""
-        at = {"generator": generator, "critic": self._nearest("critic", critic)}
-        return at["critic"], self.context.exact(at, constants)
+        return Answer(self._nearest("critic", critic), steps=count)
 
     def _nearest(self, player: str, part: Part) -> Part:
         """The nearest feasible parameters; what is not finite comes back as it is, for projections raise there."""

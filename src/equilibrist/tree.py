@@ -6,7 +6,7 @@ vectors concatenate leaves in the order of insertion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -284,6 +284,18 @@ def slices(sizes: Mapping[str, int]) -> dict[str, slice]:
         where[name] = slice(start, start + size)
         start += size
     return where
+
+
+def mean(trees: Iterable[Mapping[str, Any]]) -> Tree:
+    """The mean of one tree or more of the same structure; only their sum is held."""
+    total: Tree | None = None
+    number = 0
+    for tree in trees:
+        total = dict(tree) if total is None else axpy(1.0, tree, total)
+        number += 1
+    if total is None:
+        raise ValueError("the mean of no trees")
+    return scale(1 / number, total)
 
 
 def count(tree: Mapping[str, Any]) -> int:

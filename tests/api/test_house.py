@@ -20,10 +20,10 @@ spec.loader.exec_module(house)
 
 # What is still larger than it should be: lower a number when it has fallen.
 MOST = {
-    "statements": 26_155,
-    "files over 400 lines": 12,
-    "functions over 60 lines": 34,
-    "signatures over 8 parameters": 23,
+    "statements": 26_152,
+    "files over 400 lines": 5,
+    "functions over 60 lines": 16,
+    "signatures over 8 parameters": 22,
     "`Any`": 783,
     "public names in several packages": 66,
 }

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._spent import Meter, SpentError
 from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.context import Meter, SpentError
 from equilibrist.checks.proximal import _bracket
 from equilibrist.checks.proximal._bracket import Bracket, bracket_within
 

@@ -25,20 +25,10 @@ from torch import nn
 
 from equilibrist import GAN, WGAN, RecipeError, Vanilla, Verdict, WeightClipping, tree
 from equilibrist.checks import Settings, audit_game, curvature
-from equilibrist.checks._linear import (
-    Hessian,
-    Sobolev,
-    Value,
-    dense,
-    extremes_of,
-    found_draws,
-    free,
-    inexact,
-    lanczos,
-    whole,
-)
-from equilibrist.checks._minimax import answered_curvature
+from equilibrist.checks._complement import answered_curvature
+from equilibrist.checks._linear import Hessian, Sobolev, Value, dense, extremes_of, lanczos, whole
 from equilibrist.checks._schur import restricted
+from equilibrist.checks._second_order import found_draws, free, inexact
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
 from equilibrist.core.draws import Use

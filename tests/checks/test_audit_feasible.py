@@ -17,7 +17,7 @@ from torch import nn
 
 from equilibrist import Recipe, VectorField, Verdict, WeightClipping, audit_pair, resolve
 from equilibrist.checks import Audit, Settings
-from equilibrist.checks._linear import feasible
+from equilibrist.checks._second_order import feasible
 from equilibrist.checks.stationarity import unblocked
 from equilibrist.core.game import Plain
 from equilibrist.games import GAN

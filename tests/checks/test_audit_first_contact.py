@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from equilibrist.checks import Certificate, Settings, Verdict, audit_pair
-from equilibrist.checks._audit import Audit
+from equilibrist.checks._result import Audit
 from equilibrist.checks.pair import Pair
 from equilibrist.data import ArraySource, digits, eight_gaussians
 from equilibrist.errors import DataError, GameError, RecipeError, RequirementError

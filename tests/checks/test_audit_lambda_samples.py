@@ -13,7 +13,7 @@ import torch
 from audit_games import F64, Gaussian
 
 from equilibrist import GAN, SGD, Adam, Verdict
-from equilibrist.checks import Settings, local_lambda
+from equilibrist.checks import Settings, _lambda_star
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal import _bracket, inner
 from equilibrist.checks.proximal import trial as trials
@@ -236,7 +236,7 @@ def test_the_residual_enters_the_lower_end_of_the_local_lambda() -> None:
 
     small: Any = SimpleNamespace(tau=1.0)
     pursuit: Any = Known()
-    found = local_lambda._certain(pursuit, small, 2.0, 0.0)
+    found = _lambda_star._certain(pursuit, small, 2.0, 0.0)
     assert found == pytest.approx(1.5, rel=0.02)
     assert found <= 1.5
 

@@ -15,9 +15,16 @@ from audit_games import F64, W2, Affine, Balanced, Gaussian, Parabola, Shift, Un
 from torch import nn
 
 from equilibrist import GAN, Verdict, WeightClipping, tree
-from equilibrist.checks import CHECKS, Settings, _linear, _minimax, audit_game, local_lambda
-from equilibrist.checks._linear import found_draws
+from equilibrist.checks import (
+    CHECKS,
+    Settings,
+    _complement,
+    _linear,
+    audit_game,
+    local_lambda,
+)
 from equilibrist.checks._schur import ReducedSchur
+from equilibrist.checks._second_order import found_draws
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
 from equilibrist.formulations import W2GAN
@@ -242,7 +249,7 @@ def test_monotone_and_its_ends() -> None:
 def test_exact_losses_by_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with more parameters than are built densely: lambda* at the tolerance, 12 products for 48 parameters."""
     dense = exact(GaussianW2GAN(2.0, 6)).evidence["lambda_star_at_tolerance"]
-    for module in (_linear, _minimax):
+    for module in (_linear, _complement):
         monkeypatch.setattr(module, "DENSE", 5)
     thrifty = Settings(
         tolerance=1e-6, groups=3, group_batches=1, linear_batches=1, local_products=80

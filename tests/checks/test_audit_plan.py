@@ -13,7 +13,7 @@ from torch import nn
 
 import equilibrist as eq
 from equilibrist.checks import REGISTRY, Settings, selftests
-from equilibrist.checks._audit import _planner
+from equilibrist.checks._budget import planner
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
 
@@ -136,7 +136,7 @@ COSTS: dict[str, dict[str, float]] = {
 @pytest.mark.parametrize("kind", BENCHES)
 def test_what_every_check_is_planned_to_cost(kind: str) -> None:
     context = BENCHES[kind]()
-    costs = _planner(tuple(REGISTRY))(context)
+    costs = planner(tuple(REGISTRY))(context)
     assert costs == pytest.approx(COSTS[kind], abs=0.01)
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from equilibrist.checks import local_lambda
-from equilibrist.checks._schur import Pursuit, ReducedSchur, State, answered, restricted, turned
+from equilibrist.checks import _lambda_star
+from equilibrist.checks._pursuit import Pursuit, State, answered, turned
+from equilibrist.checks._schur import ReducedSchur, restricted
 
 F64 = torch.float64
 
@@ -284,14 +285,14 @@ def test_it_has_converged_where_both_the_answer_and_the_direction_are_known() ->
     a, g, c, M = blocks(30, k=12, m=10)
     parts = a - 3.0 * torch.eye(12, dtype=F64), g, c, M
     truth, _ = ReducedSchur(*parts).threshold(0.1, 0.0)
-    low, high, _, done = local_lambda._pursued(begun(pursuit(parts)), 0.1)
+    low, high, _, done = _lambda_star._pursued(begun(pursuit(parts)), 0.1)
     assert done
     assert low <= truth * (1 + 1e-6)
     assert truth <= high * (1 + 1e-6)
     early = begun(pursuit(parts, budget=1), leaders=1)
     for k in range(10):  # every answer, and one direction only
         early.add_follower(torch.eye(10, dtype=F64)[k])
-    *_, state, done = local_lambda._pursued(early, 0.1)
+    *_, state, done = _lambda_star._pursued(early, 0.1)
     assert answered(state, 0.1)
     assert not turned(state, 0.1)
     assert not done

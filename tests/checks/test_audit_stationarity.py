@@ -29,7 +29,7 @@ from equilibrist import GAN, WGAN, Vanilla, Verdict, WeightClipping, tree
 from equilibrist.checks import Settings, stationarity
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._first_order import FirstOrder
-from equilibrist.checks.certificate import Tolerance
+from equilibrist.checks.certificate import Tolerance, of_all_players
 from equilibrist.checks.stationarity import _trace_of_square, squared_norm, unblocked
 
 
@@ -382,7 +382,7 @@ def test_the_overall_sentence_quotes_the_player_that_was_refuted() -> None:
         ),
         Certificate("stationary/critic", Verdict.REFUTED, "still moving", {"residual": 0.1}),
     ]
-    assert "still moving" in stationarity._overall(parts)
+    assert "still moving" in of_all_players("stationary", parts, [0.5, 0.1]).summary
 
 
 def test_clipping_box_and_tree_norm_agree_on_the_unit() -> None:

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from equilibrist import GAN, WGAN, VectorField, WeightClipping
-from equilibrist.checks._linear import SinglePlayerGame
-from equilibrist.checks._value import ValueGame
+from equilibrist.checks.context import ValueGame
 from equilibrist.core.exact import Exact
 from equilibrist.core.game import Game, Wrapped, coupled
-from equilibrist.games import Dirac, GaussianW2GAN, bilinear
+from equilibrist.games import Dirac, bilinear
 
 
 class Halved(Wrapped):
@@ -79,8 +78,6 @@ def test_feasible_sets_are_those_of_the_innermost_game() -> None:
     twice = Exact(Halved(game))
     assert torch.equal(twice.project(far)["critic"]["weight"], torch.full((1, 2), 0.1))
     assert coupled(twice) == coupled(game)
-    single = SinglePlayerGame(Exact(GaussianW2GAN()), "generator", {})
-    assert coupled(single) == {"generator": coupled(GaussianW2GAN())["generator"]}
 
 
 def test_a_wrapper_with_a_projection_of_its_own_says_anew_what_it_couples() -> None:

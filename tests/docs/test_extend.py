@@ -128,7 +128,7 @@ def test_a_package_offers_a_check_by_an_entry_point(
         asked.append(group)
         return [entry]
 
-    monkeypatch.setattr(registry, "_LOADED", set())
+    registry._load_offered.cache_clear()
     monkeypatch.setattr(registry.importlib.metadata, "entry_points", points)
     try:
         assert registry.named_checks(["nash"]) == ("nash",)

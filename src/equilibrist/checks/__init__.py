@@ -1,8 +1,9 @@
 """Audits: where a trained pair landed, with evidence."""
 
 from equilibrist.certificates import Chart, Words
-from equilibrist.checks._audit import Audit, audit, audit_game
+from equilibrist.checks._audit import audit, audit_game
 from equilibrist.checks._decide import Interval, decide
+from equilibrist.checks._result import Audit
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext

@@ -12,6 +12,7 @@ from equilibrist.checks._implications import measured_gain, reconcile
 from equilibrist.checks._ladder import (
     moving,
     number_or_nan,
+    parts_of,
     proximal_words,
     total_rotation,
     unit_of,
@@ -109,11 +110,7 @@ def _generator(by: By, explained: bool) -> list[Remark]:
 
 
 def _rest(by: By) -> list[Remark]:
-    parts = [
-        c
-        for player in ("generator", "critic")
-        if (c := by.get(f"stationary/{player}")) is not None and c.verdict is Verdict.REFUTED
-    ]
+    parts = parts_of(by, "stationary", Verdict.REFUTED)
     if not parts:
         return []
     who = " and the ".join(c.player or "" for c in parts)

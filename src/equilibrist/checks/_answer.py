@@ -16,11 +16,9 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
-from equilibrist.checks._linear import found_draws, projected
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks._value import order_of
+from equilibrist.checks._second_order import found_draws, projected
 from equilibrist.checks.certificate import Verdict
-from equilibrist.checks.context import AuditContext, norm_of
+from equilibrist.checks.context import AuditContext, Tick, no_tick, norm_of, order_of, reach_of
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Players
 
@@ -71,7 +69,7 @@ class Answered:
         """Plain values."""
         return {
             "gain": self.gain.mean,
-            "gain_interval": [self.gain.low, self.gain.high],
+            "gain_interval": self.gain.ends,
             "gain_where_answered": self.found,
             "still_rising": self.rise,
             "size": self.size,
@@ -88,18 +86,41 @@ class _Follower:
         self.players, self.constants = context.wide
         self.like = self.players[self.name]
 
-    def lead(self, moved: dict[str, Tensor]) -> None:
-        """Move the leader."""
-        self.players = {**self.players, self.leader: moved}
+    def lead(self, there: Tensor) -> None:
+        """Move the leader to parameters [n_t]."""
+        self.players = {
+            **self.players,
+            self.leader: tree.unflatten(there, self.players[self.leader]),
+        }
+
+    def both(self, there: Tensor, w: Tensor) -> Players:
+        """The players with these flat parameters of leader and follower."""
+        moved = tree.unflatten(there, self.players[self.leader])
+        return {self.leader: moved, self.name: tree.unflatten(w, self.like)}
+
+    def size(self, there: Tensor) -> float:
+        """How far the leader moved, relative to its norm."""
+        context = self.context
+        return float((there - context.flat(self.leader)).norm()) / norm_of(context, self.leader)
+
+    def held_out(self, players: Players, part: str) -> Tensor:
+        """The follower's loss on every batch of a part's bank."""
+        return self.context.losses(self.name, players, self.context.constants, part)
+
+    def gain(self, moved: Sequence[Players], part: str) -> Interval:
+        """What these players gain on V, their mean, on a part's bank."""
+        here = self.held_out(self.context.players, part)
+        losses = [self.held_out(players, part) for players in moved]
+        return self.context.interval(torch.stack(losses).mean(0) - here)
 
     def __call__(self, w: Tensor) -> tuple[float, Tensor]:
-        players = {**self.players, self.name: tree.unflatten(w, {"x": self.like})["x"]}
+        players = {**self.players, self.name: tree.unflatten(w, self.like)}
         constants = self.context.exact(players, self.constants)
         value, slope = 0.0, torch.zeros_like(w)
         for draw in self.draws:
             v, losses = self.field(players, constants, draw, only=self.name)
             value += float(losses[self.name]) / len(self.draws)
-            slope += tree.flatten({"x": v[self.name]}) / len(self.draws)
+            slope += tree.flatten(v[self.name]) / len(self.draws)
         self.tick(float(len(self.draws)))
         return value, slope
 
@@ -135,61 +156,66 @@ def answered(
         The move that gains most after its answer; None where no move gains enough to be worth an answer.
     """
     loss = _Follower(context, found_draws(context) if draws is None else draws, tick)
-    leader, follower = loss.leader, loss.name
-    t, w = (tree.flatten({"x": context.wide[0][p]}) for p in (leader, follower))
+    w = context.flat(loss.name)
     before, _ = loss(w)
     singly = singular or not context.sampled
     groups = _worth_an_answer(context, loss, direction, signs, before, singly)
     if not groups:
         return None
-    own = context.settings.move * norm_of(context, follower)
-    bounded = context.settings.gradients > 0
-    away = STARTS[-1:] if bounded else STARTS[1:]
+    own = reach_of(context, loss.name)
+    away = STARTS[-1:] if context.settings.gradients else STARTS[1:]
     starts = [w] + [w + s * own * d.to(w) for d in directions for s in away]
-    if bounded:
-        # The larger moves first, as many as can be answered from all starts: fewer starts could miss the best answer.
-        evaluations -= FEWEST
-        while len(groups) > 1 and LEAST * _ascents(groups, len(starts)) > evaluations:
-            groups = groups[:-1]
-        each = evaluations // _ascents(groups, len(starts))
-        if each < LEAST:
-            return _unanswered(context, loss, groups[0])
-    else:
-        ascents = sum(map(len, groups)) * len(starts) + AGAIN * (1 + max(map(len, groups)))
-        each = max(6, evaluations // ascents)
+    groups, each = _affordable(context, groups, len(starts), evaluations)
+    if each < LEAST:
+        return _unanswered(context, loss, groups[0])
     candidates: list[list[_Move]] = []
     for group in groups:
         found = []
         for there in group:
-            loss.lead(tree.unflatten(there, {"x": context.wide[0][leader]})["x"])
+            loss.lead(there)
             value, place = min((ascend(context, loss, x, each) for x in starts), key=lambda e: e[0])
             found.append(_Move(there, value, place))
         candidates += [found, *([one] for one in found if len(found) == 2 and singly)]
+    return _chosen(context, loss, candidates, before, (AGAIN - 1) * each)
+
+
+def _affordable(
+    context: AuditContext, groups: list[list[Tensor]], starts: int, evaluations: int
+) -> tuple[list[list[Tensor]], int]:
+    """(moves that can be answered from all starts, evaluations for each ascent)."""
+    if not context.settings.gradients:
+        ascents = sum(map(len, groups)) * starts + AGAIN * (1 + max(map(len, groups)))
+        return groups, max(6, evaluations // ascents)
+    # The larger moves first, as many as can be answered from all starts: fewer starts could miss the best answer.
+    evaluations -= FEWEST
+    while len(groups) > 1 and LEAST * _ascents(groups, starts) > evaluations:
+        groups = groups[:-1]
+    return groups, evaluations // _ascents(groups, starts)
+
+
+def _chosen(
+    context: AuditContext,
+    loss: _Follower,
+    candidates: list[list[_Move]],
+    before: float,
+    further: int,
+) -> Answered:
+    """The best of single moves and of means of two, after ascents that go on: the selection split chooses."""
     kinds = [[c for c in candidates if len(c) == n] for n in (1, 2)]
-    best = [max(kind, key=_mean) for kind in kinds if kind]
-    settled = {
-        id(move): _settled(context, loss, move, w, (AGAIN - 1) * each)
-        for moves in best
-        for move in moves
-    }
-
-    def gain(moves: Sequence[_Move], on: str) -> Interval:
-        here = context.losses(follower, context.players, context.constants, on)
-        losses = [
-            context.losses(follower, settled[id(move)].players, context.constants, on)
-            for move in moves
-        ]
-        return context.interval(torch.stack(losses).mean(0) - here)
-
-    chosen = best[0] if len(best) == 1 else max(best, key=lambda moves: _low(gain(moves, "select")))
-    ended = [settled[id(move)] for move in chosen]
-    further = sum(one.value for one in ended) / len(ended)
-    leading = max(ended, key=lambda one: one.value)
+    best = [
+        [_settled(context, loss, move, further) for move in max(kind, key=_mean)]
+        for kind in kinds
+        if kind
+    ]
+    moves = best[0]
+    if len(best) > 1:
+        moves = max(best, key=lambda moves: _low(loss.gain([m.players for m in moves], "select")))
+    leading, reached = max(moves, key=lambda m: m.value), sum(m.value for m in moves) / len(moves)
     return Answered(
-        gain(chosen, "score"),
-        further - before,
-        _mean(chosen) - further,
-        float((leading.there - t).norm()) / norm_of(context, leader),
+        loss.gain([m.players for m in moves], "score"),
+        reached - before,
+        sum(m.former for m in moves) / len(moves) - reached,
+        loss.size(leading.there),
         leading.players,
     )
 
@@ -203,17 +229,9 @@ def _ascents(groups: Sequence[Sequence[Tensor]], starts: int) -> int:
 
 def _unanswered(context: AuditContext, loss: _Follower, moves: Sequence[Tensor]) -> Answered:
     """Moves that gain where the follower rests, the budget too small for its answers: they settle nothing."""
-    leader, rests = loss.leader, context.wide[0][loss.name]
-    here = context.losses(loss.name, context.players, context.constants, "score")
-    losses = []
-    for there in moves:
-        moved = tree.unflatten(there, {"x": context.wide[0][leader]})["x"]
-        at = {leader: moved, loss.name: rests}
-        losses.append(context.losses(loss.name, at, context.constants, "score"))
-    gain = context.interval(torch.stack(losses).mean(0) - here)
-    t = tree.flatten({"x": context.wide[0][leader]})
-    size = float((moves[0] - t).norm()) / norm_of(context, leader)
-    return Answered(gain, gain.mean, math.inf, size, None)
+    w = context.flat(loss.name)
+    gain = loss.gain([loss.both(there, w) for there in moves], "score")
+    return Answered(gain, gain.mean, math.inf, loss.size(moves[0]), None)
 
 
 def _worth_an_answer(
@@ -228,9 +246,8 @@ def _worth_an_answer(
     their mean does, one where the feasible set shortens the way to the other, or where one may count by itself
     (`singly`)."""
     tolerance = context.tolerance().value
-    t = tree.flatten({"x": context.wide[0][loss.leader]})
-    w = tree.flatten({"x": context.wide[0][loss.name]})
-    reach = context.settings.move * norm_of(context, loss.leader)
+    t, w = (context.flat(player) for player in (loss.leader, loss.name))
+    reach = reach_of(context, loss.leader)
     groups: list[list[Tensor]] = []
     for size in SIZES:
         ends = [
@@ -239,7 +256,7 @@ def _worth_an_answer(
         ]
         gained = []
         for there in ends:
-            loss.lead(tree.unflatten(there, {"x": context.wide[0][loss.leader]})["x"])
+            loss.lead(there)
             gained.append(loss(w)[0] - before)
         shortened = any(float((there - t).norm()) < 0.99 * size * reach for there in ends)
         # Comparisons are False for what is not finite.
@@ -269,33 +286,26 @@ def _low(gain: Interval) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Settled:
-    """A move after an ascent that went on: the follower's loss where that was found, and both players."""
+    """A move after an ascent that went on: the follower's loss where that was found, as it was before, and both
+    players."""
 
     there: Tensor
     value: float
+    former: float
     players: Players
 
 
-def _settled(
-    context: AuditContext, loss: _Follower, move: _Move, w: Tensor, evaluations: int
-) -> _Settled:
+def _settled(context: AuditContext, loss: _Follower, move: _Move, evaluations: int) -> _Settled:
     """The move after an ascent that goes on from its answer.
 
     An answer to the noise of the samples it was found on harms the follower on others: then it rests, as the
     selection split tells.
     """
-    moved = tree.unflatten(move.there, {"x": context.wide[0][loss.leader]})["x"]
-    loss.lead(moved)
+    loss.lead(move.there)
     value, place = ascend(context, loss, move.place, evaluations)
-    answers = [
-        {loss.leader: moved, loss.name: tree.unflatten(at, {"x": loss.like})["x"]}
-        for at in (place, w)
-    ]
-    players = min(
-        answers,
-        key=lambda both: float(context.losses(loss.name, both, context.constants, "select").mean()),
-    )
-    return _Settled(move.there, value, players)
+    answers = [loss.both(move.there, at) for at in (place, context.flat(loss.name))]
+    players = min(answers, key=lambda both: float(loss.held_out(both, "select").mean()))
+    return _Settled(move.there, value, move.value, players)
 
 
 def ascend(

@@ -2,181 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from equilibrist.checks import facts, selftests
-from equilibrist.checks._advice import advice
-from equilibrist.checks._budget import allotted, limit_of, unfinished
-from equilibrist.checks._first_order import planned, planned_value
+from equilibrist.checks._budget import (
+    FACTS,
+    allotted,
+    announce,
+    deep,
+    limit_of,
+    planner,
+    unfinished,
+)
 from equilibrist.checks._implications import reconcile
-from equilibrist.checks._ladder import ladder, place
-from equilibrist.checks._save import CheckCache, require_place, witness_file, write_folder
+from equilibrist.checks._result import Audit
+from equilibrist.checks._save import CheckCache, require_place
 from equilibrist.checks._settings import Settings
-from equilibrist.checks._spent import SpentError
 from equilibrist.checks.arguments import known_settings, settings_of
 from equilibrist.checks.certificate import Certificate
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Meter, SpentError
 from equilibrist.checks.context_exact import ExactContext
-from equilibrist.checks.registry import CHECKS, REGISTRY, Found, named_checks
-from equilibrist.core.field import VectorField
+from equilibrist.checks.registry import CHECKS, REGISTRY, Found, Show, named_checks
 from equilibrist.core.game import Constants, Players
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.data import Source
-from equilibrist.display import shortened, table
-from equilibrist.errors import RecipeError, UnknownClaimError, did_you_mean, warn_user
-from equilibrist.files.atomic import finite
+from equilibrist.errors import RecipeError, warn_user
 from equilibrist.games import SampledGame
 from equilibrist.games.compatibility import misfits, require_fit
 from equilibrist.optimizers import SGD
-from equilibrist.progress import showing
+from equilibrist.progress import Progress, showing
 from equilibrist.run import Run, samples
 from equilibrist.run.requirements import require_seed
 from equilibrist.schedules import base
 from equilibrist.solvers import Averaged, MirrorGAN
 
-FORMAT = 1
 # The defaults where losses are exact.
 _EXACT = {"tolerance": 1e-6, "groups": 3, "group_batches": 1, "linear_batches": 1}
-FACTS = "facts"  # beside the checks in the record of what was spent
-SHARED = {
-    planned: ("stationary", "local", "proximal"),
-    planned_value: ("local", "proximal"),
-}
-DEEP = 500  # gradients of a player's search from which the facts are taken in depth
-
-
-@dataclass(frozen=True, repr=False)
-class Audit(Mapping[str, Certificate]):
-    """Certificates by claim, a mapping: `audit["nash"]`, `"nash" in audit`, `for claim in audit`.
-
-    Attributes:
-        certificates: the values, in order.
-        settings: the budget and the tolerances.
-        seconds: what the audit took.
-        about: the pair and where it came from, plain values.
-        facts: what a practitioner looks at before any verdict; None where losses are exact.
-        notes: what does not fit together (data and generator, say), one sentence each.
-        sheets, precision, work: sheets of samples; the precision of the searches; gradients and seconds by check.
-    """
-
-    certificates: tuple[Certificate, ...]
-    settings: Settings
-    seconds: float
-    about: dict[str, Any] = field(default_factory=dict)
-    sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
-    precision: str = "float32"
-    work: dict[str, dict[str, float]] = field(default_factory=dict)
-    facts: facts.Facts | None = None
-    notes: tuple[str, ...] = ()
-
-    def __getitem__(self, claim: str) -> Certificate:
-        for certificate in self.certificates:
-            if certificate.claim == claim:
-                return certificate
-        known = [c.claim for c in self.certificates]
-        hint = did_you_mean(claim, known)
-        raise UnknownClaimError(
-            f"this audit says nothing of {claim!r}{hint}; its claims are {', '.join(known)}"
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        return (c.claim for c in self.certificates)
-
-    def __len__(self) -> int:
-        return len(self.certificates)
-
-    @property
-    def place(self) -> str:
-        """Where the pair stands, in a few sentences: signs of a fault first."""
-        return place(self.certificates, self.facts)
-
-    @property
-    def advice(self) -> tuple[str, ...]:
-        """What was measured and which causes fit it, largest effect first."""
-        return advice(self.certificates, self.facts)
-
-    def __str__(self) -> str:
-        rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
-        plain = [" ".join(self.facts.sentences)] if self.facts is not None else []
-        notes = [f"Note: {note}." for note in self.notes]
-        remarks = [f"- {line}" for line in self.advice if line not in self.place]
-        told = [self.place, *plain, *notes, "", *rows]
-        return "\n".join([*told, *([""] if remarks else []), *remarks])
-
-    def __repr__(self) -> str:
-        by_verdict: dict[str, list[str]] = {}
-        for c in self.certificates:
-            by_verdict.setdefault(c.verdict.value, []).append(c.claim)
-        lines = [f"  {verdict}: {', '.join(claims)}" for verdict, claims in by_verdict.items()]
-        lines += [f"  note: {shortened(note)}" for note in self.notes]
-        return "\n".join([f"Audit of {len(self)} claims in {self.seconds:.3g} s", *lines])
-
-    def _repr_html_(self) -> str:
-        rows = [("note", "", note) for note in self.notes]
-        if self.facts is not None:
-            rows += [("fact", "", sentence) for sentence in self.facts.sentences]
-        rows += [(c.claim, c.verdict.value, shortened(c.summary, 300)) for c in self.values()]
-        rows += [("advice", "", line) for line in self.advice if line not in self.place]
-        return table(f"Audit: {self.place}", rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as in audit.json (docs/design.md)."""
-        value: dict[str, Any] = finite(
-            {
-                "format": FORMAT,
-                **self.about,
-                "seconds": round(self.seconds, 2),
-                "work": self.work,
-                "dtype": {"search": self.precision, "score": "float64"},
-                "settings": self.settings.describe(),
-                "notes": list(self.notes),
-                "place": self.place,
-                "facts": self.facts.to_json() if self.facts is not None else None,
-                "advice": list(self.advice),
-                "ladder": [
-                    {
-                        "claim": rung.claim,
-                        "name": rung.name,
-                        "meaning": rung.meaning,
-                        "words": rung.words,
-                        "verdict": rung.verdict.value if rung.verdict else None,
-                    }
-                    for rung in ladder(self.certificates)
-                ],
-                "certificates": [c.to_row(witness_file(c)) for c in self.certificates],
-            }
-        )
-        return value
-
-    def save(
-        self,
-        directory: Path,
-        data: Source,
-        witnesses: dict[str, dict[str, torch.Tensor]] | None = None,
-    ) -> None:
-        """Write audit.json, the witnesses and the sheets into the folder `directory`, whole or not at all.
-
-        Files of others in that folder stay; RecordError where one of them is in the way.
-
-        `witnesses` are plain state_dicts by claim, as `replayable` makes them: they load into the
-        modules that `export` fills. Without them the players' own parameters are written.
-        """
-        write_folder(
-            directory,
-            self.to_json(),
-            self.certificates,
-            witnesses or {},
-            self.sheets,
-            lambda sheet: samples.sheet(sheet, data),
-        )
 
 
 @usual_errors
@@ -215,59 +83,47 @@ def audit(
         raise RecipeError(
             f"audit needs a run, not {type(run).__name__}: pass what train or load returned"
         )
-    recipe = run.recipe
-    solver = recipe.solver
-    while isinstance(solver, Averaged):
-        solver = solver.solver
-    rule = getattr(solver, "rule", None)
-    rules = {p: base(rule(p)) for p in recipe.game.players} if rule else {}
-    # Of rules that precondition their steps the spectrum of J says nothing, nor of chains with damped means.
-    mirror = isinstance(solver, MirrorGAN)
-    plain = {
-        p: r.lr for p, r in rules.items() if isinstance(r, SGD) and not r.momentum and not mirror
-    }
-    count = getattr(recipe.game, "particles", 1)
-    if (
-        mirror and count > 1
-    ):  # particles follow their own gradients, each 1 / count of its loss in the mixture's
-        rules = {
-            p: replace(r, lr=r.lr * count) if isinstance(r, SGD) else r for p, r in rules.items()
-        }
-    players = run.pair(iterate)
-    if isinstance(settings, Settings):
-        chosen = replace(settings_of(settings, gradients), **known_settings(fields))
-    else:
-        named = known_settings({**(settings or {}), **fields})
-        known = {**(recipe.audit if gradients is None else {}), **named}
-        if gradients is not None:
-            budget = settings_of(known, gradients)
-            known |= {"gradients": budget.gradients, "fixed": budget.fixed}
-        chosen = replace(
-            Settings(
-                batch=recipe.batch,
-                optimizers=rules,
-                step_sizes=plain if len(plain) == len(rules) else {},
-            ),
-            **known_settings(known),
-        )
-    said = _described(run, iterate)
+    chosen = _settings_for(run, settings, gradients, fields)
+    if not write:
+        return _audited(run, chosen, iterate, checks, progress, None)
+    require_place(run.directory / "audit")
+    kept = _unfinished(run, chosen, iterate)
+    result = _audited(run, chosen, iterate, checks, progress, kept)
+    witnesses = replayable(result, run.recipe.game, run.pair(iterate), run.constants)
+    result.save(run.directory / "audit", run.data, witnesses)
+    kept.drop()
+    return result
+
+
+def _unfinished(run: Run, settings: Settings, iterate: str) -> CheckCache:
+    """Where the finished checks of this audit are kept until it is written."""
     key = (
         run.sha256,
-        said,
+        _described(run, iterate),
         run.seed,
-        chosen.describe(),
+        settings.describe(),
         torch.get_num_threads(),
         torch.__version__,
     )
-    if write:
-        require_place(run.directory / "audit")
-    kept = CheckCache(run.directory / ".audit-unfinished", key) if write else None
+    return CheckCache(run.directory / ".audit-unfinished", key)
+
+
+def _audited(
+    run: Run,
+    settings: Settings,
+    iterate: str,
+    checks: Sequence[str],
+    progress: str,
+    kept: CheckCache | None,
+) -> Audit:
+    """The audit of the run's pair, in memory."""
+    recipe, said = run.recipe, _described(run, iterate)
     result = audit_game(
         recipe.game,
-        players,
+        run.pair(iterate),
         run.constants,
         run.data,
-        chosen,
+        settings,
         iterate=said,
         seed=run.seed,
         checks=checks,
@@ -276,7 +132,7 @@ def audit(
         kept=kept,
         origin=_begun(run) if any(REGISTRY[c].from_origin for c in named_checks(checks)) else None,
     )
-    result = replace(
+    return replace(
         result,
         about={
             "step": run.step,
@@ -286,14 +142,48 @@ def audit(
             "iterate": said,
         },
     )
-    if kept is not None:
-        result.save(
-            run.directory / "audit",
-            run.data,
-            replayable(result, recipe.game, players, run.constants),
-        )
-        kept.drop()
-    return result
+
+
+def _settings_for(
+    run: Run,
+    settings: Settings | Mapping[str, Any] | None,
+    gradients: int | None,
+    fields: Mapping[str, Any],
+) -> Settings:
+    """What was asked for, over the recipe's own, over what its update rules say."""
+    if isinstance(settings, Settings):
+        return replace(settings_of(settings, gradients), **known_settings(fields))
+    recipe = run.recipe
+    named = known_settings({**(settings or {}), **fields})
+    known = {**(recipe.audit if gradients is None else {}), **named}
+    if gradients is not None:
+        budget = settings_of(known, gradients)
+        known |= {"gradients": budget.gradients, "fixed": budget.fixed}
+    rules, steps = _rules_of(run)
+    own = Settings(batch=recipe.batch, optimizers=rules, step_sizes=steps)
+    return replace(own, **known_settings(known))
+
+
+def _rules_of(run: Run) -> tuple[dict[str, Any], dict[str, float]]:
+    """The update rules of the run's method by player, and their step sizes where all are plain gradient steps.
+
+    Of rules that precondition their steps the spectrum of J says nothing, nor of chains with damped means.
+    """
+    game, solver = run.recipe.game, run.recipe.solver
+    while isinstance(solver, Averaged):
+        solver = solver.solver
+    rule = getattr(solver, "rule", None)
+    rules = {p: base(rule(p)) for p in game.players} if rule else {}
+    if isinstance(solver, MirrorGAN):
+        # Particles follow their own gradients, each 1 / count of its loss in the mixture's.
+        count = getattr(game, "particles", 1)
+        scaled = {
+            p: replace(r, lr=r.lr * count) if isinstance(r, SGD) and count > 1 else r
+            for p, r in rules.items()
+        }
+        return scaled, {}
+    steps = {p: r.lr for p, r in rules.items() if isinstance(r, SGD) and not r.momentum}
+    return rules, steps if len(steps) == len(rules) else {}
 
 
 def _begun(run: Run) -> tuple[Players, str]:
@@ -349,99 +239,138 @@ def audit_game(
     """
     asked, seed = named_checks(checks), require_seed(seed)
     # Before any verdict, asked for or not: can what follows be believed?
-    chosen_checks = tuple(dict.fromkeys((selftests.CLAIM, *asked)))
+    chosen = tuple(dict.fromkeys((selftests.CLAIM, *asked)))
     begun = time.monotonic()
-    notes: tuple[str, ...] = ()
-    if data is None:
-        if not isinstance(settings, Settings):
-            settings = {**_EXACT, **(settings or {})}
-        settings = settings_of(settings, gradients)
-        context: AuditContext = ExactContext(game, players, settings, seed)
-    else:
-        settings = settings_of(settings, gradients)
-        if isinstance(game, SampledGame):
-            own = game.init().constants if constants is None else {p: {} for p in game.players}
-            constants = {**own, **(constants or {})}
-            require_fit(game, data, players, constants or {})
-            notes = misfits(game, data, players, constants or {}, settings.batch)
-            for note in notes:
-                warn_user(note)
-            notes = (*game.notes, *notes)
-        context = AuditContext(game, players, constants or {}, data, settings, seed, iterate)
-
+    context, notes = _context(game, players, constants, data, settings, gradients, seed, iterate)
     if origin is not None:
         context.origin, context.origin_name = origin
+    plan = planner(chosen)
+    context = context.with_settings(allotted(context, chosen, plan))
+    costs = plan(context)
 
     def show(at: Players, fixed: Constants) -> torch.Tensor:
         assert data is not None
         n = samples.SHEET[data.kind]
         return samples.generate(game, at, fixed, n, seed, batch=generator_batch, data=data).cpu()
 
-    certificates: list[Certificate] = []
-    sheets: dict[str, torch.Tensor] = {}
-    work: dict[str, dict[str, float]] = {}
-
-    plan = _planner(chosen_checks)
-    settings = allotted(context, chosen_checks, plan)
-    context = context.with_settings(settings)
-    deep, costs = _deep(settings), plan(context)
-    plain: facts.Facts | None = None
     if progress != "none":
-        _announce(context, costs)
+        announce(context, costs)
     with showing(progress, "audit", round(sum(costs.values()))) as bar:
-        spent, shown, most = 0.0, 0, math.inf
-
-        def tick(gradients: float = 1.0) -> None:
-            nonlocal spent, shown
-            spent += gradients
-            if spent > most:
-                raise SpentError
-            if spent - shown >= 10:
-                shown = round(spent)
-                bar.update(min(shown, round(sum(costs.values()))), {})
-
-        for k, name in enumerate(chosen_checks):
-            before, since = spent, time.monotonic()
-            failed = next((c for c in certificates if selftests.fails(c)), None)
-            if failed is not None:
-                certificates.append(selftests.stopped(name, failed))
-                continue
-            if kept is not None and (former := kept.get(name)):
-                found, work[name] = former
-                tick(work[name]["gradients"])
-            else:
-                most = limit_of(settings, costs, chosen_checks[k + 1 :])
-                try:
-                    found = REGISTRY[name].run(context, tick, show if data is not None else None)
-                except SpentError:
-                    found = Found(unfinished(context, REGISTRY[name]))
-                most = math.inf
-                work[name] = _work(spent - before, costs[name], since)
-                if kept is not None:
-                    kept.put(name, found, work[name])
-            certificates += found.certificates
-            sheets |= found.sheets
-            if name == selftests.CLAIM and not selftests.fails(found.certificates[0]):
-                before, since = spent, time.monotonic()
-                plain = facts.facts(context, tick, deep)
-                work[FACTS] = _work(spent - before, costs[FACTS], since)
-    sound = not selftests.fails(certificates[0])
-    if selftests.CLAIM not in asked and sound:
-        del certificates[0]
-    noted = getattr(game, "notes", ())
-    agreed = reconcile(certificates)
-    sheets |= _shown_again(agreed, context, show, sheets)
+        session = _Session(context, costs, _meter(bar, costs), kept, None if data is None else show)
+        for k, name in enumerate(chosen):
+            session.run(name, limit_of(context.settings, costs, chosen[k + 1 :]))
+    if selftests.CLAIM not in asked and not selftests.fails(session.certificates[0]):
+        del session.certificates[0]
+    agreed = reconcile(session.certificates)
     return Audit(
-        tuple(replace(c, limits=(*c.limits, *noted)) for c in agreed),
-        settings,
+        tuple(replace(c, limits=(*c.limits, *getattr(game, "notes", ()))) for c in agreed),
+        context.settings,
         # Of finished checks of an interrupted session too.
-        max(time.monotonic() - begun, sum(spent["seconds"] for spent in work.values())),
-        sheets=sheets,
+        max(time.monotonic() - begun, sum(spent["seconds"] for spent in session.work.values())),
+        sheets=session.sheets | _shown_again(agreed, context, show, session.sheets),
         precision=str(context.dtype).removeprefix("torch."),
-        work=work,
-        facts=plain,
+        work=session.work,
+        facts=session.facts,
         notes=notes,
     )
+
+
+def _context(
+    game: Any,
+    players: Players,
+    constants: Constants | None,
+    data: Source | None,
+    settings: Settings | Mapping[str, Any] | None,
+    gradients: int | None,
+    seed: int,
+    iterate: str,
+) -> tuple[AuditContext, tuple[str, ...]]:
+    """The pair in its context, and what does not fit together, which is warned of."""
+    if data is None:
+        if not isinstance(settings, Settings):
+            settings = {**_EXACT, **(settings or {})}
+        return ExactContext(game, players, settings_of(settings, gradients), seed), ()
+    notes: tuple[str, ...] = ()
+    settings = settings_of(settings, gradients)
+    if isinstance(game, SampledGame):
+        own = game.init().constants if constants is None else {p: {} for p in game.players}
+        constants = {**own, **(constants or {})}
+        require_fit(game, data, players, constants)
+        found = misfits(game, data, players, constants, settings.batch)
+        for note in found:
+            warn_user(note)
+        notes = (*game.notes, *found)
+    return AuditContext(game, players, constants or {}, data, settings, seed, iterate), notes
+
+
+def _meter(bar: Progress, costs: Mapping[str, float]) -> Meter:
+    """Counts minibatch gradients, and moves the progress bar."""
+    spent, shown = 0.0, 0
+
+    def count(gradients: float = 1.0) -> None:
+        nonlocal spent, shown
+        spent += gradients
+        if spent - shown >= 10:
+            shown = round(spent)
+            bar.update(min(shown, round(sum(costs.values()))), {})
+
+    return Meter(count)
+
+
+@dataclass
+class _Session:
+    """The checks of one audit, run in turn; what they found, and what each spent."""
+
+    context: AuditContext
+    costs: Mapping[str, float]
+    meter: Meter
+    kept: CheckCache | None
+    show: Show | None
+    certificates: list[Certificate] = field(default_factory=list)
+    sheets: dict[str, torch.Tensor] = field(default_factory=dict)
+    work: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: facts.Facts | None = None
+
+    def run(self, name: str, most: float) -> None:
+        """Run a check, which ends where the audit would have spent more than `most`; after a failed self-test none
+        is."""
+        failed = next((c for c in self.certificates if selftests.fails(c)), None)
+        if failed is not None:
+            self.certificates.append(selftests.stopped(name, failed))
+            return
+        if self.kept is not None and (former := self.kept.get(name)):
+            found, self.work[name] = former
+            self.meter(self.work[name]["gradients"])
+        else:
+            with self._counted(name):
+                found = self._found(name, most)
+            if self.kept is not None:
+                self.kept.put(name, found, self.work[name])
+        self.certificates += found.certificates
+        self.sheets |= found.sheets
+        if name == selftests.CLAIM and not selftests.fails(found.certificates[0]):
+            with self._counted(FACTS):
+                self.facts = facts.facts(self.context, self.meter, deep(self.context.settings))
+
+    def _found(self, name: str, most: float) -> Found:
+        self.meter.most = most
+        try:
+            return REGISTRY[name].run(self.context, self.meter, self.show)
+        except SpentError:
+            return Found(unfinished(self.context, REGISTRY[name]))
+        finally:
+            self.meter.most = math.inf
+
+    @contextlib.contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        """Record what is spent meanwhile and was planned, in minibatch gradients, and the seconds."""
+        before, since = self.meter.spent, time.monotonic()
+        yield
+        self.work[name] = {
+            "gradients": round(self.meter.spent - before, 1),
+            "planned": round(self.costs[name], 1),
+            "seconds": round(time.monotonic() - since, 2),
+        }
 
 
 def _shown_again(
@@ -463,65 +392,3 @@ def _shown_again(
                 at[player] = {k: torch.lerp(v, there[k].to(v), part) for k, v in at[player].items()}
             again[f"{c.claim}:{when}"] = show(at, context.constants)
     return again
-
-
-def _deep(settings: Settings) -> bool:
-    """Whether the budget allows the facts in depth."""
-    small = 0 < settings.gradients < 3 * DEEP
-    return settings.starts * settings.steps >= DEEP and not small
-
-
-def require_budget(
-    game: SampledGame,
-    players: Players,
-    constants: Constants,
-    data: Source,
-    settings: Settings,
-    checks: Sequence[str],
-) -> None:
-    """RecipeError where the budget of `settings` is too small for these checks: asked before a long training."""
-    chosen = tuple(dict.fromkeys((selftests.CLAIM, *named_checks(checks))))
-    allotted(AuditContext(game, players, constants, data, settings, 0), chosen, _planner(chosen))
-
-
-def _planner(checks: tuple[str, ...]) -> Callable[[AuditContext], dict[str, float]]:
-    """The planned minibatch gradients of each of these checks and of the facts, on a context."""
-
-    def plan(context: AuditContext) -> dict[str, float]:
-        costs = {name: REGISTRY[name].work(context) for name in checks}
-        # What a context computes once is spent by the first check that asks for it.
-        for part, those in SHARED.items() if context.sampled else ():
-            for name in [name for name in checks if name in those][1:]:
-                costs[name] -= part(context)
-        return costs | {FACTS: facts.work(context, _deep(context.settings))}
-
-    return plan
-
-
-def _work(spent: float, planned: float, since: float) -> dict[str, float]:
-    """What a check spent and was planned to spend, in minibatch gradients, and its seconds."""
-    return {
-        "gradients": round(spent, 1),
-        "planned": round(planned, 1),
-        "seconds": round(time.monotonic() - since, 2),
-    }
-
-
-def _announce(context: AuditContext, planned: dict[str, float]) -> None:
-    """Say what the checks that no audit runs unasked are about to cost, before they cost it."""
-    costly = [name for name in planned if name in REGISTRY and not REGISTRY[name].default]
-    if not costly:
-        return
-    field, draw = VectorField(context.game), context.minibatch(0)
-    field(context.players, context.constants, draw)
-    begun = time.perf_counter()
-    field(context.players, context.constants, draw)
-    one = time.perf_counter() - begun
-    for name in costly:
-        seconds = planned[name] * one
-        spent = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
-        print(
-            f"{name}: up to about {planned[name]:,.0f} minibatch gradients, {spent} on this machine",
-            file=sys.stderr,
-            flush=True,
-        )

@@ -1,23 +1,35 @@
-"""From a number of minibatch gradients to the settings of an audit that spends no more."""
+"""What an audit costs in minibatch gradients, and from a number of them to the settings that spend no more."""
 
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from equilibrist.checks import facts, selftests
+from equilibrist.checks._first_order import planned, planned_value
 from equilibrist.checks._minimax import KEPT
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.certificate import Certificate, not_assessed
 from equilibrist.checks.context import AuditContext
+from equilibrist.checks.registry import REGISTRY, Check, named_checks
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.data import Source
 from equilibrist.errors import RecipeError
-
-if TYPE_CHECKING:
-    from equilibrist.checks.registry import Check
+from equilibrist.games import SampledGame
 
 Plan = Callable[[AuditContext], dict[str, float]]
 
+FACTS = "facts"  # beside the checks in the record of what was spent
+SHARED = {
+    planned: ("stationary", "local", "proximal"),
+    planned_value: ("local", "proximal"),
+}
+DEEP = 500  # gradients of a player's search from which the facts are taken in depth
 SECOND_ORDER = ("stable", "local", "proximal")
 PROXIMAL = ("profile", "lambda-search", "section-6.1", "gaps")  # searches against answering critics
 SEARCH = 12.0  # gradients that the search of one player needs at least
@@ -218,17 +230,65 @@ def limit_of(settings: Settings, costs: Mapping[str, float], later: Iterable[str
 
 def unfinished(context: AuditContext, check: Check) -> list[Certificate]:
     """The certificates of a check that would have spent more than the budget."""
-    said = (
-        f"Not assessed: it took more than its part of the budget of {context.settings.gradients} gradients: give more, "
-        "or fewer checks."
+    why = (
+        f"it took more than its part of the budget of {context.settings.gradients} gradients: give more, or fewer "
+        "checks"
     )
-    return [
-        Certificate(
-            claim,
-            Verdict.UNASSESSED,
-            said,
-            scope=context.scope(),
-            player=claim.partition("/")[2] or None,
+    claims = check.claims or (check.name,)
+    return [not_assessed(claim, why, scope=context.scope()) for claim in claims]
+
+
+# -- what is planned -------------------------------------------------------------------------------------
+
+
+def deep(settings: Settings) -> bool:
+    """Whether the budget allows the facts in depth."""
+    small = 0 < settings.gradients < 3 * DEEP
+    return settings.starts * settings.steps >= DEEP and not small
+
+
+def require_budget(
+    game: SampledGame,
+    players: Players,
+    constants: Constants,
+    data: Source,
+    settings: Settings,
+    checks: Sequence[str],
+) -> None:
+    """RecipeError where the budget of `settings` is too small for these checks: asked before a long training."""
+    chosen = tuple(dict.fromkeys((selftests.CLAIM, *named_checks(checks))))
+    allotted(AuditContext(game, players, constants, data, settings, 0), chosen, planner(chosen))
+
+
+def planner(checks: tuple[str, ...]) -> Plan:
+    """The planned minibatch gradients of each of these checks and of the facts, on a context."""
+
+    def plan(context: AuditContext) -> dict[str, float]:
+        costs = {name: REGISTRY[name].work(context) for name in checks}
+        # What a context computes once is spent by the first check that asks for it.
+        for part, those in SHARED.items() if context.sampled else ():
+            for name in [name for name in checks if name in those][1:]:
+                costs[name] -= part(context)
+        return costs | {FACTS: facts.work(context, deep(context.settings))}
+
+    return plan
+
+
+def announce(context: AuditContext, planned: dict[str, float]) -> None:
+    """Say what the checks that no audit runs unasked are about to cost, before they cost it."""
+    costly = [name for name in planned if name in REGISTRY and not REGISTRY[name].default]
+    if not costly:
+        return
+    field, draw = VectorField(context.game), context.minibatch(0)
+    field(context.players, context.constants, draw)
+    begun = time.perf_counter()
+    field(context.players, context.constants, draw)
+    one = time.perf_counter() - begun
+    for name in costly:
+        seconds = planned[name] * one
+        spent = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
+        print(
+            f"{name}: up to about {planned[name]:,.0f} minibatch gradients, {spent} on this machine",
+            file=sys.stderr,
+            flush=True,
         )
-        for claim in check.claims or (check.name,)
-    ]

@@ -17,10 +17,25 @@ class Interval:
     low: float
     high: float
 
+    @classmethod
+    def at(cls, value: float) -> Interval:
+        """A number that is known exactly, or not at all where it is not a number."""
+        return cls(value, value, value)
+
+    @property
+    def ends(self) -> list[float]:
+        """[low, high]."""
+        return [self.low, self.high]
+
     @property
     def half_width(self) -> float:
         """Half of the interval's width: the statistical noise."""
         return (self.high - self.low) / 2
+
+    def in_words(self, unit: str = "") -> str:
+        """Such as "0.1 nats (0.05 to 0.15)"."""
+        mean = f"{self.mean:.3g} {unit}".rstrip()
+        return f"{mean} ({self.low:.3g} to {self.high:.3g})"
 
 
 class Reason(Enum):

@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._linear import Free
-from equilibrist.checks._spent import Tick
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks._second_order import Free
+from equilibrist.checks.context import AuditContext, Tick, rows_in
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
 from equilibrist.core.jacobian import JacobianOperator
-from equilibrist.spectra import density, krylov, normality, spectrum
+from equilibrist.spectra import krylov, normality, spectrum
 from equilibrist.spectra.density import Density
 from equilibrist.spectra.eigenvalues import Array, Complex, Eigenvalues, eigenpairs
+from equilibrist.spectra.spectrum import Mask
 
 TRANSPOSED, FORWARD, OWN = (
     2.1,
@@ -51,6 +50,12 @@ class JacobianSpectrum:
     column: Complex | None
     densities: dict[str, Density] = field(default_factory=dict)
     matrix: Array | None = None
+
+    @property
+    def floor(self) -> float:
+        """No real part of an eigenvalue lies below: the least that the symmetric part of J can have."""
+        lowest = self.densities["symmetric"].lowest
+        return lowest.value - lowest.residual
 
     @property
     def condition(self) -> float | None:
@@ -107,12 +112,21 @@ def _rng(context: AuditContext, use: Use) -> np.random.Generator:
     return use.at().generator(context.seed)
 
 
+def masks_of(context: AuditContext, moves: Free) -> dict[str, Mask]:
+    """Which coordinates of each player may move."""
+    return {p: moves.masks[p].cpu().numpy() for p in context.game.players}
+
+
+def mask_of(context: AuditContext, moves: Free) -> Mask:
+    """The same over all players."""
+    return np.concatenate(list(masks_of(context, moves).values()))
+
+
 # -- eigenvalues -------------------------------------------------------------------------------------
 
 
 def seen_at(context: AuditContext, moves: Free, tick: Tick) -> JacobianSpectrum | None:
-    masks = {p: moves.masks[p].cpu().numpy() for p in context.game.players}
-    mask = np.concatenate(list(masks.values()))
+    masks, mask = masks_of(context, moves), mask_of(context, moves)
     n = int(mask.sum())
     if not n:
         return None
@@ -125,8 +139,8 @@ def seen_at(context: AuditContext, moves: Free, tick: Tick) -> JacobianSpectrum 
 
 def _dense(
     operator: JacobianOperator,
-    masks: dict[str, NDArray[np.bool_]],
-    mask: NDArray[np.bool_],
+    masks: dict[str, Mask],
+    mask: Mask,
     tick: Tick,
 ) -> JacobianSpectrum:
     whole = operator.dense().cpu()
@@ -134,13 +148,8 @@ def _dense(
     kept = torch.from_numpy(mask)
     found, right, left = eigenpairs(whole[kept][:, kept])
     J = whole[kept][:, kept].numpy()
-    densities, start = {}, 0
-    for player, own in masks.items():
-        stop = start + int(own.sum())
-        if stop > start:
-            densities[player] = density.exact_density(J[start:stop, start:stop])
-        start = stop
-    densities["symmetric"] = density.exact_density(J)
+    sizes = {player: int(own.sum()) for player, own in masks.items()}
+    densities = spectrum.exact_densities(J, sizes)
     size = float(np.abs(found.values).max())
     index = int(np.argmin(found.values.real))
     row, column = left[:, index].conj(), right[:, index]
@@ -151,20 +160,18 @@ def _dense(
 def _sparse(
     context: AuditContext,
     exact: JacobianOperator,
-    masks: dict[str, NDArray[np.bool_]],
-    mask: NDArray[np.bool_],
+    masks: dict[str, Mask],
+    mask: Mask,
     tick: Tick,
 ) -> JacobianSpectrum:
     settings, count = context.settings, len(exact.draws)
     quick = _quick(context, exact)
-    # Products in float32 are wrong by some 1e-6 of the norm: nothing converges further than that.
-    wide = quick.dtype == torch.float64
-    close = 1e-6 if wide else 1e-5
+    close = _close(quick)
     n = int(mask.sum())
     budget: dict[str, Any] = {
         "tolerance": close,
         "products": settings.spectrum_products,
-        "rounding": 1e-15 if wide else 5e-6,
+        "rounding": 1e-15 if quick.dtype == torch.float64 else 5e-6,
     }
     first = krylov.krylov(
         spectrum.products_of(quick.T, mask=mask),
@@ -199,23 +206,44 @@ def _sparse(
     )
     tick(TRANSPOSED * sharp.products * count)
     found = _sharpened(found, sharp, decide, close * first.size)
-    row, value = sharp.vectors[:, 0], complex(sharp.values[0])
-    residual = float(sharp.residuals[0])
-    column: Complex | None = None
+    row = krylov.Pair(complex(sharp.values[0]), float(sharp.residuals[0]), sharp.vectors[:, 0])
+    column, residual = _column(context, quick, row, masks, first.size, tick)
+    return JacobianSpectrum(found, first.size, row.value, residual, row.vector, column, densities)
+
+
+def _column(
+    context: AuditContext,
+    quick: JacobianOperator,
+    row: krylov.Pair,
+    masks: dict[str, Mask],
+    size: float,
+    tick: Tick,
+) -> tuple[Complex | None, float]:
+    """The right eigenvector of the leftmost eigenvalue, where it can be had and may refute, and the residual of both
+    eigenvectors."""
+    mask = np.concatenate(list(masks.values()))
     if context.game.zero_sum:
         # J = K J^T K, K = 1 on the first player and -1 on the second: J^T r = l r gives J K r = l K r.
         signs = np.concatenate(
             [np.full(len(m), 1.0 - 2.0 * i) for i, m in enumerate(masks.values())]
         )
-        column = signs[mask] * row
-    elif value.real < -share_of(context) * first.size:
-        forward = spectrum.products_of(quick, mask=mask)
-        aim = max(0.02 * abs(value.real), close * first.size)
-        pair = krylov.partner(forward, row, value, settings.spectrum_products, aim)
-        tick(FORWARD * pair.products * count)
-        if pair.residual <= 0.25 * abs(value):
-            column, residual = pair.vector, max(residual, pair.residual)
-    return JacobianSpectrum(found, first.size, value, residual, row, column, densities)
+        return signs[mask] * row.vector, row.residual
+    if not row.value.real < -share_of(context) * size:
+        return None, row.residual
+    forward = spectrum.products_of(quick, mask=mask)
+    aim = max(0.02 * abs(row.value.real), _close(quick) * size)
+    most = context.settings.spectrum_products
+    pair = krylov.partner(forward, row.vector, row.value, most, aim)
+    tick(FORWARD * pair.products * len(quick.draws))
+    if pair.residual <= 0.25 * abs(row.value):
+        return pair.vector, max(row.residual, pair.residual)
+    return None, row.residual
+
+
+def _close(quick: JacobianOperator) -> float:
+    """Where eigenpairs count as converged: products in float32 are wrong by some 1e-6 of the norm, and nothing
+    converges further than that."""
+    return 1e-6 if quick.dtype == torch.float64 else 1e-5
 
 
 def share_of(context: AuditContext) -> float:
@@ -265,7 +293,7 @@ def confirmed(context: AuditContext, seen: JacobianSpectrum, moves: Free, tick: 
     """Re r^T J_B c / r^T c over batches B of the score split."""
     assert seen.row is not None
     assert seen.column is not None
-    mask = np.concatenate([moves.masks[p].cpu().numpy() for p in context.game.players])
+    mask = mask_of(context, moves)
     overlap = complex(seen.row @ seen.column)
     values, samples = [], 0
     for draw in context.bank("score"):
@@ -275,7 +303,7 @@ def confirmed(context: AuditContext, seen: JacobianSpectrum, moves: Free, tick: 
         if np.abs(seen.row.imag).max() > 0:
             image = image + 1j * backward(np.ascontiguousarray(seen.row.imag))
         values.append((complex(image @ seen.column) / overlap).real)
-        size = max((len(t) for t in draw.values() if t.ndim), default=0)
+        size = rows_in(draw)
         tick(3 * TRANSPOSED * size / context.settings.batch)
         samples += size
         # As many samples as eight minibatches hold.
@@ -291,7 +319,7 @@ def witness_of(context: AuditContext, seen: JacobianSpectrum, moves: Free) -> Pl
     turn = np.angle(complex(seen.column @ seen.column)) / 2
     direction = (seen.column * np.exp(-1j * turn)).real
     direction /= np.linalg.norm(direction)
-    mask = np.concatenate([moves.masks[p].cpu().numpy() for p in context.game.players])
+    mask = mask_of(context, moves)
     whole = np.zeros(len(mask))
     whole[mask] = direction * (1 if direction[np.argmax(np.abs(direction))] > 0 else -1)
     players, _ = context.wide

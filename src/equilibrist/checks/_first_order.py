@@ -7,8 +7,9 @@ Every claim about small moves stands on the same size of move and the same toler
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,14 +17,22 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, decide
-from equilibrist.checks._linear import projected, value_field
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks._value import order_of
+from equilibrist.checks._second_order import projected
 from equilibrist.checks.certificate import Verdict
-from equilibrist.checks.context import AuditContext, norm_of
+from equilibrist.checks.context import (
+    AuditContext,
+    Tick,
+    no_tick,
+    norm_of,
+    order_of,
+    reach_of,
+    rows_in,
+)
 from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Players
+
+T = TypeVar("T")
 
 HALVINGS = 8  # of the move, from its full size downwards
 NOTHING = 0.05  # a move that promises less than this part of the tolerance is not made
@@ -51,6 +60,11 @@ class FirstOrder:
     value: bool = False
     selected: float = math.nan
 
+    @classmethod
+    def without(cls, player: str, gain: float, promised: float, value: bool) -> FirstOrder:
+        """No move: it would gain nothing (0), or cannot be told (not a number)."""
+        return cls(player, Interval.at(gain), 0.0, promised, None, value)
+
     def decision(self, context: AuditContext) -> Decision:
         """The verdict on "no small move down the gradient gains more than the tolerance"."""
         return decide(self.gain, context.tolerance().value)
@@ -59,7 +73,7 @@ class FirstOrder:
         """Plain values."""
         return {
             "gain": self.gain.mean,
-            "gain_interval": [self.gain.low, self.gain.high],
+            "gain_interval": self.gain.ends,
             "size": self.size,
             "promised": self.promised,
             "of": "V (zero-sum)" if self.value else "the player's own loss",
@@ -132,40 +146,36 @@ def planned_both(context: AuditContext) -> float:
 
 def _cost(context: AuditContext, part: str) -> float:
     """Minibatch gradients that one look at a part's bank costs: a loss without gradient counts a third."""
-    draws = context.bank(part)
-    rows = sum(max((len(t) for t in draw.values() if t.ndim), default=0) for draw in draws)
-    return rows / context.settings.batch / 3
+    return sum(map(rows_in, context.bank(part))) / context.settings.batch / 3
 
 
 def _first_order(context: AuditContext, player: str, tick: Tick, value: bool) -> FirstOrder:
-    slope = tree.flatten({"x": _slopes(context, tick, value)[player]}).double()
+    slope = tree.flatten(_slopes(context, tick, value)[player]).double()
     size = float(slope.norm())
     if not math.isfinite(size):
-        nothing = math.nan
-        return FirstOrder(player, Interval(nothing, nothing, nothing), 0.0, nothing, None, value)
+        return FirstOrder.without(player, math.nan, math.nan, value)
     # A gradient of rounding errors has a direction too, and curvature may gain along it: that is second order.
     promise = size * context.settings.move * norm_of(context, player)
     if promise <= NOTHING * context.tolerance().value or size == 0:
-        return FirstOrder(player, Interval(0.0, 0.0, 0.0), 0.0, promise, None, value)
+        return FirstOrder.without(player, 0.0, promise, value)
     return best_move(context, player, -slope / size, tick, value, slope)
 
 
 def _slopes(context: AuditContext, tick: Tick, value: bool) -> Players:
     """The mean gradients of all players."""
     cached = _SLOPES.setdefault(context, {})
-    if value not in cached:
-        field = value_field(context) if value else VectorField(context.game)
-        players, constants = context.wide if value else (context.players, context.constants)
-        total: Players | None = None
-        count = draws_of(context)
-        for k in range(count):
-            draw = context.minibatch(k, index=Batch.FIRST_ORDER)
-            if value:
-                draw = tree.to(draw, dtype=torch.float64)
-            v, _ = field(players, constants, draw)
-            total = v if total is None else tree.axpy(1.0, total, v)
-            tick(1.0)
-        cached[value] = tree.scale(1 / count, total or {})
+    if value in cached:
+        return cached[value]
+    field = context.smooth(value=True) if value else VectorField(context.game)
+    players, constants = context.wide if value else (context.players, context.constants)
+
+    def gradient(k: int) -> Players:
+        draw = context.minibatch(k, index=Batch.FIRST_ORDER)
+        v, _ = field(players, constants, tree.to(draw, dtype=torch.float64) if value else draw)
+        tick(1.0)
+        return v
+
+    cached[value] = tree.mean(map(gradient, range(draws_of(context))))
     return cached[value]
 
 
@@ -182,34 +192,24 @@ def best_move(
     The larger sizes come first, and halving stops once the gain falls: the loss along a short line is
     close to a parabola. The best is scored even where it does not gain, so that its noise is known.
     """
-    x = tree.flatten({"x": context.wide[0][player]})
-    norm = norm_of(context, player)
-    reach = context.settings.move * norm
-    before = move_losses(context, player, context.players[player], "select", tick, value)
-    best: tuple[float, Tensor] | None = None
-    last: Tensor | None = None
-    for halved in range(-3, HALVINGS):
-        there = projected(context, player, x + reach * 2.0**-halved * direction.to(x))
-        if float((there - x).norm()) > reach * (1 + 1e-6) or (
-            last is not None and torch.equal(there, last)
-        ):
-            continue
-        last = there
-        after = move_losses(context, player, _params(context, player, there), "select", tick, value)
-        gained = float((before - after).mean())
-        if not math.isfinite(gained):
-            continue
-        if best is not None and best[0] > 0 and gained < best[0]:
-            break
-        if best is None or gained > best[0]:
-            best = gained, there
+    look = _Looks(context, player, tick, value)
+    x, reach = context.flat(player), reach_of(context, player)
+
+    def moves() -> Iterator[tuple[Tensor, float]]:
+        last: Tensor | None = None
+        for halved in range(-3, HALVINGS):
+            there = projected(context, player, x + reach * 2.0**-halved * direction.to(x))
+            longer = float((there - x).norm()) > reach * (1 + 1e-6)
+            if not longer and (last is None or not torch.equal(there, last)):
+                last = there
+                yield there, look.gain(there)
+
+    best = _first_peak(moves())
     if best is None:
-        nothing = math.nan
-        return FirstOrder(player, Interval(nothing, nothing, nothing), 0.0, nothing, None, value)
-    there = best[1]
-    params = _params(context, player, there)
-    after = move_losses(context, player, params, "score", tick, value)
-    gains = move_losses(context, player, context.players[player], "score", tick, value) - after
+        return FirstOrder.without(player, math.nan, math.nan, value)
+    there, selected = best
+    after = look.losses(there, "score")
+    gains = look.losses(x, "score") - after
     moved = there - x
     promise = math.nan
     if slope is not None:
@@ -217,13 +217,11 @@ def best_move(
         # What curvature adds is no matter of the slope: without it the opposite move would lose as much.
         back = projected(context, player, x - moved)
         if float((back - x).norm()) > 0.99 * float(moved.norm()):
-            opposite = move_losses(
-                context, player, _params(context, player, back), "score", tick, value
-            )
-            odd = (opposite - after) / 2
+            odd = (look.losses(back, "score") - after) / 2
             gains = odd if float(odd.mean()) < float(gains.mean()) else gains
+    size = float(moved.norm()) / norm_of(context, player)
     return FirstOrder(
-        player, context.interval(gains), float(moved.norm()) / norm, promise, params, value, best[0]
+        player, context.interval(gains), size, promise, look.params(there), value, selected
     )
 
 
@@ -235,60 +233,76 @@ def both_ways(
     Along a direction of negative curvature both ways gain alike to second order, and their mean is free of
     the gradient's noise. Where the feasible set shortens one of them, the best move along the direction alone.
     """
-    x = tree.flatten({"x": context.wide[0][player]})
-    norm = norm_of(context, player)
-    reach = context.settings.move * norm
-    before = move_losses(context, player, context.players[player], "select", tick, False)
-    best: tuple[float, float, list[dict[str, Tensor]]] | None = None
-    for halved in range(HALVINGS):
-        size = reach * 2.0**-halved
-        ends = [projected(context, player, x + sign * size * direction.to(x)) for sign in (1, -1)]
-        if any(float((end - x).norm()) < 0.99 * size for end in ends):
-            return best_move(context, player, direction, tick)
-        moves = [_params(context, player, end) for end in ends]
-        gains = [
-            float((before - move_losses(context, player, m, "select", tick, False)).mean())
-            for m in moves
-        ]
-        gained = sum(gains) / 2
-        if not math.isfinite(gained):
-            continue
-        if best is not None and best[0] > 0 and gained < best[0]:
-            break
-        if best is None or gained > best[0]:
-            best = gained, size, moves if gains[0] >= gains[1] else moves[::-1]
+    look = _Looks(context, player, tick, False)
+    x, reach = context.flat(player), reach_of(context, player)
+    sizes = [reach * 2.0**-halved for halved in range(HALVINGS)]
+    shortened = False
+
+    def moves() -> Iterator[tuple[tuple[float, list[Tensor]], float]]:
+        nonlocal shortened
+        for size in sizes:
+            ends = [
+                projected(context, player, x + sign * size * direction.to(x)) for sign in (1, -1)
+            ]
+            shortened = any(float((end - x).norm()) < 0.99 * size for end in ends)
+            if shortened:
+                return
+            gains = [look.gain(end) for end in ends]
+            yield (size, ends if gains[0] >= gains[1] else ends[::-1]), sum(gains) / 2
+
+    best = _first_peak(moves())
+    if shortened:
+        return best_move(context, player, direction, tick)
     if best is None:
-        nothing = math.nan
-        return FirstOrder(player, Interval(nothing, nothing, nothing), 0.0, nothing, None)
-    here = move_losses(context, player, context.players[player], "score", tick, False)
-    after = [move_losses(context, player, m, "score", tick, False) for m in best[2]]
+        return FirstOrder.without(player, math.nan, math.nan, False)
+    (size, ends), selected = best
+    here = look.losses(x, "score")
+    after = [look.losses(end, "score") for end in ends]
     return FirstOrder(
         player,
         context.interval(here - (after[0] + after[1]) / 2),
-        best[1] / norm,
+        size / norm_of(context, player),
         math.nan,
-        best[2][0],
-        selected=best[0],
+        look.params(ends[0]),
+        selected=selected,
     )
 
 
-def move_losses(
-    context: AuditContext,
-    player: str,
-    params: dict[str, Tensor],
-    part: str,
-    tick: Tick,
-    value: bool,
-) -> Tensor:
-    """The player's loss (on V, if `value`) with these parameters on every batch of a part's bank, float64."""
-    players = {**context.players, player: params}
-    tick(_cost(context, part))
-    if value:
-        return -context.losses(order_of(context.game)[1], players, context.constants, part)
-    return context.losses(player, players, context.constants, part)
+def _first_peak(moves: Iterable[tuple[T, float]]) -> tuple[T, float] | None:
+    """The move that gains most, up to the first that gains less than one before it that gained; None where no gain
+    is finite."""
+    best: tuple[T, float] | None = None
+    for move, gained in moves:
+        if not math.isfinite(gained):
+            continue
+        if best is not None and best[1] > 0 and gained < best[1]:
+            break
+        if best is None or gained > best[1]:
+            best = move, gained
+    return best
 
 
-def _params(context: AuditContext, player: str, flat: Tensor) -> dict[str, Tensor]:
-    like = context.players[player]
-    found: dict[str, Tensor] = tree.unflatten(flat, {"x": like})["x"]
-    return {k: t.to(like[k]) for k, t in found.items()}
+class _Looks:
+    """The player's losses (on V, if `value`) at flat parameters [n_p], batch by batch in float64."""
+
+    def __init__(self, context: AuditContext, player: str, tick: Tick, value: bool) -> None:
+        self.context, self.player, self.tick, self.value = context, player, tick, value
+        self.before = self.losses(context.flat(player), "select")
+
+    def params(self, flat: Tensor) -> dict[str, Tensor]:
+        """In the precision of the pair."""
+        like = self.context.players[self.player]
+        return tree.map(lambda t, old: t.to(old), tree.unflatten(flat, like), like)
+
+    def losses(self, flat: Tensor, part: str) -> Tensor:
+        """On every batch of a part's bank."""
+        context = self.context
+        players = {**context.players, self.player: self.params(flat)}
+        self.tick(_cost(context, part))
+        if self.value:
+            return -context.losses(order_of(context.game)[1], players, context.constants, part)
+        return context.losses(self.player, players, context.constants, part)
+
+    def gain(self, flat: Tensor) -> float:
+        """On the part to select."""
+        return float((self.before - self.losses(flat, "select")).mean())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from equilibrist.certificates import HOLDS
-from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.certificate import WHOLE, Certificate, Verdict, least_settled
 from equilibrist.core.game import Players
 
 LEADER, FOLLOWER = "generator", "critic"
@@ -75,41 +75,26 @@ ROWS = (
         verified=True,
     ),
     Row("local-nash/{player}", "nash/{player}", True, "a small deviation is a deviation"),
-    Row(
-        f"stationary/{LEADER}",
-        "local-minimax",
-        False,
-        "the generator is not at rest, and what it gains after the critic's answer was not evaluated",
-    ),
-    Row(
-        f"stationary/{LEADER}",
-        "proximal",
-        False,
-        "the generator is not at rest, and what it gains after the critic's answer was not evaluated",
-    ),
-    Row(
-        f"stationary/{FOLLOWER}",
-        "local-minimax",
-        False,
-        "the critic does not answer best: it is not at rest",
-    ),
-    Row(
-        f"stationary/{FOLLOWER}",
-        "proximal",
-        False,
-        "the critic does not answer best: it is not at rest",
-    ),
-    Row(
-        f"local-nash/{FOLLOWER}",
-        "local-minimax",
-        True,
-        "the critic does not answer best: a small move of its own gains",
-    ),
-    Row(
-        f"local-nash/{FOLLOWER}",
-        "proximal",
-        True,
-        "the critic does not answer best: a small move of its own gains",
+    *(
+        Row(premise, consequence, refutes, why)
+        for premise, refutes, why in (
+            (
+                f"stationary/{LEADER}",
+                False,
+                "the generator is not at rest, and what it gains after the critic's answer was not evaluated",
+            ),
+            (
+                f"stationary/{FOLLOWER}",
+                False,
+                "the critic does not answer best: it is not at rest",
+            ),
+            (
+                f"local-nash/{FOLLOWER}",
+                True,
+                "the critic does not answer best: a small move of its own gains",
+            ),
+        )
+        for consequence in ("local-minimax", "proximal")
     ),
     Row("local-minimax", "proximal", True, "a proximal equilibrium is a minimax point"),
     Row(
@@ -121,7 +106,6 @@ ROWS = (
         by=LEADER,
     ),
 )
-AGGREGATES = ("stationary", "local-nash", "nash")
 
 
 def reconcile(certificates: Sequence[Certificate]) -> tuple[Certificate, ...]:
@@ -139,7 +123,7 @@ def reconcile(certificates: Sequence[Certificate]) -> tuple[Certificate, ...]:
             new = _applied(by[premise], by[consequence], row)
             if new is not None:
                 by[consequence], changed = new, True
-        for claim in AGGREGATES:
+        for claim in WHOLE:
             if claim in by and (whole := _aggregated(by, claim)) is not None:
                 by[claim], changed = whole, True
     return tuple(by[c.claim] for c in certificates)
@@ -153,7 +137,7 @@ def contradictions(certificates: Sequence[Certificate]) -> tuple[str, ...]:
         for premise, consequence, row in _applicable(by)
         if _applied(by[premise], by[consequence], row) is not None
     ]
-    for claim in AGGREGATES:
+    for claim in WHOLE:
         if claim in by and _aggregated(by, claim) is not None:
             found.append(f"{claim} is {by[claim].verdict.value}, unlike its parts")
     return tuple(found)
@@ -246,25 +230,12 @@ def _aggregated(by: dict[str, Certificate], claim: str) -> Certificate | None:
     whole = by[claim]
     if len(parts) < 2:
         return None
-    for verdict in (Verdict.REFUTED, Verdict.UNASSESSED, Verdict.NOT_REFUTED, Verdict.VERIFIED):
-        part = next((c for c in parts if c.verdict is verdict), None)
-        if part is None:
-            continue
-        if whole.verdict is verdict:
-            return None
-        opening = _OPENINGS[claim] if verdict is Verdict.REFUTED else ""
-        verdicts = {c.claim: c.verdict.value for c in parts}
-        return replace(
-            whole,
-            verdict=verdict,
-            summary=opening + part.summary,
-            evidence=whole.evidence | verdicts,
-        )
-    return None
-
-
-_OPENINGS = {
-    "stationary": "Training has not come to rest. ",
-    "local-nash": "Not a local Nash equilibrium. ",
-    "nash": "Not a Nash equilibrium. ",
-}
+    verdict = least_settled(c.verdict for c in parts)
+    if whole.verdict is verdict:
+        return None
+    part = next(c for c in parts if c.verdict is verdict)
+    opening = WHOLE[claim][verdict] if verdict is Verdict.REFUTED else ""
+    verdicts = {c.claim: c.verdict.value for c in parts}
+    return replace(
+        whole, verdict=verdict, summary=opening + part.summary, evidence=whole.evidence | verdicts
+    )

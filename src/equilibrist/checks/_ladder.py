@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from equilibrist.certificates import HOLDS, RUNGS, Rung
-from equilibrist.checks._implications import FOLLOWER, measured_gain, reconcile
+from equilibrist.checks._implications import FOLLOWER, LEADER, measured_gain, reconcile
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.facts import Facts
 
@@ -51,6 +51,14 @@ def verdict_of(by: dict[str, Certificate], claim: str) -> Verdict | None:
     return by[claim].verdict if claim in by else None
 
 
+def parts_of(
+    by: dict[str, Certificate], claim: str, verdict: Verdict | None = None
+) -> list[Certificate]:
+    """The claim of each player by itself, where it was asked for; those of one verdict where one is given."""
+    parts = [by[name] for p in (LEADER, FOLLOWER) if (name := f"{claim}/{p}") in by]
+    return [c for c in parts if verdict in (None, c.verdict)]
+
+
 def _global(by: dict[str, Certificate]) -> list[str]:
     """At rest or not, Nash or not."""
     nash = verdict_of(by, "nash")
@@ -72,8 +80,7 @@ def _global(by: dict[str, Certificate]) -> list[str]:
 
 def _at_most(by: dict[str, Certificate]) -> str:
     """The tolerance of the Nash claim and the best gain that was found below it."""
-    parts = [c for player in ("generator", "critic") if (c := by.get(f"nash/{player}")) is not None]
-    parts = [c for c in parts if c.tolerance is not None]
+    parts = [c for c in parts_of(by, "nash") if c.tolerance is not None]
     if not parts:
         return " by deviating alone"
 
@@ -98,10 +105,8 @@ def _moves(by: dict[str, Certificate]) -> str:
     """What the small moves gain that refute rest, largest first."""
     parts = [
         (gain, c)
-        for player in ("generator", "critic")
-        if (c := by.get(f"stationary/{player}")) is not None
-        and c.verdict is Verdict.REFUTED
-        and (gain := measured_gain(c)[0]) is not None
+        for c in parts_of(by, "stationary", Verdict.REFUTED)
+        if (gain := measured_gain(c)[0]) is not None
     ]
     if not parts:
         return ""
@@ -110,23 +115,14 @@ def _moves(by: dict[str, Certificate]) -> str:
 
 
 def _gains(by: dict[str, Certificate]) -> str:
-    parts = sorted(
-        (
-            c
-            for player in ("generator", "critic")
-            if (c := by.get(f"nash/{player}")) is not None and c.verdict is Verdict.REFUTED
-        ),
-        key=lambda c: -number_or_nan(c.evidence.get("gain")),
-    )
-    if not parts:
-        return "a player gains by deviating alone"
-    return (
-        " and ".join(
-            f"the {c.player} gains {number_or_nan(c.evidence.get('gain')):.3g} {unit_of(c)}"
-            for c in parts
-        )
-        + " by deviating alone"
-    )
+    parts = [
+        (number_or_nan(c.evidence.get("gain")), c) for c in parts_of(by, "nash", Verdict.REFUTED)
+    ]
+    said = [
+        f"the {c.player} gains {gain:.3g} {unit_of(c)}"
+        for gain, c in sorted(parts, key=lambda part: -part[0])
+    ]
+    return f"{' and '.join(said) or 'a player gains'} by deviating alone"
 
 
 def _near(by: dict[str, Certificate]) -> list[str]:

@@ -1,212 +1,40 @@
-"""Products with the blocks of a pair's Jacobian where its players may move, and extreme eigenvalues by them."""
+"""Products with second derivatives of a pair's losses where its players may move, and extreme eigenvalues by them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._spent import Tick
-from equilibrist.checks._value import ValueGame, order_of
-from equilibrist.checks.context import AuditContext, norm_of
+from equilibrist.checks._second_order import free, score_draws
+from equilibrist.checks.context import AuditContext, Tick, order_of
 from equilibrist.core.draws import Address, Draw, normal
-from equilibrist.core.exact import Exact, followed
-from equilibrist.core.field import Linearization, VectorField
-from equilibrist.core.game import Constants, Game, Players, Wrapped
+from equilibrist.core.exact import followed
+from equilibrist.core.game import Constants, Players
+from equilibrist.core.jacobian import HessianOperator, JacobianOperator
 from equilibrist.formulations.gradient import input_gradient
+from equilibrist.spectra import density
 
 DENSE = 2500
-PRODUCT = 2.5  # minibatch gradients that one J^T u on one minibatch costs
 ZERO = 1e-9  # eigenvalues below this, relative to the largest, are zero to rounding
+PRODUCT = 2.5  # minibatch gradients that one J^T u on one minibatch costs
+
 
 Apply = Callable[[Tensor], Tensor]
 
 
-# -- where the players may move ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Free:
-    """Which coordinates may move, to second order.
-
-    Attributes:
-        masks: bool [n_p] of each player, True where a coordinate is free.
-        held: tensors that the boundary of a set other than a box holds: whole.
-        walls: how many single coordinates a box holds.
-        gradient: mean gradient [n_p] of the player's own loss on the draws of the Jacobian products.
-        residual: move * |x| * |r|, r the projected gradient's residual (see `stationarity`): what is left
-            to gain to first order. On few draws it holds their noise.
-    """
-
-    masks: dict[str, Tensor]
-    held: dict[str, tuple[str, ...]]
-    walls: dict[str, int]
-    gradient: dict[str, Tensor]
-    residual: dict[str, float]
-
-    def limits(self, *players: str) -> tuple[str, ...]:
-        """What must be said about coordinates that were held."""
-        said = []
-        for player in players:
-            if self.held[player]:
-                names = ", ".join(self.held[player])
-                said.append(
-                    f"the boundary of the {player}'s feasible set holds {names}: left out as a whole, though "
-                    "some of its directions may run along the boundary"
-                )
-            if self.walls[player]:
-                said.append(
-                    f"a box holds {self.walls[player]} of the {player}'s parameters: they were left out"
-                )
-        return tuple(said)
-
-
-AT_A_WALL = 4 * float(torch.finfo(torch.float32).eps)  # relative distance that is none
-_FREE: WeakKeyDictionary[AuditContext, Free] = WeakKeyDictionary()
-
-
-def free(context: AuditContext) -> Free:
-    """Where the players of this context may move; computed once.
-
-    A step of length move * |x| down the player's mean gradient is projected. A coordinate of a box is held
-    where the step leaves it in place, to rounding; a tensor in another set is held whole where the projection takes
-    back more than half of its step.
-    """
-    if context not in _FREE:
-        _FREE[context] = _free(context)
-    return _FREE[context]
-
-
-def _free(context: AuditContext) -> Free:
-    players, constants = context.wide
-    field, draws = context.smooth(), context.linear_draws()  # all of them: a gradient is cheap
-    fields = [field(players, constants, draw).v for draw in draws]
-    found = Free({}, {}, {}, {}, {})
-    for player in context.game.players:
-        v = torch.stack([tree.flatten({"v": f[player]}) for f in fields]).mean(0)
-        x = tree.flatten({"x": players[player]})
-        found.gradient[player] = v
-        found.masks[player], names, walls = torch.ones_like(x, dtype=torch.bool), [], 0
-        norm, reach = float(v.norm()), context.settings.move * norm_of(context, player)
-        residual = norm
-        # A gradient of rounding errors has a direction too: it means nothing.
-        if norm > 0 and not norm * reach <= 1e-9 * context.tolerance().value:
-            step = reach / norm * v
-            landed = projected(context, player, x - step)
-            residual = float((x - landed).norm()) * norm / reach
-            if _boxed(context, player):
-                # A wall at 0.01 is another number in float32, in which most weights are trained.
-                slack = AT_A_WALL * x.abs()
-                blocked = ((landed - x).abs() <= slack) & (step.abs() > slack)
-                found.masks[player], walls = ~blocked, int(blocked.sum())
-            else:
-                start = 0
-                for name, value in players[player].items():
-                    where = slice(start, start + value.numel())
-                    start += value.numel()
-                    meant = float(step[where].norm())
-                    moved = float((landed - x)[where].norm())
-                    if meant > 1e-9 * reach and moved < 0.5 * meant:
-                        found.masks[player][where] = False
-                        if value.numel() == 1:  # an interval: a wall like that of a box
-                            walls += 1
-                        else:
-                            names.append(name)
-        found.held[player], found.walls[player] = tuple(names), walls
-        found.residual[player] = reach * residual
-    return found
-
-
-def _boxed(context: AuditContext, player: str) -> bool:
-    known = getattr(context.game, "projections", None)
-    own = [p for p in known or () if p.player == player]
-    return bool(own) and all(getattr(p, "coordinatewise", False) for p in own)
-
-
-def projected(context: AuditContext, player: str, flat: Tensor) -> Tensor:
-    """The nearest feasible parameters of the player, flat float64 [n_p]."""
-    players, _ = context.wide
-    moved = tree.unflatten(flat, {"x": players[player]})["x"]
-    return tree.flatten({"x": context.game.project({**players, player: moved})[player]})
-
-
-def feasible(context: AuditContext, player: str, u: Tensor, gain: float) -> Tensor | None:
-    """A unit direction [n_p] near u or -u that stays in the feasible set for a move of move * |x| and does
-    not climb the player's own loss to first order (by more than a tenth of `gain`); None if there is
-    none. At most half of the move may be lost to the projection."""
-    players, _ = context.wide
-    x, reach = (
-        tree.flatten({"x": players[player]}),
-        context.settings.move * norm_of(context, player),
-    )
-    slope = free(context).gradient[player]
-    best = None
-    for sign in (1.0, -1.0):
-        d = projected(context, player, x + sign * reach * u) - x
-        climbs = float(slope @ d)
-        if float(d.norm()) < 0.5 * reach or climbs > 0.1 * gain:
-            continue
-        if best is None or climbs < best[0]:
-            best = (climbs, d / d.norm())
-    return None if best is None else best[1]
-
-
-# -- products ------------------------------------------------------------------------------------------
-
-
-class SinglePlayerGame(Wrapped):
-    """A game in which only one player is left; the others rest where they are."""
-
-    zero_sum = False
-
-    def __init__(self, game: Game, player: str, rest: Players) -> None:
-        super().__init__(game)
-        self.player, self.rest = player, rest
-
-    @property
-    def players(self) -> tuple[str, ...]:
-        return (self.player,)
-
-    def losses(
-        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
-    ) -> dict[str, Tensor]:
-        full = {**self.rest, **players}
-        return {self.player: self.game.losses(full, constants, draw, self.player)[self.player]}
-
-
-def value_field(context: AuditContext) -> VectorField:
-    """The field of the zero-sum V, with exact second derivatives."""
-    if context.sampled or context.game.zero_sum:
-        return context.smooth(value=True)
-    return VectorField(Exact(ValueGame(context.game)))
-
-
-class _Graphs:
-    """One retained graph a draw; `mean(pullback)` over them."""
-
-    def __init__(
-        self, field: VectorField, players: Players, constants: Constants, draws: Sequence[Draw]
-    ) -> None:
-        self._graphs: list[Linearization] = [
-            field.linearize(players, constants, draw) for draw in draws
-        ]
-
-    def pull(self, u: Players) -> Players:
-        pulled = [graph.pullback(u) for graph in self._graphs]
-        mean: Players = tree.map(lambda *leaves: torch.stack(leaves).mean(0), *pulled)
-        return mean
-
-
 class Part:
-    """Flat vectors over the free coordinates of one player, to and from its parameters."""
+    """Flat vectors over the free coordinates of one player, to and from vectors over all of them."""
 
     def __init__(self, context: AuditContext, player: str, whole: bool = False) -> None:
-        self.player, self.like = player, context.wide[0][player]
+        self.player = player
         mask = free(context).masks[player]
         self.mask = torch.ones_like(mask) if whole else mask
         self.n = int(self.mask.sum())
@@ -216,15 +44,6 @@ class Part:
         full = torch.zeros(len(self.mask), dtype=torch.float64, device=self.mask.device)
         full[self.mask] = x.to(full)
         return full
-
-    def tree(self, x: Tensor) -> dict[str, Tensor]:
-        """Parameters of a vector [n]."""
-        part: dict[str, Tensor] = tree.unflatten(self.flat(x), {"x": self.like})["x"]
-        return part
-
-    def vector(self, part: dict[str, Tensor]) -> Tensor:
-        """The free coordinates [n] of parameters."""
-        return tree.flatten({"x": part})[self.mask]
 
 
 class Hessian:
@@ -239,16 +58,13 @@ class Hessian:
         tick: Tick,
         whole: bool = False,
     ) -> None:
-        players, constants = context.wide
-        self.part, self.draws, self.tick = Part(context, player, whole), draws, tick
+        self.part, self.tick, self.cost = Part(context, player, whole), tick, PRODUCT * len(draws)
         self.n = self.part.n
-        field = VectorField(SinglePlayerGame(context.smooth().game, player, players))
-        self._graphs = _Graphs(field, {player: players[player]}, constants, draws)
+        self._operator = HessianOperator(context.smooth(), *context.wide, draws, player)
 
     def __call__(self, x: Tensor) -> Tensor:
-        player = self.part.player
-        self.tick(PRODUCT * len(self.draws))
-        return self.part.vector(self._graphs.pull({player: self.part.tree(x)})[player])
+        self.tick(self.cost)
+        return (self._operator @ self.part.flat(x))[self.part.mask]
 
 
 class Value:
@@ -260,13 +76,9 @@ class Value:
     """
 
     def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Tick) -> None:
-        players, constants = context.wide
         self.tick, self.draws = tick, draws
-        leader, follower = order_of(context.game)
-        self.leader, self.follower = Part(context, leader), Part(context, follower)
-        field = value_field(context)
-        self._players = players
-        self._graphs = _Graphs(field, players, constants, draws)
+        self.leader, self.follower = (Part(context, player) for player in order_of(context.game))
+        self._operator = JacobianOperator(context.smooth(value=True), *context.wide, draws).T
 
     def of_leader(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """V_tt u and V_wt u."""
@@ -279,12 +91,14 @@ class Value:
 
     def _pull(self, part: Part, x: Tensor) -> tuple[Tensor, Tensor]:
         self.tick(PRODUCT * len(self.draws))
-        resting = tree.zeros_like(self._players)
-        pulled = self._graphs.pull({**resting, part.player: part.tree(x)})
-        return (
-            self.leader.vector(pulled[self.leader.player]),
-            self.follower.vector(pulled[self.follower.player]),
-        )
+        full = torch.zeros(self._operator.shape[0], dtype=torch.float64, device=part.mask.device)
+        full[self._span(part)] = part.flat(x)
+        image = self._operator @ full
+        led, followed = (image[self._span(p)][p.mask] for p in (self.leader, self.follower))
+        return led, followed
+
+    def _span(self, part: Part) -> slice:
+        return self._operator.block(part.player, part.player)[0]
 
 
 class Sobolev:
@@ -298,6 +112,7 @@ class Sobolev:
     def __init__(self, context: AuditContext, draws: Sequence[Draw], tick: Tick) -> None:
         players, constants = context.wide
         self.part, self.tick, self.draws = Part(context, "critic"), tick, draws
+        self.like = players["critic"]
         self._graphs = [self._graph(context, players, constants, draw) for draw in draws]
 
     def _graph(
@@ -325,7 +140,7 @@ class Sobolev:
 
     def __call__(self, q: Tensor) -> Tensor:
         self.tick(PRODUCT * len(self.draws))
-        direction = list(self.part.tree(q).values())
+        direction = tree.leaves(tree.unflatten(self.part.flat(q), self.like))
         total = torch.zeros(len(self.part.mask), dtype=torch.float64, device=self.part.mask.device)
         for slopes, inputs, probe, product in self._graphs:
             pairs = [(p, d) for p, d in zip(product, direction, strict=False) if p.requires_grad]
@@ -345,7 +160,7 @@ class Sobolev:
         return (total / len(self.draws))[self.part.mask]
 
 
-# -- extreme eigenvalues -------------------------------------------------------------------------------
+# -- extreme eigenvalues -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,8 +189,13 @@ class Extremes:
         return ZERO * max(abs(self.smallest), abs(self.largest), 1e-300)
 
     @property
+    def flat(self) -> int:
+        """How many eigenvalues are zero; 0 where not all were found."""
+        return 0 if self.values is None else int((self.values.abs() <= self.zero).sum())
+
+    @property
     def finite(self) -> bool:
-        return self.smallest - self.smallest == 0 and self.residual - self.residual == 0
+        return math.isfinite(self.smallest) and math.isfinite(self.residual)
 
     def converged(self, nothing: float) -> bool:
         """Whether the smallest eigenvalue is known: above -nothing for certain of what was seen, or to 5%."""
@@ -383,6 +203,11 @@ class Extremes:
             return True
         sure = self.smallest - self.residual >= -nothing
         return sure or self.residual <= 0.05 * abs(self.smallest)
+
+
+def finite(*vectors: Tensor) -> bool:
+    """Whether every entry is."""
+    return all(bool(torch.isfinite(v).all()) for v in vectors)
 
 
 def dense(apply: Apply, n: int, device: Any = None) -> Tensor:
@@ -406,33 +231,23 @@ def whole(matrix: Tensor, steps: int) -> Extremes:
 
 
 def lanczos(apply: Apply, start: Tensor, steps: int) -> Extremes:
-    """Both ends of a symmetric operator's spectrum from `steps` products, by Lanczos' method with full
-    reorthogonalisation (Golub and Van Loan 2013, section 10.3.1), from the vector `start` [n].
+    """Both ends of a symmetric operator's spectrum from `steps` products, by Lanczos' method from the vector `start`
+    [n].
 
     Ritz values lie inside of the spectrum: the smallest found is an upper bound of the smallest there is.
     """
-    n = len(start)
-    basis, images = [start / start.norm()], []
-    off: list[float] = []
-    for _ in range(min(steps, n)):
-        image = apply(basis[-1])
-        images.append(image)
-        rest = orthogonal(image, basis)
-        beta = float(rest.norm())
-        if not beta > 1e-12 * float(image.norm()) or len(basis) == n:
-            break
-        off.append(beta)
-        basis.append(rest / beta)
-    k = len(images)
-    Q, H = torch.stack(basis[:k], dim=1), torch.stack(images, dim=1)
-    small = Q.mT @ H
-    if not bool(torch.isfinite(small).all()):
-        nan = float("nan")
-        return Extremes(nan, torch.zeros_like(start), nan, nan, False, k)
-    values, vectors = torch.linalg.eigh((small + small.mT) / 2)
-    u = Q @ vectors[:, 0]
-    residual = float((H @ vectors[:, 0] - values[0] * u).norm())
-    return Extremes(float(values[0]), u, residual, float(values[-1]), False, k)
+
+    def product(u: NDArray[np.float64]) -> NDArray[np.float64]:
+        image: NDArray[np.float64] = apply(torch.from_numpy(u).to(start)).cpu().numpy()
+        return image
+
+    basis, T, beta = density.lanczos(product, start.cpu().numpy(), steps)
+    if not np.isfinite(T).all():
+        return Extremes(math.nan, torch.zeros_like(start), math.nan, math.nan, False, len(T))
+    values, vectors = np.linalg.eigh(T)
+    u = torch.from_numpy(vectors[:, 0] @ basis).to(start)
+    residual = beta * abs(float(vectors[-1, 0]))
+    return Extremes(float(values[0]), u, residual, float(values[-1]), False, len(T))
 
 
 def orthogonal(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
@@ -457,22 +272,6 @@ def extremes_of(context: AuditContext, operator: Hessian, steps: int, where: Add
     return lanczos(operator, random_direction(context, n, where), steps)
 
 
-def found_draws(context: AuditContext) -> list[Draw]:
-    """The minibatches on which directions are found."""
-    return context.linear_draws()[: context.settings.local_draws]
-
-
-def products_of(context: AuditContext) -> int:
-    """How many products a second-order check has on each of `found_draws`."""
-    settings = context.settings
-    return settings.local_products // min(settings.local_draws, settings.linear_batches)
-
-
-def score_draws(context: AuditContext) -> Iterator[Draw]:
-    """The batches of the score split on which curvatures are scored."""
-    yield from context.bank("score")[: context.settings.local_batches]
-
-
 def curvatures(context: AuditContext, player: str, u: Tensor, tick: Tick) -> Tensor:
     """u^T H_p u on every batch of the score split, float64; u [n_p] over all coordinates."""
     values = []
@@ -480,18 +279,3 @@ def curvatures(context: AuditContext, player: str, u: Tensor, tick: Tick) -> Ten
         operator = Hessian(context, player, [draw], tick, whole=True)
         values.append(u @ operator(u))
     return torch.stack(values)
-
-
-def inexact(context: AuditContext) -> str:
-    """Why second derivatives of this game's losses are not exact; "" where they are."""
-    formulation = getattr(context.game, "formulation", None)
-    if formulation is None or getattr(formulation, "second_order", True):
-        return ""
-    known = getattr(formulation, "exact_second_order", None)
-    players, constants = context.wide
-    if known is not None and known(context.game.critic(players, constants)):
-        return ""
-    return (
-        f"{formulation} searches for its transport map, and derivatives of its gradients miss the map's own "
-        "motion: take a critic with a closed transform"
-    )

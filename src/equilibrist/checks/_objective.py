@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks.context import AuditContext, norm_of, tensor_scales
+from equilibrist.checks.context import AuditContext, norm_of, rows_in, tensor_scales
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
@@ -37,8 +37,6 @@ class Objective:
         self.size = norm_of(context, player)
         self.field = VectorField(context.game)
         self.spent = 0.0
-        self._before: Tensor | None = None
-        self._probe_before: float | None = None
 
     def pay(self, gradients: float = 1.0) -> None:
         """Count what was spent."""
@@ -63,31 +61,32 @@ class Objective:
         return v[self.player]
 
     @cached_property
-    def _probe_draws(self) -> list[Draw]:
-        return [self.context.minibatch(0, index=Batch.PROBE)]
+    def _probe_draw(self) -> Draw:
+        return self.context.minibatch(0, index=Batch.PROBE)
 
     def probe(self, params: Params) -> float:
         """The gain at `params` on one fixed minibatch of the search split: for ranking, never for a verdict."""
-        if self._probe_before is None:
-            self._probe_before = self._probed(self.start)
         return self._probe_before - self._probed(params)
+
+    @cached_property
+    def _probe_before(self) -> float:
+        return self._probed(self.start)
 
     def _probed(self, params: Params) -> float:
         players, constants = self.at(params)
+        self.pay(FORWARD)
         with torch.no_grad():
-            values = [
-                float(self.context.game.losses(players, constants, draw)[self.player])
-                for draw in self._probe_draws
-            ]
-        self.pay(FORWARD * len(values))
-        return sum(values) / len(values)
+            losses = self.context.game.losses(players, constants, self._probe_draw)
+        return float(losses[self.player])
 
     def selected(self, players: Players, constants: Constants, quick: bool = False) -> Tensor:
         """The gain on the batches of the selection split, float64 [batches]; on a few of them if `quick`."""
-        if self._before is None:
-            self._before = self._losses(self.context.players, self.context.constants, quick=False)
-        after = self._losses(players, constants, quick)
-        return self._before[: len(after)] - after
+        before, after = self._before, self._losses(players, constants, quick)
+        return before[: len(after)] - after
+
+    @cached_property
+    def _before(self) -> Tensor:
+        return self._losses(self.context.players, self.context.constants, quick=False)
 
     def _losses(self, players: Players, constants: Constants, quick: bool) -> Tensor:
         context, bank = self.context, self.context.bank("select")
@@ -97,11 +96,8 @@ class Objective:
     def look_cost(self, quick: bool = False) -> float:
         """Minibatch gradients that one look at the selection split costs."""
         bank = self.context.bank("select")
-        rows = [
-            max((len(entry) for entry in draw.values() if entry.ndim), default=0)
-            for draw in (bank[:QUICK] if quick else bank)
-        ]
-        return FORWARD * max(sum(rows) / self.context.settings.batch, 1.0)
+        rows = sum(map(rows_in, bank[:QUICK] if quick else bank))
+        return FORWARD * max(rows / self.context.settings.batch, 1.0)
 
     def distance(self, params: Params) -> float:
         """How far `params` lie from the pair, relative to the norm of the player's parameters."""

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from equilibrist import tree
-from equilibrist.checks import _linear
+from equilibrist.checks._linear import PRODUCT, Hessian, lanczos
 from equilibrist.checks._objective import FORWARD, Objective, Params
+from equilibrist.checks._second_order import inexact
 from equilibrist.checks.context import relative_noise
 from equilibrist.core.draws import Batch
 
@@ -92,7 +93,7 @@ def _directions(
         return
     yield "gradient", tree.scale(-1.0, descent)
     yield "gradient", {k: -(objective.scales[k] ** 2) * g for k, g in descent.items()}
-    products = min(PRODUCTS, int(0.3 * budget / _linear.PRODUCT), tree.count(objective.start))
+    products = min(PRODUCTS, int(0.3 * budget / PRODUCT), tree.count(objective.start))
     if products >= 3 and (curving := _curving(objective, products, rng)) is not None:
         yield "curvature", curving
         yield "curvature", tree.scale(-1.0, curving)
@@ -101,12 +102,11 @@ def _directions(
 
 def _mean_gradient(objective: Objective, count: int) -> Params | None:
     players, constants = objective.at(objective.start)
-    total: Params | None = None
-    for k in range(count if objective.context.sampled else 1):
-        v = objective.gradient(players, constants, k, Batch.MEAN_GRADIENT)
-        total = v if total is None else tree.axpy(1.0, total, v)
-    finite = total is not None and bool(torch.isfinite(tree.norm(total)))
-    return total if finite else None
+    mean = tree.mean(
+        objective.gradient(players, constants, k, Batch.MEAN_GRADIENT)
+        for k in range(count if objective.context.sampled else 1)
+    )
+    return mean if bool(torch.isfinite(tree.norm(mean))) else None
 
 
 def _curving(objective: Objective, products: int, rng: np.random.Generator) -> Params | None:
@@ -114,19 +114,19 @@ def _curving(objective: Objective, products: int, rng: np.random.Generator) -> P
     relative to each tensor's scale; None where the loss curves up as far as that many products can tell."""
     context, player = objective.context, objective.player
     n = tree.count(objective.start)
-    if n > LARGEST_HESSIAN or _linear.inexact(context):
+    if n > LARGEST_HESSIAN or inexact(context):
         return None
     draws = context.linear_draws()[:1]
-    operator = _linear.Hessian(context, player, draws, objective.pay, whole=True)
+    operator = Hessian(context, player, draws, objective.pay, whole=True)
     scales = torch.cat(
         [objective.scales[k].double().expand(x.numel()) for k, x in objective.start.items()]
     )
     scales = scales / scales.max()
     noise = torch.from_numpy(rng.standard_normal(n)).to(scales)
-    ends = _linear.lanczos(lambda x: scales * operator(scales * x), noise, products)
+    ends = lanczos(lambda x: scales * operator(scales * x), noise, products)
     if not ends.finite or ends.smallest >= -ends.zero:
         return None
-    direction = tree.unflatten(scales * ends.vector, {"x": objective.start})["x"]
+    direction = tree.unflatten(scales * ends.vector, objective.start)
     curving: Params = tree.map(lambda d, x: d.to(x.dtype), direction, objective.start)
     return curving
 

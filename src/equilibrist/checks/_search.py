@@ -14,7 +14,7 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._objective import Objective, Params
-from equilibrist.checks._probes import Reach, Scan, scan
+from equilibrist.checks._probes import Point, Reach, Scan, scan
 from equilibrist.checks.context import AuditContext, relative_noise, student
 from equilibrist.core.draws import Use
 from equilibrist.core.game import Constants, Players
@@ -67,7 +67,7 @@ class Relative:
         t = state["count"]
         scales = self.scales
         if self.coupled is None:
-            together = tree.flatten({"all": grads}).square().mean()
+            together = tree.flatten(grads).square().mean()
             scales = dict.fromkeys(params, torch.stack(list(scales.values())).mean())
         for k, x in params.items():
             g, m, v = grads[k], state["mean"][k], state["square"][k]
@@ -108,6 +108,9 @@ class _Given:
 
     def __repr__(self) -> str:
         return repr(self.rule)
+
+
+_Start = tuple[str, float, Relative | _Given, Params]  # kind, perturbation, rule, parameters
 
 
 @dataclass
@@ -220,21 +223,28 @@ def _starts(
         noise = relative_noise(here, size, rng)
         return {k: x + noise[k] for k, x in here.items()}
 
-    size = settings.perturbation
-    given = settings.optimizers.get(player)
-    points = lines.points
-    plan: list[tuple[str, float, Relative | _Given, Params]] = [
-        *((f"along the {p.kind}", p.size, rule(0.03), p.params) for p in points[:1]),
+    size, given = settings.perturbation, settings.optimizers.get(player)
+
+    def along(point: Point, lr: float) -> _Start:
+        return f"along the {point.kind}", point.size, rule(lr), point.params
+
+    first, second = lines.points[:1], lines.points[1:2]
+    # The order in which `near` draws is that of this list.
+    plan: list[_Start] = [
+        *(along(p, 0.03) for p in first),
         ("the pair", 0.0, rule(0.03), here),
         ("perturbed", size, rule(0.1), near(size)),
+        ("perturbed", size, rule(0.01), near(size)),
+        *([] if given is None else [("the pair", 0.0, _Given(given, tied), here)]),
+        ("the pair", 0.0, rule(0.003), here),
+        ("perturbed", 0.3, rule(0.03), near(0.3)),
+        *(along(p, 0.1) for p in second),
+        ("perturbed", size, rule(0.3), near(size)),
+        ("perturbed", 3.0, rule(0.1), near(3.0)),
+        *(along(p, 0.003) for p in first),
+        ("perturbed", 1.0, rule(0.1), near(1.0)),
+        ("the pair", 0.0, rule(0.3), here),
     ]
-    plan += [("perturbed", size, rule(0.01), near(size))]
-    plan += [("the pair", 0.0, _Given(given, tied), here)] if given is not None else []
-    plan += [("the pair", 0.0, rule(0.003), here), ("perturbed", 0.3, rule(0.03), near(0.3))]
-    plan += [(f"along the {p.kind}", p.size, rule(0.1), p.params) for p in points[1:2]]
-    plan += [("perturbed", size, rule(0.3), near(size)), ("perturbed", 3.0, rule(0.1), near(3.0))]
-    plan += [(f"along the {p.kind}", p.size, rule(0.003), p.params) for p in points[:1]]
-    plan += [("perturbed", 1.0, rule(0.1), near(1.0)), ("the pair", 0.0, rule(0.3), here)]
     count = max(1, min(len(plan), int(budget // 60), 3 * settings.starts + 3))
     if tree.count(here) > LARGE:
         count = min(count, 4)

@@ -10,6 +10,42 @@ from typing import Any
 from equilibrist.errors import RecipeError, did_you_mean
 from equilibrist.optimizers import Adam, Optimizer
 
+# Least whole numbers, and ranges, of the fields.
+_LEAST = {
+    "batch": 1,
+    "starts": 1,
+    "steps": 1,
+    "looks": 1,
+    "groups": 3,
+    "group_batches": 1,
+    "batches": 2,
+    "look_batches": 1,
+    "linear_batches": 1,
+    "spectrum_dense": 0,
+    "spectrum_products": 10,
+    "spectrum_batches": 1,
+    "local_products": 8,
+    "local_draws": 1,
+    "local_batches": 2,
+    "prox_starts": 1,
+    "prox_steps": 1,
+    "prox_track": 1,
+    "inner_steps": 1,
+    "prox_trials": 1,
+    "experiment_steps": 1,
+    "gradients": 0,
+}
+_SPANS = {
+    "perturbation": (0.0, 1e6),
+    "tolerance": (0.0, 1e6),
+    "absolute": (0.0, 1e300),
+    "move": (1e-12, 1.0),
+    "confidence": (0.5, 1 - 1e-9),
+    "spectrum_tolerance": (1e-12, 0.5),
+    "prox_width": (1e-9, 1e6),
+    "prox_lambda": (1e-300, 1e300),
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -93,47 +129,13 @@ class Settings:
     fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        least = {
-            "batch": 1,
-            "starts": 1,
-            "steps": 1,
-            "looks": 1,
-            "groups": 3,
-            "group_batches": 1,
-            "batches": 2,
-            "look_batches": 1,
-            "linear_batches": 1,
-            "spectrum_dense": 0,
-            "spectrum_products": 10,
-            "spectrum_batches": 1,
-            "local_products": 8,
-            "local_draws": 1,
-            "local_batches": 2,
-            "prox_starts": 1,
-            "prox_steps": 1,
-            "prox_track": 1,
-            "inner_steps": 1,
-            "prox_trials": 1,
-            "experiment_steps": 1,
-            "gradients": 0,
-        }
-        for name, low in least.items():
+        for name, low in _LEAST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:
                 raise RecipeError(
                     f"audit setting {name}={value!r}: it must be a whole number of at least {low}"
                 )
-        spans = {
-            "perturbation": (0.0, 1e6),
-            "tolerance": (0.0, 1e6),
-            "absolute": (0.0, 1e300),
-            "move": (1e-12, 1.0),
-            "confidence": (0.5, 1 - 1e-9),
-            "spectrum_tolerance": (1e-12, 0.5),
-            "prox_width": (1e-9, 1e6),
-            "prox_lambda": (1e-300, 1e300),
-        }
-        for name, (low_, high) in spans.items():
+        for name, (low_, high) in _SPANS.items():
             value = getattr(self, name)
             if not isinstance(value, float | int) or not low_ <= value <= high:
                 raise RecipeError(

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from equilibrist import tree
-from equilibrist.checks._spent import Tick
-from equilibrist.checks.certificate import Certificate, Verdict, both
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks._decide import Interval, decide
+from equilibrist.checks.certificate import Certificate, Verdict, not_assessed, of_all_players
+from equilibrist.checks.context import AuditContext, Tick
+from equilibrist.checks.deviation import gains_of
 
 REFERENCES = ("Nash equilibrium: Farnia and Ozdaglar 2020, inequalities (2)",)
 
@@ -21,17 +22,7 @@ def exact_nash(context: AuditContext, tick: Tick) -> list[Certificate]:
     UNASSESSED: a loss that is not finite, or a pair outside the feasible sets.
     """
     parts = [_one(context, player, tick) for player in context.game.players]
-    refuted = [c for c in parts if c.verdict is Verdict.REFUTED]
-    if refuted:
-        worst = max(refuted, key=lambda c: c.evidence["gain"])
-        said = f"Not a Nash equilibrium. {worst.summary}"
-    elif any(c.verdict is Verdict.UNASSESSED for c in parts):
-        said = "Cannot tell whether this is a Nash equilibrium: " + next(
-            c.summary for c in parts if c.verdict is Verdict.UNASSESSED
-        )
-    else:
-        said = "A Nash equilibrium: no player's best response gains more than the tolerance."
-    return [*parts, both("nash", parts, said)]
+    return [*parts, of_all_players("nash", parts, gains_of(parts))]
 
 
 def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
@@ -40,15 +31,10 @@ def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
     game: Any = context.game
     answer = game.best_response(player, players)
     if answer is None:
-        said = f"Not assessed: the {player}'s best response has no closed form at this pair."
-        return Certificate(
-            f"nash/{player}",
-            Verdict.UNASSESSED,
-            said,
-            {"gain": 0.0},
-            tolerance,
-            context.scope(),
-            player=player,
+        why = f"the {player}'s best response has no closed form at this pair"
+        scope, evidence = context.scope(), {"gain": 0.0}
+        return not_assessed(
+            f"nash/{player}", why, evidence=evidence, tolerance=tolerance, scope=scope
         )
     moved = {**players, player: answer.params}
     before, after = (
@@ -58,8 +44,7 @@ def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
     gain = before - after
     feasible = game.project(players)
     outside = float(tree.norm(tree.axpy(-1.0, feasible[player], players[player])))
-    size = float(tree.norm(players[player]))
-    evidence = {
+    measured = {
         "gain": gain,
         "interval": [gain, gain],
         "loss_before": before,
@@ -67,37 +52,41 @@ def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
         "bounded": answer.best,
         "outside": outside,
     }
-    witness = None
     if not math.isfinite(before):
         verdict, said = Verdict.UNASSESSED, f"The {player}'s loss is not finite at this pair."
-    elif outside > 1e-9 * (1 + size):
+    elif outside > 1e-9 * (1 + float(tree.norm(players[player]))):
         verdict = Verdict.UNASSESSED
         said = (
             f"The {player} stands {outside:.3g} outside its feasible set: project the pair first."
         )
-    elif not answer.best and gain > tolerance.value:
-        verdict, witness = Verdict.REFUTED, {player: answer.params}
-        said = f"The {player}'s loss falls without bound when it moves alone."
-    elif gain > tolerance.value or math.isnan(gain):
-        verdict, witness = Verdict.REFUTED, {player: answer.params}
-        said = (
-            f"By its best response the {player} alone lowers its loss by {gain:.3g} {context.unit}."
-        )
     else:
-        verdict = Verdict.VERIFIED
-        said = (
-            f"The {player}'s best response gains {max(gain, 0.0):.3g} {context.unit}: not above the tolerance "
-            f"of {tolerance.value:.3g}."
-        )
+        verdict, said = _judged(context, player, gain, answer.best)
     return Certificate(
         f"nash/{player}",
         verdict,
         said,
-        evidence,
+        measured,
         tolerance,
         context.scope() | {"player": player, "how": "exact best response"},
         ("within the player's feasible set",),
         REFERENCES,
         player,
-        witness,
+        {player: answer.params} if verdict is Verdict.REFUTED else None,
+    )
+
+
+def _judged(context: AuditContext, player: str, gain: float, bounded: bool) -> tuple[Verdict, str]:
+    """The verdict on "the player gains no more than the tolerance", and its sentence."""
+    tolerance = context.tolerance()
+    decision = decide(Interval.at(gain), tolerance.value, exhaustive=True)
+    # From a finite loss to one that is not: that gain has no number, but it is one.
+    if decision.verdict is not Verdict.REFUTED and math.isfinite(gain):
+        return decision.verdict, (
+            f"The {player}'s best response gains {max(gain, 0.0):.3g} {context.unit}: not above the tolerance "
+            f"of {tolerance.value:.3g}."
+        )
+    if not bounded:
+        return Verdict.REFUTED, f"The {player}'s loss falls without bound when it moves alone."
+    return Verdict.REFUTED, (
+        f"By its best response the {player} alone lowers its loss by {gain:.3g} {context.unit}."
     )

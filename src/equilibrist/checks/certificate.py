@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -11,7 +11,16 @@ from equilibrist.core.game import Players
 from equilibrist.display import Rows, Shown, shortened
 from equilibrist.errors import RequirementError
 
-__all__ = ["Certificate", "Statement", "Tolerance", "Verdict", "both"]
+__all__ = [
+    "Certificate",
+    "Statement",
+    "Tolerance",
+    "Verdict",
+    "both",
+    "least_settled",
+    "not_assessed",
+    "of_all_players",
+]
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,20 +61,60 @@ def _brief(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def not_assessed(claim: str, why: str, **fields: Any) -> Certificate:
+    """The certificate of a claim that cannot be looked at here; `fields` as `Certificate` takes them."""
+    player = claim.partition("/")[2] or None
+    summary = f"Not assessed: {why}."
+    return Certificate(claim, Verdict.UNASSESSED, summary, **{"player": player, **fields})
+
+
+# What a claim of all players says, by its verdict: the first two go before the summary of the part that decides.
+WHOLE: dict[str, dict[Verdict, str]] = {
+    "stationary": {
+        Verdict.REFUTED: "Training has not come to rest. ",
+        Verdict.UNASSESSED: "Cannot tell whether training has come to rest. ",
+        Verdict.NOT_REFUTED: "No player is seen to move, within what the noise allows to see.",
+        Verdict.VERIFIED: "Training has come to rest: both players' gradients are below the tolerance.",
+    },
+    "local-nash": {
+        Verdict.REFUTED: "Not a local Nash equilibrium. ",
+        Verdict.UNASSESSED: "Cannot tell whether this is a local Nash equilibrium. ",
+        Verdict.NOT_REFUTED: "No player was found to gain more than the tolerance by a small move alone, to second "
+        "order.",
+        Verdict.VERIFIED: "A local Nash equilibrium: no player gains by any small move alone.",
+    },
+    "nash": {
+        Verdict.REFUTED: "Not a Nash equilibrium. ",
+        Verdict.UNASSESSED: "Cannot tell whether this is a Nash equilibrium: ",
+        Verdict.NOT_REFUTED: "No player was found to gain more than the tolerance by deviating alone, within the "
+        "stated budget.",
+        Verdict.VERIFIED: "A Nash equilibrium: no player's best response gains more than the tolerance.",
+    },
+}
+
+
+def least_settled(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on all of several claims: refuted if one is, verified if all are."""
+    order = (Verdict.REFUTED, Verdict.UNASSESSED, Verdict.NOT_REFUTED, Verdict.VERIFIED)
+    return min(verdicts, key=order.index)
+
+
+def of_all_players(
+    claim: str, parts: Sequence[Certificate], effects: Sequence[float] = (0.0, 0.0)
+) -> Certificate:
+    """`both` in the words of `WHOLE`, led by the part of the largest effect among those that decide."""
+    verdict = least_settled(part.verdict for part in parts)
+    those = [pair for pair in zip(effects, parts, strict=True) if pair[1].verdict is verdict]
+    told = max(those, key=lambda pair: pair[0])[1].summary
+    open_ = verdict in (Verdict.REFUTED, Verdict.UNASSESSED)
+    return both(claim, parts, WHOLE[claim][verdict] + (told if open_ else ""))
+
+
 def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:
     """The claim that holds iff it holds of every player: refuted if one part is, verified if all are."""
-    verdicts = [part.verdict for part in parts]
-    if Verdict.REFUTED in verdicts:
-        verdict = Verdict.REFUTED
-    elif Verdict.UNASSESSED in verdicts:
-        verdict = Verdict.UNASSESSED
-    elif Verdict.NOT_REFUTED in verdicts:
-        verdict = Verdict.NOT_REFUTED
-    else:
-        verdict = Verdict.VERIFIED
     return Certificate(
         claim,
-        verdict,
+        least_settled(part.verdict for part in parts),
         summary,
         {part.claim: part.verdict.value for part in parts},
         scope={k: v for k, v in parts[0].scope.items() if k != "player"},

@@ -1,12 +1,12 @@
-"""What the checks share: the pair under audit, its splits of the data, and paired differences."""
+"""What the checks share: the pair under audit, its splits of the data, paired differences, and what is spent."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,18 +14,44 @@ import torch
 from equilibrist import tree
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
-from equilibrist.checks._value import ValueGame
 from equilibrist.checks.certificate import Tolerance
 from equilibrist.core.draws import Batch, Draw, Use, normal
 from equilibrist.core.exact import Exact
 from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.data import Source
 from equilibrist.errors import RecipeError
 from equilibrist.games import SampledGame
 from equilibrist.games.inputs import as_condition
 
 PARTS = ("optimise", "select", "score")
+
+
+class Tick(Protocol):
+    """Called with the minibatch gradients that were spent since the last call."""
+
+    def __call__(self, gradients: float = 1.0, /) -> None: ...
+
+
+def no_tick(gradients: float = 1.0, /) -> None:
+    """Spending that nobody counts."""
+
+
+class SpentError(Exception):
+    """No more minibatch gradients may be spent."""
+
+
+class Meter:
+    """A tick that counts what it passes on, and raises `SpentError` above `most`."""
+
+    def __init__(self, tick: Tick, most: float = math.inf) -> None:
+        self.tick, self.most, self.spent = tick, most, 0.0
+
+    def __call__(self, gradients: float = 1.0) -> None:
+        self.spent += gradients
+        self.tick(gradients)
+        if self.spent > self.most:
+            raise SpentError
 
 
 def student(values: torch.Tensor, confidence: float) -> Interval:
@@ -38,6 +64,40 @@ def student(values: torch.Tensor, confidence: float) -> Interval:
         return Interval(mean, -float("inf"), float("inf"))
     reach = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(values.double().std()) / n**0.5
     return Interval(mean, mean - reach, mean + reach)
+
+
+def order_of(game: Any) -> tuple[str, str]:
+    """(leader, follower): the player that minimises V and the one that maximises it."""
+    usual = "generator" if "generator" in game.players else game.players[0]
+    leader = getattr(game, "leader", usual)
+    (follower,) = (player for player in game.players if player != leader)
+    return leader, follower
+
+
+class ValueGame(Wrapped):
+    """V = -(the follower's own loss), which the leader (the generator) minimises and the follower (the critic)
+    maximises.
+
+    Proximal equilibria are of one value V. Where a game's losses are not zero-sum (a non-saturating
+    generator, a penalty that only the critic pays), V is minus what the critic minimises, penalties
+    included: then the maximum over critics, and with it the envelope formula, is that of the critic
+    that was trained. The critic's loss must hold the generator's samples with their graph, as it does when
+    no player is singled out.
+    """
+
+    zero_sum = True
+
+    @property
+    def players(self) -> tuple[str, str]:
+        """Leader and follower."""
+        return order_of(self.game)
+
+    def losses(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, torch.Tensor]:
+        leader, follower = self.players
+        paid = self.game.losses(players, constants, draw)[follower]
+        return {leader: -paid, follower: paid}
 
 
 class AuditContext:
@@ -138,8 +198,7 @@ class AuditContext:
     def _covered(self, source: Source, rows: torch.Tensor) -> Draw:
         """These samples of a finite source, with their conditions where the game is conditional."""
         if self.game.condition is None:
-            take = getattr(source, "take", None)
-            return {"real": source.all()[rows] if take is None else take(rows)}
+            return {"real": taken(source, rows)}
         real, condition = source.take_pairs(rows)  # type: ignore[attr-defined]
         return {"real": real, "condition": as_condition(condition, self.device, torch.float64)}
 
@@ -165,6 +224,10 @@ class AuditContext:
         """The pair in float64, its singular vectors exact."""
         players = tree.to(self.players, dtype=torch.float64)
         return players, self.exact(players, tree.to(self.constants, dtype=torch.float64))
+
+    def flat(self, player: str) -> torch.Tensor:
+        """The player's parameters in float64, as one vector [n_p]."""
+        return tree.flatten(self.wide[0][player])
 
     def smooth(self, value: bool = False) -> VectorField:
         """The field whose derivatives are exact: singular vectors follow the weights they belong to. Of own
@@ -226,13 +289,9 @@ class AuditContext:
 
     def scale(self) -> float:
         """The formulation's yardstick at the trained pair, on the selection split."""
-        wide = tree.to(self.players, dtype=torch.float64)
-        fixed = self.exact(wide, tree.to(self.constants, dtype=torch.float64))
         bank = self.bank("select")
         whole = {k: torch.cat([draw[k] for draw in bank]) for k in bank[0]}
-        if not self.game.separable:
-            whole = bank[0]
-        return float(self.game.scale(wide, fixed, whole))
+        return float(self.game.scale(*self.wide, whole if self.game.separable else bank[0]))
 
     def scope(self) -> dict[str, Any]:
         """What every certificate of this context is about."""
@@ -262,16 +321,28 @@ def _strategies(game: SampledGame) -> dict[str, Any]:
     }
 
 
-def with_overrides(settings: Settings, **changes: Any) -> Settings:
-    """`settings` with the changes that are not None."""
-    return replace(settings, **{k: v for k, v in changes.items() if v is not None})
+def taken(source: Source, rows: torch.Tensor) -> torch.Tensor:
+    """These samples of a finite source."""
+    take = getattr(source, "take", None)
+    samples: torch.Tensor = source.all()[rows] if take is None else take(rows)
+    return samples
 
 
 def norm_of(context: AuditContext, player: str) -> float:
     """|x|, or sqrt(n) where all of the player's parameters are zero: the size of a whole move."""
-    x = tree.flatten({"x": context.players[player]}).double()
+    x = tree.flatten(context.players[player]).double()
     size = float(x.norm())
     return size if size > 0 else float(len(x)) ** 0.5
+
+
+def reach_of(context: AuditContext, player: str) -> float:
+    """move * |x|: the length of a small move of the player."""
+    return context.settings.move * norm_of(context, player)
+
+
+def rows_in(draw: Draw) -> int:
+    """How many samples a draw holds; 0 where losses are exact."""
+    return max((len(entry) for entry in draw.values() if entry.ndim), default=0)
 
 
 def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -280,7 +351,7 @@ def tensor_scales(like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     A tensor below a millionth of the root mean square of all tensors together takes that one (a shift
     that trained to 1e-18 would otherwise be searched around by as little); 1 where all are zero.
     """
-    overall = tree.flatten({"all": like}).square().mean().sqrt()
+    overall = tree.flatten(like).square().mean().sqrt()
     overall = torch.where(overall > 0, overall, torch.ones_like(overall))
     own = {key: value.square().mean().sqrt() for key, value in like.items()}
     return {key: torch.where(rms > 1e-6 * overall, rms, overall) for key, rms in own.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,8 +11,6 @@ from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.context import AuditContext
 from equilibrist.core.draws import Draw
-from equilibrist.core.exact import Exact
-from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Game, Players
 
 
@@ -37,11 +33,6 @@ class ExactContext(AuditContext):
         self.constants: Constants = {player: {} for player in self.players}
         self.lag = None
 
-    def with_settings(self, settings: Settings) -> AuditContext:
-        other = copy.copy(self)
-        other.settings = settings
-        return other
-
     def exact(self, players: Players, constants: Constants) -> Constants:
         return constants
 
@@ -60,13 +51,6 @@ class ExactContext(AuditContext):
     def interval(self, values: torch.Tensor, part: str = "score") -> Interval:
         mean = float(values.double().mean())
         return Interval(mean, mean, mean)
-
-    @cached_property
-    def wide(self) -> tuple[Players, Constants]:
-        return tree.to(self.players, dtype=torch.float64), self.constants
-
-    def smooth(self, value: bool = False) -> VectorField:
-        return VectorField(Exact(self.game))
 
     @property
     def unit(self) -> str:

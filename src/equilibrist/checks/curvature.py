@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks import _linear
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._first_order import (
     FirstOrder,
@@ -22,22 +21,36 @@ from equilibrist.checks._first_order import (
 )
 from equilibrist.checks._linear import (
     DENSE,
+    PRODUCT,
     Extremes,
     Hessian,
     Part,
+    curvatures,
     extremes_of,
-    found_draws,
-    free,
-    score_draws,
 )
 from equilibrist.checks._minimax import REFERENCES as MINIMAX
 from equilibrist.checks._minimax import answers, local_minimax
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks._value import order_of
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
-from equilibrist.checks.context import AuditContext, norm_of
+from equilibrist.checks._second_order import (
+    at_rest,
+    curvature_of,
+    direction_witness,
+    feasible,
+    found_draws,
+    free,
+    inexact,
+    products_of,
+    promised,
+    scope,
+)
+from equilibrist.checks.certificate import (
+    Certificate,
+    Tolerance,
+    Verdict,
+    not_assessed,
+    of_all_players,
+)
+from equilibrist.checks.context import AuditContext, Tick, no_tick, order_of, reach_of
 from equilibrist.core.draws import Address, Use
-from equilibrist.core.game import Players
 
 REFERENCES = (
     "Mazumdar, Jordan and Sastry 2019, Definition 2 (differential Nash equilibria)",
@@ -67,6 +80,11 @@ class Curvature:
     def gain(self, curvature: float) -> float:
         """What a move of `reach` gains to second order; negative where it loses."""
         return -0.5 * curvature * self.reach**2 + 0.0
+
+    @property
+    def measured(self) -> Interval:
+        """What the move gains where it was made, else what is promised."""
+        return self.moved.gain if self.moved else self.gains
 
     @property
     def gains(self) -> Interval:
@@ -101,7 +119,7 @@ def local(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """
     share = context.settings.local_products // len(found_draws(context)) // 4
     tolerance = context.tolerance()
-    if why := _linear.inexact(context):
+    if why := inexact(context):
         return _unassessed(context, tolerance, why)
     firsts = {player: first_order(context, player, tick) for player in context.game.players}
     found = {
@@ -116,7 +134,6 @@ def local(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
         else _moving(context, first, tolerance)
         for player, first in firsts.items()
     ]
-    overall = both("local-nash", parts, _overall(parts))
     leader, follower = order_of(context.game)
     minimax = local_minimax(
         context,
@@ -126,15 +143,15 @@ def local(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
         tolerance,
         tick,
     )
-    return [*parts, overall, minimax]
+    return [*parts, of_all_players("local-nash", parts), minimax]
 
 
 def work(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     settings = context.settings
     if not context.sampled:
-        return 2 * _linear.PRODUCT * min(tree.count(context.players), DENSE)
-    products = _linear.products_of(context)
+        return 2 * PRODUCT * min(tree.count(context.players), DENSE)
+    products = products_of(context)
     draws, share = len(found_draws(context)), max(2, products // 4)
     sizes = [tree.count(context.players[player]) for player in context.game.players]
     own = sum(min(n, share) for n in sizes) * draws
@@ -143,7 +160,7 @@ def work(context: AuditContext) -> float:
     scored = min(settings.local_batches, settings.batches) * (len(sizes) + 2)
     # Both players' moves along negative curvature are rarely worth their measurement: one of them is planned.
     small = planned(context) + planned_value(context) + planned_both(context)
-    return small + _linear.PRODUCT * (own + schur + scored) + answers(context)
+    return small + PRODUCT * (own + schur + scored) + answers(context)
 
 
 def own_curvature(
@@ -151,26 +168,27 @@ def own_curvature(
 ) -> Curvature:
     """The ends of H_p by at most `steps` products on every draw, and the worst direction, scored."""
     operator = Hessian(context, player, found_draws(context), tick)
-    reach = context.settings.move * norm_of(context, player)
+    reach = reach_of(context, player)
     if not operator.n:
         nothing = torch.zeros(0, dtype=torch.float64)
         empty = Extremes(0.0, nothing, 0.0, 0.0, True, 0, nothing)
-        return Curvature(player, empty, None, Interval(0.0, 0.0, 0.0), reach)
+        return Curvature(player, empty, None, Interval.at(0.0), reach)
     ends = extremes_of(context, operator, max(2, steps), where)
     part = operator.part
     del operator  # its graphs are as large as those of a training step, one for each draw
-    scored, direction = Interval(ends.smallest, ends.smallest, ends.smallest), None
-    if ends.finite and ends.smallest < -ends.zero:
-        gain = -0.5 * ends.smallest * reach**2
-        direction = _linear.feasible(context, player, part.flat(ends.vector), gain)
-        if direction is not None:
-            scored = context.interval(_linear.curvatures(context, player, direction, tick))
-            found = Curvature(player, ends, direction, scored, reach)
-            # What promises next to nothing is not worth its measurement.
-            if max(gain, found.gains.high) > 0.25 * context.tolerance().value:
-                return replace(found, moved=both_ways(context, player, direction, tick))
-            return found
-    return Curvature(player, ends, direction, scored, reach)
+    found = Curvature(player, ends, None, Interval.at(ends.smallest), reach)
+    if not ends.finite or not ends.smallest < -ends.zero:
+        return found
+    gain = -0.5 * ends.smallest * reach**2
+    direction = feasible(context, player, part.flat(ends.vector), gain)
+    if direction is None:
+        return found
+    scored = context.interval(curvatures(context, player, direction, tick))
+    found = replace(found, direction=direction, scored=scored)
+    # What promises next to nothing is not worth its measurement.
+    if max(gain, found.gains.high) > 0.25 * context.tolerance().value:
+        return replace(found, moved=both_ways(context, player, direction, tick))
+    return found
 
 
 def _moving(context: AuditContext, first: FirstOrder, tolerance: Tolerance) -> Certificate:
@@ -185,7 +203,7 @@ def _moving(context: AuditContext, first: FirstOrder, tolerance: Tolerance) -> C
         {
             "order": 1,
             "gain": first.gain.mean,
-            "gain_interval": [first.gain.low, first.gain.high],
+            "gain_interval": first.gain.ends,
             "first_order": first.describe(),
             "confidence": context.settings.confidence,
         },
@@ -198,151 +216,20 @@ def _moving(context: AuditContext, first: FirstOrder, tolerance: Tolerance) -> C
     )
 
 
-def at_rest(context: AuditContext, player: str, tolerance: Tolerance) -> bool:
-    """Whether the gradient is nothing to first order; of exact losses only (see "stationary" for others)."""
-    return context.sampled or free(context).residual[player] <= tolerance.value
-
-
-def scope(context: AuditContext, **extra: Any) -> dict[str, Any]:
-    """The context's, with the precision of a second-order check."""
-    how = (
-        f"directions from {len(found_draws(context))} minibatches of {context.settings.batch}, scored on "
-        f"{len(list(score_draws(context)))} batches of the score split"
-        if context.sampled
-        else "exact expectations"
-    )
-    return context.scope() | {"search_precision": "float64", "products": how} | extra
-
-
-def direction_witness(context: AuditContext, player: str, u: Tensor) -> Players:
-    """A unit direction [n_p] as the player's parameters."""
-    return {player: tree.unflatten(u, {"x": context.wide[0][player]})["x"]}
-
-
-def promised(gains: Interval, unit: str, tolerance: Tolerance) -> str:
-    """A gain in words, with its interval where it has one."""
-    span = f"{gains.low:.3g} to {gains.high:.3g}; " if gains.high > gains.low else ""
-    return f"{gains.mean:.3g} {unit} ({span}tolerance {tolerance.value:.3g})"
-
-
 def _certificate(
     context: AuditContext, found: Curvature, first: FirstOrder, tolerance: Tolerance
 ) -> Certificate:
-    player, ends, settings = found.player, found.ends, context.settings
-    where = free(context)
-    n = Part(context, player).n
-    unit = context.unit
-    gains = found.gains
-    rounding = ends.zero
-    nothing = 2 * tolerance.value / found.reach**2  # the curvature that promises the tolerance
-    evidence: dict[str, Any] = {
-        "smallest": ends.smallest,
-        "largest": ends.largest,
-        "residual": ends.residual,
-        "complete": ends.complete,
-        "products": ends.steps,
-        "parameters": n,
-        "move": found.reach,
-        "curvature": found.scored.mean,
-        "curvature_interval": [found.scored.low, found.scored.high],
-        "gain": gains.mean,
-        "gain_interval": [gains.low, gains.high],
-        "curvature_of_tolerance": nothing,
-        "order": 2,
-        "measured": found.moved.describe() if found.moved else None,
-        "first_order": first.describe(),
-        "first_order_gain": where.residual[player],
-        "gradient_norm": float(where.gradient[player].norm()),
-        "confidence": settings.confidence,
-    }
-    if ends.values is not None:
-        evidence["negative"] = int((ends.values < -rounding).sum())
-        evidence["zero"] = int((ends.values.abs() <= rounding).sum())
+    player = found.player
+    verdict, summary = _judged(context, found, first, tolerance)
     witness = None
-    measured = found.moved.gain if found.moved else gains
-    decision = decide(measured, tolerance.value)
-    settled = first.decision(context)
-    if not n and where.held[player]:
-        verdict = Verdict.UNASSESSED
-        summary = (
-            f"Constraints hold {', '.join(where.held[player])} of the {player} as a whole: moves along their surface "
-            "were not judged."
-        )
-    elif not n:
-        verdict = Verdict.NOT_REFUTED if context.sampled else Verdict.VERIFIED
-        summary = (
-            f"Walls hold all of the {player}'s parameters: there is no small move left to judge."
-        )
-    elif not ends.finite:
-        verdict, summary = (
-            Verdict.UNASSESSED,
-            f"The {player}'s Hessian is not finite, so nothing can be said.",
-        )
-    elif math.isnan(tolerance.value):
-        verdict, summary = Verdict.UNASSESSED, f"Not assessed: {tolerance.why}."
-    elif decision.verdict is Verdict.REFUTED and found.direction is not None:
-        verdict, witness = Verdict.REFUTED, direction_witness(context, player, found.direction)
-        summary = (
-            f"The {player}'s loss curves down: a {found.moved.size:.2g} move along one direction gains "  # type: ignore[union-attr]
-            f"{promised(measured, unit, tolerance)}."
-        )
-    elif found.direction is None and ends.smallest < -max(nothing, rounding):
-        verdict = Verdict.UNASSESSED
-        summary = (
-            f"The {player}'s Hessian has the eigenvalue {ends.smallest:.3g}, but its direction leaves the "
-            "feasible set or climbs the loss to first order, so nothing is refuted."
-        )
-    elif settled.verdict is Verdict.UNASSESSED:
-        verdict = Verdict.UNASSESSED
-        summary = (
-            f"Cannot tell whether the {player} is at rest ({settled.reason.value}: a move down its gradient gains "
-            f"{promised(first.gain, unit, tolerance)}), so its curvature does not decide."
-        )
-    elif decision.verdict is Verdict.UNASSESSED:
-        verdict = Verdict.UNASSESSED
-        summary = (
-            f"Cannot tell whether a small move along the {player}'s most negative curvature gains: "
-            f"{decision.reason.value} ({promised(measured, unit, tolerance)})."
-        )
-    elif not ends.converged(nothing):
-        verdict = Verdict.UNASSESSED
-        summary = (
-            f"The smallest curvature of the {player}'s loss was not found to enough digits in {ends.steps} "
-            f"products ({ends.smallest:.3g}, residual {ends.residual:.3g}): raise local_products."
-        )
-    elif (
-        not context.sampled
-        and _holds(context, ends)
-        and not where.held[player]
-        and at_rest(context, player, tolerance)
-    ):
-        verdict = Verdict.VERIFIED
-        summary = (
-            f"The {player}'s loss curves up in every direction (smallest eigenvalue {ends.smallest:.3g})."
-            if ends.smallest > rounding
-            else f"The {player}'s loss is quadratic and curves down in no direction."
-        )
-    elif not context.sampled and ends.smallest >= -rounding:
-        verdict = Verdict.NOT_REFUTED
-        flat = evidence.get("zero", 0)
-        why = f"it is flat along {flat} of {n}" if flat else "a boundary holds part of them"
-        if not at_rest(context, player, tolerance):
-            why = "its gradient is not zero"
-        if not ends.complete:
-            why = "only the end of its spectrum was looked for"
-        summary = f"The {player}'s loss curves down in no direction, but {why}: second order leaves it open."
-    else:
-        verdict = Verdict.NOT_REFUTED
-        summary = (
-            f"No {settings.move:.0%} move along the {player}'s most negative curvature "
-            f"({found.scored.mean:.3g}) gains more than {tolerance.value:.3g} {unit}."
-        )
+    if verdict is Verdict.REFUTED and found.direction is not None:
+        witness = direction_witness(context, player, found.direction)
     limits = [
         "second order, near the pair only; whether the pair is at rest is the check "
         + ('"stationary"' if context.sampled else "of the first order"),
-        *where.limits(player),
+        *free(context).limits(player),
     ]
-    if not ends.complete:
+    if not found.ends.complete:
         limits.append(
             "Lanczos' method can miss an eigenvalue whose direction its start hardly holds"
         )
@@ -350,7 +237,7 @@ def _certificate(
         f"local-nash/{player}",
         verdict,
         summary,
-        evidence,
+        _evidence(context, found, first, tolerance),
         tolerance,
         scope(context, player=player),
         tuple(limits),
@@ -361,40 +248,119 @@ def _certificate(
     )
 
 
-def _holds(context: AuditContext, ends: Extremes) -> bool:
-    """Positive definite; or semi-definite where the losses are quadratic."""
-    if not ends.complete:
-        return False
-    return ends.smallest > ends.zero or (
-        ends.smallest >= -ends.zero and getattr(context.game, "linear", False)
+def _evidence(
+    context: AuditContext, found: Curvature, first: FirstOrder, tolerance: Tolerance
+) -> dict[str, Any]:
+    player, ends, where = found.player, found.ends, free(context)
+    evidence = {
+        "smallest": ends.smallest,
+        "largest": ends.largest,
+        "residual": ends.residual,
+        "complete": ends.complete,
+        "products": ends.steps,
+        "parameters": Part(context, player).n,
+        "move": found.reach,
+        "curvature": found.scored.mean,
+        "curvature_interval": found.scored.ends,
+        "gain": found.gains.mean,
+        "gain_interval": found.gains.ends,
+        "curvature_of_tolerance": curvature_of(tolerance, found.reach),
+        "order": 2,
+        "measured": found.moved.describe() if found.moved else None,
+        "first_order": first.describe(),
+        "first_order_gain": where.residual[player],
+        "gradient_norm": float(where.gradient[player].norm()),
+        "confidence": context.settings.confidence,
+    }
+    if ends.values is not None:
+        evidence["negative"] = int((ends.values < -ends.zero).sum())
+        evidence["zero"] = ends.flat
+    return evidence
+
+
+def _judged(
+    context: AuditContext, found: Curvature, first: FirstOrder, tolerance: Tolerance
+) -> tuple[Verdict, str]:
+    """The verdict on "no small move of the player gains to second order", and its sentence."""
+    player, ends, unit = found.player, found.ends, context.unit
+    held = free(context).held[player]
+    if not Part(context, player).n and held:
+        return Verdict.UNASSESSED, (
+            f"Constraints hold {', '.join(held)} of the {player} as a whole: moves along their surface were not judged."
+        )
+    if not Part(context, player).n:
+        said = f"Walls hold all of the {player}'s parameters: there is no small move left to judge."
+        return Verdict.NOT_REFUTED if context.sampled else Verdict.VERIFIED, said
+    if not ends.finite:
+        said = f"The {player}'s Hessian is not finite, so nothing can be said."
+        return Verdict.UNASSESSED, said
+    if math.isnan(tolerance.value):
+        return Verdict.UNASSESSED, f"Not assessed: {tolerance.why}."
+    nothing = curvature_of(tolerance, found.reach)
+    gained = promised(found.measured, unit, tolerance)
+    decision, settled = decide(found.measured, tolerance.value), first.decision(context)
+    if decision.verdict is Verdict.REFUTED and found.moved is not None:
+        return Verdict.REFUTED, (
+            f"The {player}'s loss curves down: a {found.moved.size:.2g} move along one direction gains {gained}."
+        )
+    if found.direction is None and ends.smallest < -max(nothing, ends.zero):
+        return Verdict.UNASSESSED, (
+            f"The {player}'s Hessian has the eigenvalue {ends.smallest:.3g}, but its direction leaves the "
+            "feasible set or climbs the loss to first order, so nothing is refuted."
+        )
+    if settled.verdict is Verdict.UNASSESSED:
+        return Verdict.UNASSESSED, (
+            f"Cannot tell whether the {player} is at rest ({settled.reason.value}: a move down its gradient gains "
+            f"{promised(first.gain, unit, tolerance)}), so its curvature does not decide."
+        )
+    if decision.verdict is Verdict.UNASSESSED:
+        return Verdict.UNASSESSED, (
+            f"Cannot tell whether a small move along the {player}'s most negative curvature gains: "
+            f"{decision.reason.value} ({gained})."
+        )
+    if not ends.converged(nothing):
+        return Verdict.UNASSESSED, (
+            f"The smallest curvature of the {player}'s loss was not found to enough digits in {ends.steps} "
+            f"products ({ends.smallest:.3g}, residual {ends.residual:.3g}): raise local_products."
+        )
+    if not context.sampled and ends.smallest >= -ends.zero:
+        return _judged_exactly(context, player, ends, tolerance)
+    return Verdict.NOT_REFUTED, (
+        f"No {context.settings.move:.0%} move along the {player}'s most negative curvature "
+        f"({found.scored.mean:.3g}) gains more than {tolerance.value:.3g} {unit}."
     )
 
 
-def _overall(parts: list[Certificate]) -> str:
-    opening = {
-        Verdict.REFUTED: "Not a local Nash equilibrium. ",
-        Verdict.UNASSESSED: "Cannot tell whether this is a local Nash equilibrium. ",
-    }
-    for verdict, words in opening.items():
-        if those := [part for part in parts if part.verdict is verdict]:
-            return words + those[0].summary
-    if any(part.verdict is not Verdict.VERIFIED for part in parts):
-        return "No player was found to gain more than the tolerance by a small move alone, to second order."
-    return "A local Nash equilibrium: no player gains by any small move alone."
+def _judged_exactly(
+    context: AuditContext, player: str, ends: Extremes, tolerance: Tolerance
+) -> tuple[Verdict, str]:
+    """The same where losses are exact and curve down in no direction: an eigenvalue of zero leaves it open, unless
+    the losses are quadratic."""
+    rests = at_rest(context, player, tolerance)
+    if rests and ends.complete and not free(context).held[player]:
+        if ends.smallest > ends.zero:
+            return Verdict.VERIFIED, (
+                f"The {player}'s loss curves up in every direction (smallest eigenvalue {ends.smallest:.3g})."
+            )
+        if getattr(context.game, "linear", False):
+            said = f"The {player}'s loss is quadratic and curves down in no direction."
+            return Verdict.VERIFIED, said
+    if not ends.complete:
+        why = "only the end of its spectrum was looked for"
+    elif not rests:
+        why = "its gradient is not zero"
+    elif ends.flat:
+        why = f"it is flat along {ends.flat} of {Part(context, player).n}"
+    else:
+        why = "a boundary holds part of them"
+    return Verdict.NOT_REFUTED, (
+        f"The {player}'s loss curves down in no direction, but {why}: second order leaves it open."
+    )
 
 
 def _unassessed(context: AuditContext, tolerance: Tolerance, why: str) -> list[Certificate]:
     claims = [*(f"local-nash/{p}" for p in context.game.players), "local-nash", "local-minimax"]
     return [
-        Certificate(
-            claim,
-            Verdict.UNASSESSED,
-            f"Not assessed: {why}.",
-            {},
-            tolerance,
-            scope(context),
-            references=REFERENCES,
-            player=claim.partition("/")[2] or None,
-        )
+        not_assessed(claim, why, tolerance=tolerance, scope=scope(context), references=REFERENCES)
         for claim in claims
     ]

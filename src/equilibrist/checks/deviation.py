@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ import torch
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._objective import FORWARD
 from equilibrist.checks._search import Outcome, search
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, of_all_players
+from equilibrist.checks.context import AuditContext, rows_in
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 2, problem (5)",
@@ -55,7 +55,12 @@ def nash(
         tick(2 * _scoring(context))
         if shown is not None:
             sheets = _sheets(outcome, shown(context.players, context.constants))
-    return [*parts, both("nash", parts, _overall(parts))], sheets
+    return [*parts, of_all_players("nash", parts, gains_of(parts))], sheets
+
+
+def gains_of(parts: Sequence[Certificate]) -> list[float]:
+    """What refuted parts gain, 0 for the others: the largest gain tells that a pair is no Nash equilibrium."""
+    return [c.evidence["gain"] if c.verdict is Verdict.REFUTED else 0.0 for c in parts]
 
 
 def budget(context: AuditContext) -> float:
@@ -70,10 +75,7 @@ def work(context: AuditContext) -> float:
 
 def _scoring(context: AuditContext) -> float:
     """What one pass over the score split costs."""
-    rows = sum(
-        max((len(entry) for entry in draw.values() if entry.ndim), default=0)
-        for draw in context.bank("score")
-    )
+    rows = sum(map(rows_in, context.bank("score")))
     return FORWARD * max(rows / context.settings.batch, 1.0)
 
 
@@ -289,15 +291,3 @@ def _sheets(outcome: Outcome, before: torch.Tensor) -> dict[str, torch.Tensor]:
         "during": chosen.samples[(last + 1) // 2],
         "after": chosen.samples[last],
     }
-
-
-def _overall(parts: list[Certificate]) -> str:
-    refuted = [part for part in parts if part.verdict is Verdict.REFUTED]
-    if refuted:
-        most = max(refuted, key=lambda c: c.evidence["gain"])
-        return "Not a Nash equilibrium. " + most.summary
-    if any(part.verdict is Verdict.UNASSESSED for part in parts):
-        return "Cannot tell whether this is a Nash equilibrium: " + next(
-            p.summary for p in parts if p.verdict is Verdict.UNASSESSED
-        )
-    return "No player was found to gain more than the tolerance by deviating alone, within the stated budget."

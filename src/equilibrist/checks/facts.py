@@ -18,7 +18,7 @@ from equilibrist.checks._level import at_equality, pull, silent, unbounded
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._search import Relative
 from equilibrist.checks._signs import SEPARATED, STARVED, signs
-from equilibrist.checks.context import AuditContext, norm_of
+from equilibrist.checks.context import AuditContext, norm_of, taken
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.games.compatibility import reach
 
@@ -230,21 +230,15 @@ def work(context: AuditContext, deep: bool = True) -> float:
 
 def _held_out(context: AuditContext, deep: bool) -> list[Draw]:
     """The first batches of the score split, with no more than `ROWS` samples where there are several."""
-    draws, count, most = [], 0, ROWS if deep else FEW_ROWS
-    for draw in context.bank("score"):
-        draws.append(draw)
-        count += len(draw["real"])
-        if count >= most:
-            break
-    return draws
+    bank, most = context.bank("score"), ROWS if deep else FEW_ROWS
+    seen = np.cumsum([len(draw["real"]) for draw in bank])
+    return bank[: int(np.searchsorted(seen, most)) + 1]
 
 
 def _evaluations(context: AuditContext, draws: Sequence[Draw]) -> float:
     """What three passes over these draws cost, and two of the generator over the first, in minibatch gradients."""
-    seen = sum(len(draw["real"]) for draw in draws)
-    if context.data.kind == "images":
-        seen += len(draws[0]["real"])
-    return seen / context.settings.batch
+    first = draws[:1] if context.data.kind == "images" else []
+    return sum(len(draw["real"]) for draw in (*draws, *first)) / context.settings.batch
 
 
 def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -326,16 +320,13 @@ def _copies(context: AuditContext, real: Tensor, fake: Tensor, share: float) -> 
     for part, size in zip(parts, sizes, strict=True):
         count = -(-(size or 0) * min(most, whole) // whole)
         rows = torch.from_numpy(rng.permutation(size or 0)[:count].copy())
-        take = getattr(part, "take", None)
-        there = rows.to(context.device)
-        kept.append((part.all()[there] if take is None else take(there)).double().cpu().flatten(1))
+        kept.append(taken(part, rows.to(context.device)).double().cpu().flatten(1))
     known = torch.cat(kept)
-    shares = []
+    shares, some = [], int(share * COPY_SAMPLES)
     for x in (fake, real):
-        rows = torch.from_numpy(rng.permutation(len(x))[: int(share * COPY_SAMPLES)].copy())
+        rows = torch.from_numpy(rng.permutation(len(x))[:some].copy())
         shares.append(_coincide(x[rows].flatten(1), known))
-    looked = min(len(fake), int(share * COPY_SAMPLES))
-    return Copies(shares[0], shares[1], looked, len(known), context.data.size)
+    return Copies(shares[0], shares[1], min(len(fake), some), len(known), context.data.size)
 
 
 def _coincide(x: Tensor, known: Tensor) -> float:
@@ -382,7 +373,7 @@ def _slope(context: AuditContext, tick: Callable[[float], Any]) -> float:
     that."""
     objective = Objective(context, "generator", tick)
     gradient = objective.gradient(*objective.at(objective.start), 0, Batch.FACT)
-    size = float(tree.flatten({"v": gradient}).double().norm())
+    size = float(tree.flatten(gradient).double().norm())
     return 0.01 * norm_of(context, "generator") * size
 
 

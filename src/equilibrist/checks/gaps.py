@@ -6,15 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from equilibrist.checks._decide import Interval
-from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._sampled import MEASURED, PLAIN, POOL
+from equilibrist.checks.proximal._costs import MEASURED, PLAIN, POOL, trial_work, well_work
 from equilibrist.checks.proximal.inner import Part, Prox, solve_well
-from equilibrist.checks.proximal.search import number, trial_work, unfit, well_work
-from equilibrist.checks.proximal.trial import Trial, trial
+from equilibrist.checks.proximal.trial import Trial, number, trial
 
 CLAIMS = {"duality-gap": math.inf, "proximal-duality-gap": None}
 REFERENCES = (
@@ -31,6 +29,14 @@ class _Response:
     gain: Interval
     status: str
     part: Part | None
+
+    @property
+    def failed(self) -> bool:
+        return self.status.startswith("failed")
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"gain": self.gain.mean, "interval": self.gain.ends, "status": self.status}
 
 
 def gaps(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
@@ -51,13 +57,9 @@ def gaps(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     REFUTED: the interval's lower end is above the tolerance: not a (proximal) equilibrium. UNASSESSED: a
     response failed, or noise. NOT_REFUTED: else; searches give gaps from below.
     """
-    if reason := inner.why_not(context):
-        return [unfit(context, claim, reason) for claim in CLAIMS]
+    if reason := inner.why_not_judged(context):
+        return [inner.unfit(context, claim, reason) for claim in CLAIMS]
     tolerance = context.tolerance()
-    if math.isnan(tolerance.value):
-        return [
-            unfit(context, claim, f"there is no tolerance: {tolerance.why}") for claim in CLAIMS
-        ]
     prox = inner.prox_of(context, tick)
     critic = _critic(context, prox, tolerance.value)
     certificates = []
@@ -102,50 +104,22 @@ def _certificate(
     found: Trial,
     tolerance: Tolerance,
 ) -> Certificate:
-    generator = _generator(found, tolerance.value)
+    generator, settings = _generator(found, tolerance.value), context.settings
     stay = prox.trained["generator"]
     best = prox.measure(stay, critic.part or prox.trained["critic"], math.inf, "score")
     least = prox.measure(found.generator or stay, found.critic, lam, "score")
     paired = context.interval(best - least)  # both on the same batches
     gap = Interval(paired.mean, paired.low - (found.gap or 0.0), paired.high)
-    failed = [
-        f"the {name}'s best response {part.status}"
-        for name, part in (("critic", critic), ("generator", generator))
-        if part.status.startswith("failed")
-    ]
-    unit, settings = context.unit, context.settings
-    name = "duality gap" if math.isinf(lam) else f"proximal duality gap (lambda = {lam:g})"
-    span = f"{gap.mean:.3g} {unit} ({gap.low:.3g} to {gap.high:.3g})"
-    parts = f"the critic gains {critic.gain.mean:.3g}, the generator {generator.gain.mean:.3g}"
-    witness = None
-    if failed:
-        verdict = Verdict.UNASSESSED
-        text = f"The {name} failed: {'; '.join(failed)}. What was measured adds up to {span}."
-    elif gap.low > tolerance.value:
-        verdict = Verdict.REFUTED
-        text = f"The {name} is {span}: {parts}."
-        witness = {"generator": found.generator or stay, "critic": critic.part or {}}
-    elif gap.high - gap.mean > tolerance.value or gap.mean > tolerance.value:
-        verdict = Verdict.UNASSESSED
-        text = f"The {name} is {span}: the noise hides whether it is above {tolerance.value:.3g}."
-    else:
-        verdict = Verdict.NOT_REFUTED
-        text = (
-            f"The {name} is {span}, no more than the tolerance of {tolerance.value:.3g}: {parts}."
-        )
+    responses = {"critic": critic, "generator": generator}
+    verdict, text = _judged(context, lam, gap, responses, tolerance)
+    witness = {"generator": found.generator or stay, "critic": critic.part or {}}
     evidence: dict[str, Any] = {
         "gap": gap.mean,
-        "interval": [gap.low, gap.high],
+        "interval": gap.ends,
         "lambda": number(lam),
-        "critic": {
-            "gain": critic.gain.mean,
-            "interval": [critic.gain.low, critic.gain.high],
-            "status": critic.status,
-        },
+        "critic": critic.describe(),
         "generator": {
-            "gain": generator.gain.mean,
-            "interval": [generator.gain.low, generator.gain.high],
-            "status": generator.status,
+            **generator.describe(),
             "searched": found.searched,
             "inner_values": found.reached,
             "inner_gap_bound": found.gap,
@@ -157,7 +131,7 @@ def _certificate(
         }
         if context.sampled
         else {"generator_searches": settings.prox_starts, "critic": "to convergence"},
-        "unit": unit,
+        "unit": context.unit,
         "confidence": settings.confidence,
     }
     return Certificate(
@@ -174,9 +148,37 @@ def _certificate(
             else "the inner maximum is bounded from above, and the bound was subtracted",
         ),
         REFERENCES,
-        None,
-        witness,
+        witness=witness if verdict is Verdict.REFUTED else None,
     )
+
+
+def _judged(
+    context: AuditContext,
+    lam: float,
+    gap: Interval,
+    responses: dict[str, _Response],
+    tolerance: Tolerance,
+) -> tuple[Verdict, str]:
+    """The verdict on "the gap is at most the tolerance", and its sentence."""
+    name = "duality gap" if math.isinf(lam) else f"proximal duality gap (lambda = {lam:g})"
+    span, failed = gap.in_words(context.unit), [p for p in responses if responses[p].failed]
+    if failed:
+        whose = "; ".join(f"the {p}'s best response {responses[p].status}" for p in failed)
+        said = f"The {name} failed: {whose}. What was measured adds up to {span}."
+        return Verdict.UNASSESSED, said
+    # The lower end also holds the bound of what answers miss: the noise is the upper half.
+    decision = decide(gap, tolerance.value, noise=gap.high - gap.mean)
+    parts = (
+        f"the critic gains {responses['critic'].gain.mean:.3g}, the generator "
+        f"{responses['generator'].gain.mean:.3g}"
+    )
+    if decision.verdict is Verdict.REFUTED:
+        return Verdict.REFUTED, f"The {name} is {span}: {parts}."
+    if decision.verdict is Verdict.UNASSESSED:
+        said = f"The {name} is {span}: the noise hides whether it is above {tolerance.value:.3g}."
+        return Verdict.UNASSESSED, said
+    said = f"The {name} is {span}, no more than the tolerance of {tolerance.value:.3g}: {parts}."
+    return Verdict.NOT_REFUTED, said
 
 
 def work(context: AuditContext) -> float:

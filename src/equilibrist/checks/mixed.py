@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
-from equilibrist.checks._audit import Audit
+from equilibrist.checks._decide import Interval, decide
+from equilibrist.checks._result import Audit
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both, least_settled
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import EquilibristError, GameError
 from equilibrist.mixed.matrix import MatrixGame, strategy
@@ -135,28 +136,27 @@ def _part(
 ) -> Certificate:
     unit, epsilon = tolerance.unit, tolerance.value
     how = "exact best response" if exact else "searched best response: the gain is a lower bound"
+    interval = Interval(gain, gain, gain if exact else math.inf)
+    verdict = decide(interval, epsilon, exhaustive=exact, noise=0.0).verdict
     if math.isnan(gain):
-        verdict = Verdict.UNASSESSED
         said = f"Not assessed: {player}'s gain is not a number."
     elif gain > epsilon:
-        verdict = Verdict.REFUTED
+        verdict = Verdict.REFUTED  # by an infinite gain too
         said = (
             f"{player} alone gains {gain:.4g} {unit} by a pure strategy, more than {epsilon:.3g}."
         )
     elif exact and gain < -_ROUNDING * (1 + abs(found.value)) - epsilon:
-        verdict = Verdict.UNASSESSED
+        verdict = Verdict.UNASSESSED  # a best response cannot lose
         said = f"Not assessed: {player}'s best response loses {-gain:.3g} {unit}, so it is none."
     elif exact:
-        verdict = Verdict.VERIFIED
         said = f"{player}'s best response gains {max(gain, 0.0):.3g} {unit}: at most {epsilon:.3g}."
     else:
-        verdict = Verdict.NOT_REFUTED
         said = f"No strategy that was found gains {player} more than {max(gain, 0.0):.3g} {unit}."
     return Certificate(
         f"{CLAIM}/{player}",
         verdict,
         said,
-        {"gain": gain, "interval": [gain, gain if exact else math.inf], "exact": exact},
+        {"gain": gain, "interval": interval.ends, "exact": exact},
         tolerance,
         scope | {"player": player, "how": how},
         () if exact else ("a search may miss the best response",),
@@ -166,15 +166,14 @@ def _part(
 
 
 def _said(parts: list[Certificate], found: NashGap, tolerance: Tolerance) -> str:
-    verdict = both(CLAIM, parts, "").verdict
-    unit, epsilon = tolerance.unit, tolerance.value
-    if verdict is Verdict.VERIFIED:
-        return (
-            f"An epsilon-Nash equilibrium in mixed strategies: neither player gains more than {epsilon:.3g} {unit} "
-            f"(the larger gain is {max(found.epsilon, 0.0):.3g})."
-        )
-    if verdict is Verdict.REFUTED:
-        return f"No epsilon-Nash equilibrium for epsilon = {epsilon:.3g} {unit}: a player gains {found.epsilon:.4g}."
-    if verdict is Verdict.UNASSESSED:
-        return next(p.summary for p in parts if p.verdict is Verdict.UNASSESSED)
-    return f"No deviation above {epsilon:.3g} {unit} was found; epsilon is at least {max(found.epsilon, 0.0):.3g}."
+    verdict = least_settled(part.verdict for part in parts)
+    epsilon, most = f"{tolerance.value:.3g}", max(found.epsilon, 0.0)
+    return {
+        Verdict.VERIFIED: "An epsilon-Nash equilibrium in mixed strategies: neither player gains more than "
+        f"{epsilon} {tolerance.unit} (the larger gain is {most:.3g}).",
+        Verdict.REFUTED: f"No epsilon-Nash equilibrium for epsilon = {epsilon} {tolerance.unit}: a player gains "
+        f"{found.epsilon:.4g}.",
+        Verdict.UNASSESSED: next((p.summary for p in parts if p.verdict is verdict), ""),
+        Verdict.NOT_REFUTED: f"No deviation above {epsilon} {tolerance.unit} was found; epsilon is at least "
+        f"{most:.3g}.",
+    }[verdict]

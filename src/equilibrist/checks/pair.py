@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from equilibrist.checks._audit import Audit, audit_game, replayable, require_budget
+from equilibrist.checks._audit import audit_game, replayable
+from equilibrist.checks._budget import require_budget
+from equilibrist.checks._result import Audit
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import in_order, settings_of

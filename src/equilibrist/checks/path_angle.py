@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from equilibrist import tree
 from equilibrist.certificates import Chart
-from equilibrist.checks._spent import Tick
-from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks._decide import Interval
+from equilibrist.checks.certificate import Certificate, Verdict, not_assessed
+from equilibrist.checks.context import AuditContext, Tick
+from equilibrist.core.draws import Draw
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Players
 
@@ -45,61 +46,30 @@ def path_angle(context: AuditContext, tick: Tick) -> list[Certificate]:
     NOT_REFUTED: c is negative before 1 and positive behind it, within 0.05, for certain (paired over batches).
     REFUTED: c keeps its sign there, for certain. UNASSESSED: neither, or no other pair.
     """
-    tolerance = None
     scope = context.scope() | {"from": context.origin_name or "nowhere"}
     if context.origin is None:
-        said = "Not assessed: a path needs another pair to come from; an audit of a run begins at its initial weights."
-        return [Certificate(CLAIM, Verdict.UNASSESSED, said, {}, tolerance, scope, (), REFERENCES)]
+        why = "a path needs another pair to come from; an audit of a run begins at its initial weights"
+        return [not_assessed(CLAIM, why, scope=scope, references=REFERENCES)]
     players, _ = context.wide
     start = tree.to(context.origin, dtype=torch.float64)
     d = tree.axpy(-1.0, start, players)
     length = float(tree.norm(d))
     if not 0 < length < math.inf:
-        said = f"Not assessed: the path from {context.origin_name} has length {length:g}."
-        return [Certificate(CLAIM, Verdict.UNASSESSED, said, {}, tolerance, scope, (), REFERENCES)]
+        why = f"the path from {context.origin_name} has length {length:g}"
+        return [not_assessed(CLAIM, why, scope=scope, references=REFERENCES)]
     draws = context.bank("score")[: context.settings.linear_batches * 2]
     rows = [_along(context, tree.axpy(a, d, start), d, length, draws, tick) for a in WHERE]
     cosines = [cosine for cosine, _ in rows]
-    # Half-way to where "near" ends: at 1 itself the field may vanish.
-    before, behind = (
-        context.interval(
-            torch.stack(
-                [
-                    slopes
-                    for a, (_, slopes) in zip(WHERE, rows, strict=True)
-                    if NEAR / 2 <= side * (a - 1) <= NEAR
-                ]
-            ).mean(0)
-        )
-        for side in (-1, 1)
-    )
+    before, behind = (_slope_beside(context, [slopes for _, slopes in rows], s) for s in (-1, 1))
+    verdict, said = _judged(context, cosines, before, behind)
     evidence = {
         "where": list(WHERE),
         "cosine": cosines,
         "length": length,
-        "before": [before.low, before.high],
-        "behind": [behind.low, behind.high],
+        "before": before.ends,
+        "behind": behind.ends,
         "minibatches": len(draws),
     }
-    if not all(map(math.isfinite, cosines)):
-        verdict, said = Verdict.UNASSESSED, "The gradients along the path are not finite."
-    elif before.high < 0 < behind.low:
-        verdict = Verdict.NOT_REFUTED
-        said = (
-            f"Along the path from {context.origin_name} the field changes sign at the pair: the players are drawn on "
-            "before it and back behind it."
-        )
-    elif before.low > 0 or behind.high < 0:
-        verdict = Verdict.REFUTED
-        far = (
-            "behind the pair it still pulls on"
-            if behind.high < 0
-            else "before the pair it pushes back"
-        )
-        said = f"Along the path from {context.origin_name} the field does not come to rest at the pair: {far}."
-    else:
-        verdict = Verdict.UNASSESSED
-        said = "The field's sign along the path is not certain on either side of the pair."
     limits = ("one line through the space of weights: attraction along it is not stability",)
     chart = Chart(
         tuple(WHERE),
@@ -108,11 +78,38 @@ def path_angle(context: AuditContext, tick: Tick) -> list[Certificate]:
         "The cosine between the field and the path: below 0 the players are drawn on, above 0 back.",
         marks=(1.0,),
     )
-    return [
-        Certificate(
-            CLAIM, verdict, said, evidence, tolerance, scope, limits, REFERENCES, chart=chart
-        )
+    found = Certificate(CLAIM, verdict, said, evidence, None, scope, limits, REFERENCES)
+    return [replace(found, chart=chart)]
+
+
+def _slope_beside(context: AuditContext, slopes: list[torch.Tensor], side: int) -> Interval:
+    """The mean slope along the path on one side of the pair, half-way to where "near" ends: at 1 itself the field may
+    vanish."""
+    near = [
+        slope for a, slope in zip(WHERE, slopes, strict=True) if NEAR / 2 <= side * (a - 1) <= NEAR
     ]
+    return context.interval(torch.stack(near).mean(0))
+
+
+def _judged(
+    context: AuditContext, cosines: list[float], before: Interval, behind: Interval
+) -> tuple[Verdict, str]:
+    """The verdict on "the field changes sign at the pair", and its sentence: two signs, no gain below a tolerance, so
+    that `decide` has no part in it."""
+    along = f"Along the path from {context.origin_name} the field"
+    if not all(map(math.isfinite, cosines)):
+        return Verdict.UNASSESSED, "The gradients along the path are not finite."
+    if before.high < 0 < behind.low:
+        return Verdict.NOT_REFUTED, (
+            f"{along} changes sign at the pair: the players are drawn on before it and back behind it."
+        )
+    if before.low > 0 or behind.high < 0:
+        far = "behind the pair it still pulls on"
+        if not behind.high < 0:
+            far = "before the pair it pushes back"
+        return Verdict.REFUTED, f"{along} does not come to rest at the pair: {far}."
+    said = "The field's sign along the path is not certain on either side of the pair."
+    return Verdict.UNASSESSED, said
 
 
 def work(context: AuditContext) -> float:
@@ -123,18 +120,19 @@ def work(context: AuditContext) -> float:
 
 
 def _along(
-    context: AuditContext, at: Players, d: Players, length: float, draws: list[Any], tick: Tick
+    context: AuditContext, at: Players, d: Players, length: float, draws: list[Draw], tick: Tick
 ) -> tuple[float, torch.Tensor]:
     """c at one point of the path, and <v, d> / |d| of every minibatch."""
     constants = context.exact(at, context.wide[1])
     field = VectorField(context.game)
-    total: Any = None
     slopes = []
-    for draw in draws:
+
+    def gradient(draw: Draw) -> Players:
         v, _ = field(at, constants, draw)
         slopes.append(float(tree.dot(v, d)) / length)
-        total = v if total is None else tree.axpy(1.0, total, v)
         tick()
-    mean = tree.scale(1 / len(draws), total)
+        return v
+
+    mean = tree.mean(map(gradient, draws))
     size = float(tree.norm(mean))
     return (float(tree.dot(mean, d)) / (length * size) if size else 0.0), torch.tensor(slopes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +21,8 @@ from equilibrist.checks import (
     spectrum,
     stationarity,
 )
-from equilibrist.checks._spent import Tick
 from equilibrist.checks.certificate import Certificate
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick
 from equilibrist.checks.proximal import experiment, profile, search
 from equilibrist.errors import RecipeError, did_you_mean
 
@@ -35,6 +35,9 @@ class Found:
 
     certificates: list[Certificate]
     sheets: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+Run = Callable[[AuditContext, Tick, Show | None], Found]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Check:
     name: str
     says: str
     work: Callable[[AuditContext], float]
-    run: Callable[[AuditContext, Tick, Show | None], Found]
+    run: Run
     default: bool = True
     claims: tuple[str, ...] = ()
     from_origin: bool = False
@@ -66,24 +69,9 @@ def _by_player(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}{who}" for name in names for who in ("", "/generator", "/critic"))
 
 
-def _self_tests(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found([selftests.self_tests(context, tick)])
-
-
-def _stationary(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(stationarity.stationarity(context, tick))
-
-
-def _local(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(curvature.local(context, tick))
-
-
-def _proximal(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(local_lambda.proximal(context, tick))
-
-
-def _stable(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(spectrum.stable(context, tick))
+def _plain(check: Callable[[AuditContext, Tick], list[Certificate]]) -> Run:
+    """A check that shows no samples."""
+    return lambda context, tick, show: Found(check(context, tick))
 
 
 def _nash(context: AuditContext, tick: Tick, show: Show | None) -> Found:
@@ -93,26 +81,6 @@ def _nash(context: AuditContext, tick: Tick, show: Show | None) -> Found:
     return Found(certificates, {f"nash/generator:{when}": s for when, s in sheets.items()})
 
 
-def _lambda_search(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(search.lambda_search(context, tick))
-
-
-def _profile(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(profile.profile(context, tick))
-
-
-def _section_6_1(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(*experiment.experiment(context, tick, show))
-
-
-def _path_angle(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(path_angle.path_angle(context, tick))
-
-
-def _gaps(context: AuditContext, tick: Tick, show: Show | None) -> Found:
-    return Found(gaps.gaps(context, tick))
-
-
 REGISTRY: dict[str, Check] = {
     check.name: check
     for check in (
@@ -120,33 +88,33 @@ REGISTRY: dict[str, Check] = {
             selftests.CLAIM,
             "are the losses functions of the weights, and the derivatives theirs?",
             selftests.work,
-            _self_tests,
+            lambda context, tick, show: Found([selftests.self_tests(context, tick)]),
         ),
         Check(
             "stationary",
             "does either player still move?",
             stationarity.work,
-            _stationary,
+            _plain(stationarity.stationarity),
             claims=_by_player("stationary"),
         ),
         Check(
             "stable",
             "do the players stay when they are pushed a little?",
             spectrum.work,
-            _stable,
+            _plain(spectrum.stable),
         ),
         Check(
             "local",
             "does a small move gain to second order, alone or after the critic's answer?",
             curvature.work,
-            _local,
+            _plain(curvature.local),
             claims=(*_by_player("local-nash"), "local-minimax"),
         ),
         Check(
             "proximal",
             "between Stackelberg and Nash, how proximal is it near the pair (local lambda*)?",
             local_lambda.work,
-            _proximal,
+            _plain(local_lambda.proximal),
         ),
         Check(
             "nash",
@@ -159,28 +127,28 @@ REGISTRY: dict[str, Check] = {
             search.CLAIM,
             "up to which lambda is it a proximal equilibrium, as far as a search can tell?",
             search.work,
-            _lambda_search,
+            _plain(search.lambda_search),
             default=False,
         ),
         Check(
             profile.CLAIM,
             "what does the generator gain at each lambda, from Stackelberg to Nash?",
             profile.work,
-            _profile,
+            _plain(profile.profile),
             default=False,
         ),
         Check(
             experiment.CLAIM,
             "does V_prox hold when the generator alone is optimised (Farnia and Ozdaglar 2020)?",
             experiment.work,
-            _section_6_1,
+            lambda context, tick, show: Found(*experiment.experiment(context, tick, show)),
             default=False,
         ),
         Check(
             path_angle.CLAIM,
             "along the path from where training began, does the field come to rest here?",
             path_angle.work,
-            _path_angle,
+            _plain(path_angle.path_angle),
             default=False,
             from_origin=True,
         ),
@@ -188,7 +156,7 @@ REGISTRY: dict[str, Check] = {
             "gaps",
             "how large are the duality gap and the proximal duality gap?",
             gaps.work,
-            _gaps,
+            _plain(gaps.gaps),
             default=False,
             claims=tuple(gaps.CLAIMS),
         ),
@@ -216,17 +184,12 @@ def register(check: Check) -> Check:
     return check
 
 
+@functools.cache
 def _load_offered() -> None:
     """Register what installed packages offer, once."""
-    if GROUP in _LOADED:
-        return
-    _LOADED.add(GROUP)
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.name not in REGISTRY:
             register(entry.load()())
-
-
-_LOADED: set[str] = set()
 
 
 def named_checks(checks: Sequence[str]) -> tuple[str, ...]:

@@ -17,11 +17,11 @@ from torch.utils._pytree import tree_leaves
 
 from equilibrist import tree
 from equilibrist.checks import _culprit as culprit
-from equilibrist.checks._spent import Tick, no_tick
+from equilibrist.checks._linear import finite
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.core.draws import Draw, Use, normal
-from equilibrist.core.field import VectorField
+from equilibrist.core.field import Evaluation, VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
 
@@ -32,11 +32,39 @@ REFERENCES = (
 )
 ROWS = 16  # a fault of the code shows on few samples, and few samples have few kinks
 STEPS = (1e-6, 1e-7, 1e-5, 1e-8, 1e-9)  # the smallest for units that are all but saturated
-TINY = 1e-13
-TRIES = 3
+TINY, TRIES = 1e-13, 3
 AGREE, EXACT = 1e-3, 1e-9
 # Evaluations, in gradients: of all tests but differences; of a direction; of a step along it, both ways.
 WHOLE, FIRST, TRY = 16.0, 7.0, 2.0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the tests are made: the pair in float64, its field, one draw."""
+
+    context: AuditContext
+    field: VectorField
+    players: Players
+    constants: Constants
+    draw: Draw
+
+    def evaluated(self, players: Players | None = None) -> Evaluation:
+        """v and the losses at these players, by default the pair's."""
+        return self.field(self.players if players is None else players, self.constants, self.draw)
+
+    def forward(self, w: Players) -> Players:
+        """J w."""
+        return self.field.jvp(self.players, self.constants, w, self.draw)
+
+    def state(self) -> dict[str, tuple[Tensor, int]]:
+        """Every weight and buffer, with the count of writes to it, and torch's random state."""
+        named = {
+            f"the {player}'s {name}": (t.clone(), t._version)
+            for group in (self.players, self.constants)
+            for player, part in group.items()
+            for name, t in part.items()
+        }
+        return {**named, "torch's random state": (torch.get_rng_state(), 0)}
 
 
 @dataclass(frozen=True)
@@ -79,11 +107,10 @@ def self_tests(context: AuditContext, tick: Tick = no_tick) -> Certificate:
     the losses is measured, by what a move of 1e-13 |d| changes beyond its slope, and allowed for tenfold: "off" is
     the difference over (the larger of both sides plus 1e4 times that error over the step).
     """
-    players, constants = context.wide
-    draw = _few(context.linear_draws()[0])
-    share = _share(context)
+    draw = {k: t[:ROWS] if t.ndim else t for k, t in context.linear_draws()[0].items()}
+    place, share = _Place(context, context.smooth(), *context.wide, draw), _share(context)
     try:
-        found = _outcomes(context, players, constants, draw, lambda n=1.0: tick(n * share))
+        found = _outcomes(place, lambda n=1.0: tick(n * share))
     except GameError as error:  # a derivative that torch does not have
         found = [Outcome("derivatives", False, float("nan"), str(error))]
     except RuntimeError as error:
@@ -92,7 +119,7 @@ def self_tests(context: AuditContext, tick: Tick = no_tick) -> Certificate:
         found = [Outcome("precision", False, float("nan"), means)]
     failed = [outcome for outcome in found if not outcome.passed]
     if failed:
-        failed[0] = _blamed(failed[0], context, players, constants, draw)
+        failed[0] = _blamed(failed[0], place)
     summary = (
         f"The audit stops here: {failed[0].means}."
         if failed
@@ -136,77 +163,55 @@ def stopped(name: str, why: Certificate) -> Certificate:
     )
 
 
-def _outcomes(
-    context: AuditContext, players: Players, constants: Constants, draw: Draw, tick: Tick
-) -> list[Outcome]:
-    field = context.smooth()
-    before = _state(players, constants)
-    v, losses = field(players, constants, draw)
-    if not _finite(*losses.values()):
+def _outcomes(place: _Place, tick: Tick) -> list[Outcome]:
+    before = place.state()
+    here = place.evaluated()
+    if not finite(*here.losses.values()):
         return [Outcome("finite", False, float("nan"), "the losses are not finite at this pair")]
-    if not _finite(*tree.leaves(v)):
+    if not finite(*tree.leaves(here.v)):
         return [Outcome("differentiable", False, float("nan"), _ROOT.format("gradient"))]
-    lost = _lossy(field, players, constants, draw)
-    found = [
-        Outcome(
-            "precision",
-            not lost,
-            float(bool(lost)),
-            f"a network computes in less than float64 ({lost}), which rounds derivatives away: let it "
-            "follow the dtype of its weights",
-        )
-    ]
-    directions = {p: _direction(context, players, v, p, 0) for p in players}
-    w = _total(list(directions.values()))
-    jw = field.jvp(players, constants, w, draw)
-    if not _finite(*tree.leaves(jw)):
-        means = _ROOT.format("second derivative")
-        return [*found, Outcome("differentiable", False, float("nan"), means)]
-    found += [_repeat(context, field, players, constants, draw, v, losses, w, jw)]
-    found += [_adjoint(context, field, players, constants, draw, w, jw)]
-    tick(WHOLE)
-    for player in players:
-        found += _differences(context, field, players, constants, draw, player, tick)
-    after = _state(players, constants)
-    changed = next((name for name in before if not _same(before[name], after[name])), None)
-    found.insert(
-        2,
-        Outcome(
-            "buffers",
-            changed is None,
-            float(changed is not None),
-            f"evaluating the losses changes {changed}, so they are no function of the weights: call .eval() "
-            "on the layer that does it, or compute the new value outside the forward pass",
-        ),
+    lost = _lossy(place)
+    precision = Outcome(
+        "precision",
+        not lost,
+        float(bool(lost)),
+        f"a network computes in less than float64 ({lost}), which rounds derivatives away: let it "
+        "follow the dtype of its weights",
     )
-    return found
+    w = {player: _direction(place, here.v, player, 0)[player] for player in place.players}
+    jw = place.forward(w)
+    if not finite(*tree.leaves(jw)):
+        means = _ROOT.format("second derivative")
+        return [precision, Outcome("differentiable", False, float("nan"), means)]
+    repeat, adjoint = _repeat(place, here, w, jw), _adjoint(place, w, jw)
+    tick(WHOLE)
+    differences = [o for player in place.players for o in _differences(place, here, player, tick)]
+    after = place.state()
+    changed = next((name for name in before if not _same(before[name], after[name])), None)
+    buffers = Outcome(
+        "buffers",
+        changed is None,
+        float(changed is not None),
+        f"evaluating the losses changes {changed}, so they are no function of the weights: call .eval() "
+        "on the layer that does it, or compute the new value outside the forward pass",
+    )
+    return [precision, repeat, buffers, adjoint, *differences]
 
 
 # -- the tests ------------------------------------------------------------------------------------------
 
 
-def _repeat(
-    context: AuditContext,
-    field: VectorField,
-    players: Players,
-    constants: Constants,
-    draw: Draw,
-    v: Players,
-    losses: dict[str, Tensor],
-    w: Players,
-    jw: Players,
-) -> Outcome:
-    again = field(players, constants, draw)
-    once = [*losses.values(), *tree.leaves(v), *tree.leaves(jw)]
-    twice = [*again.losses.values(), *tree.leaves(again.v)]
-    twice += tree.leaves(field.jvp(players, constants, w, draw))
+def _repeat(place: _Place, here: Evaluation, w: Players, jw: Players) -> Outcome:
+    again = place.evaluated()
+    once = [*here.losses.values(), *tree.leaves(here.v), *tree.leaves(jw)]
+    twice = [*again.losses.values(), *tree.leaves(again.v), *tree.leaves(place.forward(w))]
     off = max(
         float((a - b).norm() / (a.norm() + b.norm()).clamp_min(1e-300))
         for a, b in zip(once, twice, strict=True)
     )
     equal = all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
     # Kernels on a GPU may add up in any order.
-    passed = equal or (context.device.type != "cpu" and off <= EXACT)
+    passed = equal or (place.context.device.type != "cpu" and off <= EXACT)
     means = (
         "the same evaluation gives two answers, so the losses are no function of the weights: look for "
         "random numbers (dropout) and for state kept between calls (call .eval())"
@@ -214,18 +219,10 @@ def _repeat(
     return Outcome("repeat", passed, off, means)
 
 
-def _adjoint(
-    context: AuditContext,
-    field: VectorField,
-    players: Players,
-    constants: Constants,
-    draw: Draw,
-    w: Players,
-    jw: Players,
-) -> Outcome:
-    rng = Use.ADJOINT.at().generator(context.seed)
-    u = tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), players)
-    jtu = field.vjp(players, constants, u, draw)
+def _adjoint(place: _Place, w: Players, jw: Players) -> Outcome:
+    rng = Use.ADJOINT.at().generator(place.context.seed)
+    u = tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), place.players)
+    jtu = place.field.vjp(place.players, place.constants, u, place.draw)
     size = tree.norm(u) * tree.norm(jw) + tree.norm(jtu) * tree.norm(w)
     off = float((tree.dot(u, jw) - tree.dot(jtu, w)).abs() / size.clamp_min(1e-300))
     means = (
@@ -235,53 +232,11 @@ def _adjoint(
     return Outcome("adjoint", off <= EXACT, off, means)
 
 
-def _differences(
-    context: AuditContext,
-    field: VectorField,
-    players: Players,
-    constants: Constants,
-    draw: Draw,
-    player: str,
-    tick: Tick,
-) -> list[Outcome]:
-    """Central differences along one player, of its loss and of v by blocks; the best of several steps."""
-    v, losses = field(players, constants, draw)
-    best = {"slope": float("inf"), **{p: float("inf") for p in players}}
-    apart = dict(best)  # how far the differences of two steps are from each other, at best
-    for attempt in range(TRIES):
-        d = _direction(context, players, v, player, attempt)
-        predicted = {
-            "slope": tree.dot(v[player], d[player]),
-            **_flat(field, players, constants, d, draw),
-        }
-        at = {"slope": losses[player], **{p: tree.flatten({"v": v[p]}) for p in players}}
-        tiny = _moved(field, players, constants, draw, d, TINY, player)
-        # What so small a move changes beyond its slope is rounding.
-        noise = {
-            k: float((tiny[k] - at[k] - TINY * predicted[k]).norm() + 2e-16 * at[k].norm())
-            for k in at
-        }
-        tick(FIRST)
-        former: dict[str, Tensor] = {}
-        for h in STEPS:
-            ahead, behind = (
-                _moved(field, players, constants, draw, d, s * h, player) for s in (1, -1)
-            )
-            tick(TRY)
-            for key, j in predicted.items():
-                seen = (ahead[key] - behind[key]) / (2 * h)
-                size = max(float(seen.norm()), float(j.norm()), 1e-300)
-                off = float((seen - j).norm()) / (size + 10 * noise[key] / (h * AGREE))
-                best[key] = min(best[key], off if off == off else float("inf"))
-                if key in former:
-                    apart[key] = min(apart[key], float((seen - former[key]).norm()) / size)
-                former[key] = seen
-            if max(best.values()) <= AGREE:
-                break
-        if max(best.values()) <= AGREE:
-            break
-    blocks = {p: best[p] for p in players}
-    worst = max(blocks, key=lambda p: blocks[p])
+def _differences(place: _Place, here: Evaluation, player: str, tick: Tick) -> list[Outcome]:
+    """Central differences along one player, of its loss ("slope") and of v by blocks."""
+    best, apart = _agreement(place, here, player, tick)
+    slope = best["slope"]
+    worst = max(place.players, key=lambda p: best[p])
     cause = (
         f"something that the {worst}'s loss depends on is detached, or a derivative is wrong"
         if worst != player
@@ -303,18 +258,53 @@ def _differences(
     return [
         Outcome(
             f"slopes/{player}",
-            best["slope"] <= AGREE,
-            best["slope"],
-            f"the {player}'s loss does not change as its gradient says (off by {best['slope']:.1%}): {detached}",
+            slope <= AGREE,
+            slope,
+            f"the {player}'s loss does not change as its gradient says (off by {slope:.1%}): {detached}",
         ),
         Outcome(
             f"differences/{player}",
-            blocks[worst] <= AGREE,
-            blocks[worst],
+            best[worst] <= AGREE,
+            best[worst],
             f"the {worst}'s gradient does not change with the {player}'s weights as the Jacobian says (off by "
-            f"{blocks[worst]:.1%}): {why(worst, cause)}",
+            f"{best[worst]:.1%}): {why(worst, cause)}",
         ),
     ]
+
+
+def _agreement(
+    place: _Place, here: Evaluation, player: str, tick: Tick
+) -> tuple[dict[str, float], dict[str, float]]:
+    """How far differences are from derivatives, and differences of two steps from each other; both at best, over
+    several directions and steps."""
+    best = dict.fromkeys(["slope", *place.players], float("inf"))
+    apart, at = dict(best), _parts(here, player)
+    for attempt in range(TRIES):
+        d = _direction(place, here.v, player, attempt)
+        product = Evaluation(place.forward(d), {player: tree.dot(here.v[player], d[player])})
+        predicted = _parts(product, player)
+        tiny = _moved(place, d, TINY, player)
+        # What so small a move changes beyond its slope is rounding.
+        noise = {
+            k: float((tiny[k] - at[k] - TINY * predicted[k]).norm() + 2e-16 * at[k].norm())
+            for k in at
+        }
+        tick(FIRST)
+        former: dict[str, Tensor] = {}
+        for h in STEPS:
+            ahead, behind = (_moved(place, d, s * h, player) for s in (1, -1))
+            tick(TRY)
+            for key, j in predicted.items():
+                seen = (ahead[key] - behind[key]) / (2 * h)
+                size = max(float(seen.norm()), float(j.norm()), 1e-300)
+                off = float((seen - j).norm()) / (size + 10 * noise[key] / (h * AGREE))
+                best[key] = min(best[key], off if off == off else float("inf"))
+                if key in former:
+                    apart[key] = min(apart[key], float((seen - former[key]).norm()) / size)
+                former[key] = seen
+            if max(best.values()) <= AGREE:
+                return best, apart
+    return best, apart
 
 
 _ROOT = (
@@ -331,12 +321,11 @@ _TESTS = {
 }
 
 
-def _blamed(
-    outcome: Outcome, context: AuditContext, players: Players, constants: Constants, draw: Draw
-) -> Outcome:
+def _blamed(outcome: Outcome, place: _Place) -> Outcome:
     """The outcome with the layer that shows the same fault by itself, where there is one."""
     test = _TESTS.get(outcome.name.split("/")[0])
-    layer = culprit.culprit(context.game, players, constants, draw, test) if test else ""
+    at = place.context.game, place.players, place.constants, place.draw
+    layer = culprit.culprit(*at, test) if test else ""
     if not layer:
         return outcome
     fault = (
@@ -347,42 +336,23 @@ def _blamed(
     return replace(outcome, means=f"{outcome.means}; look at {layer}: {fault}")
 
 
-def _finite(*tensors: Tensor) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors)
+def _parts(found: Evaluation, player: str) -> dict[str, Tensor]:
+    """The player's loss and the players' flat gradients."""
+    return {"slope": found.losses[player], **{p: tree.flatten(v) for p, v in found.v.items()}}
 
 
-# -- helpers --------------------------------------------------------------------------------------------
+def _moved(place: _Place, d: Players, h: float, player: str) -> dict[str, Tensor]:
+    """The same at x + h d."""
+    return _parts(place.evaluated(tree.axpy(h, d, place.players)), player)
 
 
-def _moved(
-    field: VectorField,
-    players: Players,
-    constants: Constants,
-    draw: Draw,
-    d: Players,
-    h: float,
-    player: str,
-) -> dict[str, Tensor]:
-    """The player's loss and the players' flat gradients at x + h d."""
-    v, losses = field(tree.axpy(h, d, players), constants, draw)
-    return {"slope": losses[player], **{p: tree.flatten({"v": v[p]}) for p in players}}
-
-
-def _flat(
-    field: VectorField, players: Players, constants: Constants, d: Players, draw: Draw
-) -> dict[str, Tensor]:
-    product = field.jvp(players, constants, d, draw)
-    return {p: tree.flatten({"v": product[p]}) for p in players}
-
-
-def _direction(
-    context: AuditContext, players: Players, v: Players, player: str, attempt: int
-) -> Players:
+def _direction(place: _Place, v: Players, player: str, attempt: int) -> Players:
     """Zero but for one player: a random direction and the gradient's in equal parts (a random one alone is
     nearly orthogonal to the gradient), as long as the player's weights."""
+    players = place.players
     own = players[player]
     where = Use.DIFFERENCE.at(player=list(players).index(player), attempt=attempt)
-    rng = where.generator(context.seed)
+    rng = where.generator(place.context.seed)
     noise = tree.map(lambda t: normal(rng, t.shape, t.dtype, t.device), own)
     size = float(tree.norm(own)) or float(tree.count(own)) ** 0.5
     d = tree.scale(1 / max(float(tree.norm(noise)), 1e-300), noise)
@@ -394,38 +364,15 @@ def _direction(
     return {**tree.zeros_like(players), player: tree.scale(size / float(tree.norm(d)), d)}
 
 
-def _total(parts: list[Players]) -> Players:
-    total = parts[0]
-    for part in parts[1:]:
-        total = tree.axpy(1.0, part, total)
-    return total
-
-
-def _few(draw: Draw) -> Draw:
-    """The first samples of a draw."""
-    return {k: t[:ROWS] if t.ndim else t for k, t in draw.items()}
-
-
-def _state(players: Players, constants: Constants) -> dict[str, tuple[Tensor, int]]:
-    """Every weight and buffer, with the count of writes to it, and torch's random state."""
-    named = {
-        f"the {player}'s {name}": (t.clone(), t._version)
-        for group in (players, constants)
-        for player, part in group.items()
-        for name, t in part.items()
-    }
-    return {**named, "torch's random state": (torch.get_rng_state(), 0)}
-
-
 def _same(a: tuple[Tensor, int], b: tuple[Tensor, int]) -> bool:
     return a[1] == b[1] and torch.equal(a[0].nan_to_num(), b[0].nan_to_num())
 
 
-def _lossy(field: VectorField, players: Players, constants: Constants, draw: Draw) -> str:
+def _lossy(place: _Place) -> str:
     """The first operation that makes less than float64 of float64, or nothing."""
     watching = _Precision()
     with torch.no_grad(), watching:
-        field.game.losses(players, constants, draw)
+        place.field.game.losses(place.players, place.constants, place.draw)
     return watching.found
 
 

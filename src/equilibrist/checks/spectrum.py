@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,9 @@ from equilibrist.checks._eigen import (
     share_of,
     witness_of,
 )
-from equilibrist.checks._linear import Free, free, inexact
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks._second_order import Free, free, inexact
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, not_assessed
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.errors import GameError
 from equilibrist.spectra import consensus, density, krylov, normality, spectrum
 from equilibrist.spectra.consensus import Forecast
@@ -137,6 +137,9 @@ def _leaving(seen: JacobianSpectrum, measured: Interval | None) -> Interval:
     return Interval(-measured.mean, -measured.high - error, -measured.low + error)
 
 
+_CANNOT = "Cannot tell whether the pair is stable: "
+
+
 def _judged(
     context: AuditContext,
     seen: JacobianSpectrum,
@@ -146,47 +149,23 @@ def _judged(
     at_rest: bool,
 ) -> tuple[Verdict, str]:
     """The verdict on "the pair is left no faster than the tolerance", and its sentence without the full stop."""
-    found, value = seen.found, seen.value
-    shown, cannot = _complex(value), "Cannot tell whether the pair is stable: "
+    found = seen.found
     on = f"{-leaving.high:.3g} to {-leaving.low:.3g} on samples of the score split"
-    if value.real < -nothing:
-        decision = decide(leaving, nothing)
-        if decision.verdict is Verdict.REFUTED:
-            span = f"; {on}" if context.sampled else ""
-            return Verdict.REFUTED, (
-                "Not locally stable: under gradient flow the players leave this pair along a direction whose "
-                f"eigenvalue is {shown} (real part{span}; tolerance {nothing:.2g})"
-            )
-        if seen.column is None:
-            return Verdict.UNASSESSED, cannot + (
-                f"an eigenvalue {shown} was found, but its eigenvector did not converge, so that no other samples can "
-                "confirm it"
-            )
-        if value.real + seen.error >= -nothing:
-            return Verdict.UNASSESSED, cannot + (
-                f"the eigenvalue {shown} is known to {seen.error:.2g} only, so ill-conditioned is it"
-            )
-        if decision.verdict is Verdict.UNASSESSED:
-            return Verdict.UNASSESSED, cannot + f"the eigenvalue {shown} has a real part of {on}"
-        return Verdict.NOT_REFUTED, (
-            f"No eigenvalue found leaves the pair: that of {shown}, found on a few minibatches, has a real part of {on}"
-        )
-    lowest = seen.densities["symmetric"].lowest
-    enclosed = lowest.value - lowest.residual >= -nothing
-    if not (found.complete or seen.residual <= nothing or enclosed):
-        return Verdict.UNASSESSED, cannot + (
-            f"the smallest real part did not converge within {found.products} products (found: {shown}, up to "
-            f"{seen.residual:.2g}; tolerance {nothing:.2g})"
+    if seen.value.real < -nothing:
+        return _judged_negative(context, seen, leaving, nothing, on)
+    if not (found.complete or seen.residual <= nothing or seen.floor >= -nothing):
+        return Verdict.UNASSESSED, _CANNOT + (
+            f"the smallest real part did not converge within {found.products} products (found: "
+            f"{_complex(seen.value)}, up to {seen.residual:.2g}; tolerance {nothing:.2g})"
         )
     if found.complete and not live.size:
-        return (
-            Verdict.UNASSESSED,
-            "No eigenvalue differs from zero: the linear analysis says nothing",
-        )
+        said = "No eigenvalue differs from zero: the linear analysis says nothing"
+        return Verdict.UNASSESSED, said
     sure = decide(leaving, nothing, noise=0.0 if leaving.high <= nothing else None)
     if context.sampled and seen.column is not None and sure.verdict is Verdict.UNASSESSED:
         why = f"{sure.reason.value} (the smallest real part is {on}; tolerance {nothing:.2g})"
-        return Verdict.UNASSESSED, cannot + why
+        return Verdict.UNASSESSED, _CANNOT + why
+    searched = context.sampled or not found.complete
     circling = live[np.abs(live.real) <= nothing]
     if circling.size:
         around = _complex(complex(circling[np.argmax(np.abs(circling.imag))]))
@@ -194,32 +173,61 @@ def _judged(
             f"the eigenvalue {around} lies on the imaginary axis, where the linear analysis does not decide: the "
             "players circle the pair, and simultaneous gradient steps of any size leave it"
         )
-        if context.sampled or not found.complete:
-            within = f"within the tolerance of {nothing:.2g}, "
-            return (
-                Verdict.NOT_REFUTED,
-                "Neither stable nor unstable to first order: " + within + turns,
-            )
-        return Verdict.UNASSESSED, cannot + turns
-    if context.sampled or not found.complete:
-        some = "No eigenvalue" if found.complete else "No eigenvalue found"
-        how = ""
-        if not found.complete:
-            how = f", known to {seen.residual:.2g} after {found.products} products"
-            if enclosed:
-                how += f"; none lies below {lowest.value - lowest.residual:.2g}, as the symmetric part tells"
-        return Verdict.NOT_REFUTED, (
-            f"{some} has a real part below {-nothing:.2g}: the smallest is {shown}{how}, so gradient flow does not "
-            "visibly leave this pair"
-        )
-    if not at_rest:
+        if not searched:
+            return Verdict.UNASSESSED, _CANNOT + turns
+        within = f"within the tolerance of {nothing:.2g}, "
         return (
-            Verdict.UNASSESSED,
-            "The players' gradients are not zero here: only a pair at rest can be stable",
+            Verdict.NOT_REFUTED,
+            "Neither stable nor unstable to first order: " + within + turns,
         )
+    if searched:
+        return Verdict.NOT_REFUTED, _none_below(seen, nothing)
+    if not at_rest:
+        said = "The players' gradients are not zero here: only a pair at rest can be stable"
+        return Verdict.UNASSESSED, said
     return Verdict.VERIFIED, (
         "Locally stable: every eigenvalue that is not zero has a positive real part, the smallest "
         f"{float(live.real.min()):.3g}; gradient steps converge below a step of {largest_step(live):.3g}"
+    )
+
+
+def _judged_negative(
+    context: AuditContext, seen: JacobianSpectrum, leaving: Interval, nothing: float, on: str
+) -> tuple[Verdict, str]:
+    """The same where an eigenvalue was found that leaves the pair: other samples must confirm it."""
+    shown, decision = _complex(seen.value), decide(leaving, nothing)
+    if decision.verdict is Verdict.REFUTED:
+        span = f"; {on}" if context.sampled else ""
+        return Verdict.REFUTED, (
+            "Not locally stable: under gradient flow the players leave this pair along a direction whose "
+            f"eigenvalue is {shown} (real part{span}; tolerance {nothing:.2g})"
+        )
+    if seen.column is None:
+        return Verdict.UNASSESSED, _CANNOT + (
+            f"an eigenvalue {shown} was found, but its eigenvector did not converge, so that no other samples can "
+            "confirm it"
+        )
+    if seen.value.real + seen.error >= -nothing:
+        return Verdict.UNASSESSED, _CANNOT + (
+            f"the eigenvalue {shown} is known to {seen.error:.2g} only, so ill-conditioned is it"
+        )
+    if decision.verdict is Verdict.UNASSESSED:
+        return Verdict.UNASSESSED, _CANNOT + f"the eigenvalue {shown} has a real part of {on}"
+    return Verdict.NOT_REFUTED, (
+        f"No eigenvalue found leaves the pair: that of {shown}, found on a few minibatches, has a real part of {on}"
+    )
+
+
+def _none_below(seen: JacobianSpectrum, nothing: float) -> str:
+    found, how = seen.found, ""
+    some = "No eigenvalue" if found.complete else "No eigenvalue found"
+    if not found.complete:
+        how = f", known to {seen.residual:.2g} after {found.products} products"
+        if seen.floor >= -nothing:
+            how += f"; none lies below {seen.floor:.2g}, as the symmetric part tells"
+    return (
+        f"{some} has a real part below {-nothing:.2g}: the smallest is {_complex(seen.value)}{how}, so gradient flow "
+        "does not visibly leave this pair"
     )
 
 
@@ -252,7 +260,7 @@ def _evidence(
         "turning": len(turning),
         "confirmed": None
         if measured is None
-        else {"value": measured.mean, "interval": [measured.low, measured.high]},
+        else {"value": measured.mean, "interval": measured.ends},
         "condition": seen.condition,
         "leftmost": {
             "value": [seen.value.real, seen.value.imag],
@@ -285,9 +293,7 @@ def _end(seen: JacobianSpectrum, end: str) -> dict[str, Any] | None:
     found = seen.found
     if not len(found.values) or not (found.complete or end in found.reached):
         return None
-    score = krylov.ENDS[end](found.values)
-    near = np.flatnonzero(score >= score.max() - 1e-12 * seen.size)
-    i = int(near[np.argmax(found.values[near].imag)])
+    i = krylov.edge(found.values, end, seen.size)
     z = found.values[i]
     return {"value": [float(z.real), float(z.imag)], "residual": float(found.residuals[i])}
 
@@ -383,14 +389,8 @@ def _limits(
 
 
 def _unassessed(context: AuditContext, why: str) -> Certificate:
-    return Certificate(
-        "stable",
-        Verdict.UNASSESSED,
-        f"Cannot tell whether the pair is stable: {why}.",
-        {},
-        scope=context.scope(),
-        references=REFERENCES,
-    )
+    found = not_assessed("stable", why, scope=context.scope(), references=REFERENCES)
+    return replace(found, summary=f"{_CANNOT}{why}.")
 
 
 def _complex(z: complex) -> str:

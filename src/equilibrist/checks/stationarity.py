@@ -9,11 +9,12 @@ import torch
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
-from equilibrist.checks._spent import Tick, no_tick
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both
-from equilibrist.checks.context import AuditContext, norm_of
+from equilibrist.checks._second_order import is_box
+from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, of_all_players
+from equilibrist.checks.context import AuditContext, Tick, no_tick, reach_of
 from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField
+from equilibrist.core.game import Players
 
 REFERENCES = ("Farnia and Ozdaglar 2020, section 2", "Jin, Netrapalli and Jordan 2020, section 2")
 
@@ -40,33 +41,27 @@ def stationarity(context: AuditContext, tick: Tick = no_tick) -> list[Certificat
     UNASSESSED: the noise floor or the estimate is above it, or the promise is and no move keeps it.
     NOT_REFUTED: otherwise.
     """
-    settings, game = context.settings, context.game
-    field = VectorField(game)
-    groups: dict[str, list[torch.Tensor]] = {player: [] for player in game.players}
-    for group in range(settings.groups):
-        total = None
-        for k in range(settings.group_batches):
-            draw = context.minibatch(
-                group * settings.group_batches + k, "all", index=Batch.STATIONARY
-            )
-            v, _ = field(context.players, context.constants, draw)
-            total = v if total is None else tree.axpy(1.0, total, v)
-            tick()
-        mean = tree.scale(1 / settings.group_batches, total or {})
-        for player in game.players:
-            groups[player].append(tree.flatten({"v": mean[player]}).double().cpu())
-    tolerance = context.tolerance(f" per {settings.move:.0%} move")
-    parts = [
-        _certificate(
-            context,
-            p,
-            unblocked(context, p, torch.stack(groups[p])),
-            tolerance,
-            first_order(context, p, tick),
-        )
-        for p in game.players
+    field, settings = VectorField(context.game), context.settings
+
+    def gradient(k: int) -> Players:
+        draw = context.minibatch(k, "all", index=Batch.STATIONARY)
+        v, _ = field(context.players, context.constants, draw)
+        tick()
+        return v
+
+    size = settings.group_batches
+    means = [
+        tree.mean(gradient(group * size + k) for k in range(size))
+        for group in range(settings.groups)
     ]
-    return [*parts, both("stationary", parts, _overall(parts))]
+    tolerance = context.tolerance(f" per {settings.move:.0%} move")
+    parts = []
+    for player in context.game.players:
+        groups = torch.stack([tree.flatten(mean[player]).double().cpu() for mean in means])
+        groups, moved = unblocked(context, player, groups), first_order(context, player, tick)
+        parts.append(_certificate(context, player, groups, tolerance, moved))
+    residual = [part.evidence["residual"] or 0.0 for part in parts]
+    return [*parts, of_all_players("stationary", parts, residual)]
 
 
 def work(context: AuditContext) -> float:
@@ -84,14 +79,15 @@ def unblocked(context: AuditContext, player: str, groups: torch.Tensor) -> torch
     if not size > 0 or (known is not None and not own):
         return groups
     x = context.players[player]
-    flat = tree.flatten({"x": x})
-    step = context.settings.move * norm_of(context, player) / size * mean.to(flat)
-    if own and all(getattr(p, "coordinatewise", False) for p in own):
-        moved = {**context.players, player: tree.unflatten(flat - step, {"x": x})["x"]}
-        landed = tree.flatten({"x": context.game.project(moved)[player]})
+    flat = tree.flatten(x)
+    h = reach_of(context, player) / size
+    step = h * mean.to(flat)
+    if is_box(context, player):
+        moved = {**context.players, player: tree.unflatten(flat - step, x)}
+        landed = tree.flatten(context.game.project(moved)[player])
         blocked = ((landed == flat) & (step != 0)).cpu()
         return torch.where(blocked, 0.0, groups)
-    return _slid(context, player, groups, context.settings.move * norm_of(context, player) / size)
+    return _slid(context, player, groups, h)
 
 
 def _slid(context: AuditContext, player: str, groups: torch.Tensor, h: float) -> torch.Tensor:
@@ -100,11 +96,11 @@ def _slid(context: AuditContext, player: str, groups: torch.Tensor, h: float) ->
     coordinates; DP keeps those in which noise could move the player."""
     wide = tree.to(context.players[player], dtype=torch.float64, device="cpu")
     rest = tree.to(context.players, dtype=torch.float64, device="cpu")
-    flat = tree.flatten({"x": wide})
+    flat = tree.flatten(wide)
 
     def projected(point: torch.Tensor) -> torch.Tensor:
-        moved = {**rest, player: tree.unflatten(point, {"x": wide})["x"]}
-        return tree.flatten({"x": context.game.project(moved)[player]})
+        moved = {**rest, player: tree.unflatten(point, wide)}
+        return tree.flatten(context.game.project(moved)[player])
 
     groups = groups.double()
     mean = groups.mean(0)
@@ -176,35 +172,55 @@ def _certificate(
         f"the interval is statistical, at {settings.confidence:.0%} confidence over minibatches of "
         f"{settings.batch}",
     )
-    common: dict[str, Any] = {
-        "tolerance": tolerance,
-        "scope": scope,
-        "limits": limits,
-        "references": REFERENCES,
-        "player": player,
-    }
+    verdict, summary, evidence = _judged(context, player, groups, tolerance, moved)
+    refuted = verdict is Verdict.REFUTED
+    return Certificate(
+        f"stationary/{player}",
+        verdict,
+        summary,
+        evidence,
+        tolerance,
+        scope,
+        limits,
+        REFERENCES,
+        player,
+        {player: moved.witness} if refuted and moved.witness else None,
+    )
+
+
+def _judged(
+    context: AuditContext,
+    player: str,
+    groups: torch.Tensor,
+    tolerance: Tolerance,
+    moved: FirstOrder,
+) -> tuple[Verdict, str, dict[str, Any]]:
+    """The verdict on "the player is at rest", its sentence and its evidence."""
+    settings = context.settings
     if not torch.isfinite(groups).all():
-        return Certificate(
-            f"stationary/{player}",
-            Verdict.UNASSESSED,
-            f"The {player}'s gradient is not finite, so nothing can be said.",
-            {"residual": None},
-            **common,
-        )
-    unit = settings.move * norm_of(context, player)
+        said = f"The {player}'s gradient is not finite, so nothing can be said."
+        return Verdict.UNASSESSED, said, {"residual": None}
+    unit = reach_of(context, player)
     squares = squared_norm(groups, settings.confidence)
     value, low, high, floor = (unit * max(s, 0.0) ** 0.5 for s in squares)
     noise = unit * float(groups.var(0).sum().sqrt())
     promise = decide(Interval(value, low, high), tolerance.value, exhaustive=True, noise=floor)
     gained = decide(moved.gain, tolerance.value)
     verdict, said = promise.verdict, _SAID.get(promise.reason, promise.reason.value)
-    confirmed = gained.verdict is Verdict.REFUTED and verdict is not Verdict.VERIFIED
-    if confirmed:
+    # Two numbers speak of one claim: a gradient verifies by itself, but refutes only with a move that keeps its
+    # promise.
+    if gained.verdict is Verdict.REFUTED and verdict is not Verdict.VERIFIED:
         verdict, said = Verdict.REFUTED, "still moving"
     elif verdict is Verdict.REFUTED:
         verdict, said = Verdict.UNASSESSED, "not settled: its gradient promises what no move keeps"
     elif promise.reason is Reason.NO_TOLERANCE:
         said = f"not assessed: {tolerance.why}"
+    summary = (
+        f"The {player} is {said}: a {settings.move:.0%} move of its weights down its gradient promises "
+        f"{value:.3g} {context.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})"
+    )
+    if moved.witness is not None and promise.reason is not Reason.NOT_FINITE:
+        summary += f"; a {moved.size:.2g} move, made, gains {moved.gain.in_words()}"
     evidence = {
         "residual": value,
         "interval": [low, high],
@@ -217,23 +233,7 @@ def _certificate(
         "batches_per_group": settings.group_batches,
         "measured": moved.describe(),
     }
-    summary = (
-        f"The {player} is {said}: a {settings.move:.0%} move of its weights down its gradient promises "
-        f"{value:.3g} {context.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})"
-    )
-    if moved.witness is not None and promise.reason is not Reason.NOT_FINITE:
-        summary += (
-            f"; a {moved.size:.2g} move, made, gains {moved.gain.mean:.3g} "
-            f"({moved.gain.low:.3g} to {moved.gain.high:.3g})"
-        )
-    return Certificate(
-        f"stationary/{player}",
-        verdict,
-        summary + ".",
-        evidence,
-        witness={player: moved.witness} if confirmed and moved.witness else None,
-        **common,
-    )
+    return verdict, summary + ".", evidence
 
 
 _SAID = {
@@ -242,16 +242,3 @@ _SAID = {
     Reason.BOUNDED: "at rest within the tolerance",
     Reason.BELOW: "at rest as far as this many minibatches can tell",
 }
-
-
-def _overall(parts: list[Certificate]) -> str:
-    for verdict, opening in (
-        (Verdict.REFUTED, "Training has not come to rest. "),
-        (Verdict.UNASSESSED, "Cannot tell whether training has come to rest. "),
-    ):
-        those = [part for part in parts if part.verdict is verdict]
-        if those:
-            return opening + max(those, key=lambda c: c.evidence["residual"] or 0.0).summary
-    if all(part.verdict is Verdict.VERIFIED for part in parts):
-        return "Training has come to rest: both players' gradients are below the tolerance."
-    return "No player is seen to move, within what the noise allows to see."

@@ -186,22 +186,26 @@ class SampledGame(Shown, ABC):
         device: Any = None,
     ) -> Draw:
         """One minibatch: real samples (with their conditions) first, then latents, then mixing weights."""
-        draw: Draw = {}
         if self.condition is None:
-            draw["real"] = source.sample(rng, batch).to(device, dtype)
-        else:
-            if not hasattr(source, "sample_pairs"):
-                name = getattr(source, "name", type(source).__name__)
-                raise GameError(
-                    f"the game is conditional, but {name} has no conditions: take data with labels, "
-                    "or leave condition out"
-                )
-            real, condition = source.sample_pairs(rng, batch)
-            draw["real"] = real.to(device, dtype)
-            draw["condition"] = _setup.as_condition(condition, device, dtype)
-        draw["latent"] = self.latent.sample(rng, batch, dtype, device)
+            return self.draw_around(rng, source.sample(rng, batch).to(device, dtype))
+        if not hasattr(source, "sample_pairs"):
+            name = getattr(source, "name", type(source).__name__)
+            raise GameError(
+                f"the game is conditional, but {name} has no conditions: take data with labels, "
+                "or leave condition out"
+            )
+        real, condition = source.sample_pairs(rng, batch)
+        return self.draw_around(rng, real.to(device, dtype), condition)
+
+    def draw_around(self, rng: np.random.Generator, real: Tensor, condition: Any = None) -> Draw:
+        """The draw of these real samples [n, ...] with their conditions: latents, then mixing weights, of their
+        precision and where they are."""
+        draw: Draw = {"real": real}
+        if self.condition is not None:
+            draw["condition"] = _setup.as_condition(condition, real.device, real.dtype)
+        draw["latent"] = self.latent.sample(rng, len(real), real.dtype, real.device)
         if self.needs_mix:
-            draw["mix"] = uniform(rng, (batch,), dtype, device)
+            draw["mix"] = uniform(rng, (len(real),), real.dtype, real.device)
         return draw
 
     @abstractmethod

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist.core.draws import Draw, Given, generator, uniform
+from equilibrist.core.draws import Draw, Given, generator
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants
 from equilibrist.errors import GameError
 from equilibrist.games import GAN
-from equilibrist.games.inputs import as_condition
 from equilibrist.nn.torch_spectral_norm import unwrapped
 from equilibrist.optimizers import Params
 from equilibrist.solvers import Solver
@@ -225,11 +224,5 @@ class _OfLoop(Given):
     def batch(self, index: int = 0) -> Draw:
         dtype, device = self._like.dtype, self._like.device
         draw = super().batch(index)
-        draw["real"] = draw["real"].to(device, dtype)
-        if "condition" in draw:
-            draw["condition"] = as_condition(draw["condition"], device, dtype)
         rng = generator(self.seed, self.stream, self.step, index=index)
-        draw["latent"] = self._game.latent.sample(rng, len(draw["real"]), dtype, device)
-        if any(penalty.needs_mix for penalty in self._game.penalties):
-            draw["mix"] = uniform(rng, (len(draw["real"]),), dtype, device)
-        return draw
+        return self._game.draw_around(rng, draw["real"].to(device, dtype), draw.get("condition"))

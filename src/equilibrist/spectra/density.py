@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +65,36 @@ def density(product: Product, n: int, steps: int, probes: int, rng: np.random.Ge
     """
     nodes, weights, lows, highs = [], [], [], []
     for _ in range(probes):
-        values, vectors, beta = lanczos(product, rng.standard_normal(n), steps)
+        _, T, beta = lanczos(product, rng.standard_normal(n), steps)
+        values, vectors = np.linalg.eigh(T)
         nodes.append(values)
         weights.append(vectors[0] ** 2 / probes)
         lows.append(End(float(values[0]), float(beta * abs(vectors[-1, 0]))))
         highs.append(End(float(values[-1]), float(beta * abs(vectors[-1, -1]))))
+    return _of_masses(nodes, weights, lows, highs, (probes, min(steps, n)))
+
+
+def mixed(parts: Sequence[tuple[int, Density]]) -> Density:
+    """The density of a block diagonal operator from (dimension, density) of its blocks."""
+    n = sum(size for size, _ in parts)
+    blocks = [found for _, found in parts]
+    return _of_masses(
+        [block.nodes for block in blocks],
+        [block.weights * size / n for size, block in parts],
+        [block.lowest for block in blocks],
+        [block.highest for block in blocks],
+        (max(block.probes for block in blocks), max(block.steps for block in blocks)),
+    )
+
+
+def _of_masses(
+    nodes: Sequence[Array],
+    weights: Sequence[Array],
+    lows: Sequence[End],
+    highs: Sequence[End],
+    spent: tuple[int, int],
+) -> Density:
+    """One density of several lists of masses and of their ends; `spent`: probes, steps."""
     at, mass = np.concatenate(nodes), np.concatenate(weights)
     order = np.argsort(at, kind="stable")
     return Density(
@@ -78,24 +102,7 @@ def density(product: Product, n: int, steps: int, probes: int, rng: np.random.Ge
         mass[order],
         min(lows, key=lambda end: end.value),
         max(highs, key=lambda end: end.value),
-        probes,
-        min(steps, n),
-    )
-
-
-def mixed(parts: Sequence[tuple[int, Density]]) -> Density:
-    """The density of a block diagonal operator from (dimension, density) of its blocks."""
-    n = sum(size for size, _ in parts)
-    at = np.concatenate([found.nodes for _, found in parts])
-    mass = np.concatenate([found.weights * size / n for size, found in parts])
-    order = np.argsort(at, kind="stable")
-    return Density(
-        at[order],
-        mass[order],
-        min((found.lowest for _, found in parts), key=lambda end: end.value),
-        max((found.highest for _, found in parts), key=lambda end: end.value),
-        max(found.probes for _, found in parts),
-        max(found.steps for _, found in parts),
+        *spent,
     )
 
 
@@ -120,9 +127,9 @@ def exact_density(matrix: Array) -> Density:
     )
 
 
-def lanczos(product: Product, start: Array, steps: int) -> tuple[Array, Any, float]:
-    """(Ritz values [m], eigenvectors [m, m] of the tridiagonal matrix, its next off-diagonal entry) after
-    m <= `steps` Lanczos steps from `start` [n]; fewer where the space that `start` generates ends."""
+def lanczos(product: Product, start: Array, steps: int) -> tuple[Array, Array, float]:
+    """(orthonormal basis [m, n], tridiagonal matrix [m, m], its next off-diagonal entry) of Lanczos' method with full
+    reorthogonalisation (Golub and Van Loan 2013, section 10.3.1)."""
     n = len(start)
     steps = min(steps, n)
     basis = np.empty((steps, n))
@@ -136,10 +143,10 @@ def lanczos(product: Product, start: Array, steps: int) -> tuple[Array, Any, flo
             w = w - (basis[: j + 1] @ w) @ basis[: j + 1]
         beta[j] = np.linalg.norm(w)
         size = max(size, abs(alpha[j]), beta[j])
-        if beta[j] <= 1e-14 * n**0.5 * size or j == steps - 1:
+        # Not a number where a product was not finite.
+        if not beta[j] > 1e-14 * n**0.5 * size or j == steps - 1:
             break
         basis[j + 1] = w / beta[j]
     m = j + 1
     T = np.diag(alpha[:m]) + np.diag(beta[: m - 1], 1) + np.diag(beta[: m - 1], -1)
-    values, vectors = np.linalg.eigh(T)
-    return values, vectors, float(beta[m - 1])
+    return basis[:m], T, float(beta[m - 1])

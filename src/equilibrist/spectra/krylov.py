@@ -60,9 +60,14 @@ class Ritz:
         the outermost Ritz value did not converge."""
         if not self.converged.get(end):
             return None
-        score = ENDS[end](self.values)
-        near = np.flatnonzero(score >= score.max() - 1e-12 * self.size)
-        return int(near[np.argmax(self.values[near].imag)])
+        return edge(self.values, end, self.size)
+
+
+def edge(values: Complex, end: str, size: float) -> int:
+    """The index of the outermost value at an end, of a conjugate pair the upper one; `size` the largest modulus."""
+    score = ENDS[end](values)
+    near = np.flatnonzero(score >= score.max() - 1e-12 * size)
+    return int(near[np.argmax(values[near].imag)])
 
 
 def krylov(
@@ -120,9 +125,7 @@ def krylov(
         look = kept + max(10, (m - kept) // 2)
     wanted = [i for i in _outermost(values, ends, k, len(values)) if good[i]]
     wanted.sort(key=lambda i: (values[i].real, values[i].imag))
-    score = ENDS[ends[0]](values)
-    near = np.flatnonzero(score >= score.max() - 1e-12 * size)
-    edge = int(near[np.argmax(values[near].imag)])
+    first_end = edge(values, ends[0], size)
     return Ritz(
         values[wanted].astype(np.complex128),
         residuals[wanted] + rounding * size,
@@ -131,9 +134,9 @@ def krylov(
         converged,
         spent,
         Pair(
-            complex(values[edge]),
-            float(residuals[edge]) + rounding * size,
-            (V[:used].T @ Y[:, edge]).astype(np.complex128),
+            complex(values[first_end]),
+            float(residuals[first_end]) + rounding * size,
+            (V[:used].T @ Y[:, first_end]).astype(np.complex128),
         ),
     )
 

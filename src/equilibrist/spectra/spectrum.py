@@ -198,7 +198,9 @@ def spectrum_at(
         scaled = None if even else eigenvalues(weights[:, None] * J)
         if gamma is not None:
             pulled = eigenvalues(weights[:, None] * (J + gamma * J.mT @ J))
-        densities = exact_densities(J.numpy(), operator)
+        densities = exact_densities(
+            J.numpy(), {p: tree.count(part) for p, part in operator.players.items()}
+        )
     else:
         scale = weights.numpy()
         budget: dict[str, Any] = {"k": k, "products": products}
@@ -279,9 +281,14 @@ def _outer(
     return replace(krylov.listed(found, budget["k"]), departure_bounds=bounds)
 
 
-def exact_densities(J: Array, operator: JacobianOperator) -> dict[str, Density]:
-    """Of each player's diagonal block of a dense J, and of (J + J^T) / 2."""
-    found = {p: density.exact_density(J[operator.block(p, p)]) for p in operator.players}
+def exact_densities(J: Array, sizes: Mapping[str, int]) -> dict[str, Density]:
+    """Of each player's diagonal block of a dense J, by its size, and of (J + J^T) / 2."""
+    found, start = {}, 0
+    for player, size in sizes.items():
+        own = slice(start, start + size)
+        start += size
+        if size:
+            found[player] = density.exact_density(J[own, own])
     return found | {"symmetric": density.exact_density(J)}
 
 
@@ -460,11 +467,9 @@ def _weights(operator: JacobianOperator, rates: Mapping[str, float]) -> torch.Te
 
 def _mean_field(operator: JacobianOperator) -> dict[str, float]:
     """|mean of v over the draws| of each player."""
-    total: Any = None
-    for draw in operator.draws:
-        v, _ = operator.field(operator.players, operator.constants, draw)
-        total = v if total is None else tree.axpy(1.0, total, v)
-    mean = tree.scale(1 / len(operator.draws), total)
+    mean = tree.mean(
+        operator.field(operator.players, operator.constants, draw).v for draw in operator.draws
+    )
     return {player: float(tree.norm(part)) for player, part in mean.items()}
 
 

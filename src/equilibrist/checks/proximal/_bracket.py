@@ -10,9 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._spent import Meter, SpentError
 from equilibrist.checks.certificate import Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Meter, SpentError
 from equilibrist.checks.proximal.inner import Part, Prox
 from equilibrist.checks.proximal.trial import (
     Deviation,
@@ -276,7 +275,7 @@ def _lower(context: AuditContext, prox: Prox, found: Bracket, known: list[Deviat
             {
                 "lambda": lam,
                 "gains": [g.mean for g in gains],
-                "intervals": [[g.low, g.high] for g in gains],
+                "intervals": [g.ends for g in gains],
             }
         )
         held = all(g.high < 0 for g in gains)

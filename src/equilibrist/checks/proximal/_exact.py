@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._spent import Tick
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick
 from equilibrist.checks.proximal.inner import Answer, Part, Search, perturbed_critic
 
 _ROUNDS = 60  # Newton steps of one inner problem; a dozen do where V is concave
@@ -51,15 +50,10 @@ class ExactProx:
             return Answer(self.anchor, 0.0, 0.0)
         begun = [self.anchor if warm is None else warm]
         if not self.concave:
-            begun = [self.anchor, *begun[: warm is not None]]
-            sizes = [] if warm is not None else [0.3]
-            for size in sizes:
-                far = perturbed_critic(
-                    self.context, self.anchor, 100 * fresh + int(100 * size), size
-                )
-                # Both sides: a kink of the penalty at the trained critic holds what starts there.
-                back = {k: 2 * x - far[k] for k, x in self.anchor.items()}
-                begun += [far, back]
+            far = perturbed_critic(self.context, self.anchor, 100 * fresh + 30, 0.3)
+            # Both sides: a kink of the penalty at the trained critic holds what starts there.
+            back = {k: 2 * x - far[k] for k, x in self.anchor.items()}
+            begun = [self.anchor, far, back] if warm is None else [self.anchor, warm]
         found = [self._ascend(generator, lam, start, effort) for start in begun]
         critic, _, slope, rounds = max(found, key=lambda one: one[1])
         gap, residual = self._bound(generator, critic, slope, lam)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equilibrist import tree
+
 Part = dict[str, Tensor]
 Objective = Callable[[Part], tuple[float, Part]]  # value and gradient
 Project = Callable[[Part], Part]
@@ -80,47 +82,36 @@ def minimise(
     Returns:
         The best point; that is `start`, projected, where nothing lower was found.
     """
-    size = sizes or scales(start)
-
-    def flat(part: Part) -> Tensor:
-        return torch.cat([x.reshape(-1) / size[k] for k, x in part.items()])
-
-    def part(x: Tensor) -> Part:
-        pieces = x.split([v.numel() for v in start.values()])
-        named = zip(start.items(), pieces, strict=True)
-        return {k: size[k] * piece.view_as(v) for (k, v), piece in named}
-
-    def near(x: Tensor) -> Tensor:
-        return flat(project(part(x)))
-
-    def at(x: Tensor) -> tuple[float, Tensor]:
-        value, slope = objective(part(x))
-        return value, torch.cat([size[k] * slope[k].reshape(-1) for k in start])
-
-    here = near(flat(start))
-    value, slope = at(here)
+    units = _Units(objective, project, start, sizes or scales(start))
+    here = units.near(units.flat(start))
+    value, slope = units.at(here)
     spent, best, lowest, left, curved = 1, here, value, math.inf, False
+
+    def ended(settled: bool, length: float | None = None) -> Descent:
+        return Descent(units.part(best), lowest, left, settled, spent, length)
+
     first = _first(slope)
     if not math.isfinite(value) or not first > 0:
         flat_there = math.isfinite(value) and first == 0
-        return Descent(part(best), value, 0.0 if flat_there else math.inf, flat_there, spent)
+        left = 0.0 if flat_there else math.inf
+        return ended(flat_there)
     length = first if length is None else length
     values, lengths = deque([value], maxlen=_VALUES), deque([length], maxlen=_LENGTHS)
     pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_PAIRS)
     while spent < evaluations:
         if not curved:  # a promise is only small if it is along a long step too
-            length = _stretched(near, here, slope, length, nothing)
+            length = _stretched(units.near, here, slope, length, nothing)
         lengths.append(length)
-        left = _left(near, here, slope, max(lengths))
+        left = _left(units.near, here, slope, max(lengths))
         if left <= nothing:
-            return Descent(part(best), lowest, left, True, spent, length)
-        step = _inside(near, here, _newton(slope, pairs) if curved else None, slope)
+            return ended(True, length)
+        step = _inside(units.near, here, _newton(slope, pairs) if curved else None, slope)
         if step is None:
-            step = near(here - length * slope) - here
+            step = units.near(here - length * slope) - here
         promise, share, moved = -float(slope @ step), 1.0, False
         for _ in range(_HALVINGS):
-            there = near(here + share * step)
-            new, new_slope = at(there)
+            there = units.near(here + share * step)
+            new, new_slope = units.at(there)
             spent += 1
             moved = math.isfinite(new) and new <= max(values) - _ARMIJO * share * promise
             if moved or spent >= evaluations:
@@ -128,8 +119,7 @@ def minimise(
             share *= 0.5 if math.isfinite(new) else 0.1
         if not moved:
             # Rounding, or a kink: shorter steps from the same place would not be seen to gain either.
-            settled = promise <= 1e-6 * (1 + abs(value))
-            return Descent(part(best), lowest, left, settled, spent)
+            return ended(promise <= 1e-6 * (1 + abs(value)))
         s, y = there - here, new_slope - slope
         here, value, slope = there, new, new_slope
         values.append(value)
@@ -137,14 +127,39 @@ def minimise(
             best, lowest = here, value
         span, bend = float(s @ s), float(s @ y)
         if not span > 0:
-            return Descent(part(best), lowest, left, True, spent, length)
+            return ended(True, length)
         curved = bend > 1e-12 * span / length
         if curved:
             pairs.append((s, y))
         else:
             pairs.clear()
         length = span / bend if curved else _LONGER * length
-    return Descent(part(best), lowest, left, False, spent, length)
+    return ended(False, length)
+
+
+@dataclass(frozen=True)
+class _Units:
+    """The objective on flat vectors, in units of each tensor's own size."""
+
+    objective: Objective
+    project: Project
+    start: Part
+    size: dict[str, float]
+
+    def flat(self, part: Part) -> Tensor:
+        return torch.cat([x.reshape(-1) / self.size[k] for k, x in part.items()])
+
+    def part(self, x: Tensor) -> Part:
+        return {k: self.size[k] * v for k, v in tree.unflatten(x, self.start).items()}
+
+    def near(self, x: Tensor) -> Tensor:
+        """The nearest feasible point."""
+        return self.flat(self.project(self.part(x)))
+
+    def at(self, x: Tensor) -> tuple[float, Tensor]:
+        """Value and gradient."""
+        value, slope = self.objective(self.part(x))
+        return value, torch.cat([self.size[k] * slope[k].reshape(-1) for k in self.start])
 
 
 def _first(slope: Tensor) -> float:

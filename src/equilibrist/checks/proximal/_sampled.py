@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._spent import Tick
-from equilibrist.checks._value import ValueGame
-from equilibrist.checks.context import AuditContext
-from equilibrist.checks.proximal._projected import Descent, minimise, scales
+from equilibrist.checks.context import AuditContext, Tick, ValueGame
+from equilibrist.checks.proximal._costs import LEAD, MEASURED, PENALISED, PLAIN, POOL, is_small
+from equilibrist.checks.proximal._projected import minimise, scales
 from equilibrist.checks.proximal.inner import (
     Answer,
     Part,
@@ -27,21 +26,12 @@ from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants
 from equilibrist.penalties import input_gradient
 
-POOL = 64  # minibatches of the optimise part, drawn once: their anchors' slopes are computed once and kept
-# In minibatch gradients of both players, measured on small DCGANs: a critic step with the semi-norm and without,
-# a generator step, a held-out batch in float64.
-PENALISED, PLAIN, LEAD, MEASURED = 1.1, 0.6, 0.8, 2.5
 SHORTER = 4  # attempts at an answer that ends below its start, each with a tenth of the step size
 # The fixed samples. Of small players (so many parameters; so many bytes of samples at most) as many minibatches as hold
 # `_BYTES`, within bounds, in one pass, which costs little more than one over a minibatch; of others `_FEW`, in turn.
-_SMALL, _LARGEST, _BYTES, _LEAST, _MOST, _FEW = 2**14, 2**20, 2**17, 8, 32, 4
+_LARGEST, _BYTES, _LEAST, _MOST, _FEW = 2**20, 2**17, 8, 32, 4
 _PASSES = 60  # of small players, at least, where nothing else ends the descent
 _SHARE = 1e-3  # of the tolerance: a promise below it is nothing
-
-
-def is_small(context: AuditContext) -> bool:
-    """Whether answers are found on all fixed samples at once, unless these are large."""
-    return bool(context.game.separable) and tree.count(context.players) <= _SMALL
 
 
 class SampledProx:
@@ -68,10 +58,9 @@ class SampledProx:
         self.nothing = _SHARE * tolerance if tolerance > 0 else 1e-9
         self._pool: dict[int, Draw] = {}
         self._banks: dict[str, list[Draw]] = {}
-        self._fakes: tuple[Part, dict[int, Tensor]] | None = None
+        self._fakes: tuple[Part, dict[str, Tensor]] | None = None
         self._chunks: list[Draw] = []
         self._lengths: dict[float, float] = {}
-        self._packed_fakes: tuple[Part, list[Tensor]] | None = None
         self.small, self._stackable = False, True
         settings = context.settings
         self.passes = (
@@ -83,58 +72,63 @@ class SampledProx:
     def solve(
         self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
     ) -> Answer:
-        if warm is not None and not finite(warm):
-            warm = None
-        critic = tree.clone(self.trained["critic"] if warm is None else warm)
         if lam == math.inf:
             return Answer(tree.clone(self.trained["critic"]), 0.0)
+        if warm is not None and not finite(warm):
+            warm = None
+        critic = self.trained["critic"] if warm is None else warm
         if fresh:
             size = self.context.settings.perturbation * fresh
             critic = perturbed_critic(self.context, critic, fresh, size)
-        self.chunks()
-        if not self.small and warm is None:
-            critic = self.follow(generator, lam, effort, critic).critic
-        count = self.context.settings.inner_steps
-        count = self.passes if self.small else max(6, count // len(self.chunks()))
-        count *= effort
-        return self._polished(generator, critic, lam, count)
+        chunks, count = self.chunks(), self.passes
+        if not self.small:
+            count = max(6, self.context.settings.inner_steps // len(chunks))
+            if warm is None:
+                critic = self.follow(generator, lam, effort, critic).critic
+        return self._polished(generator, critic, lam, count * effort)
 
     def _polished(self, generator: Part, critic: Part, lam: float, evaluations: int) -> Answer:
         """The descent on the fixed samples."""
-        found = self._descent(generator, critic, lam, evaluations)
+        found = minimise(
+            lambda at: self.answered(generator, at, lam),
+            lambda at: self._nearest("critic", at),
+            critic,
+            evaluations,
+            self.nothing,
+            scales(self.trained["critic"]),
+            # What the last descent at this lambda learnt of the curvature.
+            self._lengths.get(lam),
+        )
+        if found.length is not None:
+            self._lengths[lam] = found.length
         settled = found.settled and math.isfinite(found.value)
         return Answer(found.point, None, found.left, found.evaluations, settled)
 
-    def _descent(self, generator: Part, critic: Part, lam: float, evaluations: int) -> Descent:
-        def objective(at: Part) -> tuple[float, Part]:
-            return self.answered(generator, at, lam)
-
-        def project(at: Part) -> Part:
-            return self._nearest("critic", at)
-
-        sizes = scales(self.trained["critic"])
-        # What the last descent at this lambda learnt of the curvature.
-        known = self._lengths.get(lam)
-        found = minimise(objective, project, critic, evaluations, self.nothing, sizes, known)
-        if found.length is not None:
-            self._lengths[lam] = found.length
-        return found
-
     def answered(self, generator: Part, critic: Part, lam: float) -> tuple[float, Part]:
         """-(V - lam |D~ - D|^2) over the fixed samples, and its gradient in the critic."""
-        value, slope = 0.0, tree.zeros_like(critic)
         if not finite(critic):
-            return math.inf, slope
-        constants = self.context.exact(
-            {"generator": generator, "critic": critic}, self.context.constants
-        )
-        for chunk, fake in zip(self.chunks(), self._made(generator), strict=True):
-            loss, leaves = self._loss(generator, critic, constants, {**chunk, "fake": fake}, lam)
-            slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-            value += float(loss.detach()) / len(self.chunks())
-            for name, s in zip(leaves, slopes, strict=True):
-                slope[name] += s / len(self.chunks())
+            return math.inf, tree.zeros_like(critic)
+        at = {"generator": generator, "critic": critic}
+        constants = self.context.exact(at, self.context.constants)
+
+        def term(chunk: Draw, fake: Tensor) -> tuple[Tensor, Tensor, Part]:
+            held = {**chunk, "fake": fake}
+            loss, leaves = self._loss(generator, critic, constants, held, lam)
+            return loss, loss, leaves
+
+        mean = self._mean(map(term, self.chunks(), self._made(generator)), critic)
         self.tick(len(self.chunks()) * (PENALISED if lam > 0 else PLAIN))
+        return mean
+
+    def _mean(self, terms: Iterable[tuple[Tensor, Tensor, Part]], like: Part) -> tuple[float, Part]:
+        """The mean value over the fixed samples, infinite where it is not finite, and the mean gradient, of (value,
+        what is differentiated, its leaves) on each of the chunks."""
+        value, slope, count = 0.0, tree.zeros_like(like), len(self.chunks())
+        for shown, loss, leaves in terms:
+            slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+            value += float(shown.detach()) / count
+            for name, s in zip(leaves, slopes, strict=True):
+                slope[name] += s / count
         return value if math.isfinite(value) else math.inf, slope
 
     def follow(
@@ -144,7 +138,6 @@ class SampledProx:
         effort: int = 1,
         critic: Part | None = None,
         begin: int = 0,
-        steps: int | None = None,
     ) -> Answer:
         """The answer by the critic's own rule: as many steps on minibatches, taken back and taken shorter where they
         end below their start on fixed samples (the penalty's curvature grows with lambda: plain steps that were
@@ -152,7 +145,7 @@ class SampledProx:
         start = tree.clone(self.trained["critic"] if critic is None else critic)
         if lam == math.inf:
             return Answer(start, 0.0)
-        count = self.context.settings.inner_steps * effort if steps is None else steps
+        count = self.context.settings.inner_steps * effort
         rule: Any = self.context.settings.rule("critic")
         start = self._nearest("critic", start)
         floor = self._looked(generator, start, lam) - 100 * self.nothing
@@ -185,9 +178,10 @@ class SampledProx:
         critic = tree.clone(critic)
         state, constants = rule.init(critic), self.context.constants
         for k in range(count):
-            critic, constants = self._ready(generator, critic, constants)
-            draw = self.draw(begin + k)
-            held = {**draw, "fake": self._fake(generator, (begin + k) % POOL, draw)}
+            critic = self._nearest("critic", critic)
+            at = {"generator": generator, "critic": critic}
+            constants, draw = self.context.exact(at, constants), self.draw(begin + k)
+            held = {**draw, "fake": self._fake(generator, f"pool {(begin + k) % POOL}", draw)}
             loss, leaves = self._loss(generator, critic, constants, held, lam)
             slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
             with torch.no_grad():
@@ -196,13 +190,7 @@ class SampledProx:
             self.tick(PENALISED if lam > 0 else PLAIN)
             if not finite(critic):  # projections and singular values of NaN raise
                 return Answer(critic, steps=k + 1)
-        critic, _ = self._ready(generator, critic, constants)
-        return Answer(critic, steps=count)
-
-    def _ready(self, generator: Part, critic: Part, constants: Constants) -> tuple[Part, Constants]:
-        """The nearest feasible critic, and constants with its exact singular vectors."""
-        at = {"generator": generator, "critic": self._nearest("critic", critic)}
-        return at["critic"], self.context.exact(at, constants)
+        return Answer(self._nearest("critic", critic), steps=count)
 
     def _nearest(self, player: str, part: Part) -> Part:
         """The nearest feasible parameters; what is not finite comes back as it is, for projections raise there."""
@@ -246,18 +234,18 @@ class SampledProx:
             critic = self.game.critic(players, constants, draw.get("condition"))
             return {**draw, "anchor": input_gradient(critic, draw["real"]).detach()}
 
-    def _fake(self, generator: Part, k: int, draw: Draw) -> Tensor:
-        """The samples that a generator at rest makes of a minibatch's latents."""
+    def _fake(self, generator: Part, key: str, draw: Draw) -> Tensor:
+        """The samples that a generator at rest makes of a draw's latents; kept by `key`."""
         if self._fakes is None or self._fakes[0] is not generator:
             self._fakes = (generator, {})
         held = self._fakes[1]
-        if k not in held:
+        if key not in held:
             players = {"generator": generator, "critic": self.trained["critic"]}
             with torch.no_grad():
-                held[k] = self.game.generate(
+                held[key] = self.game.generate(
                     players, self.context.constants, draw["latent"], draw.get("condition")
                 )
-        return held[k]
+        return held[key]
 
     def chunks(self) -> list[Draw]:
         """The fixed samples: the pool's first minibatches, as one draw where they fit."""
@@ -275,17 +263,7 @@ class SampledProx:
 
     def _made(self, generator: Part) -> list[Tensor]:
         """The generator's samples of the fixed latents."""
-        if self._packed_fakes is None or self._packed_fakes[0] is not generator:
-            players = {"generator": generator, "critic": self.trained["critic"]}
-            with torch.no_grad():
-                made = [
-                    self.game.generate(
-                        players, self.context.constants, draw["latent"], draw.get("condition")
-                    )
-                    for draw in self.chunks()
-                ]
-            self._packed_fakes = (generator, made)
-        return self._packed_fakes[1]
+        return [self._fake(generator, f"chunk {i}", d) for i, d in enumerate(self.chunks())]
 
     # -- on held-out samples ----------------------------------------------------------------------
 
@@ -380,21 +358,18 @@ class SampledProx:
         """V - lam |D~ - D|^2 over the fixed samples, and its gradient in the generator (Proposition 4)."""
         leaves = {name: x.detach().requires_grad_() for name, x in generator.items()}
         players = {"generator": leaves, "critic": critic}
-        constants = self.context.exact(
-            {"generator": generator, "critic": critic}, self.context.constants
-        )
-        chunks = self.chunks()
-        value, slope = 0.0, tree.zeros_like(generator)
-        for chunk in chunks:
+        at = {"generator": generator, "critic": critic}
+        constants = self.context.exact(at, self.context.constants)
+
+        def term(chunk: Draw) -> tuple[Tensor, Tensor, Part]:
             v = -self.game.losses(players, constants, chunk)["critic"]
-            slopes = torch.autograd.grad(v, list(leaves.values()), materialize_grads=True)
-            if 0 < lam < math.inf:
-                v = v - lam * self._moved(players, constants, chunk)
-            value += float(v.detach()) / len(chunks)
-            for name, s in zip(leaves, slopes, strict=True):
-                slope[name] += s / len(chunks)
-        self.tick(len(chunks) * LEAD)
-        return value if math.isfinite(value) else math.inf, slope
+            if not 0 < lam < math.inf:
+                return v, v, leaves
+            return v - lam * self._moved(players, constants, chunk), v, leaves
+
+        mean = self._mean(map(term, self.chunks()), generator)
+        self.tick(len(self.chunks()) * LEAD)
+        return mean
 
     def _walk(self, start: Part, lam: float) -> list[Part]:
         """Steps of the generator's rule, `prox_track` critic steps between two of them: iterates half-way and at the

@@ -11,18 +11,23 @@ import torch
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, SampledProx
+from equilibrist.checks.proximal._costs import LEAD, MEASURED, PENALISED, PLAIN, POOL, well_work
+from equilibrist.checks.proximal._sampled import SampledProx
 from equilibrist.checks.proximal.inner import Part, solve_well
-from equilibrist.checks.proximal.search import unfit, well_work
 
 CLAIM = "section-6.1"
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 6.1 and figures 4 and 5",
     "Farnia and Ozdaglar 2020, section 2, problem (5) and figures 1 and 2",
+)
+LIMITS = (
+    "one path of the generator, begun at the trained one: no search over starts",
+    "V_prox is reached from below: a fall counts where it survived four times the inner steps and a "
+    "fresh start",
+    "the paper's figures have 10,000 generator iterations",
 )
 Show = Callable[[Any, Any], torch.Tensor]
 
@@ -37,6 +42,15 @@ class _Path:
     sheets: list[torch.Tensor] = field(default_factory=list)
     end: Part = field(default_factory=dict)
     failed: str = ""
+
+    def curve(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "step": self.steps,
+            "objective": self.objective,
+            "value": self.value,
+            "failed": self.failed,
+        }
 
 
 def experiment(
@@ -54,14 +68,12 @@ def experiment(
     NOT_REFUTED: it held. UNASSESSED: noise, a non-finite value, or an objective that rose by more than the
     tolerance, for then the generator's search failed.
     """
-    if reason := inner.why_not(context):
-        return [unfit(context, CLAIM, reason)], {}
-    if not context.sampled:
+    reason = inner.why_not(context)
+    if not reason and not context.sampled:
         reason = "the experiment is of generators trained on samples; the profile answers for exact games"
-        return [unfit(context, CLAIM, reason)], {}
+    if reason := reason or inner.why_not_judged(context):
+        return [inner.unfit(context, CLAIM, reason)], {}
     tolerance = context.tolerance()
-    if math.isnan(tolerance.value):
-        return [unfit(context, CLAIM, f"there is no tolerance: {tolerance.why}")], {}
     lam = context.settings.prox_lambda
     prox = SampledProx(context, tick)
     held = _walk(context, prox, lam, show)
@@ -116,54 +128,36 @@ def _certificate(
     frozen: _Path,
     tolerance: Tolerance,
 ) -> Certificate:
-    stay = context.players["generator"]
-    falls: dict[str, Interval] = {}
-    reached: dict[str, float] = {}
-    for name, path, at in (("proximal", held, lam), ("frozen", frozen, math.inf)):
-        if not path.end:
-            falls[name] = Interval(math.nan, math.nan, math.nan)
-            continue
-        first, last = (solve_well(prox, g, at) for g in (stay, path.end))
-        before = prox.measure(stay, first.answer.critic, at, "score")
-        after = prox.measure(path.end, last.answer.critic, at, "score")
-        fallen = context.interval(before - after)
-        # An answer to the last generator that falls short of V_prox makes the fall too large.
-        falls[name] = Interval(fallen.mean, fallen.low - last.left, fallen.high)
-        if name == "proximal":
-            reached = last.reached
-    fall, control = falls["proximal"], falls["frozen"]
-    unit, settings = context.unit, context.settings
-    span = f"{fall.mean:.3g} {unit} ({fall.low:.3g} to {fall.high:.3g})"
-    beside = f" With D frozen the same number of steps takes {control.mean:.3g} off V."
-    witness = None
+    fall, reached = _fall(context, prox, held, lam)
+    control, _ = _fall(context, prox, frozen, math.inf)
+    settings, unit = context.settings, context.unit
+    span = fall.in_words(unit)
+    verdict = decide(fall, tolerance.value).verdict
     if held.failed:
         verdict, text = Verdict.UNASSESSED, f"Not assessed: {held.failed}."
     elif fall.high < -tolerance.value:
+        # Not a small gain but a failed search: the generator's steps were to lower V_prox.
         verdict = Verdict.UNASSESSED
         text = f"The search failed: V_prox rose by {-fall.mean:.3g} {unit} under the generator's steps."
+    elif verdict is Verdict.REFUTED:
+        text = f"Optimising the generator lowers V_prox at lambda = {lam:g} by {span}."
+    elif verdict is Verdict.NOT_REFUTED:
+        text = (
+            f"V_prox at lambda = {lam:g} holds: {settings.experiment_steps} steps of the generator lower it by "
+            f"{span}, the tolerance is {tolerance.value:.3g}."
+        )
     else:
-        verdict = decide(fall, tolerance.value).verdict
-        if verdict is Verdict.REFUTED:
-            witness = {"generator": held.end}
-            text = f"Optimising the generator lowers V_prox at lambda = {lam:g} by {span}."
-        elif verdict is Verdict.NOT_REFUTED:
-            text = (
-                f"V_prox at lambda = {lam:g} holds: {settings.experiment_steps} steps of the generator lower it by "
-                f"{span}, the tolerance is {tolerance.value:.3g}."
-            )
-        else:
-            text = f"V_prox at lambda = {lam:g} falls by {span}: the noise hides whether it holds."
+        text = f"V_prox at lambda = {lam:g} falls by {span}: the noise hides whether it holds."
+    if math.isfinite(control.mean):
+        text += f" With D frozen the same number of steps takes {control.mean:.3g} off V."
     evidence = {
         "lambda": lam,
         "fall": fall.mean,
-        "interval": [fall.low, fall.high],
+        "interval": fall.ends,
         "frozen_fall": control.mean,
-        "frozen_interval": [control.low, control.high],
+        "frozen_interval": control.ends,
         "inner_values_at_the_end": reached,
-        "curves": {
-            name: {"step": p.steps, "objective": p.objective, "value": p.value, "failed": p.failed}
-            for name, p in (("proximal", held), ("frozen", frozen))
-        },
+        "curves": {"proximal": held.curve(), "frozen": frozen.curve()},
         "generator_steps": settings.experiment_steps,
         "inner_steps": settings.inner_steps,
         "unit": unit,
@@ -172,20 +166,30 @@ def _certificate(
     return Certificate(
         CLAIM,
         verdict,
-        text + (beside if math.isfinite(control.mean) else ""),
+        text,
         evidence,
         tolerance,
         inner.scope(context) | {"player": "generator"},
-        (
-            "one path of the generator, begun at the trained one: no search over starts",
-            "V_prox is reached from below: a fall counts where it survived four times the inner steps and a "
-            "fresh start",
-            "the paper's figures have 10,000 generator iterations",
-        ),
+        LIMITS,
         REFERENCES,
         "generator",
-        witness,
+        {"generator": held.end} if verdict is Verdict.REFUTED else None,
     )
+
+
+def _fall(
+    context: AuditContext, prox: SampledProx, path: _Path, lam: float
+) -> tuple[Interval, dict[str, float]]:
+    """What the objective fell by along a path, on the score part, and what the answers reached at its end."""
+    if not path.end:
+        return Interval.at(math.nan), {}
+    stay = context.players["generator"]
+    first, last = (solve_well(prox, g, lam) for g in (stay, path.end))
+    before = prox.measure(stay, first.answer.critic, lam, "score")
+    after = prox.measure(path.end, last.answer.critic, lam, "score")
+    fallen = context.interval(before - after)
+    # An answer to the last generator that falls short of V_prox makes the fall too large.
+    return Interval(fallen.mean, fallen.low - last.left, fallen.high), last.reached
 
 
 def work(context: AuditContext) -> float:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from equilibrist.checks._spent import Tick
-from equilibrist.checks.context import AuditContext, relative_noise
+from equilibrist.checks.certificate import Certificate, not_assessed
+from equilibrist.checks.context import AuditContext, Tick, relative_noise
 from equilibrist.core.draws import Use
 from equilibrist.games import SampledGame
 
@@ -141,6 +141,18 @@ def why_not(context: AuditContext) -> str:
     return ""
 
 
+def why_not_judged(context: AuditContext) -> str:
+    """Why nothing can be said of V_prox here: it is not defined, or there is no tolerance; "" where it can."""
+    tolerance = context.tolerance()
+    none = f"there is no tolerance: {tolerance.why}" if math.isnan(tolerance.value) else ""
+    return why_not(context) or none
+
+
+def unfit(context: AuditContext, claim: str, reason: str) -> Certificate:
+    """UNASSESSED: the check does not apply."""
+    return not_assessed(claim, reason, scope=scope(context), references=REFERENCES)
+
+
 def prox_of(context: AuditContext, tick: Tick) -> Prox:
     """The solver for this context (`why_not` must be "")."""
     from equilibrist.checks.proximal._exact import ExactProx
@@ -149,11 +161,9 @@ def prox_of(context: AuditContext, tick: Tick) -> Prox:
     return SampledProx(context, tick) if context.sampled else ExactProx(context, tick)
 
 
-def solve_well(
-    prox: Prox, generator: Part, lam: float, fresh: int = 1, staying: bool = True
-) -> Solved:
+def solve_well(prox: Prox, generator: Part, lam: float, staying: bool = True) -> Solved:
     """The answer that reaches most on the selection split: of the usual steps from the trained critic, of four
-    times as many, of as many from `fresh` perturbed critics, and (if `staying`) of the trained critic itself,
+    times as many, of as many from a perturbed critic, and (if `staying`) of the trained critic itself,
     which pays no penalty. Where an answer carries a bound, that one."""
     first = prox.solve(generator, lam)
     reached = {USUAL: _mean(prox, generator, first, lam)}
@@ -161,8 +171,7 @@ def solve_well(
         return Solved(first, reached, first.gap or 0.0)
     # A solver that stopped by itself would stop there again.
     tried = {MORE: first if first.settled else prox.solve(generator, lam, effort=4)}
-    for k in range(1, fresh + 1):
-        tried[f"fresh start {k}"] = prox.solve(generator, lam, 4, k)
+    tried["fresh start 1"] = prox.solve(generator, lam, effort=4, fresh=1)
     if staying:
         tried[STAYING] = Answer(prox.trained["critic"])
     best, most = first, reached[USUAL] if math.isfinite(reached[USUAL]) else -math.inf

@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from equilibrist.checks._spent import Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
-from equilibrist.checks.proximal._sampled import PLAIN, POOL
-from equilibrist.checks.proximal.search import number, trial_work, unfit
-from equilibrist.checks.proximal.trial import Trial, hints, trial
+from equilibrist.checks.proximal._costs import PLAIN, POOL, trial_work
+from equilibrist.checks.proximal.trial import Trial, hints, number, trial
 
 CLAIM = "profile"
 
@@ -37,11 +35,9 @@ def profile(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     REFUTED: a generator gains at the least positive lambda already. UNASSESSED: a search failed or noise is
     above the tolerance at some lambda. NOT_REFUTED: else.
     """
-    if reason := inner.why_not(context):
-        return [unfit(context, CLAIM, reason)]
+    if reason := inner.why_not_judged(context):
+        return [inner.unfit(context, CLAIM, reason)]
     tolerance = context.tolerance()
-    if math.isnan(tolerance.value):
-        return [unfit(context, CLAIM, f"there is no tolerance: {tolerance.why}")]
     prox = inner.prox_of(context, tick)
     grid = (0.0, *context.settings.prox_lambdas, math.inf)
     trials: list[Trial] = []
@@ -74,7 +70,7 @@ def _certificate(context: AuditContext, trials: list[Trial], tolerance: float) -
         "slack_within_reach": [t.slack.mean for t in trials],
         "definition_1": both,
         "slack": trials[0].slack.mean,
-        "slack_interval": [trials[0].slack.low, trials[0].slack.high],
+        "slack_interval": trials[0].slack.ends,
         "lambda_star": _leaves(lams, r, tolerance),
         "lambda_star_definition_1": _leaves(lams, both, tolerance),
         "nash_gain": r[-1],
@@ -84,31 +80,7 @@ def _certificate(context: AuditContext, trials: list[Trial], tolerance: float) -
         "confidence": context.settings.confidence,
         "radius": f"{context.settings.prox_starts} searches a lambda, {context.settings.prox_steps} steps each",
     }
-    said = evidence["lambda_star"]
-    failed = [t for t in trials if t.failed]
-    noisy = [t for t in trials if t.verdict is Verdict.UNASSESSED and not t.failed]
-    unit = context.unit
-    where = (
-        f"r leaves the tolerance of {tolerance:.3g} between lambda = {said[0]} and {said[1]}"
-        if r[-1] > tolerance
-        else f"r stays within the tolerance of {tolerance:.3g} at every lambda"
-    )
-    text = (
-        f"Alone the generator gains {r[-1]:.3g} {unit} (Nash, lambda = inf), against an answering critic "
-        f"{r[1]:.3g} at lambda = {lams[1]:.3g}; {where}. The critic's slack is {trials[0].slack.mean:.3g}."
-    )
-    if failed:
-        verdict, text = (
-            Verdict.UNASSESSED,
-            f"{text} At lambda = {failed[0].lam:.3g} {failed[0].failed}.",
-        )
-    elif trials[1].verdict is Verdict.REFUTED:
-        verdict = Verdict.REFUTED
-    elif noisy:
-        verdict = Verdict.UNASSESSED
-        text += f" At lambda = {noisy[0].lam:.3g} the noise hides whether it does."
-    else:
-        verdict = Verdict.NOT_REFUTED
+    verdict, text = _judged(context, trials, r, evidence["lambda_star"], tolerance)
     witness = trials[1].generator if verdict is Verdict.REFUTED else None
     return Certificate(
         CLAIM,
@@ -126,6 +98,36 @@ def _certificate(context: AuditContext, trials: list[Trial], tolerance: float) -
         "generator",
         {"generator": witness} if witness else None,
     )
+
+
+def _judged(
+    context: AuditContext,
+    trials: list[Trial],
+    r: list[float],
+    star: list[float | str],
+    tolerance: float,
+) -> tuple[Verdict, str]:
+    """The verdict on "no generator gains at the least positive lambda" from those on each lambda, and its sentence."""
+    failed = [t for t in trials if t.failed]
+    noisy = [t for t in trials if t.verdict is Verdict.UNASSESSED and not t.failed]
+    where = (
+        f"r leaves the tolerance of {tolerance:.3g} between lambda = {star[0]} and {star[1]}"
+        if r[-1] > tolerance
+        else f"r stays within the tolerance of {tolerance:.3g} at every lambda"
+    )
+    text = (
+        f"Alone the generator gains {r[-1]:.3g} {context.unit} (Nash, lambda = inf), against an answering critic "
+        f"{r[1]:.3g} at lambda = {trials[1].lam:.3g}; {where}. The critic's slack is {trials[0].slack.mean:.3g}."
+    )
+    if failed:
+        said = f"{text} At lambda = {failed[0].lam:.3g} {failed[0].failed}."
+        return Verdict.UNASSESSED, said
+    if trials[1].verdict is Verdict.REFUTED:
+        return Verdict.REFUTED, text
+    if noisy:
+        said = f"{text} At lambda = {noisy[0].lam:.3g} the noise hides whether it does."
+        return Verdict.UNASSESSED, said
+    return Verdict.NOT_REFUTED, text
 
 
 def monotone_lower(trials: Sequence[Trial]) -> list[float]:

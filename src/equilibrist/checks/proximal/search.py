@@ -6,14 +6,13 @@ import math
 from typing import Any
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._spent import Meter, Tick, no_tick
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.context import AuditContext
+from equilibrist.checks.context import AuditContext, Meter, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._bracket import Bracket, bracket_within
-from equilibrist.checks.proximal._sampled import LEAD, MEASURED, PENALISED, PLAIN, POOL, is_small
+from equilibrist.checks.proximal._costs import MEASURED, PLAIN, POOL, trial_work, well_work
 from equilibrist.checks.proximal.inner import Prox
-from equilibrist.checks.proximal.trial import Trial, closer, hints, scored, trial
+from equilibrist.checks.proximal.trial import Trial, hints, number, scored, trial, verdict_of
 
 CLAIM = "lambda-search"
 
@@ -33,11 +32,9 @@ def lambda_search(context: AuditContext, tick: Tick = no_tick) -> list[Certifica
     REFUTED: a generator gains at the least lambda tried: an equilibrium of no such lambda.
     NOT_REFUTED: an interval was found. UNASSESSED: noise, or failed searches, left no lambda assessed.
     """
-    if reason := inner.why_not(context):
-        return [unfit(context, CLAIM, reason)]
+    if reason := inner.why_not_judged(context):
+        return [inner.unfit(context, CLAIM, reason)]
     tolerance = context.tolerance()
-    if math.isnan(tolerance.value):
-        return [unfit(context, CLAIM, f"there is no tolerance: {tolerance.why}")]
     settings, cut = context.settings, False
     meter = Meter(tick)
     prox = inner.prox_of(context, meter)
@@ -47,55 +44,14 @@ def lambda_search(context: AuditContext, tick: Tick = no_tick) -> list[Certifica
         if settings.gradients:
             meter.most = work(context) - _slack_work(context)
         found, cut = bracket_within(context, prox, tolerance.value, meter)
-    trials, low, high, best = found.trials, found.low, found.high, found.best
-    # The critic's own slack, its reach unbounded: lambda = 0.
-    stay = prox.trained["generator"]
-    answer = inner.solve_well(prox, stay, 0.0, staying=False).answer
-    slack = context.interval(
-        prox.measure(stay, answer.critic, 0.0, "score")
-        - prox.measure(stay, prox.trained["critic"], math.inf, "score")
-    )
-    assessed = [t for t in trials if t.verdict is not Verdict.UNASSESSED]
-    unit = context.unit
-    if not assessed:
-        verdict = Verdict.UNASSESSED
-        why = next((t.failed for t in trials if t.failed), "the noise is above the tolerance")
-        summary = f"lambda* could not be bracketed: {why}."
-    elif high <= settings.prox_lambdas[0]:
-        verdict = Verdict.REFUTED
-        assert best is not None
-        summary = (
-            f"A generator gains {_said(best.gain)} {unit} even at lambda = {best.lam:.3g}, though the critic "
-            "answers: a proximal equilibrium of no lambda that was tried."
-        )
-    elif best is None:
-        verdict = Verdict.NOT_REFUTED
-        summary = (
-            f"No search found a generator that gains more than {tolerance.value:.3g} {unit} up to lambda = "
-            f"{number(low)}: lambda* is not below it, as far as this search can tell."
-        )
-    else:
-        verdict = Verdict.NOT_REFUTED
-        summary = (
-            f"lambda* lies between {low:.4g} and {high:.4g}: beyond, a generator gains {_said(best.gain)} "
-            f"{unit} though the critic answers; below, none was found to."
-        )
+    best, slack = found.best, _slack(context, prox)
+    verdict, summary = _judged(context, found, tolerance.value)
     if cut:
         summary += " The budget was spent before the search had ended."
-    evidence: dict[str, Any] = {
-        "interval": [number(low), number(high)],
-        "lower_end": "the greatest lambda at which every deviation found is seen to lose"
-        if context.sampled and best is not None
-        else "the greatest lambda at which no search found a gain",
-        "interval_proposition_2": _by_regret(trials, tolerance.value),
-        "width": (high - low) / high if 0 < high < math.inf and low < math.inf else None,
+    evidence = _evidence(context, found, tolerance.value) | {
         "slack": slack.mean,
-        "slack_interval": [slack.low, slack.high],
-        "trials": [t.row() for t in trials],
+        "slack_interval": slack.ends,
         "cut_short": cut,
-        "losses": found.losses,
-        "unit": unit,
-        "confidence": settings.confidence,
     }
     witness = None
     if best is not None and best.generator is not None:
@@ -115,6 +71,55 @@ def lambda_search(context: AuditContext, tick: Tick = no_tick) -> list[Certifica
             witness,
         )
     ]
+
+
+def _slack(context: AuditContext, prox: Prox) -> Interval:
+    """The critic's own slack, its reach unbounded: lambda = 0."""
+    stay = prox.trained["generator"]
+    answer = inner.solve_well(prox, stay, 0.0, staying=False).answer
+    held = prox.measure(stay, prox.trained["critic"], math.inf, "score")
+    return context.interval(prox.measure(stay, answer.critic, 0.0, "score") - held)
+
+
+def _judged(context: AuditContext, found: Bracket, tolerance: float) -> tuple[Verdict, str]:
+    """The verdict on "a proximal equilibrium of some lambda that was tried", and its sentence. Each trial's own
+    verdict is `decide`'s; here the bracket says where they change."""
+    low, high, best, unit = found.low, found.high, found.best, context.unit
+    if all(t.verdict is Verdict.UNASSESSED for t in found.trials):
+        why = next((t.failed for t in found.trials if t.failed), "the noise is above the tolerance")
+        return Verdict.UNASSESSED, f"lambda* could not be bracketed: {why}."
+    if best is None:
+        return Verdict.NOT_REFUTED, (
+            f"No search found a generator that gains more than {tolerance:.3g} {unit} up to lambda = "
+            f"{number(low)}: lambda* is not below it, as far as this search can tell."
+        )
+    gained = best.gain.in_words()
+    if high <= context.settings.prox_lambdas[0]:
+        return Verdict.REFUTED, (
+            f"A generator gains {gained} {unit} even at lambda = {best.lam:.3g}, though the critic "
+            "answers: a proximal equilibrium of no lambda that was tried."
+        )
+    return Verdict.NOT_REFUTED, (
+        f"lambda* lies between {low:.4g} and {high:.4g}: beyond, a generator gains {gained} "
+        f"{unit} though the critic answers; below, none was found to."
+    )
+
+
+def _evidence(context: AuditContext, found: Bracket, tolerance: float) -> dict[str, Any]:
+    low, high = found.low, found.high
+    losing = context.sampled and found.best is not None
+    return {
+        "interval": [number(low), number(high)],
+        "lower_end": "the greatest lambda at which every deviation found is seen to lose"
+        if losing
+        else "the greatest lambda at which no search found a gain",
+        "interval_proposition_2": _by_regret(found.trials, tolerance),
+        "width": (high - low) / high if 0 < high < math.inf and low < math.inf else None,
+        "trials": [t.row() for t in found.trials],
+        "losses": found.losses,
+        "unit": context.unit,
+        "confidence": context.settings.confidence,
+    }
 
 
 def bracket(context: AuditContext, prox: Prox, tolerance: float) -> Bracket:
@@ -167,8 +172,8 @@ def _lowered(context: AuditContext, prox: Prox, found: Bracket, tolerance: float
             break
         middle = math.sqrt(below * top)
         there = scored(context, prox, middle, first.deviation)
-        if there.gain.low > tolerance:
-            there.verdict = Verdict.REFUTED
+        there.verdict = verdict_of(there, tolerance)
+        if there.verdict is Verdict.REFUTED:
             top = found.high = middle
             found.best = there
         else:
@@ -184,17 +189,6 @@ def _by_regret(trials: list[Trial], tolerance: float) -> list[float | str]:
     high = min(above, default=math.inf)
     low = [t.lam for t in trials if t.regret.mean <= tolerance and (t.lam < high or not above)]
     return [number(max(low, default=0.0)), number(high)]
-
-
-def unfit(context: AuditContext, claim: str, reason: str) -> Certificate:
-    """UNASSESSED: the check does not apply."""
-    return Certificate(
-        claim,
-        Verdict.UNASSESSED,
-        f"Not assessed: {reason}.",
-        scope=inner.scope(context),
-        references=inner.REFERENCES,
-    )
 
 
 def work(context: AuditContext) -> float:
@@ -215,41 +209,6 @@ def _slack_work(context: AuditContext) -> float:
     return well_work(context) + 4 * context.settings.batches * MEASURED
 
 
-def trial_work(context: AuditContext, extra: int = 1) -> float:
-    """Planned minibatch gradients of one trial on samples."""
-    s = context.settings
-    searches = s.prox_starts + min(extra, 1)
-    # Of large players: half by their rules' steps, half on the fixed samples. Small ones need less.
-    if s.gradients:
-        return _most(context, searches, extra)
-    answer, look = 2 * s.inner_steps * PENALISED, s.look_batches * MEASURED
-    track = 2 * searches * s.prox_steps * (s.prox_track * PENALISED + LEAD) + searches * answer
-    looks = 2 * (3 * searches + extra) * (answer + look)
-    return track + looks + 5 * (5 * answer + 3 * look) + 4 * s.batches * MEASURED
-
-
-def answer_work(context: AuditContext) -> float:
-    """What one answer of the critic takes within a budget, at most."""
-    steps = context.settings.inner_steps
-    return (steps if is_small(context) else 2 * max(steps, 24)) * PENALISED
-
-
-def well_work(context: AuditContext) -> float:
-    """What `solve_well` takes within a budget, at most."""
-    return 9 * answer_work(context) + 4 * context.settings.look_batches * MEASURED
-
-
-def _most(context: AuditContext, searches: int, extra: int) -> float:
-    """What a trial takes within a budget: what none of its parts exceeds, as long as no step is made shorter."""
-    s, small = context.settings, is_small(context)
-    answer, well, look = answer_work(context), well_work(context), s.look_batches * MEASURED
-    step = answer + LEAD if small else 2 * (s.prox_track * PENALISED + LEAD)
-    sides = 2 * (searches * (1 if small else 3) + extra)
-    descents = searches * (answer + s.prox_steps * step)
-    again = 2 * closer(context) * (well + look)
-    return well + look + descents + sides * (answer + look) + again + 4 * s.batches * MEASURED
-
-
 def _limits(context: AuditContext, prox: Prox) -> tuple[str, ...]:
     limits = [
         "no search proves that there is no better deviation: the lower end, and a lambda that is not refuted, "
@@ -265,11 +224,3 @@ def _limits(context: AuditContext, prox: Prox) -> tuple[str, ...]:
             "steps and a fresh start"
         )
     return tuple(limits)
-
-
-def number(x: float) -> float | str:
-    return x if math.isfinite(x) else "inf"
-
-
-def _said(gain: Interval) -> str:
-    return f"{gain.mean:.3g} ({gain.low:.3g} to {gain.high:.3g})"

@@ -18,6 +18,11 @@ from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, st
 CLOSER = 3  # at most so many deviations of a trial are looked at again
 
 
+def number(x: float) -> float | str:
+    """For JSON, which has no infinity."""
+    return x if math.isfinite(x) else "inf"
+
+
 def closer(context: AuditContext) -> int:
     """How many deviations of a trial are looked at again at most: fewer within a budget, one within a small one."""
     settings = context.settings
@@ -91,14 +96,14 @@ class Trial:
     def row(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            "lambda": self.lam if math.isfinite(self.lam) else "inf",
+            "lambda": number(self.lam),
             "verdict": self.verdict.value.lower().replace("_", " "),
             "regret": self.regret.mean,
-            "regret_interval": [self.regret.low, self.regret.high],
+            "regret_interval": self.regret.ends,
             "gain": self.gain.mean,
-            "gain_interval": [self.gain.low, self.gain.high],
+            "gain_interval": self.gain.ends,
             "slack_within_reach": self.slack.mean,
-            "slack_interval": [self.slack.low, self.slack.high],
+            "slack_interval": self.slack.ends,
             "inner_gap_bound": self.gap,
             "inner_left": self.left,
             "inner_left_at_rest": self.rest,

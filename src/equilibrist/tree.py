@@ -287,7 +287,14 @@ def slices(sizes: Mapping[str, int]) -> dict[str, slice]:
 
 
 def mean(trees: Iterable[Mapping[str, Any]]) -> Tree:
-    """The mean of one tree or more of the same structure; only their sum is held."""
+    """The mean of trees of the same structure; only their sum is held.
+
+    Returns:
+        A tree of that structure.
+
+    Raises:
+        ValueError: no tree.
+    """
     total: Tree | None = None
     number = 0
     for tree in trees:

@@ -1,7 +1,17 @@
 """Recipes: functions of typed settings that return a Recipe. Importing them needs no torch."""
 
-from equilibrist_recipes.cifar10 import cifar10_r3gan, cifar10_sngan, cifar10_wgan_gp
-from equilibrist_recipes.digits import digits_conditional, digits_sngan, digits_wgan_gp
+from equilibrist_recipes.cifar10 import (
+    cifar10_r3gan,
+    cifar10_sngan,
+    cifar10_wgan_gp,
+    cifar10_wgan_wc,
+)
+from equilibrist_recipes.digits import (
+    digits_conditional,
+    digits_sngan,
+    digits_wgan_gp,
+    digits_wgan_wc,
+)
 from equilibrist_recipes.faces import faces64_sngan
 from equilibrist_recipes.gaussian import gaussian_w2gan
 from equilibrist_recipes.mirror import digits_mirror, plane_mirror
@@ -17,10 +27,12 @@ RECIPES = {
     "cifar10-r3gan": cifar10_r3gan,
     "cifar10-sngan": cifar10_sngan,
     "cifar10-wgan-gp": cifar10_wgan_gp,
+    "cifar10-wgan-wc": cifar10_wgan_wc,
     "digits-conditional": digits_conditional,
     "digits-mirror": digits_mirror,
     "digits-sngan": digits_sngan,
     "digits-wgan-gp": digits_wgan_gp,
+    "digits-wgan-wc": digits_wgan_wc,
     "eight-gaussians": eight_gaussians,
     "eight-gaussians-fgan": eight_gaussians_fgan,
     "faces64-sngan": faces64_sngan,

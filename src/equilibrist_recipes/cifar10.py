@@ -95,6 +95,42 @@ def cifar10_wgan_gp(
     )
 
 
+def cifar10_wgan_wc(
+    steps: int = 20000,
+    dim: int = 16,
+    critic_steps: int = 5,
+    batch: int = 64,
+    lr: float = 5e-5,
+    limit: float = 0.01,
+    critic_batch_norm: bool = True,
+    average: float = 0.0,
+) -> Recipe:
+    """WGAN with weight clipping on CIFAR-10 (Arjovsky et al. 2017). The paper's size: dim=64 or 128.
+
+    V_prox and lambda* need a critic that scores every sample by itself: critic_batch_norm=false.
+    """
+    from equilibrist.formulations import WGAN
+    from equilibrist.networks import CIFAR10Critic, CIFAR10Generator
+    from equilibrist.optimizers import RMSProp
+    from equilibrist.projections import WeightClipping
+    from equilibrist.solvers import Alternating
+    from equilibrist_recipes._references import ARJOVSKY, FARNIA, KRIZHEVSKY
+
+    return _cifar(
+        "WGAN-WC",
+        f"the reference DCGAN pair at width {dim}, every weight of the critic clipped to +-{limit:g}",
+        (lambda: CIFAR10Generator(dim), lambda: CIFAR10Critic(dim, batch_norm=critic_batch_norm)),
+        WGAN(),
+        Alternating(critic_steps, RMSProp(lr)),
+        (FARNIA, ARJOVSKY, KRIZHEVSKY),
+        False,
+        average,
+        game={"latent": 128, "projections": [WeightClipping(limit)]},
+        steps=steps,
+        batch=batch,
+    )
+
+
 def cifar10_r3gan(
     steps: int = 20000,
     width: int = 64,

@@ -132,3 +132,45 @@ def digits_wgan_gp(
         audit={"steps": 200, "starts": 2, "looks": 8, "local_products": 80},
         references=(FARNIA, GULRAJANI, DIGITS),
     )
+
+
+def digits_wgan_wc(
+    steps: int = 4000,
+    dim: int = 32,
+    latent: int = 32,
+    critic_steps: int = 5,
+    batch: int = 64,
+    lr: float = 5e-4,
+    limit: float = 0.05,
+) -> Recipe:
+    """Wasserstein GAN with weight clipping on scikit-learn's 8x8 digits."""
+    from equilibrist.data import digits
+    from equilibrist.formulations import WGAN
+    from equilibrist.games import GAN
+    from equilibrist.networks import DigitsCritic, DigitsGenerator
+    from equilibrist.optimizers import RMSProp
+    from equilibrist.projections import WeightClipping
+    from equilibrist.run import Recipe
+    from equilibrist.scores import Frechet
+    from equilibrist.solvers import Alternating
+    from equilibrist_recipes._references import ARJOVSKY, DIGITS, FARNIA
+
+    return Recipe(
+        game=GAN(
+            lambda: DigitsGenerator(dim, latent),
+            lambda: DigitsCritic(dim),
+            WGAN(),
+            latent=latent,
+            projections=[WeightClipping(limit)],
+        ),
+        data=digits(),
+        solver=Alternating(critic_steps, RMSProp(lr)),
+        steps=steps,
+        batch=batch,
+        title="WGAN-WC on 8x8 digits",
+        summary="A small convolutional pair learns scikit-learn's handwritten digits; every weight of the critic "
+        f"is clipped to +-{limit:g}.",
+        scores=(Frechet(),),
+        audit={"steps": 200, "starts": 2, "looks": 8, "local_products": 80},
+        references=(FARNIA, ARJOVSKY, DIGITS),
+    )

@@ -15,6 +15,7 @@ from equilibrist.cli.exit_codes import DONE, FILES, INTERRUPTED, SUMMARY, UNEXPE
 from equilibrist.cli.export import export
 from equilibrist.cli.info import info
 from equilibrist.cli.output import complain, show_warnings_in_one_line
+from equilibrist.cli.papers import papers
 from equilibrist.cli.play import play
 from equilibrist.cli.recipes import list_recipes
 from equilibrist.cli.report import report
@@ -81,6 +82,7 @@ app.command()(play)
 app.command()(spectrum)
 app.command()(theory)
 app.command()(compare)
+app.add_typer(papers)
 
 
 def main(arguments: list[str] | None = None) -> int:

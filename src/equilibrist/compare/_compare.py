@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from equilibrist.compare._collect import MemberFigures, facts, member
-from equilibrist.compare._cost import Cost, cost
 from equilibrist.compare._page import page
 from equilibrist.compare._table import table
+from equilibrist.compare.cost import Cost, cost
 from equilibrist.errors import RecipeError
 from equilibrist.files.atomic import json_bytes
 from equilibrist.files.owned import publish, require_free

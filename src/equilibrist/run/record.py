@@ -251,7 +251,7 @@ class Record:
 
     def _wrote(self) -> int:
         """The step of the newest checkpoint that was written, as far as status.json knows."""
-        status = self._status()
+        status = self.status_values()
         name = status.get("checkpoint")
         if isinstance(name, str) and (step := checkpoint.step_of(name)) is not None:
             return step
@@ -260,9 +260,9 @@ class Record:
 
     def state(self) -> str:
         """The state in status.json; empty where there is none."""
-        return str(self._status().get("state") or "")
+        return str(self.status_values().get("state") or "")
 
-    def _status(self) -> dict[str, Any]:
+    def status_values(self) -> dict[str, Any]:
         """status.json, empty where there is none that can be read."""
         try:
             value = parse_json(read_regular(self.status_path, JSON_BYTES))

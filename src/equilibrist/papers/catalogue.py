@@ -1,0 +1,23 @@
+"""Every experiment, in the order of worth: what is run first when all are asked for."""
+
+from __future__ import annotations
+
+from equilibrist.errors import RecipeError, did_you_mean
+from equilibrist.papers.model import Experiment
+from equilibrist.papers.table1 import TABLE_1
+
+EXPERIMENTS: tuple[Experiment, ...] = (TABLE_1,)
+
+
+def experiment(key: str) -> Experiment:
+    """The experiment of this name.
+
+    Raises: RecipeError for another name, with the closest ones.
+    """
+    found = {one.key: one for one in EXPERIMENTS}
+    if key not in found:
+        raise RecipeError(
+            f"there is no experiment {key!r}{did_you_mean(key, list(found))}; `equilibrist papers list` "
+            "shows them all"
+        )
+    return found[key]

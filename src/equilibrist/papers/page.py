@@ -1,0 +1,147 @@
+"""The page of outcomes, in Markdown, made from records alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from equilibrist.papers import records
+from equilibrist.papers.catalogue import EXPERIMENTS
+from equilibrist.papers.model import SIZES, WORDS, Experiment, Outcome, Record, Size
+
+# Which size speaks for a claim: the largest that was tried.
+_LARGEST_FIRST: tuple[Size, ...] = tuple(reversed(SIZES))
+
+
+def page(root: Path) -> str:
+    """The whole page; pictures are named relative to `root`'s parent."""
+    held = {
+        experiment.key: {size: records.read_all(root, experiment, size) for size in SIZES}
+        for experiment in EXPERIMENTS
+    }
+    best = {
+        experiment.key: [
+            _best(experiment, held[experiment.key], i) for i in range(len(experiment.claims))
+        ]
+        for experiment in EXPERIMENTS
+    }
+    lines = [
+        "# What became of the papers' claims",
+        "",
+        "Made by `equilibrist papers report` from the records in `results/`; `equilibrist papers run` makes "
+        "more of them. Each claim is judged by a rule that was written before the runs, at the largest size that was "
+        "run: tiny (8x8 digits or the plane, minutes), small (real MNIST and CIFAR-10, narrow networks, hours of "
+        "one CPU core) or paper (the paper's own size).",
+        "",
+        *_summary(best),
+        "",
+        *_overview(best),
+    ]
+    for experiment in EXPERIMENTS:
+        lines += _section(experiment, held[experiment.key], root)
+    lines += _ledger(held)
+    return "\n".join(lines) + "\n"
+
+
+def _best(
+    experiment: Experiment, held: dict[Size, dict[str, Record]], index: int
+) -> tuple[Outcome, Size | None]:
+    """The outcome at the largest size that was tried, or why none was."""
+    for size in _LARGEST_FIRST:
+        outcome = experiment.outcomes(held[size], size)[index]
+        if held[size] and outcome.word != "not tried":
+            return outcome, size
+    return experiment.outcomes(held["tiny"], "tiny")[index], None
+
+
+def _summary(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[str]:
+    counts = Counter(outcome.word for rows in best.values() for outcome, _ in rows)
+    total = sum(counts.values())
+    said = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+    yield f"**{total} claims: {said}.**"
+
+
+def _overview(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[str]:
+    paper = ""
+    for experiment in EXPERIMENTS:
+        if experiment.paper.text != paper:
+            paper = experiment.paper.text
+            yield from (
+                "",
+                f"## {paper}",
+                "",
+                "| where | claim | outcome | size |",
+                "|---|---|---|---|",
+            )
+        for claim, (outcome, size) in zip(experiment.claims, best[experiment.key], strict=True):
+            word = outcome.word if size is None else f"**{outcome.word}**"
+            link = f"[{claim.place}](#{_anchor(experiment)})"
+            yield f"| {link} | {claim.text} | {word} | {size or ''} |"
+
+
+def _anchor(experiment: Experiment) -> str:
+    kept = "".join(c for c in experiment.title.lower() if c.isalnum() or c in " -")
+    return kept.replace(" ", "-")
+
+
+def _section(
+    experiment: Experiment, held: dict[Size, dict[str, Record]], root: Path
+) -> Iterator[str]:
+    yield from ("", f"## {experiment.title}", "", f"{experiment.paper.text}.")
+    for size in _LARGEST_FIRST:
+        if held[size]:
+            yield from _at_size(experiment, size, held[size], root)
+    if not any(held.values()):
+        yield from ("", "Not run yet.", "")
+        yield from (f"- {claim.place}: {claim.rule}" for claim in experiment.claims[:1])
+
+
+def _at_size(
+    experiment: Experiment, size: Size, found: dict[str, Record], root: Path
+) -> Iterator[str]:
+    planned = experiment.units(size)
+    states = Counter(record.state for record in found.values())
+    told = ", ".join(f"{n} {state}" for state, n in states.items())
+    yield from ("", f"### {experiment.title}: {size}", "")
+    yield f"```\nequilibrist papers run {experiment.key} --size {size}\n```"
+    yield ""
+    yield f"{len(found)} of {len(planned)} units ended ({told}). {experiment.differs.get(size, '')}".rstrip()
+    yield ""
+    for claim, outcome in zip(experiment.claims, experiment.outcomes(found, size), strict=True):
+        yield f"- **{claim.place}: {outcome.word}.** {outcome.why}."
+    rules = dict.fromkeys(claim.rule for claim in experiment.claims)
+    yield ""
+    yield "Rule, written before the runs: " + " / ".join(rules) + "."
+    if experiment.table is not None:
+        yield ""
+        yield from experiment.table(found, records.folder_of(root, experiment, size))
+    for record in found.values():
+        if record.state == "failed":
+            yield from ("", f"Failed: {record.about.get('text', record.unit)}: {record.message}")
+
+
+def _ledger(held: dict[str, dict[Size, dict[str, Record]]]) -> Iterator[str]:
+    yield from (
+        "",
+        "## What it cost",
+        "",
+        "CPU time of one thread, on a machine that did other things as well.",
+        "",
+        "| experiment | size | units: ended, planned | planned, hours | spent, hours | commits | machine |",
+        "|---|---|---|---|---|---|---|",
+    )
+    for experiment in EXPERIMENTS:
+        for size in SIZES:
+            units, found = experiment.units(size), held[experiment.key][size]
+            if not units:
+                continue
+            planned = sum(unit.minutes for unit in units) / 60
+            commits = sorted({str(r.about.get("commit") or "")[:7] for r in found.values()} - {""})
+            machines = {
+                str((r.about.get("machine") or {}).get("processor")) for r in found.values()
+            }
+            yield (
+                f"| {experiment.key} | {size} | {len(found)}, {len(units)} | {planned:.2g} | "
+                f"{records.seconds(found) / 3600:.2g} | {', '.join(commits)} | {', '.join(sorted(machines))} |"
+            )

@@ -1,0 +1,257 @@
+"""Runs units of work, each in a process of its own: one that dies takes no other with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from equilibrist.errors import (
+    EquilibristError,
+    NonFiniteError,
+    RecipeError,
+    StoppedError,
+    did_you_mean,
+)
+from equilibrist.papers import records
+from equilibrist.papers.model import Experiment, Place, Record, Size, Unit
+from equilibrist.run.environment import environment
+
+Say = Callable[[str], None]
+POLL = 0.2  # seconds between two looks at the processes
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things lie.
+
+    Attributes:
+        records: records and small pictures; meant to be committed.
+        runs: run directories and checkpoints; as large as they get.
+        weights: classifiers' weights, or None.
+    """
+
+    records: Path
+    runs: Path
+    weights: Path | None = None
+
+
+def unit_of(experiment: Experiment, size: Size, key: str) -> Unit:
+    """The unit of this name; RecipeError where there is none."""
+    units = {unit.key: unit for unit in experiment.units(size)}
+    if key not in units:
+        raise RecipeError(
+            f"{experiment.key} has no unit {key!r} at size {size}{did_you_mean(key, list(units))}"
+        )
+    return units[key]
+
+
+def left(experiment: Experiment, size: Size, folders: Folders, again: bool = False) -> list[Unit]:
+    """Units without a record, in order; with `again` those that failed, too."""
+    held = records.read_all(folders.records, experiment, size)
+    return [
+        unit
+        for unit in experiment.units(size)
+        if unit.key not in held or (again and held[unit.key].state == "failed")
+    ]
+
+
+def work(experiment: Experiment, size: Size, unit: Unit, folders: Folders, device: str) -> Record:
+    """Do one unit here and now, and write its record.
+
+    An error becomes a record of state "failed". Ctrl-C leaves no record: the same unit goes on later.
+    """
+    own = folders.runs / experiment.key / size
+    target = records.folder_of(folders.records, experiment, size)
+    target.mkdir(parents=True, exist_ok=True)
+    place = Place(
+        own / unit.key,
+        target,
+        unit.key,
+        device,
+        folders.weights,
+        {needed: own / needed for needed in unit.needs},
+    )
+    entry = environment(torch.device("cpu" if device == "auto" else device), 0)
+    begun, cpu = time.monotonic(), time.process_time()
+    spent = _clock(place.runs)
+    state, message, measures = "done", "", {}
+    try:
+        measures = unit.work(place)
+        if any(seed.get("diverged") is not None for seed in measures.get("seeds", {}).values()):
+            state = "diverged"
+    except (KeyboardInterrupt, StoppedError):
+        spent.add(time.process_time() - cpu, time.monotonic() - begun)
+        raise StoppedError("interrupted: the same command goes on") from None
+    except NonFiniteError as error:
+        state, message = "diverged", str(error)
+    except Exception as error:  # whatever goes wrong with one unit is no reason to lose the others
+        state, message = "failed", f"{type(error).__name__}: {error}"[:2000]
+        if not isinstance(error, EquilibristError) and os.environ.get("EQUILIBRIST_TRACEBACK"):
+            raise
+    spent.add(time.process_time() - cpu, time.monotonic() - begun)
+    about = {
+        "text": unit.text,
+        "planned_minutes": unit.minutes,
+        "cpu_seconds": round(spent.cpu, 1),
+        "seconds": round(spent.wall, 1),
+        "sessions": spent.sessions,
+        "commit": (entry["git"] or {}).get("commit"),
+        "versions": entry["versions"],
+        "machine": {k: entry["machine"][k] for k in ("processor", "cores", "device")},
+        "threads": entry["threads"],
+        "python": platform.python_version(),
+        "ended": entry["started"],
+    }
+    record = Record(unit.key, state, records.plain(measures), about, message)
+    records.write(target, record)
+    return record
+
+
+class _clock:  # noqa: N801 (a small account)
+    """Seconds that a unit took in all its sessions, kept beside its runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "clock.txt"
+        folder.mkdir(parents=True, exist_ok=True)
+        held = self.path.read_text().split() if self.path.exists() else ["0", "0", "0"]
+        self.cpu, self.wall, self.sessions = float(held[0]), float(held[1]), int(held[2])
+
+    def add(self, cpu: float, wall: float) -> None:
+        """A session's seconds."""
+        self.cpu, self.wall, self.sessions = self.cpu + cpu, self.wall + wall, self.sessions + 1
+        self.path.write_text(f"{self.cpu} {self.wall} {self.sessions}\n")
+
+
+@dataclass
+class _Running:
+    process: subprocess.Popen[bytes]
+    experiment: Experiment
+    unit: Unit
+    begun: float
+    stopped: bool = False
+
+
+def run_all(
+    wanted: Sequence[tuple[Experiment, Unit]],
+    size: Size,
+    folders: Folders,
+    *,
+    jobs: int = 1,
+    hours: float | None = None,
+    unit_hours: float = 1.0,
+    device: str = "cpu",
+    say: Say = print,
+) -> bool:
+    """Run units in processes of one thread each, `jobs` at a time; whether all of them ended.
+
+    Args:
+        wanted: in order of worth. A unit waits for those that it needs; where one of them has no record, it is
+            left out.
+        hours: stop after so long; what is unfinished goes on with the next call.
+        unit_hours: a unit that takes longer than this is interrupted, and taken up again after the others.
+        say: gets a line when a unit begins or ends.
+    """
+    queue, complete = list(wanted), True
+    running: list[_Running] = []
+    end = None if hours is None else time.monotonic() + 3600 * hours
+    try:
+        while queue or running:
+            while queue and len(running) < jobs and (end is None or time.monotonic() < end):
+                found = _next(
+                    queue, [(r.experiment.key, r.unit.key) for r in running], size, folders
+                )
+                if found is None:
+                    break
+                queue.remove(found)
+                running.append(_start(*found, size, folders, device))
+                say(
+                    f"{found[0].key} {size} {found[1].key}: begun ({found[1].minutes:.0f} min planned)"
+                )
+            if not running:
+                break
+            time.sleep(POLL)
+            for one in list(running):
+                code = one.process.poll()
+                late = time.monotonic() - one.begun > 3600 * unit_hours
+                over = end is not None and time.monotonic() > end
+                if code is None and (late or over) and not one.stopped:
+                    one.process.send_signal(signal.SIGINT)
+                    one.stopped = True
+                if code is not None:
+                    running.remove(one)
+                    if not _report(one, code, size, folders, say):
+                        complete = False
+                        if one.stopped and not over:
+                            queue.append((one.experiment, one.unit))
+    except KeyboardInterrupt:
+        for one in running:
+            one.process.send_signal(signal.SIGINT)
+        for one in running:
+            one.process.wait()
+        raise StoppedError("interrupted: the same command goes on") from None
+    return complete and not queue
+
+
+def _next(
+    queue: Iterable[tuple[Experiment, Unit]],
+    busy: Iterable[tuple[str, str]],
+    size: Size,
+    folders: Folders,
+) -> tuple[Experiment, Unit] | None:
+    """The first unit whose needs are met."""
+    for experiment, unit in queue:
+        held = records.folder_of(folders.records, experiment, size)
+        met = all((held / f"{needed}.json").exists() for needed in unit.needs)
+        if met and not any((experiment.key, needed) in busy for needed in unit.needs):
+            return experiment, unit
+    return None
+
+
+def _start(
+    experiment: Experiment, unit: Unit, size: Size, folders: Folders, device: str
+) -> _Running:
+    words = [
+        sys.executable, "-m", "equilibrist", "papers", "run", experiment.key,
+        "--size", size, "--unit", unit.key, "--device", device,
+        "--records", str(folders.records), "--runs", str(folders.runs),
+    ]  # fmt: skip
+    if folders.weights is not None:
+        words += ["--weights", str(folders.weights)]
+    log = folders.runs / experiment.key / size / f"{unit.key}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C reaches this process, which then asks its children to stop
+        )
+    return _Running(process, experiment, unit, time.monotonic())
+
+
+def _report(one: _Running, code: int, size: Size, folders: Folders, say: Say) -> bool:
+    """Say how a unit ended; whether it has a record."""
+    name = f"{one.experiment.key} {size} {one.unit.key}"
+    path = records.folder_of(folders.records, one.experiment, size) / f"{one.unit.key}.json"
+    if path.exists():
+        record = records.read(path)
+        took = float(record.about.get("cpu_seconds", 0.0))
+        say(f"{name}: {record.state}, {took / 60:.1f} min of CPU {record.message}".rstrip())
+        return True
+    if one.stopped or code == 130:
+        say(f"{name}: interrupted, goes on later")
+    else:
+        log = folders.runs / one.experiment.key / size / f"{one.unit.key}.log"
+        say(f"{name}: its process ended with code {code} and no record; see {log}")
+    return False

@@ -1,6 +1,7 @@
 """Recipes: functions of typed settings that return a Recipe. Importing them needs no torch."""
 
 from equilibrist_recipes.cifar10 import (
+    cifar10_dcgan,
     cifar10_r3gan,
     cifar10_sngan,
     cifar10_wgan_gp,
@@ -24,6 +25,7 @@ from equilibrist_recipes.mixtures import (
 from equilibrist_recipes.mnist import mnist_sngan, mnist_wgan_gp, mnist_wgan_wc
 
 RECIPES = {
+    "cifar10-dcgan": cifar10_dcgan,
     "cifar10-r3gan": cifar10_r3gan,
     "cifar10-sngan": cifar10_sngan,
     "cifar10-wgan-gp": cifar10_wgan_gp,

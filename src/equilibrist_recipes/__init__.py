@@ -13,7 +13,7 @@ from equilibrist_recipes.digits import (
     digits_wgan_gp,
     digits_wgan_wc,
 )
-from equilibrist_recipes.faces import faces64_sngan
+from equilibrist_recipes.faces import faces64_resnet, faces64_sngan
 from equilibrist_recipes.gaussian import gaussian_w2gan
 from equilibrist_recipes.mirror import digits_mirror, plane_mirror
 from equilibrist_recipes.mixtures import (
@@ -37,6 +37,7 @@ RECIPES = {
     "digits-wgan-wc": digits_wgan_wc,
     "eight-gaussians": eight_gaussians,
     "eight-gaussians-fgan": eight_gaussians_fgan,
+    "faces64-resnet": faces64_resnet,
     "faces64-sngan": faces64_sngan,
     "gaussian-w2gan": gaussian_w2gan,
     "mnist-sngan": mnist_sngan,

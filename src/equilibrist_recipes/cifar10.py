@@ -166,8 +166,8 @@ def cifar10_dcgan(
         "DCGAN",
         f"a DCGAN of {layers} convolutions and width {dim}, {norm} batch norm",
         (
-            lambda: DCGANGenerator(layers, 32, 3, dim, latent, batch_norm),
-            lambda: DCGANCritic(layers, 32, 3, dim, batch_norm),
+            lambda: DCGANGenerator(layers, (3, 32), dim, latent, batch_norm),
+            lambda: DCGANCritic(layers, (3, 32), dim, batch_norm),
         ),
         Vanilla(saturating=False),
         solvers[method],

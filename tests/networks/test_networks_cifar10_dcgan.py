@@ -140,20 +140,20 @@ def test_64_pixel_pair_against_scipy(channels: int, batch_norm: bool, scrambled:
 def test_other_numbers_of_layers_against_scipy(
     levels: int, side: int, batch_norm: bool, scrambled: Scramble
 ) -> None:
-    g = scrambled(DCGANGenerator(levels, side, 1, 2, 3, batch_norm, **F64))
+    g = scrambled(DCGANGenerator(levels, (1, side), 2, 3, batch_norm, **F64))
     z = torch.randn(3, 3, **F64)
     x = generated(g, z.numpy(), 2, levels, batch_norm)
     assert x.shape == (3, 1, side, side)
     torch.testing.assert_close(g(z), torch.from_numpy(x), rtol=0, atol=1e-12)
-    d = scrambled(DCGANCritic(levels, side, 1, 2, batch_norm, **F64))
+    d = scrambled(DCGANCritic(levels, (1, side), 2, batch_norm, **F64))
     s = scored(d, x, levels, batch_norm)
     torch.testing.assert_close(d(torch.from_numpy(x)), torch.from_numpy(s), rtol=0, atol=1e-12)
 
 
 def test_a_size_that_cannot_be_halved_so_often_is_refused() -> None:
     for make in (
-        lambda: DCGANGenerator(3, 28, 1, 2, 3, False),
-        lambda: DCGANCritic(3, 28, 1, 2, False),
+        lambda: DCGANGenerator(3, (1, 28), 2, 3, False),
+        lambda: DCGANCritic(3, (1, 28), 2, False),
     ):
         with pytest.raises(ValueError, match=r"halves its images 3 times: a size of 28 does not"):
             make()

@@ -30,9 +30,9 @@ from equilibrist.networks.conditional import (
 class DCGANGenerator(nn.Module):
     """Latent vectors [B, latent] (and labels [B]) to images [B, channels, size, size] in (-1, 1).
 
-    A linear layer makes size / 2^levels pixels along each side, 2^(levels - 1) dim channels wide; each of the
-    `levels` transposed convolutions doubles the side and halves the width. See `CIFAR10Generator`, which has
-    three of them, for the layers, batch norm, conditions and the initialisation.
+    `image` is (channels, size). A linear layer makes size / 2^levels pixels along each side, 2^(levels - 1) dim
+    channels wide; each of the `levels` transposed convolutions doubles the side and halves the width. See
+    `CIFAR10Generator`, which has three of them, for the layers, batch norm, conditions and the initialisation.
 
     Raises `ValueError` for a size that is no multiple of 2^levels, and for counts below 1.
     """
@@ -40,8 +40,7 @@ class DCGANGenerator(nn.Module):
     def __init__(
         self,
         levels: int,
-        size: int,
-        channels: int,
+        image: tuple[int, int],
         dim: int,
         latent: int,
         batch_norm: bool,
@@ -52,6 +51,7 @@ class DCGANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         kind = {"device": device, "dtype": dtype}
+        channels, size = image
         _check_counts(self, dim=dim, latent=latent, channels=channels, conditions=conditions)
         self.dim, self.latent, self.channels = dim, latent, channels
         self.start = _start(self, size, levels)
@@ -82,8 +82,8 @@ class DCGANGenerator(nn.Module):
 class DCGANCritic(nn.Module):
     """Images [B, channels, size, size] (and labels [B]) to one value each, shape [B].
 
-    The width is dim after the first of `levels` convolutions, doubled by each further one; they leave
-    size / 2^levels pixels along each side. See `CIFAR10Critic`, which has three of them.
+    `image` is (channels, size). The width is dim after the first of `levels` convolutions, doubled by each further
+    one; they leave size / 2^levels pixels along each side. See `CIFAR10Critic`, which has three of them.
 
     Raises `ValueError` for a size that is no multiple of 2^levels, and for counts below 1.
     """
@@ -91,8 +91,7 @@ class DCGANCritic(nn.Module):
     def __init__(
         self,
         levels: int,
-        size: int,
-        channels: int,
+        image: tuple[int, int],
         dim: int,
         batch_norm: bool,
         conditions: int = 0,
@@ -102,6 +101,7 @@ class DCGANCritic(nn.Module):
     ) -> None:
         super().__init__()
         kind = {"device": device, "dtype": dtype}
+        channels, size = image
         _check_counts(self, dim=dim, channels=channels, conditions=conditions)
         self.dim, self.channels, self.size = dim, channels, size
         self.conditions = conditions

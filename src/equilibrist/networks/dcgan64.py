@@ -45,7 +45,7 @@ class DCGAN64Generator(DCGANGenerator):
         dtype: Any = None,
     ) -> None:
         kind = {"device": device, "dtype": dtype}
-        super().__init__(4, 64, channels, dim, latent, batch_norm, conditions, **kind)
+        super().__init__(4, (channels, 64), dim, latent, batch_norm, conditions, **kind)
 
 
 class DCGAN64Critic(DCGANCritic):
@@ -77,4 +77,4 @@ class DCGAN64Critic(DCGANCritic):
         dtype: Any = None,
     ) -> None:
         kind = {"device": device, "dtype": dtype}
-        super().__init__(4, 64, channels, dim, batch_norm, conditions, **kind)
+        super().__init__(4, (channels, 64), dim, batch_norm, conditions, **kind)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from equilibrist.errors import RecipeError, did_you_mean
+from equilibrist.papers.mescheder_celeba import CELEBA
+from equilibrist.papers.mescheder_cifar10 import CIFAR10
+from equilibrist.papers.mescheder_figure1 import FIGURE_1
+from equilibrist.papers.mescheder_lemmas import LEMMAS
 from equilibrist.papers.model import Experiment
 from equilibrist.papers.table1 import TABLE_1
 
-EXPERIMENTS: tuple[Experiment, ...] = (TABLE_1,)
+EXPERIMENTS: tuple[Experiment, ...] = (TABLE_1, LEMMAS, FIGURE_1, CIFAR10, CELEBA)
 
 
 def experiment(key: str) -> Experiment:

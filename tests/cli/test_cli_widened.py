@@ -392,6 +392,7 @@ TINY: dict[str, dict[str, Any]] = {
     "cifar10-r3gan": {"width": 8, "blocks": 1},
     "cifar10-sngan": {"dim": 2},
     "cifar10-wgan-gp": {"dim": 2},
+    "cifar10-wgan-wc": {"dim": 2},
     "faces64-resnet": {"data": "faces.npy", "dim": 2},
     "faces64-sngan": {"data": "faces.npy", "dim": 2},
     "mnist-sngan": {"dim": 2},

@@ -89,7 +89,7 @@ class Scale:
 
 SCALES: dict[Size, Scale] = {
     "tiny": Scale(
-        "digits", 4, 1000, tuple(range(10)), 1024, {"three": 0.0005, "four": 0.0005}, 1e-3
+        "digits", 4, 1000, tuple(range(10)), 1024, {"three": 0.00007, "four": 0.00007}, 1e-3
     ),
     "small": Scale("cifar10", 16, 8000, (0, 1, 2), 2048, {"three": 0.0013, "four": 0.0017}),
     "paper": Scale("cifar10", 64, 150_000, (0, 1, 2), 6400, {"three": 0.013, "four": 0.02}),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from equilibrist.formulations import Formulation
     from equilibrist.run import Recipe, Reference
     from equilibrist.solvers import Solver
+
+DCGANMethod = Literal["consensus", "alternating", "simultaneous"]
 
 
 def cifar10_sngan(
@@ -126,6 +128,53 @@ def cifar10_wgan_wc(
         False,
         average,
         game={"latent": 128, "projections": [WeightClipping(limit)]},
+        steps=steps,
+        batch=batch,
+    )
+
+
+def cifar10_dcgan(
+    steps: int = 20000,
+    dim: int = 16,
+    layers: int = 3,
+    method: DCGANMethod = "consensus",
+    gamma: float = 0.1,
+    batch_norm: bool = False,
+    batch: int = 64,
+    lr: float = 1e-4,
+) -> Recipe:
+    """Vanilla DCGAN on CIFAR-10 (Mescheder et al. 2017), by consensus without batch norm. Their size: dim=64.
+
+    layers=3 or 4 convolutions in each player; the slides take gamma 0.1 with three and 10 with four. Batch norm
+    is in both players or in neither. The generator's loss is the non-saturating one and z has 256 coordinates, as
+    in the authors' published code.
+    """
+    from equilibrist.formulations import Vanilla
+    from equilibrist.networks import DCGANCritic, DCGANGenerator
+    from equilibrist.optimizers import TFRMSProp
+    from equilibrist.solvers import Alternating, Consensus, Simultaneous
+    from equilibrist_recipes._references import KRIZHEVSKY, MESCHEDER
+
+    rule, latent = TFRMSProp(lr), 256
+    solvers: dict[str, Solver] = {
+        "consensus": Consensus(rule, gamma=gamma),
+        "alternating": Alternating(1, rule),
+        "simultaneous": Simultaneous(rule),
+    }
+    norm = "with" if batch_norm else "without"
+    return _cifar(
+        "DCGAN",
+        f"a DCGAN of {layers} convolutions and width {dim}, {norm} batch norm",
+        (
+            lambda: DCGANGenerator(layers, (3, 32), dim, latent, batch_norm),
+            lambda: DCGANCritic(layers, (3, 32), dim, batch_norm),
+        ),
+        Vanilla(saturating=False),
+        solvers[method],
+        (MESCHEDER, KRIZHEVSKY),
+        False,
+        0.0,
+        game={"latent": latent},
         steps=steps,
         batch=batch,
     )

@@ -388,9 +388,12 @@ def test_info_shows_a_setting_without_default(well: Callable[..., Any]) -> None:
 
 
 TINY: dict[str, dict[str, Any]] = {
+    "cifar10-dcgan": {"dim": 2},
     "cifar10-r3gan": {"width": 8, "blocks": 1},
     "cifar10-sngan": {"dim": 2},
     "cifar10-wgan-gp": {"dim": 2},
+    "cifar10-wgan-wc": {"dim": 2},
+    "faces64-resnet": {"data": "faces.npy", "dim": 2},
     "faces64-sngan": {"data": "faces.npy", "dim": 2},
     "mnist-sngan": {"dim": 2},
     "mnist-wgan-gp": {"dim": 2},
@@ -442,6 +445,7 @@ def test_every_recipe_trains(name: str, sets: Path) -> None:
         ("cifar10-sngan", {"dim": 2, "conditional": True, "flip": True, "average": 0.9}),
         ("cifar10-sngan", {"dim": 2, "accumulate": 2, "batch_norm": False}),
         ("cifar10-sngan", {"dim": 2, "mixed_precision": True, "saturating": True}),
+        ("cifar10-dcgan", {"dim": 2, "layers": 4, "batch_norm": True, "method": "alternating"}),
         ("cifar10-r3gan", {"width": 8, "blocks": 1, "accumulate": 2, "mixed_precision": True}),
         ("digits-conditional", {"dim": 4, "latent": 4, "average": 0.0}),
         ("eight-gaussians", {"width": 4, "depth": 1, "method": "simultaneous"}),

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from equilibrist.networks import CIFAR10Critic, CIFAR10Generator, DCGAN64Critic, DCGAN64Generator
+from equilibrist.networks import (
+    CIFAR10Critic,
+    CIFAR10Generator,
+    DCGAN64Critic,
+    DCGAN64Generator,
+    DCGANCritic,
+    DCGANGenerator,
+)
 
 F64 = {"dtype": torch.float64}
 META = {"device": "meta"}
@@ -82,7 +89,8 @@ def generated(g: nn.Module, z: ref.Array, dim: int, levels: int, batch_norm: boo
         return ref.standardise(h, p[f"norms.{i}.weight"], p[f"norms.{i}.bias"]) if batch_norm else h
 
     h = ref.relu(norm(z @ p["linear.weight"].T + p["linear.bias"], 0))
-    h = h.reshape(len(z), dim * 2 ** (levels - 1), 4, 4)
+    side = round((h.shape[1] / (dim * 2 ** (levels - 1))) ** 0.5)
+    h = h.reshape(len(z), dim * 2 ** (levels - 1), side, side)
     for i in range(levels):
         h = ref.deconv(h, p[f"deconvs.{i}.weight"], p[f"deconvs.{i}.bias"], first=1)
         h = ref.relu(norm(h, i + 1)) if i < levels - 1 else h
@@ -125,6 +133,30 @@ def test_64_pixel_pair_against_scipy(channels: int, batch_norm: bool, scrambled:
     d = scrambled(DCGAN64Critic(1, channels, batch_norm, **F64))
     s = scored(d, x, 4, batch_norm)
     torch.testing.assert_close(d(torch.from_numpy(x)), torch.from_numpy(s), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(("levels", "side"), [(4, 32), (2, 8)])
+def test_other_numbers_of_layers_against_scipy(
+    levels: int, side: int, batch_norm: bool, scrambled: Scramble
+) -> None:
+    g = scrambled(DCGANGenerator(levels, (1, side), 2, 3, batch_norm, **F64))
+    z = torch.randn(3, 3, **F64)
+    x = generated(g, z.numpy(), 2, levels, batch_norm)
+    assert x.shape == (3, 1, side, side)
+    torch.testing.assert_close(g(z), torch.from_numpy(x), rtol=0, atol=1e-12)
+    d = scrambled(DCGANCritic(levels, (1, side), 2, batch_norm, **F64))
+    s = scored(d, x, levels, batch_norm)
+    torch.testing.assert_close(d(torch.from_numpy(x)), torch.from_numpy(s), rtol=0, atol=1e-12)
+
+
+def test_a_size_that_cannot_be_halved_so_often_is_refused() -> None:
+    for make in (
+        lambda: DCGANGenerator(3, (1, 28), 2, 3, False),
+        lambda: DCGANCritic(3, (1, 28), 2, False),
+    ):
+        with pytest.raises(ValueError, match=r"halves its images 3 times: a size of 28 does not"):
+            make()
 
 
 def test_initialisation_has_the_documented_variances() -> None:

@@ -9,6 +9,7 @@ from equilibrist.networks.conditional import (
     ProjectionCritic,
     ProjectionDigitsCritic,
 )
+from equilibrist.networks.dcgan import DCGANCritic, DCGANGenerator
 from equilibrist.networks.dcgan64 import DCGAN64Critic, DCGAN64Generator
 from equilibrist.networks.digits_conv import DigitsCritic, DigitsGenerator
 from equilibrist.networks.mlp import MLP, MixtureCritic, MixtureGenerator
@@ -25,6 +26,8 @@ __all__ = [
     "CriticEnsemble",
     "DCGAN64Critic",
     "DCGAN64Generator",
+    "DCGANCritic",
+    "DCGANGenerator",
     "DigitsCritic",
     "DigitsGenerator",
     "EmbeddingGenerator",

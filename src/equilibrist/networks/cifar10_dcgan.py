@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from equilibrist.networks._dcgan import DCGANCritic, DCGANGenerator
+from equilibrist.networks.dcgan import DCGANCritic, DCGANGenerator
 
 
 class CIFAR10Generator(DCGANGenerator):
@@ -47,7 +47,9 @@ class CIFAR10Generator(DCGANGenerator):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(3, 3, dim, latent, batch_norm, conditions, device=device, dtype=dtype)
+        super().__init__(
+            3, (3, 32), dim, latent, batch_norm, conditions, device=device, dtype=dtype
+        )
 
 
 class CIFAR10Critic(DCGANCritic):
@@ -84,4 +86,4 @@ class CIFAR10Critic(DCGANCritic):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(3, 3, dim, batch_norm, conditions, device=device, dtype=dtype)
+        super().__init__(3, (3, 32), dim, batch_norm, conditions, device=device, dtype=dtype)

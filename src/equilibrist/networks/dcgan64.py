@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from equilibrist.networks._dcgan import DCGANCritic, DCGANGenerator
+from equilibrist.networks.dcgan import DCGANCritic, DCGANGenerator
 
 
 class DCGAN64Generator(DCGANGenerator):
@@ -45,7 +45,7 @@ class DCGAN64Generator(DCGANGenerator):
         dtype: Any = None,
     ) -> None:
         kind = {"device": device, "dtype": dtype}
-        super().__init__(4, channels, dim, latent, batch_norm, conditions, **kind)
+        super().__init__(4, (channels, 64), dim, latent, batch_norm, conditions, **kind)
 
 
 class DCGAN64Critic(DCGANCritic):
@@ -77,4 +77,4 @@ class DCGAN64Critic(DCGANCritic):
         dtype: Any = None,
     ) -> None:
         kind = {"device": device, "dtype": dtype}
-        super().__init__(4, channels, dim, batch_norm, conditions, **kind)
+        super().__init__(4, (channels, 64), dim, batch_norm, conditions, **kind)

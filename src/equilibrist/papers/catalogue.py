@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from equilibrist.errors import RecipeError, did_you_mean
+from equilibrist.papers.mescheder_celeba import CELEBA
+from equilibrist.papers.mescheder_cifar10 import CIFAR10
+from equilibrist.papers.mescheder_figure1 import FIGURE_1
+from equilibrist.papers.mescheder_lemmas import LEMMAS
 from equilibrist.papers.model import Experiment
 from equilibrist.papers.reached import N6
 from equilibrist.papers.sections import SECTIONS
@@ -14,6 +18,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     N6,
     SECTIONS,
     STATEMENTS,
+    LEMMAS,
+    FIGURE_1,
+    CIFAR10,
+    CELEBA,
 )
 
 

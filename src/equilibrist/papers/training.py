@@ -108,8 +108,10 @@ def seen(where: Path) -> dict[str, Any]:
     }
 
 
-def relative_cost(recipe: Recipe, solver: Solver | None = None, steps: int = 6) -> dict[str, float]:
-    """What a step of `solver` costs, in steps of alternating descent with one critic step.
+def relative_cost(
+    recipe: Recipe, solver: Solver | None = None, steps: int = 6, base: Recipe | None = None
+) -> dict[str, float]:
+    """What a step of `solver` costs, in steps of `base`: of alternating descent with one critic step if left out.
 
     Both are taken in turns, a block each, five times, and their CPU times compared block by block; the middle
     one of the five ratios counts. On a machine that does other things, too, times vary, but ratios hardly do.
@@ -117,9 +119,11 @@ def relative_cost(recipe: Recipe, solver: Solver | None = None, steps: int = 6) 
     Returns: "ratio", and "seconds" of CPU that the reference step took.
     """
     solver = solver or recipe.solver
-    rule = getattr(solver, "optimizer", None) or getattr(recipe.solver, "optimizer", None)
-    reference = Alternating(1, rule) if rule is not None else recipe.solver
-    games = [_Stepper(recipe, one) for one in (reference, solver)]
+    if base is None:
+        rule = getattr(solver, "optimizer", None) or getattr(recipe.solver, "optimizer", None)
+        reference = Alternating(1, rule) if rule is not None else recipe.solver
+        base = dataclasses.replace(recipe, solver=reference)
+    games = [_Stepper(base, base.solver), _Stepper(recipe, solver)]
     for game in games:
         game.take(2)
     ratios, seconds = [], []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from equilibrist.errors import RecipeError, did_you_mean
+from equilibrist.papers.hsieh_images import IMAGES
+from equilibrist.papers.hsieh_plane import PLANE
+from equilibrist.papers.hsieh_theory import THEORY
 from equilibrist.papers.model import Experiment
 from equilibrist.papers.reached import N6
 from equilibrist.papers.sections import SECTIONS
@@ -14,6 +17,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     N6,
     SECTIONS,
     STATEMENTS,
+    THEORY,
+    PLANE,
+    IMAGES,
 )
 
 

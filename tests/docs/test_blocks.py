@@ -127,7 +127,7 @@ def test_faults_are_seen() -> None:
     for line in (
         "make demos",
         "python campaigns/none.py",
-        "python campaigns/matrix_rates.py --none",
+        "python campaigns/mirror_plane.py --none",
         "equilibrist trai digits-sngan",
         "equilibrist run digits-sgan",
         "equilibrist run digits-sngan --sets steps=3",

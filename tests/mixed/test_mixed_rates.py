@@ -284,7 +284,7 @@ def slopes(method: Any, noise: float = 0.0, repeats: int = 1) -> Array:
 
 
 def test_rates() -> None:
-    """campaigns/matrix_rates.py has the whole table, up to T = 10^5."""
+    """`equilibrist papers run hsieh-theory --size small` makes the whole table, up to T = 10^5."""
     assert slopes(MirrorDescent()).mean() == pytest.approx(-0.5, abs=0.12)
     assert slopes(MirrorProx()).mean() == pytest.approx(-1, abs=0.12)
     assert slopes(MirrorProx(), noise=1.0, repeats=4).mean() == pytest.approx(-0.5, abs=0.15)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from equilibrist.errors import RecipeError, did_you_mean
+from equilibrist.papers.hsieh_images import IMAGES
+from equilibrist.papers.hsieh_plane import PLANE
+from equilibrist.papers.hsieh_theory import THEORY
 from equilibrist.papers.mescheder_celeba import CELEBA
 from equilibrist.papers.mescheder_cifar10 import CIFAR10
 from equilibrist.papers.mescheder_figure1 import FIGURE_1
@@ -22,6 +25,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     FIGURE_1,
     CIFAR10,
     CELEBA,
+    THEORY,
+    PLANE,
+    IMAGES,
 )
 
 

@@ -109,7 +109,7 @@ def _at_size(
     states = Counter(record.state for record in found.values())
     told = ", ".join(f"{n} {state}" for state, n in states.items())
     yield from ("", f"### {experiment.title}: {size}", "")
-    yield f"```\nequilibrist papers run {experiment.key} --size {size}\n```"
+    yield f"```console\nequilibrist papers run {experiment.key} --size {size}\n```"
     yield ""
     yield f"{len(found)} of {len(planned)} units ended ({told}). {experiment.differs.get(size, '')}".rstrip()
     yield ""

@@ -115,6 +115,7 @@ _ALSO = {
     "schedules": ("Clipped", "Cosine", "Piecewise", "Scheduled"),
     "scores": ("ClassScore", "FeatureNetwork", "Frechet", "KernelDistance", "PrecisionRecall"),
     "solvers": (
+        "AnchoredExtragradient",
         "Averaged",
         "Competitive",
         "Consensus",

@@ -10,6 +10,7 @@ from equilibrist.optimizers import SGD, Adam
 from equilibrist.schedules import Clipped
 from equilibrist.solvers import (
     Alternating,
+    AnchoredExtragradient,
     Averaged,
     Competitive,
     Consensus,
@@ -39,6 +40,8 @@ MEANT = {
     "consensus": Consensus(RULE, TWO),
     "consensus:gamma=0.1,batches=2": Consensus(RULE, TWO, 0.1, 2),
     "extragradient:fresh=true": Extragradient(RULE, TWO, fresh=True),
+    "extragradient:explore=4": Extragradient(RULE, TWO, explore=4.0),
+    "anchored:lr=0.1,restart=50": AnchoredExtragradient(SGD(0.1), {"critic": SGD(0.1)}, 50),
     "past-extragradient": PastExtragradient(RULE, TWO),
     "optimistic:strength=0.5": Optimistic(RULE, TWO, 0.5),
     "symplectic:align=yes": SymplecticAdjustment(RULE, TWO, align=True),

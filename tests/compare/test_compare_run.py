@@ -24,6 +24,7 @@ from equilibrist.run.record import Record
 from equilibrist.scores import MixtureQuality
 from equilibrist.solvers import (
     Alternating,
+    AnchoredExtragradient,
     Averaged,
     Competitive,
     Consensus,
@@ -81,6 +82,8 @@ COSTS = [
     (Consensus(ADAM), Cost(ONE, 1)),
     (Consensus(ADAM, batches=2), Cost({"generator": 2, "critic": 2}, 2)),
     (Extragradient(ADAM), Cost({"generator": 2, "critic": 2})),
+    (Extragradient(ADAM, explore=4.0), Cost({"generator": 2, "critic": 2})),
+    (AnchoredExtragradient(SGD(0.1)), Cost({"generator": 2, "critic": 2})),
     (PastExtragradient(ADAM), Cost(ONE)),
     (Optimistic(ADAM), Cost(ONE)),
     (SymplecticAdjustment(ADAM), Cost(ONE, 1, 1)),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from equilibrist.core.draws import Stream, generator
+from equilibrist.mixed.averaged import AveragedLangevin
 from equilibrist.mixed.domains import Box, Circle, Space, Sphere
 from equilibrist.mixed.flows import GridDescent, Langevin, Reweighting, WassersteinFisherRao
 from equilibrist.mixed.measures import Density, Particles
@@ -182,6 +183,84 @@ def test_reservoir_of_a_run_has_the_average_of_its_iterates() -> None:
     assert (circle_moment(run.last[0]) - circle_moment(run.average[0])).norm() > 0.1
 
 
+# -- against the opponent's past --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
+def test_averaged_gradients_are_taken_where_the_particle_is_now(power) -> None:
+    """One particle each and no noise, all past opponents kept in a list; those of `run` are a sample of them."""
+    gamma, steps, keep = 0.4, 12, 40_000
+    start = Particles(_tensor(0.3)[:, None]), Particles(_tensor(1.4)[:, None])
+    x, y = [0.3], [1.4]
+    for _ in range(steps):
+        b = np.arange(1.0, len(x) + 1) ** power
+        b /= b.sum()
+        new = x[-1] + gamma * b @ np.sin(x[-1] - np.array(y))  # d/dx cos(x - y) = -sin(x - y)
+        y.append(y[-1] + gamma * b @ np.sin(np.array(x) - y[-1]))
+        x.append(new)
+    flow = AveragedLangevin(gamma, 0.0, power=power)
+    trace = flow.run(circle_game(), steps, start=start, record=(), keep=keep)
+    for law, path in zip(trace.last, (x, y), strict=True):
+        turned = float(law.points) - path[-1]
+        assert math.remainder(turned, 2 * math.pi) == pytest.approx(0, abs=0.02)
+    # The past is not the present, and its gradients at the particle are not those along its path.
+    plain = Langevin(gamma, 0.0).run(circle_game(), steps, start=start, record=()).last
+    assert abs(math.remainder(float(plain[0].points) - x[-1], 2 * math.pi)) > 0.1
+    along = 0.3
+    for t in range(1, steps + 1):
+        b = np.arange(1.0, t + 1) ** power
+        along += gamma * (b / b.sum()) @ np.sin(np.array(x[:t]) - np.array(y[:t]))
+    assert abs(along - x[-1]) > 0.1
+
+
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_averaged_gradients_settle_where_langevin_goes_round_in_growing_circles(power) -> None:
+    """f = a x^2 / 2 + b x y - a y^2 / 2 with noise: means follow a linear recursion, each against the other's average,
+    and a cloud's variance is that of its own quadratic."""
+    a, b, gamma, eps, n, seeds, steps = 1.0, 2.0, 0.6, 0.4, 200, 40, 40
+    game = PayoffGame(
+        lambda x, y: (a / 2 * x.square() + b * x * y - a / 2 * y.square()).squeeze(-1),
+        Space(),
+        Space(),
+    )
+    start = (Particles(torch.ones(n, 1, dtype=D)), Particles(torch.ones(n, 1, dtype=D)))
+
+    def recursion(averaged: bool) -> np.ndarray:
+        z, total, weight = np.ones(2), np.zeros(2), 0.0
+        for t in range(1, steps + 1):
+            total, weight = total + t**power * z, weight + t**power
+            x, y = total / weight if averaged else z
+            z = (1 - a * gamma) * z + gamma * b * np.array([-y, x])
+        return z
+
+    flow = AveragedLangevin(gamma, eps, power=power)
+    last = [flow.run(game, steps, start=start, seed=s, record=()).last for s in range(seeds)]
+    found = np.array([[float(law.points.mean()) for law in pair] for pair in last])
+    error = found.std(0, ddof=1) / math.sqrt(seeds)
+    assert (np.abs(found.mean(0) - recursion(True)) < 4.5 * error).all()
+    assert (error < 0.05).all()
+    assert np.linalg.norm(recursion(False)) > 1000
+    variance = np.mean([[float(law.points.var()) for law in pair] for pair in last])
+    expected = eps**2 / (a * (1 - a * gamma / 2))
+    assert variance == pytest.approx(expected, rel=4 * math.sqrt(2 / (2 * n * seeds)))
+
+
+def test_averaged_gradients_meet_the_entropic_equilibrium() -> None:
+    """(x - y)^2 on [0, 1] with entropy: the play and its average, whose own start is forgotten like 1 / t^3."""
+    tau, n = 0.5, 3200
+    flow = AveragedLangevin(0.004, math.sqrt(tau), power=2.0)
+    trace = flow.run(squared_distance_game(), 300, particles=n, pairing=1, record=())
+    for pair in (trace.last, trace.average):
+        for law, truth in zip(pair, squared_distance_entropic(Box().grid(40), tau), strict=True):
+            assert len(law.points) == n
+            mean, spread = law.mean(law.points), law.mean((law.points - 0.5).square())
+            true = truth.mean((truth.points - 0.5).square())
+            assert abs(float(mean) - 0.5) < 4.5 * math.sqrt(float(true) / n)
+            # The fourth moment on [0, 1] is at most a quarter of the second; 0.001 for the step's bias.
+            assert abs(float(spread - true)) < 4.5 * math.sqrt(float(true) / 4 / n) + 0.001
+            assert abs(float(true) - 1 / 12) > 0.007  # a uniform law would not do
+
+
 # -- weights and moves ------------------------------------------------------------------------------------
 
 
@@ -268,6 +347,7 @@ def test_particle_methods_refuse_what_does_not_fit() -> None:
         (lambda: Langevin(-0.1), "gamma must be positive"),
         (lambda: Langevin(0.1, -1.0), "noise must not be negative"),
         (lambda: Langevin(0.1, 0.1, "half"), "welling-teh"),
+        (lambda: AveragedLangevin(power=-1.0), "power must not be negative"),
         (lambda: WassersteinFisherRao(eta=0.0), "eta must be positive"),
         (lambda: WassersteinFisherRao(convention="half"), "WassersteinFisherRao.convention"),
         (lambda: WassersteinFisherRao(resample=1.5), "between 0 and 1"),

@@ -31,6 +31,7 @@ from equilibrist.schedules import Clipped, Cosine, Scheduled
 from equilibrist.scores import MixtureQuality
 from equilibrist.solvers import (
     Alternating,
+    AnchoredExtragradient,
     Averaged,
     Competitive,
     Consensus,
@@ -58,6 +59,8 @@ SOLVERS = {
     "consensus, two minibatches": Consensus(ADAM, gamma=0.1, batches=2),
     "extragradient": Extragradient(ADAM),
     "extragradient, fresh": Extragradient(SGD(0.05), fresh=True),
+    "extragradient, exploring": Extragradient(ADAM, explore=lambda t: 1 + t / 10),
+    "anchored": AnchoredExtragradient(SGD(0.05), restart=10),
     "past extragradient": PastExtragradient(ADAM),
     "optimistic": Optimistic(ADAM),
     "symplectic": SymplecticAdjustment(ADAM, align=True),

@@ -6,6 +6,7 @@ function g, g'(x) = Im g(x + i h) / h with a tiny h.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from equilibrist.games import GAN, Dirac, three_nash
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
 from equilibrist.solvers import (
     Alternating,
+    AnchoredExtragradient,
     Averaged,
     Competitive,
     Consensus,
@@ -161,6 +163,34 @@ def extragradient(z: Vector, v: Any, x: int, rule: Rule) -> Any:
         yield z
 
 
+def exploring(factor: Callable[[int], float]) -> Any:
+    """Hsieh et al. 2020: the look-ahead's step is a multiple of the update's."""
+
+    def run(z: Vector, v: Any, x: int, rule: Rule) -> Any:
+        for t in itertools.count():
+            ahead = z + factor(t) * rule.copy().change(v(z))
+            z = z + rule.change(v(ahead))
+            yield z
+
+    return run
+
+
+def anchored(restart: int) -> Any:
+    """Yoon and Ryu 2021, EAG-C; with a restart the count and the anchor begin anew."""
+
+    def run(z: Vector, v: Any, x: int, rule: Rule) -> Any:
+        anchor, k = z, 0
+        while True:
+            if k == restart:
+                anchor, k = z, 0
+            half = z + (anchor - z) / (k + 2) - rule.h * v(z)
+            z = z + (anchor - z) / (k + 2) - rule.h * v(half)
+            k += 1
+            yield z
+
+    return run
+
+
 def past(z: Vector, v: Any, x: int, rule: Rule) -> Any:
     kept = np.zeros(2)
     while True:
@@ -252,6 +282,22 @@ CASES: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
         ("sgd", "tf"),
     ),
     "extragradient": (extragradient, lambda r, x, y: Extragradient(r), tuple(OURS)),
+    "extragradient, exploring": (
+        exploring(lambda t: 2.5),
+        lambda r, x, y: Extragradient(r, explore=2.5),
+        tuple(OURS),
+    ),
+    "extragradient, exploring ever further": (
+        exploring(lambda t: 1 + t / 4),
+        lambda r, x, y: Extragradient(r, explore=lambda t: 1 + t / 4),
+        ("sgd", "adam"),
+    ),
+    "anchored": (anchored(-1), lambda r, x, y: AnchoredExtragradient(r), ("sgd",)),
+    "anchored, restarted": (
+        anchored(3),
+        lambda r, x, y: AnchoredExtragradient(r, restart=3),
+        ("sgd",),
+    ),
     "past": (past, lambda r, x, y: PastExtragradient(r), ("sgd", "momentum", "tf")),
     "optimistic": (optimistic, lambda r, x, y: Optimistic(r), tuple(OURS)),
     "symplectic": (

@@ -21,9 +21,10 @@ from equilibrist.interop import Play
 from equilibrist.langevin import SGLD
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.per_member import PerMember
-from equilibrist.schedules import Clipped, Cosine, Piecewise
+from equilibrist.schedules import Clipped, Cosine, Piecewise, Scheduled
 from equilibrist.solvers import (
     Alternating,
+    AnchoredExtragradient,
     Averaged,
     Competitive,
     Consensus,
@@ -62,6 +63,26 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "negative damping": (lambda: FollowTheRidge(damping=-1.0), r"FollowTheRidge\.damping"),
     "Adam inside of implicit": (lambda: Implicit(Adam()), "Implicit solves for plain SGD"),
     "momentum inside of implicit": (lambda: Implicit(SGD(0.1, 0.5)), "Implicit solves for plain"),
+    "Adam beside an anchor": (
+        lambda: AnchoredExtragradient(Adam()),
+        r"AnchoredExtragradient needs steps in proportion to the gradient, not Adam\(",
+    ),
+    "clipped Adam beside an anchor": (
+        lambda: AnchoredExtragradient(optimizers={"x": Clipped(Adam())}),
+        r"not Adam\(",
+    ),
+    "momentum beside an anchor": (
+        lambda: AnchoredExtragradient(SGD(0.1, 0.5)),
+        r"take SGD\(step size\) without momentum",
+    ),
+    "a look-ahead that falls short": (
+        lambda: Extragradient(explore=0.5),
+        r"Extragradient\.explore must be a number of at least 1, or a schedule .* not 0\.5",
+    ),
+    "a class for a schedule": (
+        lambda: Extragradient(explore=Cosine),  # type: ignore[arg-type]
+        r"Extragradient\.explore must be",
+    ),
     "no Newton step": (lambda: Implicit(iterations=0), r"Implicit\.iterations"),
     "rate 0": (lambda: Unrolled(rate=0.0), r"Unrolled\.rate must be positive"),
     "unrolled backwards": (lambda: Unrolled(unroll=-1), r"Unrolled\.unroll"),
@@ -102,6 +123,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
 # Every numeric field, and what its class needs beside it.
 NUMERIC: dict[str, Callable[[Any], Any]] = {
     "Alternating.critic_steps": lambda v: Alternating(v),
+    "AnchoredExtragradient.restart": lambda v: AnchoredExtragradient(restart=v),
     "Averaged.decay": lambda v: Averaged(Simultaneous(), v),
     "Averaged.start": lambda v: Averaged(Simultaneous(), kind="tail", start=v),
     "Clipped.limit": lambda v: Clipped(SGD(), v),
@@ -113,6 +135,7 @@ NUMERIC: dict[str, Callable[[Any], Any]] = {
     "Consensus.gamma by member": lambda v: Consensus(gamma=(1.0, v)),
     "Cosine": lambda v: Cosine(v),
     "Cosine end": lambda v: Cosine(5, v),
+    "Extragradient.explore": lambda v: Extragradient(explore=v),
     "FollowTheRidge.damping": lambda v: FollowTheRidge(damping=v),
     "FollowTheRidge.iterations": lambda v: FollowTheRidge(iterations=v),
     "Implicit.iterations": lambda v: Implicit(iterations=v),
@@ -192,6 +215,8 @@ def test_the_bounds_themselves_are_allowed() -> None:
         Proximal(1, 1e-9),
         Consensus(gamma=0.0),
         Optimistic(strength=0.0),
+        Extragradient(explore=1),
+        AnchoredExtragradient(Scheduled(Clipped(SGD(0.1)), Cosine(5)), restart=1),
         Unrolled(unroll=0),
         Lookahead(Simultaneous(), 1, 1.0),
         Averaged(Simultaneous(), 0.0),
@@ -346,6 +371,7 @@ MAPS: dict[str, Callable[[Any], Any]] = {
     "competitive": Competitive,
     "consensus": Consensus,
     "extragradient": Extragradient,
+    "extragradient, exploring": lambda rule: Extragradient(rule, explore=2.0),
     "optimistic": Optimistic,
     "past extragradient": PastExtragradient,
     "ridge": lambda rule: FollowTheRidge(rule, leader="x", follower="y"),

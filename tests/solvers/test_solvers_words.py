@@ -14,6 +14,7 @@ from equilibrist.optimizers import SGD, Adam
 from equilibrist.schedules import Cosine, Piecewise
 from equilibrist.solvers import (
     Alternating,
+    AnchoredExtragradient,
     Averaged,
     Competitive,
     Consensus,
@@ -56,6 +57,16 @@ SAID: list[tuple[Any, str]] = [
     ),
     (Extragradient(A), f"Extragradient: {A}"),
     (Extragradient(A, fresh=True), f"Extragradient: fresh minibatch at the look-ahead; {A}"),
+    (Extragradient(A, explore=4.0), f"Extragradient: explore 4; {A}"),
+    (
+        Extragradient(A, fresh=True, explore=RISING),
+        f"Extragradient: fresh minibatch at the look-ahead; explore by {RISING}; {A}",
+    ),
+    (AnchoredExtragradient(A), f"AnchoredExtragradient: {A}"),
+    (
+        AnchoredExtragradient(A, restart=50),
+        f"AnchoredExtragradient: anchor moved every 50 steps; {A}",
+    ),
     (PastExtragradient(A), f"PastExtragradient: {A}"),
     (FollowTheRidge(A), f"FollowTheRidge: {A}"),
     (Implicit(A), f"Implicit: {A}"),

@@ -52,8 +52,9 @@ def compare(
 
     NAME is `recipe` (the recipe's own solver) or one of alternating,
     simultaneous, consensus, extragradient, past-extragradient, optimistic,
-    symplectic, competitive, lookahead (around the recipe's own), ridge,
-    unrolled, proximal. Each takes the recipe's update rules. Keys are the
+    anchored, symplectic, competitive, lookahead (around the recipe's own),
+    ridge, unrolled, proximal. Each takes the recipe's update rules (anchored
+    plain gradient steps, of the size lr=...). Keys are the
     solver's own (critic_steps=5, gamma=10, batches=2, align=true, period=5,
     steps=20, lam=0.1, ...), lr=... (lr.critic=...) replaces the step size, and
     average=... the average that is sampled and scored: none, uniform,

@@ -109,8 +109,12 @@ def run(
 
 
 def _one(experiment: Experiment, key: str, size: SizeName, folders: Folders, device: str) -> None:
+    import signal
+
     from equilibrist.papers import runner
 
+    # It is stopped by SIGINT, which is ignored where a shell without a terminal started it in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unit: Unit = runner.unit_of(experiment, size, key)
     record = runner.work(experiment, size, unit, folders, device)
     print(f"{experiment.key} {size} {key}: {record.state} {record.message}".rstrip())

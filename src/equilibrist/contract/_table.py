@@ -33,8 +33,10 @@ from equilibrist.langevin import SGLD
 from equilibrist.networks import LinearGenerator, QuadraticCritic
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
 from equilibrist.projections import EigenvalueCap
+from equilibrist.schedules import Piecewise
 from equilibrist.solvers import (
     Alternating,
+    AnchoredExtragradient,
     Averaged,
     Competitive,
     Consensus,
@@ -176,7 +178,17 @@ SOLVERS: dict[str, Row] = {
     ),
     "extragradient": Row(lambda h, x, y: Extragradient(SGD(h))),
     "extragradient, fresh minibatch": Row(lambda h, x, y: Extragradient(SGD(h), fresh=True)),
+    "extragradient, look-ahead twice as far": Row(
+        lambda h, x, y: Extragradient(SGD(h), explore=2.0)
+    ),
+    "extragradient, look-ahead by a schedule": Row(
+        lambda h, x, y: Extragradient(SGD(h), fresh=True, explore=Piecewise(((0, 1.0), (8, 3.0))))
+    ),
     "extragradient, Adam": Row(lambda h, x, y: Extragradient(Adam(h)), _adaptive),
+    "anchored extragradient": Row(lambda h, x, y: AnchoredExtragradient(SGD(h))),
+    "anchored extragradient, restarted": Row(
+        lambda h, x, y: AnchoredExtragradient(SGD(h), restart=2)
+    ),
     "extrapolation from the past": Row(lambda h, x, y: PastExtragradient(SGD(h))),
     "optimistic": Row(lambda h, x, y: Optimistic(SGD(h))),
     "optimistic Adam": Row(lambda h, x, y: Optimistic(Adam(h)), _adaptive),

@@ -1,5 +1,6 @@
 """Games whose strategies are probability measures: finite ones, and continuous ones on grids and by particles."""
 
+from equilibrist.mixed.averaged import AveragedLangevin
 from equilibrist.mixed.domains import Box, Circle, Domain, Grid, Projected, Space, Sphere
 from equilibrist.mixed.flows import (
     FlowTrace,
@@ -31,6 +32,7 @@ from equilibrist.mixed.truths import (
 from equilibrist.mixed.w2gan import Critics, Generators, MixedW2Gaussian, Response
 
 __all__ = [
+    "AveragedLangevin",
     "Box",
     "Circle",
     "Critics",

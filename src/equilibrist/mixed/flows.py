@@ -253,15 +253,24 @@ class _OnParticles(ABC):
             for t in range(1, steps + 1):
                 draws = [generator(seed, Stream.NOISE, t, index=i) for i in range(2)]
                 for mean, measure, rng in zip(means, (nu, mu), draws, strict=True):
-                    mean.add(measure, rng)
+                    mean.add(measure, rng, self._weight(t))
+                x_meets, y_meets = self._met(mu, means[1]), self._met(nu, means[0])
                 nu, mu = (
-                    self._moved(_Turn(game, "x", nu, mu, pairing, draws[0])),
-                    self._moved(_Turn(game, "y", mu, nu, pairing, draws[1])),
+                    self._moved(_Turn(game, "x", nu, x_meets, pairing, draws[0])),
+                    self._moved(_Turn(game, "y", mu, y_meets, pairing, draws[1])),
                 )
                 if t in records.due:
                     average = means[0].value, means[1].value
                     bar.update(t, records.add(average, (nu, mu)))
         return records.trace((means[0].value, means[1].value), (nu, mu), False)
+
+    def _weight(self, t: int) -> float:
+        """How much step t = 1, 2, ... counts in the average over time."""
+        return 1.0
+
+    def _met(self, now: Particles, average: Reservoir) -> Particles:
+        """What the other player plays against."""
+        return now
 
     @abstractmethod
     def _moved(self, turn: _Turn) -> Particles:

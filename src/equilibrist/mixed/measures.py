@@ -190,21 +190,23 @@ class Reservoir:
     At time t each slot is replaced, independently and with probability 1/t, by a draw from nu_t in proportion to
     weight: given the path, each slot then holds a draw from (nu_1 + ... + nu_t) / t, and the slots are independent.
     So a mean over the reservoir is unbiased for the average's, with an error of order size^{-1/2}; memory does not
-    grow with t.
+    grow with t. Where times count differently (`add` with a weight b_t), the probability is b_t / (b_1 + ... + b_t),
+    and the average is weighted by b.
     """
 
     def __init__(self, size: int) -> None:
         if size < 1:
             raise ValueError(f"Reservoir.size must be at least 1, not {size!r}")
-        self.size, self.added = size, 0
+        self.size, self.added, self._total = size, 0, 0.0
         self._points: Tensor | None = None
 
-    def add(self, particles: Particles, rng: np.random.Generator) -> None:
+    def add(self, particles: Particles, rng: np.random.Generator, weight: float = 1.0) -> None:
         self.added += 1
+        self._total += weight
         if self._points is None:
             self._points = particles.sample(self.size, rng)
             return
-        replaced = torch.from_numpy(np.flatnonzero(rng.random(self.size) * self.added < 1))
+        replaced = torch.from_numpy(np.flatnonzero(rng.random(self.size) * self._total < weight))
         self._points[replaced] = particles.sample(len(replaced), rng)
 
     @property

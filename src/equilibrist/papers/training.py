@@ -82,7 +82,7 @@ def folder(runs: Path, seed: int) -> Path:
 
 
 def taken_up(runs: Path, recipe: Recipe, seed: int, device: str) -> Run:
-    """The run of a seed that `trained` made, at its last checkpoint. `recipe` has the scores that it was trained with."""
+    """The run of a seed that `trained` made with these scores, at its last checkpoint."""
     return load(folder(runs, seed), recipe, device=device)
 
 

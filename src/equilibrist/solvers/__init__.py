@@ -2,6 +2,7 @@
 
 from equilibrist.core.draws import Given
 from equilibrist.solvers.alternating import Alternating
+from equilibrist.solvers.anchored import AnchoredExtragradient
 from equilibrist.solvers.averaged import Averaged
 from equilibrist.solvers.base import (
     ByPlayer,
@@ -30,6 +31,7 @@ from equilibrist.solvers.unrolled import Unrolled
 
 __all__ = [
     "Alternating",
+    "AnchoredExtragradient",
     "Averaged",
     "ByPlayer",
     "Competitive",

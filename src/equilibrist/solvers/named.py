@@ -13,6 +13,7 @@ from equilibrist.langevin import SGLD, Langevin, RMSPropSGLD
 from equilibrist.optimizers import SGD, Optimizer
 from equilibrist.schedules import base
 from equilibrist.solvers.alternating import Alternating
+from equilibrist.solvers.anchored import AnchoredExtragradient
 from equilibrist.solvers.averaged import Averaged, Kind
 from equilibrist.solvers.base import Solver
 from equilibrist.solvers.competitive import Competitive
@@ -30,6 +31,7 @@ from equilibrist.solvers.unrolled import Unrolled
 OWN = "recipe"
 NAMES: Mapping[str, type[Any]] = {
     "alternating": Alternating,
+    "anchored": AnchoredExtragradient,
     "competitive": Competitive,
     "consensus": Consensus,
     "extragradient": Extragradient,
@@ -60,7 +62,8 @@ def named(text: str, own: Solver) -> Solver:
     `text` is NAME or NAME:key=value,key=value. NAME is one of `NAMES`, or "recipe": `own` itself. Keys are
     the solver's hyperparameters (`options(name)`), and `lr`, which replaces the step size of every
     player's rule (`lr.critic` that of one). "mirror" and "mirror-prox" take `noise` too: their Langevin rules
-    have the rules' step sizes, preconditioned as RMSProp is unless the rule is SGD. "lookahead" goes around
+    have the rules' step sizes, preconditioned as RMSProp is unless the rule is SGD. "anchored" moves by SGD
+    alone: where the rules are others, give it `lr`. "lookahead" goes around
     `own`. Where `own` keeps averages (`Averaged`), so does the result: samples and scores then come from
     the same kind of iterate. `average` says otherwise: none, exponential (`average.decay`), uniform or tail
     (`average.start`), of the players that `own` averages, or else of the generator.
@@ -98,7 +101,7 @@ def named(text: str, own: Solver) -> Solver:
                 f"solver {name} has no {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}"
             )
     try:
-        return _averaged(own, _made(name, values, _with_rates(inner, rates)), means)
+        return _averaged(own, _made(name, values, _with_rates(inner, rates, name)), means)
     except ValueError as error:  # a number out of its range
         raise RecipeError(f"solver {text}: {error}") from error
 
@@ -193,8 +196,8 @@ def _from_mirror(name: str, values: dict[str, Any], own: MirrorGAN) -> Solver:
     return cast(Solver, NAMES[name](**(kept | values | {"sampler": sampler, "samplers": samplers})))
 
 
-def _with_rates(solver: Any, rates: dict[str, float]) -> Any:
-    """The solver with these step sizes: by player's name, "" for all."""
+def _with_rates(solver: Any, rates: dict[str, float], name: str) -> Any:
+    """The solver with these step sizes, for solver `name`: by player's name, "" for all."""
     if not rates:
         return solver
     common, by_name = (
@@ -203,25 +206,26 @@ def _with_rates(solver: Any, rates: dict[str, float]) -> Any:
     if not hasattr(solver, common):
         if not hasattr(solver, "solver"):
             raise RecipeError(f"{type(solver).__name__} has no update rules whose lr could be set")
-        return dataclasses.replace(solver, solver=_with_rates(solver.solver, rates))
+        return dataclasses.replace(solver, solver=_with_rates(solver.solver, rates, name))
+    plain = name == "anchored" and common == "optimizer"
     rule, rules = getattr(solver, common), dict(getattr(solver, by_name, {}))
     if "" in rates:
-        rule = _rate(rule, rates[""])
-        rules = {player: _rate(own, rates[""]) for player, own in rules.items()}
+        rule = _rate(rule, rates[""], plain)
+        rules = {player: _rate(own, rates[""], plain) for player, own in rules.items()}
     for player in (p for p in rates if p):
         if player not in ("generator", "critic"):
             raise RecipeError(f"lr.{player} names no player: choose lr.generator or lr.critic")
-        rules[player] = _rate(rules.get(player, rule), rates[player])
+        rules[player] = _rate(rules.get(player, rule), rates[player], plain)
     return dataclasses.replace(solver, **{common: rule, by_name: rules})
 
 
-def _rate(rule: Any, lr: float) -> Any:
-    """The rule with this step size, inside of schedules and clipping."""
+def _rate(rule: Any, lr: float, plain: bool) -> Any:
+    """The rule with this step size, inside of schedules and clipping; SGD in its place if `plain`."""
     if hasattr(rule, "rule"):
-        return dataclasses.replace(rule, rule=_rate(rule.rule, lr))
+        return dataclasses.replace(rule, rule=_rate(rule.rule, lr, plain))
     if not hasattr(rule, "lr"):
         raise RecipeError(f"{rule} has no step size lr that could be set")
-    return dataclasses.replace(rule, lr=lr)
+    return SGD(lr) if plain else dataclasses.replace(rule, lr=lr)
 
 
 def _averaged(own: Solver, solver: Solver, means: dict[str, Any]) -> Solver:

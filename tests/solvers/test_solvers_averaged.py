@@ -267,16 +267,16 @@ def test_words() -> None:
         ),
     ):
         assert str(solver) == f"{inner}; {said}"
-        assert f"{inner}; {solver.said()}" in str(solver)
+        assert f"{inner}; {solver.describe_average()}" in str(solver)
         # What a run directory is recognised by: it makes the solver again.
         assert eval(repr(solver)) == solver
     # Records of before the other kinds go on.
     text = f"Averaged(solver={inner!r}, decay=0.9, players=('x', 'y'))"
     assert repr(Averaged(inner, 0.9, both)) == text
     tail = Averaged(inner, kind="tail", start=5)
-    assert tail.said(4) == tail.said() + ", which it has not reached"
-    assert tail.said(5) == tail.said()
-    assert Averaged(inner, kind="uniform").said(0) == "uniform average of the generator"
+    assert tail.describe_average(4) == tail.describe_average() + ", which it has not reached"
+    assert tail.describe_average(5) == tail.describe_average()
+    assert Averaged(inner, kind="uniform").describe_average(0) == "uniform average of the generator"
 
 
 def test_refused() -> None:

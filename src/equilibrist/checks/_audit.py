@@ -117,14 +117,14 @@ def _audited(
     kept: CheckCache | None,
 ) -> Audit:
     """The audit of the run's pair, in memory."""
-    recipe, said = run.recipe, _described(run, iterate)
+    recipe, which = run.recipe, _described(run, iterate)
     result = audit_game(
         recipe.game,
         run.pair(iterate),
         run.constants,
         run.data,
         settings,
-        iterate=said,
+        iterate=which,
         seed=run.seed,
         checks=checks,
         progress=progress,
@@ -139,7 +139,7 @@ def _audited(
             "seed": run.seed,
             "checkpoint": run.checkpoint,
             "sha256": run.sha256,
-            "iterate": said,
+            "iterate": which,
         },
     )
 
@@ -196,8 +196,8 @@ def _begun(run: Run) -> tuple[Players, str]:
 def _described(run: Run, iterate: str) -> str:
     if iterate == "last" or not run.average:
         return "last"
-    said = getattr(run.recipe.solver, "said", None)
-    text: str = said(run.step) if said else f"average of the {' and '.join(run.average)}"
+    describe = getattr(run.recipe.solver, "describe_average", None)
+    text: str = describe(run.step) if describe else f"average of the {' and '.join(run.average)}"
     return text
 
 

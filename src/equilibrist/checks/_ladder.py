@@ -90,10 +90,10 @@ def _at_most(by: dict[str, Certificate]) -> str:
 
     most = max(parts, key=found)
     assert most.tolerance is not None
-    said = f" ({most.tolerance.value:.3g} {unit_of(most)}) by deviating alone"
+    remarks = f" ({most.tolerance.value:.3g} {unit_of(most)}) by deviating alone"
     if found(most) > 0.1 * most.tolerance.value:  # what is near the tolerance is worth a word
-        said += f", though the {most.player} gains {found(most):.3g}"
-    return said
+        remarks += f", though the {most.player} gains {found(most):.3g}"
+    return remarks
 
 
 def moving(by: dict[str, Certificate]) -> bool:
@@ -118,11 +118,11 @@ def _gains(by: dict[str, Certificate]) -> str:
     parts = [
         (number_or_nan(c.evidence.get("gain")), c) for c in parts_of(by, "nash", Verdict.REFUTED)
     ]
-    said = [
+    remarks = [
         f"the {c.player} gains {gain:.3g} {unit_of(c)}"
         for gain, c in sorted(parts, key=lambda part: -part[0])
     ]
-    return f"{' and '.join(said) or 'a player gains'} by deviating alone"
+    return f"{' and '.join(remarks) or 'a player gains'} by deviating alone"
 
 
 def _near(by: dict[str, Certificate]) -> list[str]:

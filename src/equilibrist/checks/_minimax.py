@@ -40,7 +40,7 @@ class _Found(NamedTuple):
     """What is concluded: a verdict with its sentence, its witness, and what it does not say."""
 
     verdict: Verdict
-    said: str
+    summary: str
     witness: Players | None = None
     witness_kind: str = "deviation"
     player: str | None = None
@@ -71,18 +71,18 @@ def local_minimax(
         "slack": inner.evidence.get("gain"),
     }
     if inner.verdict is Verdict.REFUTED:
-        said = f"Not a local minimax point: the {follower} does not answer best. {inner.summary}"
+        summary = f"Not a local minimax point: the {follower} does not answer best. {inner.summary}"
         kind = inner.witness_kind or "deviation"
-        found = _Found(Verdict.REFUTED, said, inner.witness, kind, follower)
+        found = _Found(Verdict.REFUTED, summary, inner.witness, kind, follower)
     elif ends is None:
-        said = f"Cannot tell whether this is a local minimax point: {inner.summary}"
-        found = _Found(Verdict.UNASSESSED, said)
+        summary = f"Cannot tell whether this is a local minimax point: {inner.summary}"
+        found = _Found(Verdict.UNASSESSED, summary)
     else:
         found = _asked(context, ends, start, inner, tolerance, tick, evidence)
     return Certificate(
         "local-minimax",
         found.verdict,
-        found.said,
+        found.summary,
         evidence,
         tolerance,
         scope(context, losses="the zero-sum V, minus the follower's own loss", leader=leader),
@@ -131,8 +131,8 @@ def _asked(
     evidence |= schur.evidence
     evidence |= {"move": reach, "gain": gains.mean, "gain_interval": gains.ends}
     if math.isnan(schur.value):
-        said = "Second derivatives of V are not finite, so nothing can be said."
-        return _Found(Verdict.UNASSESSED, said)
+        summary = "Second derivatives of V are not finite, so nothing can be said."
+        return _Found(Verdict.UNASSESSED, summary)
     left = _evaluations(context)
     if context.settings.gradients:
         left -= math.ceil(meter.spent / len(answer_draws(context)))
@@ -143,7 +143,7 @@ def _asked(
     if found.verdict is Verdict.REFUTED:
         return found
     if not unsettled:
-        return found._replace(said=found.said + elsewhere(context, leader, tick))
+        return found._replace(summary=found.summary + elsewhere(context, leader, tick))
     return _curved_down(context, schur, gains, followed, tolerance, unsettled) or _Found(
         Verdict.UNASSESSED, unsettled, limits=schur.limits
     )
@@ -166,13 +166,13 @@ def _curved_down(
         return None
     if decide(gains, tolerance.value).verdict is not Verdict.REFUTED:
         return None
-    said = (
+    summary = (
         f"Not a local minimax point: the {leader}'s curvature after the {follower}'s answer promises "
         f"{_span(context, gains, tolerance)}."
     )
     limit = f"promised by second derivatives: the noise hides what a move gains. {unsettled}"
     witness = direction_witness(context, leader, Part(context, leader).flat(schur.u))
-    return _Found(Verdict.REFUTED, said, witness, "direction", leader, (*schur.limits, limit))
+    return _Found(Verdict.REFUTED, summary, witness, "direction", leader, (*schur.limits, limit))
 
 
 def _decided(found: Answered | None, tolerance: Tolerance) -> Decision:
@@ -213,23 +213,23 @@ def _led_first(
     leader, follower = order_of(context.game)
     decision, after = found.decision(tolerance.value), _span(context, found.gain, tolerance)
     if decision.verdict is Verdict.REFUTED:
-        said = (
+        summary = (
             f"Not a local minimax point: a {found.size:.2g} move of the {leader} down its gradient gains {after} even "
             f"after the {follower}'s best answer."
         )
-        return _outliving(found, said, leader)
-    said = (
+        return _outliving(found, summary, leader)
+    summary = (
         f"Cannot tell whether this is a local minimax point: the {leader} is not at rest (a small move gains "
         f"{first.gain.mean:.3g} {context.unit} against the {follower} as it is, and {after} after its answer, where "
         f"{decision.reason.value})."
     )
-    return _Found(decision.verdict, said)
+    return _Found(decision.verdict, summary)
 
 
-def _outliving(found: Answered, said: str, leader: str, limits: tuple[str, ...] = ()) -> _Found:
+def _outliving(found: Answered, summary: str, leader: str, limits: tuple[str, ...] = ()) -> _Found:
     """Refuted by a move that outlives the answer."""
     player = None if found.witness is None else leader
-    return _Found(Verdict.REFUTED, said, found.witness, "deviation", player, limits)
+    return _Found(Verdict.REFUTED, summary, found.witness, "deviation", player, limits)
 
 
 def _evaluations(context: AuditContext) -> int:
@@ -302,48 +302,48 @@ def _judged(
     promise = decide(Interval(gains.mean, gains.mean - above, gains.high), tolerance.value)
     span = "" if followed is None else _span(context, followed.gain, tolerance)
     if followed is not None and decision.verdict is Verdict.REFUTED:
-        said = (
+        summary = (
             f"Not a local minimax point: a {followed.size:.2g} move of the {leader} gains {span} even after the "
             f"{follower}'s best answer."
         )
-        return _outliving(followed, said, leader, limits)
+        return _outliving(followed, summary, leader, limits)
     if followed is not None and decision.verdict is Verdict.UNASSESSED:
         verdict = Verdict.UNASSESSED
-        said = (
+        summary = (
             f"A move of the {leader} seems to gain {span} after the {follower}'s answer, but "
             f"{decision.reason.value}."
         )
     elif followed is None and schur.u is not None and promise.verdict is Verdict.UNASSESSED:
         verdict = Verdict.UNASSESSED
-        said = (
+        summary = (
             f"Cannot tell whether a small move of the {leader} gains after the {follower}'s answer: "
             f"{promise.reason.value}."
         )
     elif not schur.converged:
         verdict = Verdict.UNASSESSED
-        said = (
+        summary = (
             f"The {leader}'s curvature after the {follower}'s answer was not found to enough digits "
             f"({schur.value:.3g}): raise local_products."
         )
     elif schur.verified and _rest_inside(context, tolerance):
         verdict = Verdict.VERIFIED
-        said = (
+        summary = (
             f"A local minimax point: the {follower} answers best, and no small move of the {leader} gains after "
             f"its answer (smallest curvature {schur.value:.3g})."
         )
     elif followed is not None:
         verdict = Verdict.NOT_REFUTED
-        said = (
+        summary = (
             f"To second order a move of the {leader} gains (curvature {schur.value:.3g}), but once the {follower} "
             f"answers, along the null space of its Hessian too, it gains {span}."
         )
     else:
         verdict = Verdict.NOT_REFUTED
-        said = (
+        summary = (
             f"No small move of the {leader} was found to gain after the {follower}'s answer, to second order "
             f"(smallest curvature {schur.value:.3g})."
         )
-    return _Found(verdict, said, limits=limits)
+    return _Found(verdict, summary, limits=limits)
 
 
 def _rest_inside(context: AuditContext, tolerance: Tolerance) -> bool:

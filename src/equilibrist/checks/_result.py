@@ -79,8 +79,8 @@ class Audit(Mapping[str, Certificate]):
         plain = [" ".join(self.facts.sentences)] if self.facts is not None else []
         notes = [f"Note: {note}." for note in self.notes]
         remarks = [f"- {line}" for line in self.advice if line not in self.place]
-        told = [self.place, *plain, *notes, "", *rows]
-        return "\n".join([*told, *([""] if remarks else []), *remarks])
+        reported = [self.place, *plain, *notes, "", *rows]
+        return "\n".join([*reported, *([""] if remarks else []), *remarks])
 
     def __repr__(self) -> str:
         by_verdict: dict[str, list[str]] = {}

@@ -38,19 +38,19 @@ class Free:
 
     def limits(self, *players: str) -> tuple[str, ...]:
         """What must be said about coordinates that were held."""
-        said = []
+        remarks = []
         for player in players:
             if self.held[player]:
                 names = ", ".join(self.held[player])
-                said.append(
+                remarks.append(
                     f"the boundary of the {player}'s feasible set holds {names}: left out as a whole, though "
                     "some of its directions may run along the boundary"
                 )
             if self.walls[player]:
-                said.append(
+                remarks.append(
                     f"a box holds {self.walls[player]} of the {player}'s parameters: they were left out"
                 )
-        return tuple(said)
+        return tuple(remarks)
 
 
 AT_A_WALL = 4 * float(torch.finfo(torch.float32).eps)  # relative distance that is none

@@ -53,18 +53,18 @@ def _one(context: AuditContext, player: str, tick: Tick) -> Certificate:
         "outside": outside,
     }
     if not math.isfinite(before):
-        verdict, said = Verdict.UNASSESSED, f"The {player}'s loss is not finite at this pair."
+        verdict, summary = Verdict.UNASSESSED, f"The {player}'s loss is not finite at this pair."
     elif outside > 1e-9 * (1 + float(tree.norm(players[player]))):
         verdict = Verdict.UNASSESSED
-        said = (
+        summary = (
             f"The {player} stands {outside:.3g} outside its feasible set: project the pair first."
         )
     else:
-        verdict, said = _judged(context, player, gain, answer.best)
+        verdict, summary = _judged(context, player, gain, answer.best)
     return Certificate(
         f"nash/{player}",
         verdict,
-        said,
+        summary,
         measured,
         tolerance,
         context.scope() | {"player": player, "how": "exact best response"},

@@ -105,9 +105,9 @@ def of_all_players(
     """`both` in the words of `WHOLE`, led by the part of the largest effect among those that decide."""
     verdict = least_settled(part.verdict for part in parts)
     those = [pair for pair in zip(effects, parts, strict=True) if pair[1].verdict is verdict]
-    told = max(those, key=lambda pair: pair[0])[1].summary
+    reported = max(those, key=lambda pair: pair[0])[1].summary
     open_ = verdict in (Verdict.REFUTED, Verdict.UNASSESSED)
-    return both(claim, parts, WHOLE[claim][verdict] + (told if open_ else ""))
+    return both(claim, parts, WHOLE[claim][verdict] + (reported if open_ else ""))
 
 
 def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:

@@ -289,11 +289,13 @@ def _judged(
             f"Constraints hold {', '.join(held)} of the {player} as a whole: moves along their surface were not judged."
         )
     if not Part(context, player).n:
-        said = f"Walls hold all of the {player}'s parameters: there is no small move left to judge."
-        return Verdict.NOT_REFUTED if context.sampled else Verdict.VERIFIED, said
+        wording = (
+            f"Walls hold all of the {player}'s parameters: there is no small move left to judge."
+        )
+        return Verdict.NOT_REFUTED if context.sampled else Verdict.VERIFIED, wording
     if not ends.finite:
-        said = f"The {player}'s Hessian is not finite, so nothing can be said."
-        return Verdict.UNASSESSED, said
+        wording = f"The {player}'s Hessian is not finite, so nothing can be said."
+        return Verdict.UNASSESSED, wording
     if math.isnan(tolerance.value):
         return Verdict.UNASSESSED, f"Not assessed: {tolerance.why}."
     nothing = curvature_of(tolerance, found.reach)
@@ -343,8 +345,8 @@ def _judged_exactly(
                 f"The {player}'s loss curves up in every direction (smallest eigenvalue {ends.smallest:.3g})."
             )
         if getattr(context.game, "linear", False):
-            said = f"The {player}'s loss is quadratic and curves down in no direction."
-            return Verdict.VERIFIED, said
+            wording = f"The {player}'s loss is quadratic and curves down in no direction."
+            return Verdict.VERIFIED, wording
     if not ends.complete:
         why = "only the end of its spectrum was looked for"
     elif not rests:

@@ -164,8 +164,8 @@ def _judged(
     span, failed = gap.in_words(context.unit), [p for p in responses if responses[p].failed]
     if failed:
         whose = "; ".join(f"the {p}'s best response {responses[p].status}" for p in failed)
-        said = f"The {name} failed: {whose}. What was measured adds up to {span}."
-        return Verdict.UNASSESSED, said
+        summary = f"The {name} failed: {whose}. What was measured adds up to {span}."
+        return Verdict.UNASSESSED, summary
     # The lower end also holds the bound of what answers miss: the noise is the upper half.
     decision = decide(gap, tolerance.value, noise=gap.high - gap.mean)
     parts = (
@@ -175,10 +175,12 @@ def _judged(
     if decision.verdict is Verdict.REFUTED:
         return Verdict.REFUTED, f"The {name} is {span}: {parts}."
     if decision.verdict is Verdict.UNASSESSED:
-        said = f"The {name} is {span}: the noise hides whether it is above {tolerance.value:.3g}."
-        return Verdict.UNASSESSED, said
-    said = f"The {name} is {span}, no more than the tolerance of {tolerance.value:.3g}: {parts}."
-    return Verdict.NOT_REFUTED, said
+        summary = (
+            f"The {name} is {span}: the noise hides whether it is above {tolerance.value:.3g}."
+        )
+        return Verdict.UNASSESSED, summary
+    summary = f"The {name} is {span}, no more than the tolerance of {tolerance.value:.3g}: {parts}."
+    return Verdict.NOT_REFUTED, summary
 
 
 def work(context: AuditContext) -> float:

@@ -66,9 +66,9 @@ def audit_mixed(
     except EquilibristError:
         raise
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        wording = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GameError(
-            f"{type(nu).__name__} and {type(mu).__name__} are no profile of this {type(game).__name__} ({said}): "
+            f"{type(nu).__name__} and {type(mu).__name__} are no profile of this {type(game).__name__} ({wording}): "
             "probability vectors for a matrix, measures of float64 points for a payoff function"
         ) from error
     tolerance = Tolerance(float(epsilon), unit, "as set")
@@ -77,7 +77,7 @@ def audit_mixed(
         _part("x", found.x, found.exact_x, found, tolerance, scope),
         _part("y", found.y, found.exact_y, found, tolerance, scope),
     ]
-    whole = both(CLAIM, parts, _said(parts, found, tolerance))
+    whole = both(CLAIM, parts, _sentence(parts, found, tolerance))
     whole.evidence.update(
         {"epsilon": found.epsilon, "gap": found.total, "value": found.value, "exact": found.exact}
     )
@@ -139,23 +139,27 @@ def _part(
     interval = Interval(gain, gain, gain if exact else math.inf)
     verdict = decide(interval, epsilon, exhaustive=exact, noise=0.0).verdict
     if math.isnan(gain):
-        said = f"Not assessed: {player}'s gain is not a number."
+        wording = f"Not assessed: {player}'s gain is not a number."
     elif gain > epsilon:
         verdict = Verdict.REFUTED  # by an infinite gain too
-        said = (
+        wording = (
             f"{player} alone gains {gain:.4g} {unit} by a pure strategy, more than {epsilon:.3g}."
         )
     elif exact and gain < -_ROUNDING * (1 + abs(found.value)) - epsilon:
         verdict = Verdict.UNASSESSED  # a best response cannot lose
-        said = f"Not assessed: {player}'s best response loses {-gain:.3g} {unit}, so it is none."
+        wording = f"Not assessed: {player}'s best response loses {-gain:.3g} {unit}, so it is none."
     elif exact:
-        said = f"{player}'s best response gains {max(gain, 0.0):.3g} {unit}: at most {epsilon:.3g}."
+        wording = (
+            f"{player}'s best response gains {max(gain, 0.0):.3g} {unit}: at most {epsilon:.3g}."
+        )
     else:
-        said = f"No strategy that was found gains {player} more than {max(gain, 0.0):.3g} {unit}."
+        wording = (
+            f"No strategy that was found gains {player} more than {max(gain, 0.0):.3g} {unit}."
+        )
     return Certificate(
         f"{CLAIM}/{player}",
         verdict,
-        said,
+        wording,
         {"gain": gain, "interval": interval.ends, "exact": exact},
         tolerance,
         scope | {"player": player, "how": how},
@@ -165,7 +169,7 @@ def _part(
     )
 
 
-def _said(parts: list[Certificate], found: NashGap, tolerance: Tolerance) -> str:
+def _sentence(parts: list[Certificate], found: NashGap, tolerance: Tolerance) -> str:
     verdict = least_settled(part.verdict for part in parts)
     epsilon, most = f"{tolerance.value:.3g}", max(found.epsilon, 0.0)
     return {

@@ -299,11 +299,11 @@ class Prepared:
 
     def lag_notes(self) -> tuple[str, ...]:
         """A sentence for each player whose spectral norm torch estimates badly."""
-        said = (
+        summary = (
             torch_spectral_norm.lag_note(p, one.lags(self.modules[p]))
             for p, one in self.made.items()
         )
-        return tuple(note for note in said if note)
+        return tuple(note for note in summary if note)
 
     def write(self, found: Audit, out: Path) -> Path:
         """Write an audit and its page as a folder; its witnesses load into the user's modules.

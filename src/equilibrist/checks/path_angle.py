@@ -61,7 +61,7 @@ def path_angle(context: AuditContext, tick: Tick) -> list[Certificate]:
     rows = [_along(context, tree.axpy(a, d, start), d, length, draws, tick) for a in WHERE]
     cosines = [cosine for cosine, _ in rows]
     before, behind = (_slope_beside(context, [slopes for _, slopes in rows], s) for s in (-1, 1))
-    verdict, said = _judged(context, cosines, before, behind)
+    verdict, summary = _judged(context, cosines, before, behind)
     evidence = {
         "where": list(WHERE),
         "cosine": cosines,
@@ -78,7 +78,7 @@ def path_angle(context: AuditContext, tick: Tick) -> list[Certificate]:
         "The cosine between the field and the path: below 0 the players are drawn on, above 0 back.",
         marks=(1.0,),
     )
-    found = Certificate(CLAIM, verdict, said, evidence, None, scope, limits, REFERENCES)
+    found = Certificate(CLAIM, verdict, summary, evidence, None, scope, limits, REFERENCES)
     return [replace(found, chart=chart)]
 
 
@@ -108,8 +108,8 @@ def _judged(
         if not behind.high < 0:
             far = "before the pair it pushes back"
         return Verdict.REFUTED, f"{along} does not come to rest at the pair: {far}."
-    said = "The field's sign along the path is not certain on either side of the pair."
-    return Verdict.UNASSESSED, said
+    summary = "The field's sign along the path is not certain on either side of the pair."
+    return Verdict.UNASSESSED, summary
 
 
 def work(context: AuditContext) -> float:

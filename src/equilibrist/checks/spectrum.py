@@ -111,12 +111,12 @@ def _certificate(
     at_rest = all(r <= context.tolerance().value for r in moves.residual.values())
     measured = confirmed(context, seen, moves, tick) if seen.column is not None else None
     leaving = _leaving(seen, measured)
-    verdict, said = _judged(context, seen, leaving, live, nothing, at_rest)
+    verdict, remarks = _judged(context, seen, leaving, live, nothing, at_rest)
     refuted = verdict is Verdict.REFUTED
     return Certificate(
         "stable",
         verdict,
-        said + ".",
+        remarks + ".",
         _evidence(context, moves, seen, live, nothing, measured)
         | {"leaving": [leaving.low, leaving.mean, leaving.high]},
         tolerance,
@@ -159,8 +159,8 @@ def _judged(
             f"{_complex(seen.value)}, up to {seen.residual:.2g}; tolerance {nothing:.2g})"
         )
     if found.complete and not live.size:
-        said = "No eigenvalue differs from zero: the linear analysis says nothing"
-        return Verdict.UNASSESSED, said
+        remarks = "No eigenvalue differs from zero: the linear analysis says nothing"
+        return Verdict.UNASSESSED, remarks
     sure = decide(leaving, nothing, noise=0.0 if leaving.high <= nothing else None)
     if context.sampled and seen.column is not None and sure.verdict is Verdict.UNASSESSED:
         why = f"{sure.reason.value} (the smallest real part is {on}; tolerance {nothing:.2g})"
@@ -183,8 +183,8 @@ def _judged(
     if searched:
         return Verdict.NOT_REFUTED, _none_below(seen, nothing)
     if not at_rest:
-        said = "The players' gradients are not zero here: only a pair at rest can be stable"
-        return Verdict.UNASSESSED, said
+        remarks = "The players' gradients are not zero here: only a pair at rest can be stable"
+        return Verdict.UNASSESSED, remarks
     return Verdict.VERIFIED, (
         "Locally stable: every eigenvalue that is not zero has a positive real part, the smallest "
         f"{float(live.real.min()):.3g}; gradient steps converge below a step of {largest_step(live):.3g}"
@@ -355,37 +355,37 @@ def _limits(
     context: AuditContext, moves: Free, seen: JacobianSpectrum, at_rest: bool, live: Complex
 ) -> tuple[str, ...]:
     found = seen.found
-    said = [
+    remarks = [
         "gradient flow of own losses: alternating steps, momentum and preconditioning move eigenvalues",
         *moves.limits(*context.game.players),
     ]
     if not at_rest:
-        said.append("the analysis is exact for a pair at rest only: see the claim stationary")
+        remarks.append("the analysis is exact for a pair at rest only: see the claim stationary")
     if zero := len(found.values) - len(live):
-        said.append(
+        remarks.append(
             f"{zero} eigenvalues are zero within the tolerance: directions in which nothing pulls count neither for "
             "nor against stability"
         )
     if not found.complete:
-        said.append(
+        remarks.append(
             "only outer eigenvalues were sought, and a Krylov space may miss one; h_max is an upper bound, q is not "
             "known beyond what was found"
         )
         bounds = found.departure_bounds
-        said.append(
+        remarks.append(
             "the departure from normality is not known: the search was too small for its interval"
             if bounds is None
             else f"the departure's interval is estimated from {bounds.probes} random vectors, for a matrix as near J "
             "as the eigenvalues' residuals: where those are ill-conditioned, J's own may lie outside"
         )
     elif context.sampled:
-        said.append("eigenvalues are those of a mean over samples, and move with them")
+        remarks.append("eigenvalues are those of a mean over samples, and move with them")
     if context.sampled:
-        said.append(
+        remarks.append(
             "the tolerance is a share of an eigenvalue found on the same samples, and is itself uncertain: a real "
             "part close to it may fall on either side"
         )
-    return tuple(said)
+    return tuple(remarks)
 
 
 def _unassessed(context: AuditContext, why: str) -> Certificate:

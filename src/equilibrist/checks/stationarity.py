@@ -198,25 +198,28 @@ def _judged(
     """The verdict on "the player is at rest", its sentence and its evidence."""
     settings = context.settings
     if not torch.isfinite(groups).all():
-        said = f"The {player}'s gradient is not finite, so nothing can be said."
-        return Verdict.UNASSESSED, said, {"residual": None}
+        wording = f"The {player}'s gradient is not finite, so nothing can be said."
+        return Verdict.UNASSESSED, wording, {"residual": None}
     unit = reach_of(context, player)
     squares = squared_norm(groups, settings.confidence)
     value, low, high, floor = (unit * max(s, 0.0) ** 0.5 for s in squares)
     noise = unit * float(groups.var(0).sum().sqrt())
     promise = decide(Interval(value, low, high), tolerance.value, exhaustive=True, noise=floor)
     gained = decide(moved.gain, tolerance.value)
-    verdict, said = promise.verdict, _SAID.get(promise.reason, promise.reason.value)
+    verdict, wording = promise.verdict, _SAID.get(promise.reason, promise.reason.value)
     # Two numbers speak of one claim: a gradient verifies by itself, but refutes only with a move that keeps its
     # promise.
     if gained.verdict is Verdict.REFUTED and verdict is not Verdict.VERIFIED:
-        verdict, said = Verdict.REFUTED, "still moving"
+        verdict, wording = Verdict.REFUTED, "still moving"
     elif verdict is Verdict.REFUTED:
-        verdict, said = Verdict.UNASSESSED, "not settled: its gradient promises what no move keeps"
+        verdict, wording = (
+            Verdict.UNASSESSED,
+            "not settled: its gradient promises what no move keeps",
+        )
     elif promise.reason is Reason.NO_TOLERANCE:
-        said = f"not assessed: {tolerance.why}"
+        wording = f"not assessed: {tolerance.why}"
     summary = (
-        f"The {player} is {said}: a {settings.move:.0%} move of its weights down its gradient promises "
+        f"The {player} is {wording}: a {settings.move:.0%} move of its weights down its gradient promises "
         f"{value:.3g} {context.unit} ({low:.3g} to {high:.3g}; tolerance {tolerance.value:.3g})"
     )
     if moved.witness is not None and promise.reason is not Reason.NOT_FINITE:

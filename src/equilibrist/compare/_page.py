@@ -96,8 +96,8 @@ def _headline(facts: Facts, figures: Sequence[Facts]) -> str:
     verdicts: dict[str, list[str]] = {}
     for name in names[1:]:
         verdicts.setdefault(_verdict(chosen, name), []).append(name)
-    said = [f"{_listed(group)} {words_} {names[0]}" for words_, group in verdicts.items()]
-    return f"{words.label(chosen['figure'])}: {'; '.join(said)}, after as many steps."
+    remarks = [f"{_listed(group)} {words_} {names[0]}" for words_, group in verdicts.items()]
+    return f"{words.label(chosen['figure'])}: {'; '.join(remarks)}, after as many steps."
 
 
 def _verdict(figure: Facts, name: str) -> str:
@@ -236,11 +236,11 @@ def _key() -> str:
 
 def _charts(facts: Facts, figure: Facts) -> str:
     over = (("steps", "training step"), ("seconds", "seconds of training, one seed"))
-    drawn = [_chart(facts, figure, axis, said) for axis, said in over]
+    drawn = [_chart(facts, figure, axis, remarks) for axis, remarks in over]
     return f'<div class="charts">{"".join(drawn)}</div>'
 
 
-def _chart(facts: Facts, figure: Facts, axis: str, said: str) -> str:
+def _chart(facts: Facts, figure: Facts, axis: str, remarks: str) -> str:
     """Mean lines within their intervals."""
     curves = [figure["curves"][name] for name in _names(facts)]
     bounds = [b for c in curves for b in _bounds(c)]
@@ -269,16 +269,16 @@ def _chart(facts: Facts, figure: Facts, axis: str, said: str) -> str:
             for layer in (0, 1)
             for i, pair in enumerate(both)
         )
-        return axes.draw(marks, said)
+        return axes.draw(marks, remarks)
 
     notes = ["logarithmic scale"] if logarithmic else []
     if cut:
         notes.append("some values lie beyond the frame")
     caption = ". ".join(n[:1].upper() + n[1:] for n in notes)
-    label = f"{say.title(figure)}, over {said}"
+    label = f"{say.title(figure)}, over {remarks}"
     return (
         f"<figure>{charts.both(draw, charts.WIDE, label)}"
-        f"<figcaption>Over {e(said)}. {e(caption)}{'.' if caption else ''}</figcaption></figure>"
+        f"<figcaption>Over {e(remarks)}. {e(caption)}{'.' if caption else ''}</figcaption></figure>"
     )
 
 

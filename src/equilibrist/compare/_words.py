@@ -49,9 +49,9 @@ def title(figure: Mapping[str, Any]) -> str:
     """A figure's name: a score's with the score's own name where that says more."""
     if figure["kind"] == "loss":
         return f"Loss of the {figure['figure']}"
-    said = words.label(figure["figure"])
+    caption = words.label(figure["figure"])
     score = str(figure["score"])
-    return score if score.lower().startswith(said.lower()) else f"{said} ({score})"
+    return score if score.lower().startswith(caption.lower()) else f"{caption} ({score})"
 
 
 def way(figure: Mapping[str, Any]) -> str:

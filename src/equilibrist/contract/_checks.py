@@ -263,7 +263,7 @@ def _attraction(solver: Solver, where: Arena) -> str:
     game: Any = where.game
     if getattr(game, "linear", False):
         raise _Left("where the field is linear the factor tells it")
-    told = []
+    reported = []
     for point in _one_of_each(where):
         if point.held:
             continue
@@ -278,7 +278,7 @@ def _attraction(solver: Solver, where: Arena) -> str:
             foretold = float(z[: len(shift)].norm() / shift.norm())
         reached = radius < 1
         if (foretold < 0.5) != reached or (foretold > 2) == reached:
-            told.append(f"{point.kind}: radius {radius:.4f}, too slow to tell in {steps} steps")
+            reported.append(f"{point.kind}: radius {radius:.4f}, too slow to tell in {steps} steps")
             continue
         run = _Run(solver, where, at=tree.unflatten(start + shift, point.players)).go(steps)
         ratio = float((tree.flatten(run.players) - start).norm() / shift.norm())
@@ -287,10 +287,10 @@ def _attraction(solver: Solver, where: Arena) -> str:
             f"{point.kind}: after {steps} steps the distance has changed {ratio:.2g}-fold where "
             f"linear_map foretells {foretold:.2g}",
         )
-        told.append(f"{point.kind}: {'reached' if reached else 'left'}")
-    if not any("reached" in t or "left" in t for t in told):
-        raise _Left("; ".join(told) or "the feasible set holds every known point")
-    return "; ".join(told)
+        reported.append(f"{point.kind}: {'reached' if reached else 'left'}")
+    if not any("reached" in t or "left" in t for t in reported):
+        raise _Left("; ".join(reported) or "the feasible set holds every known point")
+    return "; ".join(reported)
 
 
 def _stacked(solver: Solver, where: Arena) -> str:

@@ -119,7 +119,7 @@ def _kinds(where: Arena) -> str:
     """Kinds, attraction and leaders are those of J's eigenvalues. Points that the feasible set holds, or
     with a singular own Hessian, need proofs of their own."""
     game: Any = where.game
-    told = []
+    reported = []
     for point in _points(where):
         J = game.jacobian(point.players)
         sizes = sizes_of(point.players)
@@ -132,10 +132,10 @@ def _kinds(where: Arena) -> str:
         found = classify(J, sizes, game.leader, game.zero_sum)
         stated = (point.kind, point.attracts, point.leaders)
         _require(found == stated, f"the point says {stated}, its Jacobian {found}")
-        told.append(point.kind)
-    if not told:
+        reported.append(point.kind)
+    if not reported:
         raise _Left("second derivatives decide at no point (held, or singular)")
-    return ", ".join(told)
+    return ", ".join(reported)
 
 
 GAME_CHECKS: dict[str, Callable[[Arena], str]] = {

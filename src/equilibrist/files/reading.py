@@ -145,8 +145,8 @@ def read_exactly(file: IO[bytes], into: memoryview) -> int:
 
 def reason(error: BaseException) -> str:
     """What an error says of itself, in one line, and not more than fits there."""
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    line = printable(" ".join(said.split()))
+    remarks = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = printable(" ".join(remarks.split()))
     return line if len(line) <= 160 else line[:157] + "..."
 
 

@@ -76,8 +76,8 @@ def misfits(
         fake = game.generate(players, constants, draw["latent"], draw.get("condition")).double()
     if torch.isfinite(real).all() and torch.isfinite(fake).all():
         ends = reach(game, players, constants, draw)
-        if said := _ranges(data, real, fake, ends):
-            found.append(said)
+        if caption := _ranges(data, real, fake, ends):
+            found.append(caption)
     return tuple(found)
 
 

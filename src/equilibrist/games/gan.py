@@ -53,7 +53,7 @@ class GAN(SampledGame):
 
     Raises:
         GameError: shapes that do not fit, a loss that is not a pure function of the parameters (the
-            message names the layer and the mend), a claim of zero-sum that does not hold.
+            message names the layer and the remedy), a claim of zero-sum that does not hold.
 
     Attributes: those of `SampledGame`.
     """

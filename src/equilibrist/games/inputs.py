@@ -1,4 +1,4 @@
-"""What a GAN is built from: checks of its arguments, with errors that name the mend."""
+"""What a GAN is built from: checks of its arguments, with errors that name the remedy."""
 
 from __future__ import annotations
 

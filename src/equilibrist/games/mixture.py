@@ -234,13 +234,13 @@ class Mixture(SampledGame):
 
     def describe(self) -> dict[str, Any]:
         """The base GAN's, with all particles' parameters, and how many networks each player mixes."""
-        said = self.base.describe()
+        remarks = self.base.describe()
         counted = {
             player: {**about, "parameters": self.particles * about["parameters"]}
-            for player, about in said["players"].items()
+            for player, about in remarks["players"].items()
         }
         latent = f"{self.latent}, the last of which chooses the generator"
-        return {**said, "latent": latent, "players": counted, "particles": self.particles}
+        return {**remarks, "latent": latent, "players": counted, "particles": self.particles}
 
 
 class Paired(Wrapped):

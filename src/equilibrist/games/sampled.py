@@ -230,13 +230,13 @@ class SampledGame(Shown, ABC):
         warnings.warn(text, stacklevel=2)
 
     def _facts(self) -> tuple[str, Rows]:
-        said = self.describe()
+        caption = self.describe()
         rows = [
             (player, f"{one['class']}, {one['parameters']:,} parameters")
-            for player, one in said["players"].items()
+            for player, one in caption["players"].items()
         ]
-        rows += [("losses", said["formulation"]), ("latent", said["latent"])]
+        rows += [("losses", caption["formulation"]), ("latent", caption["latent"])]
         for name in ("condition", "penalties", "auxiliary", "projections", "spectral_norm"):
-            if value := said.get(name):
+            if value := caption.get(name):
                 rows.append((name, ", ".join(value) if isinstance(value, list) else str(value)))
         return type(self).__name__, rows

@@ -272,11 +272,11 @@ def _cost(kind: str, A: NDArray[np.float64], B: NDArray[np.float64]) -> NDArray[
         return -A
     i, j = (int(k) for k in np.unravel_index(np.abs(total).argmax(), total.shape))
     if np.ptp(total) <= 1e-12 * size:
-        mend = f"subtract {total[i, j]:g} from one player's payoffs, which changes no equilibrium"
+        remedy = f"subtract {total[i, j]:g} from one player's payoffs, which changes no equilibrium"
     else:
-        mend = "only zero-sum games are matrix games; keep a general one where it is"
+        remedy = "only zero-sum games are matrix games; keep a general one where it is"
     raise GameError(
-        f"the {kind} game is not zero-sum: payoffs {A[i, j]:g} and {B[i, j]:g} at strategies ({i}, {j}); {mend}"
+        f"the {kind} game is not zero-sum: payoffs {A[i, j]:g} and {B[i, j]:g} at strategies ({i}, {j}); {remedy}"
     )
 
 

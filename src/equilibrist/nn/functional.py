@@ -109,10 +109,10 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def _norm(difference: Tensor, p: float) -> Tensor:
-    nought = (difference == 0).all(-1, keepdim=True)
+    zero = (difference == 0).all(-1, keepdim=True)
     # A norm has no derivative at zero, and its second one would be NaN.
-    safe = torch.where(nought, 1.0, difference)
-    return torch.where(nought.squeeze(-1), 0.0, torch.linalg.vector_norm(safe, p, -1))
+    safe = torch.where(zero, 1.0, difference)
+    return torch.where(zero.squeeze(-1), 0.0, torch.linalg.vector_norm(safe, p, -1))
 
 
 def _standardised(x: Tensor, over: list[int], eps: float) -> Tensor:

@@ -130,9 +130,9 @@ class PureModule:
                 "set inplace=False on its first layer",
             )
         if watch.impure:
-            problem, mend = watch.impure
-            kind = TrainingModeError if mend is EVAL else GameError
-            raise kind(f"{problem}, so its loss is not a function of its parameters: {mend}")
+            problem, remedy = watch.impure
+            kind = TrainingModeError if remedy is EVAL else GameError
+            raise kind(f"{problem}, so its loss is not a function of its parameters: {remedy}")
         if isinstance(output, Tensor) and not torch.isfinite(output).all():
             raise GameError(
                 f"the {self.name}'s output is not finite on a batch, and that of {watch.unsound[0]} is the first that "
@@ -189,13 +189,13 @@ class _Watch:
             return
         if not torch.equal(state, _random_state()):
             dropout = "Dropout" in type(layer).__name__
-            mend = EVAL if dropout else "draw the noise as part of the latent"
-            self.impure = (f"{where} draws random numbers in its forward pass", mend)
+            remedy = EVAL if dropout else "draw the noise as part of the latent"
+            self.impure = (f"{where} draws random numbers in its forward pass", remedy)
             return
         for key, value, version in own:
             if layer._buffers[key] is not value or value._version != version:
-                mend = "freeze it with .eval(), or compute the new value outside the forward pass"
-                self.impure = (f"{where} overwrites its buffer {key!r} in its forward pass", mend)
+                remedy = "freeze it with .eval(), or compute the new value outside the forward pass"
+                self.impure = (f"{where} overwrites its buffer {key!r} in its forward pass", remedy)
                 return
 
 

@@ -283,9 +283,9 @@ def quotients(place: Place) -> Measures:
         over += np.array([q > (1 + SLACK) * bound for bound in bounds(A, gamma)])
         rho = float(np.linalg.svd(A, compute_uv=False).min())
         stubborn += quotient(A, 1000 / rho) > (1 + 1e-6) / 1000
-        told = forecast(gamma, np.linalg.eigvals(-A).astype(np.complex128), 0.0, -A)
-        right = abs(told.q - q) <= 1e-6 * max(q, 1e-6)
-        wrong_here += not (right and is_threshold(told.h_max, A - gamma * A.T @ A))
+        reported = forecast(gamma, np.linalg.eigvals(-A).astype(np.complex128), 0.0, -A)
+        right = abs(reported.q - q) <= 1e-6 * max(q, 1e-6)
+        wrong_here += not (right and is_threshold(reported.h_max, A - gamma * A.T @ A))
     return {
         "cases": CASES,
         "printed_violations": int(over[0]),

@@ -68,8 +68,8 @@ def _best(
 def _summary(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[str]:
     counts = Counter(outcome.word for rows in best.values() for outcome, _ in rows)
     total = sum(counts.values())
-    said = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
-    yield f"**{total} claims: {said}.**"
+    caption = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+    yield f"**{total} claims: {caption}.**"
 
 
 def _overview(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[str]:
@@ -107,11 +107,11 @@ def _at_size(
 ) -> Iterator[str]:
     planned = experiment.units(size)
     states = Counter(record.state for record in found.values())
-    told = ", ".join(f"{n} {state}" for state, n in states.items())
+    reported = ", ".join(f"{n} {state}" for state, n in states.items())
     yield from ("", f"### {experiment.title}: {size}", "")
     yield f"```console\nequilibrist papers run {experiment.key} --size {size}\n```"
     yield ""
-    yield f"{len(found)} of {len(planned)} units ended ({told}). {experiment.differs.get(size, '')}".rstrip()
+    yield f"{len(found)} of {len(planned)} units ended ({reported}). {experiment.differs.get(size, '')}".rstrip()
     yield ""
     for claim, outcome in zip(experiment.claims, experiment.outcomes(found, size), strict=True):
         yield f"- **{claim.place}: {outcome.word}.** {outcome.why}."

@@ -47,10 +47,10 @@ def write_spectrum(found: Spectrum, run: Run, iterate: str = "last") -> Path:
 def sentences(found: Spectrum) -> list[str]:
     """The findings in words, the verdict first."""
     plain = found.stepped
-    said = [_verdict(found)]
+    remarks = [_verdict(found)]
     if found.scaled is not None:
         rates = ", ".join(f"{player} {number(rate)}" for player, rate in found.rates.items())
-        said.append(
+        remarks.append(
             f"Players have step sizes of their own ({rates}): disc and step refer to (H/h) J, H the step sizes, h "
             "the largest."
         )
@@ -60,14 +60,14 @@ def sentences(found: Spectrum) -> list[str]:
         else f"is {number(plain.q)}"
     )
     if plain.nonzero.size:
-        said.append(f"Rotation q = max |Im/Re| {rotation}.")
+        remarks.append(f"Rotation q = max |Im/Re| {rotation}.")
     if zeros := len(plain.values) - len(plain.nonzero):
-        said.append(
+        remarks.append(
             f"{count(zeros)} of {count(len(plain.values))} eigenvalues are zero to rounding: directions in which "
             "nothing pulls. They count neither for nor against stability."
         )
     if found.consensus is not None and found.gamma is not None:
-        said.append(
+        remarks.append(
             f"With consensus, gamma {number(found.gamma)}: {_numbers(found.consensus, found.h)}"
         )
     if (symmetric := found.densities.get("symmetric")) is not None:
@@ -78,21 +78,21 @@ def sentences(found: Spectrum) -> list[str]:
             if low.value < 0
             else "no push was found to grow, not even at first"
         )
-        said.append(
+        remarks.append(
             f"The numerical abscissa {limit} {number(low.value)}: {grows} under gradient flow."
         )
     for words, why in plain.missing.items():
-        said.append(f"The search for the {words} is incomplete: {why}.")
+        remarks.append(f"The search for the {words} is incomplete: {why}.")
     pulls = ", ".join(
         f"{player} {number(size)} at |x| = {number(found.norms[player])}"
         for player, size in found.gradients.items()
     )
-    said.append(
+    remarks.append(
         f"The analysis is exact for a stationary pair. Here the gradients' norms are: {pulls}."
     )
     if not found.zero_sum:
-        said.append(_OWN)
-    return [*said, *found.notes]
+        remarks.append(_OWN)
+    return [*remarks, *found.notes]
 
 
 def _verdict(found: Spectrum) -> str:
@@ -300,7 +300,7 @@ def _listed(found: Eigenvalues) -> str:
     # Where some have no stable step at all, the least real part decides.
     least = (l.real <= 0).any()
     order = np.lexsort((-l.imag, l.real if least else allowed))[:12]
-    said = "Those with the least real part." if least else "Those that allow the smallest step."
+    remarks = "Those with the least real part." if least else "Those that allow the smallest step."
     rows = [
         (
             _complex(l[k]),
@@ -311,7 +311,7 @@ def _listed(found: Eigenvalues) -> str:
     ]
     head = ["Eigenvalue", "Largest stable step", "Residual"]
     return (
-        f"<section><h2>The eigenvalues that decide</h2><p>{said}</p>"
+        f"<section><h2>The eigenvalues that decide</h2><p>{remarks}</p>"
         f"{table(head, rows, (1, 2))}</section>"
     )
 

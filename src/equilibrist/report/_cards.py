@@ -41,8 +41,8 @@ def verdicts(record: Record) -> str:
             f"and adds it to this report:</p><pre>{command}</pre>"
         )
     common = common_scope(audit)
-    rows, told = _rungs(record, audit, common)
-    rest = [c for c in audit.certificates if c.claim not in told]
+    rows, reported = _rungs(record, audit, common)
+    rest = [c for c in audit.certificates if c.claim not in reported]
     beside = "".join(_row(record, c, common, []) for c in rest)
     parts = [f'<p class="lead">{e(_lead(audit))}</p>']
     if rows:
@@ -64,7 +64,7 @@ def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, s
     """The ladder's rows, and the claims that they hold."""
     if all(rung.verdict is None for rung in audit.ladder):
         return "", set()
-    here, told, rows = highest(audit), set[str](), []
+    here, reported, rows = highest(audit), set[str](), []
     for rung in reversed(audit.ladder):
         whole = audit.find(rung.claim)
         parts = [c for c in audit.certificates if c.claim.startswith(f"{rung.claim}/")]
@@ -72,15 +72,15 @@ def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, s
         place = rung.claim == here
         if whole is None:
             rows.append(_unopened(rung.verdict, name, more, place))
-            told |= {c.claim for c in parts}
+            reported |= {c.claim for c in parts}
             rows += [_row(record, c, common, []) for c in parts]
             continue
-        told |= {rung.claim, *(c.claim for c in parts)}
+        reported |= {rung.claim, *(c.claim for c in parts)}
         number = small_words(whole)
         rest = "; ".join(part for part in (more, number) if part)
         line = _line(rung.verdict, name, rest, place)
         rows.append(_row(record, whole, common, parts, line))
-    return "".join(rows), told
+    return "".join(rows), reported
 
 
 def _seconds(audit: Audit) -> float | None:
@@ -122,7 +122,7 @@ def _row(
     each player."""
     short, small = words.claim_short(certificate), small_words(certificate)
     tone, line = shown or _line(certificate.verdict, short, small, False)
-    body = _body(record, certificate, common, told=bool(parts))
+    body = _body(record, certificate, common, reported=bool(parts))
     body += "".join(_part(record, c, common) for c in parts)
     return (
         f'<li class="{tone}"><details id="{_anchor(record, certificate)}">'
@@ -146,7 +146,7 @@ def _anchor(record: Record, certificate: Certificate) -> str:
 
 
 def _body(
-    record: Record, certificate: Certificate, common: dict[str, Any], told: bool = False
+    record: Record, certificate: Certificate, common: dict[str, Any], reported: bool = False
 ) -> str:
     """What is known of one claim; `told`: what its players' parts say follows."""
     title = words.claim_question(certificate) or words.claim_title(certificate)
@@ -164,8 +164,8 @@ def _body(
         parts.append(f'<section class="drawn">{picture}</section>')
     if meaning := words.claim_meaning(certificate):
         parts.append(f'<p class="note">{e(meaning)}</p>')
-    rows = [] if told else words.evidence_rows(certificate)
-    if certificate.tolerance is not None and not told:
+    rows = [] if reported else words.evidence_rows(certificate)
+    if certificate.tolerance is not None and not reported:
         why = f": {certificate.tolerance.why}" if certificate.tolerance.why else ""
         rows.insert(0, ("Tolerance", f"{words.tolerance_words(certificate.tolerance)}{why}"))
     if certificate.witness:
@@ -178,7 +178,7 @@ def _body(
     ]
     items = [f"<li>{e(limit[:1].upper() + limit[1:])}</li>" for limit in certificate.limits]
     items += [f"<li>Source: {linked(text)}</li>" for text in certificate.references]
-    if not told and (rows or items):
+    if not reported and (rows or items):
         notes = f"<ul>{''.join(items)}</ul>" if items else ""
         notes = trials_table(certificate) + notes
         parts.append(fold("Numbers, scope and limits", facts(rows, "facts tight") + notes))

@@ -276,6 +276,8 @@ def _tests(certificate: Certificate) -> list[tuple[str, str]]:
     for name, test in tests.items() if isinstance(tests, dict) else ():
         if isinstance(test, dict):
             off = as_number(test.get("off"))
-            said = "passed" if test.get("passed") is True else "failed"
-            rows.append((label(str(name)), said if not off else f"{said}, off by {number(off)}"))
+            caption = "passed" if test.get("passed") is True else "failed"
+            rows.append(
+                (label(str(name)), caption if not off else f"{caption}, off by {number(off)}")
+            )
     return rows

@@ -83,13 +83,13 @@ def _legend(certificate: Certificate, found: dict[str, DescentPath]) -> str:
     }
     for name in found:
         value, interval = falls[name]
-        said = _NAMES[name]
+        wording = _NAMES[name]
         if value is not None and math.isfinite(value):
             shown, low, high = words.estimate(value, interval)
-            said += f": falls by {with_unit(shown, certificate.unit)}"
-            said += f" ({words.interval_name(certificate)} {low} to {high})" if interval else ""
+            wording += f": falls by {with_unit(shown, certificate.unit)}"
+            wording += f" ({words.interval_name(certificate)} {low} to {high})" if interval else ""
         key = "generator" if name == "proximal" else "critic dashes"
-        items.append(f'<li><i class="{key}"></i>{e(said)}</li>')
+        items.append(f'<li><i class="{key}"></i>{e(wording)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
@@ -116,11 +116,11 @@ def _chart(found: dict[str, DescentPath], alt: str) -> str:
 def _sheets(certificate: Certificate, record: Record, prefix: str, name: str) -> str:
     frame: scatter.Window = window(record)
     figures = []
-    for when, said in _WHEN.items():
+    for when, wording in _WHEN.items():
         sample = certificate.samples.get(f"{prefix}{when}")
         if sample is not None:
-            alt = f"Samples of the generator, {said.lower()}. {name}"
-            figures.append(picture(sample, record.real, frame, f"<b>{e(said)}</b>", alt))
+            alt = f"Samples of the generator, {wording.lower()}. {name}"
+            figures.append(picture(sample, record.real, frame, f"<b>{e(wording)}</b>", alt))
     if not figures:
         return ""
     return f'<h3 class="gap">{e(name)}</h3><div class="strip three">{"".join(figures)}</div>'

@@ -77,8 +77,8 @@ def load(run_directory: Path) -> Record:
             return read(run_directory / name)
         except RecordError as error:
             damaged.append(name)
-            said = str(error).removeprefix(f"{run_directory / name}")
-            notes.append(f"{name}{said}. It is left out.")
+            caption = str(error).removeprefix(f"{run_directory / name}")
+            notes.append(f"{name}{caption}. It is left out.")
             return otherwise
 
     recipe = part("recipe.json", _recipe, None)

@@ -71,13 +71,13 @@ def _hero(record: Record, head: words.Headline) -> str:
     detail = "".join(f'<p class="detail">{e(text)}</p>' for text in head.detail)
     plain, notes = (record.audit.facts, record.audit.notes) if record.audit else ([], [])
     facts = f'<p class="plain">{e(" ".join(plain))}</p>' if plain else ""
-    told = "".join(f'<p class="told"><b>Note</b> {e(note)}.</p>' for note in notes)
+    reported = "".join(f'<p class="told"><b>Note</b> {e(note)}.</p>' for note in notes)
     figures = _figures(record)
     long = ' class="long"' if len(head.text) > _LONG else ""
     kind = "hero" if figures else "hero alone"
     return (
         f'<main id="verdict" class="{kind}"><div>{badge(head.tone, head.badge)}'
-        f"<h1{long}>{e(head.text)}{aside}</h1>{told}{facts}{detail}{advice(record)}</div>{figures}</main>"
+        f"<h1{long}>{e(head.text)}{aside}</h1>{reported}{facts}{detail}{advice(record)}</div>{figures}</main>"
     )
 
 

@@ -90,10 +90,10 @@ def scale_chart(low: float, high: float, tone: str, alt: str) -> str:
             parts.append(svg_text((ends[0] + x(low)) / 2, line - 12, "holds", "middle"))
         if ends[1] - x(high) > 60:
             parts.append(svg_text((x(high) + ends[1]) / 2, line - 12, "lost", "middle"))
-        for place, said in axis.labels(size.width - left - right):
+        for place, wording in axis.labels(size.width - left - right):
             at = left + (size.width - left - right) * (place - start) / (stop - start)
             parts.append(svg_path([(at, line + 3), (at, line + 7)], "zero"))
-            parts.append(svg_text(at, line + 22, said, "middle"))
+            parts.append(svg_text(at, line + 22, wording, "middle"))
         parts.append(svg_text(left, 76, "Stackelberg", "start", "axis"))
         parts.append(svg_text(size.width - right, 76, "Nash", "end", "axis"))
         return "".join(parts)
@@ -203,8 +203,8 @@ def _legend(certificate: Certificate, star: tuple[float, float] | None) -> str:
         '<li><i class="critic dashes"></i>with the slack added that the critic has within reach (Definition 1)</li>',
     ]
     if certificate.limit is not None:
-        said = f"tolerance, {words.tolerance_words(certificate.tolerance)}"
-        items.append(f'<li><i class="dash"></i>{e(said)}</li>')
+        wording = f"tolerance, {words.tolerance_words(certificate.tolerance)}"
+        items.append(f'<li><i class="dash"></i>{e(wording)}</li>')
     if star is not None:
         items.append(f'<li><i class="range"></i>λ* {e(lambda_words(*star))}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
@@ -252,7 +252,7 @@ def _chart(
         if bool((found.low > found.r + 1e-9 * np.abs(found.r)).any()):
             notes.append(
                 "Where the curve lies below its band, searches at a greater λ found less than those at a smaller one: "
-                "longer searches (prox_steps, prox_starts) may mend it."
+                "longer searches (prox_steps, prox_starts) may help."
             )
     if lost := [_lambda(float(v)) for v in found.lam[np.isnan(found.raw)]]:
         notes.append(f"At λ = {', '.join(lost)} the searches failed: no point is drawn.")
@@ -354,8 +354,8 @@ def trials_table(certificate: Certificate) -> str:
         value, low, high = words.estimate(
             as_number(trial.get("gain")), _pair(trial.get("gain_interval"))
         )
-        said = str(trial.get("failed") or trial.get("verdict") or "")
-        rows.append((_lambda(lam), said, f"{value} ({low} to {high})"))
+        wording = str(trial.get("failed") or trial.get("verdict") or "")
+        rows.append((_lambda(lam), wording, f"{value} ({low} to {high})"))
     head = ("λ", "Said", "Gain, the critic answering")
     return table(head, rows, (2,)) if rows else ""
 

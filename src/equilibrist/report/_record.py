@@ -154,8 +154,8 @@ class Record:
     @property
     def diverged(self) -> bool:
         """Whether training met numbers that are not finite and did not recover."""
-        said = self.status is not None and self.status.state == "diverged"
-        return said or self.first_broken is not None
+        caption = self.status is not None and self.status.state == "diverged"
+        return caption or self.first_broken is not None
 
     @property
     def first_broken(self) -> tuple[str, str, int] | None:

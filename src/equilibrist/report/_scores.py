@@ -34,13 +34,13 @@ def _score(name: str, history: list[dict[str, Any]]) -> str:
     last = history[-1]
     floors, better = last.get("floor") or {}, last.get("better") or {}
     step = words.count(int(last["step"]))
-    said = f"At step {step}, from {words.plain(last.get('samples'))} samples of each kind."
+    caption = f"At step {step}, from {words.plain(last.get('samples'))} samples of each kind."
     if last.get("failed"):
-        said = f"At step {step} there is no figure: {last['failed']}."
+        caption = f"At step {step} there is no figure: {last['failed']}."
     rows = "".join(
         f"<tr><td>{_e(words.label(key))}</td><td>{_e(_BETTER.get(str(better.get(key)), ''))}</td>"
-        f'<td class="figure" data-name="Samples">{_e(_said(value))}</td>'
-        f'<td class="figure" data-name="Real against real">{_e(_said(floors.get(key)))}</td></tr>'
+        f'<td class="figure" data-name="Samples">{_e(_shown(value))}</td>'
+        f'<td class="figure" data-name="Real against real">{_e(_shown(floors.get(key)))}</td></tr>'
         for key, value in (last.get("values") or {}).items()
         if as_number(value) is not None
     )
@@ -51,7 +51,7 @@ def _score(name: str, history: list[dict[str, Any]]) -> str:
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
     figures = "".join(_figure(history, key) for key in last.get("values") or {})
     charted = f'<div class="charts">{figures}</div>' if figures else ""
-    return f"<h3>{_e(name)}</h3><p>{_e(said)}</p>{table}{charted}"
+    return f"<h3>{_e(name)}</h3><p>{_e(caption)}</p>{table}{charted}"
 
 
 def _figure(history: list[dict[str, Any]], key: str) -> str:
@@ -64,11 +64,11 @@ def _figure(history: list[dict[str, Any]], key: str) -> str:
     chart, note = charts.training_chart(Series(steps, values), "generator", title, log=True)
     return (
         f'<figure><h4><span class="swatch generator"></span>{_e(title)}</h4>{chart}'
-        f"<figcaption>Last value {_said(values[-1])}. {_e(note)}</figcaption></figure>"
+        f"<figcaption>Last value {_shown(values[-1])}. {_e(note)}</figcaption></figure>"
     )
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     number = as_number(value)
     return "" if number is None else words.number(float(number))
 

@@ -40,14 +40,14 @@ def spectrum(record: Record) -> str:
     ]
     curves = "".join(_densities(certificate))
     if curves:
-        said = (
+        remarks = (
             "How the curvatures of each player's own loss are spread, and those of the Jacobian's symmetric part. "
             "Curvature left of zero is a direction in which a player alone could gain."
         )
         parts.append(
             fold(
                 "Curvature of each player",
-                f'<p class="note">{e(said)}</p><div class="charts">{curves}</div>',
+                f'<p class="note">{e(remarks)}</p><div class="charts">{curves}</div>',
             )
         )
     return "".join(parts)
@@ -89,14 +89,14 @@ def step_of(certificate: Certificate) -> tuple[float | None, bool]:
 
 def _reading(certificate: Certificate) -> str:
     """The numbers in sentences: rotation, steps, what consensus would change."""
-    found, said = certificate.evidence, []
+    found, remarks = certificate.evidence, []
     q = certificate.number("q")
     if "q" in found:
         if q is None:
-            said.append("Some motion turns without dying out at all.")
+            remarks.append("Some motion turns without dying out at all.")
         else:
             bound = "at least " if found.get("q_is") == "a lower bound" else ""
-            said.append(
+            remarks.append(
                 f"The motion that circles most turns {bound}{number(q)} times as fast as it dies out or grows"
                 " (rotation q)."
                 if q >= 0.005
@@ -105,7 +105,7 @@ def _reading(certificate: Certificate) -> str:
     limit = certificate.number("h_max")
     if limit is not None:
         bound = "at most " if found.get("h_max_is") == "an upper bound" else ""
-        said.append(
+        remarks.append(
             f"The largest stable step of plain gradient descent is {bound}{number(limit)}."
             if limit > 0
             else "By these eigenvalues no step size of plain gradient descent is stable."
@@ -115,12 +115,12 @@ def _reading(certificate: Certificate) -> str:
         outside = as_number(steps.get("outside"))
         if outside is not None:
             where = "all lie inside" if outside == 0 else f"{number(outside)} lie outside of"
-            said.append(
+            remarks.append(
                 f"Of the eigenvalues found, {where} the disc of the step in use, {number(h)}."
             )
         elif steps.get("why_not"):
-            said.append(f"The step in use, {number(h)}, was not judged: {steps['why_not']}.")
-    return " ".join(said)
+            remarks.append(f"The step in use, {number(h)}, was not judged: {steps['why_not']}.")
+    return " ".join(remarks)
 
 
 def _legend(h: float | None, known: bool, zeros: bool) -> str:

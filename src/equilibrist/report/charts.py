@@ -130,19 +130,19 @@ class Axes:
         parts = []
         if at_y is None:
             at_y = labelled(self._levels())
-        for value, said in at_y:
+        for value, remarks in at_y:
             at = self.top + self.y(value)
             kind = "zero" if value == 0 else "grid"
             line = [(self.left, at), (self.left + self.width, at)]
             parts.append(svg_path(line, kind))
-            parts.append(svg_text(self.left - 8, at + 4, said, "end"))
+            parts.append(svg_text(self.left - 8, at + 4, remarks, "end"))
         if at_x is None:
             even = ticks(self.x0, self.x1, max(3, int(self.width // 90)))
             at_x = labelled(even)
-        for value, said in at_x:
+        for value, remarks in at_x:
             at = self.left + self.x(value)
             anchor = "end" if at > self.size.width - 24 else "middle"
-            parts.append(svg_text(at, self.size.height - self.bottom + 18, said, anchor))
+            parts.append(svg_text(at, self.size.height - self.bottom + 18, remarks, anchor))
         middle = self.left + self.width / 2
         parts.append(svg_text(middle, self.size.height - 4, x_words, "middle", "axis"))
         parts.append(
@@ -160,12 +160,12 @@ def labelled(values: Sequence[float]) -> list[tuple[float, str]]:
     if even and least >= 1e-4 and most < 1e6:
         decimals = max(0, math.ceil(-math.log10(least) - 1e-9))
         return [(v, fixed(v, decimals) if v else "0") for v in values]
-    said = [number(v) for v in values]
+    remarks = [number(v) for v in values]
     for digits in range(4, 16):
-        if len(set(said)) == len(values):
+        if len(set(remarks)) == len(values):
             break
-        said = [number(v, digits) for v in values]
-    return list(zip(values, said, strict=True))
+        remarks = [number(v, digits) for v in values]
+    return list(zip(values, remarks, strict=True))
 
 
 def _frame(low: float, high: float, core: tuple[float, float]) -> tuple[float, float, bool]:

@@ -152,9 +152,9 @@ def audit_command(
     if (
         record.audit is not None
     ):  # self-tests run always, and are listed where they were asked for or failed
-        told = record.audit.find("self-tests") is not None
+        reported = record.audit.find("self-tests") is not None
         asked = [name for name in record.audit.work if name != "facts"]
-        done = tuple(name for name in asked if told or name != "self-tests")
+        done = tuple(name for name in asked if reported or name != "self-tests")
     if more is not None:
         checks = (*(done or DEFAULT_CHECKS), *(name for name in more if name not in done))
     else:
@@ -292,8 +292,8 @@ _STANDS = {
 def _placed(audit: Audit, detail: tuple[str, ...]) -> Headline:
     """The headline that the audit's own sentence about the pair's place gives."""
     first, *rest = _SENTENCE.split(audit.place.strip(), maxsplit=1)
-    tone, said = _standing(audit)
-    return Headline(tone, said, first.rstrip("."), " ".join(rest), detail)
+    tone, caption = _standing(audit)
+    return Headline(tone, caption, first.rstrip("."), " ".join(rest), detail)
 
 
 def _standing(audit: Audit) -> tuple[str, str]:
@@ -309,9 +309,9 @@ def _standing(audit: Audit) -> tuple[str, str]:
         return "refuted", "not a Nash equilibrium"
     if verdicts.get("nash") is Verdict.VERIFIED:
         return "verified", "Nash equilibrium"
-    for claim, said in _STANDS.items():
+    for claim, caption in _STANDS.items():
         if (verdict := verdicts.get(claim)) in (Verdict.VERIFIED, Verdict.NOT_REFUTED):
-            return TONES[verdict], said
+            return TONES[verdict], caption
     if any(verdicts.get(claim) is Verdict.REFUTED for claim in _STANDS):
         return "refuted", "not an equilibrium"
     return "unknown", "undecided"

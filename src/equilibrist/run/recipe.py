@@ -67,7 +67,7 @@ class Recipe(Shown):
     references: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, wanted, mend in (
+        for name, wanted, remedy in (
             ("game", ("losses", "init"), "a GAN(...)"),
             ("data", ("sample", "origin"), "a source such as digits() or ArraySource(x)"),
             ("solver", ("step", "init"), "a solver such as Alternating()"),
@@ -75,7 +75,7 @@ class Recipe(Shown):
             value = getattr(self, name)
             if isinstance(value, type) or not all(hasattr(value, part) for part in wanted):
                 shown = value.__name__ if isinstance(value, type) else type(value).__name__
-                raise RecipeError(f"{name}={shown} in the recipe is not {mend}")
+                raise RecipeError(f"{name}={shown} in the recipe is not {remedy}")
         if not isinstance(self.scores, tuple | list):
             raise RecipeError(f"scores={self.scores!r} in the recipe: write scores=(Frechet(),)")
         for score in self.scores:

@@ -19,7 +19,7 @@ def each(weight: Weight) -> tuple[float, ...]:
     return weight if isinstance(weight, tuple) else (weight,)
 
 
-def said(weight: Weight) -> str:
+def describe(weight: Weight) -> str:
     """A weight for people."""
     return ", ".join(f"{w:g}" for w in each(weight)) + (
         " by member" if isinstance(weight, tuple) else ""

@@ -95,9 +95,9 @@ class Averaged:
 
     def __str__(self) -> str:
         decay = f", decay {self.decay:g}" if self.kind == "exponential" else ""
-        return f"{self.solver}; {self.said()}{decay}"
+        return f"{self.solver}; {self.describe_average()}{decay}"
 
-    def said(self, step: int | None = None) -> str:
+    def describe_average(self, step: int | None = None) -> str:
         """Which average this is, in words: "uniform average of the generator". With the step of a run it also says
         where a tail has not begun, so that its average is the last iterate."""
         text = f"{self.kind} average of the {' and '.join(self.players)}"

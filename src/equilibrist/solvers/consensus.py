@@ -11,7 +11,7 @@ from equilibrist import tree
 from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Players
 from equilibrist.solvers._linear_solve import broadcast_weight
-from equilibrist.solvers._members import Weight, alone, by_member, each, said
+from equilibrist.solvers._members import Weight, alone, by_member, describe, each
 from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like, independent
 from equilibrist.validation import not_negative
 
@@ -53,7 +53,7 @@ class Consensus(Directed):
 
     def _options(self) -> str:
         two = ", two independent minibatches" if self.batches == 2 else ""
-        return f"gamma {said(self.gamma)}{two}; "
+        return f"gamma {describe(self.gamma)}{two}; "
 
     def direction(
         self, field: VectorField, place: Place, draws: DrawSource

@@ -16,7 +16,7 @@ from equilibrist.errors import GameError
 from equilibrist.games import SampledGame
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.penalties import input_gradient
-from equilibrist.solvers._members import Weight, by_member, each, said
+from equilibrist.solvers._members import Weight, by_member, describe, each
 from equilibrist.solvers.base import ByPlayer, DrawSource, State, Step, independent
 from equilibrist.validation import at_least, positive
 
@@ -96,7 +96,7 @@ class Proximal(ByPlayer):
         critic, generator = (str(self.rule(p)) for p in ("critic", "generator"))
         same = critic == generator
         ruled = critic if same else f"critic: {critic}, generator: {generator}"
-        return f"Proximal training: {self.steps} inner critic steps, lambda {said(self.lam)}{own}{kept}; {ruled}"
+        return f"Proximal training: {self.steps} inner critic steps, lambda {describe(self.lam)}{own}{kept}; {ruled}"
 
     def step(
         self,

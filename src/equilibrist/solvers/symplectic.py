@@ -12,7 +12,7 @@ from equilibrist import tree
 from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Players
 from equilibrist.solvers._linear_solve import broadcast_weight, dot
-from equilibrist.solvers._members import Weight, alone, by_member, each, said
+from equilibrist.solvers._members import Weight, alone, by_member, describe, each
 from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like
 from equilibrist.validation import finite
 
@@ -41,7 +41,7 @@ class SymplecticAdjustment(Directed):
             finite(self, strength=strength)
 
     def _options(self) -> str:
-        return f"lambda {said(self.strength)}{', aligned' if self.align else ''}; "
+        return f"lambda {describe(self.strength)}{', aligned' if self.align else ''}; "
 
     def direction(
         self, field: VectorField, place: Place, draws: DrawSource

@@ -187,9 +187,9 @@ def solve_well(prox: Prox, generator: Part, lam: float, staying: bool = True) ->
 
 def _left(tried: list[Answer], reached: dict[str, float]) -> float:
     # The best of them on held-out samples falls short of V_prox by no more than any of the others.
-    told = [a.residual for a in tried if a.residual is not None and a.settled]
-    if told:
-        return min(told)
+    reported = [a.residual for a in tried if a.residual is not None and a.settled]
+    if reported:
+        return min(reported)
     added = reached[MORE] - reached[USUAL]
     return max(added, 0.0) if math.isfinite(added) else math.inf
 

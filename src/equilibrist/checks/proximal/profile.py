@@ -120,13 +120,13 @@ def _judged(
         f"{r[1]:.3g} at lambda = {trials[1].lam:.3g}; {where}. The critic's slack is {trials[0].slack.mean:.3g}."
     )
     if failed:
-        said = f"{text} At lambda = {failed[0].lam:.3g} {failed[0].failed}."
-        return Verdict.UNASSESSED, said
+        summary = f"{text} At lambda = {failed[0].lam:.3g} {failed[0].failed}."
+        return Verdict.UNASSESSED, summary
     if trials[1].verdict is Verdict.REFUTED:
         return Verdict.REFUTED, text
     if noisy:
-        said = f"{text} At lambda = {noisy[0].lam:.3g} the noise hides whether it does."
-        return Verdict.UNASSESSED, said
+        summary = f"{text} At lambda = {noisy[0].lam:.3g} the noise hides whether it does."
+        return Verdict.UNASSESSED, summary
     return Verdict.NOT_REFUTED, text
 
 

@@ -104,7 +104,7 @@ def test_the_least_that_is_named_does_and_nothing_spends_more_than_it_may(
         kept(audited(Settings.within(gradients), **options), gradients)
 
 
-@pytest.mark.parametrize("check", ["gaps", "lambda-search", "section-6.1"])
+@pytest.mark.parametrize("check", ["gaps", "lambda-search", "generator-vs-prox"])
 def test_searches_against_answering_critics_follow_from_the_budget(check: str) -> None:
     with pytest.raises(eq.RecipeError, match="give at least") as raised:
         audited(Settings.within(60), checks=(check,), width=8)

@@ -202,7 +202,7 @@ def test_these_pairs_give_the_tests_above_something_to_see() -> None:
     wanted = set(REGISTRY) - NO_SCORE
     assert {check for check in wanted if by_part(check, game)["score"]} == wanted
     witnesses = {check for check, cs in found.items() if any(c.witness for c in cs.values())}
-    assert witnesses >= {"stable", "local", "nash", "lambda-search", "section-6.1", "gaps"}
+    assert witnesses >= {"stable", "local", "nash", "lambda-search", "generator-vs-prox", "gaps"}
     assert {check for check in wanted if intervals(check, game)} >= witnesses
     follow = {c for c in wanted if any(chosen(path) for path in by_part(c, game)["select"])}
     assert follow <= {"lambda-search"}  # lambda is where a gain on these rows passes the tolerance

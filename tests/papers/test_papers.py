@@ -146,6 +146,15 @@ def test_an_interrupted_unit_leaves_no_record_and_its_time_counts(tmp_path: Path
     assert runner.work(one, "tiny", one.units("tiny")[0], folders, "cpu").about["sessions"] == 2
 
 
+def test_a_unit_is_worked_on_by_one_process(tmp_path: Path) -> None:
+    folders = runner.Folders(tmp_path / "records", tmp_path / "runs")
+    one = made(
+        {"slow": lambda place: runner.work(one, "tiny", one.units("tiny")[0], folders, "cpu")}
+    )
+    found = runner.work(one, "tiny", one.units("tiny")[0], folders, "cpu")
+    assert (found.state, "another process works on slow" in found.message) == ("failed", True)
+
+
 def test_a_process_that_dies_takes_no_other_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,12 +144,12 @@ def experiment(**evidence: Any) -> dict[str, Any]:
         "unit": "nats",
         "confidence": 0.95,
         "samples": {
-            f"{prefix}{when}": f"section-6.1_{prefix}{when}.png"
+            f"{prefix}{when}": f"generator-vs-prox_{prefix}{when}.png"
             for prefix in ("", "frozen-")
             for when in ("before", "during", "after")
         },
     }
-    return certificate("section-6.1", "NOT_REFUTED", found | evidence, player="generator")
+    return certificate("generator-vs-prox", "NOT_REFUTED", found | evidence, player="generator")
 
 
 def gap(claim: str, lam: Any, size: float) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def whole(run: Path, without: tuple[str, ...] = (), **keys: Any) -> Path:
     path.write_text(json.dumps(audit))
     for i, when in enumerate(("before", "during", "after")):
         for prefix in ("", "frozen-"):
-            digit_grid(run / "audit" / f"section-6.1_{prefix}{when}.png", 0.1 + 0.3 * i, 11)
+            digit_grid(run / "audit" / f"generator-vs-prox_{prefix}{when}.png", 0.1 + 0.3 * i, 11)
     return run
 
 

@@ -169,7 +169,7 @@ def test_the_facts_for_machines_carry_the_new_keys(make_run: Make) -> None:
     assert facts["work"]["nash"]["gradients"] == 100.0
     by = {c["claim"]: c for c in facts["certificates"]}
     assert by["local-nash/generator"]["witness_kind"] == "direction"
-    assert set(by["section-6.1"]["evidence"]["curves"]) == {"proximal", "frozen"}
+    assert set(by["generator-vs-prox"]["evidence"]["curves"]) == {"proximal", "frozen"}
     assert "curves" not in by["nash/generator"]["evidence"]
 
 
@@ -269,3 +269,15 @@ def test_an_edit_shows(make_run: Make) -> None:
     """Holds the helper of these tests against doing nothing."""
     run = edited(whole(make_run()), "proximal", infinite=True, lambda_star=[None, None])
     assert "for every λ" in listed(load(run))
+
+
+def test_a_claim_under_its_former_name_is_read(make_run: Make) -> None:
+    run = whole(make_run())
+    path = run / "audit" / "audit.json"
+    now = load(run).audit
+    path.write_text(path.read_text().replace('"generator-vs-prox"', '"section-6.1"'))
+    found = load(run).audit
+    assert now is not None
+    assert found is not None
+    assert found.find("section-6.1") is None
+    assert found.find("generator-vs-prox") == now.find("generator-vs-prox")

@@ -436,7 +436,7 @@ def test_both_ways_are_drawn_and_all_sheets_shown(make_run: Make) -> None:
 
 def test_a_way_that_failed_says_so(make_run: Make) -> None:
     held = {"step": [0, 1], "objective": [1.0, None], "failed": "it became non-finite at step 1"}
-    run = edited(whole(make_run()), "section-6.1", curves={"proximal": held, "frozen": 3})
+    run = edited(whole(make_run()), "generator-vs-prox", curves={"proximal": held, "frozen": 3})
     assert "it became non-finite at step 1" in section(run, "experiment")
 
 

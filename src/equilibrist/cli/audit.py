@@ -85,7 +85,7 @@ def audit(
     nash: with one player frozen, can the other lower its own loss?
 
     Only when asked for with --check, with their cost shown first: profile (what the generator gains at each
-    lambda), lambda-search, section-6.1, gaps.
+    lambda), lambda-search, generator-vs-prox, gaps.
 
     Settings (--set): starts=3 searches of steps=500 steps for each player, perturbation=0.02,
     tolerance=0.02 of the loss's scale (or absolute=...), confidence=0.95, batch, looks, batches,

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,9 +20,11 @@ from equilibrist.errors import (
     EquilibristError,
     NonFiniteError,
     RecipeError,
+    RecordError,
     StoppedError,
     did_you_mean,
 )
+from equilibrist.files.atomic import try_lock
 from equilibrist.papers import records
 from equilibrist.papers.model import Experiment, Place, Record, Size, Unit
 from equilibrist.run.environment import environment
@@ -81,6 +85,25 @@ def work(experiment: Experiment, size: Size, unit: Unit, folders: Folders, devic
         {needed: own / needed for needed in unit.needs},
     )
     entry = environment(torch.device("cpu" if device == "auto" else device), 0)
+    with _alone(place.runs):
+        return _worked(unit, place, entry)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Held while a process works on a unit; a second one is refused, whichever command began it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        if try_lock(handle) is False:
+            raise RecordError(f"another process works on {folder.name}: wait for it")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _worked(unit: Unit, place: Place, entry: dict[str, Any]) -> Record:
+    """The record of a unit, once it ended."""
     begun, cpu = time.monotonic(), time.process_time()
     spent = _clock(place.runs)
     state, message, measures = "done", "", {}
@@ -109,10 +132,10 @@ def work(experiment: Experiment, size: Size, unit: Unit, folders: Folders, devic
         "machine": {k: entry["machine"][k] for k in ("processor", "cores", "device")},
         "threads": entry["threads"],
         "python": platform.python_version(),
-        "ended": entry["started"],
+        "started": entry["started"],
     }
     record = Record(unit.key, state, measures, about, message)
-    records.write(target, record)
+    records.write(place.pictures, record)
     return record
 
 

@@ -29,7 +29,7 @@ from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.statistics import Estimate, estimate
 
-CLAIM = "section-6.1"
+CLAIM = "generator-vs-prox"
 GANS = {"wgan-wc": "WGAN-WC", "wgan-gp": "WGAN-GP", "sngan": "SN-GAN"}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "mnist-wgan-wc": {"critic_batch_norm": False},

@@ -18,7 +18,7 @@ from equilibrist.report.lines import drawn
 _PICTURES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "stable": ("spectrum", spectrum),
     "profile": ("profile", profile),
-    "section-6.1": ("experiment", experiment),
+    "generator-vs-prox": ("experiment", experiment),
     "duality-gap": ("gaps", gaps),
     "proximal-duality-gap": (
         "gaps",
@@ -154,7 +154,7 @@ def _body(
     if certificate.summary:
         parts.append(f"<p>{e(certificate.summary)}</p>")
     parts.append(_measure(certificate, words.TONES[certificate.verdict]))
-    if certificate.kind != "section-6.1":
+    if certificate.kind != "generator-vs-prox":
         parts.append(search(certificate, record))
     if certificate.kind in _PICTURES:
         name, draw = _PICTURES[certificate.kind]

@@ -178,7 +178,7 @@ _SHOWN = {
         "definition_1",
         "trials",
     },
-    "section-6.1": {"fall"},
+    "generator-vs-prox": {"fall"},
     "path-angle": {"where", "cosine"},
     "duality-gap": {"gap", "critic", "generator"},
     "proximal-duality-gap": {"gap", "critic", "generator"},

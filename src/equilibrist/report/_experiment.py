@@ -13,7 +13,7 @@ from equilibrist.report._record import Certificate, Record, as_number, numbers
 from equilibrist.report.charts import BROAD, Axes, Size, both, svg_path
 
 Array = NDArray[np.float64]
-CLAIM = "section-6.1"
+CLAIM = "generator-vs-prox"
 _WHEN = {"before": "Before", "during": "Half-way", "after": "After"}
 
 

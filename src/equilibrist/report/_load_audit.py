@@ -27,7 +27,7 @@ _ORDER = (
     "proximal",
     "lambda-search",
     "profile",
-    "section-6.1",
+    "generator-vs-prox",
     "local-minimax",
     "duality-gap",
     "proximal-duality-gap",
@@ -35,6 +35,7 @@ _ORDER = (
     *(f"stationary{side}" for side in _SIDES),
 )
 _LAST = "self-tests"
+_FORMER = {"section-6.1": "generator-vs-prox"}  # names of claims in audits of former versions
 
 
 def load_audit(path: Path, notes: list[str]) -> Audit | None:
@@ -105,13 +106,14 @@ def _certificate(data: Any, path: Path, notes: list[str]) -> Certificate:
     if not isinstance(data, dict):
         raise RecordError(f"{path}: 'certificates' should be a list of objects")
     try:
-        found = Certificate.from_row(data)
+        claim = data.get("claim")
+        found = Certificate.from_row({**data, "claim": _FORMER.get(str(claim), claim)})
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from None
     evidence = found.evidence
     return replace(
         found,
-        curves=_searches(evidence, path) if found.claim != "section-6.1" else [],
+        curves=_searches(evidence, path) if found.claim != "generator-vs-prox" else [],
         samples=_audit_samples(expect(evidence, "samples", dict, "an object", path), path, notes),
     )
 

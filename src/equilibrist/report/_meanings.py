@@ -90,7 +90,7 @@ MEANINGS = {
         + "The profile r(λ) is the generator's gain at each price. It never falls as λ grows: "
         "the less the critic may answer, the more the generator can gain. Where it leaves the tolerance is λ*.",
     ),
-    "section-6.1": Words(
+    "generator-vs-prox": Words(
         "Does it hold when the generator trains against a critic that answers?",
         "Optimising the generator alone does not lower V_prox, the value with an answering critic",
         "Holds under V_prox",

@@ -13,7 +13,7 @@ _BY_KIND = {
     "stationary": ("residual", "interval", "Gain that its gradient promises"),
     "local-nash": ("gain", "gain_interval", "Gain that the worst small move promises"),
     "local-minimax": ("gain", "gain_interval", "Gain of the worst small move, after the answer"),
-    "section-6.1": ("fall", "interval", "Fall of the value, the critic answering"),
+    "generator-vs-prox": ("fall", "interval", "Fall of the value, the critic answering"),
     "duality-gap": ("gap", "interval", "Gap"),
     "proximal-duality-gap": ("gap", "interval", "Gap"),
 }

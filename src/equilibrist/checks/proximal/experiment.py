@@ -18,7 +18,7 @@ from equilibrist.checks.proximal._costs import LEAD, MEASURED, PENALISED, PLAIN,
 from equilibrist.checks.proximal._sampled import SampledProx
 from equilibrist.checks.proximal.inner import Part, solve_well
 
-CLAIM = "section-6.1"
+CLAIM = "generator-vs-prox"
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 6.1 and figures 4 and 5",
     "Farnia and Ozdaglar 2020, section 2, problem (5) and figures 1 and 2",
@@ -56,7 +56,7 @@ class _Path:
 def experiment(
     context: AuditContext, tick: Tick = no_tick, show: Show | None = None
 ) -> tuple[list[Certificate], dict[str, torch.Tensor]]:
-    """Certificate "section-6.1" and sheets of samples before, during and after.
+    """Certificate "generator-vs-prox" and sheets of samples before, during and after.
 
     With D the trained critic throughout, `experiment_steps` steps of the generator's rule go down
     V_prox(G, D) at lambda = `prox_lambda`, each against the critic that `inner_steps` steps find, begun at the

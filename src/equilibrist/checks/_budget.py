@@ -31,7 +31,12 @@ SHARED = {
 }
 DEEP = 500  # gradients of a player's search from which the facts are taken in depth
 SECOND_ORDER = ("stable", "local", "proximal")
-PROXIMAL = ("profile", "lambda-search", "generator-vs-prox", "gaps")  # searches against answering critics
+PROXIMAL = (
+    "profile",
+    "lambda-search",
+    "generator-vs-prox",
+    "gaps",
+)  # searches against answering critics
 SEARCH = 12.0  # gradients that the search of one player needs at least
 SEARCH_SHARE = 0.35  # of the budget, that the search should have
 PROXIMAL_SHARE = 0.5  # of the budget, for searches against answering critics beside other checks

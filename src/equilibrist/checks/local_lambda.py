@@ -256,22 +256,22 @@ def _judged(seen: _Seen) -> tuple[Verdict, str, Players | None]:
     if star.high == 0 or (star.low == 0 and lost):
         return _at_zero(seen)
     if star.low == 0 or not star.converged:
-        wording = (
+        text = (
             f"lambda* is {words}, as far as {star.evidence.get('products', 0)} products can tell: raise "
             "local_products to narrow it."
         )
-        return Verdict.UNASSESSED, wording, None
+        return Verdict.UNASSESSED, text, None
     held = any(free(context).held[player] for player in seen.players)
     exact = not context.sampled and star.strict and not held
     verdict = Verdict.VERIFIED if exact else Verdict.NOT_REFUTED
     if math.isinf(star.low):
         return verdict, _everywhere(seen), None
-    wording = (
+    text = (
         f"Near the pair it is a lambda-proximal equilibrium of V up to lambda* = {words} ({context.unit} "
         f"per squared slope): between Stackelberg (0) and Nash (infinite). A {seen.players[0]} that moves along one "
         "direction gains above it."
     )
-    return verdict, wording, _witness(context, star)
+    return verdict, text, _witness(context, star)
 
 
 def _unsettled(seen: _Seen) -> tuple[Verdict, str, Players | None] | None:
@@ -281,45 +281,41 @@ def _unsettled(seen: _Seen) -> tuple[Verdict, str, Players | None] | None:
     curving = decide(seen.own.measured, seen.tolerance.value)
     gains = promised(seen.slack, context.unit, seen.tolerance)
     if seen.star.failed:
-        wording = (
-            f"Second derivatives of V are {seen.star.failed}, so nothing can be said of lambda*."
-        )
-        return Verdict.UNASSESSED, wording, None
+        text = f"Second derivatives of V are {seen.star.failed}, so nothing can be said of lambda*."
+        return Verdict.UNASSESSED, text, None
     if moving.verdict is Verdict.REFUTED and seen.followed.witness is not None:
-        wording = (
+        text = (
             f"No proximal equilibrium, for any lambda: the {follower} is not at rest, a {seen.followed.size:.2g} move "
             f"of it alone gains {gains}."
         )
-        return Verdict.REFUTED, wording, {follower: seen.followed.witness}
+        return Verdict.REFUTED, text, {follower: seen.followed.witness}
     if curving.verdict is Verdict.REFUTED and seen.own.direction is not None:
-        wording = (
+        text = (
             f"No proximal equilibrium, for any lambda: a small move of the {follower} alone gains "
             f"{gains}."
         )
-        return Verdict.REFUTED, wording, direction_witness(context, follower, seen.own.direction)
+        return Verdict.REFUTED, text, direction_witness(context, follower, seen.own.direction)
     if Verdict.UNASSESSED in (moving.verdict, curving.verdict):
         why = moving.reason if moving.verdict is Verdict.UNASSESSED else curving.reason
-        wording = f"Cannot tell whether the {follower} answers best by small moves: {why.value}."
-        return Verdict.UNASSESSED, wording, None
+        text = f"Cannot tell whether the {follower} answers best by small moves: {why.value}."
+        return Verdict.UNASSESSED, text, None
     if rest.verdict is Verdict.REFUTED:
         gains = promised(seen.led.gain, context.unit, seen.tolerance)
-        wording = (
+        text = (
             f"The {leader} is not at rest: a {seen.led.size:.2g} move of it gains {gains} "
             f"against the {follower} as it is, so the pair is no proximal equilibrium for every lambda, and its "
             "curvature does not tell up to which."
         )
-        return Verdict.UNASSESSED, wording, None
+        return Verdict.UNASSESSED, text, None
     if rest.verdict is Verdict.UNASSESSED:
-        wording = (
+        text = (
             f"Cannot tell whether the {leader} is at rest on V ({rest.reason.value}), so its curvature does not "
             "decide whether the pair is proximal."
         )
-        return Verdict.UNASSESSED, wording, None
+        return Verdict.UNASSESSED, text, None
     if not all(at_rest(context, player, seen.tolerance) for player in seen.players):
-        wording = (
-            "The pair is not at rest, so its curvature does not decide whether it is proximal."
-        )
-        return Verdict.UNASSESSED, wording, None
+        text = "The pair is not at rest, so its curvature does not decide whether it is proximal."
+        return Verdict.UNASSESSED, text, None
     return None
 
 
@@ -330,36 +326,36 @@ def _at_zero(seen: _Seen) -> tuple[Verdict, str, Players | None]:
     worth = Interval.at(-0.5 * seen.reach**2 * curvature)
     decision = decide(worth, seen.tolerance.value, finished=star.converged)
     if decision.verdict is Verdict.REFUTED and star.converged and star.u is not None:
-        wording = (
+        text = (
             f"No lambda > 0 makes the pair a proximal equilibrium (lambda* = 0): a small move of the {leader} "
             f"gains {worth.mean:.3g} {context.unit} whatever it costs the {follower} to answer. Stackelberg at best."
         )
-        return Verdict.REFUTED, wording, _witness(context, star)
+        return Verdict.REFUTED, text, _witness(context, star)
     if context.sampled:
-        wording = (
+        text = (
             f"The {leader} seems to gain by a small move at every lambda > 0, but the score split does not "
             "say so for certain."
         )
-        return Verdict.UNASSESSED, wording, None
-    wording = (
+        return Verdict.UNASSESSED, text, None
+    text = (
         f"lambda* = 0: a small move of the {leader} gains at every lambda > 0, but less than "
         f"{seen.tolerance.value:.3g} {context.unit}."
     )
-    return Verdict.NOT_REFUTED, wording, None
+    return Verdict.NOT_REFUTED, text, None
 
 
 def _everywhere(seen: _Seen) -> str:
     """lambda* is infinite, in words."""
     context, (leader, follower) = seen.context, seen.players
     least = f" more than {seen.tolerance.value:.3g} {context.unit}" if context.sampled else ""
-    wording = (
+    text = (
         "Near the pair it is a lambda-proximal equilibrium of V for every lambda: no small move of the "
         f"{leader} gains{least} on V even where the {follower} may not answer."
     )
     low, high = seen.star.evidence.get("lambda_star_strict", [math.inf, math.inf])
     if math.isinf(low):
-        return wording
-    return f"{wording} Without that tolerance lambda* is {seen.star_in_words(low, high)}."
+        return text
+    return f"{text} Without that tolerance lambda* is {seen.star_in_words(low, high)}."
 
 
 def _scored(

@@ -1,7 +1,8 @@
 """How often is the audit wrong where the truth is known? False alarms, power, and coverage of lambda*.
 
     python campaigns/audit_calibration.py              # the tables of docs/results.md
-    python campaigns/audit_calibration.py --games 20 --only local lambda
+    python campaigns/audit_calibration.py --games 20 --only local-nash lambda
+    python campaigns/audit_calibration.py --keep games.jsonl   # goes on after the games in this file
 
 Random games on samples whose truth has a closed form. Each plants, for one player or for the pair, a deviation that
 gains k tolerances: at k <= 1 the claim holds to its tolerance and REFUTED is a false alarm, beyond it REFUTED is right.
@@ -24,12 +25,16 @@ The checks are called as an audit calls them, without its self-tests, which take
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -597,19 +602,43 @@ def rate(hits: int, n: int) -> str:
 Counts = dict[tuple[str, float], Counter[str]]
 
 
+class Kept:
+    """Verdicts of finished games, a line each in a file, so that a later call goes on after them."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.held = path, dict[str, Any]()
+        for line in path.read_text().splitlines() if path and path.exists() else ():
+            with contextlib.suppress(ValueError):  # the last line may be cut short
+                key, value = json.loads(line)
+                self.held[key] = value
+
+    def get(self, make: Callable[[], Any], *address: Any) -> Any:
+        """What `make` gives for this game, or gave before."""
+        key = json.dumps(address)
+        if key not in self.held:
+            self.held[key] = make()
+            if self.path:
+                with self.path.open("a") as file:
+                    file.write(json.dumps([key, self.held[key]]) + "\n")
+        return self.held[key]
+
+
 def count(
-    name: str, games: int, seed: int, sizes: Sequence[float], bar: Any, counts: Counts
+    name: str, games: int, seed: int, sizes: Sequence[float], tell: Any, counts: Counts, kept: Kept
 ) -> None:
     """Verdicts of one check's games by (row, k); a check that raises has failed, and is counted as that."""
+
+    def play(k: float, i: int) -> Rows:
+        try:
+            return CASES[name](address(seed, name, k, i), k, i, seed + i)
+        except Exception as error:
+            return [(name, f"raised {type(error).__name__}")]
+
     for k in sizes:
         for i in range(games):
-            try:
-                rows = CASES[name](address(seed, name, k, i), k, i, seed + i)
-            except Exception as error:
-                rows = [(name, f"raised {type(error).__name__}")]
-            for row, said in rows:
-                counts.setdefault((row, k), Counter())[said] += 1
-            bar({"k": k})
+            for row, verdict in kept.get(partial(play, k, i), name, k, i, seed):
+                counts.setdefault((row, k), Counter())[verdict] += 1
+            tell({"k": k})
 
 
 def table(counts: Counts) -> str:
@@ -689,7 +718,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--progress", default="auto", choices=("auto", "bar", "lines", "none"))
+    parser.add_argument("--keep", type=Path, help="a file of finished games, after which to go on")
     options = parser.parse_args(arguments)
+    kept = Kept(options.keep)
     torch.set_num_threads(1)
     games, seed, began = options.games, options.seed, time.process_time()
     number = {name: games * (1 + (name in HALVED)) for name in CASES}
@@ -704,7 +735,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         counts: Counts = {}
         for name in (name for name in CASES if name in options.only):
-            count(name, number[name], seed, options.sizes, bar, counts)
+            count(name, number[name], seed, options.sizes, bar, counts, kept)
         if counts:
             print(table(counts), flush=True)
         if "lambda" in options.only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_tables() -> None:
 def test_no_false_alarm_and_some_power(name: str) -> None:
     """Half a tolerance is never refuted in eight games, five tolerances nearly always."""
     counts: dict[tuple[str, float], Counter[str]] = {}
-    C.count(name, 8, 7, (0.5, 5.0), lambda values: None, counts)
+    C.count(name, 8, 7, (0.5, 5.0), lambda values: None, counts, C.Kept(None))
     assert sum(c.total() for (row, _), c in counts.items() if "printed" not in row) == 16
     for (_, k), said in counts.items():
         assert set(said) <= set(C.VERDICTS)
@@ -178,3 +179,18 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| stable | 1, 0, 0, 0 |" in said
     assert "| stationary | VERIFIED | VERIFIED | 1 |" in said
     assert "2 games" in said
+
+
+def test_finished_games_are_kept_and_a_line_cut_short_is_played_again(tmp_path: Path) -> None:
+    path = tmp_path / "games.jsonl"
+    counts: Any = {}
+    C.count("stationary", 2, 0, (0.5,), lambda values: None, counts, C.Kept(path))
+    lines = path.read_text().splitlines()
+    assert len(lines) == 2
+    held = json.loads(lines[0])
+    held[1] = [["stationary", "made up"]]
+    path.write_text(json.dumps(held) + "\n" + lines[1][:20])
+    again: Any = {}
+    C.count("stationary", 2, 0, (0.5,), lambda values: None, again, C.Kept(path))
+    assert again["stationary", 0.5]["made up"] == 1
+    assert sum(sum(found.values()) for found in again.values()) == 2

@@ -37,20 +37,23 @@ def mlp(a: int, b: int, width: int = 32) -> nn.Sequential:
     return nn.Sequential(nn.Linear(a, width), nn.Tanh(), nn.Linear(width, b))
 
 
+@pytest.mark.parametrize(("confidence", "quantile"), [(0.95, 1.959964), (0.9, 1.644854)])
 @pytest.mark.parametrize("ties", [False, True])
-def test_separation_is_the_area_under_the_roc_curve_with_delongs_interval(ties: bool) -> None:
+def test_separation_is_the_area_under_the_roc_curve_with_delongs_interval(
+    ties: bool, confidence: float, quantile: float
+) -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.standard_normal(300) + 0.7, rng.standard_normal(200)
     if ties:
         real, fake = np.round(real), np.round(fake)
-    share, low, high = separation(torch.from_numpy(real), torch.from_numpy(fake))
+    share, low, high = separation(torch.from_numpy(real), torch.from_numpy(fake), confidence)
     labels = np.r_[np.ones(300), np.zeros(200)]
     assert share == pytest.approx(roc_auc_score(labels, np.r_[real, fake]), abs=1e-12)
     # DeLong's variance by its definition, pair by pair.
     wins = (real[:, None] > fake[None, :]) + 0.5 * (real[:, None] == fake[None, :])
     variance = wins.mean(1).var(ddof=1) / 300 + wins.mean(0).var(ddof=1) / 200
-    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=1e-9)
-    assert math.isnan(separation(torch.tensor([math.nan, 1.0]), torch.zeros(2))[0])
+    assert high - low == pytest.approx(2 * quantile * math.sqrt(variance), rel=1e-6)
+    assert math.isnan(separation(torch.tensor([math.nan, 1.0]), torch.zeros(2), 0.95)[0])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from equilibrist.errors import DataError, NonFiniteError, RecipeError, RecordErr
 from equilibrist.papers import looks, records, runner
 from equilibrist.papers.catalogue import EXPERIMENTS, experiment
 from equilibrist.papers.model import SIZES, Claim, Experiment, Outcome, Place, Record, Unit
-from equilibrist.papers.page import page, plain
+from equilibrist.papers.page import escaped, page
 from equilibrist.papers.sources import OPEN, PAPERS
 from equilibrist.papers.training import last, relative_cost, seen, taken_up, trained
 from equilibrist.recipe_lookup import resolve
@@ -275,7 +275,7 @@ def test_the_page_names_every_claim_and_counts_failures(tmp_path: Path) -> None:
     for one in EXPERIMENTS:
         assert one.title in text
         for claim in one.claims:
-            assert plain(claim.text) in text
+            assert escaped(claim.text) in text
     count = sum(len(one.claims) for one in EXPERIMENTS)
     assert f"**{count} claims: {count} not tried.**" in text
     one = experiment("farnia-statements")

@@ -85,7 +85,7 @@ class Facts:
         unit: of the losses.
         losses: by player.
         separation: the share of (real, generated) pairs in which the critic scores the real sample higher (half
-            counts for a tie), with a 95% interval: 0.5 is chance.
+            counts for a tie), with an interval of the audit's confidence: 0.5 is chance.
         diversity: mean distance between two generated samples over that between two real ones.
         real, generated: their ranges; `outside` is the share of generated entries beyond the range of real ones,
             `unreached` that of real entries beyond the range of generated ones (each by more than 5% of it).
@@ -185,7 +185,7 @@ def facts(
     ends = reach(context.game, *context.wide, draws[0]) if images else None
     tick(_evaluations(context, draws))
     ranges = _range(real), _range(fake)
-    share = separation(real_scores, fake_scores)
+    share = separation(real_scores, fake_scores, context.settings.confidence)
     won = share[0] >= SEPARATED
     return Facts(
         unit=context.unit,
@@ -261,15 +261,14 @@ def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tens
     return real, fake, real_scores, fake_scores
 
 
-def separation(real: Tensor, fake: Tensor) -> tuple[float, float, float]:
-    """P(score of a real sample > score of a generated one) + P(equal) / 2, with DeLong's 95% interval.
+def separation(real: Tensor, fake: Tensor, confidence: float = 0.95) -> tuple[float, float, float]:
+    """P(score of a real sample > score of a generated one) + P(equal) / 2, with DeLong's interval.
 
-    DeLong, DeLong and Clarke-Pearson 1988: the variance is that of the placements of either kind. NaN where a score
-    is not finite.
+    DeLong, DeLong and Clarke-Pearson 1988: the variance of both kinds' placements. NaN where a score is not finite.
     """
     if not bool(torch.isfinite(real).all() and torch.isfinite(fake).all()):
         return math.nan, math.nan, math.nan
-    from scipy.stats import rankdata
+    from scipy.stats import norm, rankdata
 
     x, y = real.numpy(), fake.numpy()
     m, n = len(x), len(y)
@@ -277,7 +276,8 @@ def separation(real: Tensor, fake: Tensor) -> tuple[float, float, float]:
     of_real = (together[:m] - rankdata(x)) / n  # share of generated ones below each real sample
     of_fake = 1 - (together[m:] - rankdata(y)) / m
     share = float(of_real.mean())
-    width = 1.96 * math.sqrt(of_real.var(ddof=1) / m + of_fake.var(ddof=1) / n) if m > 1 < n else 1
+    variance = of_real.var(ddof=1) / m + of_fake.var(ddof=1) / n if m > 1 < n else math.inf
+    width = float(norm.ppf(0.5 + confidence / 2)) * math.sqrt(variance)
     return share, max(share - width, 0.0), min(share + width, 1.0)
 
 

@@ -82,10 +82,10 @@ def _overview(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[st
         for claim, (outcome, size) in zip(experiment.claims, best[experiment.key], strict=True):
             word = outcome.word if size is None else f"**{outcome.word}**"
             link = f"[{claim.place}](#{_anchor(experiment)})"
-            yield f"| {link} | {plain(claim.text)} | {word} | {size or ''} |"
+            yield f"| {link} | {escaped(claim.text)} | {word} | {size or ''} |"
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Text whose asterisks and bars mean themselves, in Markdown."""
     return text.replace("*", r"\*").replace("|", r"\|")
 
@@ -119,7 +119,7 @@ def _at_size(
     yield f"{len(found)} of {len(planned)} units ended ({reported}). {experiment.differs.get(size, '')}".rstrip()
     yield ""
     for claim, outcome in zip(experiment.claims, experiment.outcomes(found, size), strict=True):
-        yield f"- **{claim.place}: {outcome.word}.** {plain(outcome.why)}."
+        yield f"- **{claim.place}: {outcome.word}.** {escaped(outcome.why)}."
     rules = dict.fromkeys(claim.rule for claim in experiment.claims)
     yield ""
     yield "Rule, written before the runs: " + "; ".join(rule.rstrip(".") for rule in rules) + "."

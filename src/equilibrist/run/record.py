@@ -1,4 +1,4 @@
-"""The run directory: the one record of a run (its format is in docs/design.md)."""
+"""The run directory: the one record of a run (its format is in docs/formats.md)."""
 
 from __future__ import annotations
 

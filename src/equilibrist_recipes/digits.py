@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equilibrist.run import Recipe
+    from equilibrist.run import Recipe, Reference
+    from equilibrist.solvers import Solver
 
 
 def digits_sngan(
@@ -67,7 +68,7 @@ def digits_conditional(
     from equilibrist.optimizers import Adam
     from equilibrist.run import Recipe
     from equilibrist.scores import Frechet
-    from equilibrist.solvers import Alternating, Averaged, Solver
+    from equilibrist.solvers import Alternating, Averaged
     from equilibrist_recipes._references import DIGITS, MIYATO, PROJECTION
 
     solver: Solver = Alternating(critic_steps, Adam(lr, 0.0, 0.9))
@@ -102,35 +103,20 @@ def digits_wgan_gp(
     penalty: float = 10.0,
 ) -> Recipe:
     """Wasserstein GAN with gradient penalty on scikit-learn's 8x8 digits."""
-    from equilibrist.data import digits
-    from equilibrist.formulations import WGAN
-    from equilibrist.games import GAN
-    from equilibrist.networks import DigitsCritic, DigitsGenerator
     from equilibrist.optimizers import Adam
     from equilibrist.penalties import GradientPenalty
-    from equilibrist.run import Recipe
-    from equilibrist.scores import Frechet
     from equilibrist.solvers import Alternating
-    from equilibrist_recipes._references import DIGITS, FARNIA, GULRAJANI
+    from equilibrist_recipes._references import GULRAJANI
 
-    return Recipe(
-        game=GAN(
-            lambda: DigitsGenerator(dim, latent),
-            lambda: DigitsCritic(dim),
-            WGAN(),
-            latent=latent,
-            penalties=[GradientPenalty(penalty)],
-        ),
-        data=digits(),
-        solver=Alternating(critic_steps, Adam(lr, 0.5, 0.9)),
+    return _wgan(
+        "WGAN-GP",
+        "the critic pays for gradients whose norm is not one.",
+        Alternating(critic_steps, Adam(lr, 0.5, 0.9)),
+        GULRAJANI,
+        (dim, latent),
+        {"penalties": [GradientPenalty(penalty)]},
         steps=steps,
         batch=batch,
-        title="WGAN-GP on 8x8 digits",
-        summary="A small convolutional pair learns scikit-learn's handwritten digits; the critic pays for "
-        "gradients whose norm is not one.",
-        scores=(Frechet(),),
-        audit={"steps": 200, "starts": 2, "looks": 8, "local_products": 80},
-        references=(FARNIA, GULRAJANI, DIGITS),
     )
 
 
@@ -144,33 +130,55 @@ def digits_wgan_wc(
     limit: float = 0.05,
 ) -> Recipe:
     """Wasserstein GAN with weight clipping on scikit-learn's 8x8 digits."""
+    from equilibrist.optimizers import RMSProp
+    from equilibrist.projections import WeightClipping
+    from equilibrist.solvers import Alternating
+    from equilibrist_recipes._references import ARJOVSKY
+
+    return _wgan(
+        "WGAN-WC",
+        f"every weight of the critic is clipped to +-{limit:g}.",
+        Alternating(critic_steps, RMSProp(lr)),
+        ARJOVSKY,
+        (dim, latent),
+        {"projections": [WeightClipping(limit)]},
+        steps=steps,
+        batch=batch,
+    )
+
+
+def _wgan(
+    name: str,
+    text: str,
+    solver: Solver,
+    reference: Reference,
+    sizes: tuple[int, int],
+    game: dict[str, Any],
+    **recipe: Any,
+) -> Recipe:
     from equilibrist.data import digits
     from equilibrist.formulations import WGAN
     from equilibrist.games import GAN
     from equilibrist.networks import DigitsCritic, DigitsGenerator
-    from equilibrist.optimizers import RMSProp
-    from equilibrist.projections import WeightClipping
     from equilibrist.run import Recipe
     from equilibrist.scores import Frechet
-    from equilibrist.solvers import Alternating
-    from equilibrist_recipes._references import ARJOVSKY, DIGITS, FARNIA
+    from equilibrist_recipes._references import DIGITS, FARNIA
 
+    dim, latent = sizes
     return Recipe(
         game=GAN(
             lambda: DigitsGenerator(dim, latent),
             lambda: DigitsCritic(dim),
             WGAN(),
             latent=latent,
-            projections=[WeightClipping(limit)],
+            **game,
         ),
         data=digits(),
-        solver=Alternating(critic_steps, RMSProp(lr)),
-        steps=steps,
-        batch=batch,
-        title="WGAN-WC on 8x8 digits",
-        summary="A small convolutional pair learns scikit-learn's handwritten digits; every weight of the critic "
-        f"is clipped to +-{limit:g}.",
+        solver=solver,
+        title=f"{name} on 8x8 digits",
+        summary=f"A small convolutional pair learns scikit-learn's handwritten digits; {text}",
         scores=(Frechet(),),
         audit={"steps": 200, "starts": 2, "looks": 8, "local_products": 80},
-        references=(FARNIA, ARJOVSKY, DIGITS),
+        references=(FARNIA, reference, DIGITS),
+        **recipe,
     )

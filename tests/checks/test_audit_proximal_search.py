@@ -191,7 +191,13 @@ def test_a_gain_that_more_inner_steps_take_away_is_none() -> None:
 @pytest.mark.parametrize(("game", "words"), [(bilinear(), "players are"), (Dirac(), "")])
 def test_what_has_no_semi_norm_is_not_assessed(game: Any, words: str) -> None:
     audit = exact(game, at_optimum(game), "lambda-search", "profile", "gaps", "generator-vs-prox")
-    for claim in ("lambda-search", "profile", "duality-gap", "proximal-duality-gap", "generator-vs-prox"):
+    for claim in (
+        "lambda-search",
+        "profile",
+        "duality-gap",
+        "proximal-duality-gap",
+        "generator-vs-prox",
+    ):
         assert audit[claim].verdict is Verdict.UNASSESSED
     assert words in audit["profile"].summary
     assert words or "sobolev_distance" in audit["profile"].summary
@@ -220,7 +226,9 @@ WALK = {"experiment_steps": 40, "looks": 4, "batches": 32, "look_batches": 8}
 @pytest.mark.parametrize(("lam", "verdict"), [(0.1, Verdict.NOT_REFUTED), (10.0, Verdict.REFUTED)])
 def test_section_6_1(lam: float, verdict: Verdict) -> None:
     """lambda* = 1: at 0.1 V_prox holds, at 10 it falls; with D frozen V falls by eta (s - 1) t^2 = 1/2."""
-    audit = sampled(sampled_game(2.0), 2.0, "generator-vs-prox", prox_lambda=lam, absolute=0.03, **WALK)
+    audit = sampled(
+        sampled_game(2.0), 2.0, "generator-vs-prox", prox_lambda=lam, absolute=0.03, **WALK
+    )
     found = audit["generator-vs-prox"]
     assert found.verdict is verdict, found.summary
     low, high = found.evidence["frozen_interval"]
@@ -246,7 +254,9 @@ def test_the_experiment_leaves_the_pair_as_it_was_and_repeats_itself() -> None:
     before = {k: x.clone() for part in game.init().players.values() for k, x in part.items()}
     state = torch.get_rng_state()
     brief = WALK | {"experiment_steps": 4, "inner_steps": 5, "prox_lambda": 10.0}
-    one, two = (sampled(game, 2.0, "generator-vs-prox", **brief)["generator-vs-prox"] for _ in range(2))
+    one, two = (
+        sampled(game, 2.0, "generator-vs-prox", **brief)["generator-vs-prox"] for _ in range(2)
+    )
     assert json.dumps(one.evidence) == json.dumps(two.evidence)
     after = {k: x for part in game.init().players.values() for k, x in part.items()}
     assert all(torch.equal(before[k], after[k]) for k in before)

@@ -18,11 +18,9 @@ from equilibrist.critics._judge import Judge, Objective, takes_two
 from equilibrist.critics._result import CriticAudit, CriticSettings
 from equilibrist.critics._reward import Reward
 from equilibrist.critics.best import best
-from equilibrist.critics.blind import CLAIM as BLIND
 from equilibrist.critics.blind import blind
-from equilibrist.critics.held_back import held_back
+from equilibrist.critics.held_back import held_back, lags, nearness
 from equilibrist.critics.informative import informative
-from equilibrist.critics.memorising import CLAIM as MEMORISING
 from equilibrist.critics.memorising import memorising
 from equilibrist.critics.saturated import saturated
 from equilibrist.critics.telling import telling
@@ -181,7 +179,8 @@ def audit_critic(
 def _asked(case: Case) -> list[Certificate]:
     """All certificates, in the order in which they are shown."""
     rewarded = Reward(case)
-    learnt, unseen = memorising(case), blind(case)
+    near = nearness(case)
+    learnt, unseen = memorising(case), blind(case, lags(near))
     explained = next(
         (
             state
@@ -192,7 +191,7 @@ def _asked(case: Case) -> list[Certificate]:
     )
     return [
         saturated(case, rewarded),
-        *held_back(case, explained),
+        *held_back(case, near, explained),
         unseen,
         learnt,
         informative(case, rewarded),

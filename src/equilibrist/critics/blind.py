@@ -1,4 +1,4 @@
-"""Blind: part of the input tells real from generated samples that the critic scores alike, and it does not look there."""
+"""Blind: a part of the input tells real from generated samples that score alike, and the critic does not look there."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from equilibrist.critics._rates import student
 from equilibrist.critics._samples import Batch, joined
 
 CLAIM, STATE = "not-blind", "blind"
-LEANS = (
-    0.05  # of the scores' standard deviation: a score that changes less does not depend on a part
-)
+LEANS = 0.02  # of the scores' standard deviation: a score that changes less does not depend on it
+UNLEARNT = 0.002  # the same, of a critic that lags: to what it has not learnt to use it is not blind
 TELLING = 0.05  # of pairs above one half that a part must order among samples of one score
 STRATA = 8  # bins of samples of about one score
 ROWS = 1000  # of each kind
@@ -44,14 +43,18 @@ class Part:
     told: Told
     leans: Interval
 
-    @property
-    def blind(self) -> bool:
+    def unseen(self, most: float) -> bool:
         """Whether the critic does not look where there is something to see."""
-        return self.leans.high < LEANS and self.told.effect > TELLING
+        return self.leans.high < most and self.told.effect > TELLING
 
 
-def blind(case: Case) -> Certificate:
-    """The certificate; the names of the parts are in its evidence and summary."""
+def blind(case: Case, lags: bool) -> Certificate:
+    """The certificate; the names of the parts are in its evidence and summary.
+
+    Args:
+        case: the critic.
+        lags: whether it is near chance and training on separates the samples.
+    """
     real, fake = (b.rows(slice(ROWS)) for b in case.held_out)
     both = joined(real, fake)
     groups = groups_of(_shape(case, both), case.columns, case.real.names)
@@ -69,7 +72,8 @@ def blind(case: Case) -> Certificate:
             else Interval(math.nan, 0.0, math.inf)
         )
         found.append(Part(group, one, leans))
-    unseen = [part for part in found if part.told.p < level and part.blind]
+    most = UNLEARNT if lags else LEANS
+    unseen = [part for part in found if part.told.p < level and part.unseen(most)]
     unseen.sort(key=lambda part: -part.told.effect)
     verdict = Verdict.REFUTED if unseen else Verdict.NOT_REFUTED
     return Certificate(
@@ -131,9 +135,9 @@ def _says(unseen: list[Part], found: list[Part], level: float) -> str:
     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
     first = unseen[0]
     return (
-        f"The critic is blind to {names}{more}: its score changes by {first.leans.mean:.2g} standard deviations at "
-        f"most ({first.leans.high:.2g}) when {first.group.name} is dealt out anew, which orders "
-        f"{0.5 + first.told.effect:.0%} of pairs of one score."
+        f"The critic is blind to {names}{more}: its score changes by {first.leans.mean:.2g} of its standard deviation "
+        f"(at most {first.leans.high:.2g}) when {first.group.name} is dealt out anew, which tells real from generated "
+        f"in {0.5 + first.told.effect:.0%} of pairs of one score."
     )
 
 

@@ -70,14 +70,19 @@ def nearness(case: Case) -> Nearness:
     )
 
 
-def held_back(case: Case, explained: str) -> list[Certificate]:
+def lags(found: Nearness) -> bool:
+    """Whether the critic is near chance and training it under the same loss separates the samples."""
+    return _lagging(found) is Verdict.REFUTED
+
+
+def held_back(case: Case, found: Nearness, explained: str) -> list[Certificate]:
     """Both certificates.
 
     Args:
         case: the critic.
+        found: its numbers.
         explained: another state that was established and explains a critic near chance ("" for none).
     """
-    found = nearness(case)
     lagging, smothered = _lagging(found), _smothered(case, found)
     if lagging is Verdict.REFUTED and smothered is Verdict.REFUTED:
         # Both hold it back: what is missing more is named.
@@ -157,7 +162,10 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
     lag = claim == LAGGING
     state = STATES[claim]
     share = found.behind if lag else found.below
-    near = f"of what telling real from generated is worth it has {1 - share.mean:.0%} ({1 - share.high:.0%} to {1 - share.low:.0%})"
+    near = (
+        f"of what telling real from generated is worth, it has {1 - share.mean:.0%} "
+        f"({1 - share.high:.0%} to {1 - share.low:.0%})"
+    )
     other = found.under if lag else found.free
     who = {
         "trained on": "the same critic, trained on under the same loss,",
@@ -179,5 +187,10 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
     if verdict is Verdict.UNASSESSED:
         return f"Cannot tell whether the critic is {state}: {near}."
     if apart <= TELLS or (found.under_separation if lag else found.free_separation).low <= TELLS:
-        return f"Not {state}, as far as the search reaches: {who} does not tell the samples apart either ({apart:.1%} of pairs)."
+        return (
+            f"Not {state}, as far as the search reaches: {who} does not tell the samples apart either ({apart:.1%} of "
+            "pairs)."
+        )
+    if not lag and verdict is Verdict.NOT_REFUTED and share.low > MISSING:
+        return f"Not {state}: the critic is near chance, but not by its penalty ({near})."
     return f"Not {state}: {near}."

@@ -53,7 +53,10 @@ def informative(case: Case, reward: Reward) -> Certificate:
         "median_slope": found.median,
         "no_reward": found.none,
     }
-    flat = f"{reward.name} is flat at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated samples (standard deviation {spread:.3g})"
+    flat = (
+        f"{reward.name} is flat at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated samples "
+        f"(standard deviation {spread:.3g})"
+    )
     summary = {
         Verdict.REFUTED: f"The reward is uninformative: {flat}.",
         Verdict.UNASSESSED: f"Cannot tell whether the reward is informative: {flat}.",

@@ -9,7 +9,7 @@ from equilibrist.critics._case import Case
 from equilibrist.critics._rates import ordered
 
 CLAIM, STATE = "not-memorising", "memorising"
-BEYOND = 0.1  # of pairs above one half: how much more often its own samples may come first
+BEYOND = 0.05  # of pairs above one half: how much more often its own samples may come first
 TOLERANCE = Tolerance(
     BEYOND, "of pairs, above one half", "its own samples would come first in half of them"
 )
@@ -49,7 +49,11 @@ def memorising(case: Case) -> Certificate:
         **{f"{k}_above_half": i.mean for k, i in found.items()},
         **{f"{k}_above_half_interval": i.ends for k, i in found.items()},
     }
-    how = f"the {kind} samples that it was trained on score as more {kind} than held-out ones in {0.5 + worst.mean:.0%} ({0.5 + worst.low:.0%} to {0.5 + worst.high:.0%}) of pairs"
+    shares = [f"{0.5 + x:.0%}" for x in (worst.mean, worst.low, worst.high)]
+    how = (
+        f"the {kind} samples that it was trained on score as more {kind} than held-out ones in {shares[0]} "
+        f"({shares[1]} to {shares[2]}) of pairs"
+    )
     summary = {
         Verdict.REFUTED: f"The critic is memorising: {how}.",
         Verdict.UNASSESSED: f"Cannot tell whether the critic memorises: {how}.",

@@ -71,7 +71,10 @@ def saturated(case: Case, reward: Reward) -> Certificate:
 
 def _says(verdict: Verdict, separation: Interval, share: Interval, reward: Reward) -> str:
     apart = f"it separates {_percent(separation)} of held-out pairs"
-    flat = f"{reward.name} has no slope at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated samples"
+    flat = (
+        f"{reward.name} has no slope at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated "
+        "samples"
+    )
     if verdict is Verdict.REFUTED:
         return f"The critic is saturated: {apart}, and {flat}."
     if verdict is Verdict.UNASSESSED:

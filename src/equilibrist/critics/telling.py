@@ -44,9 +44,12 @@ def telling(case: Case) -> Certificate:
     shown = ", ".join(f"{c['name']} ({0.5 + c['effect']:.0%} of pairs)" for c in columns[:3])
     who = {"own": "this critic"}.get(best, f"a critic of its class ({best})")
     by = f"; most by {shown}" if shown else ""
+    orders = (
+        f"{who} orders {apart.mean:.1%} ({apart.low:.1%} to {apart.high:.1%}) of held-out pairs{by}"
+    )
     summary = {
-        Verdict.REFUTED: f"Generated samples can be told: {who} orders {apart.mean:.1%} ({apart.low:.1%} to {apart.high:.1%}) of held-out pairs{by}.",
-        Verdict.UNASSESSED: f"Cannot tell whether generated samples can be told: {who} orders {apart.mean:.1%} ({apart.low:.1%} to {apart.high:.1%}) of held-out pairs{by}.",
+        Verdict.REFUTED: f"Generated samples can be told: {orders}.",
+        Verdict.UNASSESSED: f"Cannot tell whether generated samples can be told: {orders}.",
     }.get(
         verdict,
         f"No critic of the class was found that tells generated samples: the best orders {apart.mean:.1%} of held-out "
@@ -81,7 +84,7 @@ def _columns(case: Case) -> list[dict[str, Any]]:
     kinds = np.arange(len(both)) < len(real)
     told = tested(*_by_row(case, both, kinds, np.zeros(len(both), dtype=np.int64)), groups)
     level = 1 - case.confidence
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": g.name, "effect": t.effect, "p": t.p}
         for g, t in zip(groups, told, strict=True)
         if t.p < level

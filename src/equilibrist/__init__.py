@@ -87,7 +87,7 @@ _ALSO = {
     "auxiliary": ("Reconstruction", "Term"),
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
-    "critics": ("CriticAudit",),
+    "critics": ("Critic", "CriticAudit"),
     "data": (
         "Augmented",
         "Gaussian",

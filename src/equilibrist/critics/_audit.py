@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from equilibrist.certificates import STATES
 from equilibrist.checks import Certificate, Verdict, require_place
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.critics import _samples
@@ -29,11 +30,13 @@ from equilibrist.files.owned import require_free
 from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.formulations.named import is_formulation
 from equilibrist.nn import torch_spectral_norm
+from equilibrist.nn.noise import GLOBAL, drawn_since, seeded, states
 from equilibrist.progress import showing
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
 
 LEAST_GRADIENTS = 100
+CLAIMS = (*STATES, "best-response", "best-of-class", "penalty-costs-nothing", "indistinguishable")
 
 
 # Longer than other signatures for what users may have: every argument after the fourth is a name.
@@ -133,7 +136,7 @@ def audit_critic(
         held, notes = _read(module, real, fake, train_real, train_fake, limit=limit, pack=pack)
         conditional = takes_two(module) and held["real"].batch.y is not None
         judge = Judge(score, pack, conditional)
-        heads = _probe(judge, module, held["fake"].batch)
+        heads, noisy = _probe(judge, module, held["fake"].batch)
         objective = Objective(judge, formulation, own, penalties, heads)
         split = {k: _samples.parts(held[k], k, seed) for k in ("real", "fake")}
         names = ("optimise", "select", "score")
@@ -152,7 +155,7 @@ def audit_critic(
             case = Case(
                 module, objective, held["real"], held["fake"], held.get("train_real"),
                 held.get("train_fake"), parts, indices, reward, fresh, projections, seed, batch,
-                gradients, confidence, tolerance, absolute, columns, meter,
+                gradients, confidence, tolerance, absolute, columns, meter, noisy,
             )  # fmt: skip
             certificates = _asked(case)
     notes += [
@@ -278,12 +281,21 @@ def _read(
     return {kind: _samples.packed(samples, pack) for kind, samples in held.items()}, notes
 
 
-def _probe(judge: Judge, module: nn.Module, batch: _samples.Batch) -> int:
-    """How many heads the critic has; GameError where it cannot be run, is not finite or answers at random."""
+def _probe(judge: Judge, module: nn.Module, batch: _samples.Batch) -> tuple[int, bool]:
+    """How many heads the critic has, and whether it draws random numbers.
+
+    Raises:
+        GameError: it cannot be run, is not finite, or answers otherwise under the same seed.
+    """
     few = batch.rows(slice(16))
     try:
         with torch.no_grad():
-            first, second = judge.heads(module, few), judge.heads(module, few)
+            with seeded(0, GLOBAL):
+                before = states()
+                first = judge.heads(module, few)
+                noisy = bool(drawn_since(before))
+            with seeded(0, GLOBAL):
+                second = judge.heads(module, few)
     except GameError:
         raise
     except Exception as error:
@@ -302,9 +314,10 @@ def _probe(judge: Judge, module: nn.Module, batch: _samples.Batch) -> int:
         )
     if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
         raise GameError(
-            "the critic gives two answers to the same samples: it draws random numbers (pass mode='eval')"
+            "the critic gives two answers to the same samples: look for state kept between calls, or a random "
+            "generator of its own (pass mode='eval')"
         )
-    return len(first)
+    return len(first), noisy
 
 
 def _about(critic: nn.Module, case: Case, mode: str, session: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,10 +16,10 @@ from equilibrist.checks import Interval, Tolerance
 from equilibrist.core.draws import Use
 from equilibrist.critics._fresh import fresh_critic
 from equilibrist.critics._judge import Judge, Objective
-from equilibrist.critics._noise import seeded
 from equilibrist.critics._rates import ordered
 from equilibrist.critics._samples import Batch, Samples, joined
 from equilibrist.critics._train import Trained, train
+from equilibrist.nn.noise import GLOBAL, seeded
 
 STATES = 6  # that a critic may be found in; the confidence holds for all of them together
 CHUNKS = (
@@ -62,6 +63,7 @@ class Case:
         fresh: makes an untrained critic, or None.
         gradients: the budget of trainings.
         names: of columns.
+        noisy: whether the critic, as it is looked at, draws random numbers.
         sign: 1 where higher scores mean real, -1 where they mean generated.
     """
 
@@ -84,6 +86,7 @@ class Case:
     absolute: float
     columns: Any
     meter: Callable[[float], None]
+    noisy: bool = False
     kept: list[str] = field(default_factory=list)
 
     @property
@@ -189,11 +192,9 @@ class Case:
     @cached_property
     def bounded(self) -> bool:
         """Whether the loss without penalties has a scale: else larger scores pay without end (WGAN)."""
-        name = max(
-            self.of_class(), key=lambda e: self.separation(e[0]).mean if e[1].module else -1.0
-        )[0]
+        name = max(self.of_class(), key=lambda e: self.separation(e[0]).mean)[0]
         module = self.module(name)
-        with seeded(0):
+        with seeded(0, GLOBAL):
             real, fake = self.parts["select"]
             mix = torch.full((len(real),), 0.5, dtype=self.dtype, device=self.device)
             value = float(self.objective(module, real, fake, mix, False).detach())
@@ -205,10 +206,17 @@ class Case:
     def scores(self, module: nn.Module, batch: Batch) -> Tensor:
         """Scores of samples [n], in float64."""
         found = []
-        with torch.no_grad():
+        with torch.no_grad(), self.noise():
             for rows in torch.arange(len(batch)).split(1024):
                 found.append(self.judge.scores(module, batch.rows(rows)).double())
         return torch.cat(found)
+
+    def noise(self, seed: int | None = None) -> AbstractContextManager[None]:
+        """Where the user's code draws random numbers (dropout, a loss that mixes samples): under a seed, the same at
+        each call unless one is given."""
+        if not self.noisy and self.objective.loss is None:
+            return nullcontext()
+        return seeded(self.seed % 2**31 if seed is None else seed, GLOBAL)
 
     @cached_property
     def held_out(self) -> tuple[Batch, Batch]:
@@ -246,10 +254,7 @@ class Case:
             Use.CRITIC_NOISE.at(place=place).generator(self.seed).random(len(real))
         ).to(self.device, self.dtype)
         graph = self.objective.loss is not None or (penalised and self.objective.needs_graph)
-        if self.objective.loss is None:
-            with torch.set_grad_enabled(graph):
-                return self.objective(module, real, fake, mix, penalised).detach().double()
-        with seeded(seed):
+        with torch.set_grad_enabled(graph), self.noise(seed):
             return self.objective(module, real, fake, mix, penalised).detach().double()
 
     @cached_property

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from equilibrist.critics._noise import seeded
 from equilibrist.errors import GameError
+from equilibrist.nn.noise import GLOBAL, seeded
 
 
 def fresh_critic(
@@ -31,7 +31,7 @@ def fresh_critic(
     Raises:
         GameError: what `make` returns is no module.
     """
-    with seeded(seed):
+    with seeded(seed, GLOBAL):
         if make is not None:
             made = make()
             if not isinstance(made, nn.Module):

@@ -137,7 +137,7 @@ class Reward:
         for rows in torch.arange(len(batch)).split(512):
             x, y = batch.rows(rows)
             x = x.clone().requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), case.noise():
                 total = case.judge.scores(module, Batch(x, y)).sum()
                 g = (
                     torch.autograd.grad(total, x, allow_unused=True)[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.core.draws import Use
-from equilibrist.critics._noise import seeded
+from equilibrist.nn.noise import GLOBAL, seeded
 
 if TYPE_CHECKING:
     from equilibrist.critics._case import Case
@@ -91,7 +91,7 @@ def _descend(
     found.chosen = first = case.choose(module, penalised)
     best, curve = copy.deepcopy(module.state_dict()), [(0, first)]
     looks = {round((i + 1) * steps / LOOKS) for i in range(LOOKS)} | {steps}
-    with seeded(int(rng.integers(2**31))):
+    with seeded(int(rng.integers(2**31)), GLOBAL):
         for step in range(1, steps + 1):
             rows, others, mix = (t[step - 1] for t in drawn)
             for group in rule.param_groups:

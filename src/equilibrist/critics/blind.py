@@ -18,7 +18,9 @@ from equilibrist.critics._samples import Batch, joined
 
 CLAIM, STATE = "not-blind", "blind"
 LEANS = 0.02  # of the scores' standard deviation: a score that changes less does not depend on it
-UNLEARNT = 0.002  # the same, of a critic that lags: to what it has not learnt to use it is not blind
+UNLEARNT = (
+    0.002  # the same, of a critic that lags: to what it has not learnt to use it is not blind
+)
 TELLING = 0.05  # of pairs above one half that a part must order among samples of one score
 STRATA = 8  # bins of samples of about one score
 ROWS = 1000  # of each kind

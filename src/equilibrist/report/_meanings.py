@@ -33,14 +33,16 @@ MEANINGS = {
         "Does the penalty keep the critic from telling?",
         "The critic is not smothered: its penalty does not hold it near chance",
         "Not smothered",
-        SHARE + "It is smothered where critics of its class do no better under the same penalty, and much better "
+        SHARE
+        + "It is smothered where critics of its class do no better under the same penalty, and much better "
         "without it.",
     ),
     "not-lagging": Words(
         "Has the critic fallen behind?",
         "The critic does not lag: it is not near chance where training it would tell the same samples apart",
         "Not lagging",
-        SHARE + "It lags where the same critic trained on, or a fresh one of its class, separates the same samples "
+        SHARE
+        + "It lags where the same critic trained on, or a fresh one of its class, separates the same samples "
         "under the same loss, penalties included.",
     ),
     "not-blind": Words(

@@ -7,8 +7,8 @@ does not and lifting the penalty does, the penalty smothers it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
 from equilibrist.critics._case import TELLS, Case
 from equilibrist.critics._rates import missing_share
@@ -125,7 +125,7 @@ def _certificate(
 ) -> Certificate:
     lag = claim == LAGGING
     share = found.behind if lag else found.below
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "missing": share.mean,
         "interval": share.ends,
         "confidence": case.of_states,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Tolerance, Verdict, decide
 from equilibrist.critics._case import TELLS, Case
 from equilibrist.critics._rates import wilson
@@ -22,7 +21,7 @@ LIMITS = (
 
 def informative(case: Case, reward: Reward) -> Certificate:
     """The certificate."""
-    fields: dict[str, Any] = {
+    fields: Json = {
         "tolerance": TOLERANCE,
         "scope": {**case.scope(), "reward": reward.words},
         "limits": LIMITS,
@@ -33,7 +32,7 @@ def informative(case: Case, reward: Reward) -> Certificate:
     best = max(names, key=lambda name: case.separation(name).mean)
     apart = case.separation(best)
     spread = _spread(case, reward)
-    evidence: dict[str, Any] = {"reward_spread": spread, "confidence": case.of_states}
+    evidence: Json = {"reward_spread": spread, "confidence": case.of_states}
     if apart.low <= TELLS and case.separation("own").low <= TELLS:
         summary = (
             "Not assessed: no critic was found that tells the samples apart, so there is nothing that a reward could "

@@ -218,6 +218,20 @@ def test_uninformative_without_anything_to_say() -> None:
     assert "uninformative" in flat.states
 
 
+def test_a_reward_may_have_slope_and_hardly_vary() -> None:
+    """The hinge loss's reward is the score: its spread among generated samples is the weight, in closed form."""
+    found = audited(linear([-0.01, 0.0, 0.0]), *gaussians(), Hinge())
+    assert found["informative"].verdict is REFUTED
+    low, high = found["informative"].evidence["variation_interval"]
+    best = found["not-lagging"].evidence["best_under_the_same_loss"]
+    assert best in ("trained on", "fresh")
+    assert (
+        0.01 / 3 < low < high < 0.01
+    )  # the best critic's scores are between one and three apart on average
+    vast = audited(linear([-1.0, 0.0, 0.0], APART / 2), *gaussians(), Hinge())
+    assert vast["informative"].verdict is VERIFIED
+
+
 def test_a_claim_can_be_required(healthy: Any) -> None:
     healthy["not-saturated"].require(verified=True)
     real, fake = gaussians(apart=10.0)

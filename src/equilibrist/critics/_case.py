@@ -193,7 +193,7 @@ class Case:
     @cached_property
     def bounded(self) -> bool:
         """Whether the loss without penalties has a scale: else larger scores pay without end (WGAN)."""
-        name = max(self.of_class(), key=lambda e: self.separation(e[0]).mean)[0]
+        name = max((name for name, _ in self.of_class()), key=self.order_on_select)
         module = self.module(name)
         with seeded(0, GLOBAL):
             real, fake = self.parts["select"]
@@ -241,6 +241,11 @@ class Case:
             return ordered(*self.own_scores, confidence)
         found = self.measured(name)
         return ordered(self.sign * found.real, self.sign * found.fake, confidence)
+
+    def order_on_select(self, name: str) -> float:
+        """The separation on the rows that choose: the best critic is not chosen by the rows that score it."""
+        real, fake = (self.sign * self.scores(self.module(name), b) for b in self.parts["select"])
+        return ordered(real, fake, 0.9).mean
 
     def choose(self, module: nn.Module, penalised: bool) -> float:
         """The loss on the rows that choose."""

@@ -33,6 +33,8 @@ class RewardSlopes:
         median: the median slope.
         none: the share of samples at the reward's lowest value.
         count: samples.
+        varies: squared distances of their rewards from the mean, relative to the square of what the reward differs
+            between real and generated samples.
     """
 
     slopes: NDArray[np.float64]
@@ -40,6 +42,7 @@ class RewardSlopes:
     median: float
     none: float
     count: int
+    varies: NDArray[np.float64]
 
 
 class Reward:
@@ -125,8 +128,15 @@ class Reward:
         relative = slope / line if line > 0 else np.zeros_like(slope)
         # One sample is the lowest always: only a floor that several share is one.
         none = float(at_floor.mean()) if at_floor.sum() > 1 else 0.0
+        whole = max(rise, 0.1 * spread)
+        varies = np.square((own - own.mean()) / whole) if whole > 0 else np.zeros_like(own)
         return RewardSlopes(
-            relative, float((relative < FLAT).mean()), float(np.median(relative)), none, len(own)
+            relative,
+            float((relative < FLAT).mean()),
+            float(np.median(relative)),
+            none,
+            len(own),
+            varies,
         )
 
     def _slope(self, module: nn.Module, batch: Inputs, apart: float) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from equilibrist.certificates import Json
-from equilibrist.checks import Certificate, Chart, Interval, Tolerance, Verdict
+from equilibrist.checks import Certificate, Interval, Tolerance, Verdict
 from equilibrist.checks.context import student
 from equilibrist.core.draws import Use
 from equilibrist.critics._case import Case
@@ -103,7 +103,6 @@ def blind(case: Case, lags: bool) -> Certificate:
         LIMITS,
         REFERENCES,
         player="critic",
-        chart=_chart(found),
     )
 
 
@@ -149,10 +148,12 @@ def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
     names = ", ".join(part.group.name for part in unseen[:5])
     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
     first = unseen[0]
+    size = first.leans
+    moves = f"changes by {size.mean:.2g} of its standard deviation (at most {size.high:.2g})"
     return (
-        f"The critic is blind to {names}{more}: its score changes by {first.leans.mean:.2g} of its standard deviation "
-        f"(at most {first.leans.high:.2g}) when {first.group.name} is dealt out anew, which tells real from generated "
-        f"in {0.5 + first.told.effect:.0%} of pairs of one score."
+        f"The critic is blind to {names}{more}: its score {moves if size.high > 1e-6 else 'does not change'} when "
+        f"{first.group.name} is dealt out anew, which tells real from generated in {0.5 + first.told.effect:.0%} of "
+        "pairs of one score."
     )
 
 
@@ -176,19 +177,3 @@ def _evidence(case: Case, unseen: list[InputPart], found: list[InputPart], level
             for part in sorted(found, key=lambda part: part.told.p)[:30]
         ],
     }
-
-
-def _chart(found: list[InputPart]) -> Chart | None:
-    if len(found) < 2:
-        return None
-    return Chart(
-        tuple(float(k) for k in range(len(found))),
-        {
-            "tells, beyond the score": tuple(part.told.effect for part in found),
-            "the score depends on it": tuple(
-                part.leans.mean if math.isfinite(part.leans.mean) else None for part in found
-            ),
-        },
-        "part of the input, in order",
-        "What each part tells beyond the score, and how much the score depends on it",
-    )

@@ -162,6 +162,8 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
     lag = claim == LAGGING
     state = STATES[claim]
     share = found.behind if lag else found.below
+    if share.mean < 0 and verdict is Verdict.NOT_REFUTED:
+        return f"Not {state}: it tells real from generated no worse than the best critic that was found."
     near = (
         f"of what telling real from generated is worth, it has {1 - share.mean:.0%} "
         f"({1 - share.high:.0%} to {1 - share.low:.0%})"

@@ -24,7 +24,7 @@ LIMITS = (
 def telling(case: Case) -> Certificate:
     """The certificate: the best critic's separation, the columns and rows that betray generated samples."""
     names = ["own", *(name for name, _ in case.of_class())]
-    best = max(names, key=lambda name: _select(case, name))
+    best = max(names, key=case.order_on_select)
     apart = case.separation(best, case.confidence)
     excess = Interval(apart.mean - 0.5, apart.low - 0.5, apart.high - 0.5)
     verdict = decide(excess, BEYOND).verdict
@@ -65,14 +65,6 @@ def telling(case: Case) -> Certificate:
         player="generator",
         chart=_chart(case),
     )
-
-
-def _select(case: Case, name: str) -> float:
-    """The separation on the rows that choose: the best critic is not chosen by the rows that score it."""
-    real, fake = (case.sign * case.scores(case.module(name), b) for b in case.parts["select"])
-    both = torch.cat([real, fake])
-    ranks = both.argsort().argsort().double()
-    return float(ranks[: len(real)].mean() - ranks[len(real) :].mean())
 
 
 def _columns(case: Case) -> list[Json]:

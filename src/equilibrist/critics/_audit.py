@@ -130,7 +130,7 @@ def audit_critic(
     if out is not None:
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")
-    module = _copied(critic, mode)
+    module, normalised = _copied(critic, mode)
     formulation, own = _of_loss(loss)
     with torch_spectral_norm.by_itself(module):
         held, notes = _read(module, real, fake, train_real, train_fake, limit=limit, pack=pack)
@@ -155,7 +155,7 @@ def audit_critic(
             case = Case(
                 module, objective, held["real"], held["fake"], held.get("train_real"),
                 held.get("train_fake"), parts, indices, reward, fresh, projections, seed, batch,
-                gradients, confidence, tolerance, absolute, columns, meter, noisy,
+                gradients, confidence, tolerance, absolute, columns, meter, noisy, normalised,
             )  # fmt: skip
             certificates = _asked(case)
     notes += [
@@ -219,14 +219,16 @@ def _settings(
     )
 
 
-def _copied(critic: object, mode: str) -> nn.Module:
-    """A copy to look at and to train: unwrapped, in single precision at least, spectral norms exact."""
+def _copied(critic: object, mode: str) -> tuple[nn.Module, bool]:
+    """A copy to look at and to train: unwrapped, in single precision at least, spectral norms exact; and whether it
+    has any."""
     if not isinstance(critic, nn.Module):
         kind = type(critic).__name__
         raise GameError(
             f"critic={kind}: pass an nn.Module (wrap a function in one, with its weights)"
         )
-    module = torch_spectral_norm.foreign(critic, "critic", by_game=False).module
+    made = torch_spectral_norm.foreign(critic, "critic", by_game=False)
+    module = made.module
     for name, p in module.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise GameError(
@@ -237,7 +239,7 @@ def _copied(critic: object, mode: str) -> nn.Module:
     floats = [p for p in module.parameters() if p.is_floating_point()]
     if not floats:
         raise GameError("the critic has no parameters: there is nothing that a search could train")
-    return module.train(mode == "train")
+    return module.train(mode == "train"), bool(made.spectral)
 
 
 def _of_loss(loss: Any) -> tuple[Formulation | None, Callable[..., Tensor] | None]:

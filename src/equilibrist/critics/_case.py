@@ -65,6 +65,7 @@ class Case:
         gradients: the budget of trainings.
         names: of columns.
         noisy: whether the critic, as it is looked at, draws random numbers.
+        normalised: whether its weights are divided by their spectral norms.
         sign: 1 where higher scores mean real, -1 where they mean generated.
     """
 
@@ -88,6 +89,7 @@ class Case:
     columns: Sequence[str] | Mapping[str, object] | None
     meter: Callable[[float], None]
     noisy: bool = False
+    normalised: bool = False
     kept: list[str] = field(default_factory=list)
 
     @property
@@ -193,13 +195,21 @@ class Case:
     @cached_property
     def bounded(self) -> bool:
         """Whether the loss without penalties has a scale: else larger scores pay without end (WGAN)."""
+        return self._bounded(False)
+
+    @cached_property
+    def scaled(self) -> bool:
+        """Whether the game as it is trained has a scale: by its loss, a penalty or a feasible set."""
+        return bool(self.projections) or self.normalised or self._bounded(True)
+
+    def _bounded(self, penalised: bool) -> bool:
         name = max((name for name, _ in self.of_class()), key=self.order_on_select)
         module = self.module(name)
-        with seeded(0, GLOBAL):
-            real, fake = self.parts["select"]
-            mix = torch.full((len(real),), 0.5, dtype=self.dtype, device=self.device)
-            value = float(self.objective(module, real, fake, mix, False).detach())
-            large = float(self.objective(_Scaled(module), real, fake, mix, False).detach())
+        real, fake = self.parts["select"]
+        n = min(len(real), len(fake))
+        real, fake = real.rows(slice(n)), fake.rows(slice(n))
+        value = float(self._on(module, real, fake, penalised, 0))
+        large = float(self._on(_Scaled(module), real, fake, penalised, 0))
         return not large < value - 20 * (abs(value) + 1e-12)
 
     # --- numbers ------------------------------------------------------------------------------
@@ -294,11 +304,11 @@ class Case:
         spread = float(torch.cat(scores).std())
         return Measured(torch.stack(paid), a, b - a, scores[0], scores[1], spread)
 
-    def advantage(self, name: str) -> Tensor:
-        """What telling real from generated is worth, by chunk: in the loss's unit, or in standard deviations of the
-        critic's scores where the loss has no scale."""
+    def advantage(self, name: str, scaled: bool) -> Tensor:
+        """What telling real from generated is worth, by chunk: in the loss's unit where it has a scale (`scaled`),
+        else in standard deviations of the critic's scores."""
         found = self.measured(name)
-        if self.bounded:
+        if scaled:
             return found.advantage
         return found.advantage / found.spread if found.spread > 0 else 0 * found.advantage
 

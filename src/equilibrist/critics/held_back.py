@@ -53,14 +53,17 @@ def nearness(case: Case) -> Nearness:
     """The numbers of both states."""
     under = min((("trained on", case.on), ("fresh", case.anew)), key=lambda e: e[1].chosen)[0]
     free = "freed of its penalty" if case.freed is not None else under
-    own, best, freed = (case.advantage(name) for name in ("own", under, free))
+    own, best = (case.advantage(name, case.scaled) for name in ("own", under))
+    # Without its penalty a WGAN's loss has no scale: only the order of samples can be compared then.
+    loose = case.bounded if case.freed is not None else case.scaled
+    below, under_free, freed = (case.advantage(name, loose) for name in ("own", under, free))
     c = case.of_states
     return Nearness(
         under,
         free,
         missing_share(own, best, c),
-        missing_share(own, freed, c),
-        missing_share(best, freed, c),
+        missing_share(below, freed, c),
+        missing_share(under_free, freed, c),
         float(own.mean()),
         float(best.mean()),
         float(freed.mean()),
@@ -85,8 +88,8 @@ def held_back(case: Case, found: Nearness, explained: str) -> list[Certificate]:
     """
     lagging, smothered = _lagging(found), _smothered(case, found)
     if lagging is Verdict.REFUTED and smothered is Verdict.REFUTED:
-        # Both hold it back: what is missing more is named.
-        if found.worth_free - found.worth_under > found.worth_under - found.own:
+        # Both hold it back: what is missing more is named, in shares of the free critic's advantage.
+        if found.penalty.mean > found.below.mean - found.penalty.mean:
             lagging = Verdict.UNASSESSED
         else:
             smothered = Verdict.UNASSESSED

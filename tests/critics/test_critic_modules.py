@@ -46,6 +46,21 @@ def test_the_same_loss_written_by_hand() -> None:
     assert own["not-lagging"].interval == pytest.approx(named["not-lagging"].interval, abs=1e-9)
 
 
+def test_unequal_numbers_of_samples() -> None:
+    """A loss that mixes real and generated samples gets as many of both."""
+    real, fake = gaussians()
+
+    def loss(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+        between = torch.lerp(a, b, torch.rand(len(a), 1, dtype=a.dtype)).requires_grad_()
+        (g,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        return critic(b).mean() - critic(a).mean() + 10 * (g.norm(dim=1) - 1).square().mean()
+
+    found = audited(linear([-1.0, 0.0, 0.0]), real, fake[:500], loss)
+    assert found.states == ()
+    again = audited(linear([-1.0, 0.0, 0.0]), real, fake[:500], "relativistic", gradients=100)
+    assert math.isfinite(again["best-response"].evidence["gain"])
+
+
 def test_the_direction_of_scores_is_found() -> None:
     """A loss that calls generated samples 1: low scores mean real."""
     real, fake = gaussians()

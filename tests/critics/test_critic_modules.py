@@ -214,6 +214,27 @@ def test_images_name_their_patches() -> None:
     assert named == {f"rows {r}-{r}, columns {c}-{c}" for r in (0, 1) for c in (6, 7)}
 
 
+def test_sequences_of_tokens() -> None:
+    """Whole numbers go to an embedding as they are, to other critics as floats; nothing has a slope along them."""
+    g = torch.Generator().manual_seed(0)
+    real, fake = (torch.randint(low, 5, (300, 3), generator=g) for low in (0, 1))
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 1))
+    found = audited(critic, real, fake, "hinge", gradients=200)
+    assert "whole numbers" in found["informative"].summary
+    assert found["not-saturated"].verdict is eq.Verdict.VERIFIED
+    plain = audited(nn.Linear(3, 1), real, fake, "hinge", gradients=100)
+    assert plain["not-saturated"].number("median_slope") is not None
+
+
+def test_samples_of_inference_mode() -> None:
+    real, fake = gaussians()
+    with torch.inference_mode():
+        a, b = real + 0, fake + 0
+    found = audited(linear([-1.0, 0.0, 0.0]), a, b, "wgan", penalties=(eq.GradientPenalty(),))
+    assert found.states == ()
+
+
 def test_spectral_norm_dropout_and_wrappers() -> None:
     """torch's spectral norm, dropout in training mode, DataParallel: each is audited."""
     real, fake = (x.float() for x in gaussians())

@@ -285,6 +285,7 @@ def _read(
 ) -> tuple[dict[str, _samples.Samples], list[str]]:
     """All samples by kind, and notes on those that were left out."""
     first = next(p for p in module.parameters() if p.is_floating_point())
+    whole = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())
     held, notes = {}, []
     given = {"real": real, "fake": fake, "train_real": train_real, "train_fake": train_fake}
     for kind, data in given.items():
@@ -292,7 +293,9 @@ def _read(
             raise DataError(f"{kind}: no samples were given")
         if data is not None:
             least = (_samples.LEAST if kind in ("real", "fake") else 2) * pack
-            held[kind] = _samples.read_samples(kind, data, limit, least, first.dtype, first.device)
+            held[kind] = _samples.read_samples(
+                kind, data, limit, least, first.dtype, first.device, whole
+            )
             _samples.same_shape(held["real"], held[kind], kind)
     for kind, own in (("real", "train_real"), ("fake", "train_fake")):
         if own not in held:

@@ -328,7 +328,9 @@ class Case:
             with torch.no_grad():
                 views = self.objective.views(self.critic, real, fake)
                 scale = float(
-                    torch.stack([formulation.scale(v, real.x, fake.x) for v in views]).mean()
+                    torch.stack(
+                        [formulation.scale(v, real.x, fake.x).double() for v in views]
+                    ).mean()
                 )
             why = f"{self.share:.0%} of the formulation's scale, {scale:.4g} {unit}"
         else:

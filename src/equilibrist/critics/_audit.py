@@ -174,7 +174,13 @@ def audit_critic(
         time.monotonic() - begun,
         _about(critic, case, mode, out is not None),
         precision=str(case.dtype).removeprefix("torch."),
-        work={"critics": {"gradients": spent[0], "planned": float(gradients)}},
+        work={
+            "critics": {
+                "gradients": spent[0],
+                "planned": float(gradients),
+                "seconds": round(time.monotonic() - begun, 2),
+            }
+        },
         notes=tuple(notes),
     )
     if out is not None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         RequirementError,
     )
     from equilibrist.formulations import WGAN, Vanilla
-    from equilibrist.games import GAN, Quadratic
+    from equilibrist.games import GAN, AdversarialGame, Quadratic
     from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
     from equilibrist.penalties import GradientPenalty
     from equilibrist.projections import WeightClipping
@@ -71,7 +71,7 @@ _WHERE = {
     "checks": ("Audit", "Certificate", "Verdict", "audit", "audit_pair"),
     "data": ("ArraySource", "Source", "digits", "eight_gaussians", "mnist"),
     "formulations": ("WGAN", "Vanilla"),
-    "games": ("GAN", "Quadratic"),
+    "games": ("GAN", "AdversarialGame", "Quadratic"),
     "optimizers": ("SGD", "Adam", "RMSProp", "TFRMSProp"),
     "penalties": ("GradientPenalty",),
     "projections": ("WeightClipping",),
@@ -169,6 +169,7 @@ __all__ = [
     "SGD",
     "WGAN",
     "Adam",
+    "AdversarialGame",
     "Alternating",
     "ArraySource",
     "Audit",

@@ -17,13 +17,14 @@ from equilibrist.checks._result import Audit
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import in_order, settings_of
+from equilibrist.checks.own import OwnGame
 from equilibrist.checks.registry import CHECKS
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
 from equilibrist.errors import GameError, RecipeError, did_you_mean, warn_user
 from equilibrist.files.owned import require_free
 from equilibrist.formulations import Formulation
-from equilibrist.games import GAN
+from equilibrist.games import GAN, AdversarialGame
 from equilibrist.games import inputs as _setup
 from equilibrist.games.compatibility import require_fit
 from equilibrist.nn import torch_spectral_norm
@@ -59,7 +60,7 @@ class Pair:
     gradients: int | None = None
 
     @classmethod
-    def of(cls, value: Any, where: str) -> Pair:
+    def of(cls, value: Any, where: str) -> Pair | OwnGame:
         """A pair from what a user's function returned.
 
         Raises GameError for anything that is none, naming what is missing.
@@ -68,6 +69,8 @@ class Pair:
         needed = names[:5]
         if isinstance(value, cls):
             return value
+        if isinstance(value, AdversarialGame):
+            return OwnGame(value)
         if isinstance(value, tuple | list):
             if len(value) != len(needed):
                 raise GameError(

@@ -61,7 +61,7 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
         if pair[0].ndim and len(pair[0]) > limit:
             origin = f"{limit} of {len(pair[0])} samples in memory"
     elif isinstance(data, Iterable | Dataset) and not isinstance(data, str | bytes | Mapping):
-        samples, second = _gathered(_loader(data, limit), limit)
+        samples, second = _gathered(loader_of(data, limit), limit)
         origin = f"{len(samples)} samples of a {kind}"
     else:
         raise DataError(
@@ -121,7 +121,7 @@ def _spread(values: Tensor, limit: int) -> Tensor:
     return values[torch.arange(limit) * len(values) // limit]
 
 
-def _loader(data: Any, limit: int) -> Iterable[Any]:
+def loader_of(data: Any, limit: int) -> Iterable[Any]:
     """Batches of a torch Dataset, whose own items are single samples; anything else as it is."""
     if not isinstance(data, Dataset):
         return data  # type: ignore[no-any-return]
@@ -188,7 +188,7 @@ def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None
     # A loader that Accelerate has prepared keeps track of its passes in a global state; the one
     # within does not.
     batches = getattr(batches, "base_dataloader", batches)
-    with _unmoved(batches):
+    with unmoved(batches):
         for batch in batches:
             first, *rest = batch if isinstance(batch, tuple | list) else (batch,)
             if not isinstance(first, Tensor) or first.ndim == 0:
@@ -220,7 +220,7 @@ def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None
 
 
 @contextmanager
-def _unmoved(loader: Any) -> Iterator[None]:
+def unmoved(loader: Any) -> Iterator[None]:
     """The global random states, and the generators and counters of a loader and its samplers, put back
     afterwards."""
     parts = [part for part in _parts(loader) if hasattr(part, "__dict__")]

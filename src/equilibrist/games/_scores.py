@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from equilibrist.games.inputs import full_precision
+from equilibrist.games.inputs import HALF, full_precision
 from equilibrist.nn import noise
 from equilibrist.nn.pure import PureModule
-
-_HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(eq=False, slots=True)  # not frozen: one is made at every evaluation, and that is slow
@@ -44,7 +41,7 @@ class Scores:
             with noise.seeded(noise.derived(self.seed, self.calls), self.module.noise_sources):
                 scores = self._scores(x)
             self.calls += 1
-        if scores.dtype in _HALF:  # under autocast: a loss is a mean of many small differences
+        if scores.dtype in HALF:  # under autocast: a loss is a mean of many small differences
             scores = scores.float()
         return scores.flatten()
 

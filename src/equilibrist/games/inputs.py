@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equilibrist.core.draws import normal
+from equilibrist.core.draws import normal, uniform
 from equilibrist.data import Source
 from equilibrist.errors import GameError, did_you_mean
 from equilibrist.nn import spectral_norm
@@ -41,6 +41,22 @@ class Normal:
     def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
         tail = self.dim if isinstance(self.dim, tuple) else (self.dim,)
         return normal(rng, (n, *tail), dtype, device)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """u ~ U[0, 1), shape [n, *shape]: the mixing weights of a gradient penalty, say."""
+
+    shape: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"u ~ U[0, 1), shaped {list(self.shape)}"
+
+    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
+        return uniform(rng, (n, *self.shape), dtype, device)
+
+
+HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)

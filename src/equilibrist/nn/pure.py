@@ -87,19 +87,46 @@ class PureModule:
         with self._holding(params, buffers):
             return self._module(*args, **kwargs)
 
+    @property
+    def module(self) -> nn.Module:
+        """The module itself, which has values within `held` only."""
+        return self._module
+
+    @contextmanager
+    def held(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Iterator[None]:
+        """`module` with these values, to be used in any way: called several times, by its methods, in parts."""
+        enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+        lists: list[Any] = [m for m in self._module.modules() if hasattr(m, "_flat_weights")]
+        former = [m._flat_weights for m in lists]
+        try:
+            with self._holding(params, buffers):
+                for layer in lists:  # what a recurrent layer reads instead of its parameters
+                    names = layer._flat_weights_names
+                    layer._flat_weights = [getattr(layer, name, None) for name in names]
+                yield
+        finally:
+            for layer, weights in zip(lists, former, strict=True):
+                layer._flat_weights = weights
+            parametrize._cache_enabled = enabled
+
+    @contextmanager
+    def tracking(self) -> Iterator[None]:
+        """Running statistics are moved on within."""
+        for layer in self._tracking:
+            layer.track_running_stats = True
+        try:
+            yield
+        finally:
+            for layer in self._tracking:
+                layer.track_running_stats = False
+
     def statistics(
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any
     ) -> dict[str, Tensor]:
         """`buffers` after one forward pass in which running statistics are moved on."""
         renewed = {key: b.clone() for key, b in buffers.items()}
-        for layer in self._tracking:
-            layer.track_running_stats = True
-        try:
-            with torch.no_grad():
-                self(params, renewed, *args)
-        finally:
-            for layer in self._tracking:
-                layer.track_running_stats = False
+        with self.tracking(), torch.no_grad():
+            self(params, renewed, *args)
         return renewed
 
     @contextmanager
@@ -126,9 +153,9 @@ class PureModule:
             GameError: a layer writes a buffer, the input is changed, the output is not finite, or two runs differ.
         """
         held = {key: b.clone() for key, b in buffers.items()}
-        watch = _Watch(self.name)
+        watch = Watch()
         versions = [x._version for x in args]
-        with watch.over(self._module), torch.no_grad():
+        with watch.over(self._module, self.name), torch.no_grad():
             with noise.seeded(0, noise.GLOBAL):
                 output = self(params, held, *args)
             fresh = {k: b.clone() for k, b in buffers.items()}
@@ -160,52 +187,76 @@ class PureModule:
         return output
 
 
-class _Watch:
-    """Looks at every layer of a module while it runs.
+class Watch:
+    """Looks at every layer of modules while they run.
 
     Attributes:
         impure: what the first layer does that writes a buffer, and the way out; or None.
         noise, sources: the innermost layers that draw random numbers, and whose.
+        between: whose random numbers are drawn outside of all layers, since `start`.
         unsound: layers whose output is not finite, the innermost first.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.impure: tuple[str, str] | None = None
         self.noise: list[str] = []
         self.sources: set[str] = set()
+        self.between: set[str] = set()
         self.unsound: list[str] = []
+        self._handles: list[Any] = []
+        self._outside: dict[str, Any] | None = None
         self._before: dict[int, tuple[dict[str, Any], int, list[tuple[str, Tensor, int]]]] = {}
 
     @contextmanager
-    def over(self, module: nn.Module) -> Iterator[None]:
+    def over(self, module: nn.Module, name: str) -> Iterator[None]:
         """Hooks on all layers, for as long as the context lasts."""
-        handles = []
-        for path, layer in module.named_modules():
-            handles.append(layer.register_forward_pre_hook(self._enter, prepend=True))
-            handles.append(
-                layer.register_forward_hook(lambda m, a, o, path=path: self._leave(path, m, o))
-            )
+        self.begin(module, name)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self.end()
+
+    def begin(self, module: nn.Module, name: str) -> None:
+        """Put hooks on all layers of a module that is called `name`."""
+        for path, layer in module.named_modules():
+            where = f"{name}{'.' + path if path else ''} ({type(layer).__name__})"
+            self._handles.append(layer.register_forward_pre_hook(self._enter, prepend=True))
+            self._handles.append(
+                layer.register_forward_hook(lambda m, a, o, where=where: self._leave(where, m, o))
+            )
+
+    def start(self) -> None:
+        """Note what is drawn outside of layers from now on, and what was until now."""
+        self._leave_outside()
+        self._outside = noise.states()
+
+    def end(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _leave_outside(self) -> None:
+        if self._outside is not None:
+            self.between.update(noise.drawn_since(self._outside))
 
     def _enter(self, layer: nn.Module, _: Any) -> None:
+        if not self._before:
+            self._leave_outside()
         # A version counts in-place writes, also those that happen to write the same value.
         own = [(k, b, b._version) for k, b in layer._buffers.items() if b is not None]
         self._before[id(layer)] = (noise.states(), len(self.noise), own)
 
-    def _leave(self, path: str, layer: nn.Module, made: Any) -> None:
+    def _leave(self, where: str, layer: nn.Module, made: Any) -> None:
         state, noisy, own = self._before.pop(id(layer))
-        where = f"{self.name}{'.' + path if path else ''} ({type(layer).__name__})"
         if isinstance(made, Tensor) and not torch.isfinite(made).all():
             self.unsound.append(where)
         drawn = noise.drawn_since(state)
         self.sources.update(drawn)
         if drawn and noisy == len(self.noise):  # no layer within it did
             self.noise.append(where)
+        if not self._before and self._outside is not None:
+            self._outside = noise.states()
         if self.impure:
             return
         for key, value, version in own:

@@ -252,7 +252,10 @@ def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tens
             fake = game.generate(players, constants, draw["latent"], condition)
             scores = [
                 torch.stack(
-                    [game.critic(players, constants, condition, h)(x) for h in range(game.heads)]
+                    [
+                        game.critic(players, constants, condition, h).by_sample(x)
+                        for h in range(game.heads)
+                    ]
                 ).mean(0)
                 for x in (draw["real"], fake)
             ]

@@ -19,7 +19,7 @@ from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import in_order, settings_of
 from equilibrist.checks.registry import CHECKS
 from equilibrist.data import Source
-from equilibrist.data.loaders import source_of
+from equilibrist.data.loaders import as_made, source_of
 from equilibrist.errors import GameError, RecipeError, TrainingModeError, did_you_mean, warn_user
 from equilibrist.files.owned import require_free
 from equilibrist.formulations import Formulation
@@ -242,6 +242,7 @@ class Prepared:
                     one.module.train(mode == "train")
             game["spectral_norm"] = _normalised(made["critic"], game.get("spectral_norm", False))
             built = _built(made, formulation, **game)
+            source = as_made(source, built.sample_shape)
             prepared = cls(modules, made, built, source, mode)
             players, constants = prepared.here()
             require_fit(built, source, players, constants)

@@ -14,6 +14,7 @@ from equilibrist.core.draws import Draw, normal, uniform
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
 from equilibrist.games import inputs
+from equilibrist.games._scores import Reading, readings, shape_of_output
 from equilibrist.games.sampled import SampledGame, Start
 
 COUNT = 8
@@ -31,12 +32,14 @@ Run = Callable[
 
 
 class Probe(NamedTuple):
-    """Eight latents, the conditions that were shown beside them, the samples and the scores that came of them."""
+    """Eight latents, the conditions that were shown beside them, the samples and the scores that came of them, and
+    where these lie in what the critic returns."""
 
     latent: Tensor
     condition: Tensor | None
     fake: Tensor
     scores: Tensor
+    readings: tuple[Reading, ...]
 
 
 def probed(game: SampledGame, start: Start, rng: np.random.Generator, run: Run) -> Probe:
@@ -61,13 +64,37 @@ def probed(game: SampledGame, start: Start, rng: np.random.Generator, run: Run) 
             "one sample for each latent, [batch, ...]"
         )
     given = f"the generator's samples {list(fake.shape)}{beside}"
-    scores = run("critic", start, given, fake, *shown)
-    if not isinstance(scores, Tensor) or scores.numel() != COUNT * game.heads:
+    made = run("critic", start, given, fake, *shown)
+    found = _read(game, made)
+    if not found:
         raise GameError(
-            f"the critic maps samples {list(fake.shape)} to {inputs.shape_of(scores)}: it must return one "
-            "score for each sample, [batch] or [batch, 1]"
+            f"the critic maps samples {list(fake.shape)} to {shape_of_output(made)}: it must return one score for "
+            "each sample, [batch] or [batch, 1], a map of scores [batch, 1, ...], a tuple that begins with either, "
+            "or a list or dictionary of them"
         )
-    return Probe(latent, condition, fake, scores)
+    scores = torch.cat([value.flatten() for _, value in found])
+    return Probe(latent, condition, fake, scores, tuple(reading for reading, _ in found))
+
+
+def _read(game: SampledGame, made: Any) -> list[tuple[Reading, Tensor]]:
+    """The scores in what the critic returned, with the way to each."""
+    if game.heads == 1:
+        parts = [(None, made)]
+    elif isinstance(made, Tensor):
+        parts = [(head, made[:, head]) for head in range(game.heads)]
+    else:
+        parts = list(enumerate(made))
+    found = []
+    for head, part in parts:
+        paths = readings(part, COUNT)
+        if not paths:
+            return []
+        for path in paths:
+            value = part
+            for key in path:
+                value = value[key]
+            found.append((Reading(head, path), value))
+    return found
 
 
 def check_scores(game: SampledGame, start: Start, seen: Probe) -> None:

@@ -17,7 +17,7 @@ from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation
 from equilibrist.games import _probe
 from equilibrist.games import inputs as _setup
-from equilibrist.games._scores import Scores
+from equilibrist.games._scores import Reading, Scores
 from equilibrist.games.inputs import Latent
 from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn import spectral_norm
@@ -90,6 +90,7 @@ class GAN(SampledGame):
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
         _setup.apart(built["generator"], built["critic"])
         self.heads = _setup.heads(built["critic"])
+        self._readings = (Reading(),)
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
         self.normalised = _setup.normalised(self.modules["critic"], spectral_norm)
@@ -175,14 +176,16 @@ class GAN(SampledGame):
     ) -> Scores:
         """The critic as a function of samples, its weights normalised where that is asked for; of
         several critics, number `head`."""
+        which, path = self._readings[head]
         return Scores(
             self._pure["critic"],
             self._seen(players, constants),
             constants["critic"],
             self.samplewise,
             condition,
-            head if self.heads > 1 else None,
+            which,
             getattr(self.modules["critic"], "closed_transform", False),
+            path,
         )
 
     def init(
@@ -312,6 +315,8 @@ class GAN(SampledGame):
         start = self.init()
         rng = Use.PROBE.at().generator(0)
         seen = _probe.probed(self, start, rng, self._run)
+        self.sample_shape = tuple(seen.fake.shape[1:])
+        self._readings, self.heads = seen.readings, len(seen.readings)
         _probe.check_scores(self, start, seen)
         draw = _probe.distinct(self, start, seen, rng)
         # Projected, for losses need not be finite outside the feasible set.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
 
 from equilibrist.errors import GameError, TrainingModeError
 from equilibrist.nn.stacked import fuse_linear_chains
@@ -133,12 +134,17 @@ class PureModule:
             problem, remedy = watch.impure
             kind = TrainingModeError if remedy is EVAL else GameError
             raise kind(f"{problem}, so its loss is not a function of its parameters: {remedy}")
-        if isinstance(output, Tensor) and not torch.isfinite(output).all():
+        made, anew = (
+            [t for t in tree_leaves(o) if isinstance(t, Tensor)] for o in (output, again)
+        )
+        if watch.unsound and not all(torch.isfinite(t).all() for t in made):
             raise GameError(
                 f"the {self.name}'s output is not finite on a batch, and that of {watch.unsound[0]} is the first that "
                 "is not: look at its weights and at what it divides by"
             )
-        if isinstance(output, Tensor) and not torch.equal(output, again):
+        if len(made) != len(anew) or not all(
+            torch.equal(a, b) for a, b in zip(made, anew, strict=True)
+        ):
             raise GameError(
                 f"the {self.name} gives two answers to the same input, so its loss is not a function "
                 "of its parameters: look for state kept between calls or for random numbers"
@@ -183,7 +189,7 @@ class _Watch:
     def _leave(self, path: str, layer: nn.Module, made: Any) -> None:
         state, own = self._before.pop(id(layer))
         where = f"{self.name}{'.' + path if path else ''} ({type(layer).__name__})"
-        if isinstance(made, Tensor) and not torch.isfinite(made).all():
+        if not all(torch.isfinite(t).all() for t in tree_leaves(made) if isinstance(t, Tensor)):
             self.unsound.append(where)
         if self.impure:
             return

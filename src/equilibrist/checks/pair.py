@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from equilibrist.checks._audit import audit_game, replayable
@@ -28,6 +27,7 @@ from equilibrist.games import inputs as _setup
 from equilibrist.games.compatibility import require_fit
 from equilibrist.nn import torch_spectral_norm
 from equilibrist.nn.torch_spectral_norm import Foreign
+from equilibrist.nn.wrapped import unwrapped
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
 
@@ -183,7 +183,7 @@ def audit_pair(
         **game,
     )
     found = prepared.audit(chosen, seed=seed, checks=checks, progress=progress)
-    for note in prepared.lag_notes():
+    for note in prepared.own_notes():
         warn_user(note)
     if out is not None:
         anchor = next(prepared.game.modules["generator"].parameters()).device
@@ -226,9 +226,7 @@ class Prepared:
         modules = {"generator": generator, "critic": critic}
         for player, module in modules.items():
             _usable(module, player)
-        modules = {
-            player: torch_spectral_norm.unwrapped(module) for player, module in modules.items()
-        }
+        modules = {player: unwrapped(module) for player, module in modules.items()}
         _setup.apart(modules["generator"], modules["critic"])
         data, formulation = in_order(data, formulation)
         source = source_of(data, conditions=isinstance(game.get("condition"), tuple | list))
@@ -290,7 +288,7 @@ class Prepared:
                 },
                 "spectral_norm": {p: values for p, values in lags.items() if values},
             },
-            notes=(*found.notes, *self.lag_notes()),
+            notes=(*found.notes, *self.own_notes()),
         )
 
     def require_budget(self, settings: Settings, checks: Sequence[str]) -> None:
@@ -298,13 +296,14 @@ class Prepared:
         with torch_spectral_norm.by_itself(self.modules["generator"]):
             require_budget(self.game, *self.here(), self.data, settings, checks)
 
-    def lag_notes(self) -> tuple[str, ...]:
-        """A sentence for each player whose spectral norm torch estimates badly."""
-        summary = (
-            torch_spectral_norm.lag_note(p, one.lags(self.modules[p]))
-            for p, one in self.made.items()
-        )
-        return tuple(note for note in summary if note)
+    def own_notes(self) -> tuple[str, ...]:
+        """Sentences about the user's modules: weights in half precision, and a spectral norm that torch estimates
+        badly."""
+        found = []
+        for player, one in self.made.items():
+            found.append(torch_spectral_norm.halved_note(player, one.halved))
+            found.append(torch_spectral_norm.lag_note(player, one.lags(self.modules[player])))
+        return tuple(note for note in found if note)
 
     def write(self, found: Audit, out: Path) -> Path:
         """Write an audit and its page as a folder; its witnesses load into the user's modules.
@@ -338,7 +337,7 @@ def _normalised(critic: Foreign, wanted: bool | Sequence[str]) -> bool | tuple[s
 
 
 def _usable(module: Any, player: str) -> None:
-    """GameError unless this is a module with trainable weights of one precision."""
+    """GameError unless this is a module with trainable weights."""
     if not isinstance(module, nn.Module):
         raise GameError(f"the {player} is of type {type(module).__name__}: pass an nn.Module")
     parameters = list(module.parameters())
@@ -347,12 +346,6 @@ def _usable(module: Any, player: str) -> None:
             f"all parameters of the {player} are frozen, so it has nothing to choose: call "
             "requires_grad_(True) on those that were trained"
         )
-    for name, p in module.named_parameters():
-        if p.dtype not in (torch.float32, torch.float64) and p.is_floating_point():
-            dtype = str(p.dtype).removeprefix("torch.")
-            raise GameError(
-                f"the {player}'s {name} is {dtype}: call .float() on the {player} first"
-            )
 
 
 def _built(made: Mapping[str, Foreign], formulation: Formulation, **options: Any) -> GAN:

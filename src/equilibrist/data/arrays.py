@@ -65,7 +65,9 @@ class ArraySource(ShownSource):
         [50, 25, 25]
     """
 
-    unflattened: tuple[int, ...] | None = None  # the shape that samples had before they became points
+    unflattened: tuple[int, ...] | None = (
+        None  # the shape that samples had before they became points
+    )
     why_unlabelled: str = (
         ""  # why what came beside the samples was not taken for labels, and what to do
     )

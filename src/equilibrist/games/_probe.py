@@ -72,18 +72,29 @@ def probed(game: SampledGame, start: Start, rng: np.random.Generator, run: Run) 
             "each sample, [batch] or [batch, 1], a map of scores [batch, 1, ...], a tuple that begins with either, "
             "or a list or dictionary of them"
         )
+    if isinstance(made, tuple) and any(readings(part, COUNT) for part in made[1:]):
+        game.note(
+            "the critic returns a tuple, of which the first entry is its score here, and another one has the shape "
+            "of a score too: return a list if the loss is a mean over both"
+        )
+    if hasattr(game.formulation, "transform") and any(v.numel() > COUNT for _, v in found):
+        raise GameError(
+            f"{game.formulation} transforms one score of each sample, and the critic returns a map: let it return the "
+            "mean over the map"
+        )
     scores = torch.cat([value.flatten() for _, value in found])
     return Probe(latent, condition, fake, scores, tuple(reading for reading, _ in found))
 
 
 def _read(game: SampledGame, made: Any) -> list[tuple[Reading, Tensor]]:
     """The scores in what the critic returned, with the way to each."""
+    parts: list[tuple[int | None, Any]]
     if game.heads == 1:
         parts = [(None, made)]
     elif isinstance(made, Tensor):
         parts = [(head, made[:, head]) for head in range(game.heads)]
     else:
-        parts = list(enumerate(made))
+        parts = [*enumerate(made)]
     found = []
     for head, part in parts:
         paths = readings(part, COUNT)

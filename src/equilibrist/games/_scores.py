@@ -51,7 +51,9 @@ def readings(output: Any, count: int) -> list[tuple[Any, ...]]:
         nested = [_last(part, count) for part in output if isinstance(part, list)]
         if len(nested) == len(output):
             return [(k, *path) for k, path in enumerate(nested) if path] if all(nested) else []
-        return _several(output, range(len(output)), count) or [path for path in [_last(output, count)] if path]
+        return _several(output, range(len(output)), count) or [
+            path for path in [_last(output, count)] if path
+        ]
     return []
 
 

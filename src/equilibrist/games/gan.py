@@ -21,7 +21,8 @@ from equilibrist.games._scores import Reading, Scores
 from equilibrist.games.inputs import Latent
 from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn import spectral_norm
-from equilibrist.nn.pure import PureModule, copied
+from equilibrist.nn.pure import PureModule
+from equilibrist.nn.wrapped import copied
 from equilibrist.penalties import Penalty
 from equilibrist.projections import Projection
 
@@ -90,7 +91,7 @@ class GAN(SampledGame):
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
         _setup.apart(built["generator"], built["critic"])
         self.heads = _setup.heads(built["critic"])
-        self._readings = (Reading(),)
+        self._readings: tuple[Reading, ...] = (Reading(),)
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
         self.normalised = _setup.normalised(self.modules["critic"], spectral_norm)
@@ -239,10 +240,10 @@ class GAN(SampledGame):
                         f"the {player} has {found} at {name!r}, where the game was built from "
                         f"{list(value.shape)}: build the GAN from these modules"
                     )
-            players[player] = {name: held[name].detach() for name in free}
-            fixed[player] = {
-                name: held[name].detach() for name in wanted if name not in players[player]
-            }
+            # A game of float32 copies may be asked about modules in half precision.
+            values = {name: held[name].detach().to(t.dtype) for name, t in wanted.items()}
+            players[player] = {name: values[name] for name in free}
+            fixed[player] = {name: t for name, t in values.items() if name not in free}
         if constants is None:
             vectors = spectral_norm.power_vectors(players["critic"], self.normalised)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from equilibrist.errors import GameError, TrainingModeError
 from equilibrist.nn.stacked import fuse_linear_chains
+from equilibrist.nn.wrapped import Attributes, copied
 
 _Norm = nn.modules.batchnorm._NormBase
 
@@ -57,6 +57,9 @@ class PureModule:
             for key, b in owner._buffers.items():
                 if b is not None:
                     self._constants.append((places[path]._buffers, key, names[id(b)]))
+        self._attributes = Attributes(self._module)
+        anchor = next(module.parameters(), None)
+        self._native = None if anchor is None else (anchor.dtype, anchor.device)
 
     @property
     def keeps_statistics(self) -> bool:
@@ -74,6 +77,16 @@ class PureModule:
             parametrize._cache_enabled = enabled
 
     def _called(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        if self._attributes:
+            like = next(iter(params.values()), None)
+            if like is not None and (like.dtype, like.device) != self._native:
+                with self._attributes.like(like):
+                    return self._placed(params, buffers, *args, **kwargs)
+        return self._placed(params, buffers, *args, **kwargs)
+
+    def _placed(
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
     ) -> Any:
         if self._recurrent:  # their forward reads a private list that only functional_call renews
@@ -124,7 +137,10 @@ class PureModule:
         with watch.over(self._module), torch.no_grad(), torch.random.fork_rng(devices=_cuda()):
             output = self(params, held, *args)
             fresh = {k: b.clone() for k, b in buffers.items()}
-            again = output if watch.impure else self(params, fresh, *args)
+            with (
+                torch.enable_grad()
+            ):  # what has a graph now does not come of the parameters that were put in
+                again = output if watch.impure else self(params, fresh, *args)
         if not watch.impure and versions != [x._version for x in args]:
             watch.impure = (
                 f"the {self.name} changes its input in place",
@@ -134,13 +150,17 @@ class PureModule:
             problem, remedy = watch.impure
             kind = TrainingModeError if remedy is EVAL else GameError
             raise kind(f"{problem}, so its loss is not a function of its parameters: {remedy}")
-        made, anew = (
-            [t for t in tree_leaves(o) if isinstance(t, Tensor)] for o in (output, again)
-        )
+        made, anew = ([t for t in tree_leaves(o) if isinstance(t, Tensor)] for o in (output, again))
         if watch.unsound and not all(torch.isfinite(t).all() for t in made):
             raise GameError(
                 f"the {self.name}'s output is not finite on a batch, and that of {watch.unsound[0]} is the first that "
                 "is not: look at its weights and at what it divides by"
+            )
+        if any(t.requires_grad for t in anew):
+            raise GameError(
+                f"the {self.name} computes with weights that it does not hold as parameters (a lambda or a hook that "
+                "keeps the module it was made for, or a tensor with requires_grad): reach them through self in "
+                "forward, and make them nn.Parameter"
             )
         if len(made) != len(anew) or not all(
             torch.equal(a, b) for a, b in zip(made, anew, strict=True)
@@ -205,27 +225,6 @@ class _Watch:
                 return
 
 
-def copied(module: nn.Module, name: str) -> nn.Module:
-    """A deep copy, or GameError where torch cannot make one.
-
-    Tensors with a graph that layers keep as plain attributes (the weight that a hook of torch's older
-    weight_norm computed last) are copied by value: torch refuses them, and they are computed anew.
-    """
-    kept = {
-        id(value): value.detach().clone()
-        for layer in module.modules()
-        for value in vars(layer).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    try:
-        return copy.deepcopy(module, kept)
-    except (RuntimeError, TypeError) as error:
-        raise GameError(
-            f"the {name} cannot be copied ({str(error).splitlines()[0]}): what it keeps between calls beside "
-            "parameters and buffers must be taken off"
-        ) from error
-
-
 class _WeightNorm(nn.Module):
     """W = g v / |v|, the norm over all dimensions but `dim` (-1: over all).
 
@@ -271,6 +270,13 @@ def _refuse(module: nn.Module, name: str) -> None:
             raise GameError(
                 f"the {name}'s parameter {path} has no shape yet (a lazy layer): run the module once on a "
                 "batch before you build the game"
+            )
+        if parameter.is_complex():
+            raise GameError(
+                f"the {name}'s parameter {path} is complex: keep it as real numbers [..., 2], and write "
+                "torch.view_as_complex(self.{path}) in forward".replace(
+                    "{path}", path.rsplit(".", 1)[-1]
+                )
             )
     for path, layer in module.named_modules():
         hooks = [type(h).__name__ for h in layer._forward_pre_hooks.values()]

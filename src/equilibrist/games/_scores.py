@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from equilibrist.games.inputs import full_precision
+from equilibrist.nn import noise
 from equilibrist.nn.pure import PureModule
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -100,6 +101,9 @@ class Scores:
 
     With conditions [B, ...] the samples may be n batches one after the other, each under these
     conditions: real and generated ones in one pass.
+
+    Random numbers that the module draws are those of `seed`: the k-th call has the same ones whatever was called
+    before the losses were.
     """
 
     module: PureModule
@@ -110,11 +114,16 @@ class Scores:
     head: int | None = None
     closed_transform: bool = False
     path: tuple[Any, ...] = ()
+    seed: int | None = None
+    calls: int = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.module(self.params, self.buffers, x, *self._shown(x), **self._which())
-        for key in self.path:
-            scores = scores[key]
+        if self.seed is None:
+            scores: Tensor = self._scores(x)
+        else:
+            with noise.seeded(noise.derived(self.seed, self.calls), self.module.noise_sources):
+                scores = self._scores(x)
+            self.calls += 1
         if scores.dtype in _HALF:  # under autocast: a loss is a mean of many small differences
             scores = scores.float()
         # A map keeps its samples apart: a formulation cuts real from generated ones along the first dimension.
@@ -124,6 +133,12 @@ class Scores:
         """One score for each sample [B]: of a map, the mean over its patches."""
         scores = self(x)
         return scores if scores.ndim == 1 else scores.mean(1)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        found = self.module(self.params, self.buffers, x, *self._shown(x), **self._which())
+        for key in self.path:
+            found = found[key]
+        return cast(Tensor, found)
 
     def transform(self, x: Tensor, eta: float) -> Tensor:
         """D^c(x) = sup_x' D(x') - eta |x - x'|^2 [B], where the critic knows it (`closed_transform`)."""

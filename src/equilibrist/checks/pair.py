@@ -160,7 +160,8 @@ def audit_pair(
         game: arguments of `GAN` besides (condition, penalties, projections, auxiliary).
 
     Returns:
-        The audit. Its `notes`, which are warned of too, say what data and generator do not share.
+        The audit. Its `notes` say what data and generator do not share, which is warned of too, and where weights in
+        half precision were audited in a copy in float32.
 
     Raises:
         GameError: modules whose losses are no functions of their parameters, or data that do not fit them.
@@ -184,7 +185,7 @@ def audit_pair(
         **game,
     )
     found = prepared.audit(chosen, seed=seed, checks=checks, progress=progress)
-    for note in prepared.own_notes():
+    for note in prepared.lag_notes():
         warn_user(note)
     if out is not None:
         anchor = next(prepared.game.modules["generator"].parameters()).device
@@ -289,7 +290,7 @@ class Prepared:
                 },
                 "spectral_norm": {p: values for p, values in lags.items() if values},
             },
-            notes=(*found.notes, *self.own_notes()),
+            notes=(*found.notes, *self.lag_notes(), *self.half_notes()),
         )
 
     def require_budget(self, settings: Settings, checks: Sequence[str]) -> None:
@@ -297,14 +298,18 @@ class Prepared:
         with torch_spectral_norm.by_itself(self.modules["generator"]):
             require_budget(self.game, *self.here(), self.data, settings, checks)
 
-    def own_notes(self) -> tuple[str, ...]:
-        """Sentences about the user's modules: weights in half precision, and a spectral norm that torch estimates
-        badly."""
-        found = []
-        for player, one in self.made.items():
-            found.append(torch_spectral_norm.halved_note(player, one.halved))
-            found.append(torch_spectral_norm.lag_note(player, one.lags(self.modules[player])))
-        return tuple(note for note in found if note)
+    def lag_notes(self) -> tuple[str, ...]:
+        """A sentence for each player whose spectral norm torch estimates badly."""
+        summary = (
+            torch_spectral_norm.lag_note(p, one.lags(self.modules[p]))
+            for p, one in self.made.items()
+        )
+        return tuple(note for note in summary if note)
+
+    def half_notes(self) -> tuple[str, ...]:
+        """A sentence for each player whose weights are in half precision."""
+        summary = (torch_spectral_norm.half_note(p, one.half) for p, one in self.made.items())
+        return tuple(note for note in summary if note)
 
     def write(self, found: Audit, out: Path) -> Path:
         """Write an audit and its page as a folder; its witnesses load into the user's modules.

@@ -18,6 +18,8 @@ from equilibrist.games._scores import Reading, readings, shape_of_output
 from equilibrist.games.sampled import SampledGame, Start
 
 COUNT = 8
+# Of eight samples: no half of any grouping at equal distances, or of neighbours, is one of these.
+_PARTS = ([0, 3, 5, 6], [1, 2, 4, 7])
 _BOUNDS = {
     inputs.UNIT: "lie within [0, 1] whatever its weights are (a sigmoid at its end?)",
     inputs.SIGNED: "lie within [-1, 1] whatever its weights are (a tanh at its end?)",
@@ -168,16 +170,17 @@ def moved_off(players: Players, rng: np.random.Generator) -> Players:
 def scores_samplewise(
     game: SampledGame, players: Players, constants: Constants, x: Tensor, condition: Tensor | None
 ) -> bool:
-    """Whether the scores of even and odd samples by themselves are those of all together. Of a critic with random
-    numbers of its own: whether even samples keep their scores, bit for bit, where odd ones are others."""
+    """Whether the scores of either half of the samples by itself are those of all together. Of a critic with random
+    numbers of its own: whether one half keeps its scores, bit for bit, where the other is replaced."""
     if game.noise:
+        kept, other = _PARTS
         moved = x.clone()
-        moved[1::2] = x[1::2].flip(0) + 1
+        moved[other] = x[other].flip(0) + 1
         with torch.no_grad():
             return all(
                 torch.equal(
                     *(
-                        game.critic(players, constants, condition, head)(at)[::2]
+                        game.critic(players, constants, condition, head)(at)[kept]
                         for at in (x, moved)
                     )
                 )
@@ -192,10 +195,10 @@ def scores_samplewise(
         )
         for head in range(game.heads):
             whole = game.critic(players, constants, c, head)(x)
-            for start in (0, 1):
-                part = None if c is None else c[start::2]
-                scores = game.critic(players, constants, part, head)(x[start::2])
-                if not torch.allclose(whole[start::2], scores, rtol=tolerance, atol=1e-12):
+            for rows in _PARTS:
+                part = None if c is None else c[rows]
+                scores = game.critic(players, constants, part, head)(x[rows])
+                if not torch.allclose(whole[rows], scores, rtol=tolerance, atol=1e-12):
                     return False
         return True
 

@@ -49,12 +49,12 @@ def readings(output: Any, count: int) -> list[tuple[Any, ...]]:
         return _within(output, 0, count)
     if isinstance(output, list) and output:
         # Lists within a list are what its critics saw on the way, the score last.
-        nested = [_last(part, count) for part in output if isinstance(part, list)]
-        if len(nested) == len(output):
-            return [(k, *path) for k, path in enumerate(nested) if path] if all(nested) else []
-        return _several(output, range(len(output)), count) or [
-            path for path in [_last(output, count)] if path
-        ]
+        if all(isinstance(part, list) for part in output):
+            ends = [_last(part, count, row=True) for part in output]
+            return [(k, *end) for k, end in enumerate(ends)] if all(ends) else []
+        found = _several(output, range(len(output)), count)
+        end = _last(output, count)
+        return found or ([end] if end else [])
     return []
 
 
@@ -67,13 +67,13 @@ def _several(output: Any, keys: Any, count: int) -> list[tuple[Any, ...]]:
     return [path for paths in found for path in paths] if all(found) else []
 
 
-def _last(output: list[Any], count: int) -> tuple[Any, ...]:
-    """The way to the last of a list of features, where that is a score or a map laid out in a row [count, patches]."""
+def _last(output: list[Any], count: int, row: bool = False) -> tuple[Any, ...]:
+    """The way to the last of a list of features, where that is a score, or a map laid out in a `row` [count, patches]."""
     if not output or not all(isinstance(part, Tensor) for part in output):
         return ()
     last = output[-1]
-    row = last.ndim == 2 and len(last) == count
-    return (-1,) if row or _is_score(last, count) else ()
+    laid_out = row and last.ndim == 2 and len(last) == count
+    return (-1,) if laid_out or _is_score(last, count) else ()
 
 
 def _is_score(value: Tensor, count: int) -> bool:

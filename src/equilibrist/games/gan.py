@@ -347,10 +347,7 @@ class GAN(SampledGame):
             self, moved, constants, draw["real"], seen.condition
         )
         if self.penalties and not self.samplewise:
-            raise GameError(
-                f"{self.penalties[0]} needs the gradient of each score by its own sample, but the critic's "
-                "scores depend on the whole batch (batch norm?): use layer or group norm in the critic"
-            )
+            _setup.penalised_together(self, str(self.penalties[0]))
         for term in self.auxiliary:
             critic = self.critic_of(moved, constants, draw)
             _setup.check_term(term, critic, seen.fake, draw)

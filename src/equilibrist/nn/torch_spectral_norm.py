@@ -46,12 +46,12 @@ class Foreign:
     Attributes:
         module: the copy.
         spectral: the weights that torch's spectral norm divided.
-        halved: precisions below float32 in which the user's module keeps tensors; the copy is in float32.
+        half: precisions below float32 in which the user's module keeps tensors; the copy is in float32.
     """
 
     module: nn.Module
     spectral: tuple[Spectral, ...]
-    halved: tuple[str, ...] = ()
+    half: tuple[str, ...] = ()
 
     @property
     def normalised(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def foreign(module: nn.Module, player: str) -> Foreign:
         GameError: a module that torch cannot copy.
     """
     made = copied(unwrapped(module), player)
-    halved = in_full_precision(made)
+    half = in_full_precision(made)
     names = {id(p): name for name, p in made.named_parameters()}
     found = []
     for path, layer in list(made.named_modules()):
@@ -125,7 +125,7 @@ def foreign(module: nn.Module, player: str) -> Foreign:
                 there = [f"{dot}{index}.{key}" if weight.ndim > 1 else "" for key in ("_u", "_v")]
                 if index == 0:
                     found.append(Spectral(names[id(weight)], there[0], there[1], dim, own))
-    return Foreign(made, tuple(found), halved)
+    return Foreign(made, tuple(found), half)
 
 
 @contextmanager
@@ -155,12 +155,12 @@ def with_vectors(
     return {**constants, "critic": {**constants["critic"], **critic.vectors(module)}}
 
 
-def halved_note(player: str, halved: tuple[str, ...]) -> str:
+def half_note(player: str, half: tuple[str, ...]) -> str:
     """A sentence where a module keeps its weights in less than float32, else nothing."""
-    if not halved:
+    if not half:
         return ""
     return (
-        f"the {player}'s weights are {' and '.join(halved)}: the audit is of a float32 copy, which holds the same "
+        f"the {player}'s weights are {' and '.join(half)}: the audit is of a float32 copy, which holds the same "
         f"numbers and does not round between layers; load its witnesses into {player}.float()"
     )
 

@@ -328,10 +328,9 @@ def test_generators_of_tokens(end: Any, latent: int) -> None:
 
 def test_a_straight_through_gradient_is_none_of_the_loss() -> None:
     torch.manual_seed(3)
-    pair = Tokens(straight_through), tokens_critic()
-    found = eq.audit_pair(
-        *pair, TOKENS.float(), "vanilla", latent=4, gradients=600, progress="none"
-    )
+    pair = Tokens(straight_through), tokens_critic(), TOKENS.float()
+    budget = {"gradients": 450, "batch": 16}  # what tests that fail take is beyond their part of it
+    found = eq.audit_pair(*pair, "vanilla", latent=4, progress="none", **budget)
     assert found["self-tests"].verdict is eq.Verdict.UNASSESSED
     assert (
         "the generator's loss does not change as its gradient says" in found["self-tests"].summary

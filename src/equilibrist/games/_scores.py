@@ -68,7 +68,7 @@ def _several(output: Any, keys: Any, count: int) -> list[tuple[Any, ...]]:
 
 
 def _last(output: list[Any], count: int, row: bool = False) -> tuple[Any, ...]:
-    """The way to the last of a list of features, where that is a score, or a map laid out in a `row` [count, patches]."""
+    """The way to the last of a list of features, where that is a score, or (`row`) a map laid out [count, patches]."""
     if not output or not all(isinstance(part, Tensor) for part in output):
         return ()
     last = output[-1]

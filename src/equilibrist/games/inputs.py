@@ -161,8 +161,8 @@ def penalised_together(game: Any, penalty: str) -> None:
     ]
     if norms:
         raise GameError(
-            f"{penalty} needs the gradient of each score by its own sample, but the critic's scores depend on the whole "
-            "batch (batch norm): use layer or group norm in the critic"
+            f"{penalty} needs the gradient of each score by its own sample, but the critic's scores depend on the "
+            "whole batch (batch norm): use layer or group norm in the critic"
         )
     game.note(
         f"the critic's scores depend on the whole batch: {penalty} is of the gradient of their sum by each sample, as "

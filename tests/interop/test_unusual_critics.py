@@ -120,12 +120,15 @@ def test_a_map_is_not_its_mean() -> None:
     on_means = eq.GAN(painter(), MeanOfPatches(), eq.Vanilla(), **penalised)
     a, b = (losses(game, X, Z)["generator"] for game in (on_maps, on_means))
     assert float(b) < float(a) - 1e-6  # Jensen: softplus is convex
-    wasserstein = [
-        eq.GAN(painter(), c, eq.WGAN(), latent=4, penalties=[eq.R1(weight)])
-        for c, weight in ((Patches(), 1.0), (MeanOfPatches(), 16.0**2))
-    ]
-    a, b = (losses(game, X, Z)["critic"] for game in wasserstein)
-    torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+    draw = {"mix": torch.linspace(0, 1, 6, dtype=F64)}
+    for one, squared in (
+        (eq.R1(1.0), eq.R1(16.0**2)),
+        (eq.GradientPenalty(1.0 / 16**2, target=16.0), eq.GradientPenalty(1.0)),
+    ):
+        maps = eq.GAN(painter(), Patches(), eq.WGAN(), latent=4, penalties=[one])
+        means = eq.GAN(painter(), MeanOfPatches(), eq.WGAN(), latent=4, penalties=[squared])
+        a, b = (losses(game, X, Z, **draw)["critic"] for game in (maps, means))
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
 
 
 def test_patch_critics_are_audited_and_trained(tmp_path: Path) -> None:

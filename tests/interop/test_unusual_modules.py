@@ -58,6 +58,19 @@ class CompiledByDecorator(Nested):
         return self.head(self.body(x))
 
 
+@torch.compile(backend="aot_eager")
+def activation(x: Tensor) -> Tensor:
+    return nn.functional.leaky_relu(x, 0.2)
+
+
+class CompiledFunction(Nested):
+    def __init__(self) -> None:
+        super().__init__(lambda part: part[:1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(activation(self.body(x)))
+
+
 def by_torch_compile(module: nn.Module) -> Any:
     return torch.compile(module, backend="aot_eager")
 
@@ -85,6 +98,7 @@ WRAPPED: dict[str, Callable[[], nn.Module]] = {
     "a part in DataParallel": lambda: Nested(nn.DataParallel),
     "a compiled method": CompiledMethod,
     "a compiled method, by decorator": CompiledByDecorator,
+    "a compiled function": CompiledFunction,
     "torch.fx": lambda: torch.fx.symbolic_trace(critic()),
     "averages of SWA": lambda: torch.optim.swa_utils.AveragedModel(critic()),
 }

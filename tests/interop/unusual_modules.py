@@ -81,7 +81,7 @@ def said(found: Any) -> dict[str, Any]:
     return {c.claim: (c.verdict, c.evidence) for c in found.values()}
 
 
-def losses(game: Any, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+def losses(game: Any, x: Tensor, z: Tensor, **draw: Tensor) -> dict[str, Tensor]:
     """Both losses of a GAN on these real samples and latents, in their precision."""
     start = game.init(dtype=x.dtype)
-    return game.losses(start.players, start.constants, {"real": x, "latent": z})
+    return game.losses(start.players, start.constants, {"real": x, "latent": z, **draw})

@@ -359,8 +359,7 @@ class _Session:
                 self.facts = facts.facts(self.context, self.meter, deep(self.context.settings))
 
     def _found(self, name: str, most: float) -> Found:
-        # Self-tests that fail take several tries, and what they say ends the audit: they are never cut short.
-        self.meter.most = math.inf if name == selftests.CLAIM else most
+        self.meter.most = math.inf if name == selftests.CLAIM else most  # a fault is told whole
         try:
             return REGISTRY[name].run(self.context, self.meter, self.show)
         except SpentError:

@@ -140,7 +140,7 @@ def audit_pair(
 
     Args:
         generator, critic: the modules, with their weights. Wrapped ones (DistributedDataParallel,
-            torch.compile) are unwrapped.
+            torch.compile) are unwrapped; weights in half precision are audited in a float32 copy.
         data: real samples: a `Source`, a tensor or array [N, ...], a tuple (samples, labels), a Dataset or
             a DataLoader (`equilibrist.data.source_of`).
         formulation: `Vanilla()`, `WGAN()`, ..., or its name (`formulations.formulation_of`). It may also

@@ -14,7 +14,7 @@ from equilibrist.core.draws import Draw, normal, uniform
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
 from equilibrist.games import inputs
-from equilibrist.games._scores import Reading, readings, shape_of_output
+from equilibrist.games._scores import Output, Reading, readings, shape_of_output
 from equilibrist.games.sampled import SampledGame, Start
 
 COUNT = 8
@@ -88,9 +88,9 @@ def probed(game: SampledGame, start: Start, rng: np.random.Generator, run: Run) 
     return Probe(latent, condition, fake, scores, tuple(reading for reading, _ in found))
 
 
-def _read(game: SampledGame, made: Any) -> list[tuple[Reading, Tensor]]:
+def _read(game: SampledGame, made: Output) -> list[tuple[Reading, Tensor]]:
     """The scores in what the critic returned, with the way to each."""
-    parts: list[tuple[int | None, Any]]
+    parts: list[tuple[int | None, Output]]
     if game.heads == 1:
         parts = [(None, made)]
     elif isinstance(made, Tensor):

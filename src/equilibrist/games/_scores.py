@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from equilibrist.nn.pure import PureModule
 _HALF = (torch.bfloat16, torch.float16)
 
 
+Output = Any  # whatever a critic returns
+Path = tuple[Any, ...]  # keys, outermost first
 NAMES = ("score", "scores", "logit", "logits")  # of a dictionary's entry that is the score
 
 
@@ -28,10 +30,10 @@ class Reading(NamedTuple):
     """
 
     head: int | None = None
-    path: tuple[Any, ...] = ()
+    path: Path = ()
 
 
-def readings(output: Any, count: int) -> list[tuple[Any, ...]]:
+def readings(output: Output, count: int) -> list[Path]:
     """The paths to the scores of `count` samples in what a critic returned; empty where there are none.
 
     A tensor is a score: [count], [count, 1] or a map [count, 1, ...]. Of a tuple the first entry counts, of a
@@ -58,16 +60,16 @@ def readings(output: Any, count: int) -> list[tuple[Any, ...]]:
     return []
 
 
-def _within(output: Any, key: Any, count: int) -> list[tuple[Any, ...]]:
+def _within(output: Output, key: object, count: int) -> list[Path]:
     return [(key, *path) for path in readings(output[key], count)]
 
 
-def _several(output: Any, keys: Any, count: int) -> list[tuple[Any, ...]]:
+def _several(output: Output, keys: Iterable[object], count: int) -> list[Path]:
     found = [_within(output, key, count) for key in keys]
     return [path for paths in found for path in paths] if all(found) else []
 
 
-def _last(output: list[Any], count: int, row: bool = False) -> tuple[Any, ...]:
+def _last(output: list[Output], count: int, row: bool = False) -> Path:
     """The way to the last of a list of features, where that is a score, or (`row`) a map laid out [count, patches]."""
     if not output or not all(isinstance(part, Tensor) for part in output):
         return ()
@@ -82,7 +84,7 @@ def _is_score(value: Tensor, count: int) -> bool:
     return value.ndim > 2 and value.shape[:2] == (count, 1) and value.is_floating_point()
 
 
-def shape_of_output(output: Any) -> str:
+def shape_of_output(output: Output) -> str:
     """What a critic returned, in words."""
     if isinstance(output, Tensor):
         return f"shape {list(output.shape)}"
@@ -113,7 +115,7 @@ class Scores:
     condition: Tensor | None = None
     head: int | None = None
     closed_transform: bool = False
-    path: tuple[Any, ...] = ()
+    path: Path = ()
     seed: int | None = None
     calls: int = 0
 
@@ -135,10 +137,10 @@ class Scores:
         return scores if scores.ndim == 1 else scores.mean(1)
 
     def _scores(self, x: Tensor) -> Tensor:
-        found = self.module(self.params, self.buffers, x, *self._shown(x), **self._which())
+        found: Tensor = self.module(self.params, self.buffers, x, *self._shown(x), **self._which())
         for key in self.path:
             found = found[key]
-        return cast(Tensor, found)
+        return found
 
     def transform(self, x: Tensor, eta: float) -> Tensor:
         """D^c(x) = sup_x' D(x') - eta |x - x'|^2 [B], where the critic knows it (`closed_transform`)."""

@@ -42,7 +42,9 @@ class GAN(SampledGame):
             several generators: an equal mixture of them, the component chosen by one latent more.
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
             no sigmoid (`Vanilla(probabilities=True)` takes one); or a function that builds one. A list
-            makes one player of several critics: every loss is then the mean of the losses against each.
+            makes one player of several critics: every loss is then the mean of the losses against each. So it is
+            where a critic returns a list or a dictionary of scores. Where it returns a map of scores
+            [batch, 1, ...], a loss is the mean over its patches; of a tuple the first entry is the score.
         formulation: `Vanilla()`, `WGAN()`, ..., or a name (`formulations.formulation_of`).
         latent: dimension of z ~ N(0, I), a shape such as (100, 1, 1), a `Latent` law, or a
             source of data (`equilibrist.data.Gaussian`).
@@ -347,7 +349,8 @@ class GAN(SampledGame):
             self, moved, constants, draw["real"], seen.condition
         )
         if self.penalties and not self.samplewise:
-            _setup.penalised_together(self, str(self.penalties[0]))
+            penalty = str(self.penalties[0])
+            self.note(_setup.penalised_together(self.modules["critic"], penalty))
         for term in self.auxiliary:
             critic = self.critic_of(moved, constants, draw)
             _setup.check_term(term, critic, seen.fake, draw)

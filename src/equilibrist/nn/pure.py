@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from equilibrist.errors import GameError
-from equilibrist.nn import noise
+from equilibrist.nn import noise, slopes
 from equilibrist.nn.stacked import fuse_linear_chains
 from equilibrist.nn.wrapped import Attributes, copied
 
@@ -62,7 +62,7 @@ class PureModule:
             for key, b in owner._buffers.items():
                 if b is not None:
                     self._constants.append((places[path]._buffers, key, names[id(b)]))
-        self._attributes = Attributes(self._module)
+        self._attributes = Attributes.of(self._module)
         anchor = next(module.parameters(), None)
         self._native = None if anchor is None else (anchor.dtype, anchor.device)
 
@@ -76,28 +76,31 @@ class PureModule:
     ) -> Any:
         # A cache that is switched on would go on giving the weights of an earlier call.
         enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+        called = self._called if self._attributes is None else self._following
         try:
-            return self._called(params, buffers, *args, **kwargs)
+            return called(params, buffers, *args, **kwargs)
         finally:
             parametrize._cache_enabled = enabled
+
+    def _following(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        """The same with constants in the precision of the parameters, where that is not the module's own."""
+        like = next(iter(params.values()), None)
+        if self._attributes is None or like is None or (like.dtype, like.device) == self._native:
+            return self._called(params, buffers, *args, **kwargs)
+        with self._attributes.like(like):
+            return self._called(params, buffers, *args, **kwargs)
 
     def _called(
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
     ) -> Any:
-        if self._attributes:
-            like = next(iter(params.values()), None)
-            if like is not None and (like.dtype, like.device) != self._native:
-                with self._attributes.like(like):
-                    return self._placed(params, buffers, *args, **kwargs)
-        return self._placed(params, buffers, *args, **kwargs)
-
-    def _placed(
-        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
-    ) -> Any:
         if self._recurrent:  # their forward reads a private list that only functional_call renews
-            return torch.func.functional_call(
-                self._module, (dict(params), dict(buffers)), args, kwargs
-            )
+            held = {**params, **buffers}
+            if slopes.active():  # cuDNN's recurrent kernels have no second derivative
+                with torch.backends.cudnn.flags(enabled=False):
+                    return torch.func.functional_call(self._module, held, args, kwargs)
+            return torch.func.functional_call(self._module, held, args, kwargs)
         with self._holding(params, buffers):
             return self._module(*args, **kwargs)
 

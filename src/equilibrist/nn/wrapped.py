@@ -20,6 +20,7 @@ _WRAPPERS = {
     "DistributedDataParallel": "module",
     "OptimizedModule": "_orig_mod",
 }
+Copies = dict[int, Any]  # what `deepcopy` has copied, by the original's identity
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
@@ -45,7 +46,7 @@ class Through(nn.Module):
         self._name, self.training = name, training
         self.add_module(name, inner)
 
-    def __getattr__(self, key: str) -> Any:
+    def __getattr__(self, key: str) -> Any:  # as nn.Module has it
         try:
             return super().__getattr__(key)
         except AttributeError:  # torch.compile's wrapper hands on what it does not have
@@ -54,9 +55,9 @@ class Through(nn.Module):
                 raise
             return getattr(inner, key)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: object, **kwargs: object) -> object:
         """What the wrapped module gives."""
-        return self._modules[self._name](*args, **kwargs)  # type: ignore[misc]
+        return self.get_submodule(self._name)(*args, **kwargs)
 
 
 def copied(module: nn.Module, name: str) -> nn.Module:
@@ -67,7 +68,7 @@ def copied(module: nn.Module, name: str) -> nn.Module:
     """
     _refuse_script(module, name)
     layers = list(module.modules())
-    kept: dict[int, Any] = {
+    kept: Copies = {
         id(value): value.detach().clone()
         for layer in layers
         for value in vars(layer).values()
@@ -103,7 +104,7 @@ def _refuse_script(module: nn.Module, name: str) -> None:
             )
 
 
-def _uncompile(layer: nn.Module, copies: dict[int, Any]) -> None:
+def _uncompile(layer: nn.Module, copies: Copies) -> None:
     """Methods that were compiled one by one (`self.forward = torch.compile(self.forward)`, or a decorator) run in
     plain Python on the copy: compiled ones are bound to the original, or know no second derivative."""
     own = copies.get(id(layer))
@@ -111,12 +112,11 @@ def _uncompile(layer: nn.Module, copies: dict[int, Any]) -> None:
         return
     for key, value in list(vars(layer).items()):
         method = getattr(value, "_torchdynamo_orig_callable", None)
-        owner = copies.get(id(getattr(method, "__self__", None)))
-        if owner is not None:
-            vars(own)[key] = MethodType(method.__func__, owner)  # type: ignore[union-attr]
+        if isinstance(method, MethodType) and id(method.__self__) in copies:
+            setattr(own, key, MethodType(method.__func__, copies[id(method.__self__)]))
     plain = getattr(type(layer).forward, "_torchdynamo_orig_callable", None)
     if plain is not None and "forward" not in vars(own):
-        vars(own)["forward"] = MethodType(plain, own)
+        own.forward = MethodType(plain, own)
 
 
 @contextmanager
@@ -134,27 +134,34 @@ class Attributes:
     neither `.to` nor a state_dict reaches, and that must follow the precision and the device of the weights.
 
     Args:
-        module: whose they are.
+        held: (where a layer keeps its attributes, the attribute's name, its value).
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._held = [
+    def __init__(self, held: list[tuple[dict[str, Any], str, Any]]) -> None:
+        self._held = held
+        self._moved: dict[tuple[torch.dtype, torch.device], list[Any]] = {}
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Attributes | None:
+        """Those of a module; None where it has none."""
+        held = [
             (vars(layer), key, value)
             for layer in module.modules()
             for key, value in vars(layer).items()
             if key not in _OWN and any(map(_is_constant, tree_leaves(value)))
         ]
-        self._moved: dict[tuple[torch.dtype, torch.device], list[Any]] = {}
+        return cls(held) if held else None
 
     @contextmanager
     def like(self, x: Tensor) -> Iterator[None]:
         """In here they have the precision of x and lie where it does."""
         where = (x.dtype, x.device)
         if where not in self._moved:
-            self._moved[where] = [
-                tree_map(lambda t: _as(t, x) if _is_constant(t) else t, value)
-                for _, _, value in self._held
-            ]
+            with torch.inference_mode(False):  # they are kept for later evaluations
+                self._moved[where] = [
+                    tree_map(lambda t: _as(t, x) if _is_constant(t) else t, value)
+                    for _, _, value in self._held
+                ]
         for (owner, key, _), value in zip(self._held, self._moved[where], strict=True):
             owner[key] = value
         try:
@@ -162,9 +169,6 @@ class Attributes:
         finally:
             for owner, key, value in self._held:
                 owner[key] = value
-
-    def __bool__(self) -> bool:
-        return bool(self._held)
 
 
 def in_full_precision(module: nn.Module) -> tuple[str, ...]:
@@ -185,7 +189,7 @@ def in_full_precision(module: nn.Module) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _is_constant(value: Any) -> bool:
+def _is_constant(value: object) -> bool:
     if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
         return False
     real = value.is_floating_point() or value.is_complex()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed
@@ -14,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from unusual_modules import (
     F64,
     IMAGES,
+    POINTS,
     audited,
     generator,
     losses,
@@ -194,6 +196,28 @@ def test_several_scores_are_audited_also_of_several_critics() -> None:
     alone = [eq.GAN(painter(), c, eq.Vanilla(), latent=4) for c in (Patches(1), Scales(list))]
     one, two = (losses(g, X, Z)["critic"] for g in alone)
     torch.testing.assert_close(losses(game, X, Z)["critic"], (one + 2 * two) / 3)
+
+
+class Dropping(nn.Module):
+    def __init__(self, form: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.net, self.form = nn.Sequential(nn.Linear(2, 8), nn.Dropout(), nn.Linear(8, 1)), form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(self.net(x))
+
+
+def test_all_scores_of_one_critic_see_the_same_noise() -> None:
+    """As in a loop that calls it once: one score twice is that score."""
+    found = []
+    for form in (lambda score: score, lambda score: [score, score]):
+        game = eq.GAN(generator(), Dropping(form), eq.Vanilla(), latent=4)
+        source = eq.ArraySource(POINTS, kind="points")
+        draw = game.draw(np.random.default_rng(0), source, 16)
+        start = game.init()
+        found.append(game.losses(start.players, start.constants, draw))
+    torch.testing.assert_close(*found)
 
 
 def test_a_sigmoid_at_the_end_of_a_map() -> None:

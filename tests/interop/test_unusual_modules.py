@@ -132,6 +132,18 @@ def test_witnesses_load_into_a_module_with_a_compiled_part(tmp_path: Path) -> No
     assert not torch.equal(module(POINTS), critic()(POINTS))
 
 
+def test_our_steps_move_the_module_around_a_compiled_part() -> None:
+    moved = []
+    for c in (Nested(by_torch_compile), Nested(lambda part: part)):
+        g = generator()
+        game = eq.GAN(g, c, eq.Vanilla(), latent=4)
+        play = eq.Play(game, g, c, eq.Simultaneous(eq.SGD(0.1)))
+        play.step(POINTS[:16])
+        moved.append([*c.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*moved, strict=True))
+    assert not torch.equal(moved[0][0], critic()[0].weight)
+
+
 def test_torch_jit_is_refused_in_one_line() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is on its way out

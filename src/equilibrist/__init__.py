@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     )
     from equilibrist.formulations import WGAN, Vanilla
     from equilibrist.games import GAN, AdversarialGame, Quadratic
-    from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
+    from equilibrist.optimizers import SGD, Adam, RMSProp
     from equilibrist.penalties import GradientPenalty
     from equilibrist.projections import WeightClipping
     from equilibrist.recipe_lookup import resolve
@@ -72,7 +72,7 @@ _WHERE = {
     "data": ("ArraySource", "Source", "digits", "eight_gaussians", "mnist"),
     "formulations": ("WGAN", "Vanilla"),
     "games": ("GAN", "AdversarialGame", "Quadratic"),
-    "optimizers": ("SGD", "Adam", "RMSProp", "TFRMSProp"),
+    "optimizers": ("SGD", "Adam", "RMSProp"),
     "penalties": ("GradientPenalty",),
     "projections": ("WeightClipping",),
     "report": ("write_report",),
@@ -107,6 +107,7 @@ _ALSO = {
     ),
     "interop": ("Play", "TorchRule", "Watch", "lightning_callback"),
     "langevin": ("SGLD", "RMSPropSGLD"),
+    "optimizers": ("TFRMSProp",),
     "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),
     "networks": ("LinearGenerator", "QuadraticCritic"),
     "penalties": ("R1", "R2"),
@@ -191,7 +192,6 @@ __all__ = [
     "Run",
     "Simultaneous",
     "Source",
-    "TFRMSProp",
     "Vanilla",
     "VectorField",
     "Verdict",

@@ -256,7 +256,9 @@ def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tens
         for draw in draws:
             real, fake = (f(players, constants, draw) for f in (game.reals, game.fakes))
             judges = [game.critic_of(players, constants, draw, h) for h in range(game.heads)]
-            scores = [torch.stack([judge(x) for judge in judges]).mean(0) for x in (real, fake)]
+            scores = [
+                torch.stack([judge.by_sample(x) for judge in judges]).mean(0) for x in (real, fake)
+            ]
             kept.append(tuple(x.double().cpu() for x in (real, fake, *scores)))
     real, fake, real_scores, fake_scores = (torch.cat(parts) for parts in zip(*kept, strict=True))
     return real, fake, real_scores, fake_scores

@@ -62,7 +62,7 @@ class OwnGame:
                 progress=progress,
                 generator_batch=chosen.batch,
             )
-        notes = self._lag_notes()
+        notes = self._notes()
         for note in notes:
             warn_user(note)
         found = self._named(replace(found, about=self._about(seed), notes=(*found.notes, *notes)))
@@ -107,9 +107,10 @@ class OwnGame:
             "spectral_norm": {p: values for p, values in game.lags().items() if values},
         }
 
-    def _lag_notes(self) -> tuple[str, ...]:
+    def _notes(self) -> tuple[str, ...]:
         lags = self.game.lags().items()
-        notes = (torch_spectral_norm.lag_note(self.game.names[p], lag) for p, lag in lags)
+        notes = [torch_spectral_norm.lag_note(self.game.names[p], lag) for p, lag in lags]
+        notes += [torch_spectral_norm.half_note(self.game.names[p], h) for p, h in self.game.half()]
         return tuple(note for note in notes if note)
 
     def _write(self, found: Audit, players: Players, constants: Constants, out: Path) -> None:

@@ -33,7 +33,8 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
 
     Returns:
         An `ArraySource`. Samples with four dimensions [N, channels, height, width] are images, all
-        others points (further dimensions are kept in order and flattened).
+        others points (further dimensions are kept in order and flattened; an audit of two modules gives them their
+        shape back where the generator makes samples of it).
 
     The global random states are left as they were, although a shuffling loader draws from them, and so
     are the generators and counters of the loader and its samplers (Accelerate's too): the loop meets the
@@ -68,6 +69,7 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
             f"data of type {kind} cannot be read: pass a tensor [N, ...], a tuple (samples, labels), a "
             "Dataset, a DataLoader or a Source (equilibrist.data reads files)"
         )
+    shape = tuple(samples.shape[1:])
     samples = _real(samples)
     given, why = ({}, "") if second is None else _second(second, len(samples), conditions)
     source = ArraySource(
@@ -79,6 +81,14 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
         **given,
     )
     source.why_unlabelled = why
+    source.unflattened = shape if samples.ndim == 2 < len(shape) + 1 else None
+    return source
+
+
+def as_made(source: Source, shape: tuple[int, ...]) -> Source:
+    """`source`, its samples in the shape of generated ones where they had it before `source_of` flattened them."""
+    if isinstance(source, ArraySource) and source.unflattened == shape:
+        return source.shaped(shape)
     return source
 
 

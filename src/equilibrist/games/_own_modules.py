@@ -14,8 +14,9 @@ from equilibrist.core.game import Constants, Players
 from equilibrist.games import inputs as _setup
 from equilibrist.games._own_players import Held, class_of, one_module
 from equilibrist.games.sampled import SampledGame, Start
-from equilibrist.nn.pure import PureModule, copied
+from equilibrist.nn.pure import PureModule
 from equilibrist.nn.torch_spectral_norm import Foreign, foreign
+from equilibrist.nn.wrapped import copied
 
 
 class OwnModules(SampledGame, ABC):
@@ -65,15 +66,15 @@ class OwnModules(SampledGame, ABC):
         players: Players = {}
         constants: Constants = {}
         for p in self.players:
-            named = dict(modules[p].named_parameters())
+            # The copies of modules in half precision have float32.
+            kinds = {k: t.dtype for k, t in _tensors(self.modules[p])}
+            held = {k: t.detach().to(kinds[k]) for k, t in _tensors(modules[p])}
             free = {k for k, t in self.modules[p].named_parameters() if t.requires_grad}
-            players[p] = {k: t.detach() for k, t in named.items() if k in free}
-            constants[p] = {k: t.detach() for k, t in named.items() if k not in free}
-            constants[p] |= {k: b.detach() for k, b in modules[p].named_buffers()}
+            players[p] = {k: t for k, t in held.items() if k in free}
+            constants[p] = {k: t for k, t in held.items() if k not in free}
         anchor = tree.leaves(players)[0]
         for name, module in self._rested.items():
-            held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-            constants[name] = {k: t.detach().to(anchor.device) for k, t in held.items()}
+            constants[name] = {k: t.detach().to(anchor.device) for k, t in _tensors(module)}
             constants[name] = tree.to(constants[name], dtype=dtype or anchor.dtype)
         if copies:
             players, constants = tree.clone(players), tree.clone(constants)
@@ -87,7 +88,7 @@ class OwnModules(SampledGame, ABC):
             module = copied(self.modules[p], p)
             held = {**constants[p], **players[p]}
             with torch.no_grad():
-                for name, value in [*module.named_parameters(), *module.named_buffers()]:
+                for name, value in _tensors(module):
                     value.data = held[name].detach().clone()
             loaded[p] = module
         return loaded
@@ -99,6 +100,10 @@ class OwnModules(SampledGame, ABC):
     def lags(self) -> dict[str, dict[str, float]]:
         """By player, how far torch's estimates of spectral norms are off (`Foreign.lags`)."""
         return {p: self._made[p].lags(self._live[p]) for p in self.players}
+
+    def half(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The precisions below float32 in which players were given, of which the copies have float32."""
+        return [(p, self._made[p].half) for p in self.players]
 
     def describe(self) -> dict[str, Any]:
         """What was built, for the record: plain values only."""
@@ -124,3 +129,8 @@ class OwnModules(SampledGame, ABC):
                 for p, m in self.modules.items()
             },
         }
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name."""
+    return [*module.named_parameters(), *module.named_buffers()]

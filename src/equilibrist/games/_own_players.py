@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from equilibrist.errors import GameError
-from equilibrist.nn.torch_spectral_norm import unwrapped
+from equilibrist.nn.wrapped import unwrapped
 
 Held = nn.Module | Tensor | Sequence[Any] | Mapping[str, Any]
 

@@ -92,6 +92,8 @@ class OwnScores:
         scores = self._game.score_of(*self._at, x)
         return scores.float().flatten() if scores.dtype in inputs.HALF else scores.flatten()
 
+    by_sample = __call__
+
 
 class Laws(dict[str, Latent]):
     """Laws of latents by name; `single` where the user's function takes one tensor and no dictionary."""

@@ -166,6 +166,26 @@ def full_precision(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
+def penalised_together(critic: nn.Module, penalty: str) -> str:
+    """What is to be said of a penalty on a critic whose scores depend on the whole batch: of a layer that compares
+    samples (minibatch standard deviation) it is what training loops take.
+
+    Raises:
+        GameError: batch norm, of which it means nothing.
+    """
+    for layer in critic.modules():
+        norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        if norm and (layer.training or layer.running_mean is None):
+            raise GameError(
+                f"{penalty} needs the gradient of each score by its own sample, but the critic's scores depend on the "
+                "whole batch (batch norm): use layer or group norm in the critic"
+            )
+    return (
+        f"the critic's scores depend on the whole batch: {penalty} is of the gradient of their sum by each sample, as "
+        "training loops take it, and depends on the size of the batch"
+    )
+
+
 def heads(critic: nn.Module) -> int:
     """The number of critics: any other module may have an attribute of that name (attention)."""
     from equilibrist.networks import CriticEnsemble

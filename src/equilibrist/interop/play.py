@@ -15,7 +15,7 @@ from equilibrist.core.game import Constants
 from equilibrist.errors import GameError
 from equilibrist.games import GAN, AdversarialGame
 from equilibrist.games.sampled import Start
-from equilibrist.nn.torch_spectral_norm import unwrapped
+from equilibrist.nn.wrapped import unwrapped
 from equilibrist.optimizers import Params
 from equilibrist.solvers import Solver
 from equilibrist.tree import Tree

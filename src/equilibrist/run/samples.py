@@ -23,7 +23,7 @@ from equilibrist.games import AdversarialGame, Mixture, SampledGame
 from equilibrist.games.inputs import as_condition
 from equilibrist.scores import Score
 
-SHEET = {"images": 64, "points": 2048}
+SHEET = {"images": 64, "points": 2048, "arrays": 64}
 
 
 def generate(
@@ -166,8 +166,8 @@ def _scored(
 
 def sheet(samples: Tensor, data: Source) -> tuple[str, bytes]:
     """Samples as people look at them, as (ending, content) of a file: ".png", a square grid, of
-    images; ".npy" of points."""
-    if data.kind == "points":
+    images; ".npy" of points and arrays."""
+    if data.kind != "images":
         return ".npy", array(samples)
     values = samples.detach().double().cpu().numpy()
     buffer = io.BytesIO()

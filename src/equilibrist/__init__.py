@@ -46,8 +46,8 @@ if TYPE_CHECKING:
         RequirementError,
     )
     from equilibrist.formulations import WGAN, Vanilla
-    from equilibrist.games import GAN, Quadratic
-    from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
+    from equilibrist.games import GAN, AdversarialGame, Quadratic
+    from equilibrist.optimizers import SGD, Adam, RMSProp
     from equilibrist.penalties import GradientPenalty
     from equilibrist.projections import WeightClipping
     from equilibrist.recipe_lookup import resolve
@@ -72,8 +72,8 @@ _WHERE = {
     "checks": ("Audit", "Certificate", "Verdict", "audit", "audit_pair"),
     "data": ("ArraySource", "Source", "digits", "eight_gaussians", "mnist"),
     "formulations": ("WGAN", "Vanilla"),
-    "games": ("GAN", "Quadratic"),
-    "optimizers": ("SGD", "Adam", "RMSProp", "TFRMSProp"),
+    "games": ("GAN", "AdversarialGame", "Quadratic"),
+    "optimizers": ("SGD", "Adam", "RMSProp"),
     "penalties": ("GradientPenalty",),
     "projections": ("WeightClipping",),
     "report": ("write_report",),
@@ -109,6 +109,7 @@ _ALSO = {
     ),
     "interop": ("Play", "TorchRule", "Watch", "lightning_callback"),
     "langevin": ("SGLD", "RMSPropSGLD"),
+    "optimizers": ("TFRMSProp",),
     "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),
     "networks": ("LinearGenerator", "QuadraticCritic"),
     "penalties": ("R1", "R2"),
@@ -172,6 +173,7 @@ __all__ = [
     "SGD",
     "WGAN",
     "Adam",
+    "AdversarialGame",
     "Alternating",
     "ArraySource",
     "Audit",
@@ -193,7 +195,6 @@ __all__ = [
     "Run",
     "Simultaneous",
     "Source",
-    "TFRMSProp",
     "Vanilla",
     "VectorField",
     "Verdict",

@@ -19,6 +19,8 @@ class Penalty(Protocol):
 
     Generated samples keep their graph: the critic's own gradient does not see it, but the Jacobian's block
     that says how this gradient moves with the generator does.
+
+    Of a critic that returns a map of scores, D(x) is the sum over the map of x.
     """
 
     @property

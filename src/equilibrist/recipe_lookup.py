@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -189,17 +190,25 @@ def said_by(error: BaseException, file: str) -> str:
 
 
 def _prefix_hint(text: str) -> str:
-    """What to do where a state_dict does not fit because the module was wrapped when it was saved."""
-    for prefix, wrapper in (
-        ("module.", "DistributedDataParallel"),
-        ("_orig_mod.", "torch.compile"),
-    ):
-        if "loading state_dict" in text and f'"{prefix}' in text:
-            unexpected = f'"{prefix}' in text.partition("Unexpected key(s)")[2]
-            if unexpected:
-                return (
-                    f"; the checkpoint was saved from a module inside {wrapper}: load "
-                    f"{{k.removeprefix({prefix!r}): v for k, v in state.items()}}"
-                )
+    """What to do where a state_dict does not fit because a module, or a part of it, was wrapped when it was saved."""
+    if "loading state_dict" not in text:
+        return ""
+    missing, _, unexpected = text.partition("Unexpected key(s)")
+    for keys, saved in ((unexpected, True), (missing, False)):
+        compiled = "_orig_mod." in keys
+        parallel = re.search(r'"(_orig_mod\.)?module\.', keys) is not None
+        if not (compiled or parallel):
+            continue
+        names = {"DistributedDataParallel": parallel, "torch.compile": compiled}
+        wrapper = " and ".join(name for name, there in names.items() if there)
+        if not saved:
             return f"; the module here is inside {wrapper}, the checkpoint's was not: load into its inner one"
+        # torch.compile's name may stand within a key, for a part that was compiled by itself.
+        plain = (
+            "k" + ".replace('_orig_mod.', '')" * compiled + ".removeprefix('module.')" * parallel
+        )
+        return (
+            f"; the checkpoint was saved from a module inside {wrapper}: load "
+            f"{{{plain}: v for k, v in state.items()}}"
+        )
     return ""

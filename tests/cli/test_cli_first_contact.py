@@ -37,6 +37,10 @@ def saved_in_parallel():
 def compiled():
     net().load_state_dict({f"_orig_mod.{k}": v for k, v in net().state_dict().items()})
 
+def compiled_part_in_parallel():
+    state = {f"module.{k[0]}._orig_mod{k[1:]}": v for k, v in net().state_dict().items()}
+    net().load_state_dict(state)
+
 def still_wrapped():
     inner = net()
     nn.DataParallel(inner).load_state_dict(inner.state_dict())
@@ -71,11 +75,16 @@ def test_the_version(cli: Call) -> None:
     [
         (
             "deep",
-            r"RuntimeError: the first line and the second, with the cause \(my pair.py, line 26, in helper: "
+            r"RuntimeError: the first line and the second, with the cause \(my pair.py, line 30, in helper: "
             r"raise RuntimeError",
         ),
         ("saved_in_parallel", r"in saved_in_parallel: .*removeprefix\('module\.'\)"),
         ("compiled", r"in compiled: .*saved from a module inside torch\.compile"),
+        (
+            "compiled_part_in_parallel",
+            r"inside DistributedDataParallel and torch\.compile: load "
+            r"\{k\.replace\('_orig_mod\.', ''\)\.removeprefix\('module\.'\): v",
+        ),
         ("still_wrapped", r"in still_wrapped: .*load into its inner one"),
     ],
 )
@@ -90,7 +99,7 @@ def test_an_error_of_ones_own_file_is_told_whole_with_its_line(
 
 def test_a_recipe_of_ones_own_fails_with_its_line(cli: Call, folder: Path) -> None:
     answer = cli("run", "my pair.py:recipe")
-    assert "and the second, with the cause (my pair.py, line 26, in helper" in answer.err
+    assert "and the second, with the cause (my pair.py, line 30, in helper" in answer.err
     (folder / "broken.py").write_text("import torch\nfoo = torch.nosuch\n")
     answer = cli("run", "broken.py:recipe")
     assert "(broken.py, line 2: foo = torch.nosuch)" in answer.err

@@ -246,6 +246,7 @@ def test_spectral_norm_dropout_and_wrappers() -> None:
     assert numbers(found) == numbers(audited(body, real, fake, "hinge", **few))
     half = audited(nn.Sequential(nn.Linear(3, 1)).half(), real, fake, "hinge", gradients=100)
     assert half.precision == "float32"
+    assert "float16" in half.notes[0]
 
 
 @pytest.mark.parametrize("norm", ["none", "new", "old"])

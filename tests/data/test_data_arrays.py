@@ -226,7 +226,7 @@ def _with(value: float) -> np.ndarray:
             "uint8 has no scale",
             "value_range",
         ),
-        (lambda: _make(GOOD, kind="sounds"), "unknown kind 'sounds'", '"images" or "points"'),
+        (lambda: _make(GOOD, kind="sounds"), "unknown kind 'sounds'", '"images", "points" or'),
         (lambda: _make(GOOD, value_range=(1.0, 0.0)), "(1.0, 0.0)", "try (0, 1)"),
         (lambda: _make(GOOD, value_range=(0.0, np.nan)), "nan", "try (0, 1)"),
         (lambda: _make(GOOD, value_range=(0.0,)), "(0.0,)", "try (0, 1)"),

@@ -126,7 +126,10 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"c": Custom(lambda m, s: s.mean())},
         ["the critic maps samples", "shape []"],
     ),
-    "a tuple of scores": ({"c": Custom(lambda m, s: (s, s))}, ["the critic maps samples", "tuple"]),
+    "a tuple that begins with a table": (
+        {"c": Custom(lambda m, s: (torch.cat([s, s], 1), s))},
+        ["the critic maps samples", "a tuple of shape [8, 2], shape [8, 1]"],
+    ),
     "samples for another batch": (
         {"g": nn.Sequential(nn.Linear(3, 2), nn.Flatten(0))},
         ["the generator maps latents [8, 3] to shape [16]"],

@@ -94,20 +94,20 @@ def test_a_loss_is_a_function_of_weights_and_draw() -> None:
 def test_means_over_draws_are_the_closed_form() -> None:
     built = game()
     start = built.init()
-    seen = [built.losses(*start, draw_of(seed, 400)) for seed in range(300)]
+    seen = [built.losses(*start, draw_of(seed, 400)) for seed in range(120)]
     wanted = exact(built, start.players, REAL)
     for player in built.players:
         values = torch.stack([losses[player] for losses in seen])
         error = values.std() / len(values) ** 0.5
         assert abs(float(values.mean() - wanted[player])) < 4 * float(error)
-        assert float(error) < 0.02 * float(wanted[player])
+        assert float(error) < 0.03 * float(wanted[player])
 
 
 def test_gradients_over_draws_are_those_of_the_closed_form() -> None:
     built = game()
     start = built.init()
     field = VectorField(built)
-    seen = [tree.flatten(field(*start, draw_of(seed, 400)).v) for seed in range(300)]
+    seen = [tree.flatten(field(*start, draw_of(seed, 400)).v) for seed in range(120)]
     leaves = tree.map(lambda t: t.clone().requires_grad_(), start.players)
     losses = exact(built, leaves, REAL)
     wanted = torch.cat(

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from equilibrist.checks import facts, selftests
+from equilibrist.checks import selftests
 from equilibrist.checks._budget import (
-    FACTS,
     allotted,
     announce,
-    deep,
     limit_of,
     planner,
-    unfinished,
 )
 from equilibrist.checks._implications import reconcile
 from equilibrist.checks._result import Audit
 from equilibrist.checks._save import CheckCache, require_place
+from equilibrist.checks._session import Session, meter
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import known_settings, settings_of
 from equilibrist.checks.certificate import Certificate
-from equilibrist.checks.context import AuditContext, Meter, SpentError
+from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
-from equilibrist.checks.registry import CHECKS, REGISTRY, Found, Show, named_checks
+from equilibrist.checks.registry import CHECKS, REGISTRY, named_checks
 from equilibrist.core.game import Constants, Players
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.data import Source
 from equilibrist.errors import RecipeError, warn_user
-from equilibrist.games import SampledGame
+from equilibrist.games import AdversarialGame, SampledGame
 from equilibrist.games.compatibility import misfits, require_fit
 from equilibrist.optimizers import SGD
-from equilibrist.progress import Progress, showing
+from equilibrist.progress import showing
 from equilibrist.run import Run, samples
 from equilibrist.run.requirements import require_seed
 from equilibrist.schedules import base
@@ -49,7 +46,7 @@ _EXACT = {"tolerance": 1e-6, "groups": 3, "group_batches": 1, "linear_batches": 
 
 @usual_errors
 def audit(
-    run: Run,
+    run: Run | AdversarialGame,
     *,
     checks: Sequence[str] = CHECKS,
     progress: str = "auto",
@@ -65,7 +62,8 @@ def audit(
     them when it is asked for again with the same pair, settings and number of threads.
 
     Args:
-        run: what `train` or `load` returned. It is left as it was.
+        run: what `train` or `load` returned; it is left as it was. Or an `AdversarialGame`, whose players are audited
+            as their modules are now, with `seed`, `batch` and `out` (a folder for the page) besides.
         checks: names of `equilibrist.checks.REGISTRY`.
         progress: "auto", "bar", "lines" or "none".
         write: False keeps the answer in memory only.
@@ -79,9 +77,17 @@ def audit(
 
     Raises: RecipeError for an unknown check or setting.
     """
+    if isinstance(run, AdversarialGame):
+        from equilibrist.checks.own import OwnGame  # which audits by this module
+
+        own = {k: fields.pop(k) for k in ("seed", "batch", "out") if k in fields}
+        asked = settings if isinstance(settings, Settings) else {**(settings or {}), **fields}
+        return OwnGame(run).audit(
+            asked, gradients=gradients, checks=checks, progress=progress, **own
+        )
     if not isinstance(run, Run):
         raise RecipeError(
-            f"audit needs a run, not {type(run).__name__}: pass what train or load returned"
+            f"audit needs a run or an AdversarialGame, not {type(run).__name__}: pass what train or load returned"
         )
     chosen = _settings_for(run, settings, gradients, fields)
     if not write:
@@ -256,9 +262,11 @@ def audit_game(
     if progress != "none":
         announce(context, costs)
     with showing(progress, "audit", round(sum(costs.values()))) as bar:
-        session = _Session(context, costs, _meter(bar, costs), kept, None if data is None else show)
+        shows = data is not None and not getattr(game, "lacks", lambda what: "")("samples")
+        session = Session(context, costs, meter(bar, costs), kept, show if shows else None)
         for k, name in enumerate(chosen):
-            session.run(name, limit_of(context.settings, costs, chosen[k + 1 :]))
+            # Self-tests that fail take longer than planned, and have to say why.
+            session.run(name, limit_of(context.settings, costs, chosen[k + 1 :]) if k else math.inf)
     if selftests.CLAIM not in asked and not selftests.fails(session.certificates[0]):
         del session.certificates[0]
     agreed = reconcile(session.certificates)
@@ -307,76 +315,6 @@ def _context(
             warn_user(note)
         notes = (*game.notes, *found)
     return AuditContext(game, players, constants or {}, data, settings, seed, iterate), notes
-
-
-def _meter(bar: Progress, costs: Mapping[str, float]) -> Meter:
-    """Counts minibatch gradients, and moves the progress bar."""
-    spent, shown = 0.0, 0
-
-    def count(gradients: float = 1.0) -> None:
-        nonlocal spent, shown
-        spent += gradients
-        if spent - shown >= 10:
-            shown = round(spent)
-            bar.update(min(shown, round(sum(costs.values()))), {})
-
-    return Meter(count)
-
-
-@dataclass
-class _Session:
-    """The checks of one audit, run in turn; what they found, and what each spent."""
-
-    context: AuditContext
-    costs: Mapping[str, float]
-    meter: Meter
-    kept: CheckCache | None
-    show: Show | None
-    certificates: list[Certificate] = field(default_factory=list)
-    sheets: dict[str, torch.Tensor] = field(default_factory=dict)
-    work: dict[str, dict[str, float]] = field(default_factory=dict)
-    facts: facts.Facts | None = None
-
-    def run(self, name: str, most: float) -> None:
-        """Run a check, which ends where the audit would have spent more than `most`; after a failed self-test none
-        is."""
-        failed = next((c for c in self.certificates if selftests.fails(c)), None)
-        if failed is not None:
-            self.certificates.append(selftests.stopped(name, failed))
-            return
-        if self.kept is not None and (former := self.kept.get(name)):
-            found, self.work[name] = former
-            self.meter(self.work[name]["gradients"])
-        else:
-            with self._counted(name):
-                found = self._found(name, most)
-            if self.kept is not None:
-                self.kept.put(name, found, self.work[name])
-        self.certificates += found.certificates
-        self.sheets |= found.sheets
-        if name == selftests.CLAIM and not selftests.fails(found.certificates[0]):
-            with self._counted(FACTS):
-                self.facts = facts.facts(self.context, self.meter, deep(self.context.settings))
-
-    def _found(self, name: str, most: float) -> Found:
-        self.meter.most = most
-        try:
-            return REGISTRY[name].run(self.context, self.meter, self.show)
-        except SpentError:
-            return Found(unfinished(self.context, REGISTRY[name]))
-        finally:
-            self.meter.most = math.inf
-
-    @contextlib.contextmanager
-    def _counted(self, name: str) -> Iterator[None]:
-        """Record what is spent meanwhile and was planned, in minibatch gradients, and the seconds."""
-        before, since = self.meter.spent, time.monotonic()
-        yield
-        self.work[name] = {
-            "gradients": round(self.meter.spent - before, 1),
-            "planned": round(self.costs[name], 1),
-            "seconds": round(time.monotonic() - since, 2),
-        }
 
 
 def _shown_again(

@@ -67,7 +67,7 @@ class FirstOrder:
 
     def decision(self, context: AuditContext) -> Decision:
         """The verdict on "no small move down the gradient gains more than the tolerance"."""
-        return decide(self.gain, context.tolerance().value)
+        return decide(self.gain, _nothing(context, self.player, self.value))
 
     def describe(self) -> dict[str, Any]:
         """Plain values."""
@@ -156,9 +156,14 @@ def _first_order(context: AuditContext, player: str, tick: Tick, value: bool) ->
         return FirstOrder.without(player, math.nan, math.nan, value)
     # A gradient of rounding errors has a direction too, and curvature may gain along it: that is second order.
     promise = size * context.settings.move * norm_of(context, player)
-    if promise <= NOTHING * context.tolerance().value or size == 0:
+    if promise <= NOTHING * _nothing(context, player, value) or size == 0:
         return FirstOrder.without(player, 0.0, promise, value)
     return best_move(context, player, -slope / size, tick, value, slope)
+
+
+def _nothing(context: AuditContext, player: str, value: bool) -> float:
+    """The tolerance of a player's own loss, or of V."""
+    return context.tolerance(player="" if value else player).value
 
 
 def _slopes(context: AuditContext, tick: Tick, value: bool) -> Players:

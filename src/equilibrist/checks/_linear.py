@@ -126,7 +126,7 @@ class Sobolev:
                 "critic": followed(active, constants["critic"]),
             }
             critic = context.game.critic_of({**players, "critic": active}, seen, draw)
-            slopes = input_gradient(critic, draw["real"])
+            slopes = input_gradient(critic, context.game.reals(players, constants, draw))
             probe = torch.zeros_like(slopes, requires_grad=True)
             if not slopes.requires_grad:
                 return slopes, inputs, probe, []

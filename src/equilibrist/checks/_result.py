@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ class Audit(Mapping[str, Certificate]):
         about: the pair and where it came from, plain values.
         facts: what a practitioner looks at before any verdict; None where losses are exact.
         notes: what does not fit together (data and generator, say), one sentence each.
+        names: the players' own names, where they have others than "generator" and "critic".
         sheets, precision, work: sheets of samples; the precision of the searches; gradients and seconds by check.
     """
 
@@ -43,6 +45,7 @@ class Audit(Mapping[str, Certificate]):
     seconds: float
     about: dict[str, Any] = field(default_factory=dict)
     sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    names: Mapping[str, str] = field(default_factory=dict)
     precision: str = "float32"
     work: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: facts.Facts | None = None
@@ -67,16 +70,22 @@ class Audit(Mapping[str, Certificate]):
     @property
     def place(self) -> str:
         """Where the pair stands, in a few sentences: signs of a fault first."""
-        return place(self.certificates, self.facts)
+        return self.named(place(self.certificates, self.facts))
 
     @property
     def advice(self) -> tuple[str, ...]:
         """What was measured and which causes fit it, largest effect first."""
-        return advice(self.certificates, self.facts)
+        return tuple(self.named(line) for line in advice(self.certificates, self.facts))
+
+    def named(self, text: str) -> str:
+        """A text with the players' own names, where they have other ones than "generator" and "critic"."""
+        if not self.names:
+            return text
+        return re.sub(r"\b(generator|critic)\b", lambda m: self.names.get(m[0], m[0]), text)
 
     def __str__(self) -> str:
         rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
-        plain = [" ".join(self.facts.sentences)] if self.facts is not None else []
+        plain = [self.named(" ".join(self.facts.sentences))] if self.facts is not None else []
         notes = [f"Note: {note}." for note in self.notes]
         remarks = [f"- {line}" for line in self.advice if line not in self.place]
         reported = [self.place, *plain, *notes, "", *rows]
@@ -116,8 +125,8 @@ class Audit(Mapping[str, Certificate]):
                     {
                         "claim": rung.claim,
                         "name": rung.name,
-                        "meaning": rung.meaning,
-                        "words": rung.words,
+                        "meaning": self.named(rung.meaning),
+                        "words": self.named(rung.words),
                         "verdict": rung.verdict.value if rung.verdict else None,
                     }
                     for rung in ladder(self.certificates)

@@ -160,6 +160,8 @@ def products_of(context: AuditContext) -> int:
 
 def inexact(context: AuditContext) -> str:
     """Why second derivatives of this game's losses are not exact; "" where they are."""
+    if getattr(context.game, "semi_gradient", False):
+        return "the players' own gradients are not those of their losses (semi_gradient=True)"
     formulation = getattr(context.game, "formulation", None)
     if formulation is None or getattr(formulation, "second_order", True):
         return ""

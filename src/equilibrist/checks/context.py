@@ -22,7 +22,6 @@ from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.data import Source
 from equilibrist.errors import RecipeError
 from equilibrist.games import SampledGame
-from equilibrist.games.inputs import as_condition
 
 PARTS = ("optimise", "select", "score")
 
@@ -129,7 +128,7 @@ class AuditContext:
         self.game, self.settings, self.seed = game, settings, seed
         self.iterate = iterate
         self.players = tree.clone(players)
-        anchor = next(iter(self.players["generator"].values()))
+        anchor = tree.leaves(self.players)[0]
         self.dtype, self.device = anchor.dtype, anchor.device
         if unknown := [name for name in settings.optimizers if name not in game.players]:
             raise RecipeError(f"audit setting optimizers names {unknown[0]!r}, which is no player")
@@ -142,11 +141,12 @@ class AuditContext:
         self.lag = _lag(game, self.players, constants)
         self.parts["all"] = data
         self._banks: dict[str, list[Draw]] = {}
+        self._scales: dict[str, float] = {}
 
     def with_settings(self, settings: Settings) -> AuditContext:
         """The same pair and splits under other settings."""
         other = copy.copy(self)
-        other.settings, other._banks = settings, {}
+        other.settings, other._banks, other._scales = settings, {}, {}
         return other
 
     def exact(self, players: Players, constants: Constants) -> Constants:
@@ -193,14 +193,7 @@ class AuditContext:
                 break
             # The draw's own real samples are replaced: those are i.i.d., these cover the part.
             draw = self.game.draw(rng, source, batch, torch.float64, self.device)
-            yield {**draw, **self._covered(source, rows)}
-
-    def _covered(self, source: Source, rows: torch.Tensor) -> Draw:
-        """These samples of a finite source, with their conditions where the game is conditional."""
-        if self.game.condition is None:
-            return {"real": taken(source, rows)}
-        real, condition = source.take_pairs(rows)  # type: ignore[attr-defined]
-        return {"real": real, "condition": as_condition(condition, self.device, torch.float64)}
+            yield {**draw, **self.game.covered(source, rows, self.device, torch.float64)}
 
     def resampling(self, part: str) -> float:
         """How much wider an interval over a bank must be because its batches share real samples:
@@ -255,19 +248,26 @@ class AuditContext:
         """The unit of the losses."""
         return self.game.formulation.unit
 
-    def tolerance(self, per: str = "") -> Tolerance:
-        """What is called nothing; its value is not a number where there is no yardstick."""
+    def tolerance(self, per: str = "", player: str = "") -> Tolerance:
+        """What is called nothing of a player's loss (by default the follower's); its value is not a number where there
+        is no yardstick."""
         unit = self.unit
         if self.settings.absolute > 0:
             return Tolerance(self.settings.absolute, unit + per, "as set")
-        scale = self.scale()
+        scale = self.scale(player)
         if not 0 < scale < float("inf"):
-            why = f"the formulation's scale is {scale:g} {unit}: set absolute to a gain that you call nothing"
+            why = f"{self._yardstick(player)} is {scale:g} {unit}: set absolute to a gain that you call nothing"
             return Tolerance(float("nan"), unit + per, why)
         value, share = self.settings.tolerance * scale, self.settings.tolerance
         return Tolerance(
-            value, unit + per, f"{share:.0%} of the formulation's scale, {scale:.4g} {unit}"
+            value, unit + per, f"{share:.0%} of {self._yardstick(player)}, {scale:.4g} {unit}"
         )
+
+    def _yardstick(self, player: str) -> str:
+        """What the scale is, in words."""
+        if not getattr(self.game, "own_scale", False):
+            return "the formulation's scale"
+        return f"the size and spread of the {player or order_of(self.game)[1]}'s loss"
 
     def losses(
         self, player: str, players: Players, constants: Constants, part: str
@@ -287,13 +287,12 @@ class AuditContext:
                 [self.game.losses(wide, fixed, draw)[player] for draw in draws]
             )
 
-    def scale(self) -> float:
-        """The formulation's yardstick at the trained pair, on the selection split."""
-        bank = self.bank("select")
-        if not self.game.separable:
-            return float(self.game.scale(*self.wide, bank[0]))
-        whole = {k: torch.cat([draw[k] for draw in bank]) for k in bank[0]}
-        return float(self.game.scale(*self.wide, whole))
+    def scale(self, player: str = "") -> float:
+        """The yardstick of a player's loss (by default the follower's) at the trained pair, on the selection split."""
+        who = player or order_of(self.game)[1]
+        if who not in self._scales:
+            self._scales[who] = self.game.yardstick(*self.wide, self.bank("select"), who)
+        return self._scales[who]
 
     def scope(self) -> dict[str, Any]:
         """What every certificate of this context is about."""

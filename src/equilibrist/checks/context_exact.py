@@ -56,7 +56,7 @@ class ExactContext(AuditContext):
     def unit(self) -> str:
         return str(getattr(self.game, "unit", "value units"))
 
-    def scale(self) -> float:
+    def scale(self, player: str = "") -> float:
         return float(getattr(self.game, "scale", 1.0))
 
     def scope(self) -> dict[str, Any]:

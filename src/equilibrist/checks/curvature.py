@@ -129,9 +129,9 @@ def local(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
         if firsts[player].decision(context).verdict is not Verdict.REFUTED
     }
     parts = [
-        _certificate(context, found[player], first, tolerance)
+        _certificate(context, found[player], first, context.tolerance(player=player))
         if player in found
-        else _moving(context, first, tolerance)
+        else _moving(context, first, context.tolerance(player=player))
         for player, first in firsts.items()
     ]
     leader, follower = order_of(context.game)
@@ -186,7 +186,7 @@ def own_curvature(
     scored = context.interval(curvatures(context, player, direction, tick))
     found = replace(found, direction=direction, scored=scored)
     # What promises next to nothing is not worth its measurement.
-    if max(gain, found.gains.high) > 0.25 * context.tolerance().value:
+    if max(gain, found.gains.high) > 0.25 * context.tolerance(player=player).value:
         return replace(found, moved=both_ways(context, player, direction, tick))
     return found
 

@@ -45,10 +45,10 @@ def nash(
     NOT_REFUTED: otherwise, with the distance to which each kind of direction was searched. A search cannot
     verify.
     """
-    tolerance = context.tolerance()
     sheets: dict[str, torch.Tensor] = {}
     parts = []
     for player in context.game.players:
+        tolerance = context.tolerance(player=player)
         shown = show if player == "generator" else None
         outcome = search(context, player, budget(context), tolerance.value, tick, shown)
         parts.append(_certificate(context, player, outcome, tolerance))

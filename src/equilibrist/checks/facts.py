@@ -18,7 +18,7 @@ from equilibrist.checks._level import at_equality, pull, silent, unbounded
 from equilibrist.checks._objective import Objective
 from equilibrist.checks._search import Relative
 from equilibrist.checks._signs import SEPARATED, STARVED, signs
-from equilibrist.checks.context import AuditContext, norm_of, taken
+from equilibrist.checks.context import AuditContext, norm_of, rows_in, taken
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.games.compatibility import reach
 
@@ -173,7 +173,7 @@ def facts(
     With `deep`, `uphill` is measured where the critic separates nearly all pairs, at 60 minibatch gradients; `slope` is
     there in any case, at one.
     """
-    if not context.sampled or not hasattr(context.game, "generate"):
+    if _silent(context):
         return None
     draws = _held_out(context, deep)
     real, fake, real_scores, fake_scores = _samples(context, draws)
@@ -223,22 +223,28 @@ def facts(
 
 def work(context: AuditContext, deep: bool = True) -> float:
     """Planned minibatch gradients."""
-    if not context.sampled or not hasattr(context.game, "generate"):
+    if _silent(context):
         return 0.0
     return _evaluations(context, _held_out(context, deep)) + deep * (2 * UPHILL_STEPS + 1) + 1
+
+
+def _silent(context: AuditContext) -> bool:
+    """Whether the game shows no samples or no scores."""
+    game: Any = context.game
+    return not context.sampled or not hasattr(game, "fakes") or bool(game.lacks("samples", "score"))
 
 
 def _held_out(context: AuditContext, deep: bool) -> list[Draw]:
     """The first batches of the score split, with no more than `ROWS` samples where there are several."""
     bank, most = context.bank("score"), ROWS if deep else FEW_ROWS
-    seen = np.cumsum([len(draw["real"]) for draw in bank])
+    seen = np.cumsum([rows_in(draw) for draw in bank])
     return bank[: int(np.searchsorted(seen, most)) + 1]
 
 
 def _evaluations(context: AuditContext, draws: Sequence[Draw]) -> float:
     """What three passes over these draws cost, and two of the generator over the first, in minibatch gradients."""
     first = draws[:1] if context.data.kind == "images" else []
-    return sum(len(draw["real"]) for draw in (*draws, *first)) / context.settings.batch
+    return sum(rows_in(draw) for draw in (*draws, *first)) / context.settings.batch
 
 
 def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -248,12 +254,12 @@ def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tens
     kept: list[tuple[Tensor, ...]] = []
     with torch.no_grad():
         for draw in draws:
-            fake = game.fakes(players, constants, draw)
+            real, fake = (f(players, constants, draw) for f in (game.reals, game.fakes))
             judges = [game.critic_of(players, constants, draw, h) for h in range(game.heads)]
             scores = [
-                torch.stack([judge(x) for judge in judges]).mean(0) for x in (draw["real"], fake)
+                torch.stack([judge.by_sample(x) for judge in judges]).mean(0) for x in (real, fake)
             ]
-            kept.append(tuple(x.double().cpu() for x in (draw["real"], fake, *scores)))
+            kept.append(tuple(x.double().cpu() for x in (real, fake, *scores)))
     real, fake, real_scores, fake_scores = (torch.cat(parts) for parts in zip(*kept, strict=True))
     return real, fake, real_scores, fake_scores
 

@@ -124,6 +124,8 @@ def _why_not(context: AuditContext) -> str:
             f"{type(game).__name__} has no critic of samples, so there is no norm in which it could "
             "be proximal"
         )
+    if missing := game.lacks("samples", "score"):
+        return f"the Sobolev norm needs the critic's slope at real samples: give AdversarialGame {missing}=function"
     if game.heads > 1:
         return f"the Sobolev norm is that of one critic, and this game has {game.heads}"
     if not game.samplewise:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from equilibrist.checks._audit import audit_game, replayable
@@ -17,17 +16,19 @@ from equilibrist.checks._result import Audit
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import in_order, settings_of
+from equilibrist.checks.own import OwnGame
 from equilibrist.checks.registry import CHECKS
 from equilibrist.data import Source
-from equilibrist.data.loaders import source_of
+from equilibrist.data.loaders import as_made, source_of
 from equilibrist.errors import GameError, RecipeError, did_you_mean, warn_user
 from equilibrist.files.owned import require_free
 from equilibrist.formulations import Formulation
-from equilibrist.games import GAN
+from equilibrist.games import GAN, AdversarialGame
 from equilibrist.games import inputs as _setup
 from equilibrist.games.compatibility import require_fit
 from equilibrist.nn import torch_spectral_norm
 from equilibrist.nn.torch_spectral_norm import Foreign
+from equilibrist.nn.wrapped import unwrapped
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
 
@@ -59,7 +60,7 @@ class Pair:
     gradients: int | None = None
 
     @classmethod
-    def of(cls, value: Any, where: str) -> Pair:
+    def of(cls, value: Any, where: str) -> Pair | OwnGame:
         """A pair from what a user's function returned.
 
         Raises GameError for anything that is none, naming what is missing.
@@ -68,6 +69,8 @@ class Pair:
         needed = names[:5]
         if isinstance(value, cls):
             return value
+        if isinstance(value, AdversarialGame):
+            return OwnGame(value)
         if isinstance(value, tuple | list):
             if len(value) != len(needed):
                 raise GameError(
@@ -140,7 +143,7 @@ def audit_pair(
 
     Args:
         generator, critic: the modules, with their weights. Wrapped ones (DistributedDataParallel,
-            torch.compile) are unwrapped.
+            torch.compile) are unwrapped; weights in half precision are audited in a float32 copy.
         data: real samples: a `Source`, a tensor or array [N, ...], a tuple (samples, labels), a Dataset or
             a DataLoader (`equilibrist.data.source_of`).
         formulation: `Vanilla()`, `WGAN()`, ..., or its name (`formulations.formulation_of`). It may also
@@ -160,7 +163,8 @@ def audit_pair(
         game: arguments of `GAN` besides (condition, penalties, projections, auxiliary).
 
     Returns:
-        The audit. Its `notes`, which are warned of too, say what data and generator do not share.
+        The audit. Its `notes` say what data and generator do not share, which is warned of too, and where weights in
+        half precision were audited in a copy in float32.
 
     Raises:
         GameError: modules whose losses are no functions of their parameters, or data that do not fit them.
@@ -227,9 +231,7 @@ class Prepared:
         modules = {"generator": generator, "critic": critic}
         for player, module in modules.items():
             _usable(module, player)
-        modules = {
-            player: torch_spectral_norm.unwrapped(module) for player, module in modules.items()
-        }
+        modules = {player: unwrapped(module) for player, module in modules.items()}
         _setup.apart(modules["generator"], modules["critic"])
         data, formulation = in_order(data, formulation)
         source = source_of(data, conditions=isinstance(game.get("condition"), tuple | list))
@@ -243,6 +245,7 @@ class Prepared:
                     one.module.train(mode == "train")
             game["spectral_norm"] = _normalised(made["critic"], game.get("spectral_norm", False))
             built = _built(made, formulation, **game)
+            source = as_made(source, built.sample_shape)
             prepared = cls(modules, made, built, source, mode)
             players, constants = prepared.here()
             require_fit(built, source, players, constants)
@@ -290,7 +293,7 @@ class Prepared:
                 },
                 "spectral_norm": {p: values for p, values in lags.items() if values},
             },
-            notes=(*found.notes, *self.lag_notes()),
+            notes=(*found.notes, *self.lag_notes(), *self.half_notes()),
         )
 
     def require_budget(self, settings: Settings, checks: Sequence[str]) -> None:
@@ -304,6 +307,11 @@ class Prepared:
             torch_spectral_norm.lag_note(p, one.lags(self.modules[p]))
             for p, one in self.made.items()
         )
+        return tuple(note for note in summary if note)
+
+    def half_notes(self) -> tuple[str, ...]:
+        """A sentence for each player whose weights are in half precision."""
+        summary = (torch_spectral_norm.half_note(p, one.half) for p, one in self.made.items())
         return tuple(note for note in summary if note)
 
     def write(self, found: Audit, out: Path) -> Path:
@@ -338,7 +346,7 @@ def _normalised(critic: Foreign, wanted: bool | Sequence[str]) -> bool | tuple[s
 
 
 def _usable(module: Any, player: str) -> None:
-    """GameError unless this is a module with trainable weights of one precision."""
+    """GameError unless this is a module with trainable weights."""
     if not isinstance(module, nn.Module):
         raise GameError(f"the {player} is of type {type(module).__name__}: pass an nn.Module")
     parameters = list(module.parameters())
@@ -347,12 +355,6 @@ def _usable(module: Any, player: str) -> None:
             f"all parameters of the {player} are frozen, so it has nothing to choose: call "
             "requires_grad_(True) on those that were trained"
         )
-    for name, p in module.named_parameters():
-        if p.dtype not in (torch.float32, torch.float64) and p.is_floating_point():
-            dtype = str(p.dtype).removeprefix("torch.")
-            raise GameError(
-                f"the {player}'s {name} is {dtype}: call .float() on the {player} first"
-            )
 
 
 def _built(made: Mapping[str, Foreign], formulation: Formulation, **options: Any) -> GAN:

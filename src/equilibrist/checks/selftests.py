@@ -107,7 +107,9 @@ def self_tests(context: AuditContext, tick: Tick = no_tick) -> Certificate:
     the losses is measured, by what a move of 1e-13 |d| changes beyond its slope, and allowed for tenfold: "off" is
     the difference over (the larger of both sides plus 1e4 times that error over the step).
     """
-    draw = {k: t[:ROWS] if t.ndim else t for k, t in context.linear_draws()[0].items()}
+    draw = context.linear_draws()[0]
+    if getattr(context.game, "any_rows", True):
+        draw = {k: t[:ROWS] if t.ndim else t for k, t in draw.items()}
     place, share = _Place(context, context.smooth(), *context.wide, draw), _share(context)
     try:
         found = _outcomes(place, lambda n=1.0: tick(n * share))
@@ -115,16 +117,20 @@ def self_tests(context: AuditContext, tick: Tick = no_tick) -> Certificate:
         found = [Outcome("derivatives", False, float("nan"), str(error))]
     except RuntimeError as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        means = f"the losses cannot be computed in float64 ({first})"
+        means = (
+            f"the losses cannot be computed in float64 ({first}): make tensors in the dtype of what they meet "
+            "(x.new_zeros, torch.ones_like), and hand other modules over with the players"
+        )
         found = [Outcome("precision", False, float("nan"), means)]
+    semi = getattr(context.game, "semi_gradient", False)
     failed = [outcome for outcome in found if not outcome.passed]
     if failed:
-        failed[0] = _blamed(failed[0], place)
+        failed[0] = _explained(_blamed(failed[0], place), context.game)
+    right = "gradients are not compared with them" if semi else "their derivatives are right"
     summary = (
         f"The audit stops here: {failed[0].means}."
         if failed
-        else "The losses are functions of the weights alone, and their derivatives are right: "
-        f"{len(found)} tests passed."
+        else f"The losses are functions of the weights alone, and {right}: {len(found)} tests passed."
     )
     return Certificate(
         CLAIM,
@@ -185,7 +191,9 @@ def _outcomes(place: _Place, tick: Tick) -> list[Outcome]:
         return [precision, Outcome("differentiable", False, float("nan"), means)]
     repeat, adjoint = _repeat(place, here, w, jw), _adjoint(place, w, jw)
     tick(WHOLE)
-    differences = [o for player in place.players for o in _differences(place, here, player, tick)]
+    semi = getattr(place.context.game, "semi_gradient", False)
+    tested = () if semi else tuple(place.players)
+    differences = [o for player in tested for o in _differences(place, here, player, tick)]
     after = place.state()
     changed = next((name for name in before if not _same(before[name], after[name])), None)
     buffers = Outcome(
@@ -312,6 +320,7 @@ _ROOT = (
     "unit or a pixel that is constant over a batch) has none, so add a small eps inside the root, "
     "sqrt(var + 1e-8)"
 )
+_VALUES = ("slopes", "differences")  # tests of derivatives against values
 _TESTS = {
     "finite": culprit.not_finite,
     "differentiable": culprit.no_derivative,
@@ -319,6 +328,23 @@ _TESTS = {
     "slopes": culprit.wrong,
     "differences": culprit.wrong,
 }
+
+
+def _explained(outcome: Outcome, game: Any) -> Outcome:
+    """The outcome with the places where a user's losses stop gradients, where derivatives are not those of values."""
+    stops = getattr(game, "stops", None)
+    if stops is None or outcome.name.partition("/")[0] not in _VALUES:
+        return outcome
+    where = (
+        f"the losses stop gradients at {', '.join(stops)}"
+        if stops
+        else "nothing was seen to be detached"
+    )
+    return replace(
+        outcome,
+        means=f"{outcome.means}; {where}: where that is on purpose (straight-through estimates, weights that are held "
+        "constant, reversed gradients), write semi_gradient=True",
+    )
 
 
 def _blamed(outcome: Outcome, place: _Place) -> Outcome:

@@ -54,9 +54,9 @@ def stationarity(context: AuditContext, tick: Tick = no_tick) -> list[Certificat
         tree.mean(gradient(group * size + k) for k in range(size))
         for group in range(settings.groups)
     ]
-    tolerance = context.tolerance(f" per {settings.move:.0%} move")
     parts = []
     for player in context.game.players:
+        tolerance = context.tolerance(f" per {settings.move:.0%} move", player)
         groups = torch.stack([tree.flatten(mean[player]).double().cpu() for mean in means])
         groups, moved = unblocked(context, player, groups), first_order(context, player, tick)
         parts.append(_certificate(context, player, groups, tolerance, moved))

@@ -54,9 +54,9 @@ def sample(
     from equilibrist.run import samples
 
     is_sheet = out.suffix == ".png"
-    if is_sheet and run.data.kind == "points":
+    if is_sheet and run.data.kind != "images":
         raise RecordError(
-            f"--out {out}: this run generates points, not images; use a name ending in .npy"
+            f"--out {out}: this run generates {run.data.kind}, not images; use a name ending in .npy"
         )
     values = run.samples(n, index, iterate)
     content = samples.sheet(values, run.data)[1] if is_sheet else samples.array(values)

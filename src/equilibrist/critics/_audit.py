@@ -31,6 +31,7 @@ from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.formulations.named import is_formulation
 from equilibrist.nn import torch_spectral_norm
 from equilibrist.nn.noise import GLOBAL, drawn_since, seeded, states
+from equilibrist.nn.wrapped import unwrapped
 from equilibrist.progress import showing
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
@@ -130,7 +131,7 @@ def audit_critic(
     if out is not None:
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")
-    module, normalised = _copied(critic, mode)
+    module, normalised, half = _copied(critic, mode)
     formulation, own = _of_loss(loss)
     with torch_spectral_norm.by_itself(module):
         held, notes = _read(module, real, fake, train_real, train_fake, limit=limit, pack=pack)
@@ -164,6 +165,7 @@ def audit_critic(
                 normalised=normalised,
             )
             certificates = _asked(case)
+    notes += [half] * bool(half)
     notes += [
         f"the parameters {', '.join(case.kept[:3])} of the critic have no rule to draw them anew and kept their "
         "trained values in fresh critics: pass fresh=, which makes an untrained critic"
@@ -246,9 +248,9 @@ def _settings(
     )
 
 
-def _copied(critic: object, mode: str) -> tuple[nn.Module, bool]:
-    """A copy to look at and to train: unwrapped, in single precision at least, spectral norms exact; and whether it
-    has any."""
+def _copied(critic: object, mode: str) -> tuple[nn.Module, bool, str]:
+    """A copy to look at and to train: unwrapped, in single precision at least, spectral norms exact; whether it has
+    any; and a note on its precision."""
     if not isinstance(critic, nn.Module):
         kind = type(critic).__name__
         raise GameError(
@@ -261,12 +263,11 @@ def _copied(critic: object, mode: str) -> tuple[nn.Module, bool]:
             raise GameError(
                 f"the critic's {name} has no shape yet (a lazy layer): run it once on a batch"
             )
-    if any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters()):
-        module = module.float()
     floats = [p for p in module.parameters() if p.is_floating_point()]
     if not floats:
         raise GameError("the critic has no parameters: there is nothing that a search could train")
-    return module.train(mode == "train"), bool(made.spectral)
+    note = torch_spectral_norm.half_note("critic", made.half)
+    return module.train(mode == "train"), bool(made.spectral), note
 
 
 def _of_loss(loss: Any) -> tuple[Formulation | None, Callable[..., Tensor] | None]:
@@ -361,7 +362,7 @@ def _probe(judge: Judge, module: nn.Module, batch: _samples.Inputs) -> tuple[int
 def _about(critic: nn.Module, case: Case, mode: str, session: bool) -> Json:
     formulation = case.objective.formulation
     count = sum(p.numel() for p in case.critic.parameters())
-    name = type(torch_spectral_norm.unwrapped(critic)).__name__
+    name = type(unwrapped(critic)).__name__
     loss = "a loss of the user's own" if formulation is None else str(formulation)
     about: Json = {
         "pair": {"critic": name},

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from equilibrist.errors import GameError
 from equilibrist.nn.noise import GLOBAL, seeded
-from equilibrist.nn.pure import copied
+from equilibrist.nn.wrapped import copied
 
 
 def fresh_critic(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from equilibrist.core.draws import Use
 from equilibrist.nn.noise import GLOBAL, seeded
-from equilibrist.nn.pure import copied
+from equilibrist.nn.wrapped import copied
 
 if TYPE_CHECKING:
     from equilibrist.critics._case import Case

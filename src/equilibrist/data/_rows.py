@@ -76,6 +76,12 @@ class Rows:
         held.values = self.values.index_select(0, index)
         return held
 
+    def shaped(self, shape: tuple[int, ...]) -> Rows:
+        """The same rows, each of another shape."""
+        held = copy.copy(self)
+        held.values = self.values.reshape(-1, *shape)
+        return held
+
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Rows:
         """The same rows elsewhere; memory is shared where nothing changes."""
         moved = copy.copy(self)

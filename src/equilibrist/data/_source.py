@@ -10,7 +10,7 @@ import torch
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import DataError
 
-Kind = Literal["images", "points"]
+Kind = Literal["images", "points", "arrays"]
 
 
 @runtime_checkable
@@ -28,7 +28,8 @@ class Source(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """`"images"` (samples [channels, height, width]) or `"points"` (samples [d])."""
+        """`"images"` (samples [channels, height, width]), `"points"` (samples [d]) or `"arrays"` (signals,
+        sequences, volumes: samples of any shape)."""
         ...
 
     @property

@@ -35,7 +35,8 @@ class Absent(ShownSource):
     def __init__(self, described: Mapping[str, Any]) -> None:
         try:
             self.name, self.origin = str(described["name"]), str(described["source"])
-            self.kind: Kind = "points" if described["kind"] == "points" else "images"
+            named = described["kind"]
+            self.kind: Kind = named if named in ("points", "arrays") else "images"
             self.size: int | None = None if described["size"] is None else int(described["size"])
             self.shape = tuple(int(n) for n in described["shape"])
         except (KeyError, TypeError, ValueError) as error:

@@ -30,13 +30,13 @@ class ArraySource(ShownSource):
     """The empirical law of N samples: each draw picks a row uniformly, with replacement.
 
     Args:
-        data: tensor or array, [N, channels, height, width] for images, [N, d] for points.
+        data: tensor or array, [N, channels, height, width] for images, [N, d] for points, [N, ...] for arrays.
             Floats must lie in `value_range`; uint8 is mapped linearly onto it, 0 to its low end
             and 255 to its high end. Many bytes (above 256 MiB as floats)
             are stored as bytes and converted when they are drawn: the same numbers.
         name, origin: as in `Source`.
-        kind: `"images"` or `"points"`.
-        value_range: (low, high). None means (0, 1) for images and no bound for points.
+        kind: `"images"`, `"points"`, or `"arrays"`: signals, sequences and volumes, of any shape.
+        value_range: (low, high). None means (0, 1) for images and no bound for others.
         labels: optional integers [N], the class of each sample, counted from 0.
         classes: number of classes, K; None takes the largest label plus one.
         class_names: optional, what each class is called, K texts.
@@ -65,6 +65,9 @@ class ArraySource(ShownSource):
         [50, 25, 25]
     """
 
+    unflattened: tuple[int, ...] | None = (
+        None  # the shape that samples had before they became points
+    )
     why_unlabelled: str = (
         ""  # why what came beside the samples was not taken for labels, and what to do
     )
@@ -84,8 +87,8 @@ class ArraySource(ShownSource):
         dtype: torch.dtype = torch.float32,
         copy: bool = True,
     ) -> None:
-        if kind not in ("images", "points"):
-            raise DataError(f'{name}: unknown kind {kind!r}; use "images" or "points"')
+        if kind not in ("images", "points", "arrays"):
+            raise DataError(f'{name}: unknown kind {kind!r}; use "images", "points" or "arrays"')
         if value_range is None and kind == "images":
             value_range = (0.0, 1.0)
         self.name = name
@@ -173,6 +176,12 @@ class ArraySource(ShownSource):
         """The samples at `index` (integers [n] on their device): [n, *shape]."""
         return self._rows.take(index)
 
+    def shaped(self, shape: tuple[int, ...]) -> ArraySource:
+        """The same samples as arrays of this shape."""
+        made = copy.copy(self)
+        made._rows, made.kind = self._rows.shaped(shape), "arrays"
+        return made
+
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator
     ) -> tuple[ArraySource, ...]:
@@ -244,8 +253,8 @@ def _tensor(
 
 def _check_shape(name: str, data: torch.Tensor, kind: Kind) -> None:
     shape = list(data.shape)
-    wanted = "[N, channels, height, width]" if kind == "images" else "[N, d]"
-    if data.ndim != wanted.count(",") + 1:
+    wanted = {"images": "[N, channels, height, width]", "points": "[N, d]"}.get(kind, "[N, ...]")
+    if data.ndim < 2 if kind == "arrays" else data.ndim != wanted.count(",") + 1:
         raise DataError(f"{name}: shape {shape} does not fit {kind}; reshape it to {wanted}")
     if data.numel() == 0:
         raise DataError(f"{name}: the array is empty (shape {shape}); give at least one sample")

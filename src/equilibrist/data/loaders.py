@@ -34,7 +34,8 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
 
     Returns:
         An `ArraySource`. Samples with four dimensions [N, channels, height, width] are images, all
-        others points (further dimensions are kept in order and flattened).
+        others points (further dimensions are kept in order and flattened; an audit of two modules gives them their
+        shape back where the generator makes samples of it).
 
     The global random states are left as they were, although a shuffling loader draws from them, and so
     are the generators and counters of the loader and its samplers (Accelerate's too): the loop meets the
@@ -47,7 +48,8 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
     if isinstance(data, Source):
         return data
     rows = rows_of(data, limit)
-    samples, second, origin = _real(rows.samples), rows.second, rows.origin
+    shape, second, origin = tuple(rows.samples.shape[1:]), rows.second, rows.origin
+    samples = _real(rows.samples)
     given, why = ({}, "") if second is None else _second(second, len(samples), conditions)
     source = ArraySource(
         samples,
@@ -58,6 +60,7 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
         **given,
     )
     source.why_unlabelled = why
+    source.unflattened = shape if samples.ndim == 2 < len(shape) + 1 else None
     return source
 
 
@@ -108,7 +111,7 @@ def rows_of(data: Any, limit: int = 10_000) -> Rows:
         if size > limit:
             origin = f"{limit} of {size} samples in memory"
     elif isinstance(data, Iterable | Dataset) and not isinstance(data, str | bytes | Mapping):
-        samples, second = _gathered(_loader(data, limit), limit)
+        samples, second = _gathered(loader_of(data, limit), limit)
         origin, size = f"{len(samples)} samples of a {kind}", len(samples)
     else:
         raise DataError(
@@ -116,6 +119,13 @@ def rows_of(data: Any, limit: int = 10_000) -> Rows:
             "Dataset, a DataLoader or a Source (equilibrist.data reads files)"
         )
     return Rows(samples, second, origin, size)
+
+
+def as_made(source: Source, shape: tuple[int, ...]) -> Source:
+    """`source`, its samples in the shape of generated ones where they had it before `source_of` flattened them."""
+    if isinstance(source, ArraySource) and source.unflattened == shape:
+        return source.shaped(shape)
+    return source
 
 
 def _is_pair(data: Any) -> bool:
@@ -157,7 +167,7 @@ def _spread(values: Tensor, limit: int) -> Tensor:
     return values[torch.arange(limit) * len(values) // limit]
 
 
-def _loader(data: Any, limit: int) -> Iterable[Any]:
+def loader_of(data: Any, limit: int) -> Iterable[Any]:
     """Batches of a torch Dataset, whose own items are single samples; anything else as it is."""
     if not isinstance(data, Dataset):
         return data  # type: ignore[no-any-return]
@@ -224,7 +234,7 @@ def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None
     # A loader that Accelerate has prepared keeps track of its passes in a global state; the one
     # within does not.
     batches = getattr(batches, "base_dataloader", batches)
-    with _unmoved(batches):
+    with unmoved(batches):
         for batch in batches:
             first, *rest = batch if isinstance(batch, tuple | list) else (batch,)
             if not isinstance(first, Tensor) or first.ndim == 0:
@@ -256,7 +266,7 @@ def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None
 
 
 @contextmanager
-def _unmoved(loader: Any) -> Iterator[None]:
+def unmoved(loader: Any) -> Iterator[None]:
     """The global random states, and the generators and counters of a loader and its samplers, put back
     afterwards."""
     parts = [part for part in _parts(loader) if hasattr(part, "__dict__")]

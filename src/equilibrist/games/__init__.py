@@ -1,11 +1,12 @@
 """Games: players with losses. Analytic games carry their truth."""
 
+from equilibrist.games.adversarial import AdversarialGame
 from equilibrist.games.dirac import Dirac
 from equilibrist.games.finite import FiniteGAN, draw_of_rows
 from equilibrist.games.gan import GAN
 from equilibrist.games.gaussian import GaussianW2GAN, GaussianWGAN
 from equilibrist.games.gaussian_fgan import GaussianFGAN
-from equilibrist.games.inputs import Latent, Normal
+from equilibrist.games.inputs import Latent, Normal, Uniform
 from equilibrist.games.mixture import Mixture
 from equilibrist.games.planar import Planar, curved_ridge, three_nash
 from equilibrist.games.quadratic import Quadratic, bilinear, false_attractor, hidden_minimax
@@ -14,6 +15,7 @@ from equilibrist.games.truth import Analytic, Known, Point
 
 __all__ = [
     "GAN",
+    "AdversarialGame",
     "Analytic",
     "Dirac",
     "FiniteGAN",
@@ -28,6 +30,7 @@ __all__ = [
     "Point",
     "Quadratic",
     "SampledGame",
+    "Uniform",
     "bilinear",
     "curved_ridge",
     "draw_of_rows",

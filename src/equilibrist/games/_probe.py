@@ -14,9 +14,12 @@ from equilibrist.core.draws import Draw, normal, uniform
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
 from equilibrist.games import inputs
+from equilibrist.games._scores import Output, Reading, readings, shape_of_output
 from equilibrist.games.sampled import SampledGame, Start
 
 COUNT = 8
+# Of eight samples: no half of any grouping at equal distances, or of neighbours, is one of these.
+_PARTS = ([0, 3, 5, 6], [1, 2, 4, 7])
 _BOUNDS = {
     inputs.UNIT: "lie within [0, 1] whatever its weights are (a sigmoid at its end?)",
     inputs.SIGNED: "lie within [-1, 1] whatever its weights are (a tanh at its end?)",
@@ -31,12 +34,14 @@ Run = Callable[
 
 
 class Probe(NamedTuple):
-    """Eight latents, the conditions that were shown beside them, the samples and the scores that came of them."""
+    """Eight latents, the conditions that were shown beside them, the samples and the scores that came of them, and
+    where these lie in what the critic returns."""
 
     latent: Tensor
     condition: Tensor | None
     fake: Tensor
     scores: Tensor
+    readings: tuple[Reading, ...]
 
 
 def probed(game: SampledGame, start: Start, rng: np.random.Generator, run: Run) -> Probe:
@@ -61,13 +66,48 @@ def probed(game: SampledGame, start: Start, rng: np.random.Generator, run: Run) 
             "one sample for each latent, [batch, ...]"
         )
     given = f"the generator's samples {list(fake.shape)}{beside}"
-    scores = run("critic", start, given, fake, *shown)
-    if not isinstance(scores, Tensor) or scores.numel() != COUNT * game.heads:
+    made = run("critic", start, given, fake, *shown)
+    found = _read(game, made)
+    if not found:
         raise GameError(
-            f"the critic maps samples {list(fake.shape)} to {inputs.shape_of(scores)}: it must return one "
-            "score for each sample, [batch] or [batch, 1]"
+            f"the critic maps samples {list(fake.shape)} to {shape_of_output(made)}: it must return one score for "
+            "each sample, [batch] or [batch, 1], a map of scores [batch, 1, ...], a tuple that begins with either, "
+            "or a list or dictionary of them"
         )
-    return Probe(latent, condition, fake, scores)
+    if isinstance(made, tuple) and any(readings(part, COUNT) for part in made[1:]):
+        game.note(
+            "the critic returns a tuple, of which the first entry is its score here, and another one has the shape "
+            "of a score too: return a list if the loss is a mean over both"
+        )
+    if hasattr(game.formulation, "transform") and any(v.numel() > COUNT for _, v in found):
+        raise GameError(
+            f"{game.formulation} transforms one score of each sample, and the critic returns a map: let it return the "
+            "mean over the map"
+        )
+    scores = torch.cat([value.flatten() for _, value in found])
+    return Probe(latent, condition, fake, scores, tuple(reading for reading, _ in found))
+
+
+def _read(game: SampledGame, made: Output) -> list[tuple[Reading, Tensor]]:
+    """The scores in what the critic returned, with the way to each."""
+    parts: list[tuple[int | None, Output]]
+    if game.heads == 1:
+        parts = [(None, made)]
+    elif isinstance(made, Tensor):
+        parts = [(head, made[:, head]) for head in range(game.heads)]
+    else:
+        parts = [*enumerate(made)]
+    found = []
+    for head, part in parts:
+        paths = readings(part, COUNT)
+        if not paths:
+            return []
+        for path in paths:
+            value = part
+            for key in path:
+                value = value[key]
+            found.append((Reading(head, path), value))
+    return found
 
 
 def check_scores(game: SampledGame, start: Start, seen: Probe) -> None:
@@ -130,16 +170,17 @@ def moved_off(players: Players, rng: np.random.Generator) -> Players:
 def scores_samplewise(
     game: SampledGame, players: Players, constants: Constants, x: Tensor, condition: Tensor | None
 ) -> bool:
-    """Whether the scores of even and odd samples by themselves are those of all together. Of a critic with random
-    numbers of its own: whether even samples keep their scores, bit for bit, where odd ones are others."""
+    """Whether the scores of either half of the samples by itself are those of all together. Of a critic with random
+    numbers of its own: whether one half keeps its scores, bit for bit, where the other is replaced."""
     if game.noise:
+        kept, other = _PARTS
         moved = x.clone()
-        moved[1::2] = x[1::2].flip(0) + 1
+        moved[other] = x[other].flip(0) + 1
         with torch.no_grad():
             return all(
                 torch.equal(
                     *(
-                        game.critic(players, constants, condition, head)(at)[::2]
+                        game.critic(players, constants, condition, head)(at)[kept]
                         for at in (x, moved)
                     )
                 )
@@ -154,10 +195,10 @@ def scores_samplewise(
         )
         for head in range(game.heads):
             whole = game.critic(players, constants, c, head)(x)
-            for start in (0, 1):
-                part = None if c is None else c[start::2]
-                scores = game.critic(players, constants, part, head)(x[start::2])
-                if not torch.allclose(whole[start::2], scores, rtol=tolerance, atol=1e-12):
+            for rows in _PARTS:
+                part = None if c is None else c[rows]
+                scores = game.critic(players, constants, part, head)(x[rows])
+                if not torch.allclose(whole[rows], scores, rtol=tolerance, atol=1e-12):
                     return False
         return True
 

@@ -42,7 +42,7 @@ def require_fit(
         raise GameError(
             f"{data.name} has {has} classes, but the game is built for {wanted}: set condition={has}"
         )
-    draw = _probe(game, data, players, 8) if draw is None else draw
+    draw = _probe(game, data, players, getattr(game, "batch", 8)) if draw is None else draw
     if isinstance(wanted, int):
         _labels_fit(data.name, draw["condition"], wanted)
     if isinstance(wanted, tuple) and tuple(draw["condition"].shape[1:]) != wanted:
@@ -50,12 +50,15 @@ def require_fit(
             f"{data.name} has conditions of shape {list(draw['condition'].shape[1:])}, but the game is "
             f"built for {list(wanted)}: change condition or the data"
         )
+    if game.lacks("samples"):
+        return
     with torch.no_grad():
         fake = game.fakes(players, constants, draw)
-    if fake.shape[1:] != draw["real"].shape[1:]:
+        real = game.reals(players, constants, draw)
+    if fake.shape[1:] != real.shape[1:]:
         raise GameError(
             f"the generator makes samples of shape {list(fake.shape[1:])}, but {data.name} has "
-            f"{list(draw['real'].shape[1:])}: change the generator or the data"
+            f"{list(real.shape[1:])}: change the generator or the data"
         )
 
 
@@ -70,9 +73,11 @@ def misfits(
             f"the {data.size} samples of {data.name} are fewer than one batch of {batch}: batches repeat "
             "samples, so give more data or a smaller batch"
         )
-    draw = _probe(game, data, players, _PROBE)
-    real = draw["real"].double()
+    if game.lacks("samples"):
+        return tuple(found)
+    draw = _probe(game, data, players, getattr(game, "batch", _PROBE))
     with torch.no_grad():
+        real = game.reals(players, constants, draw).double()
         fake = game.fakes(players, constants, draw).double()
     if torch.isfinite(real).all() and torch.isfinite(fake).all():
         ends = reach(game, players, constants, draw)
@@ -117,15 +122,13 @@ def reach(
     lies at one of two values, and ten times larger ones do not move these.
     """
     fixed, wide = (tree.to(t, dtype=torch.float64) for t in (constants, players["generator"]))
-    shown = draw.get("condition")
-    if shown is not None and shown.is_floating_point():
-        shown = shown.double()
+    draw = tree.to(draw, dtype=torch.float64)
     spans = []
     try:
         for factor in (_FAR, 10 * _FAR):
             large = {**players, "generator": tree.scale(factor, wide)}
             with torch.no_grad():
-                made = game.generate(large, fixed, draw["latent"].double(), shown)
+                made = game.fakes(large, fixed, draw)
             if not torch.isfinite(made).all():
                 return None
             low, high = _span(made)

@@ -18,11 +18,12 @@ from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation
 from equilibrist.games import _probe
 from equilibrist.games import inputs as _setup
-from equilibrist.games._scores import Scores
+from equilibrist.games._scores import Reading, Scores
 from equilibrist.games.inputs import Latent
 from equilibrist.games.sampled import SampledGame, Start, seed_of
 from equilibrist.nn import noise, spectral_norm
-from equilibrist.nn.pure import PureModule, copied
+from equilibrist.nn.pure import PureModule
+from equilibrist.nn.wrapped import copied
 from equilibrist.penalties import Penalty
 from equilibrist.projections import Projection
 
@@ -41,7 +42,9 @@ class GAN(SampledGame):
             several generators: an equal mixture of them, the component chosen by one latent more.
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
             no sigmoid (`Vanilla(probabilities=True)` takes one); or a function that builds one. A list
-            makes one player of several critics: every loss is then the mean of the losses against each.
+            makes one player of several critics: every loss is then the mean of the losses against each. So it is
+            where a critic returns a list or a dictionary of scores. Where it returns a map of scores
+            [batch, 1, ...], a loss is the mean over its patches; of a tuple the first entry is the score.
         formulation: `Vanilla()`, `WGAN()`, ..., or a name (`formulations.formulation_of`).
         latent: dimension of z ~ N(0, I), a shape such as (100, 1, 1), a `Latent` law, or a
             source of data (`equilibrist.data.Gaussian`).
@@ -93,6 +96,7 @@ class GAN(SampledGame):
         built = {player: _setup.built(build, 0) for player, build in self._build.items()}
         _setup.apart(built["generator"], built["critic"])
         self.heads = _setup.heads(built["critic"])
+        self._readings: tuple[Reading, ...] = (Reading(),)
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
         self.normalised = _setup.normalised(self.modules["critic"], spectral_norm)
@@ -192,6 +196,7 @@ class GAN(SampledGame):
     ) -> Scores:
         """The critic as a function of samples, its weights normalised where that is asked for; of
         several critics, number `head`; `seed` (0 without one) is that of the random numbers that it draws."""
+        which, path = self._readings[head]
         draws = bool(self._pure["critic"].noise_sources)
         return Scores(
             self._pure["critic"],
@@ -199,9 +204,10 @@ class GAN(SampledGame):
             constants["critic"],
             self.samplewise and not draws,  # one pass for both kinds would draw other masks
             condition,
-            head if self.heads > 1 else None,
+            which,
             getattr(self.modules["critic"], "closed_transform", False),
-            noise.derived(seed or 0, 1, head) if draws else None,
+            path,
+            noise.derived(seed or 0, 1, which or 0) if draws else None,
         )
 
     def init(
@@ -255,10 +261,10 @@ class GAN(SampledGame):
                         f"the {player} has {found} at {name!r}, where the game was built from "
                         f"{list(value.shape)}: build the GAN from these modules"
                     )
-            players[player] = {name: held[name].detach() for name in free}
-            fixed[player] = {
-                name: held[name].detach() for name in wanted if name not in players[player]
-            }
+            # A game of float32 copies may be asked about modules in half precision.
+            values = {name: held[name].detach().to(t.dtype) for name, t in wanted.items()}
+            players[player] = {name: values[name] for name in free}
+            fixed[player] = {name: t for name, t in values.items() if name not in free}
         if constants is None:
             vectors = spectral_norm.power_vectors(players["critic"], self.normalised)
         else:
@@ -332,6 +338,8 @@ class GAN(SampledGame):
         start = self.init()
         rng = Use.PROBE.at().generator(0)
         seen = _probe.probed(self, start, rng, self._run)
+        self.sample_shape = tuple(seen.fake.shape[1:])
+        self._readings, self.heads = seen.readings, len(seen.readings)
         self.noise = tuple(where for p in self.players for where in self._pure[p].noise)
         _probe.check_scores(self, start, seen)
         draw = self.with_noise(rng, _probe.distinct(self, start, seen, rng))
@@ -341,10 +349,8 @@ class GAN(SampledGame):
             self, moved, constants, draw["real"], seen.condition
         )
         if self.penalties and not self.samplewise:
-            raise GameError(
-                f"{self.penalties[0]} needs the gradient of each score by its own sample, but the critic's "
-                "scores depend on the whole batch (batch norm?): use layer or group norm in the critic"
-            )
+            penalty = str(self.penalties[0])
+            self.note(_setup.penalised_together(self.modules["critic"], penalty))
         for term in self.auxiliary:
             critic = self.critic_of(moved, constants, draw)
             _setup.check_term(term, critic, seen.fake, draw)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equilibrist.core.draws import normal
+from equilibrist.core.draws import normal, uniform
 from equilibrist.data import Source
 from equilibrist.errors import GameError, did_you_mean
 from equilibrist.nn import spectral_norm
@@ -41,6 +41,22 @@ class Normal:
     def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
         tail = self.dim if isinstance(self.dim, tuple) else (self.dim,)
         return normal(rng, (n, *tail), dtype, device)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """u ~ U[0, 1), shape [n, *shape]: the mixing weights of a gradient penalty, say."""
+
+    shape: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"u ~ U[0, 1), shaped {list(self.shape)}"
+
+    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
+        return uniform(rng, (n, *self.shape), dtype, device)
+
+
+HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,26 @@ def full_precision(device: str) -> AbstractContextManager[Any]:
     """No autocast in here, where there is any."""
     on = torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if on else nullcontext()
+
+
+def penalised_together(critic: nn.Module, penalty: str) -> str:
+    """What is to be said of a penalty on a critic whose scores depend on the whole batch: of a layer that compares
+    samples (minibatch standard deviation) it is what training loops take.
+
+    Raises:
+        GameError: batch norm, of which it means nothing.
+    """
+    for layer in critic.modules():
+        norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        if norm and (layer.training or layer.running_mean is None):
+            raise GameError(
+                f"{penalty} needs the gradient of each score by its own sample, but the critic's scores depend on the "
+                "whole batch (batch norm): use layer or group norm in the critic"
+            )
+    return (
+        f"the critic's scores depend on the whole batch: {penalty} is of the gradient of their sum by each sample, as "
+        "training loops take it, and depends on the size of the batch"
+    )
 
 
 def heads(critic: nn.Module) -> int:

@@ -191,6 +191,31 @@ class SampledGame(Shown, ABC):
         """Critic number `head` as a function of samples, under a draw's conditions and noise."""
         return self.critic(players, constants, draw.get("condition"), head, seed_of(draw))
 
+    def reals(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
+        """The real samples [B, ...] of a draw."""
+        return draw["real"]
+
+    def lacks(self, *wanted: str) -> str:
+        """The first of these ("samples", "score") that the game cannot give; "" where it can."""
+        return ""
+
+    def yardstick(
+        self, players: Players, constants: Constants, bank: Sequence[Draw], player: str
+    ) -> float:
+        """How large a difference of a player's loss is large, on a bank of draws: the formulation's scale."""
+        draw = bank[0]
+        if self.separable:
+            draw = {k: torch.cat([one[k] for one in bank]) for k in draw}
+        return float(self.scale(players, constants, draw))
+
+    def covered(self, source: Any, rows: Tensor, device: Any, dtype: torch.dtype) -> Draw:
+        """The part of a draw that these rows of a finite source are, with their conditions where there are any."""
+        if self.condition is None:
+            take = getattr(source, "take", None)
+            return {"real": source.all()[rows] if take is None else take(rows)}
+        real, condition = source.take_pairs(rows)
+        return {"real": real, "condition": _setup.as_condition(condition, device, dtype)}
+
     def scale(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """The formulation's yardstick for differences of losses, on one draw; of several critics, the
         mean of theirs, as the losses are."""
@@ -198,7 +223,9 @@ class SampledGame(Shown, ABC):
             fake = self.fakes(players, constants, draw)
             scales = [
                 self.formulation.scale(
-                    self.critic_of(players, constants, draw, head), draw["real"], fake
+                    self.critic_of(players, constants, draw, head),
+                    self.reals(players, constants, draw),
+                    fake,
                 )
                 for head in range(self.heads)
             ]

@@ -13,8 +13,9 @@ from equilibrist.core.draws import Draw, Given, generator
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants
 from equilibrist.errors import GameError
-from equilibrist.games import GAN
-from equilibrist.nn.torch_spectral_norm import unwrapped
+from equilibrist.games import GAN, AdversarialGame
+from equilibrist.games.sampled import Start
+from equilibrist.nn.wrapped import unwrapped
 from equilibrist.optimizers import Params
 from equilibrist.solvers import Solver
 from equilibrist.tree import Tree
@@ -140,7 +141,7 @@ class Play:
             info = play.step(real)
 
     Args:
-        game: the game, built from these modules.
+        game: the game, built from these modules. An `AdversarialGame` knows its modules: `Play(game, solver=...)`.
         generator, critic: the modules; their parameters and buffers are overwritten at every step.
         solver: any solver; its update rules may be `TorchRule`s.
         seed: of latents and other draws, addressed by (seed, step).
@@ -150,24 +151,47 @@ class Play:
     """
 
     def __init__(
-        self, game: GAN, generator: nn.Module, critic: nn.Module, solver: Solver, seed: int = 0
+        self,
+        game: GAN | AdversarialGame,
+        generator: nn.Module | None = None,
+        critic: nn.Module | None = None,
+        solver: Solver | None = None,
+        seed: int = 0,
     ) -> None:
+        if solver is None:
+            raise GameError("Play needs a solver: Play(game, generator, critic, Alternating(...))")
         self.game, self.solver, self.seed = game, solver, seed
-        self._modules = unwrapped(generator), unwrapped(critic)
+        if isinstance(game, AdversarialGame):
+            self._modules: Any = game.live
+        elif generator is None or critic is None:
+            raise GameError(
+                "Play needs the modules that the GAN was built from: generator and critic"
+            )
+        else:
+            self._modules = unwrapped(generator), unwrapped(critic)
         self._field = VectorField(game)
-        start = game.read(*self._modules)
+        start = self._read()
         self._constants: Constants = tree.clone(start.constants)
         self._state = solver.init(start.players)
         self.steps = 0
 
-    def step(self, *batches: Tensor | tuple[Tensor, Tensor]) -> dict[str, dict[str, float]]:
+    def _read(self, constants: Constants | None = None) -> Start:
+        if isinstance(self.game, AdversarialGame):
+            return self.game.read()
+        generator, critic = self._modules
+        return self.game.read(generator, critic, constants)
+
+    def step(self, *batches: Any) -> dict[str, dict[str, float]]:
         """One step of the solver; the j-th minibatch that it draws has real samples `batches[j]`, the
         last of them again and again where it draws more (GameError where they must be independent:
         `Consensus(batches=2)`, `Extragradient(fresh=True)`, `Proximal(fresh=True)`). A batch of a
-        conditional game is (real, condition). Returns the measurements, {"loss": {player: ...}, "grad_norm": {...}}."""
+        conditional game is (real, condition), that of an `AdversarialGame` what its losses take.
+
+        Returns: the measurements, {"loss": {player: ...}, "grad_norm": {...}}.
+        """
         if not batches:
             raise GameError("step needs at least one batch of real samples")
-        here = self.game.read(*self._modules, constants=self._constants)
+        here = self._read(self._constants)
         draws = _OfLoop(
             self.game, batches, self.seed, self.steps, next(iter(tree.leaves(here.players)))
         )
@@ -206,12 +230,17 @@ class _OfLoop(Given):
 
     def __init__(
         self,
-        game: GAN,
-        batches: Sequence[Tensor | tuple[Tensor, Tensor]],
+        game: GAN | AdversarialGame,
+        batches: Sequence[Any],
         seed: int,
         step: int,
         like: Tensor,
     ) -> None:
+        self._game, self._like = game, like
+        if isinstance(game, AdversarialGame):
+            flat = [game.structure.flat(batch) for batch in batches]
+            super().__init__(*flat, seed=seed, step=step)
+            return
         pairs = [given if isinstance(given, tuple | list) else (given,) for given in batches]
         if game.condition is not None and any(len(pair) < 2 for pair in pairs):
             raise GameError("the game is conditional: give each batch as (real, condition)")
@@ -219,10 +248,11 @@ class _OfLoop(Given):
         super().__init__(
             *(dict(zip(named, pair, strict=False)) for pair in pairs), seed=seed, step=step
         )
-        self._game, self._like = game, like
 
     def batch(self, index: int = 0) -> Draw:
         dtype, device = self._like.dtype, self._like.device
         draw = super().batch(index)
         rng = generator(self.seed, self.stream, self.step, index=index)
+        if isinstance(self._game, AdversarialGame):
+            return self._game.draw_around(rng, self._game.batch_of(draw))
         return self._game.draw_around(rng, draw["real"].to(device, dtype), draw.get("condition"))

@@ -13,7 +13,8 @@ class CriticEnsemble(nn.Module):
     """K critics that score the same samples; `heads` is K.
 
     ensemble(x, *condition) gives all scores [B, K], ensemble(x, *condition, head=k) only the k-th
-    critic's, [B], without running the others.
+    critic's, [B], without running the others. Where some critic returns more than a score for each sample (a map, a
+    tuple of score and features), both give what the critics return, as a list or as it is.
     """
 
     def __init__(self, critics: Iterable[nn.Module]) -> None:
@@ -21,22 +22,29 @@ class CriticEnsemble(nn.Module):
         self.critics = nn.ModuleList(critics)
         self.heads = _count(self, self.critics, "critic")
 
-    def forward(self, x: Tensor, *condition: Any, head: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, *condition: Any, head: int | None = None) -> Any:
         """Samples [B, ...] -> [B, K], or [B] for one head."""
         if head is not None and not 0 <= head < self.heads:
             raise ValueError(f"head {head} is outside 0..{self.heads - 1} of this CriticEnsemble")
         chosen = range(self.heads) if head is None else [head]
         scores = [self._scores(k, x, condition) for k in chosen]
-        return torch.stack(scores, 1) if head is None else scores[0]
+        if head is not None:
+            return scores[0]
+        plain = all(isinstance(score, Tensor) and score.ndim == 1 for score in scores)
+        return torch.stack(scores, 1) if plain else scores
 
-    def _scores(self, k: int, x: Tensor, condition: tuple[Any, ...]) -> Tensor:
-        scores: Tensor = self.critics[k](x, *condition)
-        if scores.numel() != len(x):
-            raise ValueError(
-                f"CriticEnsemble: critic {k} maps {len(x)} samples to {list(scores.shape)}: it must "
-                "return one score for each, [batch] or [batch, 1]"
-            )
-        return scores.reshape(-1)
+    def _scores(self, k: int, x: Tensor, condition: tuple[Any, ...]) -> Any:
+        scores = self.critics[k](x, *condition)
+        if not isinstance(scores, Tensor):
+            return scores
+        if scores.numel() == len(x):
+            return scores.reshape(-1)
+        if scores.ndim > 2 and scores.shape[1] == 1:
+            return scores
+        raise ValueError(
+            f"CriticEnsemble: critic {k} maps {len(x)} samples to {list(scores.shape)}: it must "
+            "return one score for each, [batch] or [batch, 1], or a map [batch, 1, ...]"
+        )
 
 
 class GeneratorMixture(nn.Module):

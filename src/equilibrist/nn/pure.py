@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
 
 from equilibrist.errors import GameError
-from equilibrist.nn import noise
+from equilibrist.nn import noise, slopes
 from equilibrist.nn.stacked import fuse_linear_chains
+from equilibrist.nn.wrapped import Attributes, copied
 
 _Norm = nn.modules.batchnorm._NormBase
 
@@ -61,6 +62,9 @@ class PureModule:
             for key, b in owner._buffers.items():
                 if b is not None:
                     self._constants.append((places[path]._buffers, key, names[id(b)]))
+        self._attributes = Attributes.of(self._module)
+        anchor = next(module.parameters(), None)
+        self._native = None if anchor is None else (anchor.dtype, anchor.device)
 
     @property
     def keeps_statistics(self) -> bool:
@@ -72,34 +76,74 @@ class PureModule:
     ) -> Any:
         # A cache that is switched on would go on giving the weights of an earlier call.
         enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+        called = self._called if self._attributes is None else self._following
         try:
-            return self._called(params, buffers, *args, **kwargs)
+            return called(params, buffers, *args, **kwargs)
         finally:
             parametrize._cache_enabled = enabled
+
+    def _following(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        """The same with constants in the precision of the parameters, where that is not the module's own."""
+        like = next(iter(params.values()), None)
+        if self._attributes is None or like is None or (like.dtype, like.device) == self._native:
+            return self._called(params, buffers, *args, **kwargs)
+        with self._attributes.like(like):
+            return self._called(params, buffers, *args, **kwargs)
 
     def _called(
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
     ) -> Any:
         if self._recurrent:  # their forward reads a private list that only functional_call renews
-            return torch.func.functional_call(
-                self._module, (dict(params), dict(buffers)), args, kwargs
-            )
+            held = {**params, **buffers}
+            if slopes.active():  # cuDNN's recurrent kernels have no second derivative
+                with torch.backends.cudnn.flags(enabled=False):
+                    return torch.func.functional_call(self._module, held, args, kwargs)
+            return torch.func.functional_call(self._module, held, args, kwargs)
         with self._holding(params, buffers):
             return self._module(*args, **kwargs)
+
+    @property
+    def module(self) -> nn.Module:
+        """The module itself, which has values within `held` only."""
+        return self._module
+
+    @contextmanager
+    def held(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Iterator[None]:
+        """`module` with these values, to be used in any way: called several times, by its methods, in parts."""
+        enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+        lists: list[Any] = [m for m in self._module.modules() if hasattr(m, "_flat_weights")]
+        former = [m._flat_weights for m in lists]
+        try:
+            with self._holding(params, buffers):
+                for layer in lists:  # what a recurrent layer reads instead of its parameters
+                    names = layer._flat_weights_names
+                    layer._flat_weights = [getattr(layer, name, None) for name in names]
+                yield
+        finally:
+            for layer, weights in zip(lists, former, strict=True):
+                layer._flat_weights = weights
+            parametrize._cache_enabled = enabled
+
+    @contextmanager
+    def tracking(self) -> Iterator[None]:
+        """Running statistics are moved on within."""
+        for layer in self._tracking:
+            layer.track_running_stats = True
+        try:
+            yield
+        finally:
+            for layer in self._tracking:
+                layer.track_running_stats = False
 
     def statistics(
         self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any
     ) -> dict[str, Tensor]:
         """`buffers` after one forward pass in which running statistics are moved on."""
         renewed = {key: b.clone() for key, b in buffers.items()}
-        for layer in self._tracking:
-            layer.track_running_stats = True
-        try:
-            with torch.no_grad():
-                self(params, renewed, *args)
-        finally:
-            for layer in self._tracking:
-                layer.track_running_stats = False
+        with self.tracking(), torch.no_grad():
+            self(params, renewed, *args)
         return renewed
 
     @contextmanager
@@ -126,13 +170,14 @@ class PureModule:
             GameError: a layer writes a buffer, the input is changed, the output is not finite, or two runs differ.
         """
         held = {key: b.clone() for key, b in buffers.items()}
-        watch = _Watch(self.name)
+        watch = Watch()
         versions = [x._version for x in args]
-        with watch.over(self._module), torch.no_grad():
+        with watch.over(self._module, self.name), torch.no_grad():
             with noise.seeded(0, noise.GLOBAL):
                 output = self(params, held, *args)
             fresh = {k: b.clone() for k, b in buffers.items()}
-            with noise.seeded(0, noise.GLOBAL):
+            # With a graph only of what does not come of the parameters that were put in.
+            with noise.seeded(0, noise.GLOBAL), torch.enable_grad():
                 again = output if watch.impure else self(params, fresh, *args)
         if not watch.impure and versions != [x._version for x in args]:
             watch.impure = (
@@ -142,12 +187,21 @@ class PureModule:
         if watch.impure:
             problem, remedy = watch.impure
             raise GameError(f"{problem}, so its loss is not a function of its parameters: {remedy}")
-        if isinstance(output, Tensor) and not torch.isfinite(output).all():
+        made, anew = ([t for t in tree_leaves(o) if isinstance(t, Tensor)] for o in (output, again))
+        if watch.unsound and not all(torch.isfinite(t).all() for t in made):
             raise GameError(
                 f"the {self.name}'s output is not finite on a batch, and that of {watch.unsound[0]} is the first that "
                 "is not: look at its weights and at what it divides by"
             )
-        if isinstance(output, Tensor) and not torch.equal(output, again):
+        if any(t.requires_grad for t in anew):
+            raise GameError(
+                f"the {self.name} computes with weights that it does not hold as parameters (a lambda or a hook that "
+                "keeps the module it was made for, or a tensor with requires_grad): reach them through self in "
+                "forward, and make them nn.Parameter"
+            )
+        if len(made) != len(anew) or not all(
+            torch.equal(a, b) for a, b in zip(made, anew, strict=True)
+        ):
             raise GameError(
                 f"the {self.name} gives two answers to the same input under the same seed, so its loss is not a "
                 "function of its parameters: look for state kept between calls, or for random numbers from a "
@@ -160,52 +214,76 @@ class PureModule:
         return output
 
 
-class _Watch:
-    """Looks at every layer of a module while it runs.
+class Watch:
+    """Looks at every layer of modules while they run.
 
     Attributes:
         impure: what the first layer does that writes a buffer, and the way out; or None.
         noise, sources: the innermost layers that draw random numbers, and whose.
+        between: whose random numbers are drawn outside of all layers, since `start`.
         unsound: layers whose output is not finite, the innermost first.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.impure: tuple[str, str] | None = None
         self.noise: list[str] = []
         self.sources: set[str] = set()
+        self.between: set[str] = set()
         self.unsound: list[str] = []
+        self._handles: list[Any] = []
+        self._outside: dict[str, Any] | None = None
         self._before: dict[int, tuple[dict[str, Any], int, list[tuple[str, Tensor, int]]]] = {}
 
     @contextmanager
-    def over(self, module: nn.Module) -> Iterator[None]:
+    def over(self, module: nn.Module, name: str) -> Iterator[None]:
         """Hooks on all layers, for as long as the context lasts."""
-        handles = []
-        for path, layer in module.named_modules():
-            handles.append(layer.register_forward_pre_hook(self._enter, prepend=True))
-            handles.append(
-                layer.register_forward_hook(lambda m, a, o, path=path: self._leave(path, m, o))
-            )
+        self.begin(module, name)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self.end()
+
+    def begin(self, module: nn.Module, name: str) -> None:
+        """Put hooks on all layers of a module that is called `name`."""
+        for path, layer in module.named_modules():
+            where = f"{name}{'.' + path if path else ''} ({type(layer).__name__})"
+            self._handles.append(layer.register_forward_pre_hook(self._enter, prepend=True))
+            self._handles.append(
+                layer.register_forward_hook(lambda m, a, o, where=where: self._leave(where, m, o))
+            )
+
+    def start(self) -> None:
+        """Note what is drawn outside of layers from now on, and what was until now."""
+        self._leave_outside()
+        self._outside = noise.states()
+
+    def end(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _leave_outside(self) -> None:
+        if self._outside is not None:
+            self.between.update(noise.drawn_since(self._outside))
 
     def _enter(self, layer: nn.Module, _: Any) -> None:
+        if not self._before:
+            self._leave_outside()
         # A version counts in-place writes, also those that happen to write the same value.
         own = [(k, b, b._version) for k, b in layer._buffers.items() if b is not None]
         self._before[id(layer)] = (noise.states(), len(self.noise), own)
 
-    def _leave(self, path: str, layer: nn.Module, made: Any) -> None:
+    def _leave(self, where: str, layer: nn.Module, made: Any) -> None:
         state, noisy, own = self._before.pop(id(layer))
-        where = f"{self.name}{'.' + path if path else ''} ({type(layer).__name__})"
-        if isinstance(made, Tensor) and not torch.isfinite(made).all():
+        if not all(torch.isfinite(t).all() for t in tree_leaves(made) if isinstance(t, Tensor)):
             self.unsound.append(where)
         drawn = noise.drawn_since(state)
         self.sources.update(drawn)
         if drawn and noisy == len(self.noise):  # no layer within it did
             self.noise.append(where)
+        if not self._before and self._outside is not None:
+            self._outside = noise.states()
         if self.impure:
             return
         for key, value, version in own:
@@ -213,27 +291,6 @@ class _Watch:
                 remedy = "freeze it with .eval(), or compute the new value outside the forward pass"
                 self.impure = (f"{where} overwrites its buffer {key!r} in its forward pass", remedy)
                 return
-
-
-def copied(module: nn.Module, name: str) -> nn.Module:
-    """A deep copy, or GameError where torch cannot make one.
-
-    Tensors with a graph that layers keep as plain attributes (the weight that a hook of torch's older
-    weight_norm computed last) are copied by value: torch refuses them, and they are computed anew.
-    """
-    kept = {
-        id(value): value.detach().clone()
-        for layer in module.modules()
-        for value in vars(layer).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    try:
-        return copy.deepcopy(module, kept)
-    except (RuntimeError, TypeError) as error:
-        raise GameError(
-            f"the {name} cannot be copied ({str(error).splitlines()[0]}): what it keeps between calls beside "
-            "parameters and buffers must be taken off"
-        ) from error
 
 
 class _WeightNorm(nn.Module):
@@ -281,6 +338,13 @@ def _refuse(module: nn.Module, name: str) -> None:
             raise GameError(
                 f"the {name}'s parameter {path} has no shape yet (a lazy layer): run the module once on a "
                 "batch before you build the game"
+            )
+        if parameter.is_complex():
+            raise GameError(
+                f"the {name}'s parameter {path} is complex: keep it as real numbers [..., 2], and write "
+                "torch.view_as_complex(self.{path}) in forward".replace(
+                    "{path}", path.rsplit(".", 1)[-1]
+                )
             )
     for path, layer in module.named_modules():
         hooks = [type(h).__name__ for h in layer._forward_pre_hooks.values()]

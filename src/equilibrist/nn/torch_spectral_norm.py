@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.nn import spectral_norm
-from equilibrist.nn.pure import copied
 from equilibrist.nn.spectral_norm import singular_vectors
+from equilibrist.nn.wrapped import copied, in_full_precision, uncompiled, unwrapped
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ class Foreign:
     Attributes:
         module: the copy.
         spectral: the weights that torch's spectral norm divided.
+        half: precisions below float32 in which the user's module keeps tensors; the copy is in float32.
     """
 
     module: nn.Module
     spectral: tuple[Spectral, ...]
+    half: tuple[str, ...] = ()
 
     @property
     def normalised(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class Foreign:
         """The module's own power vectors as the game names them, for the record of their lag."""
         held = dict(module.named_buffers())
         return {
-            f"spectral_norm/{s.weight}/{side}": held[name].detach().clone()
+            f"spectral_norm/{s.weight}/{side}": _full(held[name].detach().clone())
             for s in self.spectral
             if s.by_game
             for side, name in (("u", s.u), ("v", s.v))
@@ -103,6 +105,7 @@ def foreign(module: nn.Module, player: str, by_game: bool | None = None) -> Fore
     """
     made = copied(unwrapped(module), player)
     left = player == "critic" if by_game is None else by_game
+    half = in_full_precision(made)
     names = {id(p): name for name, p in made.named_parameters()}
     found = []
     for path, layer in list(made.named_modules()):
@@ -128,25 +131,15 @@ def foreign(module: nn.Module, player: str, by_game: bool | None = None) -> Fore
                 there = [f"{dot}{index}.{key}" if weight.ndim > 1 else "" for key in ("_u", "_v")]
                 if index == 0:
                     found.append(Spectral(names[id(weight)], there[0], there[1], dim, own))
-    return Foreign(made, tuple(found))
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside of DataParallel, DistributedDataParallel and torch.compile."""
-    while True:
-        if hasattr(module, "_orig_mod"):
-            module = module._orig_mod  # type: ignore[assignment]
-        elif type(module).__name__ in ("DataParallel", "DistributedDataParallel"):
-            module = module.module  # type: ignore[assignment]
-        else:
-            return module
+    return Foreign(made, tuple(found), half)
 
 
 @contextmanager
 def by_itself(module: nn.Module) -> Iterator[None]:
     """Gradients and full precision, whatever the caller has switched on around the call."""
     kind = next((p.device.type for p in module.parameters()), "cpu")
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(kind, enabled=False):
+    plain = torch.autocast(kind, enabled=False)
+    with torch.inference_mode(False), torch.enable_grad(), plain, uncompiled():
         yield
 
 
@@ -166,6 +159,20 @@ def with_vectors(
 ) -> dict[str, dict[str, Tensor]]:
     """Constants with the user's own power vectors in place of exact ones."""
     return {**constants, "critic": {**constants["critic"], **critic.vectors(module)}}
+
+
+def half_note(player: str, half: tuple[str, ...]) -> str:
+    """A sentence where a module keeps its weights in less than float32, else nothing."""
+    if not half:
+        return ""
+    return (
+        f"the {player}'s weights are {' and '.join(half)}: the audit is of a float32 copy, which holds the same "
+        f"numbers and does not round between layers; load its witnesses into {player}.float()"
+    )
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def as_matrix(weight: Tensor, dim: int) -> Tensor:

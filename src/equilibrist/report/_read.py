@@ -69,7 +69,13 @@ def read_sample(path: Path, step: int | None, notes: list[str]) -> Sample | None
     try:
         raw = read_regular(path, _SAMPLE_BYTES)
         if path.suffix == ".npy":
-            return _points(path.name, step, read_npy(io.BytesIO(raw), len(raw)))
+            values = read_npy(io.BytesIO(raw), len(raw))
+            if values.ndim > 2 or (values.ndim == 2 and values.shape[1] > 2):
+                shape = list(values.shape[1:])
+                note = f"Samples of shape {shape} lie beside the record as NumPy files; points in the plane are drawn."
+                notes += [] if note in notes else [note]
+                return None
+            return _points(path.name, step, values)
         width, height = _png_size(raw)
         return Sample(path.name, step, png=raw, width=width, height=height)
     except (OSError, ValueError) as error:

@@ -74,8 +74,10 @@ class Member:
     def sheet(self, step: int, players: Players, constants: Constants) -> None:
         """A sheet of samples at this step; before the first step one of the data, too."""
         n, folder, game = samples.SHEET[self.data.kind], self.record.samples, self.recipe.game
+        if game.lacks("samples"):
+            return
         if step == 0:
-            real = self.data.sample(samples.real_generator(self.seed), n)
+            real = samples.real(game, players, constants, n, self.seed, self.data)
             samples.write_sheet(folder / "real", real, self.data)
         pairs = {f"step_{step:08d}": (game, players, constants)}
         if isinstance(game, Mixture):  # the other summary, of the newest step

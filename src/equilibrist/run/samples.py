@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from equilibrist.core.draws import Use
+from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.errors import RecipeError
 from equilibrist.files.atomic import write_atomically
 from equilibrist.files.owned import owned
-from equilibrist.games import Mixture, SampledGame
+from equilibrist.games import AdversarialGame, Mixture, SampledGame
 from equilibrist.games.inputs import as_condition
 from equilibrist.scores import Score
 
-SHEET = {"images": 64, "points": 2048}
+SHEET = {"images": 64, "points": 2048, "arrays": 64}
 
 
 def generate(
@@ -44,8 +44,11 @@ def generate(
     `condition` [n, ...]; without it the classes in order and in equal shares, or conditions of `data`.
     Where samples interact, the classes are dealt out among the batches: each sees a mixture.
     """
-    anchor = next(iter(players["generator"].values()))
     rng = Use.SHEET.at(sheet=index).generator(seed)
+    if isinstance(game, AdversarialGame):
+        source = game.data if data is None else data
+        return _of_draws(game, game.fakes, players, constants, n, rng, source)
+    anchor = next(iter(players["generator"].values()))
     size = batch or n
     count = n if game.separable else -(-n // size) * size
     latents = game.latent.sample(rng, count, anchor.dtype, anchor.device)
@@ -68,6 +71,35 @@ def generate(
     if game.condition is not None and not game.separable:
         made = made.reshape(-1, size, *made.shape[1:]).transpose(0, 1).flatten(0, 1)
     return made[:n]
+
+
+def _of_draws(
+    game: AdversarialGame,
+    made: Callable[[Players, Constants, Draw], Tensor],
+    players: Players,
+    constants: Constants,
+    n: int,
+    rng: np.random.Generator,
+    data: Source,
+) -> Tensor:
+    """n samples of a game whose samples belong to batches of data."""
+    anchor = next(iter(players[game.players[0]].values()))
+    found: list[Tensor] = []
+    with torch.no_grad():
+        while sum(map(len, found)) < n:
+            draw = game.draw(rng, data, game.batch, anchor.dtype, anchor.device)
+            found.append(made(players, constants, draw))
+    return torch.cat(found)[:n]
+
+
+def real(
+    game: SampledGame, players: Players, constants: Constants, n: int, seed: int, data: Source
+) -> Tensor:
+    """n real samples [n, ...] as the critic sees them, for the sheet of the data."""
+    rng = real_generator(seed)
+    if isinstance(game, AdversarialGame):
+        return _of_draws(game, game.reals, players, constants, n, rng, data)
+    return data.sample(rng, n)
 
 
 def _conditions(game: SampledGame, n: int, seed: int, data: Source | None) -> Tensor:
@@ -134,8 +166,8 @@ def _scored(
 
 def sheet(samples: Tensor, data: Source) -> tuple[str, bytes]:
     """Samples as people look at them, as (ending, content) of a file: ".png", a square grid, of
-    images; ".npy" of points."""
-    if data.kind == "points":
+    images; ".npy" of points and arrays."""
+    if data.kind != "images":
         return ".npy", array(samples)
     values = samples.detach().double().cpu().numpy()
     buffer = io.BytesIO()

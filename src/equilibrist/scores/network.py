@@ -22,7 +22,7 @@ from equilibrist.data.arrays import check_range
 from equilibrist.errors import DataError, RequirementError
 from equilibrist.files.reading import reason, shown
 from equilibrist.files.safetensors import opened
-from equilibrist.nn.pure import copied
+from equilibrist.nn.wrapped import copied
 
 Range = tuple[float, float]
 

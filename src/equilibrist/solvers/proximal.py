@@ -13,7 +13,7 @@ from equilibrist.core.draws import Draw
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
-from equilibrist.games import SampledGame
+from equilibrist.games import AdversarialGame, SampledGame
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.penalties import input_gradient
 from equilibrist.solvers._members import Weight, by_member, describe, each
@@ -43,7 +43,9 @@ class _Inner(Wrapped):
 
 def slopes(game: SampledGame, players: Players, constants: Constants, draw: Draw) -> Tensor:
     """grad_x D(x_i) at the real samples [B, ...], the critic as its constants normalise it."""
-    return input_gradient(game.critic_of(players, constants, draw), draw["real"])
+    return input_gradient(
+        game.critic_of(players, constants, draw), game.reals(players, constants, draw)
+    )
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,10 @@ class Proximal(ByPlayer):
         game: Any = field.game
         if not isinstance(game, SampledGame):
             raise GameError(f"proximal training needs a GAN, not {type(game).__name__}")
+        if missing := game.lacks("samples", "score"):
+            raise GameError(
+                f"proximal training needs the critic's slopes at real samples: give AdversarialGame {missing}=function"
+            )
         if not game.samplewise or game.heads > 1:
             raise GameError(
                 "proximal training needs one critic that scores each sample by itself (no batch norm in it)"
@@ -150,8 +156,9 @@ class Proximal(ByPlayer):
         anchor = field.evaluate(
             lambda p, c, d: slopes(game, p, c, d), players, constants, draw
         ).detach()
-        with torch.no_grad():
-            fake = field.evaluate(game.fakes, players, constants, draw)
-        held = {**draw, "anchor": anchor, "fake": fake}
+        held = {**draw, "anchor": anchor}
+        if not isinstance(game, AdversarialGame):  # whose losses make their samples themselves
+            with torch.no_grad():
+                held["fake"] = field.evaluate(game.fakes, players, constants, draw)
         lam = by_member(self.lam, players, field.stacked)
         return {**held, "lam": lam} if isinstance(lam, Tensor) else held

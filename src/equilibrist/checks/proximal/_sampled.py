@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks.context import AuditContext, Tick, ValueGame
+from equilibrist.checks.context import AuditContext, Tick, ValueGame, rows_in
 from equilibrist.checks.proximal._costs import LEAD, MEASURED, PENALISED, PLAIN, POOL, is_small
 from equilibrist.checks.proximal._projected import minimise, scales
 from equilibrist.checks.proximal.inner import (
@@ -215,7 +215,8 @@ class SampledProx:
 
     def _moved(self, players: Any, constants: Constants, draw: Draw) -> Tensor:
         """mean_i |grad_x D~(x_i) - grad_x D(x_i)|^2 at real samples; differentiable in D~."""
-        here = input_gradient(self.game.critic_of(players, constants, draw), draw["real"])
+        real = self.game.reals(players, constants, draw)
+        here = input_gradient(self.game.critic_of(players, constants, draw), real)
         return (here - draw["anchor"]).square().flatten(1).sum(1).mean()
 
     def draw(self, k: int) -> Draw:
@@ -230,7 +231,8 @@ class SampledProx:
     def _anchored(self, players: Any, constants: Constants, draw: Draw) -> Draw:
         with torch.no_grad():
             critic = self.game.critic_of(players, constants, draw)
-            return {**draw, "anchor": input_gradient(critic, draw["real"]).detach()}
+            real = self.game.reals(players, constants, draw)
+            return {**draw, "anchor": input_gradient(critic, real).detach()}
 
     def _fake(self, generator: Part, key: str, draw: Draw) -> Tensor:
         """The samples that a generator at rest makes of a draw's latents; kept by `key`."""
@@ -249,7 +251,7 @@ class SampledProx:
             one = self.draw(0)
             size = sum(x.nbytes for x in one.values())
             count = max(_LEAST, min(_MOST, _BYTES // max(size, 1)))
-            rows = all(x.ndim and len(x) == len(one["real"]) for x in one.values())
+            rows = all(x.ndim and len(x) == rows_in(one) for x in one.values())
             self.small = is_small(self.context) and rows and count * size <= _LARGEST
             draws = [self.draw(k) for k in range(count if self.small else _FEW)]
             if self.small:
@@ -288,7 +290,7 @@ class SampledProx:
 
     def _at_once(self, one: Callable[[Draw], Tensor], bank: list[Draw]) -> Tensor | None:
         """The values of all batches in one pass, where they are small and alike; None where the modules forbid it."""
-        if not self._stackable or len({x["real"].shape for x in bank}) > 1:
+        if not self._stackable or len({rows_in(x) for x in bank}) > 1:
             return None
         try:
             values: Tensor = torch.func.vmap(one)(tree.stack(bank))

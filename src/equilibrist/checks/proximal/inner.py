@@ -134,6 +134,8 @@ def why_not(context: AuditContext) -> str:
         if context.sampled or not hasattr(game, "sobolev_distance"):
             return f"{type(game).__name__} does not give sobolev_distance, E_P |grad D~ - grad D|^2"
         return ""
+    if missing := game.lacks("samples", "score"):
+        return f"the game shows no {missing}: give AdversarialGame {missing}=function"
     if game.heads > 1:
         return "the critic is several: the semi-norm of equation 15 is of one"
     if not game.samplewise:

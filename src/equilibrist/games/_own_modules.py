@@ -1,0 +1,136 @@
+"""The modules of a game of own losses: copies that audits use, the user's own, and what is read off either."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equilibrist import tree
+from equilibrist.core.game import Constants, Players
+from equilibrist.games import inputs as _setup
+from equilibrist.games._own_players import Held, class_of, one_module
+from equilibrist.games.sampled import SampledGame, Start
+from equilibrist.nn.pure import PureModule
+from equilibrist.nn.torch_spectral_norm import Foreign, foreign
+from equilibrist.nn.wrapped import copied
+
+
+class OwnModules(SampledGame, ABC):
+    """Players as a user's own modules.
+
+    Attributes:
+        names: the players' own names by those that audits use.
+        stops: where a player's own gradient is stopped.
+    """
+
+    names: dict[str, str]
+    stops: tuple[str, ...]
+
+    def _hold(self, players: Mapping[str, Held], frozen: Mapping[str, nn.Module]) -> None:
+        """Copies of the players' modules, and of those that nobody trains."""
+        self._live = {p: one_module(name, players[name]) for p, name in self.names.items()}
+        if len(players) == 2:
+            _setup.apart(self._live["generator"], self._live["critic"])
+        self._made: dict[str, Foreign] = {
+            p: foreign(self._live[p], "generator") for p in self.players
+        }
+        self.modules = {p: self._made[p].module for p in self.players}
+        self._pure = {p: PureModule(m, self.names[p]) for p, m in self.modules.items()}
+        self._rested = {name: copied(m, name).requires_grad_(False) for name, m in frozen.items()}
+        self._frozen = {name: PureModule(m, name) for name, m in self._rested.items()}
+
+    @property
+    def live(self) -> tuple[nn.Module, ...]:
+        """The user's modules, one a player."""
+        return tuple(self._live[p] for p in self.players)
+
+    # -- values and modules ------------------------------------------------------------------------
+
+    def init(
+        self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> Start:
+        """Copies of the parameters and buffers that the players were given with; a seed changes nothing."""
+        return self._values(self.modules, device, dtype, copies=True)
+
+    def read(self, *_: nn.Module, constants: Constants | None = None) -> Start:
+        """The values that the user's modules, those that the game was built from, hold now: views, no copies."""
+        return self._values(self._live, None, None, copies=False)
+
+    def _values(
+        self, modules: Mapping[str, nn.Module], device: Any, dtype: torch.dtype | None, copies: bool
+    ) -> Start:
+        players: Players = {}
+        constants: Constants = {}
+        for p in self.players:
+            # The copies of modules in half precision have float32.
+            kinds = {k: t.dtype for k, t in _tensors(self.modules[p])}
+            held = {k: t.detach().to(kinds[k]) for k, t in _tensors(modules[p])}
+            free = {k for k, t in self.modules[p].named_parameters() if t.requires_grad}
+            players[p] = {k: t for k, t in held.items() if k in free}
+            constants[p] = {k: t for k, t in held.items() if k not in free}
+        anchor = tree.leaves(players)[0]
+        for name, module in self._rested.items():
+            constants[name] = {k: t.detach().to(anchor.device) for k, t in _tensors(module)}
+            constants[name] = tree.to(constants[name], dtype=dtype or anchor.dtype)
+        if copies:
+            players, constants = tree.clone(players), tree.clone(constants)
+        players, constants = (tree.to(t, device=device, dtype=dtype) for t in (players, constants))
+        return Start(self.project(players) if copies else players, constants)
+
+    def load(self, players: Players, constants: Constants) -> dict[str, nn.Module]:
+        """Modules that hold these values, by player."""
+        loaded: dict[str, nn.Module] = {}
+        for p in self.players:
+            module = copied(self.modules[p], p)
+            held = {**constants[p], **players[p]}
+            with torch.no_grad():
+                for name, value in _tensors(module):
+                    value.data = held[name].detach().clone()
+            loaded[p] = module
+        return loaded
+
+    def state_of(self, player: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state_dict of a loaded player as one that loads into what the user holds."""
+        return self._made[player].settled(state)
+
+    def lags(self) -> dict[str, dict[str, float]]:
+        """By player, how far torch's estimates of spectral norms are off (`Foreign.lags`)."""
+        return {p: self._made[p].lags(self._live[p]) for p in self.players}
+
+    def half(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The precisions below float32 in which players were given, of which the copies have float32."""
+        return [(p, self._made[p].half) for p in self.players]
+
+    def describe(self) -> dict[str, Any]:
+        """What was built, for the record: plain values only."""
+        return {
+            "formulation": str(self.formulation),
+            "spec": repr(self.formulation),
+            "loss": self.formulation.formula,
+            "unit": self.formulation.unit,
+            "zero_sum": self.zero_sum,
+            "separable": self.separable,
+            "projections": [repr(p) for p in self.projections],
+            "spectral_norm": any(self._made[p].spectral for p in self.players),
+            **({"noise": list(self.noise)} if self.noise else {}),
+            **({"stops": list(self.stops)} if self.stops else {}),
+            "latent": str(self.latent),
+            "players": {
+                p: {
+                    "class": class_of(m),
+                    "name": self.names[p],
+                    "parameters": sum(q.numel() for q in m.parameters()),
+                    "structure": repr(m),
+                }
+                for p, m in self.modules.items()
+            },
+        }
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name."""
+    return [*module.named_parameters(), *module.named_buffers()]

@@ -1,0 +1,169 @@
+"""Players as a user holds them: a module, several, or plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from equilibrist.errors import GameError
+from equilibrist.nn.wrapped import unwrapped
+
+Held = nn.Module | Tensor | Sequence[Any] | Mapping[str, Any]
+
+# How the two players of other trainers are called: which of them answers.
+_CRITICS = ("critic", "disc", "netd", "adversary")
+GENERATOR, CRITIC = "generator", "critic"
+
+
+class Modules(dict[str, Any]):
+    """A player's modules by its name: `modules["critic"]` or `modules.critic`."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"there is no player {name!r}: {', '.join(self)}") from None
+
+
+class Several(nn.Module):
+    """A player of several modules; `shown` hands them over in a list or dictionary, as they were given."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], listed: bool) -> None:
+        super().__init__()
+        self.listed = listed
+        for key, module in modules.items():
+            self.add_module(key, module)
+
+    def shown(self, values: Mapping[str, Tensor]) -> Any:
+        """The modules."""
+        return list(self._modules.values()) if self.listed else dict(self._modules)
+
+
+class Tensors(nn.Module):
+    """A player that chooses tensors; `shown` hands over their values."""
+
+    def __init__(self, tensors: Mapping[str, nn.Parameter], single: bool) -> None:
+        super().__init__()
+        self.single = single
+        for key, tensor in tensors.items():
+            self.register_parameter(key, tensor)
+
+    def shown(self, values: Mapping[str, Tensor]) -> Any:
+        """The tensors."""
+        return values["value"] if self.single else {key: values[key] for key in self._parameters}
+
+
+def one_module(name: str, held: Held) -> nn.Module:
+    """What a player holds as one module: a module itself (unwrapped), or a `Several` or `Tensors` of the rest.
+
+    Raises:
+        GameError: anything else.
+    """
+    if isinstance(held, nn.Module):
+        return unwrapped(held)
+    if isinstance(held, Tensor):
+        return Tensors({"value": _parameter(name, held)}, single=True)
+    parts: Any = held if isinstance(held, Mapping) else {}
+    if isinstance(held, list | tuple):
+        parts = dict(enumerate(held))
+    parts = {_key(name, key): part for key, part in parts.items()}
+    if parts and all(isinstance(part, nn.Module) for part in parts.values()):
+        modules = {key: unwrapped(part) for key, part in parts.items()}
+        return Several(modules, listed=not isinstance(held, Mapping))
+    if parts and isinstance(held, Mapping) and all(isinstance(p, Tensor) for p in parts.values()):
+        return Tensors({key: _parameter(name, part) for key, part in parts.items()}, single=False)
+    raise GameError(
+        f"the player {name!r} is of type {type(held).__name__}: give an nn.Module, a list or dictionary of them, or "
+        "tensors that it chooses"
+    )
+
+
+def shown(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
+    """What a user's function is handed of a player, in the form in which it was given."""
+    return module.shown(values) if isinstance(module, Several | Tensors) else module
+
+
+def _parameter(name: str, value: Any) -> nn.Parameter:
+    if not value.is_floating_point():
+        raise GameError(
+            f"the player {name!r} holds a tensor of {value.dtype}: give floats, which can be descended"
+        )
+    return value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach())
+
+
+def _key(name: str, key: Any) -> str:
+    if "." in str(key) or not str(key):
+        raise GameError(f"the player {name!r} holds a part called {str(key)!r}: leave the dot out")
+    return str(key)
+
+
+def roles(names: Sequence[str]) -> dict[str, str]:
+    """The names that audits use by those that the user gave: of two players the critic is the one so called, else
+    the second; of more, their own.
+
+    Raises:
+        GameError: fewer than two players.
+    """
+    if len(names) < 2:
+        raise GameError(
+            f"a game has two players or more, not {len(names)}: write "
+            "AdversarialGame({'generator': ..., 'critic': ...}, losses, data)"
+        )
+    if len(names) > 2:
+        return {name: name for name in names}
+    first, second = names
+    swapped = _is_critic(first) and not _is_critic(second)
+    leader, follower = (second, first) if swapped else (first, second)
+    return {leader: GENERATOR, follower: CRITIC}
+
+
+def _is_critic(name: str) -> bool:
+    return name.lower() == "d" or name.lower().startswith(_CRITICS)
+
+
+def functions_of(
+    losses: Any, names: Sequence[str]
+) -> dict[str, Callable[..., Any]] | Callable[..., Any]:
+    """The losses: one function, or one a player.
+
+    Raises:
+        GameError: something else, or a player without.
+    """
+    if isinstance(losses, Mapping):
+        for name in names:
+            if not callable(losses.get(name)):
+                raise GameError(f"losses gives no function for the player {name!r}")
+        return dict(losses)
+    if not callable(losses):
+        raise GameError(
+            f"losses={type(losses).__name__}: give a function losses(modules, batch) that returns {{player: loss}}"
+        )
+    function: Callable[..., Any] = losses
+    return function
+
+
+def class_of(module: nn.Module) -> str:
+    """The class of a player's module, or those of its several, for the record."""
+    if isinstance(module, Several):
+        return ", ".join(type(part).__name__ for part in module.children())
+    return "tensors" if isinstance(module, Tensors) else type(module).__name__
+
+
+def renamed(projection: Any, roles: Mapping[str, str]) -> Any:
+    """A projection of a player under the name that audits use.
+
+    Raises:
+        GameError: a projection that cannot be given another player.
+    """
+    given: Any = projection
+    role = roles.get(getattr(given, "player", ""), "")
+    if not role or role == given.player:
+        return given
+    if not is_dataclass(given):
+        raise GameError(
+            f"{given!r} is of the player {given.player!r}, which audits call {role!r}: give it player={role!r}"
+        )
+    return replace(given, player=role)  # type: ignore[type-var]

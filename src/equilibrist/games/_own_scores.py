@@ -1,0 +1,154 @@
+"""What a game of own losses has in the place of a formulation and a critic."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
+from equilibrist.errors import GameError
+from equilibrist.formulations import Formulation
+from equilibrist.games import inputs
+from equilibrist.games.inputs import Latent
+
+if TYPE_CHECKING:
+    from equilibrist.games.adversarial import AdversarialGame
+
+LATENT = "latent"
+
+
+@dataclass(frozen=True)
+class OwnLosses:
+    """Losses of a user's own, where a formulation stands in other games.
+
+    Attributes:
+        function: the losses.
+        named: the formulation whose unit and yardstick they have, or None.
+    """
+
+    function: Any
+    named: Formulation | None = None
+    zero_sum: bool = False
+
+    def __str__(self) -> str:
+        return f"losses of your own ({self._called})"
+
+    def __repr__(self) -> str:
+        return f"OwnLosses({self._called}, {self.named!r})"
+
+    @property
+    def _called(self) -> str:
+        functions = (
+            self.function.values() if isinstance(self.function, Mapping) else [self.function]
+        )
+        return ", ".join(dict.fromkeys(getattr(f, "__name__", type(f).__name__) for f in functions))
+
+    @property
+    def formula(self) -> str:
+        """Where the losses come from."""
+        return f"each player minimises its entry of {self._called}(modules, batch)"
+
+    @property
+    def unit(self) -> str:
+        """That of the formulation that is named."""
+        return self.named.unit if self.named is not None else "loss units"
+
+    @property
+    def second_order(self) -> bool:
+        """Whether derivatives of gradients are exact."""
+        return bool(getattr(self.named, "second_order", True))
+
+    def scale(self, critic: Any, real: Tensor, fake: Tensor) -> Tensor:
+        """That of the formulation that is named."""
+        assert self.named is not None
+        return self.named.scale(critic, real, fake)
+
+    def losses(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """Not to be had from scores."""
+        raise GameError("losses of your own are no functions of scores alone")
+
+
+class OwnScores:
+    """The critic under a draw's batch and noise, by the user's `score`: samples [n, ...] to scores [n].
+
+    `samplewise` is False: real and generated samples take passes of their own.
+    """
+
+    samplewise = False
+
+    def __init__(
+        self, game: AdversarialGame, players: Players, constants: Constants, draw: Draw
+    ) -> None:
+        self._at, self._game = (players, constants, draw), game
+
+    def __call__(self, x: Tensor) -> Tensor:
+        scores = self._game.score_of(*self._at, x)
+        return scores.float().flatten() if scores.dtype in inputs.HALF else scores.flatten()
+
+    by_sample = __call__
+
+
+class Laws(dict[str, Latent]):
+    """Laws of latents by name; `single` where the user's function takes one tensor and no dictionary."""
+
+    single: bool = False
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {law}" for name, law in self.items()) or "none"
+
+    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
+        """Not to be had as one tensor."""
+        raise GameError("latents of own losses belong to a draw: take draw(rng, data, batch)")
+
+
+def laws_of(latent: Any) -> Laws:
+    """The laws of what losses draw: none, one, or several by name.
+
+    Raises:
+        GameError: neither a dimension nor a law.
+    """
+    if latent is None:
+        return Laws()
+    if isinstance(latent, Mapping):
+        return Laws({str(name): inputs.law_of(law) for name, law in latent.items()})
+    laws = Laws({LATENT: inputs.law_of(latent)})
+    laws.single = True
+    return laws
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[int, set[str]]:
+    """How many arguments a function takes by position, at most, and the names of all that it takes."""
+    found = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in found):
+        return 9, {p.name for p in found}
+    plain = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len([p for p in plain if p.name != "only"]), {p.name for p in found}
+
+
+def detached(found: Any) -> Any:
+    """What a function returned, without its graph."""
+    if isinstance(found, Tensor):
+        return found.detach()
+    if isinstance(found, Mapping):
+        return {key: detached(value) for key, value in found.items()}
+    return tuple(detached(value) for value in found) if isinstance(found, tuple | list) else found
+
+
+def leaf(t: Tensor) -> Tensor:
+    """The tensor, or a leaf of its value where it has no gradient."""
+    return t if t.requires_grad or not t.is_floating_point() else t.detach().requires_grad_()
+
+
+def moved(rows: Mapping[str, Tensor], device: Any, dtype: torch.dtype) -> Draw:
+    """Rows where the players are; floats in their precision."""
+    return {
+        key: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
+        for key, t in rows.items()
+    }

@@ -1,0 +1,360 @@
+"""A game from losses of your own: any modules, any loss function, as your training loop has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equilibrist.core.draws import Draw
+from equilibrist.core.game import Constants, Players
+from equilibrist.data.nested import SAMPLES, Structure, nested_source
+from equilibrist.errors import GameError
+from equilibrist.formulations import Formulation, formulation_of
+from equilibrist.games import _own_probe
+from equilibrist.games._own_modules import OwnModules
+from equilibrist.games._own_players import (
+    Held,
+    Modules,
+    functions_of,
+    renamed,
+    roles,
+    shown,
+)
+from equilibrist.games._own_scores import (
+    OwnLosses,
+    OwnScores,
+    detached,
+    laws_of,
+    leaf,
+    moved,
+    parameters_of,
+)
+from equilibrist.games.sampled import seed_of
+from equilibrist.nn import noise
+from equilibrist.nn.slopes import active
+from equilibrist.nn.stop_gradient import Place, StopGradients
+from equilibrist.projections import Projection
+
+Losses = Callable[..., Mapping[str, Tensor]] | Mapping[str, Callable[..., Tensor]]
+BATCH = 64
+
+
+class AdversarialGame(OwnModules):
+    """Players with losses of your own, written as a training loop writes them.
+
+        def losses(modules, batch, z):
+            fake = modules.generator(z)
+            real_logits, fake_logits = modules.critic(batch), modules.critic(fake.detach())
+            return {
+                "critic": F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean(),
+                "generator": -modules.critic(fake).mean(),
+            }
+
+        game = AdversarialGame({"generator": G, "critic": D}, losses, loader, latent=64)
+        found = equilibrist.audit(game)
+
+    The function may call modules any number of times, and differentiate within itself (gradient penalties, adaptive
+    weights). Each loss is descended by its own player alone. Random numbers that the function or a module draws
+    (torch's, NumPy's or Python's global ones) are part of a draw. Gradients that the function stops (`detach`,
+    `no_grad`) only for another player's sake pass where derivatives need them; places where a player's own gradient
+    is stopped are kept as they are and listed in `stops`.
+
+    Modules are copied, never touched; torch's spectral norm divides by the exact norm in the copies.
+
+    Args:
+        players: by name: an nn.Module, or several in a list or dictionary; or tensors that the player chooses (a
+            perturbation, a multiplier). Two players, the first of which leads (the generator) and the second answers
+            (the critic, also where it is named so); or more, of which audits ask whether they are at rest, stable,
+            and whether one gains alone.
+        losses: `losses(modules, batch)`, or `losses(modules, batch, z)` where there is a latent, returns each player's
+            loss, a 0-d tensor. `modules` holds them as `players` does, by name. With a parameter `only`, it is given
+            the name of the player whose loss alone is needed (None: all). Or a function a player, each of one loss.
+        data: tensors [N, ...] by themselves or in a tuple or dictionary, a Dataset, a loader (its first 10,000 rows are
+            read), a function from a number to a batch, or a `Source`. `batch` has the structure of its batches.
+        latent: dimension, shape or law of z, or a dictionary of them, which makes z a dictionary.
+        frozen: modules that no player trains and losses use (a perceptual network): handed over among `modules`, in the
+            precision of the players. Others that the function finds in its own scope stay as they are.
+        samples: `samples(modules, batch[, z])` returns (real, generated) samples [n, ...]: for pictures, plain facts,
+            and lambda-proximal claims.
+        score: `score(modules, x[, batch])` returns the critic's scores of samples x, [n] or [n, 1], those of real ones
+            the higher: for plain facts and lambda-proximal claims.
+        formulation: whose unit and yardstick a tolerance takes ("vanilla", ...), where the losses are those of one;
+            needs `samples` and `score`. Without it a tolerance is a share of the player's own loss (`yardstick`).
+        projections: feasible sets, applied after every step.
+        semi_gradient: the losses stop some of a player's own gradient on purpose: straight-through estimates, weights
+            that are held constant, reversed gradients. An audit then claims what values show (rest, gains) and leaves
+            claims of second order UNASSESSED; without it the self-tests end it.
+        batch: samples in a minibatch; by default the loader's own, else 64.
+
+    Attributes: those of `SampledGame`;
+        data: the source of batches.
+        stops: where a player's own gradient is stopped ("losses.py:12").
+        any_rows: whether the losses take batches of any size.
+        names: the players' own names by those that audits use.
+
+    Raises:
+        GameError: a loss that is not a number, does not depend on its player's weights, or is no function of weights
+            and draw.
+        DataError: data that cannot be read.
+    """
+
+    # Many parameters: each names one thing that a game of one's own may have.
+    def __init__(
+        self,
+        players: Mapping[str, Held],
+        losses: Losses,
+        data: Any,
+        *,
+        latent: Any = None,
+        frozen: Mapping[str, nn.Module] | None = None,
+        samples: Callable[..., tuple[Tensor, Tensor]] | None = None,
+        score: Callable[..., Tensor] | None = None,
+        formulation: Formulation | str | None = None,
+        projections: Sequence[Projection] = (),
+        semi_gradient: bool = False,
+        batch: int | None = None,
+    ) -> None:
+        if not isinstance(players, Mapping):
+            raise GameError("players must be a dictionary: {'generator': G, 'critic': D}")
+        called = roles(tuple(players))
+        self.names = {role: name for name, role in called.items()}
+        # The generator leads, whichever came first.
+        self.players = tuple(sorted(self.names, key=lambda role: role == "critic"))  # type: ignore[assignment]
+        self._losses = functions_of(losses, tuple(players))
+        self._samples, self._score, self._laws = samples, score, laws_of(latent)
+        self.data: Any = nested_source(data)
+        self.batch = int(batch or getattr(data, "batch_size", None) or BATCH)
+        self.named = None if formulation is None else formulation_of(formulation)
+        super().__init__(
+            OwnLosses(losses, self.named),
+            latent=self._laws,
+            condition=None,
+            penalties=(),
+            auxiliary=(),
+            projections=[renamed(p, called) for p in projections],
+        )
+        self._hold(players, frozen or {})
+        self.heads, self.normalised = 1, ()
+        # Where the functions stop gradients, whether they freeze anything, and where gradients may pass.
+        self._seen: dict[Place, None] = {}
+        self._stopping, self._froze, self._passing = False, False, frozenset[Place]()
+        self._sources: tuple[str, ...] = ()
+        self._needs_gradients, self._stacks = False, False
+        self.stops: tuple[str, ...] = ()
+        self.any_rows, self.semi_gradient = True, bool(semi_gradient)
+        _own_probe.probe(self)
+
+    # -- the game -------------------------------------------------------------------------------
+
+    def losses(
+        self, players: Players, constants: Constants, draw: Draw, only: str | None = None
+    ) -> dict[str, Tensor]:
+        """Each player's loss on a draw of batch rows, latents and noise."""
+        function, wanted = self._losses, self.players if only is None else (only,)
+        if isinstance(function, dict):
+            found = {
+                p: self._call(function[self.names[p]], players, constants, draw, only)
+                for p in wanted
+            }
+        else:
+            asked = only is not None and "only" in parameters_of(function)[1]
+            extra = {"only": self.names[only]} if asked else {}  # type: ignore[index]
+            given = self._call(function, players, constants, draw, only, **extra)
+            if only is None:
+                _own_probe.returned(self, given)
+            found = {p: given[self.names[p]] for p in wanted}
+        return {p: _own_probe.number(self.names[p], loss) for p, loss in found.items()}
+
+    def against(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """Not to be had: these losses make their samples themselves."""
+        raise GameError("losses of your own make their samples themselves")
+
+    def _call(
+        self,
+        function: Callable[..., Any],
+        players: Players,
+        constants: Constants,
+        draw: Draw,
+        mover: str | None = None,
+        *first: Any,
+        **extra: Any,
+    ) -> Any:
+        """What one of the user's functions returns with these values in the modules.
+
+        A gradient that is stopped for another player's sake passes where all players' derivatives are asked for: for
+        one player alone nothing is lost, and the graph is smaller.
+        """
+        graph = torch.is_grad_enabled()
+        if self._needs_gradients:
+            players = {p: {k: leaf(t) for k, t in part.items()} for p, part in players.items()}
+        passing = self._passing if graph and (mover is None or active()) else frozenset()
+        with ExitStack() as stack:
+            for p in self.players:
+                stack.enter_context(self._pure[p].held(players[p], constants[p]))
+            for name, pure in self._frozen.items():
+                stack.enter_context(pure.held({}, constants[name]))
+            stack.enter_context(self._seeded(draw))
+            stopped = None
+            if self._stopping and (graph or self._needs_gradients):
+                stopped = stack.enter_context(StopGradients(passing))
+            if self._needs_gradients:
+                stack.enter_context(torch.enable_grad())
+            given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
+            found = function(*given[: parameters_of(function)[0]], **extra)
+        if stopped is not None:
+            self._seen.update(stopped.seen)
+            self._froze |= stopped.froze
+        return detached(found) if self._needs_gradients and not graph else found
+
+    def _seeded(self, draw: Draw) -> Any:
+        if not self._sources:
+            return nullcontext()
+        return noise.seeded(noise.derived(seed_of(draw) or 0), self._sources)
+
+    def _modules_of(self, players: Players) -> Modules:
+        """What the user's functions are handed of the players, and the frozen modules."""
+        found = {self.names[p]: shown(self._pure[p].module, players[p]) for p in self.players}
+        return Modules({**found, **{name: pure.module for name, pure in self._frozen.items()}})
+
+    def _latents(self, draw: Draw) -> tuple[Any, ...]:
+        """The third argument of the user's functions, where there is one."""
+        if not self._laws:
+            return ()
+        z = {name: draw[name] for name in self._laws}
+        return (next(iter(z.values())) if self._laws.single else z,)
+
+    def batch_of(self, draw: Draw) -> Any:
+        """The batch of a draw, in the structure in which the data give it."""
+        return self.structure.nested(draw)
+
+    @property
+    def structure(self) -> Structure:
+        return getattr(self.data, "structure", None) or Structure(torch.zeros(1))
+
+    def refresh(
+        self, players: Players, constants: Constants, draw: Draw, exact: bool = False
+    ) -> Constants:
+        """Running statistics moved on by one evaluation of the losses, unless `exact`."""
+        if exact or not any(self._pure[p].keeps_statistics for p in self.players):
+            return constants
+        renewed = {p: {k: t.clone() for k, t in held.items()} for p, held in constants.items()}
+        with ExitStack() as stack:
+            for p in self.players:
+                stack.enter_context(self._pure[p].tracking())
+            with torch.no_grad():
+                self.losses(players, renewed, draw)
+        return renewed
+
+    # -- its pieces ------------------------------------------------------------------------------
+
+    def lacks(self, *wanted: str) -> str:
+        """The first of these arguments that was not given; "" where all were."""
+        given = {
+            "samples": self._samples,
+            "score": self._score,
+            "formulation": self.named,
+        }
+        return next((name for name in wanted if given[name] is None), "")
+
+    def _both(self, players: Players, constants: Constants, draw: Draw) -> tuple[Tensor, Tensor]:
+        if self._samples is None:
+            raise GameError("the game has no samples: give AdversarialGame samples=function")
+        real, fake = self._call(self._samples, players, constants, draw)
+        return real, fake
+
+    def reals(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
+        """The real samples [n, ...] of a draw, as `samples` gives them."""
+        return self._both(players, constants, draw)[0]
+
+    def fakes(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
+        """The generated samples [n, ...] of a draw, as `samples` gives them."""
+        return self._both(players, constants, draw)[1]
+
+    def generate(self, *_: Any, **__: Any) -> Tensor:
+        """Not to be had: `samples` takes a batch."""
+        raise GameError(
+            "losses of your own make samples of a draw: take fakes(players, constants, draw)"
+        )
+
+    def critic(self, *_: Any, **__: Any) -> Any:
+        """Not to be had: `score` takes a batch."""
+        raise GameError(
+            "losses of your own score under a draw: take critic_of(players, constants, draw)"
+        )
+
+    def critic_of(self, players: Players, constants: Constants, draw: Draw, head: int = 0) -> Any:
+        """The critic's scores as a function of samples, as `score` gives them."""
+        if self._score is None:
+            raise GameError("the game has no score: give AdversarialGame score=function")
+        return OwnScores(self, players, constants, draw)
+
+    def score_of(self, players: Players, constants: Constants, draw: Draw, x: Tensor) -> Tensor:
+        """The user's scores of samples x under a draw's batch and noise."""
+        assert self._score is not None
+        found: Tensor = self._call(self._score, players, constants, draw, None, x)
+        return found
+
+    def yardstick(
+        self, players: Players, constants: Constants, bank: Sequence[Draw], player: str
+    ) -> float:
+        """The formulation's scale where one is named; else the size of the player's loss, or its standard deviation
+        from sample to sample (that from batch to batch, times the root of a batch's size) where that is larger: the
+        one is small for losses around zero, the other for a critic that scores all samples alike."""
+        if self.named is not None and not self.lacks("samples", "score"):
+            return super().yardstick(players, constants, bank, player)
+        with torch.no_grad():
+            losses = [self.losses(players, constants, draw)[player] for draw in bank]
+        values = torch.stack(losses).double()
+        rows = sum(len(draw[self.structure.names[0]]) for draw in bank) / len(bank)
+        spread = float(values.std() * rows**0.5) if len(bank) > 1 else 0.0
+        return max(abs(float(values.mean())), spread)
+
+    @property
+    def own_scale(self) -> bool:
+        """Whether `yardstick` is of each player's loss."""
+        return self.named is None or bool(self.lacks("samples", "score"))
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the members of a stack are evaluated one after the other: where the function draws random numbers,
+        differentiates within itself or does what no vmap takes."""
+        return not self._stacks
+
+    # -- draws -----------------------------------------------------------------------------------
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        source: Any,
+        batch: int,
+        dtype: torch.dtype = torch.float32,
+        device: Any = None,
+    ) -> Draw:
+        """One minibatch: rows of the data, then latents in their order, then the noise's seed."""
+        rows = source.sample_rows(rng, batch) if hasattr(source, "sample_rows") else None
+        rows = {SAMPLES: source.sample(rng, batch)} if rows is None else rows
+        return self._around(rng, moved(rows, device, dtype), dtype)
+
+    def draw_around(self, rng: np.random.Generator, real: Any, condition: Any = None) -> Draw:
+        """The draw of this batch, in the structure of the data's batches."""
+        anchor = next(self._live[self.players[0]].parameters())
+        rows = moved(self.structure.flat(real), anchor.device, anchor.dtype)
+        return self._around(rng, rows, anchor.dtype)
+
+    def _around(self, rng: np.random.Generator, rows: Draw, dtype: torch.dtype) -> Draw:
+        first = next(iter(rows.values()))
+        draw = dict(rows)
+        for name, law in self._laws.items():
+            draw[name] = law.sample(rng, len(first), dtype, first.device)
+        return self.with_noise(rng, draw)
+
+    def covered(self, source: Any, rows: Tensor, device: Any, dtype: torch.dtype) -> Draw:
+        """These rows of a finite source."""
+        if hasattr(source, "take_rows"):
+            return moved(source.take_rows(rows), device, dtype)
+        return super().covered(source, rows, device, dtype)

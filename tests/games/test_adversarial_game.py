@@ -541,3 +541,35 @@ def test_spectral_norm_of_torch_is_exact_in_the_copies() -> None:
     scores = x @ (weight / weight.norm()).T + d[0].bias
     by_hand = F.relu(1 - scores[:16]).mean() + F.relu(1 + scores[16:]).mean()
     assert torch.allclose(game.losses(*start, draw)["critic"], by_hand, atol=1e-6)
+
+
+def test_three_players_are_asked_what_has_a_meaning_for_them() -> None:
+    """InfoGAN's third player guesses the latent from the sample: it pays its own error and stands apart."""
+    g, d = nets()
+
+    def losses(modules: Any, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+        fake = modules.gen(z)
+        guess = F.mse_loss(modules.guess(fake), z)
+        critic = (
+            F.softplus(-modules.disc(x)).mean() + F.softplus(modules.disc(fake.detach())).mean()
+        )
+        return {
+            "gen": F.softplus(-modules.disc(fake)).mean() + guess,
+            "disc": critic,
+            "guess": guess,
+        }
+
+    game = AdversarialGame({"gen": g, "disc": d, "guess": nn.Linear(2, 3)}, losses, X, latent=3)
+    assert game.players == ("gen", "disc", "guess")
+    start, draw = game.init(), draw_of(game)
+    z, weight = draw["latent"], start.players["guess"]["weight"]
+    v = VectorField(game)(*start, draw).v
+    fake = g(z).detach()
+    rest = fake @ weight.T + start.players["guess"]["bias"] - z
+    assert torch.allclose(v["guess"]["weight"], 2 * rest.T @ fake / rest.numel(), atol=1e-5)
+    found = audit(game, gradients=800, progress="none")
+    assert {f"{claim}/{p}" for claim in ("stationary", "nash") for p in game.players} < set(found)
+    assert found["nash/guess"].verdict == "REFUTED"
+    for claim in ("local-nash", "local-minimax", "proximal"):
+        assert found[claim].verdict == "UNASSESSED"
+        assert "this game has 3" in found[claim].summary

@@ -13,7 +13,7 @@ import torch
 from equilibrist.checks import facts, selftests
 from equilibrist.checks._budget import FACTS, deep, unfinished
 from equilibrist.checks._save import CheckCache
-from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.context import AuditContext, Meter, SpentError
 from equilibrist.checks.registry import REGISTRY, Found, Show
 from equilibrist.progress import Progress
@@ -69,6 +69,11 @@ class Session:
                 self.facts = facts.facts(self.context, self.meter, deep(self.context.settings))
 
     def _found(self, name: str, most: float) -> Found:
+        check, count = REGISTRY[name], len(self.context.game.players)
+        if count > 2 and not check.any_number:
+            return Found(
+                [_of_two(claim, count) for claim in check.claims or (name,) if "/" not in claim]
+            )
         self.meter.most = most
         try:
             return REGISTRY[name].run(self.context, self.meter, self.show)
@@ -87,3 +92,12 @@ class Session:
             "planned": round(self.costs[name], 1),
             "seconds": round(time.monotonic() - since, 2),
         }
+
+
+def _of_two(claim: str, count: int) -> Certificate:
+    """The certificate of a claim that is about two players, for a game of more."""
+    return Certificate(
+        claim,
+        Verdict.UNASSESSED,
+        f"Not assessed: it is a claim about two players, and this game has {count}.",
+    )

@@ -74,7 +74,7 @@ WHOLE: dict[str, dict[Verdict, str]] = {
         Verdict.REFUTED: "Training has not come to rest. ",
         Verdict.UNASSESSED: "Cannot tell whether training has come to rest. ",
         Verdict.NOT_REFUTED: "No player is seen to move, within what the noise allows to see.",
-        Verdict.VERIFIED: "Training has come to rest: both players' gradients are below the tolerance.",
+        Verdict.VERIFIED: "Training has come to rest: every player's gradient is below the tolerance.",
     },
     "local-nash": {
         Verdict.REFUTED: "Not a local Nash equilibrium. ",

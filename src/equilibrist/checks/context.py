@@ -66,11 +66,12 @@ def student(values: torch.Tensor, confidence: float) -> Interval:
 
 
 def order_of(game: Any) -> tuple[str, str]:
-    """(leader, follower): the player that minimises V and the one that maximises it."""
+    """(leader, follower): the player that minimises V and the one that maximises it; of more than two, the first and
+    the last, which lead nobody."""
     usual = "generator" if "generator" in game.players else game.players[0]
     leader = getattr(game, "leader", usual)
-    (follower,) = (player for player in game.players if player != leader)
-    return leader, follower
+    others = [player for player in game.players if player != leader]
+    return leader, others[-1]
 
 
 class ValueGame(Wrapped):

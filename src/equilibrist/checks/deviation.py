@@ -191,7 +191,8 @@ def _summary(
     finite: bool,
 ) -> str:
     unit = context.unit
-    other = "critic" if player == "generator" else "generator"
+    others = [p for p in context.game.players if p != player]
+    other = others[0] if len(others) == 1 else "others"
     span = f"{context.settings.confidence:.0%} interval {measured.low:.3g} to {measured.high:.3g}"
     gained = f"{measured.mean:.3g} {unit} ({span})"
     best = f"The {player}'s best deviation gains {gained}"

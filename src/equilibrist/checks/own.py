@@ -76,10 +76,10 @@ class OwnGame:
         if not names:
             return found
         found = replace(found, names=names)
-        which = " and ".join(f"{p} is the {name}" for p, name in names.items())
+        which = ", ".join(f"{p!r} is the {name}" for p, name in names.items())
         return replace(
             found,
-            notes=(f"in the names of claims the {which}", *found.notes),
+            notes=(f"in the names of claims {which}", *found.notes),
             certificates=tuple(
                 replace(
                     c,

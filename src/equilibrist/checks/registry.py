@@ -54,6 +54,7 @@ class Check:
         default: whether an audit runs it unasked.
         claims: the certificates that it gives, where they are not one of its own name.
         from_origin: whether it needs `context.origin`, the weights that training began with.
+        any_number: whether it has a meaning for more than two players.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Check:
     default: bool = True
     claims: tuple[str, ...] = ()
     from_origin: bool = False
+    any_number: bool = False
 
 
 def _by_player(*names: str) -> tuple[str, ...]:
@@ -89,6 +91,7 @@ REGISTRY: dict[str, Check] = {
             "are the losses functions of the weights, and the derivatives theirs?",
             selftests.work,
             lambda context, tick, show: Found([selftests.self_tests(context, tick)]),
+            any_number=True,
         ),
         Check(
             "stationary",
@@ -96,12 +99,14 @@ REGISTRY: dict[str, Check] = {
             stationarity.work,
             _plain(stationarity.stationarity),
             claims=_by_player("stationary"),
+            any_number=True,
         ),
         Check(
             "stable",
             "do the players stay when they are pushed a little?",
             spectrum.work,
             _plain(spectrum.stable),
+            any_number=True,
         ),
         Check(
             "local",
@@ -122,6 +127,7 @@ REGISTRY: dict[str, Check] = {
             deviation.work,
             _nash,
             claims=_by_player("nash"),
+            any_number=True,
         ),
         Check(
             search.CLAIM,

@@ -81,6 +81,13 @@ def one_module(name: str, held: Held) -> nn.Module:
     )
 
 
+def tops(module: nn.Module) -> list[nn.Module]:
+    """The modules that a user's function calls by themselves."""
+    if isinstance(module, Several):
+        return list(module.children())
+    return [] if isinstance(module, Tensors) else [module]
+
+
 def shown(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
     """What a user's function is handed of a player, in the form in which it was given."""
     return module.shown(values) if isinstance(module, Several | Tensors) else module

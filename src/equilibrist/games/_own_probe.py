@@ -15,8 +15,10 @@ from equilibrist.core.draws import Draw, Use
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players, check_separable
 from equilibrist.errors import GameError
+from equilibrist.games._own_players import tops
 from equilibrist.games._probe import moved_off
 from equilibrist.nn import noise
+from equilibrist.nn.memo import Memo
 from equilibrist.nn.pure import Watch
 from equilibrist.nn.stop_gradient import named
 
@@ -46,6 +48,8 @@ def probe(game: AdversarialGame) -> None:
     draw = game.draw(rng, game.data, rows, anchor.dtype, anchor.device)
     _look(game, start.players, start.constants, draw)
     draw = game.with_noise(rng, draw)
+    if not game.noise:
+        game._memos = [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
     players = game.project(moved_off(start.players, rng))
     at = players, start.constants, draw
     _differentiated(game, *at)

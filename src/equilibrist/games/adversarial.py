@@ -36,7 +36,7 @@ from equilibrist.games._own_scores import (
 )
 from equilibrist.games.sampled import seed_of
 from equilibrist.nn import noise
-from equilibrist.nn.slopes import active
+from equilibrist.nn.memo import Memo
 from equilibrist.nn.stop_gradient import Place, StopGradients
 from equilibrist.projections import Projection
 
@@ -140,6 +140,10 @@ class AdversarialGame(OwnModules):
         )
         self._hold(players, frozen or {})
         self.heads, self.normalised = 1, ()
+        self._probed = False
+        self._counts: dict[int, int] = {}
+        self._memos: list[Memo] = []
+        self._asks = not isinstance(self._losses, dict) and "only" in parameters_of(self._losses)[1]
         # Where the functions stop gradients, whether they freeze anything, and where gradients may pass.
         self._seen: dict[Place, None] = {}
         self._stopping, self._froze, self._passing = False, False, frozenset[Place]()
@@ -148,6 +152,7 @@ class AdversarialGame(OwnModules):
         self.stops: tuple[str, ...] = ()
         self.any_rows, self.semi_gradient = True, bool(semi_gradient)
         _own_probe.probe(self)
+        self._probed = True
 
     # -- the game -------------------------------------------------------------------------------
 
@@ -158,13 +163,12 @@ class AdversarialGame(OwnModules):
         function, wanted = self._losses, self.players if only is None else (only,)
         if isinstance(function, dict):
             found = {
-                p: self._call(function[self.names[p]], players, constants, draw, only)
+                p: self._call(function[self.names[p]], players, constants, draw, mover=only)
                 for p in wanted
             }
         else:
-            asked = only is not None and "only" in parameters_of(function)[1]
-            extra = {"only": self.names[only]} if asked else {}  # type: ignore[index]
-            given = self._call(function, players, constants, draw, only, **extra)
+            extra = {} if only is None or not self._asks else {"only": self.names[only]}
+            given = self._call(function, players, constants, draw, mover=only, **extra)
             if only is None:
                 _own_probe.returned(self, given)
             found = {p: given[self.names[p]] for p in wanted}
@@ -180,19 +184,17 @@ class AdversarialGame(OwnModules):
         players: Players,
         constants: Constants,
         draw: Draw,
-        mover: str | None = None,
         *first: Any,
+        mover: str | None = None,
         **extra: Any,
     ) -> Any:
-        """What one of the user's functions returns with these values in the modules.
-
-        A gradient that is stopped for another player's sake passes where all players' derivatives are asked for: for
-        one player alone nothing is lost, and the graph is smaller.
-        """
+        """What one of the user's functions returns with these values in the modules. Where gradients of one player
+        alone are taken, those that are stopped for another's sake need not pass."""
         graph = torch.is_grad_enabled()
         if self._needs_gradients:
             players = {p: {k: leaf(t) for k, t in part.items()} for p, part in players.items()}
-        passing = self._passing if graph and (mover is None or active()) else frozenset()
+        for memo in self._memos:
+            memo.clear()
         with ExitStack() as stack:
             for p in self.players:
                 stack.enter_context(self._pure[p].held(players[p], constants[p]))
@@ -200,16 +202,25 @@ class AdversarialGame(OwnModules):
                 stack.enter_context(pure.held({}, constants[name]))
             stack.enter_context(self._seeded(draw))
             stopped = None
-            if self._stopping and (graph or self._needs_gradients):
-                stopped = stack.enter_context(StopGradients(passing))
+            asked = graph or self._needs_gradients
+            if self._stopping and asked and (mover is None or self._froze or not self._probed):
+                stopped = stack.enter_context(StopGradients(self._passing))
             if self._needs_gradients:
                 stack.enter_context(torch.enable_grad())
             given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
-            found = function(*given[: parameters_of(function)[0]], **extra)
+            found = function(*given[: self._count(function)], **extra)
+        for memo in self._memos:
+            memo.clear()
         if stopped is not None:
             self._seen.update(stopped.seen)
             self._froze |= stopped.froze
         return detached(found) if self._needs_gradients and not graph else found
+
+    def _count(self, function: Callable[..., Any]) -> int:
+        """How many arguments a function of the user's takes."""
+        if id(function) not in self._counts:
+            self._counts[id(function)] = parameters_of(function)[0]
+        return self._counts[id(function)]
 
     def _seeded(self, draw: Draw) -> Any:
         if not self._sources:
@@ -246,8 +257,14 @@ class AdversarialGame(OwnModules):
         with ExitStack() as stack:
             for p in self.players:
                 stack.enter_context(self._pure[p].tracking())
-            with torch.no_grad():
-                self.losses(players, renewed, draw)
+            for memo in self._memos:  # a layer that counts its batches counts all of them
+                memo.resting = True
+            try:
+                with torch.no_grad():
+                    self.losses(players, renewed, draw)
+            finally:
+                for memo in self._memos:
+                    memo.resting = False
         return renewed
 
     # -- its pieces ------------------------------------------------------------------------------
@@ -296,7 +313,7 @@ class AdversarialGame(OwnModules):
     def score_of(self, players: Players, constants: Constants, draw: Draw, x: Tensor) -> Tensor:
         """The user's scores of samples x under a draw's batch and noise."""
         assert self._score is not None
-        found: Tensor = self._call(self._score, players, constants, draw, None, x)
+        found: Tensor = self._call(self._score, players, constants, draw, x)
         return found
 
     def yardstick(

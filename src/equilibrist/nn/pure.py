@@ -40,7 +40,8 @@ class PureModule:
         self._module = copied(module, name).to("meta")
         _mend_weight_norm(self._module)
         fuse_linear_chains(self._module)
-        self._recurrent = any(hasattr(m, "_flat_weights") for m in self._module.modules())
+        self._lists: list[Any] = [m for m in self._module.modules() if hasattr(m, "_flat_weights")]
+        self._recurrent = bool(self._lists)
         self._tracking = [
             m
             for m in self._module.modules()
@@ -113,7 +114,7 @@ class PureModule:
     def held(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Iterator[None]:
         """`module` with these values, to be used in any way: called several times, by its methods, in parts."""
         enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
-        lists: list[Any] = [m for m in self._module.modules() if hasattr(m, "_flat_weights")]
+        lists = self._lists
         former = [m._flat_weights for m in lists]
         try:
             with self._holding(params, buffers):

@@ -105,7 +105,7 @@ _ALSO = {
         "bilinear",
         "draw_of_rows",
     ),
-    "interop": ("Play", "TorchRule", "Watch", "lightning_callback"),
+    "interop": ("Heard", "Play", "TorchRule", "Watch", "lightning_callback", "listen"),
     "langevin": ("SGLD", "RMSPropSGLD"),
     "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),
     "networks": ("LinearGenerator", "QuadraticCritic"),

@@ -1,0 +1,412 @@
+"""The hooks of `listen`: which modules play, what reaches the critics, who steps."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.hooks import RemovableHandle
+
+from equilibrist.interop import _optimizers
+from equilibrist.interop._optimizers import Stepped
+from equilibrist.interop._origin import ancestor, block_of, storage, tensors_of
+from equilibrist.interop._rounds import Rounds
+from equilibrist.nn.torch_spectral_norm import unwrapped
+
+OUTPUTS = 4  # of a player that are held until its next ones, to know them again
+SETTLED = 2  # steps of every optimiser after the last newcomer, before discovery ends
+PROBATION = 50  # calls after which a player that fed nobody is not held any more
+
+Name = str | nn.Module | None
+
+
+@dataclass(eq=False)
+class Root:
+    """A player's outermost module.
+
+    Attributes:
+        module: as the optimiser's parameters name it, wrapper and all.
+        name: its class, with a number where several share it.
+        stepped: the optimiser's record.
+        steps: of this module.
+        calls: of it, in the thread that is listened to.
+        sources: the modules whose outputs reached it.
+        plain: calls with inputs that came from no player.
+        scores: whether its output has one entry for each sample, or pack or patch of one; None before any.
+        pack: samples judged at once.
+        rounds: what it was shown.
+    """
+
+    module: nn.Module
+    name: str
+    stepped: Stepped
+    rounds: Rounds
+    steps: int = 0
+    calls: int = 0
+    sources: set[Root] = field(default_factory=set)
+    feeds: bool = False
+    plain: int = 0
+    scores: bool | None = None
+    pack: int = 1
+    own: set[int] = field(default_factory=set)
+    held: list[tuple[int, Tensor]] = field(default_factory=list)
+    handles: list[RemovableHandle] = field(default_factory=list)
+    called: bool = False
+
+    def hold(self, made: Any) -> None:
+        """Keeps the memory of an output from being used again before it has been met."""
+        found = [t.detach() for t in tensors_of(made)][:OUTPUTS]
+        self.held = (self.held + [(storage(t), t) for t in found])[-OUTPUTS:]
+
+    def shape_of(self, inputs: tuple[Tensor, ...], made: Any) -> None:
+        """Notes whether an output is one of scores."""
+        first = next(tensors_of(made), None)
+        rows = next((len(t) for t in inputs if t.ndim), 0)
+        if first is None or not rows:
+            return
+        scores = first.numel() if first.ndim < 2 or first[0].numel() == 1 else 0
+        self.scores = 0 < scores <= rows and rows % scores == 0
+        if self.scores:
+            self.pack = rows // scores
+        elif first.ndim == 4 and first.shape[1] == 1:
+            self.scores = True  # a map of patches
+
+
+class Ear:
+    """A hook on one of the user's modules. Copies and pickles of it hear nothing, and need nothing of this library."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> None:
+        self._call(*args)
+
+    def __reduce__(self) -> Any:
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+class Listener:
+    """Registers the hooks, finds the players and passes on what they do.
+
+    Args:
+        make: makes the record of a critic's rounds.
+        critic, generator: the user's names for them: a class's name, or a module.
+        stepped: called after every step of a player, with its roots.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Rounds],
+        critic: Name,
+        generator: Name,
+        stepped: Callable[[list[Root]], None],
+    ) -> None:
+        self._make, self._stepped = make, stepped
+        self._named = {"critic": critic, "generator": generator}
+        self._handles: list[RemovableHandle] = []
+        self._seeker: RemovableHandle | None = None
+        self._seen: dict[int, weakref.ref[nn.Module]] = {}
+        self._records: list[Stepped] = []
+        self._by_id: dict[int, Stepped] = {}
+        self._owners: dict[int, Root] = {}
+        self._last: tuple[Root | None, Stepped | None] = (None, None)
+        self._thread = 0
+        self.roots: list[Root] = []
+        self.idle: dict[str, int] = {}
+        self.fault: Exception | None = None
+        self.deaf = False
+
+    # -- from outside ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to listen, to the thread that calls."""
+        self._thread = threading.get_ident()
+        self._handles = [
+            register_optimizer_step_pre_hook(self._guard(self._before_step)),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+        self._seek()
+
+    def stop(self) -> None:
+        """Removes every hook, and lets go of everything but players and their rounds."""
+        self.idle = self._idle()
+        self._settle()
+        for handle in [*self._handles, *(h for root in self.roots for h in root.handles)]:
+            handle.remove()
+        self._handles = []
+        for root in self.roots:
+            root.handles, root.held = [], []
+            root.rounds.forget_open()
+        self._seen.clear()
+        self._owners.clear()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hears nothing meanwhile: an audit's own modules are not the training's."""
+        self.deaf, before = True, self.deaf
+        try:
+            yield
+        finally:
+            self.deaf = before
+
+    @property
+    def critics(self) -> list[Root]:
+        """The critics: those that the user named, or those that a player feeds and that feed none."""
+        if self._named["critic"] is not None:
+            return [root for root in self.roots if self._is("critic", root.module)]
+        fed = [root for root in self.roots if root.sources and not root.feeds]
+        for better in (
+            [root for root in fed if root.plain],
+            [root for root in fed if root.plain and root.scores],
+        ):
+            fed = better or fed
+        return fed
+
+    def generator_of(self, critic: Root) -> Root | None:
+        """The player that feeds a critic; the one that the user named, if any."""
+        named = [root for root in self.roots if self._is("generator", root.module)]
+        near = [root for root in self.roots if root in critic.sources]
+        return next(iter([r for r in named if r in near] or named or near), None)
+
+    # -- discovery ---------------------------------------------------------------------------------
+
+    def _seek(self) -> None:
+        if self._seeker is None:
+            self._seeker = register_module_forward_pre_hook(self._see)
+
+    def _settle(self) -> None:
+        if self._seeker is not None:
+            self._seeker.remove()
+            self._seeker = None
+
+    def _see(self, module: nn.Module, _: Any) -> None:
+        if torch.compiler.is_compiling() or self.deaf:
+            return
+        known = self._seen.get(id(module))
+        if (known is None or known() is not module) and threading.get_ident() == self._thread:
+            self._seen[id(module)] = weakref.ref(module)
+
+    def _is(self, role: str, module: nn.Module) -> bool:
+        named = self._named[role]
+        if isinstance(named, nn.Module):
+            return module is named or _optimizers.hooked(module) is named
+        return named is not None and named in (type(part).__name__ for part in _layers_of(module))
+
+    def _alive(self) -> Iterator[nn.Module]:
+        for reference in self._seen.values():
+            module = reference()
+            if module is not None:
+                yield module
+
+    def _resolve(self) -> None:
+        """Finds the roots of all optimisers anew, and listens to those that are new."""
+        seen = list(self._alive())
+        everyone = set().union(*(one.params for one in self._records))
+        named = [m for m in seen if self._is("critic", m) or self._is("generator", m)]
+        inside = {id(part) for m in named for part in m.modules() if part is not m}
+        named = [m for m in named if id(m) not in inside]
+        apart = {id(p) for m in named for p in m.parameters()}
+        found: dict[int, tuple[nn.Module, Stepped]] = {}
+        for one in self._records:
+            chosen = [m for m in named if any(id(p) in one.params for p in m.parameters())]
+            chosen += _optimizers.roots(seen, one.params - apart, everyone | apart)
+            for module in chosen:
+                found.setdefault(id(module), (module, one))
+        for root in [root for root in self.roots if id(root.module) not in found]:
+            self._drop(root)
+        known = {id(root.module) for root in self.roots}
+        for key, (module, one) in found.items():
+            if key not in known:
+                self._take(module, one)
+        self._owners = {
+            id(p): root
+            for root in self.roots
+            for p in root.module.parameters()
+            if id(p) in root.stepped.params
+        }
+        for one in self._records:
+            one.roots = [r for r in self.roots if r.own & one.params]
+
+    def _take(self, module: nn.Module, stepped: Stepped) -> None:
+        kind = type(unwrapped(module)).__name__
+        same = sum(root.name.partition(" ")[0] == kind for root in self.roots)
+        name = kind if not same else f"{kind} {same + 1}"
+        root = Root(
+            module,
+            name,
+            stepped,
+            self._make(),
+            steps=stepped.steps,
+            own={id(p) for p in module.parameters()},
+        )
+        where = _optimizers.hooked(module)
+        before, after = self._guard(self._before_call, root), self._guard(self._after_call, root)
+        root.handles = [
+            where.register_forward_pre_hook(Ear(before), with_kwargs=True),
+            where.register_forward_hook(Ear(after), with_kwargs=True),
+        ]
+        self.roots.append(root)
+
+    def _drop(self, root: Root) -> None:
+        for handle in root.handles:
+            handle.remove()
+        self.roots.remove(root)
+        for other in self.roots:
+            other.sources.discard(root)
+
+    def _idle(self) -> dict[str, int]:
+        """Outermost modules that were called but hold no parameter that was stepped: class, parameters."""
+        stepped = set().union(*(one.params for one in self._records))
+        seen = [m for m in self._alive() if next(m.parameters(), None) is not None]
+        found = [m for m in seen if not any(id(p) in stepped for p in m.parameters())]
+        inner = {id(part) for m in seen for part in m.modules() if part is not m}
+        return {
+            type(m).__name__: sum(p.numel() for p in m.parameters())
+            for m in found
+            if id(m) not in inner
+        }
+
+    # -- what the hooks do -------------------------------------------------------------------------
+
+    def _guard(self, call: Callable[..., None], *first: Any) -> Callable[..., None]:
+        """A hook that hears one thread, nothing while a module is compiled, and never disturbs a training:
+        after a fault of its own everything is deaf, and the fault is told at the end."""
+
+        def hook(*args: Any) -> None:
+            if torch.compiler.is_compiling():
+                return
+            if self.deaf or threading.get_ident() != self._thread:
+                return
+            try:
+                call(*first, *args)
+            except Exception as fault:
+                self.fault, self.deaf = fault, True
+
+        return hook
+
+    def _before_call(self, root: Root, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if module is not _optimizers.hooked(root.module):
+            return  # a replica of DataParallel's
+        root.calls += 1
+        root.called = True
+        if root.feeds and root.calls > PROBATION and not self._is("critic", root.module):
+            return
+        if not torch.is_grad_enabled():
+            return  # nobody learns from it
+        tensors = tuple(tensors_of((args, kwargs)))
+        if not tensors or tensors[0].ndim == 0:
+            return
+        source, how, block = self._origin(root, tensors)
+        if source is None or block is not None:
+            root.plain += 1
+        if source is not None and source not in root.sources:
+            root.sources.add(source)
+            source.feeds = True
+        root.rounds.add(tensors, how, source.calls if source else -1, block)
+
+    def _after_call(self, root: Root, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
+        if root.scores is None:
+            root.shape_of(tuple(tensors_of((args, kwargs))), made)
+        if root.feeds or root.calls <= PROBATION:
+            root.hold(made)
+        elif root.held:
+            root.held = []
+
+    def _origin(
+        self, root: Root, tensors: tuple[Tensor, ...]
+    ) -> tuple[Root | None, str | None, slice | None]:
+        """Who made an input, what shows it, and which of its rows are concerned where not all are."""
+        others = [other for other in self.roots if other is not root and other.held]
+        for tensor in tensors:
+            where = storage(tensor)
+            for other in others:
+                if where and any(where == held for held, _ in other.held):
+                    return other, "memory", None
+        if root.rounds.by_value():
+            for tensor in tensors:
+                for other in others:
+                    for _, made in reversed(other.held):
+                        block = block_of(tensor.detach(), made)
+                        if block is not None:
+                            whole = block.stop - block.start == len(tensor)
+                            root.rounds.tries += 1
+                            return other, "value", None if whole else block
+            root.rounds.tries -= 1
+        for tensor in tensors:
+            if tensor.grad_fn is not None:
+                found = ancestor(tensor, self._owners)
+                if found is not None and found is not root:
+                    return found, "graph", None
+        return None, None, None
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        known = self._by_id.get(id(optimizer))
+        if known is None or known.optimizer() is not optimizer:
+            known = Stepped.of(optimizer)
+            self._records.append(known)
+            self._by_id[id(optimizer)] = known
+            self._meet()
+        elif known.size != _optimizers.size_of(optimizer):
+            known.widen(optimizer)
+            self._meet()
+        elif not known.roots:
+            self._resolve()
+        known.before()
+
+    def _meet(self) -> None:
+        """An optimiser is new, or steps more than before: modules are looked for again."""
+        for one in self._records:
+            one.begun = one.steps
+        self._resolve()
+        self._seek()
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        moved: list[Root] = []
+        self._guard(self._count, optimizer, moved)()
+        if moved and not self.deaf:
+            self._stepped(moved)
+
+    def _count(self, optimizer: torch.optim.Optimizer, moved: list[Root]) -> None:
+        one = self._by_id.get(id(optimizer))
+        if one is None:
+            return
+        first = one.roots[0] if one.roots else None
+        # An optimiser around another, or two that share a module, step it with no call in between: that
+        # is one step of the player.
+        last, self._last = self._last, (first, one)
+        again = first is not None and not first.called and last[0] is first and last[1] is not one
+        one.after(optimizer)
+        if again:
+            return
+        for root in self.roots:
+            if root in one.roots:
+                root.called = False
+                root.steps += 1
+                root.rounds.step(bool(root.sources))
+            else:
+                root.rounds.other_step()
+        moved.extend(one.roots)
+        if self._seeker is not None:
+            live = [s for s in self._records if s.optimizer() is not None]
+            if all(s.steps - s.begun >= SETTLED for s in live):
+                self._resolve()
+                self._settle()
+
+
+def _layers_of(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and what it wraps."""
+    yield module
+    inner = unwrapped(module)
+    if inner is not module:
+        yield inner

@@ -26,7 +26,11 @@ from equilibrist.nn.torch_spectral_norm import unwrapped
 
 OUTPUTS = 4  # of a player that are held until its next ones, to know them again
 SETTLED = 2  # steps of every optimiser after the last newcomer, before discovery ends
+EARLY = 64  # steps of a critic, after the last newcomer, with every round heard; then only
+THIN = 8  # one round in so many, with no hook on any module in between
 PROBATION = 50  # calls after which a player that fed nobody is not held any more
+
+BEFORE, AFTER = "before", "after"
 
 Name = str | nn.Module | None
 
@@ -36,11 +40,16 @@ class Root:
     """A player's outermost module.
 
     Attributes:
-        module: as the optimiser's parameters name it, wrapper and all.
+        module: the outermost, wrapper and all.
+        heard: the one with the hooks.
         name: its class, with a number where several share it.
         stepped: the optimiser's record.
         steps: of this module.
-        calls: of it, in the thread that is listened to.
+        calls: of it, while its inputs are looked at.
+        made: its outputs so far.
+        met: its steps when the last newcomer appeared.
+        called: whether it was called since its last step.
+        ears, handles: its hooks, and those of them that are on.
         sources: the modules whose outputs reached it.
         plain: calls with inputs that came from no player.
         scores: whether its output has one entry for each sample, or pack or patch of one; None before any.
@@ -49,6 +58,7 @@ class Root:
     """
 
     module: nn.Module
+    heard: nn.Module
     name: str
     stepped: Stepped
     rounds: Rounds
@@ -61,8 +71,35 @@ class Root:
     pack: int = 1
     own: set[int] = field(default_factory=set)
     held: list[tuple[int, Tensor]] = field(default_factory=list)
-    handles: list[RemovableHandle] = field(default_factory=list)
+    met: int = 0
     called: bool = False
+    made: int = 0
+    ears: dict[str, Ear] = field(default_factory=dict)
+    handles: dict[str, RemovableHandle] = field(default_factory=dict)
+
+    def hook(self) -> None:
+        """Puts its hooks on."""
+        for when, ear in self.ears.items():
+            if when not in self.handles:
+                place = (
+                    self.heard.register_forward_pre_hook
+                    if when == BEFORE
+                    else self.heard.register_forward_hook
+                )
+                self.handles[when] = place(ear, with_kwargs=True)
+
+    def unhook(self) -> None:
+        """Takes its hooks off, and lets go of outputs."""
+        for handle in self.handles.values():
+            handle.remove()
+        self.handles.clear()
+        self.held = []
+
+    def forget(self, when: str) -> None:
+        """Needs one of its hooks no longer."""
+        self.ears.pop(when, None)
+        if when in self.handles:
+            self.handles.pop(when).remove()
 
     def hold(self, made: Any) -> None:
         """Keeps the memory of an output from being used again before it has been met."""
@@ -84,13 +121,23 @@ class Root:
 
 
 class Ear:
-    """A hook on one of the user's modules. Copies and pickles of it hear nothing, and need nothing of this library."""
+    """A hook on one of the user's modules. Copies and pickles of it hear nothing, and need nothing of this library.
 
-    def __init__(self, call: Callable[..., None]) -> None:
-        self._call = call
+    It hears one thread, and nothing while a module is compiled. It never disturbs a training: after a fault of its
+    own the listener is deaf, and the fault is told at the end.
+    """
+
+    __slots__ = ("_call", "_listener", "_root")
+
+    def __init__(self, listener: Listener, call: Callable[..., None], root: Root) -> None:
+        self._listener, self._call, self._root = listener, call, root
 
     def __call__(self, *args: Any) -> None:
-        self._call(*args)
+        if self._listener.hears():
+            try:
+                self._call(self._root, *args)
+            except Exception as fault:
+                self._listener.fail(fault)
 
     def __reduce__(self) -> Any:
         return getattr, (contextlib.nullcontext(), "__exit__")
@@ -103,6 +150,7 @@ class Listener:
         make: makes the record of a critic's rounds.
         critic, generator: the user's names for them: a class's name, or a module.
         stepped: called after every step of a player, with its roots.
+        soon: whether the rounds after so many steps of a critic must all be heard.
     """
 
     def __init__(
@@ -111,8 +159,10 @@ class Listener:
         critic: Name,
         generator: Name,
         stepped: Callable[[list[Root]], None],
+        soon: Callable[[int], bool],
     ) -> None:
-        self._make, self._stepped = make, stepped
+        self._make, self._stepped, self._soon = make, stepped, soon
+        self._awake = True
         self._named = {"critic": critic, "generator": generator}
         self._handles: list[RemovableHandle] = []
         self._seeker: RemovableHandle | None = None
@@ -121,7 +171,7 @@ class Listener:
         self._by_id: dict[int, Stepped] = {}
         self._owners: dict[int, Root] = {}
         self._last: tuple[Root | None, Stepped | None] = (None, None)
-        self._thread = 0
+        self.thread = 0
         self.roots: list[Root] = []
         self.idle: dict[str, int] = {}
         self.fault: Exception | None = None
@@ -131,9 +181,9 @@ class Listener:
 
     def start(self) -> None:
         """Begins to listen, to the thread that calls."""
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
         self._handles = [
-            register_optimizer_step_pre_hook(self._guard(self._before_step)),
+            register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
         self._seek()
@@ -142,14 +192,18 @@ class Listener:
         """Removes every hook, and lets go of everything but players and their rounds."""
         self.idle = self._idle()
         self._settle()
-        for handle in [*self._handles, *(h for root in self.roots for h in root.handles)]:
+        for handle in self._handles:
             handle.remove()
         self._handles = []
         for root in self.roots:
-            root.handles, root.held = [], []
+            root.unhook()
             root.rounds.forget_open()
         self._seen.clear()
         self._owners.clear()
+
+    def fail(self, fault: Exception) -> None:
+        """Takes a fault of the listener's own: from here on it is deaf, and the training goes on."""
+        self.fault, self.deaf = fault, True
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -194,7 +248,7 @@ class Listener:
         if torch.compiler.is_compiling() or self.deaf:
             return
         known = self._seen.get(id(module))
-        if (known is None or known() is not module) and threading.get_ident() == self._thread:
+        if (known is None or known() is not module) and threading.get_ident() == self.thread:
             self._seen[id(module)] = weakref.ref(module)
 
     def _is(self, role: str, module: nn.Module) -> bool:
@@ -242,25 +296,23 @@ class Listener:
         kind = type(unwrapped(module)).__name__
         same = sum(root.name.partition(" ")[0] == kind for root in self.roots)
         name = kind if not same else f"{kind} {same + 1}"
+        where = _optimizers.hooked(module)
         root = Root(
             module,
+            where,
             name,
             stepped,
             self._make(),
             steps=stepped.steps,
             own={id(p) for p in module.parameters()},
         )
-        where = _optimizers.hooked(module)
-        before, after = self._guard(self._before_call, root), self._guard(self._after_call, root)
-        root.handles = [
-            where.register_forward_pre_hook(Ear(before), with_kwargs=True),
-            where.register_forward_hook(Ear(after), with_kwargs=True),
-        ]
+        root.ears[BEFORE] = Ear(self, self._before_call, root)
+        root.ears[AFTER] = Ear(self, self._after_call, root)
+        root.hook()
         self.roots.append(root)
 
     def _drop(self, root: Root) -> None:
-        for handle in root.handles:
-            handle.remove()
+        root.unhook()
         self.roots.remove(root)
         for other in self.roots:
             other.sources.discard(root)
@@ -279,32 +331,29 @@ class Listener:
 
     # -- what the hooks do -------------------------------------------------------------------------
 
-    def _guard(self, call: Callable[..., None], *first: Any) -> Callable[..., None]:
-        """A hook that hears one thread, nothing while a module is compiled, and never disturbs a training:
-        after a fault of its own everything is deaf, and the fault is told at the end."""
-
-        def hook(*args: Any) -> None:
-            if torch.compiler.is_compiling():
-                return
-            if self.deaf or threading.get_ident() != self._thread:
-                return
-            try:
-                call(*first, *args)
-            except Exception as fault:
-                self.fault, self.deaf = fault, True
-
-        return hook
+    def hears(self) -> bool:
+        """Whether what happens now is to be heard."""
+        return (
+            not self.deaf
+            and threading.get_ident() == self.thread
+            and not torch.compiler.is_compiling()
+        )
 
     def _before_call(self, root: Root, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if module is not _optimizers.hooked(root.module):
+        if module is not root.heard:
             return  # a replica of DataParallel's
         root.calls += 1
         root.called = True
         if root.feeds and root.calls > PROBATION and not self._is("critic", root.module):
+            # A player that feeds others is no critic: only what it makes is listened to from now on.
+            root.forget(BEFORE)
             return
         if not torch.is_grad_enabled():
             return  # nobody learns from it
-        tensors = tuple(tensors_of((args, kwargs)))
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            tensors: tuple[Tensor, ...] = args
+        else:
+            tensors = tuple(tensors_of((args, kwargs)))
         if not tensors or tensors[0].ndim == 0:
             return
         source, how, block = self._origin(root, tensors)
@@ -313,14 +362,19 @@ class Listener:
         if source is not None and source not in root.sources:
             root.sources.add(source)
             source.feeds = True
-        root.rounds.add(tensors, how, source.calls if source else -1, block)
+        root.rounds.add(tensors, how, source.made if source else -1, block)
 
     def _after_call(self, root: Root, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
+        if module is not root.heard:
+            return
+        root.made += 1
+        root.called = True
         if root.scores is None:
             root.shape_of(tuple(tensors_of((args, kwargs))), made)
         if root.feeds or root.calls <= PROBATION:
             root.hold(made)
-        elif root.held:
+        else:
+            root.forget(AFTER)
             root.held = []
 
     def _origin(
@@ -351,6 +405,13 @@ class Listener:
         return None, None, None
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self.hears():
+            try:
+                self._look(optimizer)
+            except Exception as fault:
+                self.fail(fault)
+
+    def _look(self, optimizer: torch.optim.Optimizer) -> None:
         known = self._by_id.get(id(optimizer))
         if known is None or known.optimizer() is not optimizer:
             known = Stepped.of(optimizer)
@@ -370,25 +431,35 @@ class Listener:
             one.begun = one.steps
         self._resolve()
         self._seek()
+        for root in self.roots:
+            root.met = root.steps
+            root.hook()
+        self._awake = True
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        one = self._by_id.get(id(optimizer))
+        if one is None or not self.hears():
+            return
         moved: list[Root] = []
-        self._guard(self._count, optimizer, moved)()
-        if moved and not self.deaf:
+        try:
+            moved = self._count(one, optimizer)
+        except Exception as fault:
+            self.fail(fault)
+        if moved:
             self._stepped(moved)
 
-    def _count(self, optimizer: torch.optim.Optimizer, moved: list[Root]) -> None:
-        one = self._by_id.get(id(optimizer))
-        if one is None:
-            return
+    def _count(self, one: Stepped, optimizer: torch.optim.Optimizer) -> list[Root]:
+        """Counts a step; whose it was."""
         first = one.roots[0] if one.roots else None
         # An optimiser around another, or two that share a module, step it with no call in between: that
         # is one step of the player.
         last, self._last = self._last, (first, one)
-        again = first is not None and not first.called and last[0] is first and last[1] is not one
+        if self._awake:
+            same = first is not None and not first.called and last[0] is first
+            one.echo = same and last[1] is not one
         one.after(optimizer)
-        if again:
-            return
+        if one.echo:
+            return []
         for root in self.roots:
             if root in one.roots:
                 root.called = False
@@ -396,12 +467,23 @@ class Listener:
                 root.rounds.step(bool(root.sources))
             else:
                 root.rounds.other_step()
-        moved.extend(one.roots)
         if self._seeker is not None:
             live = [s for s in self._records if s.optimizer() is not None]
             if all(s.steps - s.begun >= SETTLED for s in live):
                 self._resolve()
                 self._settle()
+        elif self._awake != (wake := self._wakes()):
+            self._awake = wake
+            for root in self.roots:
+                root.hook() if wake else root.unhook()
+        return one.roots
+
+    def _wakes(self) -> bool:
+        """Whether the calls before the critics' next steps are to be heard."""
+        return any(
+            root.steps - root.met < EARLY or (root.steps + 1) % THIN == 0 or self._soon(root.steps)
+            for root in self.critics or self.roots
+        )
 
 
 def _layers_of(module: nn.Module) -> Iterator[nn.Module]:

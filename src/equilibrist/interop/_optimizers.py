@@ -27,6 +27,7 @@ class Stepped:
         stride: after how many steps rates are looked at.
         begun: steps when the last new optimiser appeared.
         size: how many tensors it steps.
+        echo: whether it steps what another has just stepped, with no call in between.
         roots: the players that it steps.
     """
 
@@ -39,6 +40,7 @@ class Stepped:
     stride: int = 1
     begun: int = 0
     size: int = 0
+    echo: bool = False
     roots: list[Any] = field(default_factory=list)
 
     @classmethod
@@ -73,7 +75,7 @@ class Stepped:
         self.steps += 1
         if self.steps % self.stride:
             return
-        rates = tuple(float(group["lr"]) for group in optimizer.param_groups if "lr" in group)
+        rates = tuple([float(group["lr"]) for group in optimizer.param_groups if "lr" in group])
         if not self.rates or self.rates[-1][1] != rates:
             self.rates.append((self.steps, rates))
             if len(self.rates) > RATES:
@@ -89,7 +91,7 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
 
 def size_of(optimizer: torch.optim.Optimizer) -> int:
     """How many tensors it steps: another number means that it was given more."""
-    return sum(len(group["params"]) for group in optimizer.param_groups)
+    return sum([len(group["params"]) for group in optimizer.param_groups])
 
 
 def roots(modules: Iterable[nn.Module], params: set[int], others: set[int]) -> list[nn.Module]:

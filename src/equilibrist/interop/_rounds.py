@@ -31,6 +31,7 @@ class Call:
         tensors: copies of its inputs.
         fakes: which of its rows are generated, where it holds both kinds.
         segment: which stretch between two steps, of whomever, it was made in.
+        nbytes: memory of its inputs.
     """
 
     kind: str
@@ -38,11 +39,7 @@ class Call:
     tensors: tuple[Tensor, ...]
     fakes: Tensor | None = None
     segment: int = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it holds."""
-        return sum(tensor.nbytes for tensor in self.tensors)
+    nbytes: int = 0
 
     def part(self, kind: str) -> tuple[Tensor, ...] | None:
         """The inputs of one kind, or None where there are none."""
@@ -82,6 +79,8 @@ class Rounds:
     learned: tuple[str, ...] | None = None
     tries: int = TRIES
     _pending: deque[Call] = field(default_factory=lambda: deque(maxlen=CALLS))
+    _open_bytes: int = 0
+    _kept_bytes: int = 0
     _segment: int = 0
     _used: int = -1  # the source's call whose output was met last
 
@@ -118,11 +117,14 @@ class Rounds:
         # A penalty's points may be told apart by a function or an order of the user's, so only the
         # library's own judgement spares the copy.
         spare = kind == PENALTY and self.order is None and self.tell is None
-        copies = () if spare else tuple(t.detach().clone() for t in tensors)
-        self._pending.append(Call(kind, how or "", copies, fakes, self._segment))
-        held = sum(call.nbytes for call in self._pending)
-        while held > self.limit and len(self._pending) > 1:
-            held -= self._pending.popleft().nbytes
+        copies = () if spare else tuple([t.detach().clone() for t in tensors])
+        size = sum([t.nbytes for t in copies])
+        if len(self._pending) == CALLS:
+            self._open_bytes -= self._pending[0].nbytes
+        self._pending.append(Call(kind, how or "", copies, fakes, self._segment, size))
+        self._open_bytes += size
+        while self._open_bytes > self.limit and len(self._pending) > 1:
+            self._open_bytes -= self._pending.popleft().nbytes
 
     def _both(self) -> bool:
         """Whether this stretch has seen two batches already, not both of them generated."""
@@ -131,27 +133,35 @@ class Rounds:
 
     def other_step(self) -> None:
         """Another player has stepped."""
-        self._segment += 1
+        if self._pending:
+            self._segment += 1
 
     def step(self, fed: bool) -> None:
         """The critic has stepped: its round is over. `fed`: whether a generator is known to feed it."""
+        self._used = -1
+        if not self._pending:
+            return
         here = [call for call in self._pending if call.segment == self._segment]
         calls = here or list(self._pending)
         self._pending.clear()
-        self._segment, self._used = self._segment + 1, -1
-        if not calls:
-            return
+        self._open_bytes = 0
+        self._segment += 1
         self._decide(calls, fed)
-        kept = [call for call in calls if call.kind in (REAL, FAKE)]
-        for call in kept:
-            self.told["both" if call.fakes is not None else call.kind, call.how] += 1
-        self.open += sum(call.kind == UNKNOWN for call in calls)
-        if kept:
-            self.rounds.append(kept)
+        kept = []
+        for call in calls:
+            if call.kind in (REAL, FAKE):
+                kept.append(call)
+                self.told["both" if call.fakes is not None else call.kind, call.how] += 1
+            elif call.kind == UNKNOWN:
+                self.open += 1
+        if not kept:
+            return
+        self.rounds.append(kept)
+        self._kept_bytes += sum([call.nbytes for call in kept])
         while len(self.rounds) > self.keep or (
-            len(self.rounds) > 1 and sum(c.nbytes for r in self.rounds for c in r) > self.limit
+            len(self.rounds) > 1 and self._kept_bytes > self.limit
         ):
-            self.rounds.popleft()
+            self._kept_bytes -= sum([call.nbytes for call in self.rounds.popleft()])
 
     def _decide(self, calls: list[Call], fed: bool) -> None:
         if self.tell is not None:

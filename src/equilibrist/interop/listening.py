@@ -84,9 +84,10 @@ class Heard(Shown):
         listener: Callable[..., Listener],
         every: int | Sequence[int],
         then: Callable[[Heard], None] | None,
+        keep: int,
     ) -> None:
-        self._listener = listener(self._stepped)
-        self._every, self._then = every, then
+        self._listener = listener(self._stepped, self._soon)
+        self._every, self._then, self._keep = every, then, keep
         self.snapshots: dict[str, dict[int, Snapshot]] = {}
 
     def __enter__(self) -> Heard:
@@ -191,6 +192,8 @@ class Heard(Shown):
     # -- on the way --------------------------------------------------------------------------------
 
     def _stepped(self, roots: list[Root]) -> None:
+        if not self._every:
+            return
         due = [root for root in self._listener.critics if root in roots and self._due(root.steps)]
         if not due:
             return
@@ -199,6 +202,12 @@ class Heard(Shown):
                 self.snapshots.setdefault(root.name, {})[root.steps] = self._snapshot(root)
             if self._then is not None:
                 self._then(self)
+
+    def _soon(self, steps: int) -> bool:
+        """Whether a snapshot within the next `keep` rounds wants all of them."""
+        if isinstance(self._every, int):
+            return self._every > 0 and self._every - steps % self._every <= self._keep
+        return any(0 < step - steps <= self._keep for step in self._every)
 
     def _due(self, step: int) -> bool:
         if isinstance(self._every, int):
@@ -268,6 +277,8 @@ def listen(
     left, the calls of a round count as real, generated, real, ...: `heard.summary()` says so, and `order` or
     `tell` says better. Calls without gradients are not recorded: nobody learns from them.
 
+    The first 64 rounds of a critic are recorded, then one in eight, and all of the last `keep` before a snapshot.
+
     Listens to the thread that enters the block. Blocks may be nested, and several trainings may run in one.
 
     Args:
@@ -275,7 +286,7 @@ def listen(
         order: kinds of the critic's calls between two of its steps, again and again, each "real", "fake" or "skip".
         tell: called as tell(place, *inputs) with the place of a call in its round; returns "real", "fake", "skip",
             or a tensor of bools, one for each row, True where it is real.
-        keep: rounds of the critic whose batches are kept, the last ones.
+        keep: rounds of the critic whose batches are kept, the last of those that were recorded.
         megabytes: the most that these batches may hold, for each critic.
         every: the critic's steps after which copies of the pair and its batches are kept (`heard.snapshots`): every so
             many, or those of a sequence.
@@ -304,7 +315,7 @@ def listen(
     def rounds() -> Rounds:
         return Rounds(keep, int(megabytes * 2**20), order, tell)
 
-    return Heard(lambda stepped: Listener(rounds, critic, generator, stepped), every, then)
+    return Heard(lambda *told: Listener(rounds, critic, generator, *told), every, then, keep)
 
 
 @contextmanager

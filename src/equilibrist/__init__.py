@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from equilibrist import (  # noqa: F401
         auxiliary,
         contract,
+        critics,
         data,
         formulations,
         games,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from equilibrist.core.field import VectorField
     from equilibrist.core.game import Game
     from equilibrist.core.jacobian import JacobianOperator
+    from equilibrist.critics import audit_critic
     from equilibrist.data import ArraySource, Source, digits, eight_gaussians, mnist
     from equilibrist.errors import (
         DataError,
@@ -69,6 +71,7 @@ _WHERE = {
     "core.jacobian": ("JacobianOperator",),
     "recipe_lookup": ("resolve",),
     "checks": ("Audit", "Certificate", "Verdict", "audit", "audit_pair"),
+    "critics": ("audit_critic",),
     "data": ("ArraySource", "Source", "digits", "eight_gaussians", "mnist"),
     "formulations": ("WGAN", "Vanilla"),
     "games": ("GAN", "Quadratic"),
@@ -84,6 +87,7 @@ _ALSO = {
     "auxiliary": ("Reconstruction", "Term"),
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
+    "critics": ("Critic", "CriticAudit"),
     "data": (
         "Augmented",
         "Gaussian",
@@ -143,6 +147,7 @@ _MODULES = (
     "auxiliary",
     "checks",
     "contract",
+    "critics",
     "data",
     "formulations",
     "games",
@@ -196,6 +201,7 @@ __all__ = [
     "Verdict",
     "WeightClipping",
     "audit",
+    "audit_critic",
     "audit_pair",
     "digits",
     "eight_gaussians",

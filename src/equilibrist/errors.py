@@ -58,10 +58,6 @@ class StoppedError(EquilibristError):
     exit_code = 130
 
 
-class TrainingModeError(GameError):
-    """A module answers otherwise at every call until `.eval()` is called on it."""
-
-
 class RequirementError(EquilibristError):
     """A claim that was required does not hold, or could not be assessed."""
 

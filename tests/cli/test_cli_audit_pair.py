@@ -41,9 +41,10 @@ def as_pair():
     from equilibrist.checks.pair import Pair
     return Pair(**fields(), settings={"tolerance": 1e-5})
 
-def dropout():
+def counting():
     held = fields()
-    held["critic"] = nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Linear(4, 1))
+    norm = nn.InstanceNorm1d(1, track_running_stats=True)
+    held["critic"] = nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (1, 4)), norm, nn.Flatten(), nn.Linear(4, 1))
     return held
 
 def missing():
@@ -138,7 +139,7 @@ def test_the_witness_loads_into_the_users_module(
         (("mine.py:breaks",), 2, "mine.py:breaks fails: KeyError"),
         (("mine.py:number",), 2, "mine.py:number returns int"),
         (("mine.py:missing",), 2, "returns no 'critic'"),
-        (("mine.py:dropout",), 2, "critic.1 (Dropout)"),
+        (("mine.py:counting",), 2, "critic.2 (InstanceNorm1d)"),
         (("mine.py:pair", "--step", "3"), 2, "--step 3: mine.py:pair is a pair of your own"),
         (("mine.py:pair", "--recipe", "x"), 2, "--recipe x"),
         (("mine.py:pair", "--check", "nahs"), 2, "did you mean nash"),

@@ -202,13 +202,6 @@ def test_sources_of_what_loops_hold() -> None:
             GameError,
             "the generator fails on latents",
         ),
-        (
-            lambda: Watch(
-                nn.Sequential(nn.Linear(3, 2), nn.Dropout()), pair()[1], Vanilla(), REAL, latent=3
-            ),
-            GameError,
-            "draws random numbers",
-        ),
     ],
 )
 def test_refused(make: Any, error: Any, said: str) -> None:

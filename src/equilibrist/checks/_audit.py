@@ -263,7 +263,7 @@ def audit_game(
         del session.certificates[0]
     agreed = reconcile(session.certificates)
     return Audit(
-        tuple(replace(c, limits=(*c.limits, *getattr(game, "notes", ()))) for c in agreed),
+        tuple(replace(c, limits=(*c.limits, *_of_game(game))) for c in agreed),
         context.settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in session.work.values())),
@@ -273,6 +273,12 @@ def audit_game(
         facts=session.facts,
         notes=notes,
     )
+
+
+def _of_game(game: Any) -> list[str]:
+    """What every certificate of an audit of this game has among its limits."""
+    drawn = [f"losses are expectations over the noise of {x}" for x in getattr(game, "noise", ())]
+    return [*drawn, *getattr(game, "notes", ())]
 
 
 def _context(

@@ -125,9 +125,7 @@ class Sobolev:
                 **constants,
                 "critic": followed(active, constants["critic"]),
             }
-            critic = context.game.critic(
-                {**players, "critic": active}, seen, draw.get("condition"), 0
-            )
+            critic = context.game.critic_of({**players, "critic": active}, seen, draw)
             slopes = input_gradient(critic, draw["real"])
             probe = torch.zeros_like(slopes, requires_grad=True)
             if not slopes.requires_grad:

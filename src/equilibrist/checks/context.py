@@ -290,8 +290,10 @@ class AuditContext:
     def scale(self) -> float:
         """The formulation's yardstick at the trained pair, on the selection split."""
         bank = self.bank("select")
+        if not self.game.separable:
+            return float(self.game.scale(*self.wide, bank[0]))
         whole = {k: torch.cat([draw[k] for draw in bank]) for k in bank[0]}
-        return float(self.game.scale(*self.wide, whole if self.game.separable else bank[0]))
+        return float(self.game.scale(*self.wide, whole))
 
     def scope(self) -> dict[str, Any]:
         """What every certificate of this context is about."""
@@ -307,6 +309,11 @@ class AuditContext:
             "search_precision": str(self.dtype).removeprefix("torch."),
             "score_precision": "float64",
             "iterate": self.iterate,
+            **(
+                {"noise": f"expectations over the noise of {', '.join(game.noise)}"}
+                if game.noise
+                else {}
+            ),
             "data": f"{self.data.name}, in disjoint parts: half to optimise, a quarter each to select and to score",
         }
 

@@ -248,13 +248,10 @@ def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tens
     kept: list[tuple[Tensor, ...]] = []
     with torch.no_grad():
         for draw in draws:
-            condition = draw.get("condition")
-            fake = game.generate(players, constants, draw["latent"], condition)
+            fake = game.fakes(players, constants, draw)
+            judges = [game.critic_of(players, constants, draw, h) for h in range(game.heads)]
             scores = [
-                torch.stack(
-                    [game.critic(players, constants, condition, h)(x) for h in range(game.heads)]
-                ).mean(0)
-                for x in (draw["real"], fake)
+                torch.stack([judge(x) for judge in judges]).mean(0) for x in (draw["real"], fake)
             ]
             kept.append(tuple(x.double().cpu() for x in (draw["real"], fake, *scores)))
     real, fake, real_scores, fake_scores = (torch.cat(parts) for parts in zip(*kept, strict=True))

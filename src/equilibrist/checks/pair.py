@@ -20,7 +20,7 @@ from equilibrist.checks.arguments import in_order, settings_of
 from equilibrist.checks.registry import CHECKS
 from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
-from equilibrist.errors import GameError, RecipeError, TrainingModeError, did_you_mean, warn_user
+from equilibrist.errors import GameError, RecipeError, did_you_mean, warn_user
 from equilibrist.files.owned import require_free
 from equilibrist.formulations import Formulation
 from equilibrist.games import GAN
@@ -148,7 +148,8 @@ def audit_pair(
         latent: dimension, shape or law of the generator's input.
         mode: "as is": the mode in which the modules are handed over; "eval" or "train": all layers in
             that one. Batch norm takes a batch's own statistics in "train", which is the game that was
-            trained, and the running ones in "eval". Dropout can only be audited in "eval".
+            trained, and the running ones in "eval". Dropout is left out in "eval"; in "train" losses are expectations
+            over it (see `GAN`).
         spectral_norm: as in `GAN`, for modules without spectral norm of their own.
         settings: a `Settings`, or a dictionary of some of its fields.
         gradients: about how many minibatch gradients to spend (`Settings.within`).
@@ -362,7 +363,4 @@ def _built(made: Mapping[str, Foreign], formulation: Formulation, **options: Any
             raise RecipeError(
                 f"an audit of two modules has no argument {name!r}{hint}; of a GAN it takes {', '.join(known)}"
             )
-    try:
-        return GAN(made["generator"].module, made["critic"].module, formulation, **options)
-    except TrainingModeError as error:
-        raise GameError(f"{error} (mode='eval' does so for the audit)") from error
+    return GAN(made["generator"].module, made["critic"].module, formulation, **options)

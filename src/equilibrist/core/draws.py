@@ -87,6 +87,14 @@ class Use(Enum):
     PROX_GENERATOR = (Stream.AUDIT, 16, "start")
     PROX_CRITIC = (Stream.AUDIT, 17, "start")
 
+    # Of an audit of a critic alone.
+    CRITIC_SPLIT = (Stream.AUDIT, 40, "kind")
+    CRITIC_BATCH = (Stream.AUDIT, 41, "run")
+    CRITIC_FRESH = (Stream.AUDIT, 42)
+    CRITIC_NOISE = (Stream.AUDIT, 43, "place")
+    CRITIC_MIXED = (Stream.AUDIT, 44)
+    CRITIC_COLUMN = (Stream.AUDIT, 45, "group")
+
     @property
     def fields(self) -> tuple[str, ...]:
         """The names among the words."""

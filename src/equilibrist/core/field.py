@@ -109,6 +109,7 @@ class VectorField:
         self.parts, self.autocast, self.frozen = parts, autocast, frozen
         self._everywhere = feasible_everywhere(game)
         self.coupled = coupled(game)
+        self._apart = bool(getattr(game, "one_by_one", False))
         if stacked:
             raise_trim_threshold()
         self._losses = self._stack if stacked else game.losses
@@ -178,6 +179,9 @@ class VectorField:
         """The game's `refresh`, member by member where stacked."""
         if not any(constants.values()):
             return constants
+        if self.stacked and self._apart:
+            members = self._members(players, constants, draw)
+            return tree.stack([self.game.refresh(p, c, d, exact) for p, c, d in members])
         if self.stacked:
             refreshed = torch.func.vmap(self.game.refresh, in_dims=(0, 0, 0, None))
             return refreshed(players, constants, draw, exact)
@@ -206,6 +210,9 @@ class VectorField:
         draw: Draw,
     ) -> Any:
         """`fn(players, constants, draw)`, member by member where stacked; not averaged."""
+        if self.stacked and self._apart:
+            each = [fn(*member) for member in self._members(players, constants, draw)]
+            return torch.stack(each) if isinstance(each[0], Tensor) else tree.stack(each)
         return (
             torch.func.vmap(fn)(players, constants, draw)
             if self.stacked
@@ -225,7 +232,7 @@ class VectorField:
     def norms(self, v: Players) -> dict[str, Tensor]:
         """Euclidean norm of each player's part of `v`: 0-d, or [stacked]."""
         if not self.stacked:
-            return {player: tree.norm(part) for player, part in v.items()}
+            return {p: tree.norm(part) for p, part in v.items()}
         return {
             player: torch.stack(
                 [
@@ -240,8 +247,16 @@ class VectorField:
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
         """The game's losses of every member, [stacked]."""
+        if self._apart:
+            members = self._members(players, constants, draw)
+            each = [self.game.losses(p, c, d, only) for p, c, d in members]
+            return {player: torch.stack([losses[player] for losses in each]) for player in each[0]}
         losses = by_member(lambda p, c, d: self.game.losses(p, c, d, only), self.stacked or 1)
         return losses(players, constants, draw)
+
+    def _members(self, *trees: Any) -> list[tuple[Any, ...]]:
+        """Of trees of stacked tensors, those of each member."""
+        return [tuple(tree.member(t, i) for t in trees) for i in range(self.stacked or 1)]
 
     def _of(self, game: Game, parts: int) -> VectorField:
         return VectorField(

@@ -120,6 +120,11 @@ class Wrapped:
         return str(getattr(self.game, "why_not_separable", ""))
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether the members of a stack are evaluated one after the other, as the wrapped game's are."""
+        return bool(getattr(self.game, "one_by_one", False))
+
+    @property
     def coupled(self) -> Mapping[str, Coupled]:
         """What the wrapped game's feasible sets couple. To be given anew with a `project` of one's own."""
         return coupled(self.game)

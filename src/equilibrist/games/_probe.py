@@ -130,7 +130,21 @@ def moved_off(players: Players, rng: np.random.Generator) -> Players:
 def scores_samplewise(
     game: SampledGame, players: Players, constants: Constants, x: Tensor, condition: Tensor | None
 ) -> bool:
-    """Whether the scores of even and odd samples by themselves are those of all together."""
+    """Whether the scores of even and odd samples by themselves are those of all together. Of a critic with random
+    numbers of its own: whether even samples keep their scores, bit for bit, where odd ones are others."""
+    if game.noise:
+        moved = x.clone()
+        moved[1::2] = x[1::2].flip(0) + 1
+        with torch.no_grad():
+            return all(
+                torch.equal(
+                    *(
+                        game.critic(players, constants, condition, head)(at)[::2]
+                        for at in (x, moved)
+                    )
+                )
+                for head in range(game.heads)
+            )
 
     def same(players: Players, constants: Constants, x: Tensor, tolerance: float) -> bool:
         c = (

@@ -51,7 +51,7 @@ def require_fit(
             f"built for {list(wanted)}: change condition or the data"
         )
     with torch.no_grad():
-        fake = game.generate(players, constants, draw["latent"], draw.get("condition"))
+        fake = game.fakes(players, constants, draw)
     if fake.shape[1:] != draw["real"].shape[1:]:
         raise GameError(
             f"the generator makes samples of shape {list(fake.shape[1:])}, but {data.name} has "
@@ -73,7 +73,7 @@ def misfits(
     draw = _probe(game, data, players, _PROBE)
     real = draw["real"].double()
     with torch.no_grad():
-        fake = game.generate(players, constants, draw["latent"], draw.get("condition")).double()
+        fake = game.fakes(players, constants, draw).double()
     if torch.isfinite(real).all() and torch.isfinite(fake).all():
         ends = reach(game, players, constants, draw)
         if caption := _ranges(data, real, fake, ends):

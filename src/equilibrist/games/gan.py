@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -19,8 +20,8 @@ from equilibrist.games import _probe
 from equilibrist.games import inputs as _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games.inputs import Latent
-from equilibrist.games.sampled import SampledGame, Start
-from equilibrist.nn import spectral_norm
+from equilibrist.games.sampled import SampledGame, Start, seed_of
+from equilibrist.nn import noise, spectral_norm
 from equilibrist.nn.pure import PureModule, copied
 from equilibrist.penalties import Penalty
 from equilibrist.projections import Projection
@@ -34,7 +35,9 @@ class GAN(SampledGame):
     Args:
         generator: an nn.Module from latents [batch, ...] to samples, or a function that builds one
             (then every seed starts from fresh weights). Modules are copied, never touched, and run
-            in the mode (train or eval) in which they are handed over. A list makes one player of
+            in the mode (train or eval) in which they are handed over. Random numbers that they draw
+            in their forward pass (dropout, Gumbel noise, noise injection) are part of a draw: they are the
+            same ones whenever the draw is, and losses are expectations over them too. A list makes one player of
             several generators: an equal mixture of them, the component chosen by one latent more.
         critic: an nn.Module from samples to one score each, [batch] or [batch, 1]: a free logit,
             no sigmoid (`Vanilla(probabilities=True)` takes one); or a function that builds one. A list
@@ -106,12 +109,15 @@ class GAN(SampledGame):
         only: str | None = None,
     ) -> dict[str, Tensor]:
         """The losses once the generated samples [B, ...] are made: of the players, the critic's alone are read."""
-        condition, real = draw.get("condition"), draw["real"]
+        real = draw["real"]
+        if self.noise:
+            # Masks follow the order of the critic's calls, which shortcuts for one player would change.
+            only = None
         if fake.dtype != real.dtype:  # under autocast
             fake = fake.to(real.dtype)
         losses: dict[str, Tensor] = {}
         for head in range(self.heads):
-            critic = self.critic(players, constants, condition, head)
+            critic = self.critic_of(players, constants, draw, head)
             against = self.formulation.losses(critic, real, fake, only)
             if only != "generator":
                 for penalty in self.penalties:
@@ -140,14 +146,16 @@ class GAN(SampledGame):
         if not exact and any(pure.keeps_statistics for pure in self._pure.values()):
             generator, critic = self._pure["generator"], self._pure["critic"]
             shown = () if self.condition is None else (draw["condition"],)
-            renewed["generator"] = generator.statistics(
-                players["generator"], renewed["generator"], draw["latent"], *shown
-            )
+            with self._noise(seed_of(draw), "generator"):
+                renewed["generator"] = generator.statistics(
+                    players["generator"], renewed["generator"], draw["latent"], *shown
+                )
             with torch.no_grad():
-                fake = self.generate(players, constants, draw["latent"], *shown)
-            for x in (draw["real"], fake):
-                params = self._seen(players, renewed)
-                renewed["critic"] = critic.statistics(params, renewed["critic"], x, *shown)
+                fake = self.fakes(players, constants, draw)
+            with self._noise(seed_of(draw), "critic"):
+                for x in (draw["real"], fake):
+                    params = self._seen(players, renewed)
+                    renewed["critic"] = critic.statistics(params, renewed["critic"], x, *shown)
         return renewed
 
     # -- its pieces ------------------------------------------------------------------------------
@@ -158,13 +166,21 @@ class GAN(SampledGame):
         constants: Constants,
         latent: Tensor,
         condition: Tensor | None = None,
+        seed: int | None = None,
     ) -> Tensor:
-        """Generated samples [B, ...]."""
+        """Generated samples [B, ...]; `seed` (0 without one) is that of the random numbers that the generator draws."""
         shown = () if condition is None else (condition,)
-        return cast(
-            Tensor,
-            self._pure["generator"](players["generator"], constants["generator"], latent, *shown),
-        )
+        pure = self._pure["generator"]
+        with self._noise(seed, "generator"):
+            return cast(Tensor, pure(players["generator"], constants["generator"], latent, *shown))
+
+    def _noise(self, seed: int | None, player: str) -> AbstractContextManager[None]:
+        """Random numbers of a player under a seed, where it draws any."""
+        sources = self._pure[player].noise_sources
+        if not sources:
+            return nullcontext()
+        where = self.players.index(player)
+        return noise.seeded(noise.derived(seed or 0, where), sources)
 
     def critic(
         self,
@@ -172,17 +188,20 @@ class GAN(SampledGame):
         constants: Constants,
         condition: Tensor | None = None,
         head: int = 0,
+        seed: int | None = None,
     ) -> Scores:
         """The critic as a function of samples, its weights normalised where that is asked for; of
-        several critics, number `head`."""
+        several critics, number `head`; `seed` (0 without one) is that of the random numbers that it draws."""
+        draws = bool(self._pure["critic"].noise_sources)
         return Scores(
             self._pure["critic"],
             self._seen(players, constants),
             constants["critic"],
-            self.samplewise,
+            self.samplewise and not draws,  # one pass for both kinds would draw other masks
             condition,
             head if self.heads > 1 else None,
             getattr(self.modules["critic"], "closed_transform", False),
+            noise.derived(seed or 0, 1, head) if draws else None,
         )
 
     def init(
@@ -286,6 +305,7 @@ class GAN(SampledGame):
             **({"condition": self.condition} if self.condition is not None else {}),
             "projections": [repr(p) for p in self.projections],
             "spectral_norm": bool(self.normalised),
+            **({"noise": list(self.noise)} if self.noise else {}),
             "latent": str(self.latent),
             "players": {
                 p: {
@@ -312,8 +332,9 @@ class GAN(SampledGame):
         start = self.init()
         rng = Use.PROBE.at().generator(0)
         seen = _probe.probed(self, start, rng, self._run)
+        self.noise = tuple(where for p in self.players for where in self._pure[p].noise)
         _probe.check_scores(self, start, seen)
-        draw = _probe.distinct(self, start, seen, rng)
+        draw = self.with_noise(rng, _probe.distinct(self, start, seen, rng))
         # Projected, for losses need not be finite outside the feasible set.
         moved, constants = self.project(_probe.moved_off(start.players, rng)), start.constants
         self.samplewise = _probe.scores_samplewise(
@@ -325,10 +346,13 @@ class GAN(SampledGame):
                 "scores depend on the whole batch (batch norm?): use layer or group norm in the critic"
             )
         for term in self.auxiliary:
-            critic = self.critic(moved, constants, seen.condition)
+            critic = self.critic_of(moved, constants, draw)
             _setup.check_term(term, critic, seen.fake, draw)
         check_zero_sum(self, moved, constants, draw)
-        self.separable, why = check_separable(self, moved, constants, draw)
+        if self.noise:
+            self.separable, why = False, f"random numbers are drawn within {self.noise[0]}"
+        else:
+            self.separable, why = check_separable(self, moved, constants, draw)
         self.why_not_separable = "" if self.separable else why
 
     def _run(self, player: str, start: Start, what: str, *args: Tensor) -> Any:

@@ -54,6 +54,11 @@ class Mixture(SampledGame):
             )
         if base.heads > 1 or hasattr(base.modules["generator"], "heads"):
             raise GameError("Mixture stacks a GAN of one generator and one critic each: no lists")
+        if base.noise:
+            raise GameError(
+                f"Mixture evaluates its networks in one pass, which random numbers drawn within them ({base.noise[0]}) "
+                "forbid: call .eval() on the module, or draw the noise as part of the latent"
+            )
         if not base.samplewise:
             raise GameError(
                 "Mixture needs a critic that scores each sample by itself, for its payoff is a mean over pairs: "
@@ -127,6 +132,7 @@ class Mixture(SampledGame):
         constants: Constants,
         latent: Tensor,
         condition: Tensor | None = None,
+        seed: int | None = None,
     ) -> Tensor:
         """Samples [B, ...] of the mixture. Each generator makes its own samples alone, up to padding; where
         samples interact (batch statistics) every generator sees the whole batch, and its own are taken."""
@@ -169,13 +175,14 @@ class Mixture(SampledGame):
         """Latents [particles, B, dim] -> samples [particles, B, ...], each generator its own."""
 
         def one(
-            params: dict[str, Tensor], fixed: dict[str, Tensor], z: Tensor, *shown: Tensor
+            params: dict[str, Tensor], fixed: dict[str, Tensor], z: Tensor, shown: Tensor | None
         ) -> Tensor:
-            held = {"generator": params}, {"generator": fixed}
-            return self.base.generate(*held, z, *shown)
+            return self.base.generate({"generator": params}, {"generator": fixed}, z, shown)
 
-        shown = () if condition is None else (condition,)
-        return torch.func.vmap(one)(players["generator"], constants["generator"], z, *shown)
+        within = (0, 0, 0, None if condition is None else 0)
+        return torch.func.vmap(one, in_dims=within)(
+            players["generator"], constants["generator"], z, condition
+        )
 
     def critic(
         self,
@@ -183,6 +190,7 @@ class Mixture(SampledGame):
         constants: Constants,
         condition: Tensor | None = None,
         head: int = 0,
+        seed: int | None = None,
     ) -> Scores:
         """Critic number `head` of the stack."""
         at = {"critic": {k: t[head] for k, t in players["critic"].items()}}

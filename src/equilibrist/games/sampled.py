@@ -33,6 +33,12 @@ class Reals(Protocol):
     def sample(self, rng: np.random.Generator, n: int) -> Tensor: ...
 
 
+def seed_of(draw: Draw) -> int | None:
+    """The seed of the random numbers that modules draw, where the draw holds one."""
+    seed = draw.get("noise")
+    return None if seed is None else int(seed)
+
+
 class Start(NamedTuple):
     """Where play begins."""
 
@@ -56,6 +62,8 @@ class SampledGame(Shown, ABC):
         normalised: the critic's weights that are divided by their largest singular values.
         modules: a module of each player, as it was built.
         needs_mix: whether a draw holds mixing weights.
+        noise: where modules draw random numbers in their forward pass ("critic.2 (Dropout)"). A draw then holds a seed
+            of them, and losses are expectations over them.
         notes: warnings that were given while the game was built, which every certificate repeats.
     """
 
@@ -91,6 +99,7 @@ class SampledGame(Shown, ABC):
         self.needs_mix = any(p.needs_mix for p in self.penalties)
         self.notes: tuple[str, ...] = ()
         self.samplewise = True
+        self.noise: tuple[str, ...] = ()
         self.separable, self.why_not_separable = True, ""
 
     # -- the game -------------------------------------------------------------------------------
@@ -104,7 +113,7 @@ class SampledGame(Shown, ABC):
         if only == "critic" and "fake" in draw:  # made beforehand, for a generator that rests
             fake = draw["fake"]
         else:
-            fake = self.generate(players, constants, draw["latent"], draw.get("condition"))
+            fake = self.fakes(players, constants, draw)
         return self.against(players, constants, draw, fake, only)
 
     @abstractmethod
@@ -141,6 +150,11 @@ class SampledGame(Shown, ABC):
             for player in self.players
         }
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the members of a stack are evaluated one after the other, which random numbers of modules need."""
+        return bool(self.noise)
+
     # -- its pieces ------------------------------------------------------------------------------
 
     @abstractmethod
@@ -150,8 +164,9 @@ class SampledGame(Shown, ABC):
         constants: Constants,
         latent: Tensor,
         condition: Tensor | None = None,
+        seed: int | None = None,
     ) -> Tensor:
-        """Generated samples [B, ...]."""
+        """Generated samples [B, ...]; `seed` is that of the random numbers that the generator draws."""
 
     @abstractmethod
     def critic(
@@ -160,18 +175,30 @@ class SampledGame(Shown, ABC):
         constants: Constants,
         condition: Tensor | None = None,
         head: int = 0,
+        seed: int | None = None,
     ) -> Scores:
-        """Critic number `head` as a function of samples."""
+        """Critic number `head` as a function of samples; `seed` is that of the random numbers that it draws."""
+
+    def fakes(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
+        """The generated samples [B, ...] of a draw."""
+        return self.generate(
+            players, constants, draw["latent"], draw.get("condition"), seed_of(draw)
+        )
+
+    def critic_of(
+        self, players: Players, constants: Constants, draw: Draw, head: int = 0
+    ) -> Scores:
+        """Critic number `head` as a function of samples, under a draw's conditions and noise."""
+        return self.critic(players, constants, draw.get("condition"), head, seed_of(draw))
 
     def scale(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """The formulation's yardstick for differences of losses, on one draw; of several critics, the
         mean of theirs, as the losses are."""
-        condition = draw.get("condition")
         with torch.no_grad():
-            fake = self.generate(players, constants, draw["latent"], condition)
+            fake = self.fakes(players, constants, draw)
             scales = [
                 self.formulation.scale(
-                    self.critic(players, constants, condition, head), draw["real"], fake
+                    self.critic_of(players, constants, draw, head), draw["real"], fake
                 )
                 for head in range(self.heads)
             ]
@@ -185,7 +212,7 @@ class SampledGame(Shown, ABC):
         dtype: torch.dtype = torch.float32,
         device: Any = None,
     ) -> Draw:
-        """One minibatch: real samples (with their conditions) first, then latents, then mixing weights."""
+        """One minibatch: real samples (with their conditions) first, then latents, mixing weights, and noise's seed."""
         if self.condition is None:
             return self.draw_around(rng, source.sample(rng, batch).to(device, dtype))
         if not hasattr(source, "sample_pairs"):
@@ -206,6 +233,12 @@ class SampledGame(Shown, ABC):
         draw["latent"] = self.latent.sample(rng, len(real), real.dtype, real.device)
         if self.needs_mix:
             draw["mix"] = uniform(rng, (len(real),), real.dtype, real.device)
+        return self.with_noise(rng, draw)
+
+    def with_noise(self, rng: np.random.Generator, draw: Draw) -> Draw:
+        """The draw, with a seed of the random numbers that modules draw themselves, where any do."""
+        if self.noise:
+            draw["noise"] = torch.tensor(int(rng.integers(2**63 - 1)))
         return draw
 
     @abstractmethod

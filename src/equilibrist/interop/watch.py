@@ -47,7 +47,7 @@ class Watch(Shown):
         settings: a `Settings`, or a dictionary of some of its fields, over those that the budget gives.
 
     Raises:
-        GameError: modules that make no game (`GAN`): dropout in training mode, noise within a module; or
+        GameError: modules that make no game (`GAN`): a buffer written in the forward pass, say; or
             data that do not fit them.
         DataError: data that cannot be read (`source_of`).
         RecipeError: a budget that is too small, or `every` below 1.

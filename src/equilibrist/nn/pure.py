@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from equilibrist.errors import GameError, TrainingModeError
+from equilibrist.errors import GameError
+from equilibrist.nn import noise
 from equilibrist.nn.stacked import fuse_linear_chains
 
 _Norm = nn.modules.batchnorm._NormBase
-
-EVAL = "call .eval() on it, or leave it out"
 
 
 class PureModule:
@@ -25,12 +24,18 @@ class PureModule:
     Layers that keep running statistics while training (batch norm) use batch statistics and leave
     the running ones alone; `statistics` moves those on. The user's module is copied, never touched.
 
+    Attributes:
+        noise: where it draws random numbers in its forward pass: "critic.2 (Dropout)". Known after `check`.
+        noise_sources: whose random numbers these are (`noise.GLOBAL`).
+
     torch.func.functional_call does the same at ten times the overhead; small networks feel it.
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:
         _refuse(module, name)
         self.name = name
+        self.noise: tuple[str, ...] = ()
+        self.noise_sources: tuple[str, ...] = ()
         self._module = copied(module, name).to("meta")
         _mend_weight_norm(self._module)
         fuse_linear_chains(self._module)
@@ -115,15 +120,20 @@ class PureModule:
                 owner[key] = value
 
     def check(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any) -> Any:
-        """Run once and raise `GameError` naming the first layer that draws random numbers or writes
-        a buffer; else return the output."""
+        """Run twice under one seed; note where random numbers are drawn, and return the output.
+
+        Raises:
+            GameError: a layer writes a buffer, the input is changed, the output is not finite, or two runs differ.
+        """
         held = {key: b.clone() for key, b in buffers.items()}
         watch = _Watch(self.name)
         versions = [x._version for x in args]
-        with watch.over(self._module), torch.no_grad(), torch.random.fork_rng(devices=_cuda()):
-            output = self(params, held, *args)
+        with watch.over(self._module), torch.no_grad():
+            with noise.seeded(0, noise.GLOBAL):
+                output = self(params, held, *args)
             fresh = {k: b.clone() for k, b in buffers.items()}
-            again = output if watch.impure else self(params, fresh, *args)
+            with noise.seeded(0, noise.GLOBAL):
+                again = output if watch.impure else self(params, fresh, *args)
         if not watch.impure and versions != [x._version for x in args]:
             watch.impure = (
                 f"the {self.name} changes its input in place",
@@ -131,8 +141,7 @@ class PureModule:
             )
         if watch.impure:
             problem, remedy = watch.impure
-            kind = TrainingModeError if remedy is EVAL else GameError
-            raise kind(f"{problem}, so its loss is not a function of its parameters: {remedy}")
+            raise GameError(f"{problem}, so its loss is not a function of its parameters: {remedy}")
         if isinstance(output, Tensor) and not torch.isfinite(output).all():
             raise GameError(
                 f"the {self.name}'s output is not finite on a batch, and that of {watch.unsound[0]} is the first that "
@@ -140,9 +149,14 @@ class PureModule:
             )
         if isinstance(output, Tensor) and not torch.equal(output, again):
             raise GameError(
-                f"the {self.name} gives two answers to the same input, so its loss is not a function "
-                "of its parameters: look for state kept between calls or for random numbers"
+                f"the {self.name} gives two answers to the same input under the same seed, so its loss is not a "
+                "function of its parameters: look for state kept between calls, or for random numbers from a "
+                "generator of its own (take torch's, NumPy's or Python's global one, or make them part of the latent)"
             )
+        self.noise = tuple(dict.fromkeys((*self.noise, *watch.noise)))
+        self.noise_sources = tuple(
+            s for s in noise.GLOBAL if s in (*self.noise_sources, *watch.sources)
+        )
         return output
 
 
@@ -150,15 +164,18 @@ class _Watch:
     """Looks at every layer of a module while it runs.
 
     Attributes:
-        impure: what the first layer does that draws random numbers or writes a buffer, and the way out; or None.
+        impure: what the first layer does that writes a buffer, and the way out; or None.
+        noise, sources: the innermost layers that draw random numbers, and whose.
         unsound: layers whose output is not finite, the innermost first.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.impure: tuple[str, str] | None = None
+        self.noise: list[str] = []
+        self.sources: set[str] = set()
         self.unsound: list[str] = []
-        self._before: dict[int, tuple[Tensor, list[tuple[str, Tensor, int]]]] = {}
+        self._before: dict[int, tuple[dict[str, Any], int, list[tuple[str, Tensor, int]]]] = {}
 
     @contextmanager
     def over(self, module: nn.Module) -> Iterator[None]:
@@ -178,19 +195,18 @@ class _Watch:
     def _enter(self, layer: nn.Module, _: Any) -> None:
         # A version counts in-place writes, also those that happen to write the same value.
         own = [(k, b, b._version) for k, b in layer._buffers.items() if b is not None]
-        self._before[id(layer)] = (_random_state(), own)
+        self._before[id(layer)] = (noise.states(), len(self.noise), own)
 
     def _leave(self, path: str, layer: nn.Module, made: Any) -> None:
-        state, own = self._before.pop(id(layer))
+        state, noisy, own = self._before.pop(id(layer))
         where = f"{self.name}{'.' + path if path else ''} ({type(layer).__name__})"
         if isinstance(made, Tensor) and not torch.isfinite(made).all():
             self.unsound.append(where)
+        drawn = noise.drawn_since(state)
+        self.sources.update(drawn)
+        if drawn and noisy == len(self.noise):  # no layer within it did
+            self.noise.append(where)
         if self.impure:
-            return
-        if not torch.equal(state, _random_state()):
-            dropout = "Dropout" in type(layer).__name__
-            remedy = EVAL if dropout else "draw the noise as part of the latent"
-            self.impure = (f"{where} draws random numbers in its forward pass", remedy)
             return
         for key, value, version in own:
             if layer._buffers[key] is not value or value._version != version:
@@ -277,14 +293,3 @@ def _refuse(module: nn.Module, name: str) -> None:
                 "buffers of its own, so its loss is not a function of its parameters: take it off and pass "
                 "spectral_norm=True to GAN (audit_pair does both by itself)"
             )
-
-
-def _cuda() -> list[int]:
-    ready = torch.cuda.is_available() and torch.cuda.is_initialized()
-    return list(range(torch.cuda.device_count())) if ready else []
-
-
-def _random_state() -> Tensor:
-    if _cuda():
-        return torch.cat([torch.get_rng_state(), torch.cuda.get_rng_state()])
-    return torch.get_rng_state()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from equilibrist.report import charts, words
+from equilibrist.report._critic import overlooked, telling
 from equilibrist.report._experiment import experiment, gaps
 from equilibrist.report._html import badge, e, facts, fold, linked
 from equilibrist.report._ladder import highest
@@ -19,6 +20,8 @@ _PICTURES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "stable": ("spectrum", spectrum),
     "profile": ("profile", profile),
     "generator-vs-prox": ("experiment", experiment),
+    "not-blind": ("parts", overlooked),
+    "indistinguishable": ("telling", telling),
     "duality-gap": ("gaps", gaps),
     "proximal-duality-gap": (
         "gaps",
@@ -44,7 +47,7 @@ def verdicts(record: Record) -> str:
     rows, reported = _rungs(record, audit, common)
     rest = [c for c in audit.certificates if c.claim not in reported]
     beside = "".join(_row(record, c, common, []) for c in rest)
-    parts = [f'<p class="lead">{e(_lead(audit))}</p>']
+    parts = [f'<p class="lead">{e(_lead(record, audit))}</p>']
     if rows:
         label = "The ladder from motion, below, to Nash, at the top"
         parts.append(f'<ul class="ladder" aria-label="{label}">{rows}</ul>')
@@ -54,10 +57,13 @@ def verdicts(record: Record) -> str:
     return "\n".join([*parts, offer(record)])
 
 
-def _lead(audit: Audit) -> str:
+def _lead(record: Record, audit: Audit) -> str:
     seconds = _seconds(audit)
     spent = f" in {words.duration(seconds)}" if seconds is not None else ""
-    return f"The audit tested the pair{spent}, one claim at a time. Each row opens to its evidence."
+    what = "critic" if words.is_critic(record) else "pair"
+    return (
+        f"The audit tested the {what}{spent}, one claim at a time. Each row opens to its evidence."
+    )
 
 
 def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, set[str]]:

@@ -182,6 +182,13 @@ _SHOWN = {
     "path-angle": {"where", "cosine"},
     "duality-gap": {"gap", "critic", "generator"},
     "proximal-duality-gap": {"gap", "critic", "generator"},
+    "not-saturated": {"share"},
+    "informative": {"share"},
+    "not-smothered": {"missing"},
+    "not-lagging": {"missing"},
+    "not-memorising": {"excess"},
+    "not-blind": {"depends", "parts"},
+    "indistinguishable": {"excess", "columns", "rows"},
 }
 _VERDICTS = {verdict.value for verdict in Verdict}
 # What a key does not say by itself.

@@ -59,7 +59,9 @@ def generate(
         shown = as_condition(condition[rows], anchor.device, anchor.dtype).split(size)
     with torch.no_grad():
         parts = [
-            game.generate(players, constants, z, c)
+            game.generate(
+                players, constants, z, c, int(rng.integers(2**63 - 1)) if game.noise else None
+            )
             for z, c in zip(latents.split(size), shown, strict=True)
         ]
     made = torch.cat(parts)

@@ -43,7 +43,7 @@ class _Inner(Wrapped):
 
 def slopes(game: SampledGame, players: Players, constants: Constants, draw: Draw) -> Tensor:
     """grad_x D(x_i) at the real samples [B, ...], the critic as its constants normalise it."""
-    return input_gradient(game.critic(players, constants, draw.get("condition")), draw["real"])
+    return input_gradient(game.critic_of(players, constants, draw), draw["real"])
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,7 @@ class Proximal(ByPlayer):
             lambda p, c, d: slopes(game, p, c, d), players, constants, draw
         ).detach()
         with torch.no_grad():
-            fake = field.evaluate(
-                lambda p, c, d: game.generate(p, c, d["latent"], d.get("condition")),
-                players,
-                constants,
-                draw,
-            )
+            fake = field.evaluate(game.fakes, players, constants, draw)
         held = {**draw, "anchor": anchor, "fake": fake}
         lam = by_member(self.lam, players, field.stacked)
         return {**held, "lam": lam} if isinstance(lam, Tensor) else held

@@ -215,9 +215,7 @@ class SampledProx:
 
     def _moved(self, players: Any, constants: Constants, draw: Draw) -> Tensor:
         """mean_i |grad_x D~(x_i) - grad_x D(x_i)|^2 at real samples; differentiable in D~."""
-        here = input_gradient(
-            self.game.critic(players, constants, draw.get("condition")), draw["real"]
-        )
+        here = input_gradient(self.game.critic_of(players, constants, draw), draw["real"])
         return (here - draw["anchor"]).square().flatten(1).sum(1).mean()
 
     def draw(self, k: int) -> Draw:
@@ -231,7 +229,7 @@ class SampledProx:
 
     def _anchored(self, players: Any, constants: Constants, draw: Draw) -> Draw:
         with torch.no_grad():
-            critic = self.game.critic(players, constants, draw.get("condition"))
+            critic = self.game.critic_of(players, constants, draw)
             return {**draw, "anchor": input_gradient(critic, draw["real"]).detach()}
 
     def _fake(self, generator: Part, key: str, draw: Draw) -> Tensor:
@@ -242,9 +240,7 @@ class SampledProx:
         if key not in held:
             players = {"generator": generator, "critic": self.trained["critic"]}
             with torch.no_grad():
-                held[key] = self.game.generate(
-                    players, self.context.constants, draw["latent"], draw.get("condition")
-                )
+                held[key] = self.game.fakes(players, self.context.constants, draw)
         return held[key]
 
     def chunks(self) -> list[Draw]:

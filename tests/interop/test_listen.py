@@ -676,3 +676,38 @@ def test_nothing_heard() -> None:
         heard.batches("real")
     with pytest.raises(RecipeError, match="'real' or 'fake'"):
         heard.batches("reel")
+
+
+def test_a_long_training_is_heard_now_and_then() -> None:
+    """Steps are counted all along; between the rounds that are heard, no hook is on any module."""
+    on: list[int] = []
+    shown: list[Tensor] = []
+
+    def watched(g: nn.Module, d: nn.Module, real: Tensor) -> Tensor:
+        on.append(len(d._forward_pre_hooks))
+        shown.append(real)
+        return detached(g, d, real)
+
+    bare = weights(*train(watched, rounds=250))
+    on.clear(), shown.clear()
+    with listen(keep=5, every=(200,)) as heard:
+        found = train(watched, rounds=250)
+    assert all(torch.equal(a, b) for a, b in zip(bare, weights(*found), strict=True))
+    assert heard.steps == {"Critic": 250, "Generator": 250}
+    assert heard.players["Critic"].role == "critic"
+    early, late = on[2:60], on[80:190]
+    assert all(early)
+    assert 5 < sum(late) < 10, "one in sixteen"
+    kept = heard.snapshots["Critic"][200].real
+    assert all(torch.equal(a, b) for a, b in zip(kept, shown[195:200], strict=True))
+    assert all(
+        any(torch.equal(batch, one) for one in shown[170:]) for batch in heard.batches("real")
+    )
+
+
+def test_a_second_pair_wakes_the_listener() -> None:
+    with listen() as heard:
+        train(rounds=120)
+        train(rounds=20)
+    assert heard.steps == {"Critic": 120, "Generator": 120, "Critic 2": 20, "Generator 2": 20}
+    assert len(heard.batches("fake", "Critic 2")) > 10

@@ -27,7 +27,7 @@ from equilibrist.nn.torch_spectral_norm import unwrapped
 OUTPUTS = 4  # of a player that are held until its next ones, to know them again
 SETTLED = 2  # steps of every optimiser after the last newcomer, before discovery ends
 EARLY = 64  # steps of a critic, after the last newcomer, with every round heard; then only
-THIN = 8  # one round in so many, with no hook on any module in between
+THIN = 16  # one round in so many, with no hook on any module in between
 PROBATION = 50  # calls after which a player that fed nobody is not held any more
 
 BEFORE, AFTER = "before", "after"
@@ -48,6 +48,7 @@ class Root:
         calls: of it, while its inputs are looked at.
         made: its outputs so far.
         met: its steps when the last newcomer appeared.
+        wake_at: its steps after which its next round is heard; None where others decide.
         called: whether it was called since its last step.
         ears, handles: its hooks, and those of them that are on.
         sources: the modules whose outputs reached it.
@@ -72,6 +73,7 @@ class Root:
     own: set[int] = field(default_factory=set)
     held: list[tuple[int, Tensor]] = field(default_factory=list)
     met: int = 0
+    wake_at: int | None = None
     called: bool = False
     made: int = 0
     ears: dict[str, Ear] = field(default_factory=dict)
@@ -405,6 +407,9 @@ class Listener:
         return None, None, None
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        known = self._by_id.get(id(optimizer))
+        if not self._awake and known is not None and known.optimizer() is optimizer:
+            return
         if self.hears():
             try:
                 self._look(optimizer)
@@ -433,12 +438,14 @@ class Listener:
         self._seek()
         for root in self.roots:
             root.met = root.steps
-            root.hook()
-        self._awake = True
+        self._wake()
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         one = self._by_id.get(id(optimizer))
         if one is None or not self.hears():
+            return
+        if not self._awake:
+            self._slumber(one)
             return
         moved: list[Root] = []
         try:
@@ -472,18 +479,45 @@ class Listener:
             if all(s.steps - s.begun >= SETTLED for s in live):
                 self._resolve()
                 self._settle()
-        elif self._awake != (wake := self._wakes()):
-            self._awake = wake
-            for root in self.roots:
-                root.hook() if wake else root.unhook()
+        elif not self._wakes():
+            self._rest()
         return one.roots
+
+    def _rest(self) -> None:
+        """Takes all hooks off the modules, until a critic's next round is to be heard."""
+        self._awake = False
+        for root in self.roots:
+            root.unhook()
+            root.wake_at = None
+        for root in self.critics or self.roots:
+            root.wake_at = root.steps + 1
+            while not self._heard_after(root, root.wake_at):
+                root.wake_at += 1
+
+    def _slumber(self, one: Stepped) -> None:
+        """Counts a step in between."""
+        one.steps += 1
+        if one.echo:
+            return
+        for root in one.roots:
+            root.steps += 1
+            if root.steps == root.wake_at:
+                self._wake()
+        self._stepped(one.roots)
+
+    def _wake(self) -> None:
+        self._awake = True
+        for root in self.roots:
+            root.called = True  # or another optimiser's next step would look like an echo
+            root.hook()
 
     def _wakes(self) -> bool:
         """Whether the calls before the critics' next steps are to be heard."""
-        return any(
-            root.steps - root.met < EARLY or (root.steps + 1) % THIN == 0 or self._soon(root.steps)
-            for root in self.critics or self.roots
-        )
+        return any(self._heard_after(root, root.steps) for root in self.critics or self.roots)
+
+    def _heard_after(self, root: Root, steps: int) -> bool:
+        """Whether the round that begins after so many steps is heard."""
+        return steps - root.met < EARLY or (steps + 1) % THIN == 0 or self._soon(steps)
 
 
 def _layers_of(module: nn.Module) -> Iterator[nn.Module]:

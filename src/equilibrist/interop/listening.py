@@ -277,7 +277,7 @@ def listen(
     left, the calls of a round count as real, generated, real, ...: `heard.summary()` says so, and `order` or
     `tell` says better. Calls without gradients are not recorded: nobody learns from them.
 
-    The first 64 rounds of a critic are recorded, then one in eight, and all of the last `keep` before a snapshot.
+    The first 64 rounds of a critic are recorded, then one in sixteen, and all of the last `keep` before a snapshot.
 
     Listens to the thread that enters the block. Blocks may be nested, and several trainings may run in one.
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.display import Rows, Shown
-from equilibrist.errors import GameError, RecipeError, did_you_mean, warn_user
+from equilibrist.errors import DataError, GameError, RecipeError, did_you_mean, warn_user
+from equilibrist.formulations import Formulation
 from equilibrist.interop._listener import Listener, Name, Root
 from equilibrist.interop._rounds import FAKE, REAL, SKIP, Rounds, Tell
+from equilibrist.nn.noise import GLOBAL, seeded
 from equilibrist.nn.pure import copied
 from equilibrist.nn.torch_spectral_norm import unwrapped
 
@@ -189,6 +190,82 @@ class Heard(Shown):
             raise RecipeError(f"kind={kind!r}: it must be 'real' or 'fake'")
         return list(map(_single, self._critic(critic).rounds.batches(kind)))
 
+    def pair(
+        self, at: int | None = None, critic: str | None = None
+    ) -> tuple[nn.Module, nn.Module | None]:
+        """A critic and its generator.
+
+        Args:
+            at: the critic's step, one of the snapshots'; as the training left them where it is None.
+            critic: its name, where there are several.
+
+        Returns:
+            The modules; the generator is None where none was found.
+
+        Raises:
+            GameError: no such critic, or no snapshot after that step.
+        """
+        root = self._critic(critic)
+        if at is not None:
+            found = self._snapshot_at(root, at)
+            return found.critic, found.generator
+        source = self._listener.generator_of(root)
+        return unwrapped(root.module), None if source is None else unwrapped(source.module)
+
+    def audit(
+        self,
+        loss: Formulation | str | Callable[..., Any],
+        *,
+        real: Any = None,
+        fake: Any = None,
+        at: int | None = None,
+        critic: str | None = None,
+        **options: Any,
+    ) -> CriticAudit:
+        """Audits a critic by the samples that it was shown, or by better ones.
+
+        Without `real`, the rows that the critic was trained on stand for real ones: what they say of held-out
+        ones is then an assumption, and whether it memorises them cannot be asked. With it, they are what it was
+        trained on (`train_real`). A row that was shown several times counts once.
+
+        Args:
+            loss: what the critic minimises, as `audit_critic` takes it.
+            real: samples that it was not trained on.
+            fake: generated samples; without them, those that it was shown last.
+            at: the step of a snapshot; the critic as the training left it where it is None.
+            critic: its name, where there are several.
+            options: those of `audit_critic` (penalties, reward, columns, gradients, seed, out, ...).
+
+        Returns:
+            The audit.
+
+        Raises:
+            GameError: no such critic, or no snapshot after that step.
+            DataError: too few samples, or nothing that was told apart.
+        """
+        root = self._critic(critic)
+        kept = self._snapshot(root) if at is None else self._snapshot_at(root, at)
+        shown = {REAL: _stacked(kept.real, REAL), FAKE: _stacked(kept.fake, FAKE)}
+        if real is not None:
+            options.setdefault("train_real", shown[REAL])
+        options.setdefault("pack", root.pack)
+        real = shown[REAL] if real is None else real
+        fake = shown[FAKE] if fake is None else fake
+        for kind, samples in ((REAL, real), (FAKE, fake)):
+            if samples is None:
+                raise DataError(
+                    f"{kind}: no {kind} batches were told apart: {_shown(root)}; pass {kind}=, or say by order= or "
+                    "tell= of listen what the critic was shown"
+                )
+        return audit_critic(kept.critic, real, fake, loss, **options)
+
+    def _snapshot_at(self, root: Root, step: int) -> Snapshot:
+        found = self.snapshots.get(root.name, {})
+        if step not in found:
+            there = ", ".join(map(str, found)) or "none: give listen(every=...)"
+            raise GameError(f"no snapshot of {root.name} after step {step}: there is {there}")
+        return found[step]
+
     # -- on the way --------------------------------------------------------------------------------
 
     def _stepped(self, roots: list[Root]) -> None:
@@ -321,18 +398,31 @@ def listen(
 @contextmanager
 def _untouched() -> Iterator[None]:
     """Random states and the gradient's mode as they were."""
-    numbers, own = np.random.get_state(), random.getstate()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(torch.is_grad_enabled()):
-        try:
-            yield
-        finally:
-            np.random.set_state(numbers)
-            random.setstate(own)
+    with seeded(0, GLOBAL), torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
 
 
 def _single(tensors: tuple[Tensor, ...]) -> Batch:
     return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _stacked(batches: Sequence[Batch], kind: str) -> Batch | None:
+    """All rows of some batches; real ones once each, however often they were shown."""
+    if not batches:
+        return None
+    if isinstance(batches[0], Tensor):
+        joined = [torch.cat([batch for batch in batches if isinstance(batch, Tensor)])]
+    else:
+        joined = [torch.cat(part) for part in zip(*batches, strict=True)]
+    if kind == REAL:
+        rows = zip(*(part.flatten(1).cpu().numpy() for part in joined), strict=True)
+        first = {
+            b"".join(part.tobytes() for part in row): k
+            for k, row in reversed(list(enumerate(rows)))
+        }
+        chosen = torch.tensor(sorted(first.values()))
+        joined = [part[chosen.to(part.device)] for part in joined]
+    return _single(tuple(joined))
 
 
 def _rates(rates: Sequence[tuple[int, tuple[float, ...]]]) -> str:

@@ -18,7 +18,7 @@ from equilibrist.nn.noise import GLOBAL, seeded
 if TYPE_CHECKING:
     from equilibrist.critics._case import Case
 
-RATES = (1e-3, 5e-3)  # step sizes of Adam, each tried for its share of the steps
+RATES = (1e-3, 1e-2)  # step sizes of Adam, each tried for its share of the steps
 LOOKS = 10  # at the loss on the rows that choose, for each step size
 COOLING = 0.3  # of the steps, over which the step size falls to zero
 UNFINISHED = (
@@ -83,7 +83,7 @@ def _descend(
 ) -> Trained:
     module = copy.deepcopy(start)
     params = [p.requires_grad_() for p in module.parameters() if p.is_floating_point()]
-    rule = torch.optim.Adam(params, lr=rate, betas=(0.9, 0.99))
+    rule = torch.optim.Adam(params, lr=rate, betas=(0.9, 0.99), fused=True)
     rng = Use.CRITIC_BATCH.at(run=run).generator(case.seed)
     real, fake = case.parts["optimise"]
     drawn = _drawn(rng, len(real), len(fake), case.batch, steps, case.dtype, case.device)

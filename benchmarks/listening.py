@@ -148,8 +148,12 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     chosen = {name: case for name, case in CASES.items() if options.only in name}
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.pairs} interleaved pairs")
-    print(f"{'case':34} {'heard ms':>8} {'alone ms':>8} {'ratio':>6} {'quartiles':>13} {'bound':>6}")
+    print(
+        f"torch {torch.__version__}, {options.threads} thread(s), {options.pairs} interleaved pairs"
+    )
+    print(
+        f"{'case':34} {'heard ms':>8} {'alone ms':>8} {'ratio':>6} {'quartiles':>13} {'bound':>6}"
+    )
     missed = 0
     for name, case in chosen.items():
         steps = loop(case)

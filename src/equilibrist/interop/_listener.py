@@ -168,6 +168,9 @@ class Listener:
         self._named = {"critic": critic, "generator": generator}
         self._handles: list[RemovableHandle] = []
         self._seeker: RemovableHandle | None = None
+        self._named_late = (
+            False  # a module of a name that the user gave was seen for the first time
+        )
         self._seen: dict[int, weakref.ref[nn.Module]] = {}
         self._records: list[Stepped] = []
         self._by_id: dict[int, Stepped] = {}
@@ -184,6 +187,8 @@ class Listener:
     def start(self) -> None:
         """Begins to listen, to the thread that calls."""
         self.thread = threading.get_ident()
+        given = [named for named in self._named.values() if isinstance(named, nn.Module)]
+        self._seen.update({id(module): weakref.ref(module) for module in given})
         self._handles = [
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
@@ -252,11 +257,12 @@ class Listener:
         known = self._seen.get(id(module))
         if (known is None or known() is not module) and threading.get_ident() == self.thread:
             self._seen[id(module)] = weakref.ref(module)
+            self._named_late |= type(module).__name__ in self._named.values()
 
     def _is(self, role: str, module: nn.Module) -> bool:
         named = self._named[role]
         if isinstance(named, nn.Module):
-            return module is named or _optimizers.hooked(module) is named
+            return unwrapped(module) is unwrapped(named)
         return named is not None and named in (type(part).__name__ for part in _layers_of(module))
 
     def _alive(self) -> Iterator[nn.Module]:
@@ -267,6 +273,7 @@ class Listener:
 
     def _resolve(self) -> None:
         """Finds the roots of all optimisers anew, and listens to those that are new."""
+        self._named_late = False
         seen = list(self._alive())
         everyone = set().union(*(one.params for one in self._records))
         named = [m for m in seen if self._is("critic", m) or self._is("generator", m)]
@@ -426,7 +433,7 @@ class Listener:
         elif known.size != _optimizers.size_of(optimizer):
             known.widen(optimizer)
             self._meet()
-        elif not known.roots:
+        elif not known.roots or self._named_late:
             self._resolve()
         known.before()
 

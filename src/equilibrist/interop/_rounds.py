@@ -117,7 +117,7 @@ class Rounds:
         # A penalty's points may be told apart by a function or an order of the user's, so only the
         # library's own judgement spares the copy.
         spare = kind == PENALTY and self.order is None and self.tell is None
-        copies = () if spare else tuple([t.detach().clone() for t in tensors])
+        copies = () if spare else tuple([_copy(t) for t in tensors])
         size = sum([t.nbytes for t in copies])
         if len(self._pending) == CALLS:
             self._open_bytes -= self._pending[0].nbytes
@@ -209,6 +209,12 @@ class Rounds:
     def forget_open(self) -> None:
         """Lets go of what no step has claimed."""
         self._pending.clear()
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A plain tensor of its own memory, whatever subclass carries it (MONAI's MetaTensor)."""
+    made = tensor.detach().clone()
+    return made if type(made) is Tensor else made.as_subclass(Tensor)
 
 
 def _as_told(call: Call, said: Any) -> None:

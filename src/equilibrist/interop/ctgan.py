@@ -9,6 +9,7 @@ Nothing of either package is imported here: the model is the user's, and brings 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.core.draws import Use
-from equilibrist.critics import CriticAudit, audit_critic
+from equilibrist.critics import CriticAudit
 from equilibrist.errors import DataError, GameError
-from equilibrist.interop.listening import Heard
+from equilibrist.interop.listening import Heard, audited
 from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.nn.pure import copied
 from equilibrist.penalties import GradientPenalty
@@ -94,7 +95,7 @@ def audit_table(
     if train is not None:
         options["train_real"] = encoded(model, train, seed)
     options = {"mode": "train", "columns": columns_of(own), **options}
-    return audit_critic(
+    return audited(
         critic,
         real,
         fake,
@@ -125,13 +126,16 @@ def encoded(model: Any, table: Any, seed: int = 0) -> Tensor:
     first, by the logarithm of its frequency, so that rare ones are seen more often than here.)
     """
     own = _fitted(model)
-    if own is not model and hasattr(model, "preprocess"):
-        table = model.preprocess(table)
-    pieces = [table[k : k + ROWS] for k in range(0, len(table), ROWS)]
-    if not pieces:
+    if isinstance(table, dict) and len(table) == 1:  # as SDV takes tables
+        (table,) = table.values()
+    if not len(table):
         raise DataError("the table has no rows: give it some that were kept from fit")
     with seeded(_seed(seed, ENCODED), GLOBAL):  # the encoder draws the mode of a number
         try:
+            if own is not model:
+                # Not `preprocess`, which fits SDV's own transformers anew.
+                table = copy.deepcopy(model._data_processor).transform(table)
+            pieces = [table[k : k + ROWS] for k in range(0, len(table), ROWS)]
             rows = np.concatenate([own._transformer.transform(piece) for piece in pieces])
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(

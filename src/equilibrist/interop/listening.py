@@ -16,7 +16,7 @@ from equilibrist.errors import DataError, GameError, RecipeError, did_you_mean, 
 from equilibrist.formulations import Formulation
 from equilibrist.interop._listener import Listener, Name, Root
 from equilibrist.interop._rounds import FAKE, REAL, SKIP, Rounds, Tell
-from equilibrist.nn.noise import GLOBAL, seeded
+from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.nn.pure import copied
 from equilibrist.nn.torch_spectral_norm import unwrapped
 
@@ -257,7 +257,7 @@ class Heard(Shown):
                     f"{kind}: no {kind} batches were told apart: {_shown(root)}; pass {kind}=, or say by order= or "
                     "tell= of listen what the critic was shown"
                 )
-        return audit_critic(kept.critic, real, fake, loss, **options)
+        return audited(kept.critic, real, fake, loss, **options)
 
     def _snapshot_at(self, root: Root, step: int) -> Snapshot:
         found = self.snapshots.get(root.name, {})
@@ -393,6 +393,14 @@ def listen(
         return Rounds(keep, int(megabytes * 2**20), order, tell)
 
     return Heard(lambda *told: Listener(rounds, critic, generator, *told), every, then, keep)
+
+
+def audited(
+    critic: nn.Module, real: Any, fake: Any, loss: Any, *, seed: int = 0, **options: Any
+) -> CriticAudit:
+    """`audit_critic`, with global random states put back: of a critic with dropout in training mode too."""
+    with seeded(derived(seed), GLOBAL):
+        return audit_critic(critic, real, fake, loss, seed=seed, **options)
 
 
 @contextmanager

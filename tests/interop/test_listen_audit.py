@@ -102,7 +102,7 @@ def test_packs_are_passed_on() -> None:
 def test_too_little_was_heard() -> None:
     with listen() as heard:
         train(rounds=2)
-    with pytest.raises(DataError, match="real: .* samples are too few"):
+    with pytest.raises(DataError, match=r"real: .* samples are too few"):
         heard.audit("vanilla", **OPTIONS)
     critic = nn.Linear(2, 1)
     adam = torch.optim.Adam(critic.parameters())

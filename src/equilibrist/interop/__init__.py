@@ -1,7 +1,8 @@
 """Other people's training loops: audits in the middle of them, and solvers as steps over modules."""
 
 from equilibrist.data.loaders import source_of
-from equilibrist.interop.listening import Heard, Player, Snapshot, listen
+from equilibrist.interop._kept import Player, Snapshot
+from equilibrist.interop.listening import Heard, listen
 from equilibrist.interop.play import Play, TorchRule
 from equilibrist.interop.watch import Watch, lightning_callback
 

@@ -6,7 +6,6 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,128 +20,14 @@ from torch.utils.hooks import RemovableHandle
 from equilibrist.interop import _optimizers
 from equilibrist.interop._optimizers import Stepped
 from equilibrist.interop._origin import ancestor, block_of, storage, tensors_of
+from equilibrist.interop._root import AFTER, BEFORE, Ear, Name, Root
 from equilibrist.interop._rounds import Rounds
 from equilibrist.nn.torch_spectral_norm import unwrapped
 
-OUTPUTS = 4  # of a player that are held until its next ones, to know them again
 SETTLED = 2  # steps of every optimiser after the last newcomer, before discovery ends
 EARLY = 64  # steps of a critic, after the last newcomer, with every round heard; then only
 THIN = 16  # one round in so many, with no hook on any module in between
 PROBATION = 50  # calls after which a player that fed nobody is not held any more
-
-BEFORE, AFTER = "before", "after"
-
-Name = str | nn.Module | None
-
-
-@dataclass(eq=False)
-class Root:
-    """A player's outermost module.
-
-    Attributes:
-        module: the outermost, wrapper and all.
-        heard: the one with the hooks.
-        name: its class, with a number where several share it.
-        stepped: the optimiser's record.
-        steps: of this module.
-        calls: of it, while its inputs are looked at.
-        made: its outputs so far.
-        met: its steps when the last newcomer appeared.
-        wake_at: its steps after which its next round is heard; None where others decide.
-        called: whether it was called since its last step.
-        ears, handles: its hooks, and those of them that are on.
-        sources: the modules whose outputs reached it.
-        plain: calls with inputs that came from no player.
-        scores: whether its output has one entry for each sample, or pack or patch of one; None before any.
-        pack: samples judged at once.
-        rounds: what it was shown.
-    """
-
-    module: nn.Module
-    heard: nn.Module
-    name: str
-    stepped: Stepped
-    rounds: Rounds
-    steps: int = 0
-    calls: int = 0
-    sources: set[Root] = field(default_factory=set)
-    feeds: bool = False
-    plain: int = 0
-    scores: bool | None = None
-    pack: int = 1
-    own: set[int] = field(default_factory=set)
-    held: list[tuple[int, Tensor]] = field(default_factory=list)
-    met: int = 0
-    wake_at: int | None = None
-    called: bool = False
-    made: int = 0
-    ears: dict[str, Ear] = field(default_factory=dict)
-    handles: dict[str, RemovableHandle] = field(default_factory=dict)
-
-    def hook(self) -> None:
-        """Puts its hooks on."""
-        for when, ear in self.ears.items():
-            if when not in self.handles:
-                place = (
-                    self.heard.register_forward_pre_hook
-                    if when == BEFORE
-                    else self.heard.register_forward_hook
-                )
-                self.handles[when] = place(ear, with_kwargs=True)
-
-    def unhook(self) -> None:
-        """Takes its hooks off, and lets go of outputs."""
-        for handle in self.handles.values():
-            handle.remove()
-        self.handles.clear()
-        self.held = []
-
-    def forget(self, when: str) -> None:
-        """Needs one of its hooks no longer."""
-        self.ears.pop(when, None)
-        if when in self.handles:
-            self.handles.pop(when).remove()
-
-    def hold(self, made: Any) -> None:
-        """Keeps the memory of an output from being used again before it has been met."""
-        found = [t.detach() for t in tensors_of(made)][:OUTPUTS]
-        self.held = (self.held + [(storage(t), t) for t in found])[-OUTPUTS:]
-
-    def shape_of(self, inputs: tuple[Tensor, ...], made: Any) -> None:
-        """Notes whether an output is one of scores."""
-        first = next(tensors_of(made), None)
-        rows = next((len(t) for t in inputs if t.ndim), 0)
-        if first is None or not rows:
-            return
-        scores = first.numel() if first.ndim < 2 or first[0].numel() == 1 else 0
-        self.scores = 0 < scores <= rows and rows % scores == 0
-        if self.scores:
-            self.pack = rows // scores
-        elif first.ndim == 4 and first.shape[1] == 1:
-            self.scores = True  # a map of patches
-
-
-class Ear:
-    """A hook on one of the user's modules. Copies and pickles of it hear nothing, and need nothing of this library.
-
-    It hears one thread, and nothing while a module is compiled. It never disturbs a training: after a fault of its
-    own the listener is deaf, and the fault is told at the end.
-    """
-
-    __slots__ = ("_call", "_listener", "_root")
-
-    def __init__(self, listener: Listener, call: Callable[..., None], root: Root) -> None:
-        self._listener, self._call, self._root = listener, call, root
-
-    def __call__(self, *args: Any) -> None:
-        if self._listener.hears():
-            try:
-                self._call(self._root, *args)
-            except Exception as fault:
-                self._listener.fail(fault)
-
-    def __reduce__(self) -> Any:
-        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 class Listener:
@@ -197,7 +82,8 @@ class Listener:
 
     def stop(self) -> None:
         """Removes every hook, and lets go of everything but players and their rounds."""
-        self.idle = self._idle()
+        stepped = set().union(*(one.params for one in self._records))
+        self.idle = _optimizers.idle(list(self._alive()), stepped)
         self._settle()
         for handle in self._handles:
             handle.remove()
@@ -263,7 +149,9 @@ class Listener:
         named = self._named[role]
         if isinstance(named, nn.Module):
             return unwrapped(module) is unwrapped(named)
-        return named is not None and named in (type(part).__name__ for part in _layers_of(module))
+        return named is not None and named in (
+            type(part).__name__ for part in _optimizers.layers_of(module)
+        )
 
     def _alive(self) -> Iterator[nn.Module]:
         for reference in self._seen.values():
@@ -326,27 +214,12 @@ class Listener:
         for other in self.roots:
             other.sources.discard(root)
 
-    def _idle(self) -> dict[str, int]:
-        """Outermost modules that were called but hold no parameter that was stepped: class, parameters."""
-        stepped = set().union(*(one.params for one in self._records))
-        seen = [m for m in self._alive() if next(m.parameters(), None) is not None]
-        found = [m for m in seen if not any(id(p) in stepped for p in m.parameters())]
-        inner = {id(part) for m in seen for part in m.modules() if part is not m}
-        return {
-            type(m).__name__: sum(p.numel() for p in m.parameters())
-            for m in found
-            if id(m) not in inner
-        }
-
     # -- what the hooks do -------------------------------------------------------------------------
 
     def hears(self) -> bool:
         """Whether what happens now is to be heard."""
-        return (
-            not self.deaf
-            and threading.get_ident() == self.thread
-            and not torch.compiler.is_compiling()
-        )
+        here = threading.get_ident() == self.thread
+        return here and not self.deaf and not torch.compiler.is_compiling()
 
     def _before_call(self, root: Root, module: nn.Module, args: Any, kwargs: Any) -> None:
         if module is not root.heard:
@@ -525,11 +398,3 @@ class Listener:
     def _heard_after(self, root: Root, steps: int) -> bool:
         """Whether the round that begins after so many steps is heard."""
         return steps - root.met < EARLY or (steps + 1) % THIN == 0 or self._soon(steps)
-
-
-def _layers_of(module: nn.Module) -> Iterator[nn.Module]:
-    """A module and what it wraps."""
-    yield module
-    inner = unwrapped(module)
-    if inner is not module:
-        yield inner

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+
+from equilibrist.nn.torch_spectral_norm import unwrapped
 
 RATES = 512  # learning rates kept of a player before every other one is dropped
 
@@ -120,3 +122,23 @@ def hooked(module: nn.Module) -> nn.Module:
     while type(module).__name__ == "DistributedDataParallel":
         module = module.module  # type: ignore[assignment]
     return module
+
+
+def layers_of(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and what it wraps."""
+    yield module
+    inner = unwrapped(module)
+    if inner is not module:
+        yield inner
+
+
+def idle(modules: Sequence[nn.Module], stepped: set[int]) -> dict[str, int]:
+    """Outermost modules that hold parameters, none of which was stepped: class, count of parameters."""
+    seen = [m for m in modules if next(m.parameters(), None) is not None]
+    found = [m for m in seen if not any(id(p) in stepped for p in m.parameters())]
+    inner = {id(part) for m in seen for part in m.modules() if part is not m}
+    return {
+        type(m).__name__: sum(p.numel() for p in m.parameters())
+        for m in found
+        if id(m) not in inner
+    }

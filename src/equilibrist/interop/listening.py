@@ -4,72 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import DataError, GameError, RecipeError, did_you_mean, warn_user
 from equilibrist.formulations import Formulation
-from equilibrist.interop._listener import Listener, Name, Root
+from equilibrist.interop._kept import KINDS, Batch, Player, Snapshot, rates, shown, single, stacked
+from equilibrist.interop._listener import Listener
+from equilibrist.interop._root import Name, Root
 from equilibrist.interop._rounds import FAKE, REAL, SKIP, Rounds, Tell
 from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.nn.pure import copied
 from equilibrist.nn.torch_spectral_norm import unwrapped
-
-KINDS = (REAL, FAKE)
-Batch = Tensor | tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Player:
-    """What was heard of one player.
-
-    Attributes:
-        name: its module's class, with a number where several share it.
-        role: "critic", "generator", or "" for neither.
-        module: the module, without wrappers (DistributedDataParallel, torch.compile).
-        steps: how often it was stepped.
-        optimizer: the class of what stepped it.
-        rates: its learning rates, [(step, (rate of each group, ...)), ...], where they changed.
-        without_gradient: names of parameters that no step ever had a gradient for.
-    """
-
-    name: str
-    role: str
-    module: nn.Module
-    steps: int
-    optimizer: str
-    rates: tuple[tuple[int, tuple[float, ...]], ...]
-    without_gradient: tuple[str, ...]
-
-
-@dataclass(frozen=True, repr=False)
-class Snapshot(Shown):
-    """A critic as it was after one of its steps.
-
-    Attributes:
-        step: of the critic.
-        critic, generator: copies; the generator is None where none was found.
-        real, fake: the batches that it had been shown last, oldest first.
-    """
-
-    step: int
-    critic: nn.Module
-    generator: nn.Module | None
-    real: tuple[Batch, ...]
-    fake: tuple[Batch, ...]
-
-    def _facts(self) -> tuple[str, Rows]:
-        source = "none" if self.generator is None else type(self.generator).__name__
-        return f"Snapshot after step {self.step:,}", [
-            ("critic", type(self.critic).__name__),
-            ("generator", source),
-            ("batches", f"{len(self.real)} real, {len(self.fake)} generated"),
-        ]
 
 
 class Heard(Shown):
@@ -188,7 +138,7 @@ class Heard(Shown):
         """
         if kind not in KINDS:
             raise RecipeError(f"kind={kind!r}: it must be 'real' or 'fake'")
-        return list(map(_single, self._critic(critic).rounds.batches(kind)))
+        return list(map(single, self._critic(critic).rounds.batches(kind)))
 
     def pair(
         self, at: int | None = None, critic: str | None = None
@@ -245,16 +195,16 @@ class Heard(Shown):
         """
         root = self._critic(critic)
         kept = self._snapshot(root) if at is None else self._snapshot_at(root, at)
-        shown = {REAL: _stacked(kept.real, REAL), FAKE: _stacked(kept.fake, FAKE)}
+        rows = {REAL: stacked(kept.real, REAL), FAKE: stacked(kept.fake, FAKE)}
         if real is not None:
-            options.setdefault("train_real", shown[REAL])
+            options.setdefault("train_real", rows[REAL])
         options.setdefault("pack", root.pack)
-        real = shown[REAL] if real is None else real
-        fake = shown[FAKE] if fake is None else fake
+        real = rows[REAL] if real is None else real
+        fake = rows[FAKE] if fake is None else fake
         for kind, samples in ((REAL, real), (FAKE, fake)):
             if samples is None:
                 raise DataError(
-                    f"{kind}: no {kind} batches were told apart: {_shown(root)}; pass {kind}=, or say by order= or "
+                    f"{kind}: no {kind} batches were told apart: {shown(root)}; pass {kind}=, or say by order= or "
                     "tell= of listen what the critic was shown"
                 )
         return audited(kept.critic, real, fake, loss, **options)
@@ -297,8 +247,8 @@ class Heard(Shown):
             root.steps,
             copied(unwrapped(root.module), root.name),
             None if source is None else copied(unwrapped(source.module), source.name),
-            tuple(map(_single, root.rounds.batches(REAL))),
-            tuple(map(_single, root.rounds.batches(FAKE))),
+            tuple(map(single, root.rounds.batches(REAL))),
+            tuple(map(single, root.rounds.batches(FAKE))),
         )
 
     # -- plain facts -------------------------------------------------------------------------------
@@ -316,7 +266,7 @@ class Heard(Shown):
                 (
                     player.name,
                     f"{player.role or 'neither critic nor generator'}, {player.steps:,} steps of "
-                    f"{player.optimizer}{_rates(player.rates)}, {size:,} parameters",
+                    f"{player.optimizer}{rates(player.rates)}, {size:,} parameters",
                 )
             )
             if player.without_gradient:
@@ -324,7 +274,7 @@ class Heard(Shown):
         for name, size in self._listener.idle.items():
             rows.append((name, f"called, never stepped, {size:,} parameters"))
         for root in self._listener.critics:
-            rows.append(("", f"{root.name} was shown: {_shown(root)}"))
+            rows.append(("", f"{root.name} was shown: {shown(root)}"))
         if self._listener.fault is not None:
             rows.append(("", f"listening stopped early: {self._listener.fault}"))
         return "Heard" if rows else "Heard nothing: no optimiser stepped", rows
@@ -408,44 +358,3 @@ def _untouched() -> Iterator[None]:
     """Random states and the gradient's mode as they were."""
     with seeded(0, GLOBAL), torch.set_grad_enabled(torch.is_grad_enabled()):
         yield
-
-
-def _single(tensors: tuple[Tensor, ...]) -> Batch:
-    return tensors[0] if len(tensors) == 1 else tensors
-
-
-def _stacked(batches: Sequence[Batch], kind: str) -> Batch | None:
-    """All rows of some batches; real ones once each, however often they were shown."""
-    if not batches:
-        return None
-    if isinstance(batches[0], Tensor):
-        joined = [torch.cat([batch for batch in batches if isinstance(batch, Tensor)])]
-    else:
-        joined = [torch.cat(part) for part in zip(*batches, strict=True)]
-    if kind == REAL:
-        rows = zip(*(part.flatten(1).cpu().numpy() for part in joined), strict=True)
-        first = {
-            b"".join(part.tobytes() for part in row): k
-            for k, row in reversed(list(enumerate(rows)))
-        }
-        chosen = torch.tensor(sorted(first.values()))
-        joined = [part[chosen.to(part.device)] for part in joined]
-    return _single(tuple(joined))
-
-
-def _rates(rates: Sequence[tuple[int, tuple[float, ...]]]) -> str:
-    if not rates:
-        return ""
-    first, last = rates[0][1], rates[-1][1]
-    text = ", ".join(f"{rate:g}" for rate in first)
-    return f" at {text}" if first == last else f" at {text} to {', '.join(f'{r:g}' for r in last)}"
-
-
-def _shown(root: Root) -> str:
-    told = root.rounds.told
-    kinds = [f"{n:,} {kind} ({how})" for (kind, how), n in told.items()]
-    kept = sum(len(root.rounds.batches(kind)) for kind in KINDS)
-    text = ", ".join(kinds) or "nothing that could be told apart"
-    if root.rounds.open:
-        text += f", {root.rounds.open:,} calls of unknown kind"
-    return f"{text}; {kept} batches kept"

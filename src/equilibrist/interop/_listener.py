@@ -57,7 +57,7 @@ class Listener:
             False  # a module of a name that the user gave was seen for the first time
         )
         self._seen: dict[int, weakref.ref[nn.Module]] = {}
-        self._records: list[Stepped] = []
+        self.records: list[Stepped] = []
         self._by_id: dict[int, Stepped] = {}
         self._owners: dict[int, Root] = {}
         self._last: tuple[Root | None, Stepped | None] = (None, None)
@@ -82,12 +82,11 @@ class Listener:
 
     def stop(self) -> None:
         """Removes every hook, and lets go of everything but players and their rounds."""
-        stepped = set().union(*(one.params for one in self._records))
+        stepped = set().union(*(one.params for one in self.records))
         self.idle = _optimizers.idle(list(self._alive()), stepped)
         self._settle()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        while self._handles:
+            self._handles.pop().remove()
         for root in self.roots:
             root.unhook()
             root.rounds.forget_open()
@@ -163,13 +162,13 @@ class Listener:
         """Finds the roots of all optimisers anew, and listens to those that are new."""
         self._named_late = False
         seen = list(self._alive())
-        everyone = set().union(*(one.params for one in self._records))
+        everyone = set().union(*(one.params for one in self.records))
         named = [m for m in seen if self._is("critic", m) or self._is("generator", m)]
         inside = {id(part) for m in named for part in m.modules() if part is not m}
         named = [m for m in named if id(m) not in inside]
         apart = {id(p) for m in named for p in m.parameters()}
         found: dict[int, tuple[nn.Module, Stepped]] = {}
-        for one in self._records:
+        for one in self.records:
             chosen = [m for m in named if any(id(p) in one.params for p in m.parameters())]
             chosen += _optimizers.roots(seen, one.params - apart, everyone | apart)
             for module in chosen:
@@ -186,7 +185,7 @@ class Listener:
             for p in root.module.parameters()
             if id(p) in root.stepped.params
         }
-        for one in self._records:
+        for one in self.records:
             one.roots = [r for r in self.roots if r.own & one.params]
 
     def _take(self, module: nn.Module, stepped: Stepped) -> None:
@@ -300,7 +299,7 @@ class Listener:
         known = self._by_id.get(id(optimizer))
         if known is None or known.optimizer() is not optimizer:
             known = Stepped.of(optimizer)
-            self._records.append(known)
+            self.records.append(known)
             self._by_id[id(optimizer)] = known
             self._meet()
         elif known.size != _optimizers.size_of(optimizer):
@@ -312,7 +311,7 @@ class Listener:
 
     def _meet(self) -> None:
         """An optimiser is new, or steps more than before: modules are looked for again."""
-        for one in self._records:
+        for one in self.records:
             one.begun = one.steps
         self._resolve()
         self._seek()
@@ -355,7 +354,7 @@ class Listener:
             else:
                 root.rounds.other_step()
         if self._seeker is not None:
-            live = [s for s in self._records if s.optimizer() is not None]
+            live = [s for s in self.records if s.optimizer() is not None]
             if all(s.steps - s.begun >= SETTLED for s in live):
                 self._resolve()
                 self._settle()

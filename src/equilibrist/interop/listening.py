@@ -277,7 +277,16 @@ class Heard(Shown):
             rows.append(("", f"{root.name} was shown: {shown(root)}"))
         if self._listener.fault is not None:
             rows.append(("", f"listening stopped early: {self._listener.fault}"))
-        return "Heard" if rows else "Heard nothing: no optimiser stepped", rows
+        if rows:
+            return "Heard", rows
+        count = len(self._listener.records)
+        why = (
+            f"{count} optimisers stepped, none a module that was called (module.compile() hides the calls: name "
+            "the modules themselves)"
+            if count
+            else "no optimiser stepped"
+        )
+        return f"Heard nothing: {why}", rows
 
 
 def listen(

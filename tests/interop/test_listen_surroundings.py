@@ -394,7 +394,7 @@ def test_a_second_pair_wakes_the_listener() -> None:
     assert len(heard.batches("fake", "Critic 2")) > 10
 
 
-@pytest.mark.filterwarnings("ignore:Using `torch.compile")
+@pytest.mark.filterwarnings("ignore:Using `torch.compile", "ignore:The .grad attribute")
 def test_compiled_modules_are_heard_from_outside() -> None:
     """Their own hooks would be compiled with them; torch says that global ones fire twice."""
 
@@ -418,6 +418,7 @@ def test_compiled_modules_are_heard_from_outside() -> None:
     assert len(heard.batches("real")) == len(heard.batches("fake")) >= 3
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_modules_compiled_in_place_are_counted_when_they_are_named() -> None:
     torch._dynamo.reset()
     critic = nn.Linear(3, 1)

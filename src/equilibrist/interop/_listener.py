@@ -217,8 +217,9 @@ class Listener:
 
     def hears(self) -> bool:
         """Whether what happens now is to be heard."""
-        here = threading.get_ident() == self.thread
-        return here and not self.deaf and not torch.compiler.is_compiling()
+        if torch.compiler.is_compiling():  # before anything that cannot be traced
+            return False
+        return not self.deaf and threading.get_ident() == self.thread
 
     def _before_call(self, root: Root, module: nn.Module, args: Any, kwargs: Any) -> None:
         if module is not root.heard:

@@ -66,7 +66,7 @@ def audit_reward(
         options: those of `audit_critic` (gradients, seed, out, ...).
 
     Returns:
-        The audit; its columns are entries of state, action, next state and done.
+        The audit; its columns are entries of state, action, next state and done, of those that the network reads.
 
     Raises:
         GameError: a trainer that is no GAIL.
@@ -83,7 +83,7 @@ def audit_reward(
     given = {"real": _rows(parts), "fake": _rows(_parts(trainer, learner))}
     if train is not None:
         options["train_real"] = _rows(_parts(trainer, train))
-    options = {"reward": paid, "columns": _names(parts), **options}
+    options = {"reward": paid, "columns": _columns(critic, parts), **options}
     return audited(joined, given["real"], given["fake"], "vanilla", **options)
 
 
@@ -132,9 +132,14 @@ def _rows(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts], 1)
 
 
-def _names(parts: Sequence[Tensor]) -> list[str]:
-    names = []
+def _columns(network: nn.Module, parts: Sequence[Tensor]) -> dict[str, list[int]]:
+    """Entries by name, of the parts that the network reads: BasicRewardNet leaves two out unless it is told."""
+    found: dict[str, list[int]] = {}
+    begin = 0
     for name, part in zip(PARTS, parts, strict=True):
         size = int(np.prod(part.shape[1:]))
-        names += [name] if size == 1 else [f"{name} {k}" for k in range(size)]
-    return names
+        if getattr(network, f"use_{name.replace(' ', '_')}", True):
+            for k in range(size):
+                found[name if size == 1 else f"{name} {k}"] = [begin + k]
+        begin += size
+    return found

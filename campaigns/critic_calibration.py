@@ -41,7 +41,7 @@ from equilibrist.progress import showing
 
 Rng = np.random.Generator
 KINDS = ("healthy", "saturated", "smothered", "memorising", "lagging", "blind")
-COUNTS = {"healthy": 160, **dict.fromkeys(KINDS[1:], 32)}
+COUNTS = {"healthy": 120, **dict.fromkeys(KINDS[1:], 24)}
 STEPS = 1200
 HELD = 2000  # held-out samples of each kind
 

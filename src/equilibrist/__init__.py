@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from equilibrist.core.field import VectorField
     from equilibrist.core.game import Game
     from equilibrist.core.jacobian import JacobianOperator
-    from equilibrist.critics import audit_critic
     from equilibrist.data import ArraySource, Source, digits, eight_gaussians, mnist
     from equilibrist.errors import (
         DataError,
@@ -71,7 +70,6 @@ _WHERE = {
     "core.jacobian": ("JacobianOperator",),
     "recipe_lookup": ("resolve",),
     "checks": ("Audit", "Certificate", "Verdict", "audit", "audit_pair"),
-    "critics": ("audit_critic",),
     "data": ("ArraySource", "Source", "digits", "eight_gaussians", "mnist"),
     "formulations": ("WGAN", "Vanilla"),
     "games": ("GAN", "Quadratic"),
@@ -87,7 +85,7 @@ _ALSO = {
     "auxiliary": ("Reconstruction", "Term"),
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
-    "critics": ("Critic", "CriticAudit"),
+    "critics": ("CriticAudit", "LoneCritic", "audit_critic"),
     "data": (
         "Augmented",
         "Gaussian",
@@ -201,7 +199,6 @@ __all__ = [
     "Verdict",
     "WeightClipping",
     "audit",
-    "audit_critic",
     "audit_pair",
     "digits",
     "eight_gaussians",

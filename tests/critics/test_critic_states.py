@@ -80,7 +80,9 @@ def test_lagging_and_its_twin(healthy: Any) -> None:
 def test_smothered_is_told_from_lagging(loss: Any) -> None:
     """A slope that R1 and R2 of weight 300 leave: near chance, though nothing is gained by training on."""
     real, fake = gaussians()
-    slope = APART / 1200  # where the penalties' slope 600 w meets that of the loss, of order apart / 2
+    slope = (
+        APART / 1200
+    )  # where the penalties' slope 600 w meets that of the loss, of order apart / 2
     critic = linear([-slope, 0.0, 0.0], 0.0)
     found = audited(critic, real, fake, loss, penalties=(R1(300.0), R2(300.0)), gradients=800)
     assert found.states[0] == "smothered"
@@ -125,7 +127,9 @@ def test_saturated_and_its_twin() -> None:
 def test_the_share_without_reward_is_that_of_the_reward() -> None:
     """max(0, 1 - (s - 1)^2 / 4) is zero, and flat, where s < -1: the share of generated samples there is known."""
     real, fake = gaussians(apart=10.0)
-    critic = linear([-0.2, 0.0, 0.0], 1.0)  # N(1, 0.04) on real samples, N(-1, 0.04) on generated ones
+    critic = linear(
+        [-0.2, 0.0, 0.0], 1.0
+    )  # N(1, 0.04) on real samples, N(-1, 0.04) on generated ones
 
     def clipped(s: Tensor) -> Tensor:
         return torch.clamp(1 - 0.25 * (s - 1).square(), min=0)
@@ -212,6 +216,20 @@ def test_uninformative_without_anything_to_say() -> None:
     assert found["indistinguishable"].verdict is not REFUTED
     flat = audited(linear([-1e-3, 0.0, 0.0]), *gaussians(), "vanilla")
     assert "uninformative" in flat.states
+
+
+def test_a_reward_may_have_slope_and_hardly_vary() -> None:
+    """The hinge loss's reward is the score: its spread among generated samples is the weight, in closed form."""
+    found = audited(linear([-0.01, 0.0, 0.0]), *gaussians(), Hinge())
+    assert found["informative"].verdict is REFUTED
+    low, high = found["informative"].evidence["variation_interval"]
+    best = found["not-lagging"].evidence["best_under_the_same_loss"]
+    assert best in ("trained on", "fresh")
+    assert (
+        0.01 / 3 < low < high < 0.01
+    )  # the best critic's scores are between one and three apart on average
+    vast = audited(linear([-1.0, 0.0, 0.0], APART / 2), *gaussians(), Hinge())
+    assert vast["informative"].verdict is VERIFIED
 
 
 def test_a_claim_can_be_required(healthy: Any) -> None:

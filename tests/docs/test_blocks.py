@@ -20,6 +20,7 @@ from equilibrist.recipe_lookup import catalogue
 RUN_BY = {
     "README.md": "docs/test_readme.py",
     "docs/choose.md": "docs/test_replay.py",
+    "docs/critic.md": "critics/test_critic_docs.py",
     "docs/extend.md": "docs/test_extend.py",
     "docs/mixed.md": "docs/test_examples.py",
     "docs/new_solver.md": "solvers/test_solvers_new.py",

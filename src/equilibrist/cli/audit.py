@@ -229,7 +229,7 @@ def _audit_own(
     """Audit the pair, or the critic alone, that a user's function returns, and write the answer into `out`."""
     from equilibrist.checks.pair import Pair
     from equilibrist.checks.registry import named_checks
-    from equilibrist.critics import Critic
+    from equilibrist.critics import LoneCritic
 
     chosen = named_checks(checks)
     if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").is_file():
@@ -238,7 +238,7 @@ def _audit_own(
         raise RecordError(f"--out {out}: {out.parent} is no folder")
     value = _call_own(name)
     found: Audit
-    if isinstance(value, Critic):
+    if isinstance(value, LoneCritic):
         options = _critic_options(settings) | (
             {} if gradients is None else {"gradients": gradients}
         )

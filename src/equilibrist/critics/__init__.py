@@ -2,6 +2,6 @@
 
 from equilibrist.critics._audit import CLAIMS, audit_critic
 from equilibrist.critics._result import CriticAudit
-from equilibrist.critics.description import Critic
+from equilibrist.critics.description import LoneCritic
 
-__all__ = ["CLAIMS", "Critic", "CriticAudit", "audit_critic"]
+__all__ = ["CLAIMS", "CriticAudit", "LoneCritic", "audit_critic"]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from equilibrist.certificates import STATES
+from equilibrist.certificates import STATES, Json
 from equilibrist.checks import Certificate, Verdict, require_place
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.critics import _samples
 from equilibrist.critics._case import Case
-from equilibrist.critics._judge import Judge, Objective, takes_two
+from equilibrist.critics._judge import CriticLoss, Judge, takes_two
 from equilibrist.critics._result import CriticAudit, CriticSettings
 from equilibrist.critics._reward import Reward
 from equilibrist.critics.best import best
@@ -43,17 +43,17 @@ CLAIMS = (*STATES, "best-response", "best-of-class", "penalty-costs-nothing", "i
 @usual_errors
 def audit_critic(
     critic: nn.Module,
-    real: Any,
-    fake: Any,
-    loss: Formulation | str | Callable[..., Any],
+    real: object,
+    fake: object,
+    loss: Formulation | str | Callable[..., Tensor],
     *,
     penalties: Sequence[Any] = (),
-    reward: Callable[..., Any] | None = None,
-    score: Callable[[Any], Any] | None = None,
-    train_real: Any = None,
-    train_fake: Any = None,
+    reward: Callable[..., object] | None = None,
+    score: Callable[..., object] | None = None,
+    train_real: object = None,
+    train_fake: object = None,
     fresh: Callable[[], nn.Module] | None = None,
-    columns: Sequence[str] | Mapping[str, Any] | None = None,
+    columns: Sequence[str] | Mapping[str, object] | None = None,
     projections: Sequence[Any] = (),
     pack: int = 1,
     mode: str = "eval",
@@ -130,14 +130,14 @@ def audit_critic(
     if out is not None:
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")
-    module = _copied(critic, mode)
+    module, normalised = _copied(critic, mode)
     formulation, own = _of_loss(loss)
     with torch_spectral_norm.by_itself(module):
         held, notes = _read(module, real, fake, train_real, train_fake, limit=limit, pack=pack)
         conditional = takes_two(module) and held["real"].batch.y is not None
         judge = Judge(score, pack, conditional)
         heads, noisy = _probe(judge, module, held["fake"].batch)
-        objective = Objective(judge, formulation, own, penalties, heads)
+        objective = CriticLoss(judge, formulation, own, penalties, heads)
         split = {k: _samples.parts(held[k], k, seed) for k in ("real", "fake")}
         names = ("optimise", "select", "score")
         indices = {n: (split["real"][i], split["fake"][i]) for i, n in enumerate(names)}
@@ -155,7 +155,7 @@ def audit_critic(
             case = Case(
                 module, objective, held["real"], held["fake"], held.get("train_real"),
                 held.get("train_fake"), parts, indices, reward, fresh, projections, seed, batch,
-                gradients, confidence, tolerance, absolute, columns, meter, noisy,
+                gradients, confidence, tolerance, absolute, columns, meter, noisy, normalised,
             )  # fmt: skip
             certificates = _asked(case)
     notes += [
@@ -219,14 +219,16 @@ def _settings(
     )
 
 
-def _copied(critic: Any, mode: str) -> nn.Module:
-    """A copy to look at and to train: unwrapped, in single precision at least, spectral norms exact."""
+def _copied(critic: object, mode: str) -> tuple[nn.Module, bool]:
+    """A copy to look at and to train: unwrapped, in single precision at least, spectral norms exact; and whether it
+    has any."""
     if not isinstance(critic, nn.Module):
         kind = type(critic).__name__
         raise GameError(
             f"critic={kind}: pass an nn.Module (wrap a function in one, with its weights)"
         )
-    module = torch_spectral_norm.foreign(critic, "critic", by_game=False).module
+    made = torch_spectral_norm.foreign(critic, "critic", by_game=False)
+    module = made.module
     for name, p in module.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise GameError(
@@ -237,10 +239,10 @@ def _copied(critic: Any, mode: str) -> nn.Module:
     floats = [p for p in module.parameters() if p.is_floating_point()]
     if not floats:
         raise GameError("the critic has no parameters: there is nothing that a search could train")
-    return module.train(mode == "train")
+    return module.train(mode == "train"), bool(made.spectral)
 
 
-def _of_loss(loss: Any) -> tuple[Formulation | None, Callable[..., Any] | None]:
+def _of_loss(loss: Any) -> tuple[Formulation | None, Callable[..., Tensor] | None]:
     """(formulation, None) or (None, the user's own loss)."""
     if isinstance(loss, str) or is_formulation(loss) or isinstance(loss, type):
         return formulation_of(loss), None
@@ -252,7 +254,13 @@ def _of_loss(loss: Any) -> tuple[Formulation | None, Callable[..., Any] | None]:
 
 
 def _read(
-    module: nn.Module, real: Any, fake: Any, train_real: Any, train_fake: Any, limit: int, pack: int
+    module: nn.Module,
+    real: object,
+    fake: object,
+    train_real: object,
+    train_fake: object,
+    limit: int,
+    pack: int,
 ) -> tuple[dict[str, _samples.Samples], list[str]]:
     """All samples by kind, and notes on those that were left out."""
     first = next(p for p in module.parameters() if p.is_floating_point())
@@ -263,7 +271,7 @@ def _read(
             raise DataError(f"{kind}: no samples were given")
         if data is not None:
             least = (_samples.LEAST if kind in ("real", "fake") else 2) * pack
-            held[kind] = _samples.read(kind, data, limit, least, first.dtype, first.device)
+            held[kind] = _samples.read_samples(kind, data, limit, least, first.dtype, first.device)
             _samples.same_shape(held["real"], held[kind], kind)
     for kind, own in (("real", "train_real"), ("fake", "train_fake")):
         if own not in held:
@@ -281,7 +289,7 @@ def _read(
     return {kind: _samples.packed(samples, pack) for kind, samples in held.items()}, notes
 
 
-def _probe(judge: Judge, module: nn.Module, batch: _samples.Batch) -> tuple[int, bool]:
+def _probe(judge: Judge, module: nn.Module, batch: _samples.Inputs) -> tuple[int, bool]:
     """How many heads the critic has, and whether it draws random numbers.
 
     Raises:
@@ -320,12 +328,12 @@ def _probe(judge: Judge, module: nn.Module, batch: _samples.Batch) -> tuple[int,
     return len(first), noisy
 
 
-def _about(critic: nn.Module, case: Case, mode: str, session: bool) -> dict[str, Any]:
+def _about(critic: nn.Module, case: Case, mode: str, session: bool) -> Json:
     formulation = case.objective.formulation
     count = sum(p.numel() for p in case.critic.parameters())
     name = type(torch_spectral_norm.unwrapped(critic)).__name__
     loss = "a loss of the user's own" if formulation is None else str(formulation)
-    about: dict[str, Any] = {
+    about: Json = {
         "pair": {"critic": name},
         "mode": mode,
         "seed": case.seed,

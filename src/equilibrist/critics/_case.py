@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equilibrist.certificates import Json
 from equilibrist.checks import Interval, Tolerance
 from equilibrist.core.draws import Use
 from equilibrist.critics._fresh import fresh_critic
-from equilibrist.critics._judge import Judge, Objective
+from equilibrist.critics._judge import CriticLoss, Judge
 from equilibrist.critics._rates import ordered
-from equilibrist.critics._samples import Batch, Samples, joined
-from equilibrist.critics._train import Trained, train
+from equilibrist.critics._samples import Inputs, Samples, joined
+from equilibrist.critics._train import Trained, train_critic
 from equilibrist.nn.noise import GLOBAL, seeded
 
 STATES = 6  # that a critic may be found in; the confidence holds for all of them together
@@ -64,18 +65,19 @@ class Case:
         gradients: the budget of trainings.
         names: of columns.
         noisy: whether the critic, as it is looked at, draws random numbers.
+        normalised: whether its weights are divided by their spectral norms.
         sign: 1 where higher scores mean real, -1 where they mean generated.
     """
 
     critic: nn.Module
-    objective: Objective
+    objective: CriticLoss
     real: Samples
     fake: Samples
     train_real: Samples | None
     train_fake: Samples | None
-    parts: dict[str, tuple[Batch, Batch]]
+    parts: dict[str, tuple[Inputs, Inputs]]
     indices: dict[str, tuple[Tensor, Tensor]]
-    reward: Callable[..., Any] | None
+    reward: Callable[..., object] | None
     fresh: Callable[[], nn.Module] | None
     projections: Sequence[Any]
     seed: int
@@ -84,9 +86,10 @@ class Case:
     confidence: float
     share: float
     absolute: float
-    columns: Any
+    columns: Sequence[str] | Mapping[str, object] | None
     meter: Callable[[float], None]
     noisy: bool = False
+    normalised: bool = False
     kept: list[str] = field(default_factory=list)
 
     @property
@@ -129,7 +132,7 @@ class Case:
     @cached_property
     def on(self) -> Trained:
         """The critic, trained on."""
-        return train(self, self.critic, True, self.shares["on"], 0)
+        return train_critic(self, self.critic, True, self.shares["on"], 0)
 
     @cached_property
     def untrained(self) -> nn.Module:
@@ -143,15 +146,15 @@ class Case:
     @cached_property
     def anew(self) -> Trained:
         """A fresh critic of the class, trained under the same loss."""
-        return train(self, self.untrained, True, self.shares["fresh"], 1)
+        return train_critic(self, self.untrained, True, self.shares["fresh"], 1)
 
     @cached_property
     def freed(self) -> Trained | None:
         """The best critic without the penalty, from the critic's weights or from new ones; None without penalties."""
         if not self.penalised:
             return None
-        own = train(self, self.critic, False, self.shares["freed"], 2)
-        return own.better(train(self, self.untrained, False, self.shares["free"], 3))
+        own = train_critic(self, self.critic, False, self.shares["freed"], 2)
+        return own.better(train_critic(self, self.untrained, False, self.shares["free"], 3))
 
     def of_class(self) -> list[tuple[str, Trained]]:
         """All trainings by name."""
@@ -192,18 +195,26 @@ class Case:
     @cached_property
     def bounded(self) -> bool:
         """Whether the loss without penalties has a scale: else larger scores pay without end (WGAN)."""
-        name = max(self.of_class(), key=lambda e: self.separation(e[0]).mean)[0]
+        return self._bounded(False)
+
+    @cached_property
+    def scaled(self) -> bool:
+        """Whether the game as it is trained has a scale: by its loss, a penalty or a feasible set."""
+        return bool(self.projections) or self.normalised or self._bounded(True)
+
+    def _bounded(self, penalised: bool) -> bool:
+        name = max((name for name, _ in self.of_class()), key=self.order_on_select)
         module = self.module(name)
-        with seeded(0, GLOBAL):
-            real, fake = self.parts["select"]
-            mix = torch.full((len(real),), 0.5, dtype=self.dtype, device=self.device)
-            value = float(self.objective(module, real, fake, mix, False).detach())
-            large = float(self.objective(_Scaled(module), real, fake, mix, False).detach())
+        real, fake = self.parts["select"]
+        n = min(len(real), len(fake))
+        real, fake = real.rows(slice(n)), fake.rows(slice(n))
+        value = float(self._on(module, real, fake, penalised, 0))
+        large = float(self._on(_Scaled(module), real, fake, penalised, 0))
         return not large < value - 20 * (abs(value) + 1e-12)
 
     # --- numbers ------------------------------------------------------------------------------
 
-    def scores(self, module: nn.Module, batch: Batch) -> Tensor:
+    def scores(self, module: nn.Module, batch: Inputs) -> Tensor:
         """Scores of samples [n], in float64."""
         found = []
         with torch.no_grad(), self.noise():
@@ -219,7 +230,7 @@ class Case:
         return seeded(self.seed % 2**31 if seed is None else seed, GLOBAL)
 
     @cached_property
-    def held_out(self) -> tuple[Batch, Batch]:
+    def held_out(self) -> tuple[Inputs, Inputs]:
         """Held-out samples of both kinds, in random order: the critic under audit saw none of them."""
         both = []
         for k, kind in enumerate((self.real, self.fake)):
@@ -241,12 +252,17 @@ class Case:
         found = self.measured(name)
         return ordered(self.sign * found.real, self.sign * found.fake, confidence)
 
+    def order_on_select(self, name: str) -> float:
+        """The separation on the rows that choose: the best critic is not chosen by the rows that score it."""
+        real, fake = (self.sign * self.scores(self.module(name), b) for b in self.parts["select"])
+        return ordered(real, fake, 0.9).mean
+
     def choose(self, module: nn.Module, penalised: bool) -> float:
         """The loss on the rows that choose."""
         return float(self._on(module, *self.parts["select"], penalised, 0))
 
     def _on(
-        self, module: nn.Module, real: Batch, fake: Batch, penalised: bool, place: int
+        self, module: nn.Module, real: Inputs, fake: Inputs, penalised: bool, place: int
     ) -> Tensor:
         """The loss on some samples, with the noise that belongs to the place."""
         seed = int(Use.CRITIC_NOISE.at(place=place).generator(self.seed).integers(2**31))
@@ -258,7 +274,7 @@ class Case:
             return self.objective(module, real, fake, mix, penalised).detach().double()
 
     @cached_property
-    def chunks(self) -> list[tuple[Batch, Batch, Batch, Batch]]:
+    def chunks(self) -> list[tuple[Inputs, Inputs, Inputs, Inputs]]:
         """The rows that score, in paired parts: real, generated, and the same two with halves exchanged."""
         real, fake = self.parts["score"]
         count = max(2, min(CHUNKS, len(real) // 6, len(fake) // 6))
@@ -288,11 +304,11 @@ class Case:
         spread = float(torch.cat(scores).std())
         return Measured(torch.stack(paid), a, b - a, scores[0], scores[1], spread)
 
-    def advantage(self, name: str) -> Tensor:
-        """What telling real from generated is worth, by chunk: in the loss's unit, or in standard deviations of the
-        critic's scores where the loss has no scale."""
+    def advantage(self, name: str, scaled: bool) -> Tensor:
+        """What telling real from generated is worth, by chunk: in the loss's unit where it has a scale (`scaled`),
+        else in standard deviations of the critic's scores."""
         found = self.measured(name)
-        if self.bounded:
+        if scaled:
             return found.advantage
         return found.advantage / found.spread if found.spread > 0 else 0 * found.advantage
 
@@ -335,7 +351,7 @@ class Case:
             for name, value in ball(params).items():
                 params[name].copy_(value)
 
-    def scope(self) -> dict[str, Any]:
+    def scope(self) -> Json:
         """What every certificate is about."""
         formulation = self.objective.formulation
         loss = str(formulation) if formulation is not None else "the loss that was given"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from equilibrist.errors import GameError
 from equilibrist.nn.noise import GLOBAL, seeded
+from equilibrist.nn.pure import copied
 
 
 def fresh_critic(
@@ -40,7 +40,7 @@ def fresh_critic(
                 )
             like = next(module.parameters())
             return made.to(like.device, like.dtype).train(module.training), []
-        made = copy.deepcopy(module)
+        made = copied(module, "critic")
         return made, _redrawn(made)
 
 

@@ -42,7 +42,11 @@ class Told:
     p: float
 
 
-def groups_of(shape: Sequence[int], columns: Any, names: Sequence[str]) -> list[Group]:
+def groups_of(
+    shape: Sequence[int],
+    columns: Sequence[object] | Mapping[str, object] | None,
+    names: Sequence[str],
+) -> list[Group]:
     """The parts of a sample of this shape.
 
     Args:
@@ -79,7 +83,7 @@ def groups_of(shape: Sequence[int], columns: Any, names: Sequence[str]) -> list[
     return [Group(f"columns {b[0]} to {b[-1]}", b) for b in blocks]
 
 
-def _entries(name: Any, part: Any, size: int, names: Sequence[str]) -> NDArray[np.int64]:
+def _entries(name: object, part: Any, size: int, names: Sequence[str]) -> NDArray[np.int64]:
     if isinstance(part, slice):
         return np.arange(size)[part]
     listed = [part] if isinstance(part, str | int) else list(part)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equilibrist.critics._samples import Batch
+from equilibrist.critics._samples import Inputs
 from equilibrist.errors import EquilibristError, GameError
 from equilibrist.formulations import Formulation
 
@@ -23,10 +23,10 @@ class Judge:
         conditional: whether the module is shown what lies beside the samples.
     """
 
-    def __init__(self, score: Callable[[Any], Any] | None, pack: int, conditional: bool) -> None:
+    def __init__(self, score: Callable[..., object] | None, pack: int, conditional: bool) -> None:
         self.score, self.pack, self.conditional = score, pack, conditional
 
-    def raw(self, module: nn.Module, x: Tensor, y: Tensor | None) -> Any:
+    def raw(self, module: nn.Module, x: Tensor, y: Tensor | None) -> object:
         """The module's output as it is."""
         x, y = self.spread(x), None if y is None else self.spread(y)
         return module(x, y) if self.conditional else module(x)
@@ -35,19 +35,19 @@ class Judge:
         """Samples as the module takes them: packs row by row."""
         return t.flatten(0, 1) if self.pack > 1 else t
 
-    def heads(self, module: nn.Module, batch: Batch) -> list[Tensor]:
+    def heads(self, module: nn.Module, batch: Inputs) -> list[Tensor]:
         """Scores [n, patches] of each of the critic's heads."""
         output = self.raw(module, batch.x, batch.y)
         if self.score is not None:
             output = self.score(output)
         return scores_of(output, len(batch.x), self.score is not None)
 
-    def scores(self, module: nn.Module, batch: Batch) -> Tensor:
+    def scores(self, module: nn.Module, batch: Inputs) -> Tensor:
         """One score a sample [n]: the mean over heads of the means over patches."""
         heads = self.heads(module, batch)
         return torch.stack([head.mean(1) for head in heads]).mean(0)
 
-    def as_given(self, batch: Batch) -> Any:
+    def as_given(self, batch: Inputs) -> Any:
         """Samples as a user's own function takes them: x, or (x, y)."""
         if not self.conditional:
             return self.spread(batch.x)
@@ -55,7 +55,7 @@ class Judge:
         return self.spread(batch.x), self.spread(batch.y)
 
 
-def scores_of(output: Any, count: int, named: bool = False) -> list[Tensor]:
+def scores_of(output: object, count: int, named: bool = False) -> list[Tensor]:
     """Scores [n, patches] by head from what a critic returns.
 
     A tensor [n], [n, 1] or [n, 1, h, w] (a map of patches) is one head; of a tuple the first entry counts (the
@@ -100,7 +100,7 @@ class _Head:
     samplewise = False
 
     def __init__(
-        self, judge: Judge, module: nn.Module, real: Batch, fake: Batch, head: int, kept: Any
+        self, judge: Judge, module: nn.Module, real: Inputs, fake: Inputs, head: int, kept: Any
     ) -> None:
         self.judge, self.module, self.real, self.fake, self.head = judge, module, real, fake, head
         self.kept = kept
@@ -118,14 +118,14 @@ class _Head:
     def _of(self, x: Tensor) -> list[Tensor]:
         # Penalties make samples of their own, some of which lie in the memory of the generated ones.
         generated = _memory(x) == _memory(self.fake.x)
-        return self.judge.heads(self.module, Batch(x, (self.fake if generated else self.real).y))
+        return self.judge.heads(self.module, Inputs(x, (self.fake if generated else self.real).y))
 
 
 def _memory(x: Tensor) -> int:
     return x.untyped_storage().data_ptr()
 
 
-class Objective:
+class CriticLoss:
     """What the critic minimises, as a function of a module and samples.
 
     Args:
@@ -153,7 +153,7 @@ class Objective:
         return self.loss is not None or bool(self.penalties)
 
     def __call__(
-        self, module: nn.Module, real: Batch, fake: Batch, mix: Tensor, penalised: bool = True
+        self, module: nn.Module, real: Inputs, fake: Inputs, mix: Tensor, penalised: bool = True
     ) -> Tensor:
         """The loss, 0-d; without the penalties where not `penalised`."""
         total = self._own(module, real, fake)
@@ -162,12 +162,12 @@ class Objective:
                 total = total + self._paid(penalty, module, real, fake, mix)
         return total
 
-    def views(self, module: nn.Module, real: Batch, fake: Batch) -> list[_Head]:
+    def views(self, module: nn.Module, real: Inputs, fake: Inputs) -> list[_Head]:
         """The critic's heads, which share one pass over these samples."""
         kept: dict[int, list[Tensor]] = {}
         return [_Head(self.judge, module, real, fake, k, kept) for k in range(self.heads)]
 
-    def _own(self, module: nn.Module, real: Batch, fake: Batch) -> Tensor:
+    def _own(self, module: nn.Module, real: Inputs, fake: Inputs) -> Tensor:
         if self.formulation is None:
             assert self.loss is not None
             given = self.judge.as_given
@@ -179,7 +179,7 @@ class Objective:
         return torch.stack(losses).mean()
 
     def _paid(
-        self, penalty: Any, module: nn.Module, real: Batch, fake: Batch, mix: Tensor
+        self, penalty: Any, module: nn.Module, real: Inputs, fake: Inputs, mix: Tensor
     ) -> Tensor:
         if not hasattr(penalty, "needs_mix"):
             given = self.judge.as_given
@@ -192,7 +192,7 @@ class Objective:
         return torch.stack(paid).mean()
 
 
-def _scalar(what: str, function: Callable[..., Any], *arguments: Any) -> Tensor:
+def _scalar(what: str, function: Callable[..., object], *arguments: object) -> Tensor:
     """What a user's function returns, held to be one number."""
     try:
         value = function(*arguments)

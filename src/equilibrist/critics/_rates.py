@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
 from equilibrist.checks import Interval
-
-Array = NDArray[np.float64]
+from equilibrist.checks.context import student
 
 
 def wilson(share: float, count: float, confidence: float) -> Interval:
@@ -48,18 +44,6 @@ def ordered(above: Tensor, below: Tensor, confidence: float) -> Interval:
     return wilson(share, min(max(count, 1.0), float(m * n)) if variance > 0 else least, confidence)
 
 
-def student(values: Tensor | Array, confidence: float) -> Interval:
-    """The mean of independent values with Student's interval; infinite for fewer than two of them."""
-    x = np.asarray(values.cpu() if isinstance(values, Tensor) else values, dtype=float)
-    mean = float(x.mean()) if x.size else math.nan
-    if x.size < 2:
-        return Interval(mean, -math.inf, math.inf)
-    reach = (
-        float(stats.t.ppf(0.5 + confidence / 2, x.size - 1)) * float(x.std(ddof=1)) / x.size**0.5
-    )
-    return Interval(mean, mean - reach, mean + reach)
-
-
 def missing_share(part: Tensor, whole: Tensor, confidence: float) -> Interval:
     """1 - E part / E whole from paired values, with the interval of the linearised ratio."""
     total = float(whole.mean())
@@ -74,8 +58,3 @@ def pairs_apart(a: Tensor, b: Tensor, most: int = 2000) -> float:
     """The mean distance between a sample of one kind and one of the other."""
     n = min(len(a), len(b), most)
     return float((a[:n].flatten(1).double() - b[:n].flatten(1).double()).norm(dim=1).mean())
-
-
-def plain(values: Any) -> list[Any]:
-    """A tensor or array as a list of numbers."""
-    return torch.as_tensor(values).tolist()

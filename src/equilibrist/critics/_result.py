@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from equilibrist.certificates import STATES
+from equilibrist.certificates import STATES, Json
 from equilibrist.checks import Audit, Settings, Verdict, write_folder
 from equilibrist.data import Source
 
@@ -19,7 +18,7 @@ _USED = ("batch", "confidence", "tolerance", "absolute", "gradients")
 class CriticSettings(Settings):
     """The settings of an audit that a critic's has: batch, confidence, tolerance, absolute, gradients."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         return {name: getattr(self, name) for name in _USED}
 
@@ -43,12 +42,12 @@ class CriticAudit(Audit):
         return tuple(s for claim, s in STATES.items() if by.get(claim) is Verdict.REFUTED)
 
     @property
-    def columns(self) -> list[dict[str, Any]]:
+    def columns(self) -> list[Json]:
         """The columns that betray generated samples."""
         return list(self["indistinguishable"].evidence["columns"])
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Json]:
         """The generated samples that are betrayed most."""
         return list(self["indistinguishable"].evidence["rows"])
 

@@ -6,7 +6,6 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from equilibrist.critics._case import Case
 from equilibrist.critics._rates import pairs_apart
-from equilibrist.critics._samples import Batch
+from equilibrist.critics._samples import Inputs
 from equilibrist.errors import GameError
 
 FLAT = 0.1  # of a straight line's slope: less is called none
@@ -25,7 +24,7 @@ STEP = (
 
 
 @dataclass(frozen=True)
-class Slopes:
+class RewardSlopes:
     """How steep a reward is at generated samples.
 
     Attributes:
@@ -34,6 +33,8 @@ class Slopes:
         median: the median slope.
         none: the share of samples at the reward's lowest value.
         count: samples.
+        varies: squared distances of their rewards from the mean, relative to the square of what the reward differs
+            between real and generated samples.
     """
 
     slopes: NDArray[np.float64]
@@ -41,6 +42,7 @@ class Slopes:
     median: float
     none: float
     count: int
+    varies: NDArray[np.float64]
 
 
 class Reward:
@@ -63,7 +65,7 @@ class Reward:
         else:
             self.name, self.words = "the score", "the critic's score"
 
-    def at(self, module: nn.Module, batch: Batch) -> NDArray[np.float64]:
+    def at(self, module: nn.Module, batch: Inputs) -> NDArray[np.float64]:
         """The reward of samples [n]."""
         case = self.case
         if self.of_samples:
@@ -83,7 +85,7 @@ class Reward:
         loss = self._loss
         return np.array(-torch.vmap(lambda s: loss(s[None]))(scores).cpu().numpy(), dtype=float)
 
-    def _called(self, count: int, *arguments: Any) -> NDArray[np.float64]:
+    def _called(self, count: int, *arguments: object) -> NDArray[np.float64]:
         assert self.given is not None
         try:
             with torch.no_grad():
@@ -99,8 +101,8 @@ class Reward:
             )
         return found.reshape(-1)
 
-    def without_slope(self, who: str, whose: str) -> Slopes | None:
-        """Slopes at the generated samples.
+    def without_slope(self, who: str, whose: str) -> RewardSlopes | None:
+        """RewardSlopes at the generated samples.
 
         Args:
             who: the critic that pays, by its name in the case.
@@ -126,11 +128,18 @@ class Reward:
         relative = slope / line if line > 0 else np.zeros_like(slope)
         # One sample is the lowest always: only a floor that several share is one.
         none = float(at_floor.mean()) if at_floor.sum() > 1 else 0.0
-        return Slopes(
-            relative, float((relative < FLAT).mean()), float(np.median(relative)), none, len(own)
+        whole = max(rise, 0.1 * spread)
+        varies = np.square((own - own.mean()) / whole) if whole > 0 else np.zeros_like(own)
+        return RewardSlopes(
+            relative,
+            float((relative < FLAT).mean()),
+            float(np.median(relative)),
+            none,
+            len(own),
+            varies,
         )
 
-    def _slope(self, module: nn.Module, batch: Batch, apart: float) -> NDArray[np.float64]:
+    def _slope(self, module: nn.Module, batch: Inputs, apart: float) -> NDArray[np.float64]:
         """|d reward / d x| at samples [n], along the gradient of the score."""
         case = self.case
         gradients = []
@@ -138,7 +147,7 @@ class Reward:
             x, y = batch.rows(rows)
             x = x.clone().requires_grad_()
             with torch.enable_grad(), case.noise():
-                total = case.judge.scores(module, Batch(x, y)).sum()
+                total = case.judge.scores(module, Inputs(x, y)).sum()
                 g = (
                     torch.autograd.grad(total, x, allow_unused=True)[0]
                     if total.requires_grad
@@ -153,7 +162,7 @@ class Reward:
             )
             h = STEP * apart
             ahead, behind = (
-                self.at(module, Batch(batch.x + s * h * unit, batch.y)) for s in (1, -1)
+                self.at(module, Inputs(batch.x + s * h * unit, batch.y)) for s in (1, -1)
             )
             return np.asarray((ahead - behind) / (2 * h))
         scores = case.scores(module, batch)
@@ -162,7 +171,7 @@ class Reward:
         return np.asarray(rate * length.cpu().numpy())
 
 
-def _takes_samples(reward: Callable[..., Any]) -> bool:
+def _takes_samples(reward: Callable[..., object]) -> bool:
     """Whether a user's reward takes (critic, samples) and not scores alone."""
     try:
         parameters = list(inspect.signature(reward).parameters.values())

@@ -18,7 +18,7 @@ FRACTIONS = (0.5, 0.2, 0.3)  # of the rows: on which critics are trained, chosen
 KINDS = ("real", "fake", "train_real", "train_fake")
 
 
-class Batch(NamedTuple):
+class Inputs(NamedTuple):
     """Samples [n, ...] and what the critic is shown beside them [n, ...] or None."""
 
     x: Tensor
@@ -27,15 +27,15 @@ class Batch(NamedTuple):
     def __len__(self) -> int:
         return len(self.x)
 
-    def rows(self, index: Any) -> Batch:
+    def rows(self, index: Tensor | slice) -> Inputs:
         """Some of the rows."""
-        return Batch(self.x[index], None if self.y is None else self.y[index])
+        return Inputs(self.x[index], None if self.y is None else self.y[index])
 
 
-def joined(*batches: Batch) -> Batch:
+def joined(*batches: Inputs) -> Inputs:
     """Batches one after another."""
     ys = [b.y for b in batches if b.y is not None]
-    return Batch(torch.cat([b.x for b in batches]), torch.cat(ys) if ys else None)
+    return Inputs(torch.cat([b.x for b in batches]), torch.cat(ys) if ys else None)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Samples:
         origin: where they came from, in words.
     """
 
-    batch: Batch
+    batch: Inputs
     places: Tensor
     names: tuple[str, ...]
     origin: str
@@ -58,7 +58,7 @@ class Samples:
         return len(self.batch)
 
 
-def read(
+def read_samples(
     kind: str, data: Any, limit: int, least: int, like: torch.dtype, device: torch.device
 ) -> Samples:
     """Samples of one kind, floats in the critic's precision.
@@ -101,7 +101,7 @@ def read(
         y = y.detach().to(device, like if y.dtype.is_floating_point else None)
     count = len(x)
     places = torch.arange(count) * rows.size // count if rows.size > count else torch.arange(count)
-    return Samples(Batch(x, y), places, names, rows.origin)
+    return Samples(Inputs(x, y), places, names, rows.origin)
 
 
 def _numbers(kind: str, table: Any) -> Any:
@@ -131,7 +131,7 @@ def packed(samples: Samples, pack: int) -> Samples:
 
     x, y = samples.batch
     return Samples(
-        Batch(fold(x), None if y is None else fold(y)),
+        Inputs(fold(x), None if y is None else fold(y)),
         fold(samples.places),
         samples.names,
         samples.origin,

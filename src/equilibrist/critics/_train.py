@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from equilibrist.core.draws import Use
 from equilibrist.nn.noise import GLOBAL, seeded
+from equilibrist.nn.pure import copied
 
 if TYPE_CHECKING:
     from equilibrist.critics._case import Case
@@ -61,7 +62,7 @@ class Trained:
         )
 
 
-def train(case: Case, start: nn.Module, penalised: bool, steps: int, run: int) -> Trained:
+def train_critic(case: Case, start: nn.Module, penalised: bool, steps: int, run: int) -> Trained:
     """Train copies of `start` with each step size; the rows that choose tell which weights are best.
 
     Args:
@@ -81,7 +82,7 @@ def train(case: Case, start: nn.Module, penalised: bool, steps: int, run: int) -
 def _descend(
     case: Case, start: nn.Module, penalised: bool, steps: int, rate: float, run: int
 ) -> Trained:
-    module = copy.deepcopy(start)
+    module = copied(start, "critic")
     params = [p.requires_grad_() for p in module.parameters() if p.is_floating_point()]
     rule = torch.optim.Adam(params, lr=rate, betas=(0.9, 0.99), fused=True)
     rng = Use.CRITIC_BATCH.at(run=run).generator(case.seed)

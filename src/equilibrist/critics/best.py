@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Verdict, decide
+from equilibrist.checks.context import student
 from equilibrist.critics._case import Case
-from equilibrist.critics._rates import student
 from equilibrist.critics._train import RATES, Trained
 
 CLAIMS = ("best-response", "best-of-class", "penalty-costs-nothing")
@@ -47,7 +46,7 @@ def _gain(case: Case, claim: str, name: str, trained: Trained, penalised: bool) 
     tolerance = case.tolerance
     decision = decide(gain, tolerance.value, finished=trained.finished)
     before, after = (m.paid if penalised else m.plain for m in (own, other))
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "gain": gain.mean,
         "interval": gain.ends,
         "confidence": case.confidence,
@@ -81,12 +80,12 @@ def _gain(case: Case, claim: str, name: str, trained: Trained, penalised: bool) 
     )
 
 
-def other_state(case: Case, name: str) -> dict[str, Any]:
+def other_state(case: Case, name: str) -> Json:
     """The parameters and buffers of a trained critic."""
     return {k: v.detach().clone() for k, v in case.module(name).state_dict().items()}
 
 
-def _curves(trained: Trained) -> list[dict[str, Any]]:
+def _curves(trained: Trained) -> list[Json]:
     found = []
     for start, curve in enumerate(trained.curves):
         first = curve[0][1]

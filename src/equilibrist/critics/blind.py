@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from equilibrist.checks import Certificate, Chart, Interval, Tolerance, Verdict
+from equilibrist.certificates import Json
+from equilibrist.checks import Certificate, Interval, Tolerance, Verdict
+from equilibrist.checks.context import student
 from equilibrist.core.draws import Use
 from equilibrist.critics._case import Case
 from equilibrist.critics._groups import Group, Told, groups_of, strata_of, tested
-from equilibrist.critics._rates import student
-from equilibrist.critics._samples import Batch, joined
+from equilibrist.critics._samples import Inputs, joined
 
 CLAIM, STATE = "not-blind", "blind"
 LEANS = 0.02  # of the scores' standard deviation: a score that changes less does not depend on it
@@ -38,7 +39,7 @@ REFERENCES = (
 
 
 @dataclass(frozen=True)
-class Part:
+class InputPart:
     """One part of the input: what it tells beyond the score, and how much the score depends on it."""
 
     group: Group
@@ -65,6 +66,20 @@ def blind(case: Case, lags: bool) -> Certificate:
     told = tested(*_by_row(case, both, kinds, strata_of(scores.cpu().numpy(), STRATA)), groups)
     level = 1 - case.of_states
     spread = float(scores.std())
+    if not spread > 1e-12 * float(scores.abs().max()):
+        summary = (
+            "Not assessed: the critic gives every sample the same score, which depends on no part."
+        )
+        return Certificate(
+            CLAIM,
+            Verdict.UNASSESSED,
+            summary,
+            {"blind_to": [], "parts": []},
+            TOLERANCE,
+            case.scope(),
+            LIMITS,
+            player="critic",
+        )
     found = []
     for k, (group, one) in enumerate(zip(groups, told, strict=True)):
         telling = one.p < level
@@ -73,7 +88,7 @@ def blind(case: Case, lags: bool) -> Certificate:
             if telling
             else Interval(math.nan, 0.0, math.inf)
         )
-        found.append(Part(group, one, leans))
+        found.append(InputPart(group, one, leans))
     most = UNLEARNT if lags else LEANS
     unseen = [part for part in found if part.told.p < level and part.unseen(most)]
     unseen.sort(key=lambda part: -part.told.effect)
@@ -88,12 +103,11 @@ def blind(case: Case, lags: bool) -> Certificate:
         LIMITS,
         REFERENCES,
         player="critic",
-        chart=_chart(found),
     )
 
 
 def dependence(
-    case: Case, module: torch.nn.Module, both: Batch, group: Group, place: int, spread: float
+    case: Case, module: torch.nn.Module, both: Inputs, group: Group, place: int, spread: float
 ) -> Interval:
     """How much the score changes when a part is dealt out anew among all samples: the root of the mean square,
     relative to the scores' standard deviation."""
@@ -104,26 +118,24 @@ def dependence(
     flat = both.x.reshape(*shape[:lead], -1).clone()
     entries = torch.from_numpy(group.entries).to(flat.device)
     flat[..., entries] = flat[order][..., entries]
-    moved = case.scores(module, Batch(flat.reshape(shape), both.y))
+    moved = case.scores(module, Inputs(flat.reshape(shape), both.y))
     change = (moved - case.scores(module, both)).square()
     found = student(change, case.of_states)
-    if not spread > 0:
-        return Interval(0.0, 0.0, 0.0)
     return Interval(*(math.sqrt(max(v, 0.0)) / spread for v in (found.mean, found.low, found.high)))
 
 
-def _shape(case: Case, both: Batch) -> list[int]:
+def _shape(case: Case, both: Inputs) -> list[int]:
     return list(both.x.shape[2 if case.judge.pack > 1 else 1 :])
 
 
-def _by_row(case: Case, both: Batch, kinds: Any, strata: Any) -> tuple[Any, Any, Any]:
+def _by_row(case: Case, both: Inputs, kinds: Any, strata: Any) -> tuple[Any, Any, Any]:
     """Flattened rows, their kinds and strata; of packs each row."""
     pack = case.judge.pack
     rows = case.judge.spread(both.x).flatten(1).double().cpu().numpy()
     return rows, np.repeat(kinds, pack), np.repeat(strata, pack)
 
 
-def _says(unseen: list[Part], found: list[Part], level: float) -> str:
+def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
     if not unseen:
         telling = sum(part.told.p < level for part in found)
         rest = (
@@ -136,19 +148,21 @@ def _says(unseen: list[Part], found: list[Part], level: float) -> str:
     names = ", ".join(part.group.name for part in unseen[:5])
     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
     first = unseen[0]
+    size = first.leans
+    moves = f"changes by {size.mean:.2g} of its standard deviation (at most {size.high:.2g})"
     return (
-        f"The critic is blind to {names}{more}: its score changes by {first.leans.mean:.2g} of its standard deviation "
-        f"(at most {first.leans.high:.2g}) when {first.group.name} is dealt out anew, which tells real from generated "
-        f"in {0.5 + first.told.effect:.0%} of pairs of one score."
+        f"The critic is blind to {names}{more}: its score {moves if size.high > 1e-6 else 'does not change'} when "
+        f"{first.group.name} is dealt out anew, which tells real from generated in {0.5 + first.told.effect:.0%} of "
+        "pairs of one score."
     )
 
 
-def _evidence(case: Case, unseen: list[Part], found: list[Part], level: float) -> dict[str, Any]:
-    worst = unseen[0] if unseen else max(found, key=lambda part: part.told.effect)
+def _evidence(case: Case, unseen: list[InputPart], found: list[InputPart], level: float) -> Json:
+    measured = [part for part in found if math.isfinite(part.leans.mean)]
+    least = unseen[:1] or sorted(measured, key=lambda part: part.leans.mean)[:1]
     return {
         "blind_to": [part.group.name for part in unseen],
-        "depends": worst.leans.mean,
-        "interval": worst.leans.ends,
+        **({"depends": least[0].leans.mean, "interval": least[0].leans.ends} if least else {}),
         "confidence": case.of_states,
         "unit": TOLERANCE.unit,
         "level": level,
@@ -157,25 +171,9 @@ def _evidence(case: Case, unseen: list[Part], found: list[Part], level: float) -
                 "name": part.group.name,
                 "tells_beyond_score": part.told.effect,
                 "p": part.told.p,
-                "depends": part.leans.mean,
-                "depends_at_most": part.leans.high,
+                "depends": part.leans.mean if part in measured else None,
+                "depends_at_most": part.leans.high if part in measured else None,
             }
             for part in sorted(found, key=lambda part: part.told.p)[:30]
         ],
     }
-
-
-def _chart(found: list[Part]) -> Chart | None:
-    if len(found) < 2:
-        return None
-    return Chart(
-        tuple(float(k) for k in range(len(found))),
-        {
-            "tells, beyond the score": tuple(part.told.effect for part in found),
-            "the score depends on it": tuple(
-                part.leans.mean if math.isfinite(part.leans.mean) else None for part in found
-            ),
-        },
-        "part of the input, in order",
-        "What each part tells beyond the score, and how much the score depends on it",
-    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from equilibrist.critics._audit import audit_critic
 from equilibrist.critics._result import CriticAudit
@@ -14,7 +14,7 @@ from equilibrist.formulations import Formulation
 
 
 @dataclass(frozen=True)
-class Critic:
+class LoneCritic:
     """What `equilibrist audit FILE:FUNCTION` needs to know of a critic alone; the function returns it.
 
     Args:
@@ -23,16 +23,16 @@ class Critic:
     """
 
     critic: nn.Module
-    real: Any
-    fake: Any
-    loss: Formulation | str | Callable[..., Any]
+    real: object
+    fake: object
+    loss: Formulation | str | Callable[..., Tensor]
     penalties: Sequence[Any] = ()
-    reward: Callable[..., Any] | None = None
-    score: Callable[[Any], Any] | None = None
-    train_real: Any = None
-    train_fake: Any = None
+    reward: Callable[..., object] | None = None
+    score: Callable[..., object] | None = None
+    train_real: object = None
+    train_fake: object = None
     fresh: Callable[[], nn.Module] | None = None
-    columns: Sequence[str] | Mapping[str, Any] | None = None
+    columns: Sequence[str] | Mapping[str, object] | None = None
     projections: Sequence[Any] = ()
     pack: int = 1
     mode: str = "eval"

@@ -7,8 +7,8 @@ does not and lifting the penalty does, the penalty smothers it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
 from equilibrist.critics._case import TELLS, Case
 from equilibrist.critics._rates import missing_share
@@ -53,14 +53,17 @@ def nearness(case: Case) -> Nearness:
     """The numbers of both states."""
     under = min((("trained on", case.on), ("fresh", case.anew)), key=lambda e: e[1].chosen)[0]
     free = "freed of its penalty" if case.freed is not None else under
-    own, best, freed = (case.advantage(name) for name in ("own", under, free))
+    own, best = (case.advantage(name, case.scaled) for name in ("own", under))
+    # Without its penalty a WGAN's loss has no scale: only the order of samples can be compared then.
+    loose = case.bounded if case.freed is not None else case.scaled
+    below, under_free, freed = (case.advantage(name, loose) for name in ("own", under, free))
     c = case.of_states
     return Nearness(
         under,
         free,
         missing_share(own, best, c),
-        missing_share(own, freed, c),
-        missing_share(best, freed, c),
+        missing_share(below, freed, c),
+        missing_share(under_free, freed, c),
         float(own.mean()),
         float(best.mean()),
         float(freed.mean()),
@@ -85,8 +88,8 @@ def held_back(case: Case, found: Nearness, explained: str) -> list[Certificate]:
     """
     lagging, smothered = _lagging(found), _smothered(case, found)
     if lagging is Verdict.REFUTED and smothered is Verdict.REFUTED:
-        # Both hold it back: what is missing more is named.
-        if found.worth_free - found.worth_under > found.worth_under - found.own:
+        # Both hold it back: what is missing more is named, in shares of the free critic's advantage.
+        if found.penalty.mean > found.below.mean - found.penalty.mean:
             lagging = Verdict.UNASSESSED
         else:
             smothered = Verdict.UNASSESSED
@@ -125,7 +128,7 @@ def _certificate(
 ) -> Certificate:
     lag = claim == LAGGING
     share = found.behind if lag else found.below
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "missing": share.mean,
         "interval": share.ends,
         "confidence": case.of_states,
@@ -162,6 +165,8 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
     lag = claim == LAGGING
     state = STATES[claim]
     share = found.behind if lag else found.below
+    if share.mean < 0 and verdict is Verdict.NOT_REFUTED:
+        return f"Not {state}: it tells real from generated no worse than the best critic that was found."
     near = (
         f"of what telling real from generated is worth, it has {1 - share.mean:.0%} "
         f"({1 - share.high:.0%} to {1 - share.low:.0%})"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
 from equilibrist.critics._case import Case
 from equilibrist.critics._rates import ordered
@@ -20,7 +19,7 @@ LIMITS = (
 
 def memorising(case: Case) -> Certificate:
     """The certificate: UNASSESSED, with the argument's name, without the samples that it was trained on."""
-    fields: dict[str, Any] = {"scope": case.scope(), "limits": LIMITS, "player": "critic"}
+    fields: Json = {"scope": case.scope(), "limits": LIMITS, "player": "critic"}
     if case.train_real is None and case.train_fake is None:
         summary = (
             "Not assessed: pass the real samples that the critic was trained on (train_real=)."
@@ -41,7 +40,7 @@ def memorising(case: Case) -> Certificate:
     verdict = decide(worst, BEYOND, exhaustive=True).verdict
     if verdict is Verdict.VERIFIED and any(i.high > BEYOND for i in found.values()):
         verdict = Verdict.UNASSESSED
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "excess": worst.mean,
         "interval": worst.ends,
         "confidence": confidence,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Chart, Interval, Tolerance, Verdict, decide
 from equilibrist.critics._case import Case
 from equilibrist.critics._rates import wilson
@@ -28,12 +29,12 @@ def saturated(case: Case, reward: Reward) -> Certificate:
     tolerance = Tolerance(
         WITHOUT, "of generated samples", f"where over {SEPARATES:.0%} of pairs are told apart"
     )
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "separation": separation.mean,
         "separation_interval": separation.ends,
         "confidence": case.of_states,
     }
-    fields: dict[str, Any] = {
+    fields: Json = {
         "tolerance": tolerance,
         "scope": {**case.scope(), "reward": reward.words},
         "limits": LIMITS,
@@ -102,5 +103,5 @@ def _chart(slopes: Any) -> Chart | None:
             "what counts as none": (FLAT,) * len(at),
         },
         "generated samples, per cent, flattest first",
-        f"Slopes relative to a straight line, from {values[0]:.2g} to {values[-1]:.2g}",
+        f"RewardSlopes relative to a straight line, from {values[0]:.2g} to {values[-1]:.2g}",
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
+from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Chart, Interval, Tolerance, Verdict, decide
 from equilibrist.critics._case import Case
 from equilibrist.critics._groups import groups_of, tested
@@ -25,13 +24,13 @@ LIMITS = (
 def telling(case: Case) -> Certificate:
     """The certificate: the best critic's separation, the columns and rows that betray generated samples."""
     names = ["own", *(name for name, _ in case.of_class())]
-    best = max(names, key=lambda name: _select(case, name))
+    best = max(names, key=case.order_on_select)
     apart = case.separation(best, case.confidence)
     excess = Interval(apart.mean - 0.5, apart.low - 0.5, apart.high - 0.5)
     verdict = decide(excess, BEYOND).verdict
     columns = _columns(case)
     rows = _rows(case, best)
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "excess": excess.mean,
         "interval": excess.ends,
         "confidence": case.confidence,
@@ -68,15 +67,7 @@ def telling(case: Case) -> Certificate:
     )
 
 
-def _select(case: Case, name: str) -> float:
-    """The separation on the rows that choose: the best critic is not chosen by the rows that score it."""
-    real, fake = (case.sign * case.scores(case.module(name), b) for b in case.parts["select"])
-    both = torch.cat([real, fake])
-    ranks = both.argsort().argsort().double()
-    return float(ranks[: len(real)].mean() - ranks[len(real) :].mean())
-
-
-def _columns(case: Case) -> list[dict[str, Any]]:
+def _columns(case: Case) -> list[Json]:
     """The columns that tell by themselves, most telling first."""
     real, fake = (b.rows(slice(ROWS)) for b in case.held_out)
     both = joined(real, fake)
@@ -84,7 +75,7 @@ def _columns(case: Case) -> list[dict[str, Any]]:
     kinds = np.arange(len(both)) < len(real)
     told = tested(*_by_row(case, both, kinds, np.zeros(len(both), dtype=np.int64)), groups)
     level = 1 - case.confidence
-    found: list[dict[str, Any]] = [
+    found: list[Json] = [
         {"name": g.name, "effect": t.effect, "p": t.p}
         for g, t in zip(groups, told, strict=True)
         if t.p < level
@@ -92,7 +83,7 @@ def _columns(case: Case) -> list[dict[str, Any]]:
     return sorted(found, key=lambda c: -c["effect"])[:MOST]
 
 
-def _rows(case: Case, best: str) -> list[dict[str, Any]]:
+def _rows(case: Case, best: str) -> list[Json]:
     """The generated rows that the best critic is surest of, none of which it was trained on."""
     parts = ("select", "score") if best != "own" else ("optimise", "select", "score")
     index = torch.cat([case.indices[part][1] for part in parts])

@@ -1,16 +1,23 @@
 """The verdicts: a row for each claim, which opens to its numbers, its pictures, its limits."""
 
 from collections.abc import Callable
-from typing import Any
 
 from equilibrist.report import charts, words
-from equilibrist.report._critic import overlooked, telling
+from equilibrist.report._critic import betrayed, overlooked
 from equilibrist.report._experiment import experiment, gaps
 from equilibrist.report._html import badge, e, facts, fold, linked
 from equilibrist.report._ladder import highest
 from equilibrist.report._measures import measure_of, small_words
 from equilibrist.report._profile import offer, profile, scale_chart, trials_table
-from equilibrist.report._record import Audit, Certificate, Record, Verdict, as_number, common_scope
+from equilibrist.report._record import (
+    Audit,
+    Certificate,
+    Json,
+    Record,
+    Verdict,
+    as_number,
+    common_scope,
+)
 from equilibrist.report._search import search
 from equilibrist.report._spectrum import spectrum
 from equilibrist.report.lines import drawn
@@ -21,7 +28,7 @@ _PICTURES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "profile": ("profile", profile),
     "generator-vs-prox": ("experiment", experiment),
     "not-blind": ("parts", overlooked),
-    "indistinguishable": ("telling", telling),
+    "indistinguishable": ("telling", betrayed),
     "duality-gap": ("gaps", gaps),
     "proximal-duality-gap": (
         "gaps",
@@ -66,7 +73,7 @@ def _lead(record: Record, audit: Audit) -> str:
     )
 
 
-def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, set[str]]:
+def _rungs(record: Record, audit: Audit, common: Json) -> tuple[str, set[str]]:
     """The ladder's rows, and the claims that they hold."""
     if all(rung.verdict is None for rung in audit.ladder):
         return "", set()
@@ -120,7 +127,7 @@ def _unopened(verdict: Verdict | None, name: str, more: str, here: bool) -> str:
 def _row(
     record: Record,
     certificate: Certificate,
-    common: dict[str, Any],
+    common: Json,
     parts: list[Certificate],
     shown: tuple[str, str] | None = None,
 ) -> str:
@@ -136,7 +143,7 @@ def _row(
     )
 
 
-def _part(record: Record, certificate: Certificate, common: dict[str, Any]) -> str:
+def _part(record: Record, certificate: Certificate, common: Json) -> str:
     tone = words.TONES[certificate.verdict]
     head = (
         f"<header><h3>{e(words.claim_short(certificate))}</h3>"
@@ -151,9 +158,7 @@ def _anchor(record: Record, certificate: Certificate) -> str:
     return f"claim-{record.audit.certificates.index(certificate)}"
 
 
-def _body(
-    record: Record, certificate: Certificate, common: dict[str, Any], reported: bool = False
-) -> str:
+def _body(record: Record, certificate: Certificate, common: Json, reported: bool = False) -> str:
     """What is known of one claim; `told`: what its players' parts say follows."""
     title = words.claim_question(certificate) or words.claim_title(certificate)
     parts = [f'<p class="claim-says">{e(title)} <code>{e(certificate.claim)}</code></p>']

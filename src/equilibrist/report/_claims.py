@@ -138,7 +138,7 @@ def interval_name(certificate: Certificate) -> str:
     confidence = certificate.number("confidence")
     if confidence is None or not 0 < confidence < 1:
         return "interval"
-    return f"{100 * confidence:g}% interval"
+    return f"{100 * confidence:.4g}% interval"
 
 
 def budget_words(certificate: Certificate) -> str:

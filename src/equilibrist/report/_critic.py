@@ -1,13 +1,11 @@
 """What the audit of a critic alone shows besides its numbers: the columns and rows that give generated samples away."""
 
-from typing import Any
-
 from equilibrist.report._html import table
 from equilibrist.report._numbers import number
-from equilibrist.report._record import Certificate, Record, as_number
+from equilibrist.report._record import Certificate, Json, Record, as_number
 
 
-def telling(record: Record) -> str:
+def betrayed(record: Record) -> str:
     """Tables of the columns that tell by themselves and of the rows that the best critic is surest of."""
     certificate = _find(record, "indistinguishable")
     if certificate is None:
@@ -52,16 +50,16 @@ def _find(record: Record, claim: str) -> Certificate | None:
     return record.audit.find(claim) if record.audit is not None else None
 
 
-def _rows(certificate: Certificate, name: str) -> list[dict[str, Any]]:
+def _rows(certificate: Certificate, name: str) -> list[Json]:
     found = certificate.evidence.get(name)
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     found = as_number(value)
     return number(found) if found is not None else "not measured"
 
 
-def _per_cent(value: Any, above: float) -> str:
+def _per_cent(value: object, above: float) -> str:
     found = as_number(value)
     return f"{100 * (above + found):.1f}%" if found is not None else "not measured"

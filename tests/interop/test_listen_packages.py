@@ -341,7 +341,9 @@ def test_gails_reward_network_is_heard_and_audited() -> None:
     assert "informative" in found
     names = [column["name"] for column in found.columns]
     assert names
-    assert set(names) <= {*(f"state {k}" for k in range(4)), "action 0", "action 1"}, "what it reads"
+    assert set(names) <= {*(f"state {k}" for k in range(4)), "action 0", "action 1"}, (
+        "what it reads"
+    )
     with pytest.raises(DataError, match="Transitions"):
         audit_reward(heard, trainer, np.zeros((3, 4)), learner)
     with pytest.raises(GameError, match="no reward network"):

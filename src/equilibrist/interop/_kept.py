@@ -97,7 +97,7 @@ def rates(noted: Sequence[tuple[int, tuple[float, ...]]]) -> str:
     return f" at {text}" if first == last else f" at {text} to {', '.join(f'{r:g}' for r in last)}"
 
 
-def shown(root: Root) -> str:
+def was_shown(root: Root) -> str:
     """What a critic was shown, in words."""
     told = root.rounds.told
     kinds = [f"{n:,} {kind} ({how})" for (kind, how), n in told.items()]

@@ -6,7 +6,6 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from equilibrist.interop import _optimizers
 from equilibrist.interop._optimizers import Stepped
-from equilibrist.interop._origin import ancestor, block_of, storage, tensors_of
+from equilibrist.interop._origin import ancestor, block_of, storage
 from equilibrist.interop._root import AFTER, BEFORE, Ear, Name, Root
 from equilibrist.interop._rounds import Rounds
 from equilibrist.nn.torch_spectral_norm import unwrapped
@@ -136,7 +135,7 @@ class Listener:
             self._seeker.remove()
             self._seeker = None
 
-    def _see(self, module: nn.Module, _: Any) -> None:
+    def _see(self, module: nn.Module, _: object) -> None:
         if torch.compiler.is_compiling() or self.deaf:
             return
         known = self._seen.get(id(module))
@@ -221,38 +220,29 @@ class Listener:
             return False
         return not self.deaf and threading.get_ident() == self.thread
 
-    def _before_call(self, root: Root, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if module is not root.heard:
-            return  # a replica of DataParallel's
+    def _before_call(self, root: Root, inputs: tuple[Tensor, ...]) -> None:
         root.calls += 1
         root.called = True
         if root.feeds and root.calls > PROBATION and not self._is("critic", root.module):
             # A player that feeds others is no critic: only what it makes is listened to from now on.
             root.forget(BEFORE)
             return
-        if not torch.is_grad_enabled():
-            return  # nobody learns from it
-        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            tensors: tuple[Tensor, ...] = args
-        else:
-            tensors = tuple(tensors_of((args, kwargs)))
-        if not tensors or tensors[0].ndim == 0:
+        # Without gradients nobody learns from the call.
+        if not torch.is_grad_enabled() or not inputs or inputs[0].ndim == 0:
             return
-        source, how, block = self._origin(root, tensors)
+        source, how, block = self._origin(root, inputs)
         if source is None or block is not None:
             root.plain += 1
         if source is not None and source not in root.sources:
             root.sources.add(source)
             source.feeds = True
-        root.rounds.add(tensors, how, source.made if source else -1, block)
+        root.rounds.add(inputs, how, source.made if source else -1, block)
 
-    def _after_call(self, root: Root, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
-        if module is not root.heard:
-            return
+    def _after_call(self, root: Root, inputs: tuple[Tensor, ...], made: object) -> None:
         root.made += 1
         root.called = True
         if root.scores is None:
-            root.shape_of(tuple(tensors_of((args, kwargs))), made)
+            root.shape_of(inputs, made)
         if root.feeds or root.calls <= PROBATION:
             root.hold(made)
         else:
@@ -286,7 +276,7 @@ class Listener:
                     return found, "graph", None
         return None, None, None
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         known = self._by_id.get(id(optimizer))
         if not self._awake and known is not None and known.optimizer() is optimizer:
             return
@@ -320,7 +310,7 @@ class Listener:
             root.met = root.steps
         self._wake()
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         one = self._by_id.get(id(optimizer))
         if one is None or not self.hears():
             return

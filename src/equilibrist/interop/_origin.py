@@ -14,7 +14,7 @@ NODES = 2_000  # of the graph behind one input; a generator's last weight is met
 DEPTH = 4  # of nested tuples, lists and dictionaries
 
 
-def tensors_of(value: Any, depth: int = DEPTH) -> Iterator[Tensor]:
+def tensors_of(value: object, depth: int = DEPTH) -> Iterator[Tensor]:
     """The tensors in nested tuples, lists and dictionaries, in order."""
     if isinstance(value, Tensor):
         yield value

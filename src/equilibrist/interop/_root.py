@@ -89,12 +89,12 @@ class Root:
         if when in self.handles:
             self.handles.pop(when).remove()
 
-    def hold(self, made: Any) -> None:
+    def hold(self, made: object) -> None:
         """Keeps the memory of an output from being used again before it has been met."""
         found = [t.detach() for t in tensors_of(made)][:OUTPUTS]
         self.held = (self.held + [(storage(t), t) for t in found])[-OUTPUTS:]
 
-    def shape_of(self, inputs: tuple[Tensor, ...], made: Any) -> None:
+    def shape_of(self, inputs: tuple[Tensor, ...], made: object) -> None:
         """Notes whether an output is one of scores."""
         first = next(tensors_of(made), None)
         rows = next((len(t) for t in inputs if t.ndim), 0)
@@ -130,12 +130,18 @@ class Ear:
     def __init__(self, listener: Hearing, call: Callable[..., None], root: Root) -> None:
         self._listener, self._call, self._root = listener, call, root
 
-    def __call__(self, *args: Any) -> None:
-        if self._listener.hears():
-            try:
-                self._call(self._root, *args)
-            except Exception as fault:
-                self._listener.fail(fault)
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, *made: object) -> None:
+        # A module that is not the root's is a replica of DataParallel's.
+        if not self._listener.hears() or module is not self._root.heard:
+            return
+        try:
+            if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+                inputs: tuple[Tensor, ...] = args
+            else:
+                inputs = tuple(tensors_of((args, kwargs)))
+            self._call(self._root, inputs, *made)
+        except Exception as fault:
+            self._listener.fail(fault)
 
     def __reduce__(self) -> Any:
         return getattr, (contextlib.nullcontext(), "__exit__")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ CALLS = 64  # of a critic between two of its steps; older ones are dropped
 TRIES = 24  # comparisons by value that may fail before they are given up
 DEFAULT = (REAL, FAKE)
 
-Tell = Callable[..., Any]
+Tell = Callable[..., object]
 
 
 @dataclass
@@ -217,7 +216,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return made if type(made) is Tensor else made.as_subclass(Tensor)
 
 
-def _as_told(call: Call, said: Any) -> None:
+def _as_told(call: Call, said: object) -> None:
     """Takes what a user's `tell` has returned."""
     call.how, call.fakes = "tell", None
     if isinstance(said, Tensor) and said.dtype == torch.bool and said.ndim == 1:

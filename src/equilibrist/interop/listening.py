@@ -13,7 +13,16 @@ from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import DataError, GameError, RecipeError, did_you_mean, warn_user
 from equilibrist.formulations import Formulation
-from equilibrist.interop._kept import KINDS, Batch, Player, Snapshot, rates, shown, single, stacked
+from equilibrist.interop._kept import (
+    KINDS,
+    Batch,
+    Player,
+    Snapshot,
+    rates,
+    single,
+    stacked,
+    was_shown,
+)
 from equilibrist.interop._listener import Listener
 from equilibrist.interop._root import Name, Root
 from equilibrist.interop._rounds import FAKE, REAL, SKIP, Rounds, Tell
@@ -45,7 +54,7 @@ class Heard(Shown):
         self._listener.start()
         return self
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._listener.stop()
         fault = self._listener.fault
         if fault is not None and kind is None:
@@ -204,7 +213,7 @@ class Heard(Shown):
         for kind, samples in ((REAL, real), (FAKE, fake)):
             if samples is None:
                 raise DataError(
-                    f"{kind}: no {kind} batches were told apart: {shown(root)}; pass {kind}=, or say by order= or "
+                    f"{kind}: no {kind} batches were told apart: {was_shown(root)}; pass {kind}=, or say by order= or "
                     "tell= of listen what the critic was shown"
                 )
         return audited(kept.critic, real, fake, loss, **options)
@@ -274,7 +283,7 @@ class Heard(Shown):
         for name, size in self._listener.idle.items():
             rows.append((name, f"called, never stepped, {size:,} parameters"))
         for root in self._listener.critics:
-            rows.append(("", f"{root.name} was shown: {shown(root)}"))
+            rows.append(("", f"{root.name} was shown: {was_shown(root)}"))
         if self._listener.fault is not None:
             rows.append(("", f"listening stopped early: {self._listener.fault}"))
         if rows:
@@ -334,6 +343,24 @@ def listen(
     Raises:
         RecipeError: an order, number or name that is none.
     """
+    _require(critic, generator, order, keep, megabytes, every, then)
+
+    def rounds() -> Rounds:
+        return Rounds(keep, int(megabytes * 2**20), order, tell)
+
+    return Heard(lambda *told: Listener(rounds, critic, generator, *told), every, then, keep)
+
+
+def _require(
+    critic: Name,
+    generator: Name,
+    order: Sequence[str] | None,
+    keep: int,
+    megabytes: float,
+    every: int | Sequence[int],
+    then: object,
+) -> None:
+    """RecipeError for an argument of `listen` that is none."""
     for named in (critic, generator):
         if named is not None and not isinstance(named, str | nn.Module):
             raise RecipeError(
@@ -348,14 +375,9 @@ def listen(
     if then is not None and not every:
         raise RecipeError("then is called at the steps of every=...: give those too")
 
-    def rounds() -> Rounds:
-        return Rounds(keep, int(megabytes * 2**20), order, tell)
-
-    return Heard(lambda *told: Listener(rounds, critic, generator, *told), every, then, keep)
-
 
 def audited(
-    critic: nn.Module, real: Any, fake: Any, loss: Any, *, seed: int = 0, **options: Any
+    critic: nn.Module, real: object, fake: object, loss: Any, *, seed: int = 0, **options: Any
 ) -> CriticAudit:
     """`audit_critic`, with global random states put back: of a critic with dropout in training mode too."""
     with seeded(derived(seed), GLOBAL):

@@ -46,6 +46,21 @@ def test_the_same_loss_written_by_hand() -> None:
     assert own["not-lagging"].interval == pytest.approx(named["not-lagging"].interval, abs=1e-9)
 
 
+def test_unequal_numbers_of_samples() -> None:
+    """A loss that mixes real and generated samples gets as many of both."""
+    real, fake = gaussians()
+
+    def loss(critic: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+        between = torch.lerp(a, b, torch.rand(len(a), 1, dtype=a.dtype)).requires_grad_()
+        (g,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        return critic(b).mean() - critic(a).mean() + 10 * (g.norm(dim=1) - 1).square().mean()
+
+    found = audited(linear([-1.0, 0.0, 0.0]), real, fake[:500], loss)
+    assert found.states == ()
+    again = audited(linear([-1.0, 0.0, 0.0]), real, fake[:500], "relativistic", gradients=100)
+    assert math.isfinite(again["best-response"].evidence["gain"])
+
+
 def test_the_direction_of_scores_is_found() -> None:
     """A loss that calls generated samples 1: low scores mean real."""
     real, fake = gaussians()
@@ -197,6 +212,27 @@ def test_images_name_their_patches() -> None:
     found = audited(critic, real, fake, "hinge", gradients=200)
     named = {c["name"] for c in found.columns}
     assert named == {f"rows {r}-{r}, columns {c}-{c}" for r in (0, 1) for c in (6, 7)}
+
+
+def test_sequences_of_tokens() -> None:
+    """Whole numbers go to an embedding as they are, to other critics as floats; nothing has a slope along them."""
+    g = torch.Generator().manual_seed(0)
+    real, fake = (torch.randint(low, 5, (300, 3), generator=g) for low in (0, 1))
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 1))
+    found = audited(critic, real, fake, "hinge", gradients=200)
+    assert "whole numbers" in found["informative"].summary
+    assert found["not-saturated"].verdict is eq.Verdict.VERIFIED
+    plain = audited(nn.Linear(3, 1), real, fake, "hinge", gradients=100)
+    assert plain["not-saturated"].number("median_slope") is not None
+
+
+def test_samples_of_inference_mode() -> None:
+    real, fake = gaussians()
+    with torch.inference_mode():
+        a, b = real + 0, fake + 0
+    found = audited(linear([-1.0, 0.0, 0.0]), a, b, "wgan", penalties=(eq.GradientPenalty(),))
+    assert found.states == ()
 
 
 def test_spectral_norm_dropout_and_wrappers() -> None:

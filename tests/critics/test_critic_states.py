@@ -84,7 +84,7 @@ def test_smothered_is_told_from_lagging(loss: Any) -> None:
         APART / 1200
     )  # where the penalties' slope 600 w meets that of the loss, of order apart / 2
     critic = linear([-slope, 0.0, 0.0], 0.0)
-    found = audited(critic, real, fake, loss, penalties=(R1(300.0), R2(300.0)), gradients=800)
+    found = audited(critic, real, fake, loss, penalties=(R1(300.0), R2(300.0)), gradients=600)
     assert found.states[0] == "smothered"
     assert found["not-lagging"].verdict is not REFUTED
     assert found["penalty-costs-nothing"].verdict is REFUTED

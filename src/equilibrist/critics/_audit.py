@@ -83,7 +83,7 @@ def audit_critic(
         penalties: what is added to it: `GradientPenalty()`, `R1()`, or functions `penalty(critic, real, fake)`.
             Only a penalty that is named here can be lifted.
         reward: what the generator is paid: `reward(scores)` or `reward(critic, samples)`. Without it, minus the
-            generator's loss of the formulation; of a loss of your own, the score.
+            generator's loss of the formulation; of a loss of your own, the score. Samples come as the loss gets them.
         score: makes of the critic's output one score a sample, where it is something else.
         train_real, train_fake: samples that the critic was trained on, to judge whether it memorises them.
         fresh: returns an untrained critic of the class; without it a copy's parameters are drawn anew.
@@ -138,13 +138,6 @@ def audit_critic(
         judge = Judge(score, pack, conditional)
         heads, noisy = _probe(judge, module, held["fake"].batch)
         objective = CriticLoss(judge, formulation, own, penalties, heads)
-        split = {k: _samples.parts(held[k], k, seed) for k in ("real", "fake")}
-        names = ("optimise", "select", "score")
-        indices = {n: (split["real"][i], split["fake"][i]) for i, n in enumerate(names)}
-        parts = {
-            n: (held["real"].batch.rows(a), held["fake"].batch.rows(b))
-            for n, (a, b) in indices.items()
-        }
         with showing(progress, "critic", gradients) as bar:
             spent = [0.0]
 
@@ -153,10 +146,23 @@ def audit_critic(
                 bar.update(round(spent[0]), {})
 
             case = Case(
-                module, objective, held["real"], held["fake"], held.get("train_real"),
-                held.get("train_fake"), parts, indices, reward, fresh, projections, seed, batch,
-                gradients, confidence, tolerance, absolute, columns, meter, noisy, normalised,
-            )  # fmt: skip
+                module,
+                objective,
+                **_split(held, seed),
+                reward=reward,
+                fresh=fresh,
+                projections=projections,
+                seed=seed,
+                batch=batch,
+                gradients=gradients,
+                confidence=confidence,
+                share=tolerance,
+                absolute=absolute,
+                columns=columns,
+                meter=meter,
+                noisy=noisy,
+                normalised=normalised,
+            )
             certificates = _asked(case)
     notes += [
         f"the parameters {', '.join(case.kept[:3])} of the critic have no rule to draw them anew and kept their "
@@ -168,7 +174,13 @@ def audit_critic(
         time.monotonic() - begun,
         _about(critic, case, mode, out is not None),
         precision=str(case.dtype).removeprefix("torch."),
-        work={"critics": {"gradients": spent[0], "planned": float(gradients)}},
+        work={
+            "critics": {
+                "gradients": spent[0],
+                "planned": float(gradients),
+                "seconds": round(time.monotonic() - begun, 2),
+            }
+        },
         notes=tuple(notes),
     )
     if out is not None:
@@ -177,6 +189,21 @@ def audit_critic(
         found.save(Path(out))
         write_report(Path(out))
     return found
+
+
+def _split(held: Mapping[str, _samples.Samples], seed: int) -> Json:
+    """The samples of a `Case`, and their parts."""
+    real, fake = held["real"], held["fake"]
+    split = zip(*(_samples.parts(held[k], k, seed) for k in ("real", "fake")), strict=True)
+    indices = dict(zip(("optimise", "select", "score"), split, strict=True))
+    return {
+        "real": real,
+        "fake": fake,
+        "train_real": held.get("train_real"),
+        "train_fake": held.get("train_fake"),
+        "indices": indices,
+        "parts": {n: (real.batch.rows(a), fake.batch.rows(b)) for n, (a, b) in indices.items()},
+    }
 
 
 def _asked(case: Case) -> list[Certificate]:
@@ -264,6 +291,7 @@ def _read(
 ) -> tuple[dict[str, _samples.Samples], list[str]]:
     """All samples by kind, and notes on those that were left out."""
     first = next(p for p in module.parameters() if p.is_floating_point())
+    whole = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())
     held, notes = {}, []
     given = {"real": real, "fake": fake, "train_real": train_real, "train_fake": train_fake}
     for kind, data in given.items():
@@ -271,7 +299,9 @@ def _read(
             raise DataError(f"{kind}: no samples were given")
         if data is not None:
             least = (_samples.LEAST if kind in ("real", "fake") else 2) * pack
-            held[kind] = _samples.read_samples(kind, data, limit, least, first.dtype, first.device)
+            held[kind] = _samples.read_samples(
+                kind, data, limit, least, first.dtype, first.device, whole
+            )
             _samples.same_shape(held["real"], held[kind], kind)
     for kind, own in (("real", "train_real"), ("fake", "train_fake")):
         if own not in held:

@@ -206,8 +206,6 @@ class Case:
         name = max((name for name, _ in self.of_class()), key=self.order_on_select)
         module = self.module(name)
         real, fake = self.parts["select"]
-        n = min(len(real), len(fake))
-        real, fake = real.rows(slice(n)), fake.rows(slice(n))
         value = float(self._on(module, real, fake, penalised, 0))
         large = float(self._on(_Scaled(module), real, fake, penalised, 0))
         return not large < value - 20 * (abs(value) + 1e-12)
@@ -265,6 +263,9 @@ class Case:
         self, module: nn.Module, real: Inputs, fake: Inputs, penalised: bool, place: int
     ) -> Tensor:
         """The loss on some samples, with the noise that belongs to the place."""
+        if self.objective.paired:
+            n = min(len(real), len(fake))
+            real, fake = real.rows(slice(n)), fake.rows(slice(n))
         seed = int(Use.CRITIC_NOISE.at(place=place).generator(self.seed).integers(2**31))
         mix = torch.from_numpy(
             Use.CRITIC_NOISE.at(place=place).generator(self.seed).random(len(real))
@@ -277,6 +278,9 @@ class Case:
     def chunks(self) -> list[tuple[Inputs, Inputs, Inputs, Inputs]]:
         """The rows that score, in paired parts: real, generated, and the same two with halves exchanged."""
         real, fake = self.parts["score"]
+        if self.objective.paired:
+            n = min(len(real), len(fake))
+            real, fake = real.rows(slice(n)), fake.rows(slice(n))
         count = max(2, min(CHUNKS, len(real) // 6, len(fake) // 6))
         rng = Use.CRITIC_MIXED.at().generator(self.seed)
         found = []
@@ -324,7 +328,9 @@ class Case:
             with torch.no_grad():
                 views = self.objective.views(self.critic, real, fake)
                 scale = float(
-                    torch.stack([formulation.scale(v, real.x, fake.x) for v in views]).mean()
+                    torch.stack(
+                        [formulation.scale(v, real.x, fake.x).double() for v in views]
+                    ).mean()
                 )
             why = f"{self.share:.0%} of the formulation's scale, {scale:.4g} {unit}"
         else:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from equilibrist.critics._samples import Inputs
 from equilibrist.errors import EquilibristError, GameError
-from equilibrist.formulations import Formulation
+from equilibrist.formulations import Formulation, ScoreFormulation
 
 
 class Judge:
@@ -151,6 +151,13 @@ class CriticLoss:
     def needs_graph(self) -> bool:
         """Whether evaluating it may take derivatives."""
         return self.loss is not None or bool(self.penalties)
+
+    @property
+    def paired(self) -> bool:
+        """Whether it may ask for as many real as generated samples: a user's function that mixes them does, and so
+        does a formulation that compares them pair by pair."""
+        own = [p for p in self.penalties if not hasattr(p, "needs_mix")]
+        return bool(own) or not isinstance(self.formulation, ScoreFormulation)
 
     def __call__(
         self, module: nn.Module, real: Inputs, fake: Inputs, mix: Tensor, penalised: bool = True

@@ -59,7 +59,13 @@ class Samples:
 
 
 def read_samples(
-    kind: str, data: Any, limit: int, least: int, like: torch.dtype, device: torch.device
+    kind: str,
+    data: Any,
+    limit: int,
+    least: int,
+    like: torch.dtype,
+    device: torch.device,
+    whole: bool,
 ) -> Samples:
     """Samples of one kind, floats in the critic's precision.
 
@@ -68,8 +74,9 @@ def read_samples(
         data: whatever `data.rows_of` reads, a `Source`, or a table with column names (a DataFrame).
         limit: at most this many are taken.
         least: fewer are refused.
-        like: the critic's precision; whole numbers (indices of an embedding) are left as they are.
+        like: the critic's precision.
         device: where the critic lives.
+        whole: whether whole numbers stay what they are (indices of an embedding).
 
     Raises:
         DataError: no samples, too few, or entries that are not finite.
@@ -81,8 +88,7 @@ def read_samples(
         if isinstance(data, Source):
             if data.size is None:
                 raise DataError(f"{data.name} is a law without end: pass samples of it")
-            whole = data.all()
-            data = whole
+            data = data.all()
         rows = rows_of(data, limit)
     except DataError as error:
         raise DataError(f"{kind}: {error}") from None
@@ -93,7 +99,11 @@ def read_samples(
         raise DataError(f"{kind}: complex samples: pass torch.view_as_real of them")
     if len(x) < least:
         raise DataError(f"{kind}: {len(x)} samples are too few to judge by: give at least {least}")
-    x = x.to(device, like if x.dtype.is_floating_point else None)
+    x = x.to(device, like if x.dtype.is_floating_point or not whole else None)
+    if (
+        x.is_inference()
+    ):  # made under inference_mode: no derivative could be taken of anything that it meets
+        x = x.clone()
     if x.dtype.is_floating_point and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x.flatten(1))).any(1).nonzero()[0])
         raise DataError(f"{kind}: sample {bad} holds a number that is not finite: leave it out")

@@ -84,7 +84,7 @@ def blind(case: Case, lags: bool) -> Certificate:
     for k, (group, one) in enumerate(zip(groups, told, strict=True)):
         telling = one.p < level
         leans = (
-            dependence(case, case.critic, both, group, k, spread)
+            dependence(case, both, scores, group, k)
             if telling
             else Interval(math.nan, 0.0, math.inf)
         )
@@ -107,10 +107,10 @@ def blind(case: Case, lags: bool) -> Certificate:
 
 
 def dependence(
-    case: Case, module: torch.nn.Module, both: Inputs, group: Group, place: int, spread: float
+    case: Case, both: Inputs, scores: torch.Tensor, group: Group, place: int
 ) -> Interval:
-    """How much the score changes when a part is dealt out anew among all samples: the root of the mean square,
-    relative to the scores' standard deviation."""
+    """How much the critic's scores change when a part is dealt out anew among all samples: the root of the mean
+    square, relative to their standard deviation."""
     rng = Use.CRITIC_COLUMN.at(group=place).generator(case.seed)
     order = torch.from_numpy(rng.permutation(len(both))).to(both.x.device)
     shape = both.x.shape
@@ -118,8 +118,8 @@ def dependence(
     flat = both.x.reshape(*shape[:lead], -1).clone()
     entries = torch.from_numpy(group.entries).to(flat.device)
     flat[..., entries] = flat[order][..., entries]
-    moved = case.scores(module, Inputs(flat.reshape(shape), both.y))
-    change = (moved - case.scores(module, both)).square()
+    moved = case.scores(case.critic, Inputs(flat.reshape(shape), both.y))
+    change, spread = (moved - scores).square(), float(scores.std())
     found = student(change, case.of_states)
     return Interval(*(math.sqrt(max(v, 0.0)) / spread for v in (found.mean, found.low, found.high)))
 

@@ -110,14 +110,15 @@ def report(folder: Path) -> None:
     record = json.loads((folder / "campaign.json").read_text(encoding="utf-8"))
     print(
         "| epoch | logged: generator | logged: critic | held-out pairs that the critic orders | what it gains by "
-        "training on | pairs that the best critic found orders | columns that betray |"
+        "training on | state | pairs that the best critic found orders | columns that betray |"
     )
-    print("|---" * 7 + "|")
+    print("|---" * 8 + "|")
     for one in record["rows"]:
         columns = ", ".join(f"{name} {share:.0%}" for name, share in one["columns"][:SHOWN])
         print(
             f"| {one['epoch']} | {one['generator']:.2f} | {one['critic']:.2f} | {percent(one['separation'])} | "
-            f"{numbers(one['gain'])} ({one['gain_verdict']}) | {percent(one['told'])} | {columns} |"
+            f"{numbers(one['gain'])} ({one['gain_verdict']}) | {', '.join(one['states']) or 'none'} | "
+            f"{percent(one['told'])} | {columns} |"
         )
     print(f"\nthe same bits as a training that nobody hears: {record['same']}")
     print("seconds of a core, heard and alone: {:.0f}, {:.0f}".format(*record["seconds"]))

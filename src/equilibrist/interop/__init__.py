@@ -1,4 +1,4 @@
-"""Other people's training loops: audits in the middle of them, and solvers as steps over modules."""
+"""Other people's training loops: audits in the middle of them, closed ones heard, and solvers as steps over modules."""
 
 from equilibrist.data.loaders import source_of
 from equilibrist.interop._kept import Player, Snapshot

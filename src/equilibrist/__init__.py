@@ -107,7 +107,7 @@ _ALSO = {
         "bilinear",
         "draw_of_rows",
     ),
-    "interop": ("Play", "TorchRule", "Watch", "lightning_callback"),
+    "interop": ("Heard", "Play", "TorchRule", "Watch", "lightning_callback", "listen"),
     "langevin": ("SGLD", "RMSPropSGLD"),
     "optimizers": ("TFRMSProp",),
     "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),

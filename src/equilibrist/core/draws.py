@@ -67,6 +67,7 @@ class Use(Enum):
     SHEET_OF_REAL = (Stream.SAMPLE, 1, 0, 0)
     SCORE = (Stream.SAMPLE, 2, 0, "place")
     SCORE_CONDITION = (Stream.SAMPLE, 3, 0, "place")
+    LISTENED = (Stream.SAMPLE, 4, 0, "place")
 
     # An audit's: the word after the stream is the use.
     SPLIT = (Stream.AUDIT, 0)

@@ -21,7 +21,7 @@ from equilibrist.interop._optimizers import Stepped
 from equilibrist.interop._origin import ancestor, block_of, storage
 from equilibrist.interop._root import AFTER, BEFORE, Ear, Name, Root
 from equilibrist.interop._rounds import Rounds
-from equilibrist.nn.torch_spectral_norm import unwrapped
+from equilibrist.nn.wrapped import unwrapped
 
 SETTLED = 2  # steps of every optimiser after the last newcomer, before discovery ends
 EARLY = 64  # steps of a critic, after the last newcomer, with every round heard; then only

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equilibrist.nn.torch_spectral_norm import unwrapped
+from equilibrist.nn.wrapped import unwrapped
 
 RATES = 512  # learning rates kept of a player before every other one is dropped
 

@@ -23,7 +23,7 @@ from equilibrist.critics import CriticAudit
 from equilibrist.errors import DataError, GameError
 from equilibrist.interop.listening import Heard, audited
 from equilibrist.nn.noise import GLOBAL, derived, seeded
-from equilibrist.nn.pure import copied
+from equilibrist.nn.wrapped import copied
 from equilibrist.penalties import GradientPenalty
 
 CONDITION = "condition"

@@ -27,8 +27,7 @@ from equilibrist.interop._listener import Listener
 from equilibrist.interop._root import Name, Root
 from equilibrist.interop._rounds import FAKE, REAL, SKIP, Rounds, Tell
 from equilibrist.nn.noise import GLOBAL, derived, seeded
-from equilibrist.nn.pure import copied
-from equilibrist.nn.torch_spectral_norm import unwrapped
+from equilibrist.nn.wrapped import copied, unwrapped
 
 
 class Heard(Shown):

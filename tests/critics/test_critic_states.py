@@ -261,7 +261,7 @@ def test_a_column_that_tells_by_itself_is_named_where_no_critic_is_near() -> Non
 
 
 def test_a_critic_that_lags_is_not_blind_to_what_hardly_varies() -> None:
-    """A real column that stands still and a generated one that nearly does: every untrained critic leans on it little."""
+    """A column that stands still in real rows and hardly moves in generated ones: no untrained critic leans on it."""
     real, fake = gaussians()
     still = 0.002 * torch.rand(len(fake), 1, dtype=torch.float64) + 1.0
     real, fake = (
@@ -271,3 +271,10 @@ def test_a_critic_that_lags_is_not_blind_to_what_hardly_varies() -> None:
     found = audited(linear([0.01, 1.0, 1.0]), real, fake, "vanilla")
     assert found.states[0] == "lagging"
     assert "blind" not in found.states
+
+
+def test_a_score_that_is_the_wrong_way_round_is_asked_about() -> None:
+    real, fake = gaussians()
+    turned = audited(bayes(), real, fake, "vanilla", score=lambda out: -out)
+    assert "the wrong way round?" in turned.place
+    assert "wrong way" not in audited(bayes(), real, fake, "vanilla").place

@@ -73,7 +73,8 @@ class CriticAudit(Audit):
         if told.verdict is not Verdict.REFUTED or not self.columns:
             return ""
         first = self.columns[0]
-        return f", and {first['name']} by itself tells generated samples from real ones in {0.5 + first['effect']:.0%}"
+        share = f"{0.5 + first['effect']:.0%} of pairs"
+        return f", and {first['name']} by itself tells generated samples from real ones in {share}"
 
     @property
     def advice(self) -> tuple[str, ...]:

@@ -152,8 +152,8 @@ def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
     moves = f"changes by {size.mean:.2g} of its standard deviation (at most {size.high:.2g})"
     return (
         f"The critic is blind to {names}{more}: its score {moves if size.high > 1e-6 else 'does not change'} when "
-        f"{first.group.name} is shuffled among samples, which tells real from generated in {0.5 + first.told.effect:.0%} of "
-        "pairs of one score."
+        f"{first.group.name} is shuffled among samples, which tells real from generated in "
+        f"{0.5 + first.told.effect:.0%} of pairs of one score."
     )
 
 

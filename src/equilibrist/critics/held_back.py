@@ -16,6 +16,9 @@ from equilibrist.critics._rates import missing_share
 SMOTHERED, LAGGING = "not-smothered", "not-lagging"
 STATES = {SMOTHERED: "smothered", LAGGING: "lagging"}
 MISSING = 0.75  # of the best critic's advantage over chance: a critic without it is near chance
+TURNED = (
+    0.3  # of pairs ordered rightly: below, samples or score were rather given the wrong way round
+)
 BY_PENALTY = 0.5  # of that worth, which the best critic under the penalty must be without
 TOLERANCE = Tolerance(
     MISSING,
@@ -169,6 +172,16 @@ def _percent(share: float) -> str:
     return "0%" if shown == "-0%" else shown
 
 
+def _turned(found: Nearness) -> str:
+    """A word on a critic that is far from chance on the wrong side."""
+    if found.own_separation.high > TURNED:
+        return ""
+    return (
+        f" It scores generated samples above real ones in {1 - found.own_separation.mean:.0%} of pairs: are real and "
+        "fake, or the sign of its score, the wrong way round?"
+    )
+
+
 def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: str) -> str:
     lag = claim == LAGGING
     state = STATES[claim]
@@ -192,7 +205,10 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
             if lag
             else f", and under the penalty no critic has more than {_percent(1 - found.penalty.mean)} of it"
         )
-        return f"The critic is {state}: {near}, while {who} separates {apart:.1%} of held-out pairs{rest}."
+        return (
+            f"The critic is {state}: {near}, while {who} separates {apart:.1%} of held-out pairs{rest}."
+            f"{_turned(found)}"
+        )
     if explained and share.low > MISSING:
         return f"Not assessed: the critic is near chance, but it is {explained}, which explains it."
     if verdict is Verdict.UNASSESSED and not lag and not case.penalised:

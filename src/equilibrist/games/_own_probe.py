@@ -48,12 +48,11 @@ def probe(game: AdversarialGame) -> None:
     draw = game.draw(rng, game.data, rows, anchor.dtype, anchor.device)
     _look(game, start.players, start.constants, draw)
     draw = game.with_noise(rng, draw)
-    if not game.noise:
-        game._memos = [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
     players = game.project(moved_off(start.players, rng))
     at = players, start.constants, draw
     _differentiated(game, *at)
     _stops(game, *at)
+    _memos(game, *at)
     _forms(game, *at)
     _pieces(game, *at)
 
@@ -150,7 +149,14 @@ def _differentiated(
     game: AdversarialGame, players: Players, constants: Constants, draw: Draw
 ) -> None:
     """Whether the functions differentiate within themselves; and whether each loss depends on its player."""
-    reference = VectorField(game)(players, constants, draw)
+    try:
+        reference = VectorField(game)(players, constants, draw)
+    except Exception as error:
+        # What is computed again on the way back finds modules without values.
+        again = "; switch gradient checkpointing off" if "meta" in str(error) else ""
+        raise GameError(
+            f"the losses cannot be differentiated on a batch: {failure(error)}{again}"
+        ) from error
     game._needs_gradients = False
     game._needs_gradients = not _alike_without(game, players, constants, draw, reference.losses)
     for p, part in reference.v.items():
@@ -180,31 +186,88 @@ def _alike_without(
     return all(torch.allclose(plain[p], losses[p], rtol=AGREE, atol=1e-7) for p in losses)
 
 
+def _memos(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+    """Outputs are kept where that changes neither losses nor gradients: not, say, where a module is told in between to
+    compute something else, or where a graph is freed."""
+    memos = [] if game.noise else [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
+
+    def seen() -> tuple[list[Tensor], dict[str, Tensor]]:
+        with torch.no_grad():
+            losses = game.losses(players, constants, draw)
+        v = VectorField(game)(players, constants, draw).v
+        return list(losses.values()), {p: tree.flatten(part) for p, part in v.items()}
+
+    for memo in memos:
+        memo.resting = True
+    losses, v = seen()
+    for memo in memos:
+        memo.resting = False
+    game._memos = memos
+    try:
+        kept, same = seen()
+    except Exception:
+        kept, same = [], {}
+    if not all(map(torch.equal, losses, kept)) or not _alike(same, v):
+        for memo in memos:
+            memo.resting = True
+        game._memos = []
+
+
+def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether every player's gradient is the same, up to rounding: one player's may be a thousand times another's."""
+    return set(found) == set(wanted) and all(
+        float((found[p] - v).norm()) <= AGREE * float(v.norm()) for p, v in wanted.items()
+    )
+
+
 def _stops(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """At which places a stopped gradient is another player's affair, so that it may pass."""
+    """At which of the places that were not yet looked at a stopped gradient is another player's affair, so that it may
+    pass."""
     game._stopping = bool(game._seen) or game._froze
-    if not game._seen:
+    fresh = [place for place in game._seen if place not in game._known]
+    game._known.update(fresh)
+    if not fresh:
         return
-    field = VectorField(game)
-    reference = tree.flatten(field(players, constants, draw).v)
-    size = float(reference.norm())
+    field, former = VectorField(game), game._passing
+    at: tuple[Any, ...] = players, constants, draw
+    wide = tuple(tree.to(t, dtype=torch.float64) for t in at)
+    try:  # what rounds less tells more
+        reference, at = field(*wide).v, wide
+    except Exception:
+        reference = field(*at).v
+    wanted = {p: tree.flatten(part) for p, part in reference.items()}
 
     def same() -> bool:
         try:
-            found = tree.flatten(field(players, constants, draw).v)
+            found = field(*at).v
         except Exception:  # what is written in place has to stay without a graph
             return False
-        return float((found - reference).norm()) <= AGREE * size
+        return _alike({p: tree.flatten(part) for p, part in found.items()}, wanted)
 
     passing = set()
-    for place in dict(game._seen):
-        game._passing = frozenset({place})
+    for place in fresh:
+        game._passing = former | {place}
         if same():
             passing.add(place)
-    game._passing = frozenset(passing)
+    game._passing = former | passing
     if passing and not same():
-        game._passing, passing = frozenset(), set()
-    game.stops = tuple(named(place) for place in game._seen if place not in passing)
+        game._passing, passing = former, set()
+    kept = (named(place) for place in game._seen if place not in game._passing)
+    game.stops = tuple(dict.fromkeys(kept))
+
+
+def met(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> bool:
+    """Places that the probe did not meet (a branch that few batches take) are looked at when they are met; whether
+    there were any."""
+    if not game._probed or game._looking or all(place in game._known for place in game._seen):
+        return False
+    game._looking = True
+    try:
+        with torch.enable_grad():
+            _stops(game, tree.detach(players), constants, draw)
+    finally:
+        game._looking = False
+    return True
 
 
 def _forms(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:

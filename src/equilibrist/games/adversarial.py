@@ -139,6 +139,8 @@ class AdversarialGame(OwnModules):
             projections=[renamed(p, called) for p in projections],
         )
         self._hold(players, frozen or {})
+        held = [*self._pure.values(), *self._frozen.values()]
+        self._modes = [(m, m.training) for pure in held for m in pure.module.modules()]
         self.heads, self.normalised = 1, ()
         self._probed = False
         self._counts: dict[int, int] = {}
@@ -147,6 +149,7 @@ class AdversarialGame(OwnModules):
         # Where the functions stop gradients, whether they freeze anything, and where gradients may pass.
         self._seen: dict[Place, None] = {}
         self._stopping, self._froze, self._passing = False, False, frozenset[Place]()
+        self._known, self._looking = set[Place](), False
         self._sources: tuple[str, ...] = ()
         self._needs_gradients, self._stacks = False, False
         self.stops: tuple[str, ...] = ()
@@ -196,6 +199,7 @@ class AdversarialGame(OwnModules):
         for memo in self._memos:
             memo.clear()
         with ExitStack() as stack:
+            stack.callback(self._settle, graph)
             for p in self.players:
                 stack.enter_context(self._pure[p].held(players[p], constants[p]))
             for name, pure in self._frozen.items():
@@ -214,7 +218,18 @@ class AdversarialGame(OwnModules):
         if stopped is not None:
             self._seen.update(stopped.seen)
             self._froze |= stopped.froze
+            if _own_probe.met(self, players, constants, draw):
+                return self._call(function, players, constants, draw, *first, mover=mover, **extra)
         return detached(found) if self._needs_gradients and not graph else found
+
+    def _settle(self, graph: bool) -> None:
+        """Modes as they were when the game was built, whatever the user's function left: `critic.eval()`, or gradients
+        switched off."""
+        for layer, mode in self._modes:
+            if layer.training is not mode:
+                layer.training = mode
+        if torch.is_grad_enabled() is not graph:
+            torch.set_grad_enabled(graph)
 
     def _count(self, function: Callable[..., Any]) -> int:
         """How many arguments a function of the user's takes."""

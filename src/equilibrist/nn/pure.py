@@ -277,7 +277,10 @@ class Watch:
 
     def _leave(self, where: str, layer: nn.Module, made: Any) -> None:
         state, noisy, own = self._before.pop(id(layer))
-        if not all(torch.isfinite(t).all() for t in tree_leaves(made) if isinstance(t, Tensor)):
+        # Within torch.func's transforms values cannot be asked for.
+        if not torch._C._are_functorch_transforms_active() and not all(
+            torch.isfinite(t).all() for t in tree_leaves(made) if isinstance(t, Tensor)
+        ):
             self.unsound.append(where)
         drawn = noise.drawn_since(state)
         self.sources.update(drawn)

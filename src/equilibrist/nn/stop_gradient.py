@@ -6,19 +6,25 @@ critic's gradient moves with the generator's weights, half of the game's Jacobia
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.variable import Variable, VariableMeta
 from torch.overrides import TorchFunctionMode
 
-Place = tuple[str, int]  # file and line
+Place = tuple[str, int, int]  # file, line and column
 
-_LIBRARIES = tuple(str(Path(p).parent) for p in (torch.__file__, str(Path(__file__).parent)))
+# With the separator: torchvision is not torch.
+_LIBRARIES = tuple(str(Path(p).parent) + os.sep for p in (torch.__file__, Path(__file__).parent))
 _CONTEXTS = ("grad_mode.py", "_contextlib.py")  # through which torch switches gradients off
 _DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
 _CUTS = frozenset({Tensor.detach, Tensor.detach_, torch.detach, _DATA})
@@ -30,7 +36,8 @@ class StopGradients(TorchFunctionMode):
     """Records where a user's code stops gradients, and lets them pass at some of these places.
 
     Places in torch's own code and in this library are left alone. Freezing (`requires_grad_(False)`) does nothing
-    within: which gradients are taken is not the losses' to say.
+    within: which gradients are taken is not the losses' to say. Inference mode is `no_grad` within, at each line that
+    computes under it.
 
     Args:
         passing: places at which gradients pass.
@@ -45,6 +52,33 @@ class StopGradients(TorchFunctionMode):
         self.passing = passing
         self.seen: dict[Place, None] = {}
         self.froze = False
+
+    def __enter__(self) -> StopGradients:
+        super().__enter__()
+        self._former = vars(VariableMeta).get("__call__", type.__call__)
+        VariableMeta.__call__ = self._variable()  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *how: Any) -> None:
+        if self._former is type.__call__:
+            del VariableMeta.__call__
+        else:
+            VariableMeta.__call__ = self._former  # type: ignore[method-assign]
+        super().__exit__(*how)
+
+    def _variable(self) -> Callable[..., Any]:
+        """What calling `torch.autograd.Variable` is within: it cuts the graph, and no function mode is told."""
+        former, thread = self._former, threading.get_ident()
+
+        def called(kind: Any, *args: Any, **kwargs: Any) -> Any:
+            given = args[0] if args else kwargs.get("data")
+            mine = kind is Variable and threading.get_ident() == thread
+            if mine and isinstance(given, Tensor) and given.requires_grad:
+                if self._passes(_place(sys._getframe(1))):
+                    return given
+            return former(kind, *args, **kwargs)
+
+        return called
 
     def __torch_function__(
         self,
@@ -62,6 +96,10 @@ class StopGradients(TorchFunctionMode):
         elif func in _FREEZES and _freezes(args, kwargs or {}):
             self.froze = True
             return args[0]
+        if torch.is_inference_mode_enabled():
+            passes = self._passes(_place(sys._getframe(1), through=True))
+            with torch.inference_mode(False), _graph(passes):
+                return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def _passes(self, place: Place | None) -> bool:
@@ -71,13 +109,23 @@ class StopGradients(TorchFunctionMode):
         return place in self.passing
 
 
-def _place(frame: FrameType | None) -> Place | None:
-    """The line of a user's code that stops a gradient; None where a library does it for itself."""
-    while frame is not None and frame.f_code.co_filename.endswith(_CONTEXTS):
+def _place(frame: FrameType | None, through: bool = False) -> Place | None:
+    """Where a user's code stops a gradient; None where a library does it for itself, unless its callers are asked
+    (`through`)."""
+    while frame is not None and (
+        frame.f_code.co_filename.endswith(_CONTEXTS)
+        or (through and frame.f_code.co_filename.startswith(_LIBRARIES))
+    ):
         frame = frame.f_back
     if frame is None or frame.f_code.co_filename.startswith(_LIBRARIES):
         return None
-    return frame.f_code.co_filename, frame.f_lineno
+    positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
+    column = next(positions, (None,) * 4)[2]
+    return frame.f_code.co_filename, frame.f_lineno, column or 0
+
+
+def _graph(passes: bool) -> AbstractContextManager[None]:
+    return torch.enable_grad() if passes else torch.no_grad()
 
 
 def _freezes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from equilibrist.games._own_players import Held, class_of, one_module
 from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn.pure import PureModule
 from equilibrist.nn.torch_spectral_norm import Foreign, foreign
-from equilibrist.nn.wrapped import copied
+from equilibrist.nn.wrapped import copied, unwrapped
 
 
 class OwnModules(SampledGame, ABC):
@@ -33,15 +34,20 @@ class OwnModules(SampledGame, ABC):
     def _hold(self, players: Mapping[str, Held], frozen: Mapping[str, nn.Module]) -> None:
         """Copies of the players' modules, and of those that nobody trains."""
         self._live = {p: one_module(name, players[name]) for p, name in self.names.items()}
-        if len(players) == 2:
-            _setup.apart(self._live["generator"], self._live["critic"])
+        for a, b in combinations(self.players, 2):
+            _setup.apart(self._live[a], self._live[b], self.names[a], self.names[b])
         self._made: dict[str, Foreign] = {
             p: foreign(self._live[p], "generator") for p in self.players
         }
         self.modules = {p: self._made[p].module for p in self.players}
         self._pure = {p: PureModule(m, self.names[p]) for p, m in self.modules.items()}
-        self._rested = {name: copied(m, name).requires_grad_(False) for name, m in frozen.items()}
-        self._frozen = {name: PureModule(m, name) for name, m in self._rested.items()}
+        # By what constants call them, which is not the name of a role that a player has.
+        called = {f"frozen {name}" if name in self.players else name: name for name in frozen}
+        self._rested = {
+            key: copied(unwrapped(frozen[name]), name).requires_grad_(False)
+            for key, name in called.items()
+        }
+        self._frozen = {key: PureModule(m, called[key]) for key, m in self._rested.items()}
 
     @property
     def live(self) -> tuple[nn.Module, ...]:

@@ -25,6 +25,7 @@ from equilibrist.nn.stop_gradient import named
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
 
+SEEDS = 6  # under which noise is looked for
 ODD = 7  # rows that no packing of samples divides
 AGREE = 1e-5  # of a gradient: two ways of computing the same
 
@@ -50,6 +51,7 @@ def probe(game: AdversarialGame) -> None:
     draw = game.with_noise(rng, draw)
     players = game.project(moved_off(start.players, rng))
     at = players, start.constants, draw
+    _only(game, *at)
     _differentiated(game, *at)
     _stops(game, *at)
     _memos(game, *at)
@@ -60,6 +62,7 @@ def probe(game: AdversarialGame) -> None:
 def _look(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
     """The losses, twice under one seed, with an eye on every layer."""
     game._needs_gradients = game._stopping = True
+    before = {key: (t.clone(), t._version) for key, t in draw.items()}
     watch = Watch()
     for p in game.players:
         watch.begin(game._pure[p].module, game.names[p])
@@ -68,11 +71,20 @@ def _look(game: AdversarialGame, players: Players, constants: Constants, draw: D
             watch.start()
             losses = _tried(game, lambda: game.losses(players, constants, draw))
             watch.start()
+        # Some are drawn with a probability.
+        for seed in range(1, SEEDS if watch.sources | watch.between else 1):
+            with noise.seeded(seed, noise.GLOBAL):
+                watch.start(afresh=True)
+                game.losses(players, constants, tree.clone(draw))
+                watch.start()
     finally:
         watch.end()
     if watch.impure:
         problem, remedy = watch.impure
         raise GameError(f"{problem}, so its loss is not a function of its parameters: {remedy}")
+    # `x.add_(noise)`, `x.requires_grad_()`: from now on the function is handed copies.
+    game._writes = any(t._version != before[k][1] or t.requires_grad for k, t in draw.items())
+    draw.update({key: t for key, (t, _) in before.items()})
     with noise.seeded(0, noise.GLOBAL):
         again = game.losses(players, constants, draw)
     for p, loss in losses.items():
@@ -88,7 +100,7 @@ def _look(game: AdversarialGame, players: Players, constants: Constants, draw: D
                 "kept between calls, or for random numbers from a generator of its own"
             )
     game.noise = tuple(dict.fromkeys([*watch.noise, *(["the losses"] if watch.between else [])]))
-    game._sources = tuple(s for s in noise.GLOBAL if s in watch.sources | watch.between)
+    game._sources = noise.of(watch.sources | watch.between)
 
 
 def _tried(game: AdversarialGame, evaluate: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -113,13 +125,13 @@ def failure(error: Exception) -> str:
     return f"{type(error).__name__}: {first}{where}"
 
 
-def returned(game: AdversarialGame, given: Any) -> Mapping[str, Tensor]:
-    """What the user's one function returned, seen to hold each player's loss.
+def returned(game: AdversarialGame, given: Any, only: str | None) -> Mapping[str, Tensor]:
+    """What the user's one function returned, seen to hold each player's loss, or that of one alone.
 
     Raises:
         GameError: a player without a loss, or a loss that is no number.
     """
-    names = list(game.names.values())
+    names = list(game.names.values()) if only is None else [game.names[only]]
     if not isinstance(given, Mapping):
         kind = type(given).__name__
         raise GameError(
@@ -218,6 +230,29 @@ def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
     return set(found) == set(wanted) and all(
         float((found[p] - v).norm()) <= AGREE * float(v.norm()) for p, v in wanted.items()
     )
+
+
+def _only(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+    """Whether a function that is told whose loss is needed gives the same loss then.
+
+    Raises:
+        GameError: it does not, and random numbers that it draws in another order are not the reason.
+    """
+    if not game._asks:
+        return
+    with torch.no_grad():
+        whole = game.losses(players, constants, draw)
+        for p, name in game.names.items():
+            alone = _tried(game, lambda p=p: game.losses(players, constants, draw, only=p))[p]  # type: ignore[misc]
+            if torch.allclose(alone, whole[p], rtol=AGREE, atol=1e-7):
+                continue
+            if not game.noise:
+                raise GameError(
+                    f"the {name}'s loss is {float(alone):.6g} with only={name!r} and {float(whole[p]):.6g} without: "
+                    "only may leave out other losses, not change this one"
+                )
+            game._asks = False  # what is left out would have drawn random numbers
+            return
 
 
 def _stops(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:

@@ -20,7 +20,9 @@ from equilibrist.games._own_modules import OwnModules
 from equilibrist.games._own_players import (
     Held,
     Modules,
+    check_frozen,
     functions_of,
+    listed,
     renamed,
     roles,
     shown,
@@ -28,6 +30,8 @@ from equilibrist.games._own_players import (
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
+    batch_size,
+    check_functions,
     detached,
     laws_of,
     leaf,
@@ -126,9 +130,11 @@ class AdversarialGame(OwnModules):
         # The generator leads, whichever came first.
         self.players = tuple(sorted(self.names, key=lambda role: role == "critic"))  # type: ignore[assignment]
         self._losses = functions_of(losses, tuple(players))
-        self._samples, self._score, self._laws = samples, score, laws_of(latent)
+        check_functions(samples=samples, score=score)
+        self._samples, self._score = samples, score
         self.data: Any = nested_source(data)
-        self.batch = int(batch or getattr(data, "batch_size", None) or BATCH)
+        self._laws = laws_of(latent, self.structure.names)
+        self.batch = batch_size(batch, data, BATCH)
         self.named = None if formulation is None else formulation_of(formulation)
         super().__init__(
             OwnLosses(losses, self.named),
@@ -136,9 +142,9 @@ class AdversarialGame(OwnModules):
             condition=None,
             penalties=(),
             auxiliary=(),
-            projections=[renamed(p, called) for p in projections],
+            projections=[renamed(p, called) for p in listed(projections)],
         )
-        self._hold(players, frozen or {})
+        self._hold(players, check_frozen(frozen, tuple(players)))
         held = [*self._pure.values(), *self._frozen.values()]
         self._modes = [(m, m.training) for pure in held for m in pure.module.modules()]
         self.heads, self.normalised = 1, ()
@@ -151,7 +157,7 @@ class AdversarialGame(OwnModules):
         self._stopping, self._froze, self._passing = False, False, frozenset[Place]()
         self._known, self._looking = set[Place](), False
         self._sources: tuple[str, ...] = ()
-        self._needs_gradients, self._stacks = False, False
+        self._needs_gradients, self._stacks, self._writes = False, False, False
         self.stops: tuple[str, ...] = ()
         self.any_rows, self.semi_gradient = True, bool(semi_gradient)
         _own_probe.probe(self)
@@ -172,8 +178,8 @@ class AdversarialGame(OwnModules):
         else:
             extra = {} if only is None or not self._asks else {"only": self.names[only]}
             given = self._call(function, players, constants, draw, mover=only, **extra)
-            if only is None:
-                _own_probe.returned(self, given)
+            if only is None or not self._probed:
+                _own_probe.returned(self, given, only)
             found = {p: given[self.names[p]] for p in wanted}
         return {p: _own_probe.number(self.names[p], loss) for p, loss in found.items()}
 
@@ -211,6 +217,8 @@ class AdversarialGame(OwnModules):
                 stopped = stack.enter_context(StopGradients(self._passing))
             if self._needs_gradients:
                 stack.enter_context(torch.enable_grad())
+            if self._writes:
+                draw = {key: t.detach().clone() for key, t in draw.items()}
             given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
             found = function(*given[: self._count(function)], **extra)
         for memo in self._memos:
@@ -245,7 +253,7 @@ class AdversarialGame(OwnModules):
     def _modules_of(self, players: Players) -> Modules:
         """What the user's functions are handed of the players, and the frozen modules."""
         found = {self.names[p]: shown(self._pure[p].module, players[p]) for p in self.players}
-        return Modules({**found, **{name: pure.module for name, pure in self._frozen.items()}})
+        return Modules({**found, **{pure.name: pure.module for pure in self._frozen.values()}})
 
     def _latents(self, draw: Draw) -> tuple[Any, ...]:
         """The third argument of the user's functions, where there is one."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist.core.game import Constants, Players
+from equilibrist.errors import GameError
 from equilibrist.games import inputs as _setup
 from equilibrist.games._own_players import Held, class_of, one_module
 from equilibrist.games.sampled import SampledGame, Start
@@ -48,6 +49,17 @@ class OwnModules(SampledGame, ABC):
             for key, name in called.items()
         }
         self._frozen = {key: PureModule(m, called[key]) for key, m in self._rested.items()}
+        pure = [*self._pure.values(), *self._frozen.values()]
+        self._modes = [(layer, layer.training) for one in pure for layer in one.module.modules()]
+
+    def _settle(self, graph: bool) -> None:
+        """Modes as they were when the game was built, whatever the user's function left: `critic.eval()`, or gradients
+        switched off."""
+        for layer, mode in self._modes:
+            if layer.training is not mode:
+                layer.training = mode
+        if torch.is_grad_enabled() is not graph:
+            torch.set_grad_enabled(graph)
 
     @property
     def live(self) -> tuple[nn.Module, ...]:
@@ -135,6 +147,24 @@ class OwnModules(SampledGame, ABC):
                 for p, m in self.modules.items()
             },
         }
+
+    # -- what other games have --------------------------------------------------------------------
+
+    def against(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """Not to be had: these losses make their samples themselves."""
+        raise GameError("losses of your own make their samples themselves")
+
+    def generate(self, *_: Any, **__: Any) -> Tensor:
+        """Not to be had: `samples` takes a batch."""
+        raise GameError(
+            "losses of your own make samples of a draw: take fakes(players, constants, draw)"
+        )
+
+    def critic(self, *_: Any, **__: Any) -> Any:
+        """Not to be had: `score` takes a batch."""
+        raise GameError(
+            "losses of your own score under a draw: take critic_of(players, constants, draw)"
+        )
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -152,7 +152,7 @@ def check_frozen(frozen: Any, names: Sequence[str]) -> dict[str, nn.Module]:
     for name, module in frozen.items():
         if not isinstance(module, nn.Module):
             raise GameError(
-                f"frozen holds a {type(module).__name__} under {name!r}: give an nn.Module; what is no module needs not "
+                f"frozen holds a {type(module).__name__} under {name!r}: give an nn.Module; what is no module need not "
                 "be handed over"
             )
         if name in names:

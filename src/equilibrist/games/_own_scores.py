@@ -89,7 +89,10 @@ class OwnScores:
         self._at, self._game = (players, constants, draw), game
 
     def __call__(self, x: Tensor) -> Tensor:
-        scores = self._game.score_of(*self._at, x)
+        scores: Any = self._game.score_of(*self._at, x)
+        if not isinstance(scores, Tensor):
+            what = type(scores).__name__
+            raise GameError(f"score must return one tensor, a score for each sample, not {what}")
         return scores.float().flatten() if scores.dtype in inputs.HALF else scores.flatten()
 
     by_sample = __call__
@@ -179,6 +182,16 @@ def detached(found: Any) -> Any:
 def leaf(t: Tensor) -> Tensor:
     """The tensor, or a leaf of its value where it has no gradient."""
     return t if t.requires_grad or not t.is_floating_point() else t.detach().requires_grad_()
+
+
+def apart(t: Tensor) -> Tensor:
+    """The tensor, or its value with a flag of its own where it has no gradient."""
+    return t if t.requires_grad else t.detach()
+
+
+def kind_of(players: Players) -> torch.dtype:
+    """The precision of the players."""
+    return next(t.dtype for part in players.values() for t in part.values())
 
 
 def moved(rows: Mapping[str, Tensor], device: Any, dtype: torch.dtype) -> Draw:

@@ -16,6 +16,7 @@ from equilibrist.data.nested import SAMPLES, Structure, nested_source
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _own_probe
+from equilibrist.games._own_gradients import met
 from equilibrist.games._own_modules import OwnModules
 from equilibrist.games._own_players import (
     Held,
@@ -27,12 +28,15 @@ from equilibrist.games._own_players import (
     roles,
     shown,
 )
+from equilibrist.games._own_returned import number, returned
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
+    apart,
     batch_size,
     check_functions,
     detached,
+    kind_of,
     laws_of,
     leaf,
     moved,
@@ -41,6 +45,7 @@ from equilibrist.games._own_scores import (
 from equilibrist.games.sampled import seed_of
 from equilibrist.nn import noise
 from equilibrist.nn.memo import Memo
+from equilibrist.nn.precision import InPrecision
 from equilibrist.nn.stop_gradient import Place, StopGradients
 from equilibrist.projections import Projection
 
@@ -108,6 +113,7 @@ class AdversarialGame(OwnModules):
     """
 
     # Many parameters: each names one thing that a game of one's own may have.
+    @torch.inference_mode(False)  # copies are to have gradients wherever they are made
     def __init__(
         self,
         players: Mapping[str, Held],
@@ -145,8 +151,6 @@ class AdversarialGame(OwnModules):
             projections=[renamed(p, called) for p in listed(projections)],
         )
         self._hold(players, check_frozen(frozen, tuple(players)))
-        held = [*self._pure.values(), *self._frozen.values()]
-        self._modes = [(m, m.training) for pure in held for m in pure.module.modules()]
         self.heads, self.normalised = 1, ()
         self._probed = False
         self._counts: dict[int, int] = {}
@@ -158,6 +162,7 @@ class AdversarialGame(OwnModules):
         self._known, self._looking = set[Place](), False
         self._sources: tuple[str, ...] = ()
         self._needs_gradients, self._stacks, self._writes = False, False, False
+        self._follows, self.native = False, torch.float32
         self.stops: tuple[str, ...] = ()
         self.any_rows, self.semi_gradient = True, bool(semi_gradient)
         _own_probe.probe(self)
@@ -179,13 +184,9 @@ class AdversarialGame(OwnModules):
             extra = {} if only is None or not self._asks else {"only": self.names[only]}
             given = self._call(function, players, constants, draw, mover=only, **extra)
             if only is None or not self._probed:
-                _own_probe.returned(self, given, only)
+                returned(self, given, only)
             found = {p: given[self.names[p]] for p in wanted}
-        return {p: _own_probe.number(self.names[p], loss) for p, loss in found.items()}
-
-    def against(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Not to be had: these losses make their samples themselves."""
-        raise GameError("losses of your own make their samples themselves")
+        return {p: number(self.names[p], loss) for p, loss in found.items()}
 
     def _call(
         self,
@@ -202,6 +203,8 @@ class AdversarialGame(OwnModules):
         graph = torch.is_grad_enabled()
         if self._needs_gradients:
             players = {p: {k: leaf(t) for k, t in part.items()} for p, part in players.items()}
+        elif self._froze:  # a function that freezes modules thaws them too, and these tensors are not its own
+            players = {p: {k: apart(t) for k, t in part.items()} for p, part in players.items()}
         for memo in self._memos:
             memo.clear()
         with ExitStack() as stack:
@@ -211,9 +214,13 @@ class AdversarialGame(OwnModules):
             for name, pure in self._frozen.items():
                 stack.enter_context(pure.held({}, constants[name]))
             stack.enter_context(self._seeded(draw))
+            if self._follows and (kind := kind_of(players)) != self.native:
+                stack.enter_context(InPrecision(kind))
             stopped = None
             asked = graph or self._needs_gradients
-            if self._stopping and asked and (mover is None or self._froze or not self._probed):
+            if self._stopping and (
+                self._froze or (asked and (mover is None or not self._probed))
+            ):
                 stopped = stack.enter_context(StopGradients(self._passing))
             if self._needs_gradients:
                 stack.enter_context(torch.enable_grad())
@@ -226,18 +233,9 @@ class AdversarialGame(OwnModules):
         if stopped is not None:
             self._seen.update(stopped.seen)
             self._froze |= stopped.froze
-            if _own_probe.met(self, players, constants, draw):
+            if met(self, players, constants, draw):
                 return self._call(function, players, constants, draw, *first, mover=mover, **extra)
         return detached(found) if self._needs_gradients and not graph else found
-
-    def _settle(self, graph: bool) -> None:
-        """Modes as they were when the game was built, whatever the user's function left: `critic.eval()`, or gradients
-        switched off."""
-        for layer, mode in self._modes:
-            if layer.training is not mode:
-                layer.training = mode
-        if torch.is_grad_enabled() is not graph:
-            torch.set_grad_enabled(graph)
 
     def _count(self, function: Callable[..., Any]) -> int:
         """How many arguments a function of the user's takes."""
@@ -304,8 +302,11 @@ class AdversarialGame(OwnModules):
     def _both(self, players: Players, constants: Constants, draw: Draw) -> tuple[Tensor, Tensor]:
         if self._samples is None:
             raise GameError("the game has no samples: give AdversarialGame samples=function")
-        real, fake = self._call(self._samples, players, constants, draw)
-        return real, fake
+        found = self._call(self._samples, players, constants, draw)
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            what = type(found).__name__
+            raise GameError(f"samples must return two tensors, (real, generated), not {what}")
+        return found[0], found[1]
 
     def reals(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """The real samples [n, ...] of a draw, as `samples` gives them."""
@@ -314,18 +315,6 @@ class AdversarialGame(OwnModules):
     def fakes(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """The generated samples [n, ...] of a draw, as `samples` gives them."""
         return self._both(players, constants, draw)[1]
-
-    def generate(self, *_: Any, **__: Any) -> Tensor:
-        """Not to be had: `samples` takes a batch."""
-        raise GameError(
-            "losses of your own make samples of a draw: take fakes(players, constants, draw)"
-        )
-
-    def critic(self, *_: Any, **__: Any) -> Any:
-        """Not to be had: `score` takes a batch."""
-        raise GameError(
-            "losses of your own score under a draw: take critic_of(players, constants, draw)"
-        )
 
     def critic_of(self, players: Players, constants: Constants, draw: Draw, head: int = 0) -> Any:
         """The critic's scores as a function of samples, as `score` gives them."""

@@ -193,9 +193,7 @@ def heads(critic: nn.Module) -> int:
     return critic.heads if isinstance(critic, CriticEnsemble) else 1
 
 
-def apart(
-    generator: Any, critic: Any, first: str = "generator", second: str = "critic"
-) -> None:
+def apart(generator: Any, critic: Any, first: str = "generator", second: str = "critic") -> None:
     """GameError where a trained tensor, or a running statistic, belongs to both players.
 
     Copies would make two of it, and the game played would be another one. What is frozen on both sides is a

@@ -61,7 +61,7 @@ class Memo:
             return self._forward(*args, **kwargs)
         (x,) = args
         key = _key(x)
-        held = [part[name] for part, name in self._slots]
+        held: list[Any] = [part[name] for part, name in self._slots]
         if (kept := self._kept.get(key)) is not None and self._holds(kept, held):
             return kept.made
         made = self._forward(x)

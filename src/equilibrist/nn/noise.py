@@ -37,8 +37,8 @@ def derived(seed: int, *words: int) -> int:
 def of(seen: Collection[str]) -> tuple[str, ...]:
     """The sources to seed where random numbers were seen to be drawn from these.
 
-    Python's and NumPy's numbers often decide whether others are drawn at all (an augmentation with some probability), so
-    that with them come all.
+    Python's and NumPy's numbers often decide whether others are drawn at all (an augmentation with some probability):
+    with them come all.
     """
     return GLOBAL if set(seen) - {TORCH} else tuple(s for s in GLOBAL if s in seen)
 

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -20,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.variable import Variable, VariableMeta
 from torch.overrides import TorchFunctionMode
+
+from equilibrist.errors import GameError
 
 Place = tuple[str, int, int]  # file, line and column
 
@@ -54,7 +55,8 @@ class StopGradients(TorchFunctionMode):
         self.froze = False
 
     def __enter__(self) -> StopGradients:
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._graph = torch.is_grad_enabled()
         self._former = vars(VariableMeta).get("__call__", type.__call__)
         VariableMeta.__call__ = self._variable()  # type: ignore[method-assign]
         return self
@@ -64,7 +66,7 @@ class StopGradients(TorchFunctionMode):
             del VariableMeta.__call__
         else:
             VariableMeta.__call__ = self._former  # type: ignore[method-assign]
-        super().__exit__(*how)
+        super().__exit__(*how)  # type: ignore[no-untyped-call]
 
     def _variable(self) -> Callable[..., Any]:
         """What calling `torch.autograd.Variable` is within: it cuts the graph, and no function mode is told."""
@@ -73,9 +75,9 @@ class StopGradients(TorchFunctionMode):
         def called(kind: Any, *args: Any, **kwargs: Any) -> Any:
             given = args[0] if args else kwargs.get("data")
             mine = kind is Variable and threading.get_ident() == thread
-            if mine and isinstance(given, Tensor) and given.requires_grad:
-                if self._passes(_place(sys._getframe(1))):
-                    return given
+            cuts = mine and isinstance(given, Tensor) and given.requires_grad
+            if cuts and self._passes(_place(sys._getframe(1))):
+                return given
             return former(kind, *args, **kwargs)
 
         return called
@@ -93,12 +95,19 @@ class StopGradients(TorchFunctionMode):
         elif func is torch._C._set_grad_enabled:
             if not args[0] and self._passes(_place(sys._getframe(1))):
                 return None
+        elif func is Tensor.backward:
+            raise GameError(
+                "a loss is differentiated within (.backward()): return the losses and leave the rest of the step out, "
+                "or take torch.autograd.grad for a gradient that belongs to a loss"
+            )
         elif func in _FREEZES and _freezes(args, kwargs or {}):
             self.froze = True
             return args[0]
+        elif func in _FREEZES and not args[0].is_leaf:  # True, which it has where it can have it
+            return args[0]
         if torch.is_inference_mode_enabled():
             passes = self._passes(_place(sys._getframe(1), through=True))
-            with torch.inference_mode(False), _graph(passes):
+            with torch.inference_mode(False), torch.set_grad_enabled(passes and self._graph):
                 return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
@@ -122,10 +131,6 @@ def _place(frame: FrameType | None, through: bool = False) -> Place | None:
     positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
     column = next(positions, (None,) * 4)[2]
     return frame.f_code.co_filename, frame.f_lineno, column or 0
-
-
-def _graph(passes: bool) -> AbstractContextManager[None]:
-    return torch.enable_grad() if passes else torch.no_grad()
 
 
 def _freezes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -24,9 +24,9 @@ class Memo:
 
     For modules that are functions of parameters, buffers and input alone. A critic's loss and a generator's both score
     the generated samples: that is one pass, not two. An output is computed anew where the input or the output has been
-    written to since, and where parameters have been exchanged (functional_call). For the rest (modes and attributes that
-    are switched, hooks that come and go, writes through `.data`, a graph that was freed) the owner has to compare, once,
-    with what comes of resting memos. While it is `resting` it computes every output anew.
+    written to since, and where parameters have been exchanged (functional_call). For the rest (modes and attributes
+    that are switched, hooks that come and go, writes through `.data`, a graph that was freed) the owner has to compare,
+    once, with what comes of resting memos. While it is `resting` it computes every output anew.
     """
 
     def __init__(self, module: nn.Module) -> None:

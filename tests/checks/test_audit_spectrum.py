@@ -289,7 +289,7 @@ def test_an_eigenvalue_is_confirmed_on_the_score_split_alone(
     b = AuditContext(game, start.players, start.constants, Gaussian(1), Settings(batch=16), 0)
     b.tolerance()  # the yardstick is the selection split's
     monkeypatch.setattr(AuditContext, "bank", reading)
-    monkeypatch.setattr(AuditContext, "scale", lambda self: 1.0)
+    monkeypatch.setattr(AuditContext, "scale", lambda self, player="": 1.0)
     (found,) = stable(b)
     assert found.evidence["confirmed"] is not None
     assert set(read) == {"score"}

@@ -73,7 +73,8 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert meta["Version"] == equilibrist.__version__
     assert meta["Requires-Python"] == ">=3.11"
     assert meta["License-Expression"] == "MIT"
-    assert {"dev", "docs", "inception", "mutants", "tensorboard"} == set(
+    adaptors = {"accelerate", "ctgan", "imitation", "lightning", "monai"}
+    assert adaptors | {"dev", "docs", "inception", "mutants", "tensorboard"} == set(
         meta.get_all("Provides-Extra")
     )
     assert "Train GANs as the two-player games they are" in meta.get_payload()

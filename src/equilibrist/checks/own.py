@@ -17,12 +17,24 @@ from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import settings_of
 from equilibrist.checks.registry import CHECKS
 from equilibrist.core.game import Constants, Players
+from equilibrist.data import Source
 from equilibrist.errors import warn_user
 from equilibrist.files.owned import require_free
 from equilibrist.games import AdversarialGame
 from equilibrist.nn import torch_spectral_norm
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
+
+
+def data_row(data: Source) -> dict[str, Any]:
+    """What an audit records of its data."""
+    return {
+        "name": data.name,
+        "kind": data.kind,
+        "size": data.size,
+        "shape": list(data.shape),
+        "source": data.origin,
+    }
 
 
 @dataclass(frozen=True)
@@ -94,19 +106,13 @@ class OwnGame:
         )
 
     def _about(self, seed: int) -> dict[str, Any]:
-        game, data = self.game, self.game.data
+        game, described = self.game, self.game.describe()
         return {
-            "pair": {game.names[p]: game.describe()["players"][p]["class"] for p in game.players},
+            "pair": {game.names[p]: described["players"][p]["class"] for p in game.players},
             "mode": "as is",
             "seed": seed,
-            "game": game.describe(),
-            "data": {
-                "name": data.name,
-                "kind": data.kind,
-                "size": data.size,
-                "shape": list(data.shape),
-                "source": data.origin,
-            },
+            "game": described,
+            "data": data_row(game.data),
             "spectral_norm": {p: values for p, values in game.lags().items() if values},
         }
 

@@ -16,7 +16,7 @@ from equilibrist.checks._result import Audit
 from equilibrist.checks._save import require_place
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import in_order, settings_of
-from equilibrist.checks.own import OwnGame
+from equilibrist.checks.own import OwnGame, data_row
 from equilibrist.checks.registry import CHECKS
 from equilibrist.data import Source
 from equilibrist.data.loaders import as_made, source_of
@@ -284,13 +284,7 @@ class Prepared:
                 "mode": self.mode,
                 "seed": seed,
                 "game": self.game.describe(),
-                "data": {
-                    "name": self.data.name,
-                    "kind": self.data.kind,
-                    "size": self.data.size,
-                    "shape": list(self.data.shape),
-                    "source": self.data.origin,
-                },
+                "data": data_row(self.data),
                 "spectral_norm": {p: values for p, values in lags.items() if values},
             },
             notes=(*found.notes, *self.lag_notes(), *self.half_notes()),

@@ -228,7 +228,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def near(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, float):
-        return a == b or (a != a and b != b) or math.isclose(a, b, rel_tol=1e-8, abs_tol=1e-12)
+        return a == b or (a != a and b != b) or math.isclose(a, b, rel_tol=1e-11, abs_tol=1e-12)
     return bool(a == b)
 
 

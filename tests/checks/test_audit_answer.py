@@ -1,4 +1,4 @@
-"""A leader's move after the follower's answer, on samples: what the answer fits of their noise is not the leader's gain."""
+"""A move after an answer found on samples: what the answer fits of their noise is not the leader's gain."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from equilibrist import (  # noqa: F401
         auxiliary,
         contract,
+        critics,
         data,
         formulations,
         games,
@@ -84,6 +85,7 @@ _ALSO = {
     "auxiliary": ("Reconstruction", "Term"),
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
+    "critics": ("CriticAudit", "LoneCritic", "audit_critic"),
     "data": (
         "Augmented",
         "Gaussian",
@@ -105,7 +107,7 @@ _ALSO = {
         "bilinear",
         "draw_of_rows",
     ),
-    "interop": ("Play", "TorchRule", "Watch", "lightning_callback"),
+    "interop": ("Heard", "Play", "TorchRule", "Watch", "lightning_callback", "listen"),
     "langevin": ("SGLD", "RMSPropSGLD"),
     "optimizers": ("TFRMSProp",),
     "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),
@@ -144,6 +146,7 @@ _MODULES = (
     "auxiliary",
     "checks",
     "contract",
+    "critics",
     "data",
     "formulations",
     "games",

@@ -296,6 +296,16 @@ RUNGS = (
     Rung("nash", "Nash"),
 )
 
+# What a critic alone may be found to be, by the claim that is refuted then; the most telling first.
+STATES = {
+    "not-saturated": "saturated",
+    "not-smothered": "smothered",
+    "not-lagging": "lagging",
+    "not-blind": "blind",
+    "not-memorising": "memorising",
+    "informative": "uninformative",
+}
+
 _KINDS: dict[type, str] = {str: "a text", dict: "an object", list: "a list"}
 
 

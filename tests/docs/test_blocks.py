@@ -19,8 +19,11 @@ from equilibrist.recipe_lookup import catalogue
 
 RUN_BY = {
     "README.md": "docs/test_readme.py",
+    "docs/already_train.md": "docs/test_already_train.py",
     "docs/choose.md": "docs/test_replay.py",
+    "docs/critic.md": "critics/test_critic_docs.py",
     "docs/extend.md": "docs/test_extend.py",
+    "docs/listen.md": "interop/test_listen_docs.py",
     "docs/mixed.md": "docs/test_examples.py",
     "docs/new_solver.md": "solvers/test_solvers_new.py",
     "docs/own_loop.md": "docs/test_examples.py",
@@ -55,7 +58,7 @@ def test_python_is_run_by_a_test() -> None:
 def test_what_is_not_run_is_little() -> None:
     """Each with its reason; no page hides behind them."""
     left = [block for page in PAGES for block in blocks(page, "python") if block.reason]
-    assert len(left) == 2
+    assert len(left) == 3
     assert all("examples/" in block.reason for block in left), "run by test_examples.py"
 
 

@@ -198,6 +198,13 @@ def test_an_audit_of_a_pair(tmp_path: Path) -> None:
     assert list(faults(table("audit.json"), content(where / "audit.json"))) == []
 
 
+def test_an_audit_of_a_critic(tmp_path: Path) -> None:
+    real, fake = torch.randn(60, 2), torch.randn(60, 2)
+    critic = torch.nn.Linear(2, 1)
+    eq.audit_critic(critic, real, fake, "hinge", gradients=100, out=tmp_path / "c", progress="none")
+    assert list(faults(table("audit.json"), content(tmp_path / "c/audit.json"))) == []
+
+
 def test_a_checkpoint(run: Path) -> None:
     section = PAGE.split("\n## Checkpoints\n")[1].split("\n## ")[0]
     with opened(run / "checkpoints/step_00000004.safetensors") as file:

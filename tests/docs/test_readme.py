@@ -15,7 +15,7 @@ import equilibrist as eq
 
 
 def test_python_block_runs(tmp_path: Path) -> None:
-    first, _ = to_run("README.md")
+    first, *_ = to_run("README.md")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", first],
         cwd=tmp_path,
@@ -30,7 +30,7 @@ def test_python_block_runs(tmp_path: Path) -> None:
 
 def test_the_lines_for_your_own_loop_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Beside a generator, a critic and a loader; a thousand batches of it, so that one audit is due."""
-    _, lines = to_run("README.md")
+    _, lines, _ = to_run("README.md")
     torch.manual_seed(0)
     space = {
         "eq": eq,
@@ -41,3 +41,33 @@ def test_the_lines_for_your_own_loop_run(capsys: pytest.CaptureFixture[str]) -> 
     exec(lines, space)
     assert [step for step, _ in space["watch"].audits] == [1000]
     assert "Nash" in capsys.readouterr().out
+
+
+def test_the_lines_for_any_adversarial_training_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside what a reader has: two modules, data, samples of both kinds, and somebody's trainer."""
+    *_, lines = to_run("README.md")
+    torch.manual_seed(0)
+    space = {
+        "eq": eq,
+        "generator": nn.Linear(64, 2),
+        "critic": nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)),
+        "data": torch.randn(600, 2),
+        "real": torch.randn(400, 2),
+        "fake": torch.randn(400, 2) + 1,
+    }
+
+    def train_elsewhere() -> None:
+        adams = {k: torch.optim.Adam(space[k].parameters()) for k in ("critic", "generator")}
+        for _ in range(3):
+            for player, adam in adams.items():
+                fake = space["generator"](torch.randn(32, 64))
+                score = space["critic"](space["data"][:32]).mean() - space["critic"](fake).mean()
+                adam.zero_grad()
+                (score if player == "generator" else -score).backward()
+                adam.step()
+
+    exec(lines, space | {"train_elsewhere": train_elsewhere})
+    printed = capsys.readouterr().out
+    assert "nash/critic" in printed
+    assert "best-of-class" in printed
+    assert "3 steps" in printed

@@ -190,3 +190,61 @@ def test_an_audit_says_that_losses_are_expectations_over_noise() -> None:
     assert any("critic.2 (Dropout)" in line for line in found["nash"].limits)
     again = audit_pair(Noisy(), critic, REAL, "vanilla", latent=2, gradients=800, progress="none")
     assert str(found) == str(again)
+
+
+def test_the_jacobian_over_draws_is_that_of_the_closed_form() -> None:
+    built = game()
+    start = built.init()
+    field = VectorField(built)
+    n = tree.count(start.players)
+    units = [tree.unflatten(row, start.players) for row in torch.eye(n, dtype=torch.float64)]
+    seen = []
+    for seed in range(100):
+        draw = draw_of(seed, 400)
+        seen.append(torch.stack([tree.flatten(field.jvp(*start, u, draw)) for u in units], 1))
+
+    def v(x: Tensor) -> Tensor:
+        players = tree.unflatten(x, start.players)
+        losses = exact(built, players, REAL)
+        parts = [
+            torch.autograd.grad(losses[p], tuple(players[p].values()), create_graph=True)
+            for p in start.players
+        ]
+        return torch.cat([g.flatten() for part in parts for g in part])
+
+    with torch.enable_grad():
+        wanted = torch.autograd.functional.jacobian(v, tree.flatten(start.players))
+    error = torch.stack(seen).std(0) / len(seen) ** 0.5
+    off = (torch.stack(seen).mean(0) - wanted).abs()
+    assert bool((off <= 5 * error + 1e-12).all())
+    assert float(error.max()) < 0.1 * float(wanted.abs().max())
+
+
+class Gumbel(nn.Module):
+    """Two classes by Gumbel-softmax at logits of its own, whatever the latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.3, -0.4], dtype=torch.float64))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return nn.functional.gumbel_softmax(self.logits.expand(len(z), 2), tau=0.5)
+
+
+def test_gumbel_noise_against_quadrature() -> None:
+    """Of two classes the softmax of logits a, b with Gumbel noise is sigmoid((a - b + L) / tau), L logistic."""
+    critic = nn.Sequential(nn.Dropout(0.5), linear(2, 1))
+    built = GAN(Gumbel(), critic, "wgan", latent=1)
+    start = built.init()
+    field, source = VectorField(built), ArraySource(REAL[:, :2], kind="points", dtype=torch.float64)
+    draws = [built.draw(np.random.default_rng(s), source, 200, torch.float64) for s in range(150)]
+    seen = torch.stack([field(*start, draw).v["generator"]["logits"] for draw in draws])
+    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    logits = start.players["generator"]["logits"].clone().requires_grad_()
+    first = torch.sigmoid((logits[0] - logits[1] + torch.logit(u)) / 0.5).mean()
+    w = start.players["critic"]["1.weight"][0]
+    loss = -(w[0] * first + w[1] * (1 - first))
+    (wanted,) = torch.autograd.grad(loss, logits)
+    error = seen.std(0) / len(seen) ** 0.5
+    assert bool(((seen.mean(0) - wanted).abs() < 4.5 * error).all())
+    assert float(error.max()) < 0.1 * float(wanted.abs().max())

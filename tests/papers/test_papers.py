@@ -288,7 +288,7 @@ def test_the_page_names_every_claim_and_counts_failures(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert "2 of 4 units ended (1 failed, 1 done)" in text
     assert "no luck" in text
-    assert "| **holds** | tiny |" in text
+    assert "| **holds** so far | tiny, 2 of 4 units |" in text
     assert "abacus" in text
     assert f"{120 / 3600:.2g}" in text
 

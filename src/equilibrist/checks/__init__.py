@@ -4,6 +4,7 @@ from equilibrist.certificates import Chart, Words
 from equilibrist.checks._audit import audit, audit_game
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._result import Audit
+from equilibrist.checks._save import require_place, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext
@@ -31,4 +32,6 @@ __all__ = [
     "audit_pair",
     "decide",
     "register",
+    "require_place",
+    "write_folder",
 ]

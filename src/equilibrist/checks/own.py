@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from equilibrist import tree
 from equilibrist.checks._audit import audit_game
 from equilibrist.checks._result import Audit
@@ -29,6 +31,7 @@ class OwnGame:
 
     game: AdversarialGame
 
+    @torch.inference_mode(False)
     def audit(
         self,
         settings: Settings | Mapping[str, Any] | None = None,

@@ -338,7 +338,7 @@ def _explained(outcome: Outcome, game: Any) -> Outcome:
     where = (
         f"the losses stop gradients at {', '.join(stops)}"
         if stops
-        else "nothing was seen to be detached"
+        else "nothing was seen to be detached (.item(), NumPy, torch.tensor(x), sample() of distributions are not seen)"
     )
     return replace(
         outcome,

@@ -36,7 +36,7 @@ def audit(
         typer.Argument(
             metavar="RUN|FILE:FUNCTION",
             help="A run directory, as made by `equilibrist run`; or a function of your own that returns "
-            "your modules (docs/own_pair.md). Its file is executed.",
+            "your modules (docs/own_pair.md) or a critic alone (docs/critic.md). Its file is executed.",
         ),
     ],
     require: Annotated[
@@ -107,7 +107,7 @@ def audit(
     from equilibrist.checks import CHECKS
 
     chosen = tuple(check or CHECKS)
-    required = _requirements(require or [], chosen)
+    required = _requirements(require or [], chosen, own)
     typed = _typed_settings(pairs)
     if own:
         found = _audit_own(
@@ -153,8 +153,15 @@ def _refuse_options(options: Mapping[str, object], name: str, kind: str) -> None
             raise RecipeError(f"{option} {value}: {name} is {kind}, which has no such option")
 
 
-def _requirements(claims: Sequence[str], checks: Sequence[str]) -> list[tuple[str, bool]]:
+def _requirements(
+    claims: Sequence[str], checks: Sequence[str], own: bool
+) -> list[tuple[str, bool]]:
     """The claims of --require, refused before any work if they are unknown.
+
+    Args:
+        claims: as they were typed.
+        checks: those that will be made.
+        own: whether a user's function is audited, which may return a critic alone.
 
     Returns:
         Pairs of a claim and whether it must be verified.
@@ -163,9 +170,11 @@ def _requirements(claims: Sequence[str], checks: Sequence[str]) -> list[tuple[st
         RecipeError: A claim that none of these checks makes, or another text than "verified" after it.
     """
     from equilibrist.checks import REGISTRY
+    from equilibrist.critics import CLAIMS
 
     # The audit itself refuses an unknown check.
     known = [c for name in checks if name in REGISTRY for c in REGISTRY[name].claims or (name,)]
+    known += CLAIMS if own else ()
     found = []
     for text in claims:
         claim, equals, strictness = text.partition("=")
@@ -217,22 +226,41 @@ def _audit_own(
     seed: int,
     out: Path,
 ) -> Audit:
-    """Audit the pair that a user's function returns, and write the answer into the folder `out`."""
+    """Audit the pair, or the critic alone, that a user's function returns, and write the answer into `out`."""
     from equilibrist.checks.pair import Pair
     from equilibrist.checks.registry import named_checks
+    from equilibrist.critics import LoneCritic
 
     chosen = named_checks(checks)
     if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").is_file():
         raise RecordError(f"--out {out}: this exists and is no audit; name another folder")
     if out.parent.exists() and not out.parent.is_dir():
         raise RecordError(f"--out {out}: {out.parent} is no folder")
-    pair = Pair.of(_call_own(name), name)
-    found = pair.audit(
-        settings, gradients=gradients, checks=chosen, seed=seed, progress=progress, out=out
-    )
+    value = _call_own(name)
+    found: Audit
+    if isinstance(value, LoneCritic):
+        options = _critic_options(settings) | (
+            {} if gradients is None else {"gradients": gradients}
+        )
+        found = value.audit(**options, seed=seed, progress=progress, out=out)
+    else:
+        found = Pair.of(value, name).audit(
+            settings, gradients=gradients, checks=chosen, seed=seed, progress=progress, out=out
+        )
     print(found)
     say(f"Report: {out / 'report.html'}")
     return found
+
+
+def _critic_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an audit of a critic alone has; RecipeError for others."""
+    known = ("batch", "confidence", "tolerance", "absolute")
+    for key in settings:
+        if key not in known:
+            raise RecipeError(
+                f"--set {key}: the audit of a critic alone has no such setting; it has {', '.join(known)}"
+            )
+    return dict(settings)
 
 
 def _call_own(name: str) -> Any:

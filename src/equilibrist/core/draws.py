@@ -67,6 +67,7 @@ class Use(Enum):
     SHEET_OF_REAL = (Stream.SAMPLE, 1, 0, 0)
     SCORE = (Stream.SAMPLE, 2, 0, "place")
     SCORE_CONDITION = (Stream.SAMPLE, 3, 0, "place")
+    LISTENED = (Stream.SAMPLE, 4, 0, "place")
 
     # An audit's: the word after the stream is the use.
     SPLIT = (Stream.AUDIT, 0)
@@ -86,6 +87,14 @@ class Use(Enum):
     PROXIMAL_LEADER = (Stream.AUDIT, 15)
     PROX_GENERATOR = (Stream.AUDIT, 16, "start")
     PROX_CRITIC = (Stream.AUDIT, 17, "start")
+
+    # Of an audit of a critic alone.
+    CRITIC_SPLIT = (Stream.AUDIT, 40, "kind")
+    CRITIC_BATCH = (Stream.AUDIT, 41, "run")
+    CRITIC_FRESH = (Stream.AUDIT, 42)
+    CRITIC_NOISE = (Stream.AUDIT, 43, "place")
+    CRITIC_MIXED = (Stream.AUDIT, 44)
+    CRITIC_COLUMN = (Stream.AUDIT, 45, "group")
 
     @property
     def fields(self) -> tuple[str, ...]:

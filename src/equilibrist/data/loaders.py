@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,53 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
     """
     if isinstance(data, Source):
         return data
+    rows = rows_of(data, limit)
+    shape, second, origin = tuple(rows.samples.shape[1:]), rows.second, rows.origin
+    samples = _real(rows.samples)
+    given, why = ({}, "") if second is None else _second(second, len(samples), conditions)
+    source = ArraySource(
+        samples,
+        name=name or "the data",
+        origin=origin,
+        kind="images" if samples.ndim == 4 else "points",
+        value_range=_usual_range(samples) if samples.ndim == 4 else None,
+        **given,
+    )
+    source.why_unlabelled = why
+    source.unflattened = shape if samples.ndim == 2 < len(shape) + 1 else None
+    return source
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was read of some data, as it lay there.
+
+    Attributes:
+        samples: [n, ...], in their own shape and precision.
+        second: what came beside each of them (labels, conditions) [n, ...]; None where nothing did.
+        origin: where they came from, in words.
+        size: how many there were, of which `samples` may be a part; n where that is not known.
+    """
+
+    samples: Tensor
+    second: Tensor | None
+    origin: str
+    size: int
+
+
+def rows_of(data: Any, limit: int = 10_000) -> Rows:
+    """Samples, and what comes beside them, from what a training loop holds.
+
+    Args:
+        data: as `source_of` takes them, apart from a `Source`.
+        limit: at most this many samples are taken, of arrays and datasets at equal distances.
+
+    Returns:
+        The samples in their own shape.
+
+    Raises:
+        DataError: nothing to iterate over, an iterator, or no samples.
+    """
     kind = type(data).__name__
     if isinstance(data, Iterator):
         raise DataError(
@@ -59,30 +107,18 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
         pair = data if isinstance(data, tuple | list) else (data,)
         samples, *rest = (_spread(_tensor("the data", part), limit) for part in pair)
         second, origin = rest[0] if rest else None, "an array in memory"
-        if pair[0].ndim and len(pair[0]) > limit:
-            origin = f"{limit} of {len(pair[0])} samples in memory"
+        size = len(pair[0]) if pair[0].ndim else 0
+        if size > limit:
+            origin = f"{limit} of {size} samples in memory"
     elif isinstance(data, Iterable | Dataset) and not isinstance(data, str | bytes | Mapping):
         samples, second = _gathered(loader_of(data, limit), limit)
-        origin = f"{len(samples)} samples of a {kind}"
+        origin, size = f"{len(samples)} samples of a {kind}", len(samples)
     else:
         raise DataError(
             f"data of type {kind} cannot be read: pass a tensor [N, ...], a tuple (samples, labels), a "
             "Dataset, a DataLoader or a Source (equilibrist.data reads files)"
         )
-    shape = tuple(samples.shape[1:])
-    samples = _real(samples)
-    given, why = ({}, "") if second is None else _second(second, len(samples), conditions)
-    source = ArraySource(
-        samples,
-        name=name or "the data",
-        origin=origin,
-        kind="images" if samples.ndim == 4 else "points",
-        value_range=_usual_range(samples) if samples.ndim == 4 else None,
-        **given,
-    )
-    source.why_unlabelled = why
-    source.unflattened = shape if samples.ndim == 2 < len(shape) + 1 else None
-    return source
+    return Rows(samples, second, origin, size)
 
 
 def as_made(source: Source, shape: tuple[int, ...]) -> Source:

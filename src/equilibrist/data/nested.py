@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from equilibrist.data.loaders import loader_of, unmoved
 from equilibrist.errors import DataError
 
 SAMPLES = "real"  # the name of a batch that is one tensor
+# What draws hold besides batches: an entry of one of these names is called "batch.noise".
+_RESERVED = ("noise", "latent", "mix", "condition", "fake")
 _WHEEL = 1000  # batches of a function are dealt to parts by their number modulo this
 
 
@@ -39,6 +42,10 @@ class Structure:
         if not self.names:
             raise DataError(
                 "a batch holds no tensor: give tensors, or tuples and dictionaries of them"
+            )
+        if twice := next((n for n in self.names if self.names.count(n) > 1), None):
+            raise DataError(
+                f"two entries of a batch are both called {twice!r}: rename the key that holds a dot"
             )
 
     def __eq__(self, other: object) -> bool:
@@ -68,7 +75,7 @@ class Structure:
 # A skeleton is the name of a tensor, or (type, keys or None, skeletons).
 def _skeleton(value: Any, path: str, found: dict[str, Tensor] | None = None) -> Any:
     if isinstance(value, Tensor | np.ndarray):
-        name = path or SAMPLES
+        name = f"batch.{path}" if path in _RESERVED else path or SAMPLES
         if found is not None:
             found[name] = torch.as_tensor(value)
         return name
@@ -204,7 +211,8 @@ class FunctionSource(ShownSource):
     Parts of it are disjoint sets of numbers, so that what one part shows no other does.
 
     Args:
-        function: from a whole number to a batch; the same number gives the same batch.
+        function: from a whole number to a batch; the same number gives the same batch. Random numbers that it draws
+            (torch's, NumPy's or Python's global ones) are seeded by the number.
         name: for records.
     """
 
@@ -215,8 +223,9 @@ class FunctionSource(ShownSource):
         self.function = function
         self.name = name or getattr(function, "__name__", "a function")
         self.origin = f"batches of {self.name}(i)"
-        self.structure = Structure(function(0))
-        first = next(iter(self.structure.flat(function(0)).values()))
+        batch = self._numbered(0)
+        self.structure = Structure(batch)
+        first = next(iter(self.structure.flat(batch).values()))
         self.kind: Kind = "images" if first.ndim == 4 else "points"
         self.shape = tuple(first.shape[1:])
         self._numbers = range(_WHEEL)
@@ -226,8 +235,31 @@ class FunctionSource(ShownSource):
         """The batch of a number drawn from this part's, with its own number of rows (`n` is not read)."""
         low = int(rng.integers(2**31 // _WHEEL))
         number = low * _WHEEL + self._numbers[int(rng.integers(len(self._numbers)))]
-        batch = self.structure.flat(self.function(number))
+        batch = self.structure.flat(self._numbered(number))
         return {key: _moved(t.detach(), *self._to) for key, t in batch.items()}
+
+    def _numbered(self, number: int) -> Any:
+        """The batch of a number.
+
+        Raises:
+            DataError: the function fails.
+        """
+        try:
+            with unmoved(None):
+                _seed(number)
+                batch = self.function(number)
+        except Exception as error:
+            raise DataError(
+                f"{self.name} gives no batch number {number} ({_line(error)}): it is asked for any whole number below "
+                "2**31; pass batches that end as a list"
+            ) from error
+        first = next(iter(Structure(batch).flat(batch).values()))
+        if not first.ndim or not len(first):
+            raise DataError(
+                f"{self.name} gives a batch without rows for number {number}: it is asked for any whole number below "
+                "2**31; pass batches that end as a list"
+            )
+        return batch
 
     def sample(self, rng: np.random.Generator, n: int) -> Tensor:
         """n rows of the batches' first tensor."""
@@ -323,7 +355,7 @@ def _read(batches: Iterable[Any], limit: int) -> tuple[dict[str, Tensor], Struct
     count = 0
     batches = getattr(batches, "base_dataloader", batches)
     with unmoved(batches):
-        for batch in batches:
+        for batch in _failing(batches):
             structure = structure or Structure(batch)
             rows = {key: t.detach().cpu() for key, t in structure.flat(batch).items()}
             for key, t in rows.items():
@@ -343,6 +375,29 @@ def _read(batches: Iterable[Any], limit: int) -> tuple[dict[str, Tensor], Struct
         raise DataError("the data hold no batch: give at least one")
     names = structure.names
     return {key: torch.cat([rows[key] for rows in found])[:limit] for key in names}, structure
+
+
+def _seed(number: int) -> None:
+    """The global random states begin at a number."""
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    np.random.seed(number)
+    random.seed(number)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _failing(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches; DataError where the loader fails."""
+    try:
+        yield from batches
+    except Exception as error:
+        raise DataError(
+            f"reading the data fails ({_line(error)}): look at what a batch of the loader holds"
+        ) from error
 
 
 def _moved(t: Tensor, device: Any, dtype: torch.dtype | None) -> Tensor:

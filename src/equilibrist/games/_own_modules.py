@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist.core.game import Constants, Players
+from equilibrist.errors import GameError
 from equilibrist.games import inputs as _setup
 from equilibrist.games._own_players import Held, class_of, one_module
 from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn.pure import PureModule
 from equilibrist.nn.torch_spectral_norm import Foreign, foreign
-from equilibrist.nn.wrapped import copied
+from equilibrist.nn.wrapped import copied, unwrapped
 
 
 class OwnModules(SampledGame, ABC):
@@ -33,15 +35,31 @@ class OwnModules(SampledGame, ABC):
     def _hold(self, players: Mapping[str, Held], frozen: Mapping[str, nn.Module]) -> None:
         """Copies of the players' modules, and of those that nobody trains."""
         self._live = {p: one_module(name, players[name]) for p, name in self.names.items()}
-        if len(players) == 2:
-            _setup.apart(self._live["generator"], self._live["critic"])
+        for a, b in combinations(self.players, 2):
+            _setup.apart(self._live[a], self._live[b], self.names[a], self.names[b])
         self._made: dict[str, Foreign] = {
             p: foreign(self._live[p], "generator") for p in self.players
         }
         self.modules = {p: self._made[p].module for p in self.players}
         self._pure = {p: PureModule(m, self.names[p]) for p, m in self.modules.items()}
-        self._rested = {name: copied(m, name).requires_grad_(False) for name, m in frozen.items()}
-        self._frozen = {name: PureModule(m, name) for name, m in self._rested.items()}
+        # By what constants call them, which is not the name of a role that a player has.
+        called = {f"frozen {name}" if name in self.players else name: name for name in frozen}
+        self._rested = {
+            key: copied(unwrapped(frozen[name]), name).requires_grad_(False)
+            for key, name in called.items()
+        }
+        self._frozen = {key: PureModule(m, called[key]) for key, m in self._rested.items()}
+        pure = [*self._pure.values(), *self._frozen.values()]
+        self._modes = [(layer, layer.training) for one in pure for layer in one.module.modules()]
+
+    def _settle(self, graph: bool) -> None:
+        """Modes as they were when the game was built, whatever the user's function left: `critic.eval()`, or gradients
+        switched off."""
+        for layer, mode in self._modes:
+            if layer.training is not mode:
+                layer.training = mode
+        if torch.is_grad_enabled() is not graph:
+            torch.set_grad_enabled(graph)
 
     @property
     def live(self) -> tuple[nn.Module, ...]:
@@ -129,6 +147,24 @@ class OwnModules(SampledGame, ABC):
                 for p, m in self.modules.items()
             },
         }
+
+    # -- what other games have --------------------------------------------------------------------
+
+    def against(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """Not to be had: these losses make their samples themselves."""
+        raise GameError("losses of your own make their samples themselves")
+
+    def generate(self, *_: Any, **__: Any) -> Tensor:
+        """Not to be had: `samples` takes a batch."""
+        raise GameError(
+            "losses of your own make samples of a draw: take fakes(players, constants, draw)"
+        )
+
+    def critic(self, *_: Any, **__: Any) -> Any:
+        """Not to be had: `score` takes a batch."""
+        raise GameError(
+            "losses of your own score under a draw: take critic_of(players, constants, draw)"
+        )
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:

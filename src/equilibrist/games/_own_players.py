@@ -15,6 +15,7 @@ Held = nn.Module | Tensor | Sequence[Any] | Mapping[str, Any]
 
 # How the two players of other trainers are called: which of them answers.
 _CRITICS = ("critic", "disc", "netd", "adversary")
+_SHORT = {"d": True, "dis": True, "g": False, "gen": False, "netg": False, "generator": False}
 GENERATOR, CRITIC = "generator", "critic"
 
 
@@ -114,6 +115,9 @@ def roles(names: Sequence[str]) -> dict[str, str]:
     Raises:
         GameError: fewer than two players.
     """
+    for name in names:
+        if not isinstance(name, str):
+            raise GameError(f"a player is called {name!r}: give players names, 'generator', say")
     if len(names) < 2:
         raise GameError(
             f"a game has two players or more, not {len(names)}: write "
@@ -122,13 +126,38 @@ def roles(names: Sequence[str]) -> dict[str, str]:
     if len(names) > 2:
         return {name: name for name in names}
     first, second = names
-    swapped = _is_critic(first) and not _is_critic(second)
+    one, other = _is_critic(first), _is_critic(second)
+    swapped = other is not True if one else one is None and other is False
     leader, follower = (second, first) if swapped else (first, second)
     return {leader: GENERATOR, follower: CRITIC}
 
 
-def _is_critic(name: str) -> bool:
-    return name.lower() == "d" or name.lower().startswith(_CRITICS)
+def _is_critic(name: str) -> bool | None:
+    """What a name says: a critic, a generator, or nothing."""
+    called = name.lower()
+    return True if called.startswith(_CRITICS) else _SHORT.get(called)
+
+
+def check_frozen(frozen: Any, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules that no player trains, by name.
+
+    Raises:
+        GameError: something else than modules, or one under a player's name.
+    """
+    if frozen is None:
+        return {}
+    if not isinstance(frozen, Mapping):
+        kind = type(frozen).__name__
+        raise GameError(f"frozen={kind}: give a dictionary of modules, frozen={{'vgg': vgg}}")
+    for name, module in frozen.items():
+        if not isinstance(module, nn.Module):
+            raise GameError(
+                f"frozen holds a {type(module).__name__} under {name!r}: give an nn.Module; what is no module need not "
+                "be handed over"
+            )
+        if name in names:
+            raise GameError(f"frozen and players both hold {name!r}: give one of them another name")
+    return dict(frozen)
 
 
 def functions_of(
@@ -157,6 +186,11 @@ def class_of(module: nn.Module) -> str:
     if isinstance(module, Several):
         return ", ".join(type(part).__name__ for part in module.children())
     return "tensors" if isinstance(module, Tensors) else type(module).__name__
+
+
+def listed(projections: Any) -> Sequence[Any]:
+    """Projections in a list, also where one is given by itself."""
+    return [projections] if hasattr(projections, "player") else projections
 
 
 def renamed(projection: Any, roles: Mapping[str, str]) -> Any:

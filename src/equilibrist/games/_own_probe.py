@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,18 +12,17 @@ from equilibrist.core.draws import Draw, Use
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players, check_separable
 from equilibrist.errors import GameError
-from equilibrist.games._own_players import tops
+from equilibrist.games._own_gradients import differentiated, follows, memos, stops
+from equilibrist.games._own_returned import AGREE, failure, only_one, tried
 from equilibrist.games._probe import moved_off
 from equilibrist.nn import noise
-from equilibrist.nn.memo import Memo
 from equilibrist.nn.pure import Watch
-from equilibrist.nn.stop_gradient import named
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
 
+SEEDS = 6  # under which noise is looked for
 ODD = 7  # rows that no packing of samples divides
-AGREE = 1e-5  # of a gradient: two ways of computing the same
 
 
 def probe(game: AdversarialGame) -> None:
@@ -44,16 +40,18 @@ def probe(game: AdversarialGame) -> None:
             )
     rng = Use.PROBE.at().generator(0)
     anchor = tree.leaves(start.players)[0]
+    game.native = anchor.dtype
     rows = game.batch if game.data.size is None else min(game.batch, game.data.size)
     draw = game.draw(rng, game.data, rows, anchor.dtype, anchor.device)
     _look(game, start.players, start.constants, draw)
     draw = game.with_noise(rng, draw)
-    if not game.noise:
-        game._memos = [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
     players = game.project(moved_off(start.players, rng))
     at = players, start.constants, draw
-    _differentiated(game, *at)
-    _stops(game, *at)
+    only_one(game, *at)
+    differentiated(game, *at)
+    follows(game, *at)
+    stops(game, *at)
+    memos(game, *at)
     _forms(game, *at)
     _pieces(game, *at)
 
@@ -61,19 +59,29 @@ def probe(game: AdversarialGame) -> None:
 def _look(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
     """The losses, twice under one seed, with an eye on every layer."""
     game._needs_gradients = game._stopping = True
+    before = {key: (t.clone(), t._version) for key, t in draw.items()}
     watch = Watch()
     for p in game.players:
         watch.begin(game._pure[p].module, game.names[p])
     try:
         with noise.seeded(0, noise.GLOBAL):
             watch.start()
-            losses = _tried(game, lambda: game.losses(players, constants, draw))
+            losses = tried(game, lambda: game.losses(players, constants, draw))
             watch.start()
+        # Some are drawn with a probability.
+        for seed in range(1, SEEDS if watch.sources | watch.between else 1):
+            with noise.seeded(seed, noise.GLOBAL):
+                watch.start(afresh=True)
+                game.losses(players, constants, tree.clone(draw))
+                watch.start()
     finally:
         watch.end()
     if watch.impure:
         problem, remedy = watch.impure
         raise GameError(f"{problem}, so its loss is not a function of its parameters: {remedy}")
+    # `x.add_(noise)`, `x.requires_grad_()`: from now on the function is handed copies.
+    game._writes = any(t._version != before[k][1] or t.requires_grad for k, t in draw.items())
+    draw.update({key: t for key, (t, _) in before.items()})
     with noise.seeded(0, noise.GLOBAL):
         again = game.losses(players, constants, draw)
     for p, loss in losses.items():
@@ -89,122 +97,7 @@ def _look(game: AdversarialGame, players: Players, constants: Constants, draw: D
                 "kept between calls, or for random numbers from a generator of its own"
             )
     game.noise = tuple(dict.fromkeys([*watch.noise, *(["the losses"] if watch.between else [])]))
-    game._sources = tuple(s for s in noise.GLOBAL if s in watch.sources | watch.between)
-
-
-def _tried(game: AdversarialGame, evaluate: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The losses; GameError with the line of the user's function where it fails, or where it returns no losses."""
-    try:
-        return evaluate()
-    except GameError:
-        raise
-    except Exception as error:
-        raise GameError(f"the losses fail on a batch: {failure(error)}") from error
-
-
-def failure(error: Exception) -> str:
-    """An error in a line, with the place in the user's code at which it came up."""
-    first = str(error).splitlines()[0] if str(error) else ""
-    ours = str(Path(__file__).parents[1])
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(ours)
-    ]
-    where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {first}{where}"
-
-
-def returned(game: AdversarialGame, given: Any) -> Mapping[str, Tensor]:
-    """What the user's one function returned, seen to hold each player's loss.
-
-    Raises:
-        GameError: a player without a loss, or a loss that is no number.
-    """
-    names = list(game.names.values())
-    if not isinstance(given, Mapping):
-        kind = type(given).__name__
-        raise GameError(
-            f"the losses return {kind}: return a dictionary, {{{', '.join(f'{n!r}: loss' for n in names)}}}"
-        )
-    for name in names:
-        if name not in given:
-            raise GameError(f"the losses return no {name!r}, only {', '.join(map(repr, given))}")
-    return given
-
-
-def number(name: str, loss: Any) -> Tensor:
-    """A player's loss as a 0-d tensor; GameError where it is none."""
-    if not isinstance(loss, Tensor):
-        kind = type(loss).__name__
-        raise GameError(
-            f"the {name}'s loss is of type {kind}: return a tensor (no .item()), a mean over the batch"
-        )
-    if loss.numel() != 1:
-        raise GameError(
-            f"the {name}'s loss has shape {list(loss.shape)}: return one number, a mean over the batch"
-        )
-    return loss.reshape(())
-
-
-def _differentiated(
-    game: AdversarialGame, players: Players, constants: Constants, draw: Draw
-) -> None:
-    """Whether the functions differentiate within themselves; and whether each loss depends on its player."""
-    reference = VectorField(game)(players, constants, draw)
-    game._needs_gradients = False
-    game._needs_gradients = not _alike_without(game, players, constants, draw, reference.losses)
-    for p, part in reference.v.items():
-        if not any(bool(t.any()) for t in part.values()):
-            name = game.names[p]
-            raise GameError(
-                f"the {name}'s loss does not depend on the {name}'s parameters: take the modules from the function's "
-                "first argument, not from its own scope, and keep .detach() and no_grad away from the player's own part"
-            )
-
-
-def _alike_without(
-    game: AdversarialGame,
-    players: Players,
-    constants: Constants,
-    draw: Draw,
-    losses: Mapping[str, Tensor],
-) -> bool:
-    """Whether the losses are the same where no gradients can be taken within, or of one player's weights alone."""
-    try:
-        with torch.no_grad():
-            plain = game.losses(players, constants, draw)
-        for p in game.players:
-            VectorField(game)(players, constants, draw, only=p)
-    except Exception:
-        return False
-    return all(torch.allclose(plain[p], losses[p], rtol=AGREE, atol=1e-7) for p in losses)
-
-
-def _stops(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """At which places a stopped gradient is another player's affair, so that it may pass."""
-    game._stopping = bool(game._seen) or game._froze
-    if not game._seen:
-        return
-    field = VectorField(game)
-    reference = tree.flatten(field(players, constants, draw).v)
-    size = float(reference.norm())
-
-    def same() -> bool:
-        try:
-            found = tree.flatten(field(players, constants, draw).v)
-        except Exception:  # what is written in place has to stay without a graph
-            return False
-        return float((found - reference).norm()) <= AGREE * size
-
-    passing = set()
-    for place in dict(game._seen):
-        game._passing = frozenset({place})
-        if same():
-            passing.add(place)
-    game._passing = frozenset(passing)
-    if passing and not same():
-        game._passing, passing = frozenset(), set()
-    game.stops = tuple(named(place) for place in game._seen if place not in passing)
+    game._sources = noise.of(watch.sources | watch.between)
 
 
 def _forms(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
@@ -285,6 +178,8 @@ def _pieces(game: AdversarialGame, players: Players, constants: Constants, draw:
     try:
         with torch.no_grad():
             real, fake = game._both(players, constants, draw)
+    except GameError:
+        raise
     except Exception as error:
         raise GameError(f"samples fails on a batch: {failure(error)}") from error
     for what, x in (("real", real), ("generated", fake)):
@@ -309,6 +204,8 @@ def _samplewise(
     try:
         with torch.no_grad():
             seen = [game.critic_of(players, constants, draw)(x) for x in (real, moved)]
+    except GameError:
+        raise
     except Exception as error:
         raise GameError(f"score fails on real samples: {failure(error)}") from error
     if any(s.numel() != len(real) for s in seen):

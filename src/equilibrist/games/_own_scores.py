@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,10 @@ class OwnScores:
         self._at, self._game = (players, constants, draw), game
 
     def __call__(self, x: Tensor) -> Tensor:
-        scores = self._game.score_of(*self._at, x)
+        scores: Any = self._game.score_of(*self._at, x)
+        if not isinstance(scores, Tensor):
+            what = type(scores).__name__
+            raise GameError(f"score must return one tensor, a score for each sample, not {what}")
         return scores.float().flatten() if scores.dtype in inputs.HALF else scores.flatten()
 
     by_sample = __call__
@@ -108,19 +111,54 @@ class Laws(dict[str, Latent]):
         raise GameError("latents of own losses belong to a draw: take draw(rng, data, batch)")
 
 
-def laws_of(latent: Any) -> Laws:
+RESERVED = ("noise", "fake")  # what draws hold besides batches and latents
+
+
+def laws_of(latent: Any, taken: Sequence[str] = ()) -> Laws:
     """The laws of what losses draw: none, one, or several by name.
 
+    Args:
+        latent: a dimension, a law, or a dictionary of them.
+        taken: names of what batches hold.
+
     Raises:
-        GameError: neither a dimension nor a law.
+        GameError: neither a dimension nor a law, or a name that is taken.
     """
     if latent is None:
         return Laws()
     if isinstance(latent, Mapping):
+        if not latent:
+            raise GameError("latent={} names no latent: leave it out, or write latent=64")
+        for name in latent:
+            if name in taken or name in RESERVED:
+                raise GameError(
+                    f"a latent is called {name!r}, as something else in a draw is: give it another name"
+                )
         return Laws({str(name): inputs.law_of(law) for name, law in latent.items()})
     laws = Laws({LATENT: inputs.law_of(latent)})
     laws.single = True
     return laws
+
+
+def batch_size(batch: Any, data: Any, otherwise: int) -> int:
+    """Samples in a minibatch: as given, else as the loader has it.
+
+    Raises:
+        GameError: no whole number of at least 1.
+    """
+    if batch is None:
+        own = getattr(data, "batch_size", None)
+        return own if isinstance(own, int) and own > 0 else otherwise
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise GameError(f"batch={batch!r}: it must be a whole number of at least 1")
+    return batch
+
+
+def check_functions(**given: Any) -> None:
+    """GameError where an argument that must be a function is something else."""
+    for name, function in given.items():
+        if function is not None and not callable(function):
+            raise GameError(f"{name}={function!r}: give a function, or leave it out")
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[int, set[str]]:
@@ -144,6 +182,16 @@ def detached(found: Any) -> Any:
 def leaf(t: Tensor) -> Tensor:
     """The tensor, or a leaf of its value where it has no gradient."""
     return t if t.requires_grad or not t.is_floating_point() else t.detach().requires_grad_()
+
+
+def apart(t: Tensor) -> Tensor:
+    """The tensor, or its value with a flag of its own where it has no gradient."""
+    return t if t.requires_grad else t.detach()
+
+
+def kind_of(players: Players) -> torch.dtype:
+    """The precision of the players."""
+    return next(t.dtype for part in players.values() for t in part.values())
 
 
 def moved(rows: Mapping[str, Tensor], device: Any, dtype: torch.dtype) -> Draw:

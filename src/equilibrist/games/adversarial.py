@@ -16,19 +16,27 @@ from equilibrist.data.nested import SAMPLES, Structure, nested_source
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _own_probe
+from equilibrist.games._own_gradients import met
 from equilibrist.games._own_modules import OwnModules
 from equilibrist.games._own_players import (
     Held,
     Modules,
+    check_frozen,
     functions_of,
+    listed,
     renamed,
     roles,
     shown,
 )
+from equilibrist.games._own_returned import number, returned
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
+    apart,
+    batch_size,
+    check_functions,
     detached,
+    kind_of,
     laws_of,
     leaf,
     moved,
@@ -37,6 +45,7 @@ from equilibrist.games._own_scores import (
 from equilibrist.games.sampled import seed_of
 from equilibrist.nn import noise
 from equilibrist.nn.memo import Memo
+from equilibrist.nn.precision import InPrecision
 from equilibrist.nn.stop_gradient import Place, StopGradients
 from equilibrist.projections import Projection
 
@@ -104,6 +113,7 @@ class AdversarialGame(OwnModules):
     """
 
     # Many parameters: each names one thing that a game of one's own may have.
+    @torch.inference_mode(False)  # copies are to have gradients wherever they are made
     def __init__(
         self,
         players: Mapping[str, Held],
@@ -126,9 +136,11 @@ class AdversarialGame(OwnModules):
         # The generator leads, whichever came first.
         self.players = tuple(sorted(self.names, key=lambda role: role == "critic"))  # type: ignore[assignment]
         self._losses = functions_of(losses, tuple(players))
-        self._samples, self._score, self._laws = samples, score, laws_of(latent)
+        check_functions(samples=samples, score=score)
+        self._samples, self._score = samples, score
         self.data: Any = nested_source(data)
-        self.batch = int(batch or getattr(data, "batch_size", None) or BATCH)
+        self._laws = laws_of(latent, self.structure.names)
+        self.batch = batch_size(batch, data, BATCH)
         self.named = None if formulation is None else formulation_of(formulation)
         super().__init__(
             OwnLosses(losses, self.named),
@@ -136,9 +148,9 @@ class AdversarialGame(OwnModules):
             condition=None,
             penalties=(),
             auxiliary=(),
-            projections=[renamed(p, called) for p in projections],
+            projections=[renamed(p, called) for p in listed(projections)],
         )
-        self._hold(players, frozen or {})
+        self._hold(players, check_frozen(frozen, tuple(players)))
         self.heads, self.normalised = 1, ()
         self._probed = False
         self._counts: dict[int, int] = {}
@@ -147,8 +159,10 @@ class AdversarialGame(OwnModules):
         # Where the functions stop gradients, whether they freeze anything, and where gradients may pass.
         self._seen: dict[Place, None] = {}
         self._stopping, self._froze, self._passing = False, False, frozenset[Place]()
+        self._known, self._looking = set[Place](), False
         self._sources: tuple[str, ...] = ()
-        self._needs_gradients, self._stacks = False, False
+        self._needs_gradients, self._stacks, self._writes = False, False, False
+        self._follows, self.native = False, torch.float32
         self.stops: tuple[str, ...] = ()
         self.any_rows, self.semi_gradient = True, bool(semi_gradient)
         _own_probe.probe(self)
@@ -169,14 +183,10 @@ class AdversarialGame(OwnModules):
         else:
             extra = {} if only is None or not self._asks else {"only": self.names[only]}
             given = self._call(function, players, constants, draw, mover=only, **extra)
-            if only is None:
-                _own_probe.returned(self, given)
+            if only is None or not self._probed:
+                returned(self, given, only)
             found = {p: given[self.names[p]] for p in wanted}
-        return {p: _own_probe.number(self.names[p], loss) for p, loss in found.items()}
-
-    def against(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Not to be had: these losses make their samples themselves."""
-        raise GameError("losses of your own make their samples themselves")
+        return {p: number(self.names[p], loss) for p, loss in found.items()}
 
     def _call(
         self,
@@ -193,20 +203,29 @@ class AdversarialGame(OwnModules):
         graph = torch.is_grad_enabled()
         if self._needs_gradients:
             players = {p: {k: leaf(t) for k, t in part.items()} for p, part in players.items()}
+        elif self._froze:  # a function that freezes modules thaws them too, and these tensors are not its own
+            players = {p: {k: apart(t) for k, t in part.items()} for p, part in players.items()}
         for memo in self._memos:
             memo.clear()
         with ExitStack() as stack:
+            stack.callback(self._settle, graph)
             for p in self.players:
                 stack.enter_context(self._pure[p].held(players[p], constants[p]))
             for name, pure in self._frozen.items():
                 stack.enter_context(pure.held({}, constants[name]))
             stack.enter_context(self._seeded(draw))
+            if self._follows and (kind := kind_of(players)) != self.native:
+                stack.enter_context(InPrecision(kind))
             stopped = None
             asked = graph or self._needs_gradients
-            if self._stopping and asked and (mover is None or self._froze or not self._probed):
+            if self._stopping and (
+                self._froze or (asked and (mover is None or not self._probed))
+            ):
                 stopped = stack.enter_context(StopGradients(self._passing))
             if self._needs_gradients:
                 stack.enter_context(torch.enable_grad())
+            if self._writes:
+                draw = {key: t.detach().clone() for key, t in draw.items()}
             given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
             found = function(*given[: self._count(function)], **extra)
         for memo in self._memos:
@@ -214,6 +233,8 @@ class AdversarialGame(OwnModules):
         if stopped is not None:
             self._seen.update(stopped.seen)
             self._froze |= stopped.froze
+            if met(self, players, constants, draw):
+                return self._call(function, players, constants, draw, *first, mover=mover, **extra)
         return detached(found) if self._needs_gradients and not graph else found
 
     def _count(self, function: Callable[..., Any]) -> int:
@@ -230,7 +251,7 @@ class AdversarialGame(OwnModules):
     def _modules_of(self, players: Players) -> Modules:
         """What the user's functions are handed of the players, and the frozen modules."""
         found = {self.names[p]: shown(self._pure[p].module, players[p]) for p in self.players}
-        return Modules({**found, **{name: pure.module for name, pure in self._frozen.items()}})
+        return Modules({**found, **{pure.name: pure.module for pure in self._frozen.values()}})
 
     def _latents(self, draw: Draw) -> tuple[Any, ...]:
         """The third argument of the user's functions, where there is one."""
@@ -281,8 +302,11 @@ class AdversarialGame(OwnModules):
     def _both(self, players: Players, constants: Constants, draw: Draw) -> tuple[Tensor, Tensor]:
         if self._samples is None:
             raise GameError("the game has no samples: give AdversarialGame samples=function")
-        real, fake = self._call(self._samples, players, constants, draw)
-        return real, fake
+        found = self._call(self._samples, players, constants, draw)
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            what = type(found).__name__
+            raise GameError(f"samples must return two tensors, (real, generated), not {what}")
+        return found[0], found[1]
 
     def reals(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """The real samples [n, ...] of a draw, as `samples` gives them."""
@@ -291,18 +315,6 @@ class AdversarialGame(OwnModules):
     def fakes(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """The generated samples [n, ...] of a draw, as `samples` gives them."""
         return self._both(players, constants, draw)[1]
-
-    def generate(self, *_: Any, **__: Any) -> Tensor:
-        """Not to be had: `samples` takes a batch."""
-        raise GameError(
-            "losses of your own make samples of a draw: take fakes(players, constants, draw)"
-        )
-
-    def critic(self, *_: Any, **__: Any) -> Any:
-        """Not to be had: `score` takes a batch."""
-        raise GameError(
-            "losses of your own score under a draw: take critic_of(players, constants, draw)"
-        )
 
     def critic_of(self, players: Players, constants: Constants, draw: Draw, head: int = 0) -> Any:
         """The critic's scores as a function of samples, as `score` gives them."""

@@ -193,7 +193,7 @@ def heads(critic: nn.Module) -> int:
     return critic.heads if isinstance(critic, CriticEnsemble) else 1
 
 
-def apart(generator: Any, critic: Any) -> None:
+def apart(generator: Any, critic: Any, first: str = "generator", second: str = "critic") -> None:
     """GameError where a trained tensor, or a running statistic, belongs to both players.
 
     Copies would make two of it, and the game played would be another one. What is frozen on both sides is a
@@ -203,7 +203,7 @@ def apart(generator: Any, critic: Any) -> None:
     for name, where in _own(critic):
         if where in held:
             raise GameError(
-                f"the generator's {held[where]} and the critic's {name} are one tensor, so it belongs to both "
+                f"the {first}'s {held[where]} and the {second}'s {name} are one tensor, so it belongs to both "
                 "players: give each its own (copy.deepcopy), or freeze it with requires_grad_(False)"
             )
 

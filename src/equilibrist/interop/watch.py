@@ -141,7 +141,7 @@ def lightning_callback(watch: Watch, log: bool = True) -> Any:
     Raises:
         RequirementError: neither `lightning` nor `pytorch_lightning` is installed.
     """
-    base = _lightning()
+    base = lightning_base("lightning_callback")
 
     class EquilibriumCallback(base):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
@@ -170,7 +170,8 @@ def lightning_callback(watch: Watch, log: bool = True) -> Any:
     return EquilibriumCallback()
 
 
-def _lightning() -> Any:
+def lightning_base(wanted: str) -> Any:
+    """Lightning's Callback, under either of its names; RequirementError for what is `wanted` where neither is there."""
     for name in ("lightning.pytorch", "pytorch_lightning"):
         try:
             module = __import__(f"{name}.callbacks", fromlist=["Callback"])
@@ -178,5 +179,5 @@ def _lightning() -> Any:
             continue
         return module.Callback
     raise RequirementError(
-        "lightning_callback needs Lightning: pip install lightning (a plain loop needs only Watch)"
+        f"{wanted} needs Lightning: pip install lightning (a plain loop needs only Watch)"
     )

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 
+class _Kept(NamedTuple):
+    """One output, and all that it was computed from."""
+
+    shown: Tensor
+    seen: int
+    made: Tensor
+    version: int
+    held: list[Tensor]
+    versions: list[int]
+    modes: list[bool]
+
+
 class Memo:
     """Stands in for a module's `forward`: keeps outputs by their input, until `clear`.
 
-    For modules that are functions of parameters and input alone, and only as long as the parameters are the same. A
-    critic's loss and a generator's both score the generated samples: that is one pass, not two. While it is `resting`
-    it computes every output anew.
+    For modules that are functions of parameters, buffers and input alone. A critic's loss and a generator's both score
+    the generated samples: that is one pass, not two. An output is computed anew where the input or the output has been
+    written to since, where parameters have been exchanged (functional_call) or written to, and in another mode. What
+    leaves no such trace (writes through `.data`, attributes and hooks that come and go, a graph that was freed) is for
+    the owner to look out for. While it is `resting` it computes every output anew.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._forward, self.resting = module.forward, False
-        self._kept: dict[Any, tuple[Tensor, int, Tensor, int]] = {}
+        self._kept: dict[Any, _Kept] = {}
+        self._layers = list(module.modules())
+        self._slots = [
+            (part, key)
+            for layer in self._layers
+            for part in (layer._parameters, layer._buffers)
+            for key, t in part.items()
+            if t is not None
+        ]
         module.forward = self
 
     def clear(self) -> None:
@@ -32,26 +55,43 @@ class Memo:
             or len(args) != 1
             or not isinstance(args[0], Tensor)
             or _transformed()
+            or torch.is_inference_mode_enabled()
+            or args[0].is_inference()
         ):
             return self._forward(*args, **kwargs)
         (x,) = args
         key = _key(x)
-        if (hit := self._kept.get(key)) is not None:
-            shown, seen, made, version = hit
-            if shown._version == seen and made._version == version:
-                return made
+        held: list[Any] = [part[name] for part, name in self._slots]
+        if (kept := self._kept.get(key)) is not None and self._holds(kept, held):
+            return kept.made
         made = self._forward(x)
-        if isinstance(made, Tensor):
-            self._kept[key] = x, x._version, made, made._version
+        if isinstance(made, Tensor) and not any(t.is_inference() for t in held):
+            versions, modes = [t._version for t in held], [m.training for m in self._layers]
+            self._kept[key] = _Kept(x, x._version, made, made._version, held, versions, modes)
         return made
+
+    def _holds(self, kept: _Kept, held: list[Any]) -> bool:
+        """Whether nothing that the output was computed from, nor the output, has changed."""
+        return (
+            kept.shown._version == kept.seen
+            and kept.made._version == kept.version
+            and all(map(is_, held, kept.held))
+            and [t._version for t in held] == kept.versions
+            and [m.training for m in self._layers] == kept.modes
+        )
 
 
 def _key(x: Tensor) -> Any:
     """What identifies an input: itself where it has a graph, else the values that it points to."""
     graph = torch.is_grad_enabled()
+    kind = torch.get_autocast_dtype(x.device.type) if _casts(x) else None
     if x.requires_grad and graph:
-        return id(x)
-    return x.data_ptr(), x.dtype, x.shape, x.stride(), graph
+        return id(x), kind
+    return x.data_ptr(), x.dtype, x.shape, x.stride(), x.is_neg(), x.is_conj(), graph, kind
+
+
+def _casts(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type)
 
 
 def _transformed() -> bool:

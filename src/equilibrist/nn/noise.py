@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,15 @@ def derived(seed: int, *words: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
     return state >> 1
+
+
+def of(seen: Collection[str]) -> tuple[str, ...]:
+    """The sources to seed where random numbers were seen to be drawn from these.
+
+    Python's and NumPy's numbers often decide whether others are drawn at all (an augmentation with some probability):
+    with them come all.
+    """
+    return GLOBAL if set(seen) - {TORCH} else tuple(s for s in GLOBAL if s in seen)
 
 
 @contextmanager

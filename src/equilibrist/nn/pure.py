@@ -209,9 +209,7 @@ class PureModule:
                 "generator of its own (take torch's, NumPy's or Python's global one, or make them part of the latent)"
             )
         self.noise = tuple(dict.fromkeys((*self.noise, *watch.noise)))
-        self.noise_sources = tuple(
-            s for s in noise.GLOBAL if s in (*self.noise_sources, *watch.sources)
-        )
+        self.noise_sources = noise.of({*self.noise_sources, *watch.sources})
         return output
 
 
@@ -253,9 +251,10 @@ class Watch:
                 layer.register_forward_hook(lambda m, a, o, where=where: self._leave(where, m, o))
             )
 
-    def start(self) -> None:
-        """Note what is drawn outside of layers from now on, and what was until now."""
-        self._leave_outside()
+    def start(self, afresh: bool = False) -> None:
+        """Note what is drawn outside of layers from now on, and (unless `afresh`) what was until now."""
+        if not afresh:
+            self._leave_outside()
         self._outside = noise.states()
 
     def end(self) -> None:
@@ -277,7 +276,10 @@ class Watch:
 
     def _leave(self, where: str, layer: nn.Module, made: Any) -> None:
         state, noisy, own = self._before.pop(id(layer))
-        if not all(torch.isfinite(t).all() for t in tree_leaves(made) if isinstance(t, Tensor)):
+        # Within torch.func's transforms values cannot be asked for.
+        if not torch._C._are_functorch_transforms_active() and not all(
+            torch.isfinite(t).all() for t in tree_leaves(made) if isinstance(t, Tensor)
+        ):
             self.unsound.append(where)
         drawn = noise.drawn_since(state)
         self.sources.update(drawn)

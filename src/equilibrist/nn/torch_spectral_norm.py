@@ -91,14 +91,20 @@ class Foreign:
         return state
 
 
-def foreign(module: nn.Module, player: str) -> Foreign:
+def foreign(module: nn.Module, player: str, by_game: bool | None = None) -> Foreign:
     """A copy of `module` whose weights are divided by their exact spectral norm where torch's spectral norm
     divided them (hook or parametrisation). The critic's are left to the game where it can do it.
+
+    Args:
+        module: the user's own.
+        player: its name.
+        by_game: whether a game may divide; by default it does so of the critic's weights.
 
     Raises:
         GameError: a module that torch cannot copy.
     """
     made = copied(unwrapped(module), player)
+    left = player == "critic" if by_game is None else by_game
     half = in_full_precision(made)
     names = {id(p): name for name, p in made.named_parameters()}
     found = []
@@ -109,7 +115,7 @@ def foreign(module: nn.Module, player: str) -> Foreign:
                 hook = cast(Any, hook)
                 weight = layer._parameters[f"{hook.name}_orig"]
                 assert weight is not None
-                own = player == "critic" and hook.dim == 0 and weight.requires_grad
+                own = left and hook.dim == 0 and weight.requires_grad
                 layer._forward_pre_hooks[key] = _Hook(hook.name, _Exact(hook.dim, not own))
                 vectors = (f"{dot}{hook.name}_u", f"{dot}{hook.name}_v")
                 found.append(Spectral(names[id(weight)], *vectors, hook.dim, own))
@@ -120,7 +126,7 @@ def foreign(module: nn.Module, player: str) -> Foreign:
                 weight = layer.original
                 dim = int(cast(Any, part).dim)
                 first = index == 0 and dim == 0 and weight.ndim > 1
-                own = first and player == "critic" and weight.requires_grad
+                own = first and left and weight.requires_grad
                 layer[index] = _Exact(dim, not own, part)
                 there = [f"{dot}{index}.{key}" if weight.ndim > 1 else "" for key in ("_u", "_v")]
                 if index == 0:

@@ -12,6 +12,8 @@ from equilibrist.papers.model import SIZES, WORDS, Experiment, Outcome, Record, 
 from equilibrist.papers.sources import PAPERS
 
 # Which size speaks for a claim: the largest that was tried.
+Held = dict[str, dict[Size, dict[str, Record]]]
+Best = dict[str, list[tuple[Outcome, Size | None]]]
 _LARGEST_FIRST: tuple[Size, ...] = tuple(reversed(SIZES))
 
 
@@ -44,9 +46,9 @@ def page(root: Path) -> str:
         "run: tiny (8x8 digits or the plane, minutes), small (real MNIST and CIFAR-10, narrow networks, hours of "
         "one CPU core) or paper (the paper's own size).",
         "",
-        *_summary(best),
+        *_summary(best, held),
         "",
-        *_overview(best),
+        *_overview(best, held),
     ]
     for experiment in EXPERIMENTS:
         lines += _section(experiment, held[experiment.key], root)
@@ -65,14 +67,30 @@ def _best(
     return experiment.outcomes(held["tiny"], "tiny")[index], None
 
 
-def _summary(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[str]:
+def _unfinished(experiment: Experiment, held: Held, size: Size | None) -> str:
+    """How many of a size's units have ended, where not all have; "" where they have."""
+    if size is None:
+        return ""
+    ended, planned = len(held[experiment.key][size]), len(experiment.units(size))
+    return f"{ended} of {planned} units" if ended < planned else ""
+
+
+def _summary(best: Best, held: Held) -> Iterator[str]:
     counts = Counter(outcome.word for rows in best.values() for outcome, _ in rows)
     total = sum(counts.values())
     caption = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
-    yield f"**{total} claims: {caption}.**"
+    open_ = sum(
+        bool(_unfinished(experiment, held, size))
+        for experiment in EXPERIMENTS
+        for _, size in best[experiment.key]
+    )
+    so_far = (
+        f" Of these, {open_} are judged by runs of which some are still to come." if open_ else ""
+    )
+    yield f"**{total} claims: {caption}.**{so_far}"
 
 
-def _overview(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[str]:
+def _overview(best: Best, held: Held) -> Iterator[str]:
     paper = ""
     for experiment in sorted(EXPERIMENTS, key=lambda one: PAPERS.index(one.paper)):
         if experiment.paper.text != paper:
@@ -80,9 +98,10 @@ def _overview(best: dict[str, list[tuple[Outcome, Size | None]]]) -> Iterator[st
             head = ("| where | claim | outcome | size |", "|---|---|---|---|")
             yield from ("", f"## {paper}", "", *head)
         for claim, (outcome, size) in zip(experiment.claims, best[experiment.key], strict=True):
-            word = outcome.word if size is None else f"**{outcome.word}**"
+            part = _unfinished(experiment, held, size)
+            word = outcome.word if size is None else f"**{outcome.word}**" + " so far" * bool(part)
             link = f"[{claim.place}](#{_anchor(experiment)})"
-            yield f"| {link} | {escaped(claim.text)} | {word} | {size or ''} |"
+            yield f"| {link} | {escaped(claim.text)} | {word} | {size or ''}{f', {part}' if part else ''} |"
 
 
 def escaped(text: str) -> str:
@@ -118,8 +137,10 @@ def _at_size(
     yield ""
     yield f"{len(found)} of {len(planned)} units ended ({reported}). {experiment.differs.get(size, '')}".rstrip()
     yield ""
+    open_ = len(found) < len(planned)
     for claim, outcome in zip(experiment.claims, experiment.outcomes(found, size), strict=True):
-        yield f"- **{claim.place}: {outcome.word}.** {escaped(outcome.why)}."
+        so_far = " so far" * (open_ and outcome.word != "not tried")
+        yield f"- **{claim.place}: {outcome.word}{so_far}.** {escaped(outcome.why)}."
     rules = dict.fromkeys(claim.rule for claim in experiment.claims)
     yield ""
     yield "Rule, written before the runs: " + "; ".join(rule.rstrip(".") for rule in rules) + "."
@@ -132,7 +153,7 @@ def _at_size(
             yield from ("", f"Failed: {record.about.get('text', record.unit)}: {record.message}")
 
 
-def _ledger(held: dict[str, dict[Size, dict[str, Record]]]) -> Iterator[str]:
+def _ledger(held: Held) -> Iterator[str]:
     yield from (
         "",
         "## What it cost",

@@ -1,15 +1,23 @@
 """The verdicts: a row for each claim, which opens to its numbers, its pictures, its limits."""
 
 from collections.abc import Callable
-from typing import Any
 
 from equilibrist.report import charts, words
+from equilibrist.report._critic import betrayed, overlooked
 from equilibrist.report._experiment import experiment, gaps
 from equilibrist.report._html import badge, e, facts, fold, linked
 from equilibrist.report._ladder import highest
 from equilibrist.report._measures import measure_of, small_words
 from equilibrist.report._profile import offer, profile, scale_chart, trials_table
-from equilibrist.report._record import Audit, Certificate, Record, Verdict, as_number, common_scope
+from equilibrist.report._record import (
+    Audit,
+    Certificate,
+    Json,
+    Record,
+    Verdict,
+    as_number,
+    common_scope,
+)
 from equilibrist.report._search import search
 from equilibrist.report._spectrum import spectrum
 from equilibrist.report.lines import drawn
@@ -19,6 +27,8 @@ _PICTURES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "stable": ("spectrum", spectrum),
     "profile": ("profile", profile),
     "generator-vs-prox": ("experiment", experiment),
+    "not-blind": ("parts", overlooked),
+    "indistinguishable": ("telling", betrayed),
     "duality-gap": ("gaps", gaps),
     "proximal-duality-gap": (
         "gaps",
@@ -44,7 +54,7 @@ def verdicts(record: Record) -> str:
     rows, reported = _rungs(record, audit, common)
     rest = [c for c in audit.certificates if c.claim not in reported]
     beside = "".join(_row(record, c, common, []) for c in rest)
-    parts = [f'<p class="lead">{e(_lead(audit))}</p>']
+    parts = [f'<p class="lead">{e(_lead(record, audit))}</p>']
     if rows:
         label = "The ladder from motion, below, to Nash, at the top"
         parts.append(f'<ul class="ladder" aria-label="{label}">{rows}</ul>')
@@ -54,13 +64,16 @@ def verdicts(record: Record) -> str:
     return "\n".join([*parts, offer(record)])
 
 
-def _lead(audit: Audit) -> str:
+def _lead(record: Record, audit: Audit) -> str:
     seconds = _seconds(audit)
     spent = f" in {words.duration(seconds)}" if seconds is not None else ""
-    return f"The audit tested the pair{spent}, one claim at a time. Each row opens to its evidence."
+    what = "critic" if words.is_critic(record) else "pair"
+    return (
+        f"The audit tested the {what}{spent}, one claim at a time. Each row opens to its evidence."
+    )
 
 
-def _rungs(record: Record, audit: Audit, common: dict[str, Any]) -> tuple[str, set[str]]:
+def _rungs(record: Record, audit: Audit, common: Json) -> tuple[str, set[str]]:
     """The ladder's rows, and the claims that they hold."""
     if all(rung.verdict is None for rung in audit.ladder):
         return "", set()
@@ -114,7 +127,7 @@ def _unopened(verdict: Verdict | None, name: str, more: str, here: bool) -> str:
 def _row(
     record: Record,
     certificate: Certificate,
-    common: dict[str, Any],
+    common: Json,
     parts: list[Certificate],
     shown: tuple[str, str] | None = None,
 ) -> str:
@@ -130,7 +143,7 @@ def _row(
     )
 
 
-def _part(record: Record, certificate: Certificate, common: dict[str, Any]) -> str:
+def _part(record: Record, certificate: Certificate, common: Json) -> str:
     tone = words.TONES[certificate.verdict]
     head = (
         f"<header><h3>{e(words.claim_short(certificate))}</h3>"
@@ -145,9 +158,7 @@ def _anchor(record: Record, certificate: Certificate) -> str:
     return f"claim-{record.audit.certificates.index(certificate)}"
 
 
-def _body(
-    record: Record, certificate: Certificate, common: dict[str, Any], reported: bool = False
-) -> str:
+def _body(record: Record, certificate: Certificate, common: Json, reported: bool = False) -> str:
     """What is known of one claim; `told`: what its players' parts say follows."""
     title = words.claim_question(certificate) or words.claim_title(certificate)
     parts = [f'<p class="claim-says">{e(title)} <code>{e(certificate.claim)}</code></p>']

@@ -138,7 +138,7 @@ def interval_name(certificate: Certificate) -> str:
     confidence = certificate.number("confidence")
     if confidence is None or not 0 < confidence < 1:
         return "interval"
-    return f"{100 * confidence:g}% interval"
+    return f"{100 * confidence:.4g}% interval"
 
 
 def budget_words(certificate: Certificate) -> str:
@@ -182,6 +182,13 @@ _SHOWN = {
     "path-angle": {"where", "cosine"},
     "duality-gap": {"gap", "critic", "generator"},
     "proximal-duality-gap": {"gap", "critic", "generator"},
+    "not-saturated": {"share"},
+    "informative": {"share"},
+    "not-smothered": {"missing"},
+    "not-lagging": {"missing"},
+    "not-memorising": {"excess"},
+    "not-blind": {"depends", "parts"},
+    "indistinguishable": {"excess", "columns", "rows"},
 }
 _VERDICTS = {verdict.value for verdict in Verdict}
 # What a key does not say by itself.

@@ -14,7 +14,88 @@ LAMBDA_STAR = (
     "compare λ* among critics on the same data and the same loss. "
 )
 
+SHARE = (
+    "What telling real from generated samples is worth is how much lower the critic's loss is than if the two were "
+    "mixed. A critic near chance has less than a quarter of what the best one that was found has. "
+)
+
 MEANINGS = {
+    "not-saturated": Words(
+        "Is the critic too strong to learn from?",
+        "The critic is not saturated: where it separates nearly all pairs, it still has a slope at generated samples",
+        "Not saturated",
+        "A critic that tells nearly all real samples from generated ones is no fault by itself. It is one where its "
+        "reward, or the loss that the generator gets, no longer changes with the sample: then the generator is told "
+        "that its samples are bad, and not in which direction they would be better. The slope is measured at every "
+        "generated sample, relative to a straight line from the generated samples' reward to the real ones'.",
+    ),
+    "not-smothered": Words(
+        "Does the penalty keep the critic from telling?",
+        "The critic is not smothered: its penalty does not hold it near chance",
+        "Not smothered",
+        SHARE
+        + "It is smothered where critics of its class do no better under the same penalty, and much better "
+        "without it.",
+    ),
+    "not-lagging": Words(
+        "Has the critic fallen behind?",
+        "The critic does not lag: it is not near chance where training it would tell the same samples apart",
+        "Not lagging",
+        SHARE
+        + "It lags where the same critic trained on, or a fresh one of its class, separates the same samples "
+        "under the same loss, penalties included.",
+    ),
+    "not-blind": Words(
+        "Does the critic overlook part of the input?",
+        "The critic is not blind to a part of the input that tells real from generated samples",
+        "Not blind",
+        "The score of a critic that answers best holds all that tells real from generated samples: among samples of "
+        "one score nothing is left to be told. Each column, or part of an image, is tested for what it still tells "
+        "there, all tests corrected for their number. If one tells something and the score does not change when "
+        "that part is dealt out anew among the samples, the critic does not look at it.",
+    ),
+    "not-memorising": Words(
+        "Has the critic learnt its training samples by heart?",
+        "The samples that the critic was trained on score as held-out ones of the same law do",
+        "Not memorising",
+        "A critic that knows its samples by heart scores them as real and others of the same law as generated, so "
+        "that a generator is punished for making new ones. The share of pairs in which a training sample scores above "
+        "a held-out one is one half where it memorises nothing.",
+    ),
+    "informative": Words(
+        "Does the reward still say anything?",
+        "The reward varies where the generated samples are",
+        "Reward informative",
+        "What a generator is paid at its own samples, and how steeply it changes there, relative to a straight line "
+        "between the rewards that the best critic of the class gives to generated and to real samples.",
+    ),
+    "best-response": Words(
+        "Does the critic answer best?",
+        "Trained on, the critic gains no more than the tolerance",
+        "Training on gains nothing",
+        "A copy goes on training on half of the samples; the loss is compared on samples that neither has seen.",
+    ),
+    "best-of-class": Words(
+        "Would a new critic do better?",
+        "A fresh critic of the same class gains no more than the tolerance",
+        "A fresh critic gains nothing",
+        "The same network with new weights is trained on the same samples under the same loss. Where it does better, "
+        "the trained critic is stuck or has been left behind.",
+    ),
+    "penalty-costs-nothing": Words(
+        "What does the penalty cost the critic?",
+        "Without its penalty a critic of the class gains no more than the tolerance",
+        "The penalty costs nothing",
+        "The loss without its penalty, of this critic and of one that is trained without it. A cost is no fault: it is "
+        "what a penalty is for. It is one where it leaves the critic near chance.",
+    ),
+    "indistinguishable": Words(
+        "Can generated samples be told, and by what?",
+        "No critic of the class tells generated samples from real ones",
+        "Generated samples cannot be told",
+        "The best of the critics that were found, on held-out samples, with the columns that tell by themselves and "
+        "the generated samples that give themselves away most.",
+    ),
     "self-tests": Words(
         "Can the other verdicts be believed?",
         "The losses are functions of the weights, and the derivatives are theirs",

@@ -16,6 +16,16 @@ _BY_KIND = {
     "generator-vs-prox": ("fall", "interval", "Fall of the value, the critic answering"),
     "duality-gap": ("gap", "interval", "Gap"),
     "proximal-duality-gap": ("gap", "interval", "Gap"),
+    "not-saturated": ("share", "interval", "Generated samples without slope"),
+    "informative": ("share", "interval", "Generated samples at which the reward is flat"),
+    "not-smothered": ("missing", "interval", "Missing of what telling them apart is worth"),
+    "not-lagging": ("missing", "interval", "Missing of what telling them apart is worth"),
+    "not-memorising": ("excess", "interval", "Pairs in which its own samples come first"),
+    "not-blind": ("depends", "interval", "Change of the score when that part is dealt out anew"),
+    "best-response": ("gain", "interval", "Gain by training on"),
+    "best-of-class": ("gain", "interval", "Gain of a fresh critic"),
+    "penalty-costs-nothing": ("gain", "interval", "Gain without the penalty"),
+    "indistinguishable": ("excess", "interval", "Pairs that the best critic orders rightly"),
 }
 _STAR = "λ*, the highest price of an answer at which it holds"
 

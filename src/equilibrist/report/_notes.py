@@ -16,7 +16,9 @@ def reading(record: Record) -> str:
         f"<div>{badge(words.TONES[verdict], words.BADGES[verdict])}<p>{e(text)}</p></div>"
         for verdict, text in words.VERDICT_MEANINGS.items()
     )
-    cautions = "".join(f"<div><h4>{e(a)}</h4><p>{e(b)}</p></div>" for a, b in words.CAUTIONS)
+    # Of a critic alone: what is said of searches, not what is said of equilibria and samples.
+    shown = words.CAUTIONS[:1] if words.is_critic(record) else words.CAUTIONS
+    cautions = "".join(f"<div><h4>{e(a)}</h4><p>{e(b)}</p></div>" for a, b in shown)
     certificates = record.audit.certificates if record.audit else []
     units = [
         words.UNIT_WORDS[unit]
@@ -59,7 +61,9 @@ def reproduce(record: Record) -> str:
     """Commands, versions and settings."""
     parts = []
     command, again = words.run_command(record), words.audit_command(record, settings=True)
-    if words.is_pair(record):
+    if words.is_critic(record):
+        parts.append(f"<p>This audits the critic again:</p><pre>{e(again)}</pre>")
+    elif words.is_pair(record):
         parts.append(f"<p>This audits the pair again:</p><pre>{e(again)}</pre>")
     elif command is None:
         why = "Without recipe.json the exact command is unknown."

@@ -36,7 +36,7 @@ def page(record: Record) -> str:
             part("scores", "Scores of the samples", scores(record)) if record.scores else "",
         ]
     parts += [
-        part("trained", "The pair" if own else "What was trained", trained(record)),
+        part("trained", _what(record), trained(record)),
         part("reading", "How to read this", reading(record)),
         part("reproduce", "How to reproduce it", reproduce(record)),
     ]
@@ -54,6 +54,13 @@ def page(record: Record) -> str:
         + "\n<footer>Made by equilibrist from its folder alone. This file holds everything "
         "it shows: it loads nothing and runs nothing.</footer>\n</div>\n</body>\n</html>\n"
     )
+
+
+def _what(record: Record) -> str:
+    """The title of the section on what was trained."""
+    if words.is_critic(record):
+        return "The critic"
+    return "The pair" if words.is_pair(record) else "What was trained"
 
 
 def _top(record: Record, title: str) -> str:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from equilibrist.certificates import STATES
 from equilibrist.files.reading import dig, quoted
 from equilibrist.report._claims import (
     BADGES,
@@ -62,6 +63,7 @@ __all__ = [
     "gain_words",
     "headline",
     "interval_name",
+    "is_critic",
     "is_pair",
     "label",
     "missing",
@@ -104,6 +106,11 @@ _AUDIT = "audit/audit.json"
 def is_pair(record: Record) -> bool:
     """Whether this is the audit of a user's own pair, with no run around it."""
     return _origin(record) == PAIR
+
+
+def is_critic(record: Record) -> bool:
+    """Whether this is the audit of a critic alone."""
+    return record.audit is not None and any(record.audit.find(claim) for claim in STATES)
 
 
 def run_command(record: Record) -> str | None:
@@ -238,6 +245,8 @@ def _not_audited(record: Record) -> Headline:
 def progress(record: Record) -> str:
     """How far training came, as the beginning of a sentence."""
     steps, last = record.integer("steps"), record.last_step
+    if is_critic(record):
+        return "A critic of your own"
     if is_pair(record):
         return "A pair of your own"
     if last is None:
@@ -303,6 +312,9 @@ def _standing(audit: Audit) -> tuple[str, str]:
         return "unknown", "cannot be audited"
     verdicts = {rung.claim: rung.verdict for rung in audit.ladder}
     verdicts |= {c.claim: c.verdict for c in audit.certificates}
+    if any(claim in verdicts for claim in STATES):
+        found = [state for c, state in STATES.items() if verdicts.get(c) is Verdict.REFUTED]
+        return ("refuted", " and ".join(found[:2])) if found else ("open", "no fault found")
     if verdicts.get("stationary") is Verdict.REFUTED:
         return "refuted", "still moving"
     if verdicts.get("nash") is Verdict.REFUTED:

@@ -1,0 +1,166 @@
+"""Real and generated samples as an audit of a critic holds them: rows in their own shape, split into parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from equilibrist.core.draws import Use
+from equilibrist.data import Source
+from equilibrist.data.loaders import rows_of
+from equilibrist.errors import DataError
+
+LEAST = 40  # samples of each kind: fewer cannot be split into parts that say anything
+FRACTIONS = (0.5, 0.2, 0.3)  # of the rows: on which critics are trained, chosen, scored
+KINDS = ("real", "fake", "train_real", "train_fake")
+
+
+class Inputs(NamedTuple):
+    """Samples [n, ...] and what the critic is shown beside them [n, ...] or None."""
+
+    x: Tensor
+    y: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def rows(self, index: Tensor | slice) -> Inputs:
+        """Some of the rows."""
+        return Inputs(self.x[index], None if self.y is None else self.y[index])
+
+
+def joined(*batches: Inputs) -> Inputs:
+    """Batches one after another."""
+    ys = [b.y for b in batches if b.y is not None]
+    return Inputs(torch.cat([b.x for b in batches]), torch.cat(ys) if ys else None)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One kind of samples.
+
+    Attributes:
+        batch: all of them.
+        places: where each stood in what the user gave.
+        names: the columns' names, where the data brought some along.
+        origin: where they came from, in words.
+    """
+
+    batch: Inputs
+    places: Tensor
+    names: tuple[str, ...]
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+def read_samples(
+    kind: str,
+    data: Any,
+    limit: int,
+    least: int,
+    like: torch.dtype,
+    device: torch.device,
+    whole: bool,
+) -> Samples:
+    """Samples of one kind, floats in the critic's precision.
+
+    Args:
+        kind: the argument's name, for messages.
+        data: whatever `data.rows_of` reads, a `Source`, or a table with column names (a DataFrame).
+        limit: at most this many are taken.
+        least: fewer are refused.
+        like: the critic's precision.
+        device: where the critic lives.
+        whole: whether whole numbers stay what they are (indices of an embedding).
+
+    Raises:
+        DataError: no samples, too few, or entries that are not finite.
+    """
+    names: tuple[str, ...] = ()
+    if hasattr(data, "to_numpy") and hasattr(data, "columns"):
+        names, data = tuple(map(str, data.columns)), _numbers(kind, data)
+    try:
+        if isinstance(data, Source):
+            if data.size is None:
+                raise DataError(f"{data.name} is a law without end: pass samples of it")
+            data = data.all()
+        rows = rows_of(data, limit)
+    except DataError as error:
+        raise DataError(f"{kind}: {error}") from None
+    x, y = rows.samples.detach(), rows.second
+    if x.ndim == 1:
+        raise DataError(f"{kind}: shape {list(x.shape)} is one number a sample: give [N, 1]")
+    if x.is_complex():
+        raise DataError(f"{kind}: complex samples: pass torch.view_as_real of them")
+    if len(x) < least:
+        raise DataError(f"{kind}: {len(x)} samples are too few to judge by: give at least {least}")
+    x = x.to(device, like if x.dtype.is_floating_point or not whole else None)
+    if (
+        x.is_inference()
+    ):  # made under inference_mode: no derivative could be taken of anything that it meets
+        x = x.clone()
+    if x.dtype.is_floating_point and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x.flatten(1))).any(1).nonzero()[0])
+        raise DataError(f"{kind}: sample {bad} holds a number that is not finite: leave it out")
+    if y is not None:
+        y = y.detach().to(device, like if y.dtype.is_floating_point else None)
+    count = len(x)
+    places = torch.arange(count) * rows.size // count if rows.size > count else torch.arange(count)
+    return Samples(Inputs(x, y), places, names, rows.origin)
+
+
+def _numbers(kind: str, table: Any) -> Any:
+    values = table.to_numpy()
+    if values.dtype == object:
+        raise DataError(
+            f"{kind}: the table holds columns that are no numbers: pass it as the critic sees it, encoded"
+        )
+    return values
+
+
+def same_shape(real: Samples, other: Samples, kind: str) -> None:
+    """DataError unless both have one shape a sample."""
+    a, b = list(real.batch.x.shape[1:]), list(other.batch.x.shape[1:])
+    if a != b:
+        raise DataError(f"{kind}: samples have shape {b}, real ones {a}: give both one shape")
+
+
+def packed(samples: Samples, pack: int) -> Samples:
+    """Samples [n / pack, pack, ...]: what a critic that judges several rows at once calls one sample."""
+    if pack == 1:
+        return samples
+    whole = len(samples) // pack * pack
+
+    def fold(t: Tensor) -> Tensor:
+        return t[:whole].reshape(whole // pack, pack, *t.shape[1:])
+
+    x, y = samples.batch
+    return Samples(
+        Inputs(fold(x), None if y is None else fold(y)),
+        fold(samples.places),
+        samples.names,
+        samples.origin,
+    )
+
+
+def parts(samples: Samples, kind: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of disjoint random parts: to train critics on, to choose among them, to score them."""
+    rng = Use.CRITIC_SPLIT.at(kind=KINDS.index(kind)).generator(seed)
+    order = torch.from_numpy(rng.permutation(len(samples)))
+    first = round(FRACTIONS[0] * len(samples))
+    second = round((FRACTIONS[0] + FRACTIONS[1]) * len(samples))
+    return order[:first], order[first:second], order[second:]
+
+
+def without(samples: Samples, known: Samples) -> tuple[Samples, int]:
+    """The samples that are not among `known`, and how many were."""
+    held = {row.tobytes() for row in known.batch.x.flatten(1).cpu().numpy()}
+    rows = samples.batch.x.flatten(1).cpu().numpy()
+    fresh = torch.tensor([row.tobytes() not in held for row in rows])
+    left = Samples(samples.batch.rows(fresh), samples.places[fresh], samples.names, samples.origin)
+    return left, int((~fresh).sum())

@@ -1,0 +1,179 @@
+"""Blind: a part of the input tells real from generated samples that score alike, and the critic does not look there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from equilibrist.certificates import Json
+from equilibrist.checks import Certificate, Interval, Tolerance, Verdict
+from equilibrist.checks.context import student
+from equilibrist.core.draws import Use
+from equilibrist.critics._case import Case
+from equilibrist.critics._groups import Group, Told, groups_of, strata_of, tested
+from equilibrist.critics._samples import Inputs, joined
+
+CLAIM, STATE = "not-blind", "blind"
+LEANS = 0.02  # of the scores' standard deviation: a score that changes less does not depend on it
+UNLEARNT = (
+    0.002  # the same, of a critic that lags: to what it has not learnt to use it is not blind
+)
+TELLING = 0.05  # of pairs above one half that a part must order among samples of one score
+STRATA = 8  # bins of samples of about one score
+ROWS = 1000  # of each kind
+TOLERANCE = Tolerance(LEANS, "of the scores' standard deviation", "less is no dependence")
+LIMITS = (
+    "a part tells by its values or their spread: what only several columns together tell is not seen",
+    "a critic that answered best would leave nothing to be told among samples of one score, for its score is a "
+    "sufficient statistic",
+)
+REFERENCES = (
+    "Breiman, Random Forests, 2001 (permutation importance)",
+    "van Elteren, On the combination of independent two sample tests of Wilcoxon, 1960",
+    "Holm, A simple sequentially rejective multiple test procedure, 1979",
+)
+
+
+@dataclass(frozen=True)
+class InputPart:
+    """One part of the input: what it tells beyond the score, and how much the score depends on it."""
+
+    group: Group
+    told: Told
+    leans: Interval
+
+    def unseen(self, most: float) -> bool:
+        """Whether the critic does not look where there is something to see."""
+        return self.leans.high < most and self.told.effect > TELLING
+
+
+def blind(case: Case, lags: bool) -> Certificate:
+    """The certificate; the names of the parts are in its evidence and summary.
+
+    Args:
+        case: the critic.
+        lags: whether it is near chance and training on separates the samples.
+    """
+    real, fake = (b.rows(slice(ROWS)) for b in case.held_out)
+    both = joined(real, fake)
+    groups = groups_of(_shape(case, both), case.columns, case.real.names)
+    scores = case.scores(case.critic, both)
+    kinds = np.arange(len(both)) < len(real)
+    told = tested(*_by_row(case, both, kinds, strata_of(scores.cpu().numpy(), STRATA)), groups)
+    level = 1 - case.of_states
+    spread = float(scores.std())
+    if not spread > 1e-12 * float(scores.abs().max()):
+        summary = (
+            "Not assessed: the critic gives every sample the same score, which depends on no part."
+        )
+        return Certificate(
+            CLAIM,
+            Verdict.UNASSESSED,
+            summary,
+            {"blind_to": [], "parts": []},
+            TOLERANCE,
+            case.scope(),
+            LIMITS,
+            player="critic",
+        )
+    found = []
+    for k, (group, one) in enumerate(zip(groups, told, strict=True)):
+        telling = one.p < level
+        leans = (
+            dependence(case, both, scores, group, k)
+            if telling
+            else Interval(math.nan, 0.0, math.inf)
+        )
+        found.append(InputPart(group, one, leans))
+    most = UNLEARNT if lags else LEANS
+    unseen = [part for part in found if part.told.p < level and part.unseen(most)]
+    unseen.sort(key=lambda part: -part.told.effect)
+    verdict = Verdict.REFUTED if unseen else Verdict.NOT_REFUTED
+    return Certificate(
+        CLAIM,
+        verdict,
+        _says(unseen, found, level),
+        _evidence(case, unseen, found, level),
+        TOLERANCE,
+        case.scope(),
+        LIMITS,
+        REFERENCES,
+        player="critic",
+    )
+
+
+def dependence(
+    case: Case, both: Inputs, scores: torch.Tensor, group: Group, place: int
+) -> Interval:
+    """How much the critic's scores change when a part is dealt out anew among all samples: the root of the mean
+    square, relative to their standard deviation."""
+    rng = Use.CRITIC_COLUMN.at(group=place).generator(case.seed)
+    order = torch.from_numpy(rng.permutation(len(both))).to(both.x.device)
+    shape = both.x.shape
+    lead = 2 if case.judge.pack > 1 else 1
+    flat = both.x.reshape(*shape[:lead], -1).clone()
+    entries = torch.from_numpy(group.entries).to(flat.device)
+    flat[..., entries] = flat[order][..., entries]
+    moved = case.scores(case.critic, Inputs(flat.reshape(shape), both.y))
+    change, spread = (moved - scores).square(), float(scores.std())
+    found = student(change, case.of_states)
+    return Interval(*(math.sqrt(max(v, 0.0)) / spread for v in (found.mean, found.low, found.high)))
+
+
+def _shape(case: Case, both: Inputs) -> list[int]:
+    return list(both.x.shape[2 if case.judge.pack > 1 else 1 :])
+
+
+def _by_row(case: Case, both: Inputs, kinds: Any, strata: Any) -> tuple[Any, Any, Any]:
+    """Flattened rows, their kinds and strata; of packs each row."""
+    pack = case.judge.pack
+    rows = case.judge.spread(both.x).flatten(1).double().cpu().numpy()
+    return rows, np.repeat(kinds, pack), np.repeat(strata, pack)
+
+
+def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
+    if not unseen:
+        telling = sum(part.told.p < level for part in found)
+        rest = (
+            f"{telling} of {len(found)} parts of the input tell more than its score says, and its score depends on "
+            "each of them noticeably or they tell little"
+            if telling
+            else f"none of {len(found)} parts of the input tells real from generated among samples of one score"
+        )
+        return f"Not blind, as far as the tests see: {rest}."
+    names = ", ".join(part.group.name for part in unseen[:5])
+    more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
+    first = unseen[0]
+    size = first.leans
+    moves = f"changes by {size.mean:.2g} of its standard deviation (at most {size.high:.2g})"
+    return (
+        f"The critic is blind to {names}{more}: its score {moves if size.high > 1e-6 else 'does not change'} when "
+        f"{first.group.name} is dealt out anew, which tells real from generated in {0.5 + first.told.effect:.0%} of "
+        "pairs of one score."
+    )
+
+
+def _evidence(case: Case, unseen: list[InputPart], found: list[InputPart], level: float) -> Json:
+    measured = [part for part in found if math.isfinite(part.leans.mean)]
+    least = unseen[:1] or sorted(measured, key=lambda part: part.leans.mean)[:1]
+    return {
+        "blind_to": [part.group.name for part in unseen],
+        **({"depends": least[0].leans.mean, "interval": least[0].leans.ends} if least else {}),
+        "confidence": case.of_states,
+        "unit": TOLERANCE.unit,
+        "level": level,
+        "parts": [
+            {
+                "name": part.group.name,
+                "tells_beyond_score": part.told.effect,
+                "p": part.told.p,
+                "depends": part.leans.mean if part in measured else None,
+                "depends_at_most": part.leans.high if part in measured else None,
+            }
+            for part in sorted(found, key=lambda part: part.told.p)[:30]
+        ],
+    }

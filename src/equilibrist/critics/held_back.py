@@ -1,0 +1,201 @@
+"""Smothered or lagging: near chance in the game, although critics of the class tell the same samples apart.
+
+What tells the two: training on under the same loss. Where that separates the samples, the critic lags behind; where it
+does not and lifting the penalty does, the penalty smothers it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from equilibrist.certificates import Json
+from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
+from equilibrist.critics._case import TELLS, Case
+from equilibrist.critics._rates import missing_share
+
+SMOTHERED, LAGGING = "not-smothered", "not-lagging"
+STATES = {SMOTHERED: "smothered", LAGGING: "lagging"}
+MISSING = 0.75  # of what telling real from generated is worth: a critic without it is near chance
+BY_PENALTY = 0.5  # of that worth, which the best critic under the penalty must be without
+TOLERANCE = Tolerance(
+    MISSING, "of what telling them apart is worth", "near chance is less than a quarter of it"
+)
+LIMITS = (
+    "critics of the same architecture, trained by the stated number of gradients: a longer search may tell more",
+)
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near chance the critic is, beside the best that were found with its penalty and without.
+
+    Attributes:
+        under: the name of the best critic under the same loss; `free`, of the best of all.
+        behind: the share of `under`'s advantage that the critic is without.
+        below: the share of `free`'s that it is without.
+        penalty: the share of `free`'s that `under` is without.
+    """
+
+    under: str
+    free: str
+    behind: Interval
+    below: Interval
+    penalty: Interval
+    own: float
+    worth_under: float
+    worth_free: float
+    own_separation: Interval
+    under_separation: Interval
+    free_separation: Interval
+
+
+def nearness(case: Case) -> Nearness:
+    """The numbers of both states."""
+    under = min((("trained on", case.on), ("fresh", case.anew)), key=lambda e: e[1].chosen)[0]
+    free = "freed of its penalty" if case.freed is not None else under
+    own, best = (case.advantage(name, case.scaled) for name in ("own", under))
+    # Without its penalty a WGAN's loss has no scale: only the order of samples can be compared then.
+    loose = case.bounded if case.freed is not None else case.scaled
+    below, under_free, freed = (case.advantage(name, loose) for name in ("own", under, free))
+    c = case.of_states
+    return Nearness(
+        under,
+        free,
+        missing_share(own, best, c),
+        missing_share(below, freed, c),
+        missing_share(under_free, freed, c),
+        float(own.mean()),
+        float(best.mean()),
+        float(freed.mean()),
+        case.separation("own"),
+        case.separation(under),
+        case.separation(free),
+    )
+
+
+def lags(found: Nearness) -> bool:
+    """Whether the critic is near chance and training it under the same loss separates the samples."""
+    return _lagging(found) is Verdict.REFUTED
+
+
+def held_back(case: Case, found: Nearness, explained: str) -> list[Certificate]:
+    """Both certificates.
+
+    Args:
+        case: the critic.
+        found: its numbers.
+        explained: another state that was established and explains a critic near chance ("" for none).
+    """
+    lagging, smothered = _lagging(found), _smothered(case, found)
+    if lagging is Verdict.REFUTED and smothered is Verdict.REFUTED:
+        # Both hold it back: what is missing more is named, in shares of the free critic's advantage.
+        if found.penalty.mean > found.below.mean - found.penalty.mean:
+            lagging = Verdict.UNASSESSED
+        else:
+            smothered = Verdict.UNASSESSED
+    if explained:
+        lagging = Verdict.UNASSESSED if lagging is Verdict.REFUTED else lagging
+        smothered = Verdict.UNASSESSED if smothered is Verdict.REFUTED else smothered
+    return [
+        _certificate(case, SMOTHERED, smothered, found, explained),
+        _certificate(case, LAGGING, lagging, found, explained),
+    ]
+
+
+def _lagging(found: Nearness) -> Verdict:
+    if found.under_separation.low <= TELLS:
+        return Verdict.NOT_REFUTED  # nothing that it could be behind of
+    return decide(found.behind, MISSING).verdict
+
+
+def _smothered(case: Case, found: Nearness) -> Verdict:
+    if not case.penalised:
+        return (
+            decide(found.below, MISSING).verdict
+            if found.below.high < MISSING
+            else Verdict.UNASSESSED
+        )
+    if found.free_separation.low <= TELLS:
+        return Verdict.NOT_REFUTED
+    verdict = decide(found.below, MISSING).verdict
+    if verdict is Verdict.REFUTED and not found.penalty.low > BY_PENALTY:
+        return Verdict.NOT_REFUTED if found.penalty.high < BY_PENALTY else Verdict.UNASSESSED
+    return verdict
+
+
+def _certificate(
+    case: Case, claim: str, verdict: Verdict, found: Nearness, explained: str
+) -> Certificate:
+    lag = claim == LAGGING
+    share = found.behind if lag else found.below
+    evidence: Json = {
+        "missing": share.mean,
+        "interval": share.ends,
+        "confidence": case.of_states,
+        "unit": TOLERANCE.unit,
+        "advantage": found.own,
+        "advantage_under_the_same_loss": found.worth_under,
+        "separation": found.own_separation.mean,
+        "separation_interval": found.own_separation.ends,
+        "separation_under_the_same_loss": found.under_separation.mean,
+        "best_under_the_same_loss": found.under,
+        "budget": {"gradients": case.on.steps + case.anew.steps},
+    }
+    if case.freed is not None:
+        evidence |= {
+            "advantage_without_penalty": found.worth_free,
+            "separation_without_penalty": found.free_separation.mean,
+            "missing_under_the_penalty": found.penalty.mean,
+            "missing_under_the_penalty_interval": found.penalty.ends,
+        }
+        evidence["budget"] = {"gradients": case.on.steps + case.anew.steps + case.freed.steps}
+    return Certificate(
+        claim,
+        verdict,
+        _says(case, claim, verdict, found, explained),
+        evidence,
+        TOLERANCE,
+        case.scope(),
+        LIMITS,
+        player="critic",
+    )
+
+
+def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: str) -> str:
+    lag = claim == LAGGING
+    state = STATES[claim]
+    share = found.behind if lag else found.below
+    if share.mean < 0 and verdict is Verdict.NOT_REFUTED:
+        return f"Not {state}: it tells real from generated no worse than the best critic that was found."
+    near = (
+        f"of what telling real from generated is worth, it has {1 - share.mean:.0%} "
+        f"({1 - share.high:.0%} to {1 - share.low:.0%})"
+    )
+    other = found.under if lag else found.free
+    who = {
+        "trained on": "the same critic, trained on under the same loss,",
+        "fresh": "a fresh critic of its class under the same loss",
+        "freed of its penalty": "a critic of its class without the penalty",
+    }[other]
+    apart = (found.under_separation if lag else found.free_separation).mean
+    if verdict is Verdict.REFUTED:
+        rest = (
+            ""
+            if lag
+            else f", and under the penalty the best has {1 - found.penalty.mean:.0%} of it"
+        )
+        return f"The critic is {state}: {near}, while {who} separates {apart:.1%} of held-out pairs{rest}."
+    if explained and share.low > MISSING:
+        return f"Not assessed: the critic is near chance, but it is {explained}, which explains it."
+    if verdict is Verdict.UNASSESSED and not lag and not case.penalised:
+        return "Not assessed: the critic is near chance, and no penalty was named that could be lifted (penalties=)."
+    if verdict is Verdict.UNASSESSED:
+        return f"Cannot tell whether the critic is {state}: {near}."
+    if apart <= TELLS or (found.under_separation if lag else found.free_separation).low <= TELLS:
+        return (
+            f"Not {state}, as far as the search reaches: {who} does not tell the samples apart either ({apart:.1%} of "
+            "pairs)."
+        )
+    if not lag and verdict is Verdict.NOT_REFUTED and share.low > MISSING:
+        return f"Not {state}: the critic is near chance, but not by its penalty ({near})."
+    return f"Not {state}: {near}."

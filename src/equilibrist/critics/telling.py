@@ -1,0 +1,116 @@
+"""What gives the generated samples away: whether they can be told at all, by which columns, and which rows most."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from equilibrist.certificates import Json
+from equilibrist.checks import Certificate, Chart, Interval, Tolerance, Verdict, decide
+from equilibrist.critics._case import Case
+from equilibrist.critics._groups import groups_of, tested
+from equilibrist.critics._samples import joined
+from equilibrist.critics.blind import ROWS, _by_row, _shape
+
+CLAIM = "indistinguishable"
+MOST = 10  # columns and rows that are named
+BEYOND = 0.02  # of pairs above one half
+TOLERANCE = Tolerance(BEYOND, "of pairs, above one half", "less than two in a hundred pairs")
+LIMITS = (
+    "critics of this class, trained by the stated number of gradients: another class may tell more",
+)
+
+
+def telling(case: Case) -> Certificate:
+    """The certificate: the best critic's separation, the columns and rows that betray generated samples."""
+    names = ["own", *(name for name, _ in case.of_class())]
+    best = max(names, key=case.order_on_select)
+    apart = case.separation(best, case.confidence)
+    excess = Interval(apart.mean - 0.5, apart.low - 0.5, apart.high - 0.5)
+    verdict = decide(excess, BEYOND).verdict
+    columns = _columns(case)
+    rows = _rows(case, best)
+    evidence: Json = {
+        "excess": excess.mean,
+        "interval": excess.ends,
+        "confidence": case.confidence,
+        "unit": TOLERANCE.unit,
+        "by": best,
+        "columns": columns,
+        "rows": rows,
+        "budget": {"gradients": sum(t.steps for _, t in case.of_class())},
+    }
+    shown = ", ".join(f"{c['name']} ({0.5 + c['effect']:.0%} of pairs)" for c in columns[:3])
+    who = {"own": "this critic"}.get(best, f"a critic of its class ({best})")
+    by = f"; most by {shown}" if shown else ""
+    orders = (
+        f"{who} orders {apart.mean:.1%} ({apart.low:.1%} to {apart.high:.1%}) of held-out pairs{by}"
+    )
+    summary = {
+        Verdict.REFUTED: f"Generated samples can be told: {orders}.",
+        Verdict.UNASSESSED: f"Cannot tell whether generated samples can be told: {orders}.",
+    }.get(
+        verdict,
+        f"No critic of the class was found that tells generated samples: the best orders {apart.mean:.1%} of held-out "
+        f"pairs{by}.",
+    )
+    return Certificate(
+        CLAIM,
+        verdict,
+        summary,
+        evidence,
+        TOLERANCE,
+        case.scope(),
+        LIMITS,
+        player="generator",
+        chart=_chart(case),
+    )
+
+
+def _columns(case: Case) -> list[Json]:
+    """The columns that tell by themselves, most telling first."""
+    real, fake = (b.rows(slice(ROWS)) for b in case.held_out)
+    both = joined(real, fake)
+    groups = groups_of(_shape(case, both), case.columns, case.real.names)
+    kinds = np.arange(len(both)) < len(real)
+    told = tested(*_by_row(case, both, kinds, np.zeros(len(both), dtype=np.int64)), groups)
+    level = 1 - case.confidence
+    found: list[Json] = [
+        {"name": g.name, "effect": t.effect, "p": t.p}
+        for g, t in zip(groups, told, strict=True)
+        if t.p < level
+    ]
+    return sorted(found, key=lambda c: -c["effect"])[:MOST]
+
+
+def _rows(case: Case, best: str) -> list[Json]:
+    """The generated rows that the best critic is surest of, none of which it was trained on."""
+    parts = ("select", "score") if best != "own" else ("optimise", "select", "score")
+    index = torch.cat([case.indices[part][1] for part in parts])
+    scores = case.sign * case.scores(case.module(best), case.fake.batch.rows(index))
+    order = scores.argsort()[:MOST]
+    places = case.fake.places[index[order]].reshape(len(order), -1)
+    return [
+        {"row": p[0] if len(p) == 1 else p, "score": float(s)}
+        for p, s in zip(places.tolist(), scores[order], strict=True)
+    ]
+
+
+def _chart(case: Case) -> Chart | None:
+    """The own critic's scores of real and generated samples, as shares below each score."""
+    real, fake = (np.sort(s.cpu().numpy()) for s in case.own_scores)
+    low, high = min(real[0], fake[0]), max(real[-1], fake[-1])
+    if not high > low:
+        return None
+    at = np.linspace(low, high, 60)
+    return Chart(
+        tuple(map(float, at)),
+        {
+            "real": tuple(float(v) for v in np.searchsorted(real, at, side="right") / len(real)),
+            "generated": tuple(
+                float(v) for v in np.searchsorted(fake, at, side="right") / len(fake)
+            ),
+        },
+        "score of the critic under audit",
+        "Shares of real and of generated samples whose score is below each value",
+    )

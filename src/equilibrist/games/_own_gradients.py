@@ -1,0 +1,169 @@
+"""What the gradients of a user's losses are like: where they are stopped, and what may be computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from equilibrist import tree
+from equilibrist.core.draws import Draw
+from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
+from equilibrist.errors import GameError
+from equilibrist.games._own_players import tops
+from equilibrist.games._own_returned import AGREE, failure
+from equilibrist.nn.memo import Memo
+from equilibrist.nn.stop_gradient import named
+
+if TYPE_CHECKING:
+    from equilibrist.games.adversarial import AdversarialGame
+
+
+def differentiated(
+    game: AdversarialGame, players: Players, constants: Constants, draw: Draw
+) -> None:
+    """Whether the functions differentiate within themselves; and whether each loss depends on its player."""
+    try:
+        reference = VectorField(game)(players, constants, draw)
+    except Exception as error:
+        # What is computed again on the way back finds modules without values.
+        again = "; switch gradient checkpointing off" if "meta" in str(error) else ""
+        raise GameError(
+            f"the losses cannot be differentiated on a batch: {failure(error)}{again}"
+        ) from error
+    game._needs_gradients = False
+    game._needs_gradients = not _alike_without(game, players, constants, draw, reference.losses)
+    for p, part in reference.v.items():
+        if not any(bool(t.any()) for t in part.values()):
+            name = game.names[p]
+            raise GameError(
+                f"the {name}'s loss does not depend on the {name}'s parameters: take the modules from the function's "
+                "first argument, not from its own scope, and keep .detach() and no_grad away from the player's own part"
+            )
+
+
+def _alike_without(
+    game: AdversarialGame,
+    players: Players,
+    constants: Constants,
+    draw: Draw,
+    losses: Mapping[str, Tensor],
+) -> bool:
+    """Whether the losses are the same where no gradients can be taken within, or of one player's weights alone."""
+    try:
+        with torch.no_grad():
+            plain = game.losses(players, constants, draw)
+        for p in game.players:
+            VectorField(game)(players, constants, draw, only=p)
+    except Exception:
+        return False
+    return all(torch.allclose(plain[p], losses[p], rtol=AGREE, atol=1e-7) for p in losses)
+
+
+def memos(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+    """Outputs are kept where that changes neither losses nor gradients: not, say, where a module is told in between to
+    compute something else, or where a graph is freed."""
+    made = [] if game.noise else [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
+
+    def seen() -> tuple[list[Tensor], dict[str, Tensor]]:
+        with torch.no_grad():
+            losses = game.losses(players, constants, draw)
+        v = VectorField(game)(players, constants, draw).v
+        return list(losses.values()), {p: tree.flatten(part) for p, part in v.items()}
+
+    for memo in made:
+        memo.resting = True
+    losses, v = seen()
+    for memo in made:
+        memo.resting = False
+    game._memos = made
+    try:
+        kept, same = seen()
+    except Exception:
+        kept, same = [], {}
+    if not all(map(torch.equal, losses, kept)) or not _alike(same, v):
+        for memo in made:
+            memo.resting = True
+        game._memos = []
+
+
+def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether every player's gradient is the same, up to rounding: one player's may be a thousand times another's."""
+    return set(found) == set(wanted) and all(
+        float((found[p] - v).norm()) <= AGREE * float(v.norm()) for p, v in wanted.items()
+    )
+
+
+def follows(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+    """Whether the losses can be computed in float64, in which audits score, only where what they make in float32
+    (`torch.randn(64, 8)`, `x.float()`) follows."""
+
+    def wide() -> bool:
+        try:
+            with torch.no_grad():
+                losses = game.losses(*_wide(players, constants, draw))
+            return all(loss.dtype == torch.float64 for loss in losses.values())
+        except Exception:
+            return False
+
+    if game.native == torch.float32 and not wide():
+        game._follows = True
+        game._follows = wide()
+
+
+def _wide(players: Players, constants: Constants, draw: Draw) -> tuple[Players, Constants, Draw]:
+    """The same in float64."""
+    found: Any = tuple(tree.to(t, dtype=torch.float64) for t in (players, constants, draw))
+    return found  # type: ignore[no-any-return]
+
+
+def stops(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+    """At which of the places that were not yet looked at a stopped gradient is another player's affair, so that it may
+    pass."""
+    game._stopping = bool(game._seen) or game._froze
+    fresh = [place for place in game._seen if place not in game._known]
+    game._known.update(fresh)
+    if not fresh:
+        return
+    field, former = VectorField(game), game._passing
+    at, wide = (players, constants, draw), _wide(players, constants, draw)
+    try:  # what rounds less tells more
+        reference, at = field(*wide).v, wide
+    except Exception:
+        reference = field(*at).v
+    wanted = {p: tree.flatten(part) for p, part in reference.items()}
+
+    def same() -> bool:
+        try:
+            found = field(*at).v
+        except Exception:  # what is written in place has to stay without a graph
+            return False
+        return _alike({p: tree.flatten(part) for p, part in found.items()}, wanted)
+
+    passing = set()
+    for place in fresh:
+        game._passing = former | {place}
+        if same():
+            passing.add(place)
+    game._passing = former | passing
+    if passing and not same():
+        game._passing, passing = former, set()
+    kept = (named(place) for place in game._seen if place not in game._passing)
+    game.stops = tuple(dict.fromkeys(kept))
+
+
+def met(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> bool:
+    """Places that the probe did not meet (a branch that few batches take) are looked at when they are met; whether
+    there were any."""
+    if not game._probed or game._looking or all(place in game._known for place in game._seen):
+        return False
+    game._looking = True
+    try:
+        with torch.enable_grad():
+            stops(game, tree.detach(players), constants, draw)
+    finally:
+        game._looking = False
+    return True

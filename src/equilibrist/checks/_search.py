@@ -258,8 +258,8 @@ def _starts(
     if budget >= LEAST:
         count = max(count, 2)
     if own and 1 < count < OWN:
-        # Line searches look at one minibatch: where its noise chose their point, a descent from there is lost. Training's
-        # rule from the pair comes with it: it was made for these losses, and few steps may be all that it needs.
+        # Line searches look at one minibatch: where its noise chose their point, a descent from there is lost.
+        # Training's rule from the pair comes with it: made for these losses, it may need few steps.
         plan = [plan[0], *own, *plan[1:]]
     for start, size, chosen, params in plan[:count]:
         yield Descent(start, size, chosen, tree.clone(params))

@@ -211,7 +211,7 @@ def test_images_name_their_patches() -> None:
     critic = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 3, 2, 1))
     found = audited(critic, real, fake, "hinge", gradients=200)
     named = {c["name"] for c in found.columns}
-    assert named == {f"rows {r}-{r}, columns {c}-{c}" for r in (0, 1) for c in (6, 7)}
+    assert named == {f"row {r}, column {c}" for r in (0, 1) for c in (6, 7)}
 
 
 def test_sequences_of_tokens() -> None:

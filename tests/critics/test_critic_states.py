@@ -237,3 +237,44 @@ def test_a_claim_can_be_required(healthy: Any) -> None:
     real, fake = gaussians(apart=10.0)
     with pytest.raises(RequirementError, match="not-saturated is REFUTED: The critic is saturated"):
         audited(Step(3.0), real, fake, Hinge())["not-saturated"].require()
+
+
+def test_a_column_that_tells_by_itself_is_named_where_no_critic_is_near() -> None:
+    """The shift of the last column orders Phi(1.2 / sqrt 2) of pairs; a critic of one masked column never sees it."""
+    real, fake = gaussians(apart=0.0)
+    shifted = torch.cat([fake[:, :2], fake[:, 2:] + 1.2], 1)
+
+    class First(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x[:, :1])
+
+    critic = First(1, 1, dtype=torch.float64)
+    nn.init.normal_(critic.weight, generator=torch.Generator().manual_seed(0))
+    told = audited(critic, real, shifted, "vanilla")["indistinguishable"]
+    assert told.verdict is Verdict.REFUTED
+    assert told.evidence["by"] == "column 2"
+    low, high = told.evidence["interval"]
+    assert low < 0.5 * math.erf(1.2 / 2) < high
+    assert "column 2 alone" in told.summary
+    same = audited(critic, real, fake, "vanilla")["indistinguishable"]
+    assert same.verdict is not Verdict.REFUTED
+
+
+def test_a_critic_that_lags_is_not_blind_to_what_hardly_varies() -> None:
+    """A column that stands still in real rows and hardly moves in generated ones: no untrained critic leans on it."""
+    real, fake = gaussians()
+    still = 0.002 * torch.rand(len(fake), 1, dtype=torch.float64) + 1.0
+    real, fake = (
+        torch.cat([real[:, :2], torch.ones_like(still)], 1),
+        torch.cat([fake[:, :2], still], 1),
+    )
+    found = audited(linear([0.01, 1.0, 1.0]), real, fake, "vanilla")
+    assert found.states[0] == "lagging"
+    assert "blind" not in found.states
+
+
+def test_a_score_that_is_the_wrong_way_round_is_asked_about() -> None:
+    real, fake = gaussians()
+    turned = audited(bayes(), real, fake, "vanilla", score=lambda out: -out)
+    assert "the wrong way round?" in turned.place
+    assert "wrong way" not in audited(bayes(), real, fake, "vanilla").place

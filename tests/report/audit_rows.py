@@ -11,7 +11,7 @@ from conftest import digit_grid
 
 NATS = {"value": 0.02, "unit": "nats", "why": "2% of the formulation's scale, 1 nats"}
 PLACE = (
-    "Not a Nash equilibrium: a player gains by deviating alone. Near it: a small move of one player alone already "
+    "Not a Nash equilibrium: a player gains by deviating alone. Locally: a small move of one player alone already "
     "gains; it is lambda-proximal up to lambda* = 0.12 to 0.14."
 )
 ADVICE = [

@@ -100,7 +100,7 @@ def test_the_headline_follows_from_the_place(make_run: Make) -> None:
     ("place", "text", "aside"),
     [
         ("A Nash equilibrium.", "A Nash equilibrium", ""),
-        ("It moves. Near it: up to 0.12 of it. And more.", "It moves", "Near it: up to 0.12 of it. And more."),
+        ("It moves. Locally: up to 0.12 of it. And more.", "It moves", "Locally: up to 0.12 of it. And more."),
         ("up to lambda* = 0.12 e.g. so", "up to lambda* = 0.12 e.g. so", ""),
         ("...", "", ""),
     ],

@@ -40,7 +40,7 @@ def place(certificates: Sequence[Certificate], facts: Facts | None = None) -> st
         return " ".join([*signs, "No check was asked for that could place the pair."])
     sentences = [*signs, *_global(by)]
     if near := _near(by):
-        sentences.append(f"Near it: {'; '.join(near)}.")
+        sentences.append(f"Locally: {'; '.join(near)}.")
     if len(sentences) == len(signs):
         sentences.append("The checks that were made do not place the pair: see their summaries.")
     return " ".join(sentences)
@@ -169,7 +169,11 @@ def _stability(by: dict[str, Certificate]) -> list[str]:
         return ["gradient flow circles it, and simultaneous steps of any size leave it"]
     if stable.verdict is Verdict.VERIFIED:
         return ["gradient flow comes back to it"]
-    if stable.verdict is Verdict.NOT_REFUTED:
+    # Where rest could not be told, a search that saw no way out is no comfort worth a headline.
+    if (
+        stable.verdict is Verdict.NOT_REFUTED
+        and verdict_of(by, "stationary") is not Verdict.UNASSESSED
+    ):
         return ["gradient flow was not found to leave it"]
     return []
 

@@ -96,7 +96,7 @@ def audit_critic(
         batch: samples of each kind in a minibatch.
         confidence: of the intervals; those of the states hold together at this confidence.
         tolerance: what gain is called nothing, relative to the formulation's scale (of a loss of your own: to
-            what telling real from generated is worth); `absolute` says it in the loss's unit.
+            the critic's advantage over chance); `absolute` says it in the loss's unit.
         limit: at most this many samples of each kind are read.
         seed: of every draw.
         progress: "auto", "bar", "lines" or "none".

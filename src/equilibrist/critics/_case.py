@@ -336,9 +336,7 @@ class Case:
         else:
             worth = [float(self.measured(name).advantage.mean()) for name in ("own", "trained on")]
             scale = max(*worth, 0.1 * abs(float(self.measured("own").plain.mean())))
-            why = (
-                f"{self.share:.0%} of what telling real from generated is worth, {scale:.4g} {unit}"
-            )
+            why = f"{self.share:.0%} of the critic's advantage over chance, {scale:.4g} {unit}"
         if not 0 < scale < math.inf:
             return Tolerance(math.nan, unit, "the loss has no scale here: set absolute")
         return Tolerance(self.share * scale, unit, why)

@@ -107,10 +107,15 @@ def _patches(shape: Sequence[int]) -> list[Group]:
     every = np.arange(math.prod(shape)).reshape(tuple(shape))
     rows, columns = (np.array_split(np.arange(n), min(n, SIDE)) for n in shape[1:])
     return [
-        Group(f"rows {r[0]}-{r[-1]}, columns {c[0]}-{c[-1]}", every[:, r][:, :, c].reshape(-1))
+        Group(f"{_span('row', r)}, {_span('column', c)}", every[:, r][:, :, c].reshape(-1))
         for r in rows
         for c in columns
     ]
+
+
+def _span(name: str, places: NDArray[np.int64]) -> str:
+    one = len(places) == 1
+    return f"{name} {places[0]}" if one else f"{name}s {places[0]}-{places[-1]}"
 
 
 def tested(

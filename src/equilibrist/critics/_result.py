@@ -60,12 +60,21 @@ class CriticAudit(Audit):
         if not first:
             apart = by["not-saturated"].evidence["separation"]
             first = [
-                f"No fault was found in the critic: it orders {apart:.1%} of held-out pairs rightly."
+                f"No fault was found in the critic: it orders {apart:.1%} of held-out pairs rightly{self._betrays()}."
             ]
         gain = by["best-response"]
         if gain.verdict is Verdict.REFUTED or not found:
             first.append(gain.summary)
         return " ".join(first)
+
+    def _betrays(self) -> str:
+        """The column that gives generated samples away most, where one does."""
+        told = self["indistinguishable"]
+        if told.verdict is not Verdict.REFUTED or not self.columns:
+            return ""
+        first = self.columns[0]
+        share = f"{0.5 + first['effect']:.0%} of pairs"
+        return f", and {first['name']} by itself tells generated samples from real ones in {share}"
 
     @property
     def advice(self) -> tuple[str, ...]:

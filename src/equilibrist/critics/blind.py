@@ -20,7 +20,7 @@ from equilibrist.critics._samples import Inputs, joined
 CLAIM, STATE = "not-blind", "blind"
 LEANS = 0.02  # of the scores' standard deviation: a score that changes less does not depend on it
 UNLEARNT = (
-    0.002  # the same, of a critic that lags: to what it has not learnt to use it is not blind
+    0.0002  # the same, of a critic that lags: to what it has not learnt to use it is not blind
 )
 TELLING = 0.05  # of pairs above one half that a part must order among samples of one score
 STRATA = 8  # bins of samples of about one score
@@ -145,15 +145,15 @@ def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
             else f"none of {len(found)} parts of the input tells real from generated among samples of one score"
         )
         return f"Not blind, as far as the tests see: {rest}."
-    names = ", ".join(part.group.name for part in unseen[:5])
+    names = "; ".join(part.group.name for part in unseen[:5])
     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
     first = unseen[0]
     size = first.leans
     moves = f"changes by {size.mean:.2g} of its standard deviation (at most {size.high:.2g})"
     return (
         f"The critic is blind to {names}{more}: its score {moves if size.high > 1e-6 else 'does not change'} when "
-        f"{first.group.name} is dealt out anew, which tells real from generated in {0.5 + first.told.effect:.0%} of "
-        "pairs of one score."
+        f"{first.group.name} is shuffled among samples, which tells real from generated in "
+        f"{0.5 + first.told.effect:.0%} of pairs of one score."
     )
 
 

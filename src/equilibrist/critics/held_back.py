@@ -15,10 +15,15 @@ from equilibrist.critics._rates import missing_share
 
 SMOTHERED, LAGGING = "not-smothered", "not-lagging"
 STATES = {SMOTHERED: "smothered", LAGGING: "lagging"}
-MISSING = 0.75  # of what telling real from generated is worth: a critic without it is near chance
+MISSING = 0.75  # of the best critic's advantage over chance: a critic without it is near chance
+TURNED = (
+    0.3  # of pairs ordered rightly: below, samples or score were rather given the wrong way round
+)
 BY_PENALTY = 0.5  # of that worth, which the best critic under the penalty must be without
 TOLERANCE = Tolerance(
-    MISSING, "of what telling them apart is worth", "near chance is less than a quarter of it"
+    MISSING,
+    "of the best critic's advantage over chance",
+    "near chance is less than a quarter of it",
 )
 LIMITS = (
     "critics of the same architecture, trained by the stated number of gradients: a longer search may tell more",
@@ -161,6 +166,22 @@ def _certificate(
     )
 
 
+def _percent(share: float) -> str:
+    """Whole percents, without a minus sign before nothing."""
+    shown = f"{share:.0%}"
+    return "0%" if shown == "-0%" else shown
+
+
+def _turned(found: Nearness) -> str:
+    """A word on a critic that is far from chance on the wrong side."""
+    if found.own_separation.high > TURNED:
+        return ""
+    return (
+        f" It scores generated samples above real ones in {1 - found.own_separation.mean:.0%} of pairs: are real and "
+        "fake, or the sign of its score, the wrong way round?"
+    )
+
+
 def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: str) -> str:
     lag = claim == LAGGING
     state = STATES[claim]
@@ -168,8 +189,8 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
     if share.mean < 0 and verdict is Verdict.NOT_REFUTED:
         return f"Not {state}: it tells real from generated no worse than the best critic that was found."
     near = (
-        f"of what telling real from generated is worth, it has {1 - share.mean:.0%} "
-        f"({1 - share.high:.0%} to {1 - share.low:.0%})"
+        f"it has {_percent(1 - share.mean)} ({_percent(1 - share.high)} to {_percent(1 - share.low)}) of the best "
+        "critic's advantage over chance"
     )
     other = found.under if lag else found.free
     who = {
@@ -182,9 +203,12 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
         rest = (
             ""
             if lag
-            else f", and under the penalty the best has {1 - found.penalty.mean:.0%} of it"
+            else f", and under the penalty no critic has more than {_percent(1 - found.penalty.mean)} of it"
         )
-        return f"The critic is {state}: {near}, while {who} separates {apart:.1%} of held-out pairs{rest}."
+        return (
+            f"The critic is {state}: {near}, while {who} separates {apart:.1%} of held-out pairs{rest}."
+            f"{_turned(found)}"
+        )
     if explained and share.low > MISSING:
         return f"Not assessed: the critic is near chance, but it is {explained}, which explains it."
     if verdict is Verdict.UNASSESSED and not lag and not case.penalised:

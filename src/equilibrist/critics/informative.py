@@ -72,8 +72,8 @@ def informative(case: Case, reward: Reward) -> Certificate:
 def _says(verdict: Verdict, reward: Reward, share: Interval, varies: Interval) -> str:
     flat = f"{reward.name} is flat at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated samples"
     among = (
-        f"its standard deviation among them is {varies.mean:.2g} ({varies.low:.2g} to {varies.high:.2g}) times what "
-        "it could differ between real and generated ones"
+        f"its standard deviation among generated samples is {varies.mean:.2g} ({varies.low:.2g} to {varies.high:.2g}) "
+        "times what the best critic's differs between real and generated ones"
     )
     if verdict is Verdict.REFUTED and varies.high < LEAST:
         return f"The reward is uninformative: {among}."

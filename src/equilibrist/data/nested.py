@@ -93,7 +93,7 @@ def _skeleton(value: Any, path: str, found: dict[str, Tensor] | None = None) -> 
     where = f"batch entry {path}" if path else "a batch"
     raise DataError(
         f"{where} is of type {type(value).__name__}: a batch may hold tensors and arrays, in tuples, lists and "
-        "dictionaries; leave out what is none, or turn it into a tensor"
+        "dictionaries; leave it out (by collate_fn= of your DataLoader) or turn it into a tensor"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -154,7 +155,9 @@ def _stacked(game: AdversarialGame, players: Players, constants: Constants, draw
     game._stacks = True
     other = tree.scale(0.9, players)
     try:
-        with torch.no_grad():
+        # torch warns of every function that it batches by a loop: no news for who stacks nothing.
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
             together = VectorField(game, stacked=2)(
                 tree.stack([players, other]),
                 tree.stack([constants, constants]),

@@ -203,7 +203,9 @@ class AdversarialGame(OwnModules):
         graph = torch.is_grad_enabled()
         if self._needs_gradients:
             players = {p: {k: leaf(t) for k, t in part.items()} for p, part in players.items()}
-        elif self._froze:  # a function that freezes modules thaws them too, and these tensors are not its own
+        elif (
+            self._froze
+        ):  # a function that freezes modules thaws them too, and these tensors are not its own
             players = {p: {k: apart(t) for k, t in part.items()} for p, part in players.items()}
         for memo in self._memos:
             memo.clear()
@@ -218,9 +220,7 @@ class AdversarialGame(OwnModules):
                 stack.enter_context(InPrecision(kind))
             stopped = None
             asked = graph or self._needs_gradients
-            if self._stopping and (
-                self._froze or (asked and (mover is None or not self._probed))
-            ):
+            if self._stopping and (self._froze or (asked and (mover is None or not self._probed))):
                 stopped = stack.enter_context(StopGradients(self._passing))
             if self._needs_gradients:
                 stack.enter_context(torch.enable_grad())

@@ -17,8 +17,6 @@ class _Kept(NamedTuple):
     made: Tensor
     version: int
     held: list[Tensor]
-    versions: list[int]
-    modes: list[bool]
 
 
 class Memo:
@@ -26,18 +24,17 @@ class Memo:
 
     For modules that are functions of parameters, buffers and input alone. A critic's loss and a generator's both score
     the generated samples: that is one pass, not two. An output is computed anew where the input or the output has been
-    written to since, where parameters have been exchanged (functional_call) or written to, and in another mode. What
-    leaves no such trace (writes through `.data`, attributes and hooks that come and go, a graph that was freed) is for
-    the owner to look out for. While it is `resting` it computes every output anew.
+    written to since, and where parameters have been exchanged (functional_call). For the rest (modes and attributes
+    that are switched, hooks that come and go, writes through `.data`, a graph that was freed) the owner has to compare,
+    once, with what comes of resting memos. While it is `resting` it computes every output anew.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._forward, self.resting = module.forward, False
         self._kept: dict[Any, _Kept] = {}
-        self._layers = list(module.modules())
         self._slots = [
             (part, key)
-            for layer in self._layers
+            for layer in module.modules()
             for part in (layer._parameters, layer._buffers)
             for key, t in part.items()
             if t is not None
@@ -55,7 +52,7 @@ class Memo:
             or len(args) != 1
             or not isinstance(args[0], Tensor)
             or _transformed()
-            or torch.is_inference_mode_enabled()
+            or torch.is_inference_mode_enabled()  # its tensors count no writes
             or args[0].is_inference()
         ):
             return self._forward(*args, **kwargs)
@@ -65,9 +62,8 @@ class Memo:
         if (kept := self._kept.get(key)) is not None and self._holds(kept, held):
             return kept.made
         made = self._forward(x)
-        if isinstance(made, Tensor) and not any(t.is_inference() for t in held):
-            versions, modes = [t._version for t in held], [m.training for m in self._layers]
-            self._kept[key] = _Kept(x, x._version, made, made._version, held, versions, modes)
+        if isinstance(made, Tensor):
+            self._kept[key] = _Kept(x, x._version, made, made._version, held)
         return made
 
     def _holds(self, kept: _Kept, held: list[Any]) -> bool:
@@ -76,22 +72,15 @@ class Memo:
             kept.shown._version == kept.seen
             and kept.made._version == kept.version
             and all(map(is_, held, kept.held))
-            and [t._version for t in held] == kept.versions
-            and [m.training for m in self._layers] == kept.modes
         )
 
 
 def _key(x: Tensor) -> Any:
     """What identifies an input: itself where it has a graph, else the values that it points to."""
     graph = torch.is_grad_enabled()
-    kind = torch.get_autocast_dtype(x.device.type) if _casts(x) else None
     if x.requires_grad and graph:
-        return id(x), kind
-    return x.data_ptr(), x.dtype, x.shape, x.stride(), x.is_neg(), x.is_conj(), graph, kind
-
-
-def _casts(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type)
+        return id(x)
+    return x.data_ptr(), x.dtype, x.shape, x.stride(), graph
 
 
 def _transformed() -> bool:

@@ -15,7 +15,7 @@ LAMBDA_STAR = (
 )
 
 SHARE = (
-    "What telling real from generated samples is worth is how much lower the critic's loss is than if the two were "
+    "A critic's advantage over chance is how much lower its loss is than if real and generated samples were "
     "mixed. A critic near chance has less than a quarter of what the best one that was found has. "
 )
 

@@ -382,6 +382,8 @@ def offer(record: Record) -> str:
         return ""
     if near is not None and "lambda_star" not in near.evidence:
         return ""
+    if audit.find("not-saturated") is not None:  # a critic alone has no generator that could move
+        return ""
     command = words.audit_command(record, more=(CLAIM,))
     return fold(
         "What lies between Stackelberg and Nash was not measured",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_audit_calibration import C
 from torch import Tensor
 
 import equilibrist as eq
@@ -234,3 +235,29 @@ def test_theorem_1_is_found_by_the_search_on_samples(
     assert found.verdict is Verdict.REFUTED
     assert 0.5 * true < found.evidence["gain"] < 1.2 * true
     assert audit["nash/critic"].verdict is not Verdict.REFUTED
+
+
+@pytest.mark.parametrize(
+    ("steps", "given", "descents", "own"),
+    [(40, True, 1, 0), (150, True, 2, 1), (150, False, 2, 0), (400, True, 2, 1)],
+)
+def test_a_small_budget_begins_two_descents_and_one_by_trainings_rule(
+    steps: int, given: bool, descents: int, own: int
+) -> None:
+    game = SinglePlayerGame(lambda x: (x["a"] - 1).square().sum())
+    rules = {"generator": eq.Adam(0.125)} if given else {}
+    players = pair(a=torch.full((3,), 0.5, dtype=F64))
+    found = audited(game, players, 0.1, steps=steps, starts=1, optimizers=rules)
+    curves = found.evidence["curves"]
+    assert len(curves) == descents
+    ours = [c for c in curves if c["optimizer"].startswith("Adam(lr=0.125")]
+    assert len(ours) == own
+    assert all((c["from"], c["perturbation"]) == ("the pair", 0.0) for c in ours)
+    assert found.evidence["budget"]["gradients"] <= 1.1 * steps
+
+
+@pytest.mark.parametrize("i", [31, 53, 105, 117, 181])
+def test_150_gradients_find_three_tolerances_in_a_box(i: int) -> None:
+    """Line searches on one minibatch lead these astray; training's own rule takes twenty steps."""
+    ((row, verdict),) = C.nash_case(C.address(0, "nash", 3.0, i), 3.0, i, i)
+    assert (row, verdict) == ("nash/critic", "REFUTED")

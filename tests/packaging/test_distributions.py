@@ -77,7 +77,8 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert adaptors | {"dev", "docs", "inception", "mutants", "tensorboard"} == set(
         meta.get_all("Provides-Extra")
     )
-    assert "Train GANs as the two-player games they are" in meta.get_payload()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.splitlines()[2] in meta.get_payload(decode=True).decode()
     assert wheel.read(f"{about}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     entries = wheel.read(f"{about}/entry_points.txt").decode()
     assert "equilibrist = equilibrist.__main__:script" in entries

@@ -35,11 +35,19 @@ STARTS = (0.0, 0.1, 1.0)  # how far along a direction an ascent begins, as parts
 class Answered:
     """The leader's best small move after the follower's answer.
 
+    On samples an answer also fits the noise of the minibatches on which it was found. There it gains by that fit,
+    and on others it loses about as much, which would be credited to the leader: V before minus V after the move is
+    too small where the answer was found and too large elsewhere. So the follower also ascends with the leader
+    unmoved, and V there is the other "before": the two fits cancel.
+
     Attributes:
-        gain: V before minus V at the move and its answer, on the score split.
-        found: the same on the samples that the answer was found on. They favour the follower, so that both
+        gain: V before minus V at the move and its answer, on the score split; the smaller one of "before" at the
+            pair and "before" at the follower's own ascent.
+        found: V at the follower's own ascent minus V at the move and its answer, on the samples on which both were
+            found. An answer that fits them better than that ascent does lowers it as it raises `gain`, so that both
             must be above the tolerance before a gain counts.
         rise: what the last three quarters of the ascent added to V.
+        alone: what the follower's own ascent gained there; 0 where losses are exact, as nothing is fitted.
         size: of the leader's move, relative to its norm.
         witness: both players after move and answer.
     """
@@ -49,6 +57,7 @@ class Answered:
     rise: float
     size: float
     witness: Players | None
+    alone: float = 0.0
 
     def decision(self, tolerance: float) -> Decision:
         """The verdict on "no small move of the leader gains more than this after the answer".
@@ -59,11 +68,20 @@ class Answered:
         decision = decide(self.gain, tolerance)
         if decision.verdict is not Verdict.REFUTED:
             return decision
+        if math.isnan(self.found) or math.isnan(self.rise):
+            return Decision(Verdict.UNASSESSED, Reason.NOT_FINITE)
         if not self.found > tolerance:
-            return Decision(Verdict.UNASSESSED, Reason.STRADDLES)
+            return Decision(Verdict.UNASSESSED, Reason.FITTED)
         if not self.rise <= 0.1 * min(self.found, self.gain.low):
             return Decision(Verdict.UNASSESSED, Reason.UNFINISHED)
         return decision
+
+    def why(self, tolerance: float) -> str:
+        """The reason of `decision` in words, with the number that it rests on where that is no part of `gain`."""
+        reason = self.decision(tolerance).reason
+        if reason is Reason.FITTED:
+            return f"{reason.value}: {self.found:.3g}"
+        return str(reason.value)
 
     def describe(self) -> dict[str, Any]:
         """Plain values."""
@@ -71,6 +89,7 @@ class Answered:
             "gain": self.gain.mean,
             "gain_interval": self.gain.ends,
             "gain_where_answered": self.found,
+            "follower_alone": self.alone,
             "still_rising": self.rise,
             "size": self.size,
         }
@@ -107,9 +126,9 @@ class _Follower:
         """The follower's loss on every batch of a part's bank."""
         return self.context.losses(self.name, players, self.context.constants, part)
 
-    def gain(self, moved: Sequence[Players], part: str) -> Interval:
-        """What these players gain on V, their mean, on a part's bank."""
-        here = self.held_out(self.context.players, part)
+    def gain(self, moved: Sequence[Players], part: str, before: Players | None = None) -> Interval:
+        """What these players gain on V, their mean, on a part's bank, over the pair or over `before`."""
+        here = self.held_out(self.context.players if before is None else before, part)
         losses = [self.held_out(players, part) for players in moved]
         return self.context.interval(torch.stack(losses).mean(0) - here)
 
@@ -142,6 +161,9 @@ def answered(
     the other loses: then the selection split tells whether the best single move or the best mean counts, by the
     lower ends of their gains there.
 
+    On samples the follower first ascends with the leader unmoved, and its answers begin where that ends (see
+    `Answered`).
+
     Moves of size move * |t| and less that do not gain more than the tolerance even where the follower rests are
     passed over, for an answer only takes away. The follower answers by projected gradient steps (Barzilai and
     Borwein's lengths, with a line search), begun at its own place and a little along each of `directions`
@@ -164,10 +186,12 @@ def answered(
         return None
     own = reach_of(context, loss.name)
     away = STARTS[-1:] if context.settings.gradients else STARTS[1:]
-    starts = [w] + [w + s * own * d.to(w) for d in directions for s in away]
-    groups, each = _affordable(context, groups, len(starts), evaluations)
+    groups, each = _affordable(context, groups, 1 + len(directions) * len(away), evaluations)
     if each < LEAST:
         return _unanswered(context, loss, groups[0])
+    alone = _ascended_alone(context, loss, AGAIN * each) if context.sampled else None
+    w = w if alone is None else alone.place
+    starts = [w] + [w + s * own * d.to(w) for d in directions for s in away]
     candidates: list[list[_Move]] = []
     for group in groups:
         found = []
@@ -176,7 +200,7 @@ def answered(
             value, place = min((ascend(context, loss, x, each) for x in starts), key=lambda e: e[0])
             found.append(_Move(there, value, place))
         candidates += [found, *([one] for one in found if len(found) == 2 and singly)]
-    return _chosen(context, loss, candidates, before, (AGAIN - 1) * each)
+    return _chosen(context, loss, candidates, before, alone, (AGAIN - 1) * each)
 
 
 def _affordable(
@@ -185,12 +209,14 @@ def _affordable(
     """(moves that can be answered from all starts, evaluations for each ascent)."""
     if not context.settings.gradients:
         ascents = sum(map(len, groups)) * starts + AGAIN * (1 + max(map(len, groups)))
+        ascents += AGAIN * context.sampled
         return groups, max(6, evaluations // ascents)
     # The larger moves first, as many as can be answered from all starts: fewer starts could miss the best answer.
     evaluations -= FEWEST
-    while len(groups) > 1 and LEAST * _ascents(groups, starts) > evaluations:
+    own = AGAIN * context.sampled
+    while len(groups) > 1 and LEAST * (_ascents(groups, starts) + own) > evaluations:
         groups = groups[:-1]
-    return groups, evaluations // _ascents(groups, starts)
+    return groups, evaluations // (_ascents(groups, starts) + own)
 
 
 def _chosen(
@@ -198,6 +224,7 @@ def _chosen(
     loss: _Follower,
     candidates: list[list[_Move]],
     before: float,
+    alone: _Move | None,
     further: int,
 ) -> Answered:
     """The best of single moves and of means of two, after ascents that go on: the selection split chooses."""
@@ -209,15 +236,35 @@ def _chosen(
     ]
     moves = best[0]
     if len(best) > 1:
-        moves = max(best, key=lambda moves: _low(loss.gain([m.players for m in moves], "select")))
+        moves = max(best, key=lambda moves: _low(_gained(loss, moves, alone, "select")))
     leading, reached = max(moves, key=lambda m: m.value), sum(m.value for m in moves) / len(moves)
+    since = before if alone is None else alone.value
     return Answered(
-        loss.gain([m.players for m in moves], "score"),
-        reached - before,
+        _gained(loss, moves, alone, "score"),
+        reached - since,
         sum(m.former for m in moves) / len(moves) - reached,
         loss.size(leading.there),
         leading.players,
+        before - since,
     )
+
+
+def _gained(loss: _Follower, moves: Sequence[_Settled], alone: _Move | None, part: str) -> Interval:
+    """What the moves gain on a part's bank: over the pair, or over the follower's own ascent where that is less."""
+    over_pair = loss.gain([m.players for m in moves], part)
+    if alone is None:
+        return over_pair
+    answered = [loss.both(m.there, m.place) for m in moves]
+    over_own = loss.gain(answered, part, loss.both(alone.there, alone.place))
+    # What is not finite comes first: it settles nothing.
+    return min(over_pair, over_own, key=lambda g: g.mean if math.isfinite(g.mean) else -math.inf)
+
+
+def _ascended_alone(context: AuditContext, loss: _Follower, evaluations: int) -> _Move:
+    """The follower's ascent from its own place with the leader unmoved."""
+    t = context.flat(loss.leader)
+    loss.lead(t)
+    return _Move(t, *ascend(context, loss, context.flat(loss.name), evaluations))
 
 
 def _ascents(groups: Sequence[Sequence[Tensor]], starts: int) -> int:
@@ -286,11 +333,12 @@ def _low(gain: Interval) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Settled:
-    """A move after an ascent that went on: the follower's loss where that was found, as it was before, and both
-    players."""
+    """A move after an ascent that went on: the follower's loss where that was found and its place there [n], the
+    loss as it was before, and both players."""
 
     there: Tensor
     value: float
+    place: Tensor
     former: float
     players: Players
 
@@ -305,7 +353,7 @@ def _settled(context: AuditContext, loss: _Follower, move: _Move, evaluations: i
     value, place = ascend(context, loss, move.place, evaluations)
     answers = [loss.both(move.there, at) for at in (place, context.flat(loss.name))]
     players = min(answers, key=lambda both: float(loss.held_out(both, "select").mean()))
-    return _Settled(move.there, value, move.value, players)
+    return _Settled(move.there, value, place, move.value, players)
 
 
 def ascend(

@@ -46,6 +46,7 @@ class Reason(Enum):
     ABOVE = "the whole interval is above the tolerance"
     NOISE = "the noise is above the tolerance"
     STRADDLES = "the estimate is above the tolerance, and the interval holds it"
+    FITTED = "on the samples where the answer was found the gain that it leaves is not above the tolerance"
     UNFINISHED = "the search was still gaining when it stopped"
     BOUNDED = "a bound on the quantity is within the tolerance"
     BELOW = "nothing above the tolerance was found"

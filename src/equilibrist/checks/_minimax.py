@@ -221,7 +221,7 @@ def _led_first(
     summary = (
         f"Cannot tell whether this is a local minimax point: the {leader} is not at rest (a small move gains "
         f"{first.gain.mean:.3g} {context.unit} against the {follower} as it is, and {after} after its answer, where "
-        f"{decision.reason.value})."
+        f"{found.why(tolerance.value)})."
     )
     return _Found(decision.verdict, summary)
 
@@ -311,7 +311,7 @@ def _judged(
         verdict = Verdict.UNASSESSED
         summary = (
             f"A move of the {leader} seems to gain {span} after the {follower}'s answer, but "
-            f"{decision.reason.value}."
+            f"{followed.why(tolerance.value)}."
         )
     elif followed is None and schur.u is not None and promise.verdict is Verdict.UNASSESSED:
         verdict = Verdict.UNASSESSED

@@ -26,6 +26,8 @@ Show = Callable[[Players, Constants], Tensor]
 SCAN_SHARE = 0.25  # of the budget, for line searches
 RESERVE_SHARE = 0.2  # for going on where the best descent still gains
 COOLING = 0.3  # of the last round, over which step sizes fall to zero
+LEAST = 60  # minibatch gradients for which two descents begin
+OWN = 5  # descents among which training's own rule is one anyway
 LARGE = 5_000_000  # parameters beyond which few descents are kept at once
 
 
@@ -228,6 +230,9 @@ def _starts(
     def along(point: Point, lr: float) -> _Start:
         return f"along the {point.kind}", point.size, rule(lr), point.params
 
+    own: list[_Start] = []
+    if given is not None:
+        own = [("the pair", 0.0, _Given(given, tied), here)]
     first, second = lines.points[:1], lines.points[1:2]
     # The order in which `near` draws is that of this list.
     plan: list[_Start] = [
@@ -235,7 +240,7 @@ def _starts(
         ("the pair", 0.0, rule(0.03), here),
         ("perturbed", size, rule(0.1), near(size)),
         ("perturbed", size, rule(0.01), near(size)),
-        *([] if given is None else [("the pair", 0.0, _Given(given, tied), here)]),
+        *own,
         ("the pair", 0.0, rule(0.003), here),
         ("perturbed", 0.3, rule(0.03), near(0.3)),
         *(along(p, 0.1) for p in second),
@@ -250,6 +255,12 @@ def _starts(
         count = min(count, 4)
     if settings.starts == 1:
         count = min(count, 2)
+    if budget >= LEAST:
+        count = max(count, 2)
+    if own and 1 < count < OWN:
+        # Line searches look at one minibatch: where its noise chose their point, a descent from there is lost.
+        # Training's rule from the pair comes with it: made for these losses, it may need few steps.
+        plan = [plan[0], *own, *plan[1:]]
     for start, size, chosen, params in plan[:count]:
         yield Descent(start, size, chosen, tree.clone(params))
 

@@ -1,0 +1,343 @@
+"""What can be wrong with adversarial training, by name: the vocabulary, and a finding with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from equilibrist.certificates import Json
+from equilibrist.errors import did_you_mean
+
+LEVELS = ("fault", "warning", "note")
+SURE = ("certain", "likely", "possible")
+GROUPS = ("wiring", "data", "numerics", "average", "resume", "player")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A word of the vocabulary.
+
+    Attributes:
+        group: of GROUPS; findings of an earlier group explain those of later ones.
+        symptom: what its user sees.
+        cause: what is wrong.
+        cure: what to change first.
+    """
+
+    group: str
+    symptom: str
+    cause: str
+    cure: str
+
+
+VOCABULARY: dict[str, Kind] = {
+    # -- wiring ----------------------------------------------------------------------------------
+    "never-stepped": Kind(
+        "wiring",
+        "a player's loss is logged and does not improve",
+        "no optimiser steps the player's weights",
+        "call backward on its loss, and step() of the optimiser that holds its weights",
+    ),
+    "wrong-optimizer": Kind(
+        "wiring",
+        "one player never changes, the other changes twice a round",
+        "the step that was meant for one player is another optimiser's",
+        "call step() of the optimiser that holds the player's weights",
+    ),
+    "stepped-twice": Kind(
+        "wiring",
+        "training is jumpy, as with a learning rate twice as large",
+        "the optimiser steps again with a gradient that it has already used",
+        "step once for each backward pass (scaler.step(optimizer) already steps)",
+    ),
+    "stale-gradients": Kind(
+        "wiring",
+        "losses swing more and more",
+        "gradients of earlier rounds are still in .grad when the optimiser steps",
+        "call zero_grad() before the backward pass of every step",
+    ),
+    "gradient-leak": Kind(
+        "wiring",
+        "the critic is near chance, or training is lame",
+        "a player's optimiser receives the gradient of the other player's loss as well",
+        "clear the player's gradients between the two backward passes, or detach the generated samples",
+    ),
+    "shared-optimizer": Kind(
+        "wiring",
+        "one player's settings have no effect, or follow the other's",
+        "one optimiser holds both players",
+        "give each player an optimiser of its own",
+    ),
+    "no-gradient": Kind(
+        "wiring",
+        "a player's loss is finite, its weights do not move",
+        "the player's loss does not reach its weights: something on the way is detached or under no_grad",
+        "compute the loss from the module's own output, without detach() or no_grad",
+    ),
+    "frozen-part": Kind(
+        "wiring",
+        "a part of a network stays as it was initialised",
+        "some of a player's weights never get a gradient, or no optimiser steps them",
+        "set requires_grad, use the layers in forward, and hand all parameters to the optimiser",
+    ),
+    "stale-parameters": Kind(
+        "wiring",
+        "the optimiser steps and the network does not change",
+        "the optimiser holds tensors that the module no longer uses",
+        "make the optimiser after the module has been moved, copied or replaced",
+    ),
+    "missing-term": Kind(
+        "wiring",
+        "a term of the loss is logged and has no effect",
+        "a declared term contributes nothing to the gradient",
+        "compute the term with gradients (no detach, no no_grad), and add it to what backward is called on",
+    ),
+    "wrong-sign": Kind(
+        "wiring",
+        "a player's loss explodes, or it learns the opposite of its task",
+        "a term enters with the opposite sign, or with the other label",
+        "correct the term's sign, or its label",
+    ),
+    "constant-penalty": Kind(
+        "wiring",
+        "the penalty is logged and grows without limit",
+        "the penalty has no gradient: it was computed without create_graph, or detached",
+        "compute the inner gradient with create_graph=True, and do not detach it",
+    ),
+    "penalty-norm": Kind(
+        "wiring",
+        "the penalty looks small, the critic's slopes are far from the target",
+        "the penalty's norm is taken over the wrong axes",
+        "flatten each sample and take one norm for each of them: grad.flatten(1).norm(dim=1)",
+    ),
+    "loss-scale": Kind(
+        "wiring",
+        "clipping and weight decay do not act as configured",
+        "gradients are a loss scale too large when the optimiser steps",
+        "step through the scaler, or call scaler.unscale_(optimizer) first",
+    ),
+    "clipping": Kind(
+        "wiring",
+        "gradients explode although they are clipped",
+        "clipping has no effect on what the optimiser receives",
+        "clip after backward (and unscaling) and before step, the parameters of this optimiser",
+    ),
+    "rate-rewritten": Kind(
+        "wiring",
+        "a player's learning rate is not what was configured",
+        "something else writes the learning rate of the optimiser",
+        "give the player a parameter group, or an optimiser, that the rule does not touch",
+    ),
+    "bypassed-wrapper": Kind(
+        "wiring",
+        "ranks drift apart",
+        "the forward pass goes through the inner module, so that gradients are not averaged over ranks",
+        "call the DistributedDataParallel module itself",
+    ),
+    "wrong-loss": Kind(
+        "wiring",
+        "verdicts about training are of another game",
+        "the gradients that are received are not those of the declared loss",
+        "declare the loss that the loop minimises, or correct the loop",
+    ),
+    # -- data ------------------------------------------------------------------------------------
+    "range-mismatch": Kind(
+        "data",
+        "the critic wins at once",
+        "real and generated samples cannot have the same range",
+        "scale the data to what the generator's last layer can make",
+    ),
+    "dtype-mismatch": Kind(
+        "data",
+        "the critic wins by rounding",
+        "real and generated samples reach the critic in different precisions",
+        "hand both over in one dtype",
+    ),
+    "normalization-mismatch": Kind(
+        "data",
+        "the critic wins at once, samples look washed out",
+        "one kind of samples is rescaled before it reaches the critic, the other is not",
+        "rescale both, or neither",
+    ),
+    "augmentation-mismatch": Kind(
+        "data",
+        "samples show the augmentation, or the critic wins",
+        "one kind of samples is augmented or noised before it reaches the critic, the other is not",
+        "apply the same augmentation to real and generated samples",
+    ),
+    # -- numerics --------------------------------------------------------------------------------
+    "batch-of-one": Kind(
+        "numerics",
+        "NaN at the end of an epoch",
+        "a player is not finite, or has no gradient, on a batch of one sample",
+        "drop the last batch (drop_last=True), or compute statistics that exist for one sample",
+    ),
+    "not-finite": Kind(
+        "numerics",
+        "losses are NaN or infinite",
+        "a loss, a gradient or a weight is not finite",
+        "find the first tensor named here; lower the learning rate or train in float32",
+    ),
+    "step-too-large": Kind(
+        "numerics",
+        "losses swing without an end, or explode",
+        "the updates are larger than the landscape allows",
+        "lower the learning rate",
+    ),
+    # -- averages --------------------------------------------------------------------------------
+    "average-buffers": Kind(
+        "average",
+        "samples of the averaged generator are worse in evaluation mode",
+        "the average's batch-norm statistics were never updated",
+        "copy the buffers with the average, or update them (torch.optim.swa_utils.update_bn)",
+    ),
+    # -- resumption ------------------------------------------------------------------------------
+    "weights-not-restored": Kind(
+        "resume",
+        "training begins anew after a resumption",
+        "weights or buffers of a player are not restored",
+        "save and load the state_dict of every module",
+    ),
+    "moments-not-restored": Kind(
+        "resume",
+        "a jump after a resumption",
+        "the optimiser's moments are not restored",
+        "save and load the state_dict of every optimiser",
+    ),
+    "average-not-restored": Kind(
+        "resume",
+        "samples get worse after a resumption",
+        "the average of the weights is not restored, or is loaded in their place",
+        "save the average and the weights apart, and load both",
+    ),
+    "schedule-not-restored": Kind(
+        "resume",
+        "the balance changes after a resumption",
+        "a learning rate or its schedule goes on from another step",
+        "save and load the state_dict of every schedule, each at its own step",
+    ),
+    "random-not-restored": Kind(
+        "resume",
+        "a resumed run is another run",
+        "random states, or the place in the data, are not restored",
+        "save and load the random states and the loader's place",
+    ),
+    # -- players ---------------------------------------------------------------------------------
+    "saturated": Kind(
+        "player",
+        "the critic's loss is near zero, the generator stands still",
+        "the critic separates nearly all held-out samples and gives little slope or reward",
+        "fewer critic steps, a lower critic rate, or a gradient penalty",
+    ),
+    "smothered": Kind(
+        "player",
+        "the critic is near chance and its reward is flat",
+        "the critic is held back by its penalty or its rate, although its class could separate",
+        "a smaller penalty weight or a larger critic rate",
+    ),
+    "memorising": Kind(
+        "player",
+        "samples copy the data, or quality falls late",
+        "the critic knows its own training samples and calls held-out real ones generated",
+        "more data, augmentation of both kinds, or R1 on the critic",
+    ),
+    "lagging": Kind(
+        "player",
+        "the critic is at chance in training",
+        "the critic lags: a fresh one still separates the samples",
+        "more critic steps, or a larger critic rate",
+    ),
+    "blind": Kind(
+        "player",
+        "a part of the samples never improves",
+        "the critic does not see a part of its input that tells the samples apart",
+        "give the critic that part (conditions, channels, resolution)",
+    ),
+    "collapsed": Kind(
+        "player",
+        "samples look alike",
+        "generated samples vary much less than real ones",
+        "a gradient penalty, minibatch statistics in the critic, or more critic steps",
+    ),
+    "latent-ignored": Kind(
+        "player",
+        "one condition gives one sample",
+        "the generator's samples do not depend on its latent",
+        "a smaller reconstruction weight, or a term that rewards diversity",
+    ),
+    "opposed-terms": Kind(
+        "player",
+        "reconstruction gets worse once the critic takes part",
+        "the adversarial term's gradient works against another term's",
+        "a smaller adversarial weight, if the other term matters more",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        name: of VOCABULARY.
+        where: the player, or the part of it.
+        text: the fact in one sentence, with its numbers.
+        level: "fault" (act on it), "warning" (it hurts where it was not meant), or "note".
+        sure: "certain" (observed), "likely" (all evidence fits, and no other named cause does), or "possible".
+        evidence: plain numbers; `interval` is (low, high) of `value` at `confidence` where there is one.
+        cure: what to change first; the vocabulary's where it is empty.
+    """
+
+    name: str
+    where: str
+    text: str
+    level: str = "fault"
+    sure: str = "certain"
+    evidence: Json = field(default_factory=dict)
+    cure: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name not in VOCABULARY:
+            raise ValueError(
+                f"{self.name!r} is no name of a finding{did_you_mean(self.name, VOCABULARY)}"
+            )
+        if self.level not in LEVELS or self.sure not in SURE:
+            raise ValueError(
+                f"level={self.level!r}, sure={self.sure!r}: they must be one of {LEVELS} and of {SURE}"
+            )
+        if not self.cure:
+            object.__setattr__(self, "cure", VOCABULARY[self.name].cure)
+
+    @property
+    def kind(self) -> Kind:
+        """Its word in the vocabulary."""
+        return VOCABULARY[self.name]
+
+    def describe(self) -> Json:
+        """Plain values, as a JSON file holds them."""
+        return {
+            "name": self.name,
+            "where": self.where,
+            "level": self.level,
+            "sure": self.sure,
+            "text": self.text,
+            "evidence": self.evidence,
+            "cure": self.cure,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.name} ({self.where}). {self.text}"
+
+
+def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings, first what to act on first: by level, then causes before what they explain, then by how sure."""
+    return tuple(
+        sorted(
+            findings,
+            key=lambda f: (
+                LEVELS.index(f.level),
+                GROUPS.index(f.kind.group),
+                SURE.index(f.sure),
+            ),
+        )
+    )

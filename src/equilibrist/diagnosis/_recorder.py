@@ -30,6 +30,7 @@ from equilibrist.diagnosis._calls import (
     wrong_norms,
 )
 from equilibrist.diagnosis._fit import Problem
+from equilibrist.diagnosis._own import Declared
 from equilibrist.formulations import Formulation
 from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
 from equilibrist.nn.wrapped import unwrapped
@@ -131,16 +132,25 @@ class Recorder:
         loss: the declared formulation, or None.
         penalties: the declared penalties.
         score: from the critic's output to scores, where it is not the first tensor of it.
+        declared: losses of one's own in the place of a formulation.
+        inputs: what these are given besides the modules, at a step; else what the networks were given last.
     """
 
+    # Many parameters: each is one thing that the user may declare.
     def __init__(
         self,
         players: Mapping[str, tuple[str, list[nn.Module]]],
         loss: Formulation | None,
         penalties: Sequence[Any],
         score: Callable[[Any], Any] | None,
+        declared: Declared | None = None,
+        inputs: Callable[[], Sequence[Any]] | None = None,
     ) -> None:
         self.loss, self.penalties, self.score = loss, list(penalties), score
+        self.declared, self.inputs = declared, inputs
+        self.batch: Any = None
+        self.latent: Any = None
+        self.words: dict[str, dict[str, str]] = {}
         self.sides = {role: _side(role, *held) for role, held in players.items()}
         self.owners = {id(p): s.role for s in self.sides.values() for p in s.params}
         self.feeders = {k: role for k, role in self.owners.items() if role != CRITIC}
@@ -157,6 +167,7 @@ class Recorder:
         self.round = 0
         self.on = False
         self.fault: Exception | None = None
+        self.recorded: tuple[Any, Any] = (None, None)
         self._own, self._depth, self._thread = False, 0, 0
         self._handles: list[Any] = []
 
@@ -253,6 +264,9 @@ class Recorder:
         if not self.hears():
             return
         found = [t.detach() for t in tensors_of(made)][:2]
+        if args:
+            self.latent = args[0] if len(args) == 1 else args
+            self.recorded = (args[0], made)
         self.outputs = (self.outputs + [(storage(t), t) for t in found])[-OUTPUTS:]
         if found and found[0].ndim:
             self.made.update(fingerprints(found[0]))
@@ -272,6 +286,8 @@ class Recorder:
             return
         with self.alone():
             linked = ancestor(samples, self.feeders) is not None
+            if not linked and kind != FAKE and args and not samples.requires_grad:
+                self.batch = args[0] if len(args) == 1 else args
             for part, chosen in self._parts(kind, rows, heads, samples):
                 self._record(part, linked, samples, heads, chosen)
 
@@ -419,7 +435,7 @@ class Recorder:
         some = [g for g in grads if g is not None]
         received = side.at.vector(grads)
         size = None if not some else float(torch.stack([g.detach().norm() for g in some]).norm())
-        columns, names = self._columns(side)
+        columns, names = self._declared(side) if self.declared else self._columns(side)
         problem = None if size is None else Problem(received, columns)
         altered = any(
             p.grad is not None and p.grad._version != side.versions.get(id(p), p.grad._version)
@@ -466,6 +482,19 @@ class Recorder:
             found[BEFORE] = side.last
             names[BEFORE] = (-1, BEFORE)
         return found, names
+
+    def _declared(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
+        """Columns of losses of one's own."""
+        assert self.declared is not None
+        given = (self.batch, self.latent) if self.inputs is None else tuple(self.inputs())
+        if given[0] is None:
+            return {}, {}
+        columns, words = self.declared.columns(side.role, side.at, *given, made=self.recorded)
+        self.words[side.role] = words
+        names = {name: (-1, name) for name in columns}
+        if side.last is not None:
+            columns[BEFORE], names[BEFORE] = side.last, (-1, BEFORE)
+        return columns, names
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if self.hears() and self._depth:

@@ -14,19 +14,22 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from equilibrist.certificates import Json
 from equilibrist.critics import CriticAudit, audit_critic
+from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._states import states
 from equilibrist.diagnosis.findings import GROUPS, Finding, ordered
 from equilibrist.diagnosis.loop import Loop
 from equilibrist.diagnosis.wiring import MOST, ROUNDS, Wiring, check_wiring
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import EquilibristError, RecipeError
-from equilibrist.games.adversarial import roles
+from equilibrist.formulations.named import is_formulation
+from equilibrist.games import Modules, parameters_of, roles
 from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.progress import showing
 
 LATE = 8  # rounds at the end that are watched again
 WHOLE = 40  # rounds after which a player without a step is never stepped
 SAMPLES = 2_000
+LOOKS = 16  # on the way
 CRITIC = "critic"
 
 
@@ -41,6 +44,7 @@ class Diagnosis(Shown):
         steps: by player.
         early, late: the wiring check of the first and of the last rounds.
         critic: the audit of the critic at the end, where it could be had.
+        outcome: how the game went, by looks at held-out samples on the way.
         skipped: what was not looked at, and why.
     """
 
@@ -50,6 +54,7 @@ class Diagnosis(Shown):
     early: Wiring
     late: Wiring | None = None
     critic: CriticAudit | None = None
+    outcome: Outcome = field(default_factory=Outcome)
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -123,8 +128,16 @@ def diagnose(
     skipped: dict[str, str] = {}
     call = {"penalties": loop.penalties, "real": loop.real, "train": loop.train}
     early = check_wiring(loop.players, loop.loss, rounds=min(ROUNDS, MOST), **call)
-    late = None
-    with showing(progress, "rounds", rounds) as bar, _counting(loop.players, counted):
+    late, outcome = None, Outcome()
+    looks = {round(rounds * k / LOOKS) for k in range(LOOKS + 1)}
+    judged = _judged(loop)
+
+    def look(i: int) -> None:
+        if loop.real is not None and loop.sample is not None:
+            outcome.look(i, judged, loop.real, loop.sample, seed)
+
+    look(0)
+    with showing(progress, "rounds", rounds) as bar, _Counting(loop.players, counted):
         watched = min(ROUNDS, rounds)
         late_from = rounds - LATE if rounds >= watched + 2 * LATE else rounds
 
@@ -132,6 +145,12 @@ def diagnose(
             for i in range(begin, end):
                 each(i)
                 bar.update(i + 1, {})
+                if i + 1 in looks and not inside(i + 1):
+                    look(i + 1)
+
+        def inside(i: int) -> bool:
+            """Whether hooks are on."""
+            return 0 < i <= watched or late_from < i <= rounds
 
         with early:
             run(0, watched, lambda i: early.round(i, loop.step, first))
@@ -140,6 +159,8 @@ def diagnose(
             late = check_wiring(loop.players, loop.loss, rounds=LATE, **call)
             with late:
                 run(late_from, rounds, lambda i: late.round(i, loop.step, first))
+    if late_from < rounds:
+        look(rounds)
     found = [*early.findings]
     found += [f for f in (late.findings if late else ()) if _new(f, found)]
     found += _asleep(loop.players, counted, rounds, found)
@@ -153,6 +174,7 @@ def diagnose(
         early,
         late,
         audit,
+        outcome,
         skipped,
     )
 
@@ -161,7 +183,7 @@ def _new(finding: Finding, found: Sequence[Finding]) -> bool:
     return all((f.name, f.where) != (finding.name, finding.where) for f in found)
 
 
-class _counting:
+class _Counting:
     """Counts the steps of every player, by name."""
 
     def __init__(self, players: Mapping[str, Any], counted: Counter[str]) -> None:
@@ -230,6 +252,28 @@ def _explained(found: Sequence[Finding]) -> list[Finding]:
 # -- the critic at the end -------------------------------------------------------------------------
 
 
+def _loss(loop: Loop) -> Any:
+    """The critic's loss as `audit_critic` takes it."""
+    if not callable(loop.loss) or is_formulation(loop.loss):
+        return loop.loss
+    called = roles(tuple(loop.players))
+    critic = _critic_name(loop.players)
+    losses, count = loop.loss, parameters_of(loop.loss)[0]
+
+    def loss(module: nn.Module, real: Any, fake: Any) -> Any:
+        # Whatever the generator is given, it gives these samples.
+        stand_in = Modules({name: (lambda *_, **__: fake) for name in called} | {critic: module})
+        return losses(*(stand_in, real, None)[:count])[critic]
+
+    return loss
+
+
+def _judged(loop: Loop) -> nn.Module | None:
+    """The critic, where it is one module."""
+    critic = loop.players[_critic_name(loop.players)]
+    return critic if isinstance(critic, nn.Module) else None
+
+
 def _critic_name(players: Mapping[str, Any]) -> str:
     called = roles(tuple(players))
     return next(name for name, role in called.items() if role == CRITIC)
@@ -257,7 +301,7 @@ def _critic(
                 copy.deepcopy(critic),
                 loop.real,
                 fake,
-                loop.loss,
+                _loss(loop),
                 penalties=loop.penalties,
                 train_real=loop.train,
                 gradients=gradients,

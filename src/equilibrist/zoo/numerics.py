@@ -225,14 +225,6 @@ def both_rates_too_large(kit: Kit, faulty: bool) -> Loop:
 # -- average-buffers -----------------------------------------------------------------------------
 
 
-def normed_mlp(latent: int, out: int) -> nn.Sequential:
-    """The generator of digits with batch norm after each hidden layer."""
-    layers: list[nn.Module] = []
-    for entries in (latent, 128):
-        layers += [nn.Linear(entries, 128), nn.BatchNorm1d(128), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(128, out), nn.Sigmoid())
-
-
 @fault("average-buffers", "conv patch conv-spectral", rounds=300)
 def parameters_averaged_alone(kit: Kit, faulty: bool) -> Loop:
     """The moving average takes the parameters; batch norm's statistics are buffers, and stay at 0 and 1."""
@@ -269,8 +261,7 @@ def parameters_averaged_alone(kit: Kit, faulty: bool) -> Loop:
 @fault("average-buffers", "digits features sigmoid", rounds=300)
 def averaged_model_without_buffers(kit: Kit, faulty: bool) -> Loop:
     """torch's AveragedModel leaves buffers alone unless it is told otherwise, or update_bn is called."""
-    G, D = normed_mlp(kit.latent, 64), kit.critic()
-    opt_g, opt_d = kit.optimizer(G.parameters()), kit.optimizer(D.parameters())
+    G, D, opt_g, opt_d = kit.players()
     average = AveragedModel(
         G,
         multi_avg_fn=get_ema_multi_avg_fn(0.95),

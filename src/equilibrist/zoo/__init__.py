@@ -4,7 +4,10 @@ from equilibrist.zoo import (
     data_faults,
     numerics,
     players,
+    practices_losses,
+    practices_networks,
     practices_steps,
+    practices_training,
     resume,
     wiring_graph,
     wiring_rates,
@@ -24,6 +27,9 @@ FAMILIES = (  # importing them has made their cases
     resume,
     players,
     practices_steps,
+    practices_losses,
+    practices_training,
+    practices_networks,
 )
 
 __all__ = ["CASES", "HALVES", "KITS", "Case", "half_of", "isolated"]

@@ -2,5 +2,6 @@
 
 from equilibrist.diagnosis.findings import VOCABULARY, Finding, ordered
 from equilibrist.diagnosis.loop import Loop
+from equilibrist.diagnosis.resume import ResumeCheck, check_resume
 
-__all__ = ["VOCABULARY", "Finding", "Loop", "ordered"]
+__all__ = ["VOCABULARY", "Finding", "Loop", "ResumeCheck", "check_resume", "ordered"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         contract,
         critics,
         data,
+        diagnosis,
         formulations,
         games,
         interop,
@@ -86,6 +87,7 @@ _ALSO = {
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
     "critics": ("CriticAudit", "LoneCritic", "audit_critic"),
+    "diagnosis": ("Finding", "Loop", "ResumeCheck", "check_resume"),
     "data": (
         "Augmented",
         "Gaussian",
@@ -148,6 +150,7 @@ _MODULES = (
     "contract",
     "critics",
     "data",
+    "diagnosis",
     "formulations",
     "games",
     "interop",

@@ -96,6 +96,9 @@ class Use(Enum):
     CRITIC_MIXED = (Stream.AUDIT, 44)
     CRITIC_COLUMN = (Stream.AUDIT, 45, "group")
 
+    # Of a diagnosis of samples.
+    DIAGNOSIS_ROWS = (Stream.AUDIT, 60, "place")
+
     @property
     def fields(self) -> tuple[str, ...]:
         """The names among the words."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from equilibrist import (  # noqa: F401
         auxiliary,
+        checkpoints,
         contract,
         critics,
         data,
@@ -83,6 +84,7 @@ _WHERE = {
 # Not among the names of `__all__`, and found here all the same: `eq.Hinge` is `eq.formulations.Hinge`.
 _ALSO = {
     "auxiliary": ("Reconstruction", "Term"),
+    "checkpoints": ("Choice", "EnergyScore", "RowScore", "choose_checkpoint"),
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
     "critics": ("CriticAudit", "LoneCritic", "audit_critic"),
@@ -144,6 +146,7 @@ _MODULE = {
 # Importable without being names of the package's own: eq.formulations.FGAN, eq.scores.Frechet.
 _MODULES = (
     "auxiliary",
+    "checkpoints",
     "checks",
     "contract",
     "critics",

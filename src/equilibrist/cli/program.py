@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from equilibrist.cli.audit import audit
+from equilibrist.cli.checkpoints import checkpoints
 from equilibrist.cli.compare import compare
 from equilibrist.cli.exit_codes import DONE, FILES, INTERRUPTED, SUMMARY, UNEXPECTED, USAGE
 from equilibrist.cli.export import export
@@ -73,6 +74,7 @@ def _options(
 # In the order of the help.
 app.command()(run)
 app.command()(audit)
+app.command()(checkpoints)
 app.command()(report)
 app.command()(sample)
 app.command()(export)

@@ -96,6 +96,10 @@ class Use(Enum):
     CRITIC_MIXED = (Stream.AUDIT, 44)
     CRITIC_COLUMN = (Stream.AUDIT, 45, "group")
 
+    # Of a choice among checkpoints.
+    CHECKPOINT_ROWS = (Stream.AUDIT, 60)
+    CHECKPOINT_SCORE = (Stream.AUDIT, 61, "block")
+
     @property
     def fields(self) -> tuple[str, ...]:
         """The names among the words."""

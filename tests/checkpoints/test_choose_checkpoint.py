@@ -22,6 +22,10 @@ from equilibrist.errors import DataError, RecipeError
 from equilibrist.interop import Watch, lightning_callback
 from equilibrist.networks import LinearGenerator
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+
+from fences import to_run
+
 ROWS = torch.randn(300, 2, generator=torch.Generator().manual_seed(1))
 HELD = torch.randn(200, 2, generator=torch.Generator().manual_seed(2))
 
@@ -177,3 +181,13 @@ def test_a_watch_and_a_lightning_callback_stop(
         lightning_callback(bare, stop=True)
     with pytest.raises(RecipeError, match="give held_out"):
         Watch(made, critic(), "vanilla", ROWS, score=score, **options)
+
+
+def test_the_blocks_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    space: dict[str, Any] = {}
+    for block in to_run("docs/checkpoints.md"):
+        exec(block, space)
+    out = capsys.readouterr().out
+    assert out.startswith(("Go on", "Stop", "Take step"))
+    assert out.count("energy distance ") > 6
+    assert out.count("one checkpoint shows no trend") == 1

@@ -20,6 +20,7 @@ from equilibrist.recipe_lookup import catalogue
 RUN_BY = {
     "README.md": "docs/test_readme.py",
     "docs/already_train.md": "docs/test_already_train.py",
+    "docs/checkpoints.md": "checkpoints/test_choose_checkpoint.py",
     "docs/choose.md": "docs/test_replay.py",
     "docs/critic.md": "critics/test_critic_docs.py",
     "docs/extend.md": "docs/test_extend.py",

@@ -3,14 +3,14 @@
 from equilibrist.checkpoints.choice import Choice, Look
 from equilibrist.checkpoints.choose import choose_checkpoint
 from equilibrist.checkpoints.intervals import bernstein, spent
-from equilibrist.checkpoints.measured import Held, Ledger
+from equilibrist.checkpoints.measured import HeldOut, Ledger
 from equilibrist.checkpoints.page import write_choice
 from equilibrist.checkpoints.row_scores import EnergyScore, RowScore
 
 __all__ = [
     "Choice",
     "EnergyScore",
-    "Held",
+    "HeldOut",
     "Ledger",
     "Look",
     "RowScore",

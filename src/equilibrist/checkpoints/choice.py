@@ -152,6 +152,14 @@ class Course:
         since = f"since step {self.steps[half]:,}"
         if gained.high < 0:
             return "go on", best, f"{since} {self._moved(gained)}"
+        # Going on for nothing costs steps alone: for that the evidence of one look is enough.
+        alone = self._of(last).less(self._of(half), self.alpha)
+        if alone.high < 0:
+            return (
+                "go on",
+                best,
+                f"{since} {self._moved(alone)} by this look alone, over all looks not for certain",
+            )
         held = f"{since} the {self.name} has not improved for certain: {self._change(gained)}"
         return "stop", best, held
 

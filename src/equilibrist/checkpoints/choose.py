@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.checkpoints.choice import Choice
-from equilibrist.checkpoints.measured import SHEET, Held, Ledger
+from equilibrist.checkpoints.measured import SHEET, HeldOut, Ledger
 from equilibrist.checks.pair import Prepared
 from equilibrist.core.draws import Use
 from equilibrist.core.numpy_errors import usual_errors
@@ -22,8 +22,13 @@ from equilibrist.nn.wrapped import copied, unwrapped
 from equilibrist.progress import showing
 from equilibrist.run import Run, checkpoint, load
 
-GRADIENTS = 400  # minibatch gradients for the gap of one checkpoint
+GRADIENTS = 200  # minibatch gradients for the gap of one checkpoint
 OPTIONS = ("by", "confidence", "batch", "seed", "progress", "iterate", "steps")
+
+NEEDED = (
+    "checkpoints with a critic need data and formulation, as audit_pair takes them: "
+    "choose_checkpoint(checkpoints, loader, Vanilla(), latent=64, held_out=rows)"
+)
 
 
 @usual_errors
@@ -42,12 +47,10 @@ def choose_checkpoint(
     Of each checkpoint are measured: the score of its generated samples on held-out rows, and the duality gap on
     held-out batches, that is what the players gain by the best deviations that a search finds, each alone, summed.
     Rows, latents and batches are the same for all checkpoints, and comparisons are paired. All intervals hold together
-    however often one looks (see `Ledger`). A checkpoint is taken by its mean; "for certain" are only differences
-    whose interval excludes zero.
+    however often one looks (see `Ledger`).
 
-    - take k: the last checkpoint is worse than k for certain.
-    - go on: the last one is better than that of half of its steps, for certain.
-    - stop: neither; training has gained nothing since that these rows show.
+    Advised is to take k where the last checkpoint is worse than k for certain; to go on where it is better than that of
+    half of its steps; else to stop.
 
     Args:
         of: a run of ours, as `train` or `load` returned it; or the checkpoints of any loop, in their order: tuples
@@ -58,7 +61,7 @@ def choose_checkpoint(
             the data, which training may have seen.
         score: `EnergyScore()` where it is left out; `RowScore(function)` of your own; or one of
             `equilibrist.scores`, taken on 16 blocks of the rows.
-        gradients: what the gap of one checkpoint may cost, in minibatch gradients (400); 0 leaves it out.
+        gradients: what the gap of one checkpoint may cost, in minibatch gradients (200); 0 leaves it out.
         options: by ("score", "gap", or "auto": the score where there is one), confidence (0.95), batch, seed,
             progress; of a run steps (which checkpoints; all of them) and iterate (as `audit` has it); and of modules
             the arguments of `audit_pair` about the game (latent, mode, penalties, condition, ...).
@@ -82,16 +85,12 @@ def choose_checkpoint(
         raise RecordError(
             "there are no checkpoints: give (step, generator, critic) of one at least"
         )
-    for key in ("steps", "iterate"):
-        if key in asked:
-            raise RecipeError(f"{key} is of a run: give the checkpoints that are meant instead")
+    if of_run := [key for key in ("steps", "iterate") if key in asked]:
+        raise RecipeError(f"{of_run[0]} is of a run: give the checkpoints that are meant instead")
     if all(isinstance(what, Tensor) or critic is None for _, what, critic in given):
         return _of_samples(given, data, out, score, asked, options)
     if data is None or formulation is None:
-        raise RecipeError(
-            "checkpoints with a critic need data and formulation, as audit_pair takes them: "
-            "choose_checkpoint(checkpoints, loader, Vanilla(), latent=64, held_out=rows)"
-        )
+        raise RecipeError(NEEDED)
     return _of_modules(given, data, formulation, out, score, gradients, asked, options)
 
 
@@ -103,7 +102,7 @@ def _of_run(
     steps = sorted(asked.get("steps") or there)
     if not there:
         raise RecordError(f"{run.directory} holds no checkpoint: train it first")
-    held = Held(
+    held = HeldOut(
         run.data,
         out,
         score=score,
@@ -132,7 +131,7 @@ def _device(run: Run) -> torch.device:
     return next(iter(next(iter(run.players.values())).values())).device
 
 
-def _ledger(held: Held, asked: dict[str, Any], unit: str = "") -> Ledger:
+def _ledger(held: HeldOut, asked: dict[str, Any], unit: str = "") -> Ledger:
     by, confidence = asked.get("by", "auto"), asked.get("confidence", 0.95)
     return Ledger(by, confidence, score=held.score, unit=unit)
 
@@ -148,7 +147,7 @@ def _of_modules(
     asked: dict[str, Any],
     game: dict[str, Any],
 ) -> Choice:
-    held: Held | None = None
+    held: HeldOut | None = None
     ledger: Ledger | None = None
     with showing(asked.get("progress", "auto"), "checkpoints", len(given)) as bar:
         for k, (step, generator, critic) in enumerate(given):
@@ -160,7 +159,7 @@ def _of_modules(
             if held is None or ledger is None:
                 data = ready.data  # a loader is read once
                 out = None if out is None else as_made(out, ready.game.sample_shape)
-                held = Held(
+                held = HeldOut(
                     data,
                     out,
                     score=score,
@@ -195,7 +194,7 @@ def _of_samples(
         raise RecipeError(f"{next(iter(game))} is of a game: give (step, generator, critic)")
     seed = asked.get("seed", 0)
     source = source_of(data) if out is None else out
-    held = Held(source, out, score=score, gradients=0, seed=seed)
+    held = HeldOut(source, out, score=score, gradients=0, seed=seed)
     ledger = _ledger(held, asked)
     for step, what, _ in given:
         fake = what if isinstance(what, Tensor) else _made(what, latent, held, seed, step)
@@ -204,7 +203,7 @@ def _of_samples(
     return ledger.choice(held.notes)
 
 
-def _made(module: nn.Module, latent: Any, held: Held, seed: int, step: int) -> Tensor:
+def _made(module: nn.Module, latent: Any, held: HeldOut, seed: int, step: int) -> Tensor:
     """Samples of a generator alone, from the same latents for all."""
     if latent is None:
         raise RecipeError(f"the generator of step {step} needs latent=, its input's law")

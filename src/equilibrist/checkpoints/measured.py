@@ -29,8 +29,8 @@ SHEET = 2**31  # number of the sheet of latents with which checkpoints are judge
 SEARCH = 60  # minibatch gradients of the least search of one player
 
 
-class Held:
-    """Held-out rows, and how a checkpoint is measured on them: the same rows and latents for all.
+class HeldOut:
+    """HeldOut-out rows, and how a checkpoint is measured on them: the same rows and latents for all.
 
     Args:
         data: what players that deviate may learn from.
@@ -52,7 +52,7 @@ class Held:
         held_out: Source | None = None,
         *,
         score: Any = None,
-        gradients: int = 400,
+        gradients: int = 200,
         batch: int = 64,
         seed: int = 0,
     ) -> None:

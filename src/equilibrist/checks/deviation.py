@@ -91,7 +91,7 @@ def gain(
 
 
 @dataclass(frozen=True)
-class Response:
+class BestDeviation:
     """The best deviation of one player that a search found, by what it gains on the score part.
 
     Attributes:
@@ -106,7 +106,7 @@ class Response:
     gradients: float
 
 
-def respond(context: AuditContext, player: str, gradients: float) -> Response:
+def respond(context: AuditContext, player: str, gradients: float) -> BestDeviation:
     """Search for a deviation of this player, the others frozen, as `nash` does, and score it."""
     tolerance = context.tolerance(player=player).value
     outcome = search(context, player, gradients, tolerance, lambda spent: None)
@@ -116,7 +116,7 @@ def respond(context: AuditContext, player: str, gradients: float) -> Response:
         gains = gain(context, player, outcome.best.best, "score")
     if all(d.failed for d in outcome.descents) or not torch.isfinite(before).all():
         gains = torch.full_like(before, torch.nan)
-    return Response(gains, outcome.finished, outcome.spent)
+    return BestDeviation(gains, outcome.finished, outcome.spent)
 
 
 def _certificate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,6 @@ from equilibrist.cli.options import (
     DataOption,
     DeviceOption,
     IterateOption,
-    JsonOption,
     ProgressOption,
     RecipeOption,
     RunArgument,
@@ -22,7 +21,12 @@ from equilibrist.cli.output import say
 from equilibrist.cli.setup import prepare
 from equilibrist.errors import RecipeError
 
+if TYPE_CHECKING:
+    from equilibrist.data import Source
+    from equilibrist.run import Run
 
+
+# More parameters than other functions: each is an option.
 def checkpoints(
     directory: RunArgument,
     held_out: Annotated[
@@ -37,7 +41,7 @@ def checkpoints(
     gradients: Annotated[
         int,
         typer.Option(min=0, help="Minibatch gradients for the gap of one checkpoint; 0: no gap."),
-    ] = 400,
+    ] = 200,
     confidence: Annotated[
         float, typer.Option(help="Of all intervals of a column together.")
     ] = 0.95,
@@ -47,7 +51,6 @@ def checkpoints(
     data_root: DataOption = None,
     threads: ThreadsOption = 0,
     progress: ProgressOption = "auto",
-    as_json: JsonOption = False,
 ) -> None:
     """Say when to stop, and which checkpoint to take: stop, go on, or an earlier one.
 
@@ -58,45 +61,37 @@ def checkpoints(
     Example: equilibrist checkpoints runs/digits-sngan --held-out other_digits.npy
     """
     prepare(data_root, threads, progress)
-    rows = None if held_out is None else _rows(held_out)
+    rows = None if held_out is None else _rows(held_out)  # before anything that takes long
     call = "equilibrist.choose_checkpoint({run})"
     run = load_run(directory, recipe=recipe, device=device, call=call)
     from equilibrist.checkpoints import choose_checkpoint, write_choice
-    from equilibrist.data import ArraySource
     from equilibrist.files.owned import require_free
 
-    require_free(directory, "checkpoints.json", "checkpoints.html")  # before the work
-    source = None
-    if rows is not None:
-        source = ArraySource(
-            rows,
-            kind=run.data.kind,
-            value_range=run.data.value_range,
-            dtype=run.recipe.dtype,
-            name=str(held_out),
-        )
+    require_free(directory, "checkpoints.json", "checkpoints.html")
     found = choose_checkpoint(
         run,
-        held_out=source,
+        held_out=None if rows is None else _as_data(rows, run, str(held_out)),
         gradients=gradients,
         by=by,
         confidence=confidence,
         iterate=iterate,
         progress=progress,
     )
-    page = write_choice(found, directory)
-    if as_json:
-        import json
-
-        from equilibrist.files.atomic import finite
-
-        print(json.dumps(finite(found.describe()), indent=1))
-        return
     print(found)
-    say(f"Page: {page}")
+    say(f"Page: {write_choice(found, directory)}")
 
 
-def _rows(path: Path):  # type: ignore[no-untyped-def]
+def _as_data(rows: Any, run: Run, name: str) -> Source:
+    """Held-out rows as the run's data are."""
+    from equilibrist.data import ArraySource
+
+    like = run.data
+    return ArraySource(
+        rows, kind=like.kind, value_range=like.value_range, dtype=run.recipe.dtype, name=name
+    )
+
+
+def _rows(path: Path) -> Any:
     """The array in a .npy file, read without executing anything.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from equilibrist.checkpoints import Choice, Held, Ledger
+from equilibrist.checkpoints import Choice, HeldOut, Ledger
 from equilibrist.checks import Audit, Settings
 from equilibrist.checks.arguments import settings_of
 from equilibrist.checks.pair import Prepared
@@ -105,11 +105,11 @@ class Watch(Shown):
         self.every, self.seed, self.progress = every, seed, progress
         self.audits: list[tuple[int, Audit]] = []
         self.held_out: Source | None = None
-        self._held: Held | None = None
+        self._held: HeldOut | None = None
         images = isinstance(game.get("condition"), tuple | list)
         if held_out is not None:
             self.held_out = as_made(source_of(held_out, conditions=images), self.game.sample_shape)
-            self._held = Held(self.data, self.held_out, score=score, gradients=0, seed=self.seed)
+            self._held = HeldOut(self.data, self.held_out, score=score, gradients=0, seed=self.seed)
             self._ledger = Ledger("score", self.settings.confidence, score=self._held.score)
         elif score is not None:
             raise RecipeError("a score judges on samples that training does not see: give held_out")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import equilibrist as eq
 from equilibrist.critics._fresh import fresh_critic
-from equilibrist.critics._judge import scores_of
+from equilibrist.critics.judge import scores_of
 from equilibrist.errors import DataError, GameError, RecipeError
 
 

@@ -24,6 +24,7 @@ from equilibrist.cli.run import run
 from equilibrist.cli.sample import sample
 from equilibrist.cli.spectrum import spectrum
 from equilibrist.cli.theory import theory
+from equilibrist.cli.zoo import zoo
 from equilibrist.errors import EquilibristError, StoppedError
 
 
@@ -85,6 +86,7 @@ app.command()(spectrum)
 app.command()(theory)
 app.command()(compare)
 app.add_typer(papers)
+app.add_typer(zoo)
 
 
 def main(arguments: list[str] | None = None) -> int:

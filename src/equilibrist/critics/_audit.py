@@ -15,7 +15,7 @@ from equilibrist.checks import Certificate, Verdict, require_place
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.critics import _samples
 from equilibrist.critics._case import Case
-from equilibrist.critics._judge import CriticLoss, Judge, takes_two
+from equilibrist.critics.judge import CriticLoss, Judge, takes_two
 from equilibrist.critics._result import CriticAudit, CriticSettings
 from equilibrist.critics._reward import Reward
 from equilibrist.critics.best import best

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist.errors import GameError
-from equilibrist.interop._origin import block_of
+from equilibrist.interop.origin import block_of
 
 REAL, FAKE, PENALTY, UNKNOWN, SKIP = "real", "fake", "penalty", "unknown", "skip"
 CALLS = 64  # of a critic between two of its steps; older ones are dropped

@@ -1,0 +1,83 @@
+"""The commands `zoo`, `zoo run` and `zoo show`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from equilibrist.cli.options import JsonOption
+from equilibrist.cli.output import say
+from equilibrist.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from equilibrist.zoo import Case
+
+zoo = typer.Typer(
+    name="zoo",
+    help="Small training loops whose faults are known, and healthy ones: list them, show one, diagnose all.",
+    invoke_without_command=True,
+)
+
+
+@zoo.callback()
+def list_cases(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Small training loops whose faults are known, and healthy ones: list them, show one, diagnose all.
+
+    Example: equilibrist zoo
+    """
+    if context.invoked_subcommand:
+        return
+    from equilibrist.zoo import CASES
+
+    rows = [
+        {"name": c.name, "fault": c.fault, "half": c.half, "twin": c.twin, "about": c.about}
+        for c in CASES.values()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    shown = [c for c in CASES.values() if c.fault or not c.twin]
+    width = max(len(c.name) for c in shown)
+    for c in shown:
+        say(f"{c.name:{width}}  {c.fault or 'healthy':22}  {c.half}")
+    faults = {c.fault for c in shown if c.fault}
+    twins = sum(bool(c.fault) for c in shown)
+    say(
+        f"{twins} faulty loops of {len(faults)} faults, a healthy twin of each (NAME-twin), and "
+        f"{len(shown) - twins} loops of usual practice"
+    )
+
+
+@zoo.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A case (`equilibrist zoo` lists them).")],
+) -> None:
+    """Print the script of a case, with the line that is its fault, the cause and the cure.
+
+    Example: equilibrist zoo show critic-loss-only-logged-ring
+    """
+    c = _case(name)
+    from equilibrist.diagnosis import VOCABULARY
+    from equilibrist.zoo import KITS
+
+    faulty = c.fault or (_case(c.twin).fault if c.twin else "")
+    say(f"{c.name} ({c.half} half): {c.fault or 'healthy'}")
+    say(f"variant: {KITS[c.kit][0]}")
+    if c.twin:
+        say(f"twin:    {c.twin}")
+    if faulty:
+        say(f"cause:   {VOCABULARY[faulty].cause}")
+        say(f"cure:    {VOCABULARY[faulty].cure}")
+    print(f"\n{c.source}", end="", flush=True)
+
+
+def _case(name: str) -> Case:
+    from equilibrist.zoo import CASES
+
+    if name not in CASES:
+        raise RecipeError(
+            f"the zoo has no {name!r}{did_you_mean(name, CASES)}: see equilibrist zoo"
+        )
+    return CASES[name]

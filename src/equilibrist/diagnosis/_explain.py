@@ -1,0 +1,187 @@
+"""What each step received, as a sum of declared parts and of what could have got in besides."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from equilibrist.diagnosis._calls import FAKE, GENERATOR, REAL, Call
+from equilibrist.diagnosis._fit import Fit, Problem
+from equilibrist.diagnosis._recorder import BEFORE, CRITIC, Step
+
+# Parts of a received gradient: declared ones, then what is none.
+OWN = "its own loss"
+OTHER = "the other player's loss"
+AGAINST = "its own loss, the other way"
+SWAPPED_REAL = "real samples with the label of generated ones"
+SWAPPED_FAKE = "generated samples with the label of real ones"
+TIES = 1.05  # of residuals that are taken for the same
+USED = 0.02  # coefficients below are none
+GUESSES = 6  # calls of a step whose kind is told by the fit; of more, by their order
+
+
+@dataclass
+class Explained:
+    """One step's received gradient, explained.
+
+    Attributes:
+        step: it.
+        totals: coefficients by part, summed over calls: REAL, FAKE, a penalty's name, ...
+        residual: |unexplained| / |received|.
+        plain: residual of the declared parts alone.
+        kinds: of the calls, told or found.
+        paid: penalties that had a call in this step.
+        tangled: whether real and generated parts cannot be told apart here.
+        used: places in `step.calls` of those that take part in what was received.
+    """
+
+    step: Step
+    totals: dict[str, float]
+    residual: float
+    plain: float
+    kinds: list[str] = field(default_factory=list)
+    paid: set[str] = field(default_factory=set)
+    tangled: bool = False
+    used: frozenset[int] = frozenset()
+
+    def get(self, part: str) -> float:
+        """Its coefficient; 0 where it has none."""
+        return self.totals.get(part, 0.0)
+
+
+def explain(step: Step, known: Sequence[str]) -> Explained | None:
+    """The step explained; None where there is nothing to explain.
+
+    Args:
+        step: a step of the critic or the generator.
+        known: names of the declared penalties.
+    """
+    if step.problem is None or not step.calls or not step.finite:
+        return None
+    if not any(role in (REAL, FAKE, GENERATOR) for _, role in step.columns.values()):
+        return None
+    return _of_critic(step, known) if step.player == CRITIC else _of_generator(step)
+
+
+# -- the generator ---------------------------------------------------------------------------------
+
+
+def _of_generator(step: Step) -> Explained | None:
+    assert step.problem is not None
+    linked = [i for i, call in enumerate(step.calls) if call.linked]
+    if not linked:
+        return None
+    base = [f"{i}:{GENERATOR}" for i in linked]
+    extras = [f"{i}:{FAKE}" for i in linked] + [BEFORE]
+    first = step.problem.fit(base)
+    fit, _ = step.problem.widened(base, extras)
+    totals = {OWN: 0.0, AGAINST: 0.0, OTHER: 0.0, BEFORE: fit.coefficients.get(BEFORE, 0.0)}
+    for name, value in fit.coefficients.items():
+        _, role = step.columns[name]
+        if role == GENERATOR:
+            totals[OWN if value > 0 else AGAINST] += value
+        elif role == FAKE:
+            totals[OTHER] += value
+    return Explained(step, totals, fit.residual, first.residual)
+
+
+# -- the critic ------------------------------------------------------------------------------------
+
+
+def _of_critic(step: Step, known: Sequence[str]) -> Explained:
+    assert step.problem is not None
+    pays = [n for n, (_, role) in step.columns.items() if role in known]
+    best: tuple[float, Fit, list[str], list[str]] | None = None
+    positive = 0
+    for kinds in _assignments(step.calls):
+        base = [f"{i}:{kind}" for i, kind in enumerate(kinds) if kind in (REAL, FAKE)] + pays
+        fit = step.problem.fit(base)
+        # The usual order is tried first; another must be better, or as good with fewer signs turned.
+        right = sum(value > 0 for value in fit.coefficients.values())
+        better = best is None or fit.residual * TIES + 1e-6 < best[0]
+        as_good = best is not None and fit.residual <= best[0] * TIES + 1e-6
+        if better or (as_good and right > positive):
+            best, positive = (fit.residual, fit, kinds, base), right
+    assert best is not None
+    plain, _, kinds, base = best
+    fit, _ = step.problem.widened(base, _extras(step, kinds, known))
+    totals = {REAL: 0.0, FAKE: 0.0, BEFORE: fit.coefficients.get(BEFORE, 0.0)}
+    for name, value in fit.coefficients.items():
+        place, role = step.columns[name]
+        part = _part(role, kinds[place]) if place >= 0 else BEFORE
+        if part != BEFORE:
+            totals[part] = totals.get(part, 0.0) + value
+    names = {n for n, v in fit.coefficients.items() if abs(v) > USED}
+    names |= {twin for n in names for twin in fit.merged.get(n, [])}
+    used = frozenset(step.columns[n][0] for n in names)
+    paid = {role for name, (_, role) in step.columns.items() if role in known}
+    return Explained(
+        step,
+        totals,
+        fit.residual,
+        plain,
+        kinds,
+        paid,
+        _tangled(step.problem, fit, step, kinds),
+        used,
+    )
+
+
+def _part(role: str, kind: str) -> str:
+    if role == GENERATOR:
+        return OTHER
+    if role in (REAL, FAKE) and role != kind:
+        return SWAPPED_REAL if kind == REAL else SWAPPED_FAKE
+    return role
+
+
+def _extras(step: Step, kinds: Sequence[str], known: Sequence[str]) -> list[str]:
+    """What may have got in besides: the other player's loss, what was there before, other labels, other penalties."""
+    apart = any(k == FAKE and not c.linked for k, c in zip(kinds, step.calls, strict=True))
+    found = [f"{i}:{GENERATOR}" for i, call in enumerate(step.calls) if call.linked] + [BEFORE]
+    for i, (kind, call) in enumerate(zip(kinds, step.calls, strict=True)):
+        if kind == REAL:
+            found.append(f"{i}:{FAKE}")
+        elif kind == FAKE and not (call.linked and apart):
+            found.append(f"{i}:{REAL}")
+    roles = {REAL, FAKE, GENERATOR, BEFORE, *known}
+    return found + [n for n, (_, role) in step.columns.items() if role not in roles]
+
+
+def _tangled(problem: Problem, fit: Fit, step: Step, kinds: Sequence[str]) -> bool:
+    """Whether a real and a generated part were one column."""
+    for kept, others in fit.merged.items():
+        for other in others:
+            pair = {step.columns[kept][1], step.columns[other][1]}
+            if pair == {REAL, FAKE}:
+                return True
+    return False
+
+
+def _assignments(calls: Sequence[Call]) -> Iterator[list[str]]:
+    """Kinds that the calls may have, the usual order first."""
+    told = [call.kind for call in calls]
+    apart = any(call.kind == FAKE and not call.linked for call in calls)
+    several = sum(not call.kind and not call.linked and not call.penalties for call in calls) > 1
+    options: list[list[str]] = []
+    turn = 0
+    for call, kind in zip(calls, told, strict=True):
+        if kind:
+            options.append([kind])
+        elif call.linked:
+            options.append([FAKE, ""] if call.penalties else [FAKE])
+        elif call.penalties:
+            options.append([REAL, "", FAKE])
+        elif apart:
+            options.append([REAL, FAKE] if several else [REAL])
+        else:
+            # Without a trace of the generator: real, generated, real, ...
+            first = REAL if turn % 2 == 0 else FAKE
+            options.append([first, FAKE if first == REAL else REAL])
+            turn += 1
+    free = [i for i, o in enumerate(options) if len(o) > 1]
+    for i in free[GUESSES:]:
+        options[i] = options[i][:1]
+    for choice in itertools.product(*options):
+        yield list(choice)

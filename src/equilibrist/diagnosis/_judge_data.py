@@ -1,0 +1,303 @@
+"""Findings from what the critic was shown: range, precision, scaling and augmentation of real and generated samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from equilibrist.certificates import Json
+from equilibrist.diagnosis._calls import FAKE, REAL, Call
+from equilibrist.diagnosis._explain import Explained
+from equilibrist.diagnosis._recorder import CRITIC, Recorder, fingerprints
+from equilibrist.diagnosis.findings import Finding
+from equilibrist.nn.wrapped import unwrapped
+
+ROWS = 1_000
+LEAST = 32  # rows of each kind
+BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
+    nn.Tanh: (-1.0, 1.0),
+    nn.Sigmoid: (0.0, 1.0),
+    nn.Hardtanh: (-1.0, 1.0),
+    nn.Hardsigmoid: (0.0, 1.0),
+    nn.Softsign: (-1.0, 1.0),
+}
+FAR = 30.0  # ratio of scales that no training bridges
+LEVEL = 1e-6  # of the tests on distributions
+
+
+def judge_data(
+    recorder: Recorder, by: dict[str, list[Explained]], real: Tensor | None, train: Tensor | None
+) -> list[Finding]:
+    """All findings of this kind; `real` and `train` are real samples as the generated ones are meant to be."""
+    shown = _shown(by.get(CRITIC, []))
+    if not shown[REAL] or not shown[FAKE]:
+        return []
+    rows = {kind: _rows(call.samples for call in calls) for kind, calls in shown.items()}
+    if min(map(len, rows.values())) < LEAST or rows[REAL].shape[1:] != rows[FAKE].shape[1:]:
+        return []
+    found = _precision(shown, rows)
+    ranges = _range(recorder, rows)
+    found += ranges
+    if not ranges:
+        found += _altered(recorder, shown, rows, real, train)
+    return found
+
+
+def _shown(steps: Sequence[Explained]) -> dict[str, list[Call]]:
+    found: dict[str, list[Call]] = {REAL: [], FAKE: []}
+    for e in steps:
+        for i, (kind, call) in enumerate(zip(e.kinds, e.step.calls, strict=True)):
+            if kind in found and i in e.used and not (kind == FAKE and call.linked and call.kind):
+                found[kind].append(call)
+    return found
+
+
+def _rows(batches: Iterable[Tensor]) -> Tensor:
+    held: list[Tensor] = []
+    shape = None
+    for batch in batches:
+        if not batch.is_floating_point() or (shape is not None and batch.shape[1:] != shape):
+            continue
+        shape = batch.shape[1:]
+        held.append(batch.to("cpu", torch.float32))
+        if sum(map(len, held)) >= ROWS:
+            break
+    return torch.cat(held)[:ROWS] if held else torch.zeros(0)
+
+
+# -- precision -------------------------------------------------------------------------------------
+
+
+def _precision(shown: dict[str, list[Call]], rows: dict[str, Tensor]) -> list[Finding]:
+    dtypes = {
+        kind: {c.samples.dtype for c in calls if not c.lowered} for kind, calls in shown.items()
+    }
+    if dtypes[REAL] and dtypes[FAKE] and not dtypes[REAL] & dtypes[FAKE]:
+        names = {k: "/".join(str(d).removeprefix("torch.") for d in v) for k, v in dtypes.items()}
+        return [_precision_finding(f"in {names[REAL]}", f"in {names[FAKE]}", names)]
+    coarse = {kind: _grid(r) for kind, r in rows.items()}
+    if bool(coarse[REAL]) == bool(coarse[FAKE]) or any(
+        c.lowered for v in shown.values() for c in v
+    ):
+        return []
+    kind = REAL if coarse[REAL] else FAKE
+    words = {
+        REAL: "at full precision",
+        FAKE: "at full precision",
+        kind: f"rounded to {coarse[kind]}",
+    }
+    return [_precision_finding(words[REAL], words[FAKE], words)]
+
+
+def _grid(rows: Tensor) -> str:
+    """The half precision on whose grid all values lie, though they are many."""
+    flat = rows.flatten()
+    if len(flat.unique()) < 500:
+        return ""  # few values, such as pixels of 8 bits or categories
+    for dtype in (torch.bfloat16, torch.float16):
+        if torch.equal(flat.to(dtype).float(), flat):
+            return str(dtype).removeprefix("torch.")
+    return ""
+
+
+def _precision_finding(real: str, fake: str, evidence: Json) -> Finding:
+    return Finding(
+        "dtype-mismatch",
+        "real and generated samples",
+        f"Real samples reach the critic {real}, generated ones {fake}: it can tell them by rounding alone.",
+        evidence=dict(evidence),
+    )
+
+
+# -- range -----------------------------------------------------------------------------------------
+
+
+def _range(recorder: Recorder, rows: dict[str, Tensor]) -> list[Finding]:
+    generator = next((s for s in recorder.sides.values() if s.role != CRITIC), None)
+    if generator is None:
+        return []
+    real, fake = rows[REAL], rows[FAKE]
+    evidence: Json = {
+        "real": [float(real.min()), float(real.max())],
+        "generated": [float(fake.min()), float(fake.max())],
+    }
+    seen = f"[{real.min():.3g}, {real.max():.3g}]"
+    bounds = _bounds(generator.modules)
+    if bounds is not None and not _is_rescaled(fake, bounds):
+        low, high = bounds
+        slack = 0.02 * (high - low)
+        outside = ((real < low - slack) | (real > high + slack)).float().mean()
+        astray = ((fake < low - slack) | (fake > high + slack)).float().mean()
+        evidence |= {"attainable": [low, high], "outside": float(outside)}
+        where = f"the generator's last layer can only make [{low:g}, {high:g}]"
+        if outside > 0.01 and astray < outside / 2:
+            text = f"Real samples lie in {seen}, {where}: {outside:.0%} of their entries are out of reach."
+            return [_range_finding(text, "certain", evidence)]
+        if low < 0 <= float(real.min()) + slack and 0.5 < float(real.max()) <= high + slack:
+            text = f"Real samples lie in {seen}, {where}: they fill the upper half of it alone."
+            return [_range_finding(text, "likely", evidence)]
+        return []
+    scales = [float(r.abs().mean()) for r in (real, fake)]
+    if float(real.abs().max()) > 20 and scales[0] > FAR * scales[1]:
+        text = (
+            f"Real samples lie in {seen}, generated ones in [{fake.min():.3g}, {fake.max():.3g}]: their scales differ by a "
+            f"factor of {scales[0] / max(scales[1], 1e-12):.0f}."
+        )
+        return [_range_finding(text, "likely", evidence)]
+    return []
+
+
+def _range_finding(text: str, sure: str, evidence: Json) -> Finding:
+    return Finding(
+        "range-mismatch", "real and generated samples", text, sure=sure, evidence=evidence
+    )
+
+
+def _bounds(modules: Sequence[nn.Module]) -> tuple[float, float] | None:
+    """What the generator's last layer can make."""
+    leaves = [
+        m for module in modules for m in unwrapped(module).modules() if not list(m.children())
+    ]
+    shapes = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Upsample, nn.PixelShuffle)
+    last = next((m for m in reversed(leaves) if not isinstance(m, shapes)), None)
+    return BOUNDS.get(type(last)) if last is not None else None
+
+
+def _is_rescaled(fake: Tensor, bounds: tuple[float, float]) -> bool:
+    """Whether generated samples leave the last layer's range on the way to the critic."""
+    low, high = bounds
+    return bool(
+        (fake < low - 0.5).float().mean() > 0.01 or (fake > high + 0.5).float().mean() > 0.01
+    )
+
+
+# -- scaling and augmentation ----------------------------------------------------------------------
+
+
+def _altered(
+    recorder: Recorder,
+    shown: dict[str, list[Call]],
+    rows: dict[str, Tensor],
+    real: Tensor | None,
+    train: Tensor | None,
+) -> list[Finding]:
+    reference = _reference(real, train, rows[REAL])
+    if reference is None:
+        return []
+    a_fake, b_fake, noise = _of_source(shown[FAKE])
+    exact = _share_made(recorder, rows[FAKE])
+    a_real, b_real = _against(rows[REAL], reference[0])
+    scaled = max(
+        abs(a_real / a_fake - 1), abs(b_real - b_fake) / max(float(reference[0].std()), 1e-9)
+    )
+    evidence: Json = {
+        "real": {"scale": a_real, "shift": b_real},
+        "generated": {"scale": a_fake, "shift": b_fake, "altered": noise},
+    }
+    if scaled > 0.25:
+        return [
+            Finding(
+                "normalization-mismatch",
+                "real and generated samples",
+                f"On the way to the critic real samples are scaled by {a_real:.2f} and shifted by {b_real:.2f}, generated ones "
+                f"by {a_fake:.2f} and {b_fake:.2f}.",
+                sure="likely",
+                evidence=evidence,
+            )
+        ]
+    p, ratio = _farther(rows[REAL], *reference, a_real, b_real)
+    whole = _share_in(rows[REAL], train)
+    evidence["real"] |= {"p": p, "distance": ratio, "rows_of_the_data": whole}
+    generated_changed = noise > 0.02 and exact < 0.05
+    real_changed = p < LEVEL and ratio > 1.25 and whole < 0.05
+    if real_changed == generated_changed or (generated_changed and whole < 0.5 and p < 0.01):
+        return []
+    kind, other = ("Real", "generated") if real_changed else ("Generated", "real")
+    how = (
+        f"their distance to the data is {ratio:.2f} times that of held-out ones (p = {p:.1g})"
+        if real_changed
+        else f"they differ from the generator's output by {noise:.0%} of their spread"
+    )
+    return [
+        Finding(
+            "augmentation-mismatch",
+            "real and generated samples",
+            f"{kind} samples are altered before they reach the critic, {other} ones are not: {how}.",
+            sure="likely",
+            evidence=evidence,
+        )
+    ]
+
+
+def _reference(
+    real: Tensor | None, train: Tensor | None, shown: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Two sets of real samples that nobody altered: one to be near to, one to compare with."""
+    held = [
+        t.detach().to("cpu", torch.float32)
+        for t in (train, real)
+        if t is not None and t.is_floating_point() and t.shape[1:] == shown.shape[1:]
+    ]
+    if not held:
+        return None
+    if len(held) == 1:
+        held = [held[0][::2], held[0][1::2]]
+    near, compare = (t[torch.randperm(len(t), generator=_rng())][: 2 * ROWS] for t in held)
+    return (near, compare[:ROWS]) if min(len(near), len(compare)) >= LEAST else None
+
+
+def _rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _of_source(calls: Sequence[Call]) -> tuple[float, float, float]:
+    """(scale, shift, what is left over) of generated samples as shown, against the generator's output."""
+    pairs = [(c.source, c.samples) for c in calls if c.source is not None]
+    pairs = [(s, x) for s, x in pairs if s.shape == x.shape and s.is_floating_point()]
+    if len(pairs) < len(calls) / 2:
+        return 1.0, 0.0, 0.0  # shown as they were made
+    source = torch.cat([s.float().flatten() for s, _ in pairs[:8]])
+    made = torch.cat([x.float().flatten() for _, x in pairs[:8]])
+    spread = source.var()
+    if float(spread) < 1e-12:
+        return 1.0, 0.0, 0.0
+    scale = ((source - source.mean()) * (made - made.mean())).mean() / spread
+    shift = made.mean() - scale * source.mean()
+    rest = (made - scale * source - shift).std() / spread.sqrt()
+    if float(rest) > 0.5:
+        return 1.0, 0.0, float(rest)  # another batch, or too much changed to speak of a scale
+    return float(scale), float(shift), float(rest)
+
+
+def _share_made(recorder: Recorder, fake: Tensor) -> float:
+    marks = fingerprints(fake, 500)
+    return sum(m in recorder.made for m in marks) / len(marks)
+
+
+def _share_in(rows: Tensor, train: Tensor | None) -> float:
+    if train is None or train.shape[1:] != rows.shape[1:]:
+        return 0.0
+    held = set(fingerprints(train, len(train)))
+    marks = fingerprints(rows, 500)
+    return sum(m in held for m in marks) / len(marks)
+
+
+def _against(shown: Tensor, reference: Tensor) -> tuple[float, float]:
+    """(scale, shift) between two sets of samples, by their overall means and spreads."""
+    x, y = shown.flatten(1), reference.flatten(1)
+    scale = float(x.var(0).mean().sqrt() / y.var(0).mean().sqrt().clamp_min(1e-12))
+    return scale, float(x.mean() - scale * y.mean())
+
+
+def _farther(
+    shown: Tensor, near: Tensor, compare: Tensor, scale: float, shift: float
+) -> tuple[float, float]:
+    """Whether samples lie farther from `near` than held-out ones do: (p, ratio of median distances)."""
+    x, base, other = shown.flatten(1), near.flatten(1), compare.flatten(1)
+    one, two = (torch.cdist(t[:500], base) for t in (x, other))
+    d, e = one.amin(1), two.amin(1)
+    p = float(stats.mannwhitneyu(d.numpy(), e.numpy(), alternative="greater").pvalue)
+    return p, float(d.median() / e.median().clamp_min(1e-12))

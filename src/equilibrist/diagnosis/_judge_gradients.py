@@ -1,0 +1,401 @@
+"""Findings from what the optimisers received: signs, missing terms, leaks, penalties, scales, another loss."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+import torch
+
+from equilibrist.certificates import Json
+from equilibrist.diagnosis._calls import FAKE, REAL, Norm, wrong_norms
+from equilibrist.diagnosis._explain import (
+    AGAINST,
+    OTHER,
+    OWN,
+    SWAPPED_FAKE,
+    SWAPPED_REAL,
+    Explained,
+    explain,
+)
+from equilibrist.diagnosis._recorder import BEFORE, CRITIC, Recorder
+from equilibrist.diagnosis.findings import Finding
+
+LEAST = 3  # steps before a coefficient is spoken of
+SHARE = 0.8  # of the steps that must agree
+SMALL = 0.02  # coefficients below are none
+CLEAR = 0.3  # residuals above leave coefficients unclear
+SCALE = 64.0  # a factor on all parts from which it is a loss scale
+
+
+def explained(recorder: Recorder, role: str) -> list[Explained]:
+    """All steps of a player, explained."""
+    found = [explain(s, recorder.known) for s in recorder.steps if s.player == role]
+    return [e for e in found if e is not None]
+
+
+def median(steps: Sequence[Explained], part: str) -> float:
+    """Of a part's coefficient over the steps."""
+    return statistics.median(e.get(part) for e in steps) if steps else 0.0
+
+
+def spread(steps: Sequence[Explained], part: str) -> tuple[float, float]:
+    """The smallest and the largest coefficient."""
+    values = [e.get(part) for e in steps]
+    return min(values), max(values)
+
+
+def share(steps: Sequence[Explained], test: Callable[[Explained], bool]) -> float:
+    """Of the steps for which it holds."""
+    return sum(map(test, steps)) / len(steps) if steps else 0.0
+
+
+def judge_gradients(recorder: Recorder) -> tuple[list[Finding], dict[str, list[Explained]]]:
+    """Findings from the fits, and the fits by player."""
+    by = {role: explained(recorder, role) for role in recorder.sides}
+    findings: list[Finding] = []
+    critic = by.get(CRITIC, [])
+    flipped = _flipped(critic)
+    if len(critic) >= LEAST:
+        findings += _critic(recorder, critic, flipped)
+    for role, steps in by.items():
+        if role != CRITIC and len(steps) >= LEAST:
+            findings += _generator(recorder, role, steps, flipped)
+        if len(steps) >= LEAST:
+            findings += _stale(recorder, role, steps) + _scale(recorder, role, steps)
+    return findings, by
+
+
+def _numbers(steps: Sequence[Explained], *parts: str) -> Json:
+    """Evidence: medians and ranges of coefficients, residuals, how many steps."""
+    found: Json = {
+        "coefficients": {p: round(median(steps, p), 4) for p in parts},
+        "ranges": {p: [round(v, 4) for v in spread(steps, p)] for p in parts},
+        "residual": round(statistics.median(e.residual for e in steps), 5),
+        "steps": len(steps),
+    }
+    return found
+
+
+def _flipped(critic: Sequence[Explained]) -> bool:
+    """Whether the critic is trained with all labels the other way round."""
+    return (
+        len(critic) >= LEAST
+        and share(
+            critic,
+            lambda e: (
+                (
+                    min(e.get(SWAPPED_REAL), e.get(SWAPPED_FAKE)) > 0.5
+                    and max(abs(e.get(REAL)), abs(e.get(FAKE))) < 0.3
+                )
+                or (max(e.get(REAL), e.get(FAKE)) < -0.3)
+            ),
+        )
+        >= SHARE
+    )
+
+
+# -- the critic ------------------------------------------------------------------------------------
+
+
+def _critic(recorder: Recorder, steps: list[Explained], flipped: bool) -> list[Finding]:
+    name = recorder.sides[CRITIC].name
+    found = [] if flipped else _signs(name, steps)
+    clear = [e for e in steps if e.residual < CLEAR]
+    if len(clear) >= LEAST:
+        if not found and not flipped:
+            found += _missing(recorder, name, clear)
+        found += _leak(recorder, CRITIC, clear)
+    return found + _penalties(recorder, name, steps)
+
+
+def _signs(name: str, steps: list[Explained]) -> list[Finding]:
+    found = []
+    for part, swapped, other, words in (
+        (REAL, SWAPPED_REAL, FAKE, "real"),
+        (FAKE, SWAPPED_FAKE, REAL, "generated"),
+    ):
+
+        def turned(e: Explained, part: str = part, other: str = other) -> bool:
+            return e.get(part) < -0.3 and e.get(other) > -SMALL
+
+        def relabelled(e: Explained, part: str = part, swapped: str = swapped) -> bool:
+            return e.get(swapped) > 0.5 and abs(e.get(part)) < 0.4 * e.get(swapped)
+
+        wrong = [e for e in steps if turned(e) or relabelled(e)]
+        if len(wrong) < LEAST or len(wrong) < SHARE * len(steps):
+            continue
+        by_label = sum(map(relabelled, wrong)) > len(wrong) / 2
+        what = (
+            f"the label of the other kind (coefficient {median(wrong, swapped):.2f}, its own label "
+            f"{median(wrong, part):.2f})"
+            if by_label
+            else f"the opposite sign (coefficient {median(wrong, part):.2f} where 1 is declared)"
+        )
+        found.append(
+            Finding(
+                "wrong-sign",
+                f"{name}, {words} term",
+                f"The {words} part of the {name}'s gradient enters with {what}, in {len(wrong)} of {len(steps)} steps.",
+                evidence=_numbers(wrong, REAL, FAKE, swapped),
+            )
+        )
+    return found
+
+
+def _missing(recorder: Recorder, name: str, steps: list[Explained]) -> list[Finding]:
+    found = []
+    kinds = {REAL: "real", FAKE: "generated"}
+    largest = max(abs(median(steps, REAL)), abs(median(steps, FAKE)))
+    for part, words in kinds.items():
+        swapped = SWAPPED_REAL if part == REAL else SWAPPED_FAKE
+        if any(e.tangled for e in steps) or largest < SMALL:
+            continue
+        present = [e for e in steps if part in e.kinds]
+        gone = share(
+            steps, lambda e, p=part, s=swapped: max(abs(e.get(p)), abs(e.get(s))) < SMALL * largest
+        )
+        if gone < SHARE or median(steps, OTHER) > SMALL:
+            continue
+        seen = bool(present) or _quiet(recorder, part)
+        if seen:
+            found.append(
+                Finding(
+                    "missing-term",
+                    f"{name}, {words} term",
+                    f"The {words} samples contribute nothing to the {name}'s gradient (coefficient "
+                    f"{median(steps, part):.2f} where 1 is declared), in {round(gone * len(steps))} of {len(steps)} "
+                    f"steps: the critic is called on them {'with' if present else 'without'} gradients.",
+                    evidence=_numbers(steps, REAL, FAKE),
+                )
+            )
+    return found
+
+
+def _quiet(recorder: Recorder, part: str) -> bool:
+    """Whether the critic was called on samples of that kind without gradients, about once a step."""
+    count = sum(
+        (kind == FAKE) == (part == FAKE) if (kind := (FAKE if f else REAL)) else False
+        for _, _, f in recorder.quiet
+    )
+    return count >= LEAST
+
+
+def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:
+    side = recorder.sides[role]
+    leaking = [e for e in steps if abs(e.get(OTHER)) > 0.1 and e.residual < CLEAR]
+    if len(leaking) < LEAST or len(leaking) < 0.3 * len(steps):
+        return []
+    only = all(max(abs(e.get(REAL)), abs(e.get(FAKE)), abs(e.get(OWN))) < SMALL for e in leaking)
+    shared = any(e.step.shared for e in leaking)
+    other = next((s.name for r, s in recorder.sides.items() if r != role), "other player")
+    text = (
+        f"The {side.name} receives the {other}'s loss{' and nothing else' if only else ' as well'} (coefficient "
+        f"{median(leaking, OTHER):.2f}), in {len(leaking)} of {len(steps)} steps."
+    )
+    evidence = _numbers(leaking, *((REAL, FAKE) if role == CRITIC else (OWN,)), OTHER)
+    found = [Finding("gradient-leak", side.name, text, evidence=evidence)]
+    if shared:
+        found.insert(
+            0,
+            Finding(
+                "shared-optimizer",
+                f"{side.name} and {other}",
+                f"One optimiser ({leaking[0].step.kind}) holds both players, so that the {side.name} is stepped on the "
+                f"{other}'s loss too.",
+                evidence=evidence,
+            ),
+        )
+    return found
+
+
+# -- penalties -------------------------------------------------------------------------------------
+
+
+def _penalties(recorder: Recorder, name: str, steps: list[Explained]) -> list[Finding]:
+    found = []
+    for penalty in recorder.known:
+        paying = [e for e in steps if penalty in e.paid and e.residual < CLEAR]
+        if len(paying) < LEAST:
+            continue
+        if share(paying, lambda e, p=penalty: abs(e.get(p)) < SMALL) < SHARE:
+            continue
+        wrong = _normed(recorder, paying)
+        if wrong is not None:
+            found.append(wrong)
+            continue
+        plain = statistics.median(e.residual for e in paying)
+        if plain < 0.1 and not any(set(e.totals) - _usual(recorder) for e in paying[-LEAST:]):
+            slope = _slope(paying)
+            found.append(
+                Finding(
+                    "constant-penalty",
+                    f"{name}, penalty",
+                    f"The penalty ({penalty}) is computed and has no gradient: what the {name} receives is the unpenalised "
+                    f"loss to {plain:.1g} (the penalty's coefficient is {median(paying, penalty):.3f} where 1 is declared)"
+                    + (f"; slopes are {slope:.3g} now." if math.isfinite(slope) else "."),
+                    evidence={**_numbers(paying, REAL, FAKE, penalty), "slope": slope},
+                )
+            )
+    return found
+
+
+def _usual(recorder: Recorder) -> set[str]:
+    return {REAL, FAKE, BEFORE, OTHER, SWAPPED_FAKE, SWAPPED_REAL, OWN, AGAINST, *recorder.known}
+
+
+def _slope(steps: Sequence[Explained]) -> float:
+    sizes = [c.slopes["norm"].mean() for e in steps for c in e.step.calls if "norm" in c.slopes]
+    return float(torch.stack(sizes[-4:]).mean()) if sizes else math.nan
+
+
+def _normed(recorder: Recorder, steps: Sequence[Explained]) -> Finding | None:
+    """The norm over the wrong axes that explains the received gradients, if one does."""
+    with_norms = [e for e in steps if set(e.totals) - _usual(recorder)]
+    if len(with_norms) < LEAST:
+        return None
+    names = [n for e in with_norms for n in e.totals if n not in _usual(recorder)]
+    best = statistics.mode(names)
+    fitting = [e for e in with_norms if abs(e.get(best)) > 0.3 and e.residual < 0.1]
+    if len(fitting) < LEAST:
+        return None
+    shape = next(
+        c.samples.shape for e in fitting for c in reversed(e.step.calls) if "norm" in c.slopes
+    )
+    norm = next((n for n in wrong_norms(recorder.penalties, shape) if n.name == best), None)
+    if norm is None:
+        return None
+    return _norm_finding(recorder, norm, fitting)
+
+
+def _norm_finding(recorder: Recorder, norm: Norm, fitting: Sequence[Explained]) -> Finding:
+    target = next(p.target for p in recorder.penalties if getattr(p, "target", 0))
+    name = recorder.sides[CRITIC].name
+    return Finding(
+        "penalty-norm",
+        f"{name}, penalty",
+        f"The penalty takes {norm.name}, not one norm for each sample: the {name}'s slopes will settle at about "
+        f"{norm.law * target:.3g} where {target:g} is asked for; that is {norm.why}.",
+        evidence={
+            **_numbers(fitting, REAL, FAKE, norm.name),
+            "expected_slope": norm.law * target,
+            "slope": _slope(fitting),
+        },
+    )
+
+
+# -- the generator ---------------------------------------------------------------------------------
+
+
+def _generator(
+    recorder: Recorder, role: str, steps: list[Explained], flipped: bool
+) -> list[Finding]:
+    side = recorder.sides[role]
+    clear = [e for e in steps if e.residual < CLEAR]
+    if len(clear) < LEAST:
+        return []
+    helps = share(
+        clear, lambda e: e.get(OWN) < SMALL and (e.get(AGAINST) < -0.3 or e.get(OTHER) > 0.3)
+    )
+    if helps >= SHARE:
+        if flipped:
+            return []  # both players have the labels the other way round
+        return [
+            Finding(
+                "wrong-sign",
+                f"{side.name}'s loss",
+                f"The {side.name} is trained to make its samples easier to tell: its gradient is the declared one the "
+                f"other way (coefficient {min(median(clear, AGAINST), -median(clear, OTHER)):.2f} where 1 is declared).",
+                evidence=_numbers(clear, OWN, AGAINST, OTHER),
+            )
+        ]
+    if flipped and helps < SHARE and share(clear, lambda e: e.get(OWN) > 0.3) >= SHARE:
+        return [
+            Finding(
+                "wrong-sign",
+                "labels",
+                f"The critic is trained with all labels the other way round, the {side.name} is not: it learns what the "
+                "critic calls generated.",
+                evidence=_numbers(clear, OWN, OTHER),
+            )
+        ]
+    reverse = share(
+        clear, lambda e: e.get(OTHER) < -0.1 and abs(e.get(OWN)) < SMALL + 0.1 * abs(e.get(OTHER))
+    )
+    if reverse >= SHARE:
+        return [
+            Finding(
+                "wrong-loss",
+                f"{side.name}'s loss",
+                f"The {side.name} minimises minus the critic's loss (the saturating form) where another is declared.",
+                level="note",
+                evidence=_numbers(clear, OWN, OTHER),
+                cure="declare the saturating form, as in Vanilla(saturating=True), or use the other one",
+            )
+        ]
+    leaking = [e for e in clear if e.get(OTHER) > 0.1 or e.get(AGAINST) < -0.1]
+    if len(leaking) >= LEAST and len(leaking) >= SHARE * len(clear):
+        amount = max(median(leaking, OTHER), -median(leaking, AGAINST))
+        critic = recorder.sides[CRITIC].name
+        return [
+            Finding(
+                "gradient-leak",
+                side.name,
+                f"The {side.name} receives the {critic}'s loss as well (coefficient {amount:.2f}), in {len(leaking)} of "
+                f"{len(steps)} steps: it is taught to be told apart.",
+                evidence=_numbers(leaking, OWN, AGAINST, OTHER),
+            )
+        ]
+    return []
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+def _stale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:
+    side = recorder.sides[role]
+    old = [e for e in steps if e.get(BEFORE) > 0.9 and e.residual < 0.05 and e.step.fresh]
+    later = [e for e in steps if e.step.problem is not None and BEFORE in e.step.columns]
+    if len(old) < LEAST or len(old) < 0.6 * len(later):
+        return []
+    return [
+        Finding(
+            "stale-gradients",
+            side.name,
+            f"The {side.name}'s gradients are never cleared: in {len(old)} of {len(later)} steps what it receives is the new "
+            f"gradient plus {median(old, BEFORE):.2f} times all earlier ones.",
+            evidence=_numbers(old, BEFORE),
+        )
+    ]
+
+
+def _scale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:
+    side = recorder.sides[role]
+    parts = (REAL, FAKE) if role == CRITIC else (OWN,)
+    sizes = [max(abs(e.get(p)) for p in parts) for e in steps if e.residual < 0.05]
+    if len(sizes) < LEAST:
+        return []
+    size = statistics.median(sizes)
+    if size < SCALE:
+        return []
+    power = math.log2(size)
+    exact = abs(power - round(power)) < 0.02
+    return [
+        Finding(
+            "loss-scale",
+            side.name,
+            f"The {side.name} receives {size:,.0f} times the declared gradient"
+            + (f" (2^{round(power)})" if exact else "")
+            + ": a loss scale is not undone before its optimiser steps.",
+            sure="certain" if exact else "likely",
+            evidence={**_numbers(steps, *parts), "factor": size},
+        )
+    ]
+
+
+def residuals(by: dict[str, list[Explained]]) -> dict[str, float]:
+    """The median residual by player."""
+    return {
+        role: statistics.median(e.residual for e in steps) for role, steps in by.items() if steps
+    }

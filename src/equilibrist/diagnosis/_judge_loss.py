@@ -1,0 +1,164 @@
+"""Whether the loop's loss is the declared one: what its backward passes send into the critic's scores."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy import optimize
+from torch import Tensor
+
+from equilibrist.diagnosis._calls import FAKE, GENERATOR, REAL, Call, slopes_of
+from equilibrist.diagnosis._explain import Explained
+from equilibrist.diagnosis._recorder import CRITIC, Recorder
+from equilibrist.diagnosis.findings import Finding
+from equilibrist.formulations import WGAN, Formulation, Hinge, LeastSquares, Vanilla
+
+LEAST = 3
+SHARE = 0.8
+CLEAR = 0.3  # of the received slopes: what no sum of declared ones explains
+FITS = 2e-3  # another loss that explains all but this is the loop's
+FUNCTION = 0.9  # of the slopes' variation that must be a function of the score
+NAMED: tuple[tuple[str, Formulation], ...] = (
+    ("vanilla", Vanilla()),
+    ("hinge", Hinge()),
+    ("least squares to 1 and 0", LeastSquares(1, 0, 1)),
+    ("least squares to 1 and -1", LeastSquares(1, -1, 1)),
+    ("WGAN", WGAN()),
+)
+
+
+@dataclass
+class Misfit:
+    """How far the slopes that reach a batch's scores are from the declared ones.
+
+    Attributes:
+        size: |what no sum of declared terms with positive coefficients explains| / |slopes|.
+        function: the share of the slopes' variation that is a smooth function of the score.
+        named: other losses whose term explains them.
+        varied: whether scores vary enough to tell losses apart.
+    """
+
+    size: float
+    function: float
+    named: frozenset[str]
+    varied: bool
+
+
+def judge_loss(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Finding]:
+    """Findings about the loss itself.
+
+    A weight, smoothed or flipped labels leave the received slopes a sum of declared ones with positive coefficients.
+    """
+    if recorder.loss is None or not recorder.separable:
+        return []
+    found = []
+    for role in recorder.sides:
+        steps = by.get(role, [])
+        misfits = [m for e in steps for m in _misfits(recorder.loss, e, role)]
+        if len(misfits) < LEAST:
+            continue
+        finding = _finding(recorder, role, misfits)
+        if finding is not None:
+            found.append(finding)
+    return found
+
+
+def _finding(recorder: Recorder, role: str, misfits: Sequence[Misfit]) -> Finding | None:
+    name = recorder.sides[role].name
+    telling = [m for m in misfits if m.varied]
+    off = [m for m in telling if m.size > 10 * FITS]
+    if len(telling) >= LEAST and len(off) >= SHARE * len(telling):
+        others = frozenset.intersection(*(m.named for m in off))
+        if others:
+            other = min(others)
+            return Finding(
+                "wrong-loss",
+                f"{name}'s loss",
+                f"The loop's loss of the {name} is the {other} loss, not the declared one: its slopes at the critic's scores "
+                f"are exactly those, and differ from the declared ones by {statistics.median(m.size for m in off):.0%}.",
+                evidence={"loss": other, "difference": statistics.median(m.size for m in off)},
+            )
+    far = [m for m in misfits if m.size > CLEAR and m.function > FUNCTION]
+    if len(far) < LEAST or len(far) < SHARE * len(misfits):
+        return None
+    size = statistics.median(m.size for m in far)
+    return Finding(
+        "wrong-loss",
+        f"{name}'s loss",
+        f"The loop's loss of the {name} is not the declared one: the slopes that it sends into the critic's scores are a "
+        f"function of the score, and differ from any sum of the declared terms by {size:.0%}.",
+        sure="likely",
+        evidence={"difference": size, "function": statistics.median(m.function for m in far)},
+    )
+
+
+def _misfits(loss: Formulation, e: Explained, role: str) -> Iterator[Misfit]:
+    for i, call in enumerate(e.step.calls):
+        if role == CRITIC:
+            kind = e.kinds[i] if i in e.used else ""
+        else:
+            kind = GENERATOR if call.linked else ""
+        if not kind or not call.received or call.lowered or kind not in call.slopes:
+            continue
+        found = _misfit(loss, call, kind)
+        if found is not None:
+            yield found
+
+
+def _misfit(loss: Formulation, call: Call, kind: str) -> Misfit | None:
+    # The backward pass of the player whose step it was came last before it; a call may have had several.
+    scores = call.scores[0].reshape(-1)
+    declared = [_flat(call.slopes[r]) for r in (REAL, FAKE, GENERATOR) if r in call.slopes]
+    best: Misfit | None = None
+    for received in call.received:
+        got = _flat(received)
+        if got.numel() != scores.numel() or not got.any():
+            continue
+        size = _left_over(got, declared)
+        if best is None or size < best.size:
+            named = frozenset(
+                name
+                for name, other in NAMED
+                if _left_over(got, [_flat(slopes_of(other, kind, scores, scores))]) < FITS
+            )
+            best = Misfit(
+                size, _as_function(scores.double(), got), named, _varied(loss, kind, call)
+            )
+    return best
+
+
+def _flat(t: Tensor) -> Tensor:
+    return t.detach().double().reshape(-1)
+
+
+def _left_over(got: Tensor, columns: Sequence[Tensor]) -> float:
+    """Of non-negative least squares."""
+    x = torch.stack(list(columns), dim=1).numpy()
+    scale = float(got.norm())
+    _, rest = optimize.nnls(x / scale, got.numpy() / scale)
+    return float(rest)
+
+
+def _varied(loss: Formulation, kind: str, call: Call) -> bool:
+    """Whether the named losses differ here."""
+    scores = call.scores[0].reshape(-1)
+    mine = _flat(slopes_of(loss, kind, scores, scores))
+    others = [_flat(slopes_of(other, kind, scores, scores)) for _, other in NAMED]
+    apart = [_left_over(o, [mine]) if o.any() and mine.any() else 1.0 for o in others]
+    return sum(a > 10 * FITS for a in apart) >= len(NAMED) - 2
+
+
+def _as_function(scores: Tensor, slopes: Tensor) -> float:
+    """The share of the slopes' variation that neighbours in score share: 1 for a smooth function."""
+    y = slopes[scores.argsort()]
+    if len(y) < 8:
+        return 0.0
+    total = float((y - y.mean()).square().mean())
+    if total < 1e-12 * float(y.square().mean()):
+        return 1.0
+    # A value less the mean of its neighbours has 1.5 times the variance of noise.
+    rest = float((y[1:-1] - (y[2:] + y[:-2]) / 2).square().mean())
+    return max(0.0, 1 - rest / total / 1.5)

@@ -1,0 +1,291 @@
+"""Findings from who steps what and when: steps, optimisers, frozen parts, learning rates, clipping, wrappers."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from equilibrist.diagnosis._calls import Call
+from equilibrist.diagnosis._explain import Explained
+from equilibrist.diagnosis._recorder import CRITIC, Recorder, Side, Step
+from equilibrist.diagnosis.findings import Finding
+
+LEAST = 3
+SEVERAL = 6  # different rates before a rate counts as rewritten
+
+
+def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Finding]:
+    """All findings of this kind."""
+    found: list[Finding] = []
+    for side in recorder.sides.values():
+        mine = [s for s in recorder.steps if s.player == side.role]
+        found += _steps(recorder, side, mine)
+        found += _repeated(side, mine)
+        found += _parts(side, mine)
+        found += _rates(recorder, side, mine)
+    return found + _clipping(recorder) + _wrappers(recorder)
+
+
+# -- who steps -------------------------------------------------------------------------------------
+
+
+def _steps(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding]:
+    others = [s for s in recorder.steps if s.player and s.player != side.role]
+    strangers = [s for s in recorder.steps if not s.player and s.foreign]
+    if mine:
+        return _no_gradient(recorder, side, mine)
+    if strangers:
+        return [
+            Finding(
+                "stale-parameters",
+                f"{side.name}'s optimiser",
+                f"An optimiser ({strangers[0].kind}) steps {strangers[0].foreign} tensors that no player uses, "
+                f"{len(strangers)} times, and nothing steps the {side.name}: it holds tensors that the module no longer "
+                "uses.",
+                evidence={"steps": len(strangers), "tensors": strangers[0].foreign},
+            )
+        ]
+    if len(others) < LEAST or side.moved:
+        return []
+    called = _own_calls(recorder, side)
+    reached = any(call.received for call in called) or bool(side.reached and side.role != CRITIC)
+    stale = [s for s in others if s.fresh == 0 and s.received]
+    if len(stale) >= LEAST and reached:
+        other = recorder.sides[stale[0].player].name
+        return [
+            Finding(
+                "wrong-optimizer",
+                f"{side.name}'s optimiser",
+                f"The {side.name}'s gradients are computed and its optimiser never steps; the {other}'s optimiser steps "
+                f"{len(others)} times, {len(stale)} of them with a gradient that it has used already.",
+                evidence={"steps": 0, "other_steps": len(others), "stale": len(stale)},
+            )
+        ]
+    if not called and side.role == CRITIC:
+        return []  # a critic that is not trained in these rounds (it opens later, or is fixed)
+    what = (
+        "its gradients are computed and no optimiser steps it"
+        if reached
+        else "no backward pass of its own loss and no step of its weights was seen"
+    )
+    return [
+        Finding(
+            "never-stepped",
+            side.name,
+            f"The {side.name} is never stepped: {what}, in {len(others)} steps of the other player; its weights are those "
+            "that it began with.",
+            evidence={"steps": 0, "other_steps": len(others), "moved": side.moved},
+        )
+    ]
+
+
+def _own_calls(recorder: Recorder, side: Side) -> list[Call]:
+    """Calls that a player's own loss is made of: of a critic, those that no generator's step needs."""
+    if side.role != CRITIC:
+        return [c for c in recorder.calls if c.linked]
+    return [c for c in recorder.calls if not c.linked]
+
+
+def _no_gradient(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding]:
+    if len(mine) < LEAST or any(s.received for s in mine):
+        return []
+    how = "None" if all(s.received is None for s in mine) else "zero"
+    linked = [c for c in recorder.calls if c.linked]
+    why = (
+        ": the critic is called on its samples only without a way back to its weights (detached, or under no_grad)"
+        if side.role != CRITIC and not linked
+        else ""
+    )
+    frozen = not any(p.requires_grad for p in side.params)
+    why = ": requires_grad is False for all of its weights" if frozen else why
+    return [
+        Finding(
+            "no-gradient",
+            side.name,
+            f"The {side.name}'s optimiser steps {len(mine)} times and its gradient is {how} each time{why}.",
+            evidence={"steps": len(mine), "detached": not linked, "frozen": frozen},
+        )
+    ]
+
+
+def _repeated(side: Side, mine: Sequence[Step]) -> list[Finding]:
+    again = [s for s in mine if s.fresh == 0 and s.received]
+    if len(again) < LEAST or len(again) < 0.25 * len(mine) or len(again) == len(mine):
+        return []
+    who = Counter(s.kind for s in again).most_common(1)[0][0]
+    several = len({s.optimizer for s in mine}) > 1
+    return [
+        Finding(
+            "stepped-twice",
+            side.name,
+            f"{len(again)} of {len(mine)} steps of the {side.name} use a gradient that was used already: no backward pass "
+            "reached it since the step before"
+            + (
+                f"; {len({s.optimizer for s in mine})} optimisers step it."
+                if several
+                else f" ({who})."
+            ),
+            evidence={"repeated": len(again), "steps": len(mine), "rounds": mine[-1].round + 1},
+        )
+    ]
+
+
+# -- parts of a player -----------------------------------------------------------------------------
+
+
+def _parts(side: Side, mine: Sequence[Step]) -> list[Finding]:
+    if len(mine) < LEAST or not any(s.received for s in mine):
+        return []
+    found = []
+    stepped = _in_optimizers(mine)
+    asleep = [
+        side.names[id(p)]
+        for p in side.params
+        if id(p) not in side.reached and p.requires_grad and id(p) in stepped
+    ]
+    touched = [n for n in asleep if _used(side, n)]
+    if touched:
+        found.append(
+            Finding(
+                "frozen-part",
+                f"{side.name}: {_few(touched)}",
+                f"{len(touched)} of {len(side.params)} weights of the {side.name} never get a gradient although their "
+                f"layers are used: {_few(touched)}.",
+                evidence={"weights": touched[:20], "steps": len(mine)},
+            )
+        )
+    alone = [
+        side.names[id(p)] for p in side.params if id(p) in side.reached and id(p) not in stepped
+    ]
+    if alone and stepped:
+        found.append(
+            Finding(
+                "frozen-part",
+                f"{side.name}: {_few(alone)}",
+                f"{len(alone)} of {len(side.params)} weights of the {side.name} get gradients and no optimiser steps "
+                f"them: {_few(alone)}.",
+                evidence={"weights": alone[:20], "steps": len(mine)},
+            )
+        )
+    return found
+
+
+def _in_optimizers(mine: Sequence[Step]) -> set[int]:
+    return set().union(*(s.held for s in mine))
+
+
+def _used(side: Side, name: str) -> bool:
+    return name.rpartition(".")[0] in side.used
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+# -- learning rates --------------------------------------------------------------------------------
+
+
+def _rates(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding]:
+    rates = [s.rates for s in mine if s.rates]
+    values = [r[0] for r in rates]
+    changes = [(a, b) for a, b in itertools.pairwise(values) if a != b]
+    if len(changes) < 2:
+        return []
+    up, down = sum(b > a for a, b in changes), sum(b < a for a, b in changes)
+    jumps = [max(a / b, b / a) for a, b in changes if a > 0 and b > 0]
+    erratic = min(up, down) >= 1 and len(jumps) >= 2 and max(jumps) > 1.15
+    if not erratic or _scheduled(mine):
+        return []
+    shared = any(s.shared for s in mine)
+    return [
+        Finding(
+            "rate-rewritten",
+            f"{side.name}'s learning rate",
+            f"Something else than a schedule of torch rewrites the {side.name}'s learning rate: it went from {values[0]:.3g} to "
+            f"between {min(values):.3g} and {max(values):.3g}, {up} times up and {down} times down in {len(values)} steps"
+            + ("; the other player is stepped by the same optimiser." if shared else "."),
+            evidence={
+                "first": values[0],
+                "low": min(values),
+                "high": max(values),
+                "up": up,
+                "down": down,
+            },
+        )
+    ]
+
+
+def _scheduled(mine: Sequence[Step]) -> bool:
+    """Whether a scheduler of torch holds the optimiser."""
+    from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+    ids = {s.optimizer for s in mine}
+    kinds = (LRScheduler, ReduceLROnPlateau)
+    for thing in gc.get_objects():
+        # isinstance of the class: other libraries' lazy objects must not be touched.
+        if issubclass(type(thing), kinds) and id(getattr(thing, "optimizer", None)) in ids:
+            return True
+    return False
+
+
+# -- clipping --------------------------------------------------------------------------------------
+
+
+def _clipping(recorder: Recorder) -> list[Finding]:
+    clips = recorder.clips
+    if len(clips) < LEAST:
+        return []
+    groups = defaultdict(list)
+    for clip in clips:
+        groups[clip.players].append(clip)
+    found = []
+    for players, mine in groups.items():
+        if len(mine) < LEAST:
+            continue
+        names = " and ".join(recorder.sides[r].name for r in players)
+        if not players:
+            if any(c.strangers for c in mine):
+                found.append(
+                    _no_clip("no player", "it is given tensors that no player uses", len(mine))
+                )
+            continue
+        empty = [c for c in mine if not c.graded]
+        late = [c for c in mine if c.graded and not c.fresh]
+        if len(empty) > 0.8 * len(mine):
+            found.append(
+                _no_clip(
+                    names, "no gradient is there yet (it is called before backward)", len(empty)
+                )
+            )
+        elif len(late) > 0.8 * len(mine):
+            found.append(_no_clip(names, "the step is over (it is called after step())", len(late)))
+    return found
+
+
+def _no_clip(names: str, why: str, count: int) -> Finding:
+    return Finding(
+        "clipping",
+        names,
+        f"Clipping of the gradients of the {names} has no effect: {why}, {count} times.",
+        evidence={"calls": count},
+    )
+
+
+def _wrappers(recorder: Recorder) -> list[Finding]:
+    found = []
+    for role, (outer, inner) in recorder.wrappers.items():
+        if inner >= LEAST and outer < 0.5 * inner:
+            name = recorder.sides[role].name
+            found.append(
+                Finding(
+                    "bypassed-wrapper",
+                    name,
+                    f"The {name} is wrapped in DistributedDataParallel and {inner - outer} of {inner} forward passes with "
+                    "gradients go around the wrapper: ranks do not share these gradients.",
+                    evidence={"calls": inner, "through_wrapper": outer},
+                )
+            )
+    return found

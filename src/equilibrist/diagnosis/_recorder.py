@@ -1,0 +1,600 @@
+"""The hooks of the wiring check: calls, backward passes and steps of somebody's loop, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from equilibrist.diagnosis._calls import (
+    FAKE,
+    REAL,
+    ROLES,
+    Call,
+    Coordinates,
+    Vectors,
+    gradients,
+    right_norms,
+    separable,
+    slopes_of,
+    wrong_norms,
+)
+from equilibrist.diagnosis._fit import Problem
+from equilibrist.formulations import Formulation
+from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
+from equilibrist.nn.wrapped import unwrapped
+from equilibrist.penalties import R1, GradientPenalty
+
+CRITIC = "critic"
+CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
+OUTPUTS = 6  # of a generator, by which its samples are known again
+UNDECLARED = (GradientPenalty(1.0), R1(2.0))  # that an undeclared penalty may be
+BEFORE = "before"
+
+
+@dataclass
+class Step:
+    """One step of an optimiser on one player.
+
+    Attributes:
+        player: its role.
+        round: how many rounds of the loop were over.
+        optimizer: its identity.
+        received: norm of the gradient, over all weights; None where there was none.
+        fresh: backward passes that reached the player since its last step.
+        problem: inner products of the received gradient with every candidate; None where there was none.
+        calls: of the critic since the player's last step.
+        columns: by column, (place of the call, role).
+        shared: whether the optimiser holds another player's weights too.
+        rates: learning rates of the player's groups.
+        altered: whether gradients were changed in place between the backward pass and the step.
+        held: identities of the player's weights in the optimiser.
+        foreign: tensors in the optimiser that no player uses.
+        scaled: whether a gradient is not finite.
+    """
+
+    player: str
+    round: int
+    optimizer: int
+    kind: str
+    received: float | None
+    fresh: int
+    problem: Problem | None
+    calls: list[Call]
+    columns: dict[str, tuple[int, str]]
+    shared: bool
+    rates: tuple[float, ...]
+    altered: bool
+    held: frozenset[int]
+    foreign: int
+    finite: bool
+
+
+@dataclass
+class Clip:
+    """A call of torch's gradient clipping: whose weights, how many had a gradient, the norm, the limit, and how many
+    backward passes had reached them since the owner's last step."""
+
+    players: tuple[str, ...]
+    graded: int
+    norm: float
+    limit: float
+    fresh: int
+    strangers: int
+
+
+@dataclass
+class Side:
+    """A player as the loop holds it."""
+
+    role: str
+    name: str
+    modules: list[nn.Module]
+    params: list[nn.Parameter]
+    names: dict[int, str]
+    at: Coordinates
+    start: Tensor
+    steps: int = 0
+    calls: list[Call] = field(default_factory=list)
+    last: Tensor | None = None
+    reached: set[int] = field(default_factory=set)
+    counts: dict[int, int] = field(default_factory=dict)
+    versions: dict[int, int] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def fresh(self) -> int:
+        """Backward passes that reached it since its last step."""
+        return max(self.counts.values(), default=0)
+
+    @property
+    def moved(self) -> float:
+        """How far its weights are from where they were, at the compared coordinates."""
+        return float((self.at.vector(self.params) - self.start).norm())
+
+
+class Recorder:
+    """Hooks on the players, and everything seen so far.
+
+    Args:
+        players: by role, (the user's name, modules).
+        loss: the declared formulation, or None.
+        penalties: the declared penalties.
+        score: from the critic's output to scores, where it is not the first tensor of it.
+    """
+
+    def __init__(
+        self,
+        players: Mapping[str, tuple[str, list[nn.Module]]],
+        loss: Formulation | None,
+        penalties: Sequence[Any],
+        score: Callable[[Any], Any] | None,
+    ) -> None:
+        self.loss, self.penalties, self.score = loss, list(penalties), score
+        self.sides = {role: _side(role, *held) for role, held in players.items()}
+        self.owners = {id(p): s.role for s in self.sides.values() for p in s.params}
+        self.feeders = {k: role for k, role in self.owners.items() if role != CRITIC}
+        self.known = [*right_norms(penalties)]
+        self.separable = loss is None or separable(loss)
+        self.steps: list[Step] = []
+        self.calls: list[Call] = []
+        self.quiet: list[tuple[int, Tensor, bool]] = []
+        self.clips: list[Clip] = []
+        self.outputs: list[tuple[int, Tensor]] = []
+        self.made: set[int] = set()
+        self.wrappers: dict[str, list[int]] = {}
+        self.suspicious = False
+        self.round = 0
+        self.on = False
+        self.fault: Exception | None = None
+        self._own, self._depth, self._thread = False, 0, 0
+        self._handles: list[Any] = []
+
+    # -- on and off --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Puts the hooks on."""
+        if self.on:
+            return
+        self.on, self._thread = True, threading.get_ident()
+        self._handles = [
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+        for side in self.sides.values():
+            # Hooks on the inner module would be traced by torch.compile; DDP hands its calls on to it.
+            for module in side.modules:
+                inner = _hooked(module)
+                heard = self._critic_called if side.role == CRITIC else self._generator_called
+                self._handles.append(inner.register_forward_hook(heard, with_kwargs=True))
+            for p in side.params:
+                if p.requires_grad or p.is_leaf:
+                    with contextlib.suppress(RuntimeError):
+                        self._handles.append(
+                            p.register_post_accumulate_grad_hook(self._reached(side))
+                        )
+            self._watch_layers(side)
+            self._find_wrappers(side)
+        self._handles.append(_ClipEar(self))
+
+    def stop(self) -> None:
+        """Takes them off."""
+        while self._handles:
+            self._handles.pop().remove()
+        self.on = False
+        self.outputs.clear()
+        for side in self.sides.values():
+            side.calls, side.last = [], None
+            side.counts.clear()
+
+    def hears(self) -> bool:
+        """Whether what happens now is to be heard."""
+        if torch.compiler.is_compiling():
+            return False
+        return not self._own and self.fault is None and threading.get_ident() == self._thread
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hears nothing of its own work, and lets no fault of it reach the training."""
+        self._own = True
+        try:
+            yield
+        except Exception as fault:
+            self.fault = fault
+        finally:
+            self._own = False
+
+    def _watch_layers(self, side: Side) -> None:
+        """Which layers with weights of their own are called."""
+        for i, module in enumerate(side.modules):
+            for name, layer in unwrapped(module).named_modules():
+                if next(layer.parameters(recurse=False), None) is None:
+                    continue
+                full = name if len(side.modules) == 1 else f"{i}.{name}"
+
+                def called(*_: object, full: str = full) -> None:
+                    side.used.add(full)
+
+                self._handles.append(layer.register_forward_pre_hook(called))
+
+    def _find_wrappers(self, side: Side) -> None:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        for module in side.modules:
+            inner = unwrapped(module)
+            for thing in gc.get_objects():
+                if type(thing).__name__ == "DistributedDataParallel" and (
+                    thing.__dict__.get("_modules", {}).get("module") is inner
+                ):
+                    counts = self.wrappers.setdefault(side.role, [0, 0])
+
+                    def outer(*_: object, counts: list[int] = counts) -> None:
+                        counts[0] += torch.is_grad_enabled()
+
+                    def inner_called(*_: object, counts: list[int] = counts) -> None:
+                        counts[1] += torch.is_grad_enabled()
+
+                    self._handles.append(thing.register_forward_pre_hook(outer))
+                    self._handles.append(inner.register_forward_pre_hook(inner_called))
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def _generator_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
+        if not self.hears():
+            return
+        found = [t.detach() for t in tensors_of(made)][:2]
+        self.outputs = (self.outputs + [(storage(t), t) for t in found])[-OUTPUTS:]
+        if found and found[0].ndim:
+            self.made.update(fingerprints(found[0]))
+
+    def _critic_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
+        if not self.hears():
+            return
+        samples = next(tensors_of((args, kwargs)), None)
+        if samples is None or samples.ndim == 0:
+            return
+        kind, rows = self._kind(samples)
+        out = made if self.score is None else self.score(made)
+        heads = list(heads_of(out))
+        if not torch.is_grad_enabled() or not any(h.requires_grad for h in heads):
+            if kind != FAKE or rows is None:
+                self.quiet.append((len(self.steps), samples.detach(), kind == FAKE))
+            return
+        with self.alone():
+            linked = ancestor(samples, self.feeders) is not None
+            for part, chosen in self._parts(kind, rows, heads, samples):
+                self._record(part, linked, samples, heads, chosen)
+
+    def _kind(self, samples: Tensor) -> tuple[str, slice | None]:
+        """FAKE where memory or values are those of a generator's output, and the rows where not all are."""
+        where = storage(samples)
+        if where and any(where == held for held, _ in self.outputs):
+            return FAKE, None
+        for _, made in reversed(self.outputs):
+            block = block_of(samples.detach(), made)
+            if block is not None:
+                whole = block.stop - block.start == len(samples)
+                return FAKE, None if whole else block
+        return "", None
+
+    def _parts(
+        self, kind: str, rows: slice | None, heads: Sequence[Tensor], samples: Tensor
+    ) -> Iterator[tuple[str, Tensor | None]]:
+        if rows is None or any(len(h) != len(samples) for h in heads):
+            yield kind, None
+            return
+        fakes = torch.zeros(len(samples), dtype=torch.bool, device=samples.device)
+        fakes[rows] = True
+        yield REAL, ~fakes
+        yield FAKE, fakes
+
+    def _record(
+        self,
+        kind: str,
+        linked: bool,
+        samples: Tensor,
+        heads: Sequence[Tensor],
+        rows: Tensor | None,
+    ) -> None:
+        scores = [h if rows is None else h[rows] for h in heads]
+        shown = samples.detach() if rows is None else samples.detach()[rows]
+        call = Call(len(self.calls), kind, linked, shown, [s.detach() for s in scores])
+        call.lowered = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+        players = {role: side.at for role, side in self.sides.items() if role == CRITIC or linked}
+        if not kind:
+            same = (t for _, t in reversed(self.outputs) if t.shape == shown.shape)
+            call.source = next(same, None)
+        if self.loss is not None:
+            for role in ROLES if linked else (FAKE, REAL):
+                self._column(call, role, scores, players)
+        if samples.requires_grad and rows is None and (samples.is_leaf or not kind):
+            self._penalty(call, samples, scores)
+        self.calls.append(call)
+        for side in self.sides.values():
+            if side.role == CRITIC or linked:
+                side.calls = [*side.calls, call][-CALLS:]
+        if rows is None or kind == FAKE:
+            self._listen(call, heads[0], rows)
+
+    def _column(
+        self,
+        call: Call,
+        role: str,
+        scores: Sequence[Tensor],
+        players: Mapping[str, Coordinates],
+    ) -> None:
+        assert self.loss is not None
+        others = self._others(call, role)
+        slopes = [slopes_of(self.loss, role, s, others(s)).to(s.dtype) for s in scores]
+        call.slopes[role] = slopes[0]
+        for done, held in call.columns.items():
+            factor = _factor(slopes[0], call.slopes[done]) if len(scores) == 1 else None
+            if factor is not None:  # the same column, up to a factor
+                call.columns[role] = {name: factor * v for name, v in held.items()}
+                return
+        call.columns[role] = gradients(scores, slopes, players)
+
+    def _others(self, call: Call, role: str) -> Callable[[Tensor], Tensor]:
+        """Scores of the other kind, which a paired loss needs: the last of the same size; else none would do."""
+        if self.separable:
+            return lambda s: s
+        for other in reversed(self.sides[CRITIC].calls):
+            if other.kind != call.kind and other.scores[0].shape == call.scores[0].shape:
+                return lambda s: other.scores[0].reshape(s.shape)
+        return torch.zeros_like
+
+    def _penalty(self, call: Call, samples: Tensor, scores: Sequence[Tensor]) -> None:
+        total = torch.stack([s.sum() for s in scores]).sum()
+        (slope,) = torch.autograd.grad(total, samples, create_graph=True, allow_unused=True)
+        if slope is None:
+            return
+        norms = right_norms(self.penalties or UNDECLARED)
+        if self.suspicious and self.penalties:
+            norms.update({n.name: n.value for n in wrong_norms(self.penalties, slope.shape)})
+        critic = {CRITIC: self.sides[CRITIC].at}
+        for name, value in norms.items():
+            paid = value(slope)
+            if paid.requires_grad:
+                call.penalties[name] = gradients([paid], [torch.ones_like(paid)], critic)
+        sizes = slope.detach().flatten(1).norm(dim=1)
+        call.slopes["norm"] = sizes
+
+    def _listen(self, call: Call, head: Tensor, rows: Tensor | None) -> None:
+        """What the loop's own backward passes send into the scores."""
+        if not head.requires_grad:
+            return
+
+        def hook(received: Tensor) -> None:
+            if not self._own and self.on:
+                got = received.detach() if rows is None else received.detach()[rows]
+                call.received.append(got.clone())
+
+        head.register_hook(hook)
+
+    # -- backward passes and steps -----------------------------------------------------------------
+
+    def _reached(self, side: Side) -> Callable[[Tensor], None]:
+        def hook(p: Tensor) -> None:
+            if self.hears() and p.grad is not None:
+                side.counts[id(p)] = side.counts.get(id(p), 0) + 1
+                side.versions[id(p)] = p.grad._version
+                side.reached.add(id(p))
+
+        return hook
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if not self.hears():
+            return
+        self._depth += 1
+        if self._depth > 1:  # an optimiser around another
+            return
+        with self.alone():
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            moved = [s for s in self.sides.values() if any(id(p) in held for p in s.params)]
+            strangers = len(held - set(self.owners))
+            for side in moved:
+                self._step(side, optimizer, held, len(moved) > 1, strangers)
+            if not moved and strangers:
+                self.steps.append(_stranger(optimizer, self.round, strangers))
+
+    def _step(
+        self,
+        side: Side,
+        optimizer: torch.optim.Optimizer,
+        held: set[int],
+        shared: bool,
+        strangers: int,
+    ) -> None:
+        grads = [p.grad for p in side.params]
+        some = [g for g in grads if g is not None]
+        received = side.at.vector(grads)
+        size = None if not some else float(torch.stack([g.detach().norm() for g in some]).norm())
+        columns, names = self._columns(side)
+        problem = None if size is None else Problem(received, columns)
+        altered = any(
+            p.grad is not None and p.grad._version != side.versions.get(id(p), p.grad._version)
+            for p in side.params
+        )
+        groups = [
+            g for g in optimizer.param_groups if any(id(p) in side.names for p in g["params"])
+        ]
+        self.steps.append(
+            Step(
+                side.role,
+                self.round,
+                id(optimizer),
+                type(optimizer).__name__,
+                size,
+                side.fresh,
+                problem,
+                [_bare(call) for call in side.calls],
+                names,
+                shared,
+                tuple(float(g["lr"]) for g in groups if "lr" in g),
+                altered,
+                frozenset(held & set(side.names)),
+                strangers,
+                size is None or bool(torch.isfinite(received).all()),
+            )
+        )
+        side.last = received if some else None
+        side.calls = []
+        side.counts.clear()
+        side.versions.clear()
+        side.steps += 1
+
+    def _columns(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
+        found: dict[str, Tensor] = {}
+        names: dict[str, tuple[int, str]] = {}
+        for i, call in enumerate(side.calls):
+            held: dict[str, Vectors] = {**call.columns, **call.penalties}
+            for role, vectors in held.items():
+                if side.role in vectors:
+                    found[f"{i}:{role}"] = vectors[side.role]
+                    names[f"{i}:{role}"] = (i, role)
+        if side.last is not None:
+            found[BEFORE] = side.last
+            names[BEFORE] = (-1, BEFORE)
+        return found, names
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if self.hears() and self._depth:
+            self._depth -= 1
+
+    def clipped(self, params: Sequence[Tensor], limit: float, norm: float) -> None:
+        """torch's clipping was called."""
+        if not self.hears():
+            return
+        whose = [s for s in self.sides.values() if any(id(p) in s.names for p in params)]
+        self.clips.append(
+            Clip(
+                tuple(s.role for s in whose),
+                sum(p.grad is not None and bool(p.grad.any()) for p in params),
+                norm,
+                limit,
+                sum(s.fresh for s in whose),
+                sum(id(p) not in self.owners for p in params),
+            )
+        )
+
+
+class _ClipEar:
+    """Hears torch's clip_grad_norm_, however the loop has imported it; nothing where torch has no such inner name."""
+
+    INNER = "_clip_grads_with_norm_"
+
+    def __init__(self, recorder: Recorder) -> None:
+        home: Any = torch.nn.utils.clip_grad
+        self._home, self._before = home, getattr(home, self.INNER, None)
+        if self._before is None:
+            return
+        before = self._before
+
+        def heard(parameters: Any, max_norm: float, total_norm: Tensor, *a: Any, **k: Any) -> Any:
+            params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+            with contextlib.suppress(Exception):
+                recorder.clipped(params, float(max_norm), float(total_norm))
+            return before(params, max_norm, total_norm, *a, **k)
+
+        setattr(home, self.INNER, heard)
+
+    def remove(self) -> None:
+        """Puts torch's own back."""
+        if self._before is not None:
+            setattr(self._home, self.INNER, self._before)
+
+
+def heads_of(output: Any) -> Iterator[Tensor]:
+    """The scores in what a critic returns: a tensor, the first entry of a tuple, every entry of a list."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.ndim:
+            yield output
+    elif isinstance(output, tuple) and output:
+        yield from heads_of(output[0])
+    elif isinstance(output, list):
+        for part in output:
+            yield from heads_of(part)
+
+
+def _factor(one: Tensor, other: Tensor) -> float | None:
+    """c where one = c * other."""
+    size = float(other.square().sum())
+    if not size:
+        return None
+    factor = float((one * other).sum()) / size
+    same = torch.allclose(one, factor * other, rtol=1e-6, atol=1e-7 * float(other.abs().max()))
+    return factor if same else None
+
+
+def fingerprints(samples: Tensor, most: int = 256) -> list[int]:
+    """One number for each of the first rows: equal for equal rows."""
+    rows = samples.detach()[:most].to("cpu", torch.float32).flatten(1).numpy()
+    return [hash(row.tobytes()) for row in rows]
+
+
+def _hooked(module: nn.Module) -> nn.Module:
+    while type(module).__name__ == "DistributedDataParallel":
+        module = module.module  # type: ignore[assignment]
+    return module
+
+
+def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
+    params: dict[int, nn.Parameter] = {}
+    names: dict[int, str] = {}
+    for i, module in enumerate(modules):
+        for key, p in unwrapped(module).named_parameters():
+            if id(p) not in params and p.is_floating_point():
+                params[id(p)] = p
+                names[id(p)] = key if len(modules) == 1 else f"{i}.{key}"
+    held = list(params.values())
+    at = Coordinates(held)
+    return Side(role, name, modules, held, names, at, at.vector(held))
+
+
+def _bare(call: Call) -> Call:
+    """A call without its vectors."""
+    return Call(
+        call.place,
+        call.kind,
+        call.linked,
+        call.samples,
+        call.scores,
+        {},
+        {},
+        call.received,
+        call.slopes,
+        call.lowered,
+        call.source,
+    )
+
+
+def _stranger(optimizer: torch.optim.Optimizer, round: int, strangers: int) -> Step:
+    rates = tuple(float(g["lr"]) for g in optimizer.param_groups if "lr" in g)
+    name = type(optimizer).__name__
+    return Step(
+        "",
+        round,
+        id(optimizer),
+        name,
+        None,
+        0,
+        None,
+        [],
+        {},
+        False,
+        rates,
+        False,
+        frozenset(),
+        strangers,
+        True,
+    )

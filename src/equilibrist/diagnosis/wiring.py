@@ -1,0 +1,232 @@
+"""The wiring check: does each optimiser receive the gradients of the game that was declared?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from equilibrist.certificates import Json
+from equilibrist.diagnosis._explain import AGAINST, OTHER, OWN, Explained, explain
+from equilibrist.diagnosis._fit import EXACT
+from equilibrist.diagnosis._judge_data import judge_data
+from equilibrist.diagnosis._judge_gradients import (
+    judge_gradients,
+    median,
+    residuals,
+)
+from equilibrist.diagnosis._judge_loss import judge_loss
+from equilibrist.diagnosis._judge_steps import judge_steps
+from equilibrist.diagnosis._recorder import CRITIC, Recorder
+from equilibrist.diagnosis.findings import Finding, ordered
+from equilibrist.display import Rows, Shown
+from equilibrist.errors import GameError, RecipeError, warn_user
+from equilibrist.formulations import Formulation, formulation_of
+from equilibrist.games.adversarial import roles
+
+ROUNDS = 12
+MOST = 20
+FULL = 64  # steps after which a context has seen enough, whatever a round is
+
+Held = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
+
+
+class Wiring(Shown):
+    """What `check_wiring` finds. As a context manager it watches the loop that runs inside.
+
+    Attributes:
+        findings: ordered, what to act on first in front; complete after the block.
+        residuals: by player, the share of the received gradient that no declared part explains (median over steps).
+        coefficients: by player, the coefficient of each part of the received gradient (median over steps); 1 is as
+            declared.
+        steps: by player.
+    """
+
+    def __init__(
+        self, recorder: Recorder, rounds: int, real: Tensor | None, train: Tensor | None
+    ) -> None:
+        self._recorder, self._rounds, self._real, self._train = recorder, rounds, real, train
+        self.findings: tuple[Finding, ...] = ()
+        self.residuals: dict[str, float] = {}
+        self.coefficients: dict[str, dict[str, float]] = {}
+        self.steps: dict[str, int] = {}
+
+    def __enter__(self) -> Wiring:
+        self._recorder.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._recorder.stop()
+        self._judge()
+        if self._recorder.fault is not None and kind is None:
+            fault = self._recorder.fault
+            warn_user(
+                f"the wiring check stopped early, the training went on: {type(fault).__name__}: {fault}"
+            )
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing above a note was found."""
+        return all(f.level == "note" for f in self.findings)
+
+    def round(self, i: int, step: Callable[[int], Any], first: int = 0) -> None:
+        """Runs one round, step(first + i), within the block."""
+        self._recorder.round = i
+        step(first + i)
+        self._recorder.suspicious = self._recorder.suspicious or self._doubts()
+
+    def run(self, step: Callable[[int], Any], first: int = 0) -> None:
+        """Runs `rounds` rounds of a loop, step(first), step(first + 1), ..., and watches them."""
+        with self:
+            for i in range(self._rounds):
+                self.round(i, step, first)
+
+    def _doubts(self) -> bool:
+        """Whether a step of the critic is not explained so far: then wrong penalties are looked for."""
+        last = next((s for s in reversed(self._recorder.steps) if s.player == CRITIC), None)
+        found = None if last is None else explain(last, self._recorder.known)
+        return found is not None and found.residual > EXACT
+
+    def _judge(self) -> None:
+        recorder = self._recorder
+        found, by = judge_gradients(recorder)
+        found += judge_steps(recorder, by)
+        if not any(f.name == "wrong-sign" for f in found):
+            found += judge_loss(recorder, by)
+        found += judge_data(recorder, by, self._real, self._train)
+        self.residuals = {recorder.sides[r].name: v for r, v in residuals(by).items()}
+        self.steps = {side.name: side.steps for side in recorder.sides.values()}
+        self.coefficients = {
+            recorder.sides[role].name: _coefficients(steps) for role, steps in by.items() if steps
+        }
+        self.findings = ordered(_without_echoes(found))
+
+    def describe(self) -> Json:
+        """Plain values, as a JSON file holds them."""
+        return {
+            "findings": [f.describe() for f in self.findings],
+            "residuals": self.residuals,
+            "coefficients": self.coefficients,
+            "steps": self.steps,
+        }
+
+    def _facts(self) -> tuple[str, Rows]:
+        loud = [f for f in self.findings if f.level != "note"]
+        title = f"Wiring: {loud[0].text}" if loud else "Wiring: no fault found"
+        rows = [
+            (f"{f.level}: {f.name}", f"{f.text} {f.cure[:1].upper()}{f.cure[1:]}.")
+            for f in self.findings
+        ]
+        for name, residual in self.residuals.items():
+            parts = ", ".join(f"{v:.2f} x {k}" for k, v in self.coefficients[name].items())
+            explained = (
+                "nothing is left over"
+                if residual < 2e-3
+                else f"residual {residual:.2g} explained by no declared part"
+            )
+            rows.append(
+                (
+                    name,
+                    f"{self.steps[name]} steps; receives {parts or 'nothing declared'}; {explained}",
+                )
+            )
+        return title, rows
+
+
+def check_wiring(
+    players: Mapping[str, Held],
+    loss: Formulation | str | None = None,
+    *,
+    step: Callable[[int], Any] | None = None,
+    penalties: Sequence[Any] = (),
+    rounds: int = ROUNDS,
+    real: Tensor | None = None,
+    train: Tensor | None = None,
+    score: Callable[[Any], Any] | None = None,
+) -> Wiring:
+    """Compares what each optimiser of somebody's loop receives with the gradients of the declared game.
+
+        found = equilibrist.check_wiring({"generator": G, "critic": D}, "vanilla", step=train_step)
+        print(found)
+
+    or around a loop, a trainer's own too:
+
+        with equilibrist.check_wiring({"generator": G, "critic": D}, "wgan", penalties=[GradientPenalty(10)]) as found:
+            trainer.fit(data)
+        print(found)
+
+    At each call of the critic the gradients of the declared loss's parts are taken through the loop's own graph, at its
+    own weights, samples and random numbers; at each step of an optimiser what it received is decomposed into them by
+    least squares. A few rounds are enough. The training is not changed: no random number is drawn, no weight, gradient
+    or buffer written.
+
+    Args:
+        players: the modules that are trained, by name, as the loop holds them; a list of modules is one player.
+        loss: what the critic and the generator minimise: a formulation or its name; None looks at steps alone.
+        step: step(i) runs round i of the loop; without it the result is a context manager.
+        penalties: what the critic pays besides (`GradientPenalty`, `R1`, `R2`).
+        rounds: how many rounds are watched, at most 20.
+        real, train: real samples that the critic is not, and is, trained on, in the form in which generated ones are
+            compared with them: for findings about scaling and augmentation.
+        score: from the critic's output to its scores, where that is not a tensor, the first of a tuple, or a list of them.
+
+    Returns:
+        Findings, coefficients and residuals.
+
+    Raises:
+        GameError: players that are no modules, or not a generator and a critic.
+        RecipeError: a number of rounds that is none.
+    """
+    if not 1 <= rounds <= MOST:
+        raise RecipeError(f"rounds={rounds}: the wiring is checked in 1 to {MOST} rounds")
+    held = _held(players)
+    formulation = None if loss is None else formulation_of(loss)
+    recorder = Recorder(held, formulation, penalties, score)
+    found = Wiring(recorder, rounds, real, train)
+    if step is not None:
+        found.run(step)
+    return found
+
+
+def _held(players: Mapping[str, Held]) -> dict[str, tuple[str, list[nn.Module]]]:
+    if not isinstance(players, Mapping):
+        raise GameError("players must be a dictionary: {'generator': G, 'critic': D}")
+    called = roles(tuple(players))
+    found = {}
+    for name, given in players.items():
+        modules = (
+            [given]
+            if isinstance(given, nn.Module)
+            else list(given.values() if isinstance(given, Mapping) else given)
+        )
+        if not modules or not all(isinstance(m, nn.Module) for m in modules):
+            raise GameError(f"players[{name!r}] must be a module, or a list of modules")
+        if not any(True for m in modules for _ in m.parameters()):
+            raise GameError(f"players[{name!r}] has no parameters: nothing of it is trained")
+        found[called[name]] = (name, modules)
+    return found
+
+
+def _coefficients(steps: Sequence[Explained]) -> dict[str, float]:
+    parts = dict.fromkeys(part for e in steps for part in e.totals)
+    found = {part: round(median(steps, part), 4) for part in parts}
+    quiet = {AGAINST, OTHER, "before"}
+    return {
+        ("declared loss" if part == OWN else part): value
+        for part, value in found.items()
+        if part not in quiet or abs(value) > 0.02
+    }
+
+
+def _without_echoes(found: Sequence[Finding]) -> list[Finding]:
+    """Findings without those that another one explains."""
+    names = {f.name for f in found}
+    explained: set[str] = set()
+    if "wrong-optimizer" in names:
+        explained |= {"stepped-twice", "never-stepped"}
+    if "stale-parameters" in names:
+        explained |= {"never-stepped", "no-gradient"}
+    if names & {"stepped-twice", "loss-scale", "gradient-leak", "stale-gradients"}:
+        explained |= {"wrong-loss"}
+    return [f for f in found if f.name not in explained]

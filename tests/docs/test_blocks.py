@@ -29,6 +29,7 @@ RUN_BY = {
     "docs/new_solver.md": "solvers/test_solvers_new.py",
     "docs/own_loop.md": "docs/test_examples.py",
     "docs/own_losses.md": "docs/test_own_losses_page.py",
+    "docs/prescribe.md": "prescriptions/test_prescribe.py",
     "docs/own_pair.md": "checks/test_audit_pair.py",
 }
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

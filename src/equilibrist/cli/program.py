@@ -18,6 +18,7 @@ from equilibrist.cli.info import info
 from equilibrist.cli.output import complain, show_warnings_in_one_line
 from equilibrist.cli.papers import papers
 from equilibrist.cli.play import play
+from equilibrist.cli.prescribe import prescribe
 from equilibrist.cli.recipes import list_recipes
 from equilibrist.cli.report import report
 from equilibrist.cli.run import run
@@ -76,6 +77,7 @@ def _options(
 app.command()(run)
 app.command()(audit)
 app.command()(checkpoints)
+app.command()(prescribe)
 app.command()(report)
 app.command()(sample)
 app.command()(export)

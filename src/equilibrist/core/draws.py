@@ -99,6 +99,7 @@ class Use(Enum):
     # Of a choice among checkpoints.
     CHECKPOINT_ROWS = (Stream.AUDIT, 60)
     CHECKPOINT_SCORE = (Stream.AUDIT, 61, "block")
+    BRANCH = (Stream.AUDIT, 62, "branch")
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -18,7 +18,11 @@ FACTOR = 4.0  # by which rates and batches are changed; penalties by its square,
 
 def changes_of(recipe: Recipe) -> dict[str, Change]:
     """Changes of this recipe by name: rates of either player and both, critic steps, penalty weights, the solver,
-    averages, the batch. Those that the recipe does not allow are left out."""
+    averages, the batch. Those that the recipe does not allow are left out.
+
+    Returns:
+        {name: change}, each from a recipe to another.
+    """
     found: dict[str, Change] = {}
     for player, text in (("generator", "generator"), ("critic", "critic"), ("", "both")):
         for factor in (1 / FACTOR, FACTOR):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.critics.judge import scores_of
+from equilibrist.diagnosis._untouched import untouched
 from equilibrist.errors import GameError
-from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.nn.wrapped import copied, unwrapped
 
 ROWS = 256
@@ -43,10 +43,12 @@ class Outcome:
     Attributes:
         looks: oldest first.
         fault: why there are none.
+        last: the generated samples of the last look.
     """
 
     looks: list[Look] = field(default_factory=list)
     fault: str = ""
+    last: Tensor | None = None
 
     def look(
         self,
@@ -60,8 +62,9 @@ class Outcome:
         if self.fault:
             return
         try:
-            with seeded(derived(seed + len(self.looks)), GLOBAL), torch.no_grad():
-                fake = sample(ROWS).detach()
+            with untouched(seed, len(self.looks)), torch.no_grad():
+                fake = sample(2 * ROWS).detach()
+                self.last, fake = fake, fake[:ROWS]
                 shown = real[torch.randperm(len(real))[:ROWS]].to(fake)
                 order = None if critic is None else _order(critic, shown, fake)
                 distance, error = energy(shown, fake)

@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 
 from equilibrist.diagnosis._calls import (
     FAKE,
+    GENERATOR,
     REAL,
     ROLES,
     Call,
@@ -61,7 +62,9 @@ class Step:
         altered: whether gradients were changed in place between the backward pass and the step.
         held: identities of the player's weights in the optimiser.
         foreign: tensors in the optimiser that no player uses.
-        scaled: whether a gradient is not finite.
+        finite: whether the gradient is.
+        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and what it
+            received besides, o; None where it received nothing besides, or the slopes are not the declared ones.
     """
 
     player: str
@@ -79,6 +82,7 @@ class Step:
     held: frozenset[int]
     foreign: int
     finite: bool
+    opposition: tuple[float, float, float] | None = None
 
 
 @dataclass
@@ -461,6 +465,7 @@ class Recorder:
                 frozenset(held & set(side.names)),
                 strangers,
                 size is None or bool(torch.isfinite(received).all()),
+                _opposition(side, received),
             )
         )
         side.last = received if some else None
@@ -588,6 +593,35 @@ def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
     held = list(params.values())
     at = Coordinates(held)
     return Side(role, name, modules, held, names, at, at.vector(held))
+
+
+def _opposition(side: Side, received: Tensor) -> tuple[float, float, float] | None:
+    """How the adversarial part of a generator's gradient, told by the slopes that its loss sent into the scores, lies to
+    the rest."""
+    if side.role == CRITIC:
+        return None
+    own = None
+    for call in side.calls:
+        column = call.columns.get(GENERATOR, {}).get(side.role)
+        declared = call.slopes.get(GENERATOR)
+        if column is None or declared is None or not call.received or not call.linked:
+            continue
+        got = call.received[-1].double().reshape(-1)
+        slope = declared.double().reshape(-1)
+        if got.shape != slope.shape or not slope.any():
+            return None
+        factor = float((got @ slope) / (slope @ slope))
+        if float((got - factor * slope).norm()) > 0.01 * float(got.norm()):
+            return None
+        own = factor * column if own is None else own + factor * column
+    if own is None:
+        return None
+    rest = received - own
+    a, o = float(own.norm()), float(rest.norm())
+    if not a > 0 or not o > 1e-3 * float(received.norm()):
+        return None
+    inner = float(own @ rest)
+    return -inner / o**2, inner / (a * o), a / o
 
 
 def _bare(call: Call) -> Call:

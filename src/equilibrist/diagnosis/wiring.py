@@ -107,6 +107,17 @@ class Wiring(Shown):
         }
         self.findings = ordered(_without_echoes(found))
 
+    @property
+    def oppositions(self) -> list[tuple[float, float, float]]:
+        """Of the generator's steps, how its adversarial gradient lies to the rest: see `check_terms`."""
+        return [s.opposition for s in self._recorder.steps if s.opposition is not None]
+
+    @property
+    def real_given(self) -> tuple[Any, ...] | None:
+        """What the critic was last given of samples that the generator did not make."""
+        batch = self._recorder.batch
+        return batch if batch is None or isinstance(batch, tuple) else (batch,)
+
     def describe(self) -> Json:
         """Plain values, as a JSON file holds them."""
         return {

@@ -243,7 +243,9 @@ def reconstruction_too_heavy(kit: Kit, faulty: bool) -> Loop:
 
     def sample(n: int) -> Tensor:
         rows = torch.randint(len(kit.train), (n,))
-        return G(kit.train[rows, :half], kit.noise(n)).detach()
+        with torch.no_grad():
+            made: Tensor = G(kit.train[rows, :half], kit.noise(n))
+        return made
 
     return kit.loop(step, G, D, [opt_g, opt_d], loss=losses, sample=sample)
 
@@ -260,7 +262,7 @@ def critic_against_reconstruction(kit: Kit, faulty: bool) -> Loop:
     opt_g = torch.optim.Adam(G.parameters(), 1e-3, betas=(0.5, 0.9))
     opt_d = torch.optim.Adam(D.parameters(), 1e-3, betas=(0.5, 0.9))
     share = 0.8 if faulty else 0.02  # fault: the adversarial gradient is nearly as large
-    last = decoder[-1].weight
+    last = decoder.get_parameter("2.weight")
 
     def step(i: int) -> None:
         (x,) = kit.draw()

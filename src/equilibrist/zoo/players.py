@@ -21,10 +21,9 @@ from equilibrist.zoo._networks import critic_mlp, mlp, normed_mlp
 @fault("saturated", "gait ring", rounds=400)
 def five_quick_critic_steps(kit: Kit, faulty: bool) -> Loop:
     """Adversarial motion prior: least squares to +1 and -1, five quick critic steps for one generator step."""
-    G, D = kit.generator(), mlp(kit.train.shape[1], 1, 128)
-    opt_g, opt_d = torch.optim.Adam(G.parameters(), 1e-3), torch.optim.Adam(D.parameters(), 3e-4)
+    G, D, opt_g, opt_d = kit.players()
     critic_steps = 1
-    if faulty:  # fault: five steps, each ten times as large, against a generator that is slower
+    if faulty:  # fault: five steps with a large rate, against a generator with a small one
         critic_steps = 5
         opt_d = torch.optim.Adam(D.parameters(), 2e-3)
         opt_g = torch.optim.Adam(G.parameters(), 5e-5)
@@ -121,12 +120,12 @@ def few_samples(kit: Kit, faulty: bool) -> Loop:
 # -- lagging -------------------------------------------------------------------------------------
 
 
-@fault("lagging", "ring digits labels table", rounds=400)
+@fault("lagging", "gait digits labels table", rounds=400)
 def critic_rate_too_small(kit: Kit, faulty: bool) -> Loop:
     """The critic's rate is a small part of the generator's."""
     G, D, opt_g, opt_d = kit.players()
-    if faulty:  # fault: 3e-5
-        opt_d = kit.optimizer(D.parameters(), lr=3e-5)
+    if faulty:  # fault: 5e-5
+        opt_d = kit.optimizer(D.parameters(), lr=5e-5)
 
     def step(i: int) -> None:
         x, *y = kit.draw()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import importlib
 import json
 import os
 import time
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from equilibrist.diagnosis import Finding, Loop
+from equilibrist.diagnosis import diagnose as own
 from equilibrist.errors import RecipeError, RecordError, did_you_mean
 from equilibrist.files.atomic import write_atomically
 from equilibrist.progress import showing
@@ -105,22 +106,11 @@ def diagnose_case(case: Case, seed: int, diagnose: Tool | None = None, key: str 
     return Record(case.name, seed, case.fault, case.half, found, error, seconds, key)
 
 
-def _own(case: Case, seed: int) -> list[Finding]:
+def _own(case: Case, seed: int) -> tuple[Finding, ...]:
     """Everything that `diagnosis` knows of a loop: its rounds, and whether it resumes."""
-    from equilibrist.diagnosis import diagnose, ordered
-
     loop = case.make(seed)
-    found = list(diagnose(loop, case.rounds, seed=seed, progress="none").findings)
-    if loop.save is not None and (check := _resume_check()) is not None:
-        found += check(lambda: case.make(seed), rounds=6, more=4, seed=seed).findings
-    return list(ordered(found))
-
-
-def _resume_check() -> Callable[..., Any] | None:
-    check: Callable[..., Any] | None = getattr(
-        importlib.import_module("equilibrist.diagnosis"), "check_resume", None
-    )
-    return check
+    fresh = None if loop.save is None else functools.partial(case.make, seed)
+    return own(loop, case.rounds, fresh=fresh, seed=seed, progress="none").findings
 
 
 def _plain(finding: Any) -> dict[str, Any]:

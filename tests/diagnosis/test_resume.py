@@ -298,7 +298,7 @@ def test_what_no_name_leads_to_is_met_at_work() -> None:
     assert check_resume(make)
     forget = True
     (found,) = check_resume(make).findings
-    assert (found.name, found.where) == ("moments-not-restored", "Adam 1")
+    assert (found.name, found.where) == ("moments-not-restored", "Adam")
 
 
 def test_errors_in_one_line(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ RUN_BY = {
     "docs/own_loop.md": "docs/test_examples.py",
     "docs/own_losses.md": "docs/test_own_losses_page.py",
     "docs/own_pair.md": "checks/test_audit_pair.py",
+    "docs/resume.md": "diagnosis/test_resume_docs.py",
 }
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OTHERS = {"pip", ".", "python3"}  # what readers have already

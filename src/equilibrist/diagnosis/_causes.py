@@ -330,20 +330,25 @@ class Resumption:
 
     def remaining(self) -> list[Finding]:
         """Nothing that is watched was forgotten, and yet the runs part: the loop keeps something else."""
-        candidates = self._candidates()
-        inputs = self._other_inputs()
-        whole = candidates and all(
-            isinstance(self.saved[k].value, int) or not _is_float(self.saved[k]) for k in candidates
-        )
+        candidates, inputs = self._candidates(), self._other_inputs()
+        loaders = [key for key in candidates if self._kind(key) == "place"]
+        # Batches that a loader holds are numbers as well: its place tells of them all.
+        placed = loaders or [key for key in candidates if not _is_float(self.saved[key])]
+        if (inputs and len(placed) == len(candidates)) or loaders:
+            candidates = placed
         evidence: Json = {"candidates": [self.saved[k].name for k in candidates[:8]]}
         if candidates:
             evidence["key"] = list(candidates[0])
         which = self._listed(candidates)
         sure = "likely" if candidates and ", " not in which else "possible"
-        if inputs and (whole or not candidates):
+        if inputs and candidates == placed:
             about = f" ({which})" if which else ""
             text = f"Everything that was found is restored, but not the place in the data{about}{inputs}."
             return [Finding("random-not-restored", "loop", text, "warning", sure, evidence)]
+        if not which and differing(self.saved, self.loaded, ["gradient"]):
+            which = (
+                "it may be the gradients in .grad, if no round clears them before its backward pass"
+            )
         about = f": {which}" if which else ", which was not found"
         text = f"The loop keeps something between rounds that is not restored{about}{inputs}."
         return [Finding("state-not-restored", "loop", text, "fault", sure, evidence)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,8 +96,12 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
 
     def meet(value: Any, kind: str) -> str:
         """An object that is in nobody's reach is named by its place among those of its kind."""
-        count = 1 + sum(name.startswith(f"{kind} ") for name in run.late)
-        name = f"{kind} {count}"
+        if isinstance(value, torch.optim.Optimizer):
+            kind = f"{kind}{_whose(value, found)}"
+        name, count = kind, 1
+        while name in run.late or name in found:
+            count += 1
+            name = f"{kind} {count}"
         known[id(value)] = name
         run.late[name] = value
         start = run.states.get(i)
@@ -140,6 +144,16 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _whose(optimizer: torch.optim.Optimizer, found: Mapping[str, Any]) -> str:
+    """Whose weights it steps, as the end of its name."""
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    modules = [(n, m) for n, m in found.items() if isinstance(m, nn.Module)]
+    names = [n for n, m in modules if {id(p) for p in m.parameters()} & own]
+    whole = [n for n, m in modules if n in names and {id(p) for p in m.parameters()} <= own]
+    names = whole or names
+    return f" of {' and '.join(names[:2])}" if names else ""
 
 
 def _share(weights: list[tuple[Tensor, Tensor]], rates: tuple[float, ...]) -> float:

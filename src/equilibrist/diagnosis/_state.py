@@ -29,7 +29,7 @@ class Leaf:
     """One number or tensor of a loop.
 
     Attributes:
-        kind: of KINDS, "place" (in the data) or "value".
+        kind: of KINDS, "place", "value" or "gradient".
         owner: the module, optimiser, schedule or variable.
         part: its name within the owner.
         mark: what is equal where the bits are.
@@ -138,7 +138,7 @@ def look(found: Mapping[str, Any], roles: Roles | None = None, keep: bool = Fals
             owner = name
             if kind == "value" and isinstance(leaf, Tensor) and (box := _box(name, roles)):
                 kind, owner, part = "average", box, name[len(box) + 1 :]
-            elif roles is not None and name in roles.averages:
+            elif roles is not None and name in roles.averages and kind in ("weight", "buffer"):
                 kind = "average"
             if isinstance(leaf, Tensor):
                 if id(leaf) in taken:
@@ -208,6 +208,8 @@ def _leaves(owner: str, value: Any, names: Mapping[int, str]) -> Iterator[tuple[
 def _of_module(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
     yield from (("weight", path, p) for path, p in module.named_parameters())
     yield from (("buffer", path, b) for path, b in module.named_buffers())
+    graded = ((path, p.grad) for path, p in module.named_parameters() if p.grad is not None)
+    yield from (("gradient", f"gradient of {path}", grad) for path, grad in graded)
     yield "mode", "mode", "".join("t" if layer.training else "e" for layer in module.modules())
 
 

@@ -16,6 +16,7 @@ from equilibrist.diagnosis.findings import Finding
 from equilibrist.display import shortened
 
 RESTORED = {
+    "held": "stale-parameters",
     "weight": "weights-not-restored",
     "buffer": "weights-not-restored",
     "average": "average-not-restored",
@@ -25,7 +26,7 @@ RESTORED = {
     "scaler": "state-not-restored",
     "mode": "state-not-restored",
 }
-DIRECT = ("weight", "buffer", "average", "moment", "schedule", "scaler", "mode")
+DIRECT = ("held", "weight", "buffer", "average", "moment", "schedule", "scaler", "mode")
 EQUAL = 0.9  # of the weights move by the learning rate where Adam starts anew
 
 
@@ -105,7 +106,8 @@ class Resumption:
         groups: dict[tuple[str, str], list[Key]] = {}
         for key in self._differing(DIRECT):
             leaf = self.saved.get(key) or self.loaded[key]
-            groups.setdefault((RESTORED[leaf.kind], leaf.owner), []).append(key)
+            if ("stale-parameters", leaf.owner) not in groups:  # which explains its moments as well
+                groups.setdefault((RESTORED[leaf.kind], leaf.owner), []).append(key)
         for key in self._rates():
             # The state of an optimiser holds its rates as well: that it was forgotten explains both.
             whole = ("moments-not-restored", key[0])
@@ -228,6 +230,8 @@ class Resumption:
         return name, text, more
 
     def _other(self, name: str, owner: str, keys: list[Key]) -> tuple[str, str, Json]:
+        if name == "stale-parameters":
+            return name, f"{owner} holds other tensors than those that the modules use", {}
         if self._kind(keys[0]) == "mode":
             return name, f"modules of {owner} are in another mode (train or eval)", {}
         return name, f"{keys[0][1] or owner} of {owner} is another ({self._values(keys[0])})", {}
@@ -315,9 +319,11 @@ class Resumption:
                 keys.append(key)
         if not keys:
             return []
-        names = ", ".join(self.saved[key].name for key in keys)
+        names = " and ".join(self.saved[key].name for key in keys)
         more = self._other_inputs()
-        text = f"Right after loading, the place of {names} is not the one that was saved{more}."
+        text = (
+            f"Right after loading, {names} {'is' if len(keys) == 1 else 'are'} not as saved{more}."
+        )
         evidence = {"key": list(keys[0]), "sources": [self.saved[key].name for key in keys]}
         return [Finding("random-not-restored", "loop", text, "warning", evidence=evidence)]
 

@@ -134,8 +134,11 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
         if name:
             run.first[name].equal = _share(weights, run.first[name].rates)
 
+    whole = [m for m in found.values() if isinstance(m, nn.Module)]
+    # Compiled modules would be compiled anew under every hook on all modules.
+    compiled = any(type(part).__name__ == "OptimizedModule" for m in whole for part in m.modules())
     handles = [
-        register_module_forward_pre_hook(called),
+        *([] if compiled else [register_module_forward_pre_hook(called)]),
         register_optimizer_step_pre_hook(before),
         register_optimizer_step_post_hook(after),
     ]
@@ -149,10 +152,12 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
 def _whose(optimizer: torch.optim.Optimizer, found: Mapping[str, Any]) -> str:
     """Whose weights it steps, as the end of its name."""
     own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    modules = [(n, m) for n, m in found.items() if isinstance(m, nn.Module)]
-    names = [n for n, m in modules if {id(p) for p in m.parameters()} & own]
-    whole = [n for n, m in modules if n in names and {id(p) for p in m.parameters()} <= own]
-    names = whole or names
+    names = []
+    for name, module in found.items():
+        inside = {id(p) for p in module.parameters()} if isinstance(module, nn.Module) else set()
+        if inside and inside <= own:
+            names.append(name)
+            own -= inside  # what holds this module as well adds nothing
     return f" of {' and '.join(names[:2])}" if names else ""
 
 

@@ -17,11 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 from equilibrist.nn.noise import states
 
 LARGEST = 2**24  # bytes of an array, or of a tensor that no module holds: what is larger is data
-# Kinds of leaves, in the order in which a difference is looked for.
-KINDS = ("weight", "buffer", "average", "moment", "rate", "schedule", "scaler", "mode", "random")
-CARRIED = KINDS[
-    :7
-]  # what makes two runs the same training; "place" and "value" come after the kinds above
+# Kinds of leaves, in the order in which a difference is looked for; the first make two runs the same training.
+CARRIED = ("held", "weight", "buffer", "average", "moment", "rate", "schedule", "scaler")
+KINDS = (*CARRIED, "mode", "random")
+# Beside them: "place" (of a loader), "value" (anything else) and "gradient", which a round need not leave behind.
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Leaf:
     @property
     def name(self) -> str:
         """For sentences."""
+        if self.kind == "place":
+            return f"the place of the loader {self.owner.rpartition('.')[0] or self.owner}"
         return f"{self.part} of {self.owner}" if self.part else self.owner
 
 
@@ -222,6 +223,8 @@ def _of_optimizer(
             if key not in ("params", "param_names", "foreach", "fused", "initial_lr"):
                 parts = _flat("", value)
                 yield from (("rate", f"{key}{path}{where}", v) for path, v in parts)
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    yield "held", "weights", tuple(names.get(id(p), "") for p in held)
     place = 0
     for group in optimizer.param_groups:
         for p in group["params"]:

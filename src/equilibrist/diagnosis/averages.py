@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from equilibrist.certificates import Json
 from equilibrist.core.draws import Use
-from equilibrist.diagnosis._untouched import untouched
+from equilibrist.diagnosis._untouched import leaving_no_trace
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import DataError, GameError
 from equilibrist.nn.wrapped import copied, unwrapped
@@ -23,6 +23,7 @@ BLOCKS, ROWS = 10, 128
 WORSE = 1.1  # times as far from the real samples with the average's own statistics
 
 Layers = list[tuple[str, Any, Any]]
+Effect = tuple[Estimate, float, float]  # the difference, and both distances
 
 
 def check_average(
@@ -66,6 +67,13 @@ def check_average(
     effect = None
     if real is not None and sample is not None:
         effect = _effect(mine, theirs, layers, real, sample, confidence, seed)
+    return _judged(idle, differ, effect, where, confidence)
+
+
+def _judged(
+    idle: list[str], differ: list[str], effect: Effect | None, where: str, confidence: float
+) -> tuple[Finding, ...]:
+    """The finding, from layers that were never updated, layers that are not the generator's, and what it costs."""
     worse = effect is not None and effect[0].low is not None and effect[0].low > 0
     evidence: Json = {"layers": differ[:8], "never_updated": len(idle)}
     said = ""
@@ -130,7 +138,7 @@ def _effect(
     sample: Callable[[nn.Module, int], Tensor],
     confidence: float,
     seed: int,
-) -> tuple[Estimate, float, float]:
+) -> Effect:
     """How much further from the real samples the average is with its own statistics, from paired blocks."""
     rows = real.detach().flatten(1).double().cpu()
     if len(rows) < 20 * BLOCKS:
@@ -149,7 +157,7 @@ def _effect(
     far: list[list[float]] = [[], []]
     for k, block in enumerate(rows.chunk(BLOCKS)):
         for net, found in zip((own, other), far, strict=True):
-            with torch.no_grad(), untouched(seed, k):
+            with torch.no_grad(), leaving_no_trace(seed, k):
                 made = sample(net, len(block)).detach().flatten(1).double().cpu()
             if made.shape != block.shape:
                 raise DataError(

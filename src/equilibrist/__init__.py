@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from equilibrist import (  # noqa: F401
         auxiliary,
+        checkpoints,
         contract,
         critics,
         data,
@@ -84,6 +85,7 @@ _WHERE = {
 # Not among the names of `__all__`, and found here all the same: `eq.Hinge` is `eq.formulations.Hinge`.
 _ALSO = {
     "auxiliary": ("Reconstruction", "Term"),
+    "checkpoints": ("Choice", "EnergyScore", "RowScore", "choose_checkpoint"),
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
     "critics": ("CriticAudit", "LoneCritic", "audit_critic"),
@@ -115,6 +117,7 @@ _ALSO = {
     "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),
     "networks": ("LinearGenerator", "QuadraticCritic"),
     "penalties": ("R1", "R2"),
+    "prescriptions": ("Prescription", "changes_of", "prescribe"),
     "projections": ("NormBall", "SpectralBall"),
     "run": ("ensemble",),
     "schedules": ("Clipped", "Cosine", "Piecewise", "Scheduled"),
@@ -146,6 +149,7 @@ _MODULE = {
 # Importable without being names of the package's own: eq.formulations.FGAN, eq.scores.Frechet.
 _MODULES = (
     "auxiliary",
+    "checkpoints",
     "checks",
     "contract",
     "critics",
@@ -159,6 +163,7 @@ _MODULES = (
     "networks",
     "optimizers",
     "penalties",
+    "prescriptions",
     "projections",
     "report",
     "schedules",

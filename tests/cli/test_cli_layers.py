@@ -41,7 +41,7 @@ def within(tree: ast.Module) -> set[str]:
 
 
 def test_every_command_has_a_module_of_its_own() -> None:
-    assert len(COMMANDS) == len(app.registered_commands) == 11
+    assert len(COMMANDS) == len(app.registered_commands) == 13
     assert COMMANDS.issubset(MODULES)
 
 

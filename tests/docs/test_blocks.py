@@ -20,6 +20,7 @@ from equilibrist.recipe_lookup import catalogue
 RUN_BY = {
     "README.md": "docs/test_readme.py",
     "docs/already_train.md": "docs/test_already_train.py",
+    "docs/checkpoints.md": "checkpoints/test_choose_checkpoint.py",
     "docs/choose.md": "docs/test_replay.py",
     "docs/critic.md": "critics/test_critic_docs.py",
     "docs/extend.md": "docs/test_extend.py",
@@ -28,6 +29,7 @@ RUN_BY = {
     "docs/new_solver.md": "solvers/test_solvers_new.py",
     "docs/own_loop.md": "docs/test_examples.py",
     "docs/own_losses.md": "docs/test_own_losses_page.py",
+    "docs/prescribe.md": "prescriptions/test_prescribe.py",
     "docs/own_pair.md": "checks/test_audit_pair.py",
     "docs/resume.md": "diagnosis/test_resume_docs.py",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -87,6 +88,35 @@ def gain(
     return before - context.losses(
         player, {**context.players, player: deviation}, context.constants, part
     )
+
+
+@dataclass(frozen=True)
+class BestDeviation:
+    """The best deviation of one player that a search found, by what it gains on the score part.
+
+    Attributes:
+        gains: loss before less loss after, on every batch, float64 [batches]; zeros where nothing better was found, and
+            not numbers where the player's loss is none or every descent failed.
+        finished: whether the search had stopped gaining.
+        gradients: what it cost, in minibatch gradients.
+    """
+
+    gains: torch.Tensor
+    finished: bool
+    gradients: float
+
+
+def respond(context: AuditContext, player: str, gradients: float) -> BestDeviation:
+    """Search for a deviation of this player, the others frozen, as `nash` does, and score it."""
+    tolerance = context.tolerance(player=player).value
+    outcome = search(context, player, gradients, tolerance, lambda spent: None)
+    before = context.losses(player, context.players, context.constants, "score")
+    gains = torch.zeros_like(before)
+    if outcome.best.best is not None:
+        gains = gain(context, player, outcome.best.best, "score")
+    if all(d.failed for d in outcome.descents) or not torch.isfinite(before).all():
+        gains = torch.full_like(before, torch.nan)
+    return BestDeviation(gains, outcome.finished, outcome.spent)
 
 
 def _certificate(

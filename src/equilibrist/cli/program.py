@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from equilibrist.cli.audit import audit
+from equilibrist.cli.checkpoints import checkpoints
 from equilibrist.cli.compare import compare
 from equilibrist.cli.exit_codes import DONE, FILES, INTERRUPTED, SUMMARY, UNEXPECTED, USAGE
 from equilibrist.cli.export import export
@@ -17,6 +18,7 @@ from equilibrist.cli.info import info
 from equilibrist.cli.output import complain, show_warnings_in_one_line
 from equilibrist.cli.papers import papers
 from equilibrist.cli.play import play
+from equilibrist.cli.prescribe import prescribe
 from equilibrist.cli.recipes import list_recipes
 from equilibrist.cli.report import report
 from equilibrist.cli.run import run
@@ -74,6 +76,8 @@ def _options(
 # In the order of the help.
 app.command()(run)
 app.command()(audit)
+app.command()(checkpoints)
+app.command()(prescribe)
 app.command()(report)
 app.command()(sample)
 app.command()(export)

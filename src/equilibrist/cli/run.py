@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,12 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option(help="Also write TensorBoard events to RUN/tensorboard.")
     ] = False,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Checkpoints that stay on the disk; 3 unless the recipe has it otherwise."
+        ),
+    ] = None,
     threads: ThreadsOption = 0,
     progress: ProgressOption = "auto",
 ) -> None:
@@ -59,7 +66,13 @@ def run(
     resolved = resolve(recipe, parse_settings(settings))
     where = directory or Path("runs") / folder_name(resolved.name)
     trained = _train(
-        resolved, where, seed=seed, device=device, progress=progress, tensorboard=tensorboard
+        resolved,
+        where,
+        keep=keep,
+        seed=seed,
+        device=device,
+        progress=progress,
+        tensorboard=tensorboard,
     )
     _require_finished(trained, where)
     from equilibrist.report import write_report
@@ -76,12 +89,21 @@ def run(
 
 
 def _train(
-    resolved: Resolved, where: Path, *, seed: int, device: str, progress: str, tensorboard: bool
+    resolved: Resolved,
+    where: Path,
+    *,
+    keep: int | None,
+    seed: int,
+    device: str,
+    progress: str,
+    tensorboard: bool,
 ) -> Run:
     """Build the recipe and train it in the folder `where`."""
     from equilibrist.run import train
 
     built = resolved.build()
+    if keep is not None:
+        built = dataclasses.replace(built, keep=keep)
     _require_usable(where)
     try:
         return train(

@@ -97,7 +97,12 @@ class Use(Enum):
     CRITIC_COLUMN = (Stream.AUDIT, 45, "group")
 
     # Of a diagnosis of samples.
-    DIAGNOSIS_ROWS = (Stream.AUDIT, 60, "place")
+    DIAGNOSIS_ROWS = (Stream.AUDIT, 65, "place")
+
+    # Of a choice among checkpoints.
+    CHECKPOINT_ROWS = (Stream.AUDIT, 60)
+    CHECKPOINT_SCORE = (Stream.AUDIT, 61, "block")
+    BRANCH = (Stream.AUDIT, 62, "branch")
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -101,8 +101,8 @@ VOCABULARY: dict[str, Kind] = {
     "constant-penalty": Kind(
         "wiring",
         "the penalty is logged and grows without limit",
-        "the penalty has no gradient: it was computed without create_graph, or detached",
-        "compute the inner gradient with create_graph=True, and do not detach it",
+        "the penalty has no gradient: it was computed without create_graph, detached, or never added to the loss",
+        "compute the inner gradient with create_graph=True, do not detach it, and add it to the loss",
     ),
     "penalty-norm": Kind(
         "wiring",

@@ -165,7 +165,7 @@ def check_finite(
                 text = f"{path} of {name} is not finite before the first round."
                 return (_not_finite(name, text, 0, path, "weight"),)
     for i in range(rounds):
-        with _watched(players, i) as found:
+        with watched(players, i) as found:
             try:
                 step(i)
             except EquilibristError:
@@ -184,7 +184,7 @@ def _not_finite(where: str, text: str, i: int, tensor: str, kind: str) -> Findin
 
 
 @contextmanager
-def _watched(players: Mapping[str, nn.Module], i: int) -> Iterator[list[Finding]]:
+def watched(players: Mapping[str, nn.Module], i: int) -> Iterator[list[Finding]]:
     """Findings of a round, the first first."""
     layers = {
         id(m): (name, path or type(m).__name__)

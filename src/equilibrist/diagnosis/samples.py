@@ -321,6 +321,21 @@ def check_terms(
             undone.append(-inner / other**2)
             cosines.append(inner / (size * other))
             sizes.append(size / other)
+    return opposed(undone, cosines, sizes, where, confidence)
+
+
+def opposed(
+    undone: list[float], cosines: list[float], sizes: list[float], where: str, confidence: float
+) -> tuple[Finding, ...]:
+    """The finding "opposed-terms", or nothing, from several batches.
+
+    Args:
+        undone: -<a, o> / |o|^2, a the adversarial term's gradient and o the other one's.
+        cosines: of a and o.
+        sizes: |a| / |o|.
+        where: the generator's name.
+        confidence: of the intervals.
+    """
     share, cosine, ratio = (estimate(v, confidence) for v in (undone, cosines, sizes))
     if share.low is None or share.low < UNDONE:
         return ()

@@ -8,13 +8,17 @@ from typing import Any
 
 from torch import nn
 
+from equilibrist.checkpoints import Choice, HeldOut, Ledger
 from equilibrist.checks import Audit, Settings
 from equilibrist.checks.arguments import settings_of
 from equilibrist.checks.pair import Prepared
 from equilibrist.checks.registry import named_checks
+from equilibrist.data import Source
+from equilibrist.data.loaders import as_made, source_of
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import RecipeError, RequirementError
 from equilibrist.formulations import Formulation
+from equilibrist.nn import torch_spectral_norm
 
 WATCHED = ("stationary", "nash")
 BUDGET = 600  # minibatch gradients, unless a watch is given another
@@ -45,6 +49,9 @@ class Watch(Shown):
         gradients: what one audit may spend, in minibatch gradients (see `Settings.within`): 600 unless
             `settings` is a whole `Settings`. The self-tests come on top, about 12.
         settings: a `Settings`, or a dictionary of some of its fields, over those that the budget gives.
+        held_out: real samples that training does not see (as `source_of` takes them). With them every audit also
+            measures the checkpoint on them, and `choice` says whether to stop, to go on, or which step to take.
+        score: by what checkpoints are judged, as `choose_checkpoint` takes it.
 
     Raises:
         GameError: modules that make no game (`GAN`): a buffer written in the forward pass, say; or
@@ -52,7 +59,8 @@ class Watch(Shown):
         DataError: data that cannot be read (`source_of`).
         RecipeError: a budget that is too small, or `every` below 1.
 
-    Attributes: `audits`, pairs (step, Audit) in order; `game`, `data` and `settings` of the audits.
+    Attributes: `choice`, the recommendation; `audits`, pairs (step, Audit) in order; `game`, `data` and `settings` of
+    the audits.
     """
 
     def __init__(
@@ -72,6 +80,8 @@ class Watch(Shown):
         seed: int = 0,
         checks: Sequence[str] = WATCHED,
         progress: str = "none",
+        held_out: Any = None,
+        score: Any = None,
         **game: Any,
     ) -> None:
         if not isinstance(every, int) or every < 1:
@@ -94,6 +104,15 @@ class Watch(Shown):
         self.game, self.data = self._prepared.game, self._prepared.data
         self.every, self.seed, self.progress = every, seed, progress
         self.audits: list[tuple[int, Audit]] = []
+        self.held_out: Source | None = None
+        self._held: HeldOut | None = None
+        images = isinstance(game.get("condition"), tuple | list)
+        if held_out is not None:
+            self.held_out = as_made(source_of(held_out, conditions=images), self.game.sample_shape)
+            self._held = HeldOut(self.data, self.held_out, score=score, gradients=0, seed=self.seed)
+            self._ledger = Ledger("score", self.settings.confidence, score=self._held.score)
+        elif score is not None:
+            raise RecipeError("a score judges on samples that training does not see: give held_out")
 
     def _facts(self) -> tuple[str, Rows]:
         names = [type(module).__name__ for module in self._prepared.modules.values()]
@@ -119,10 +138,22 @@ class Watch(Shown):
         )
         found = replace(found, about={"step": step, **found.about})
         self.audits.append((step, found))
+        if self._held is not None:
+            players, constants = self._prepared.here()
+            with torch_spectral_norm.by_itself(self._prepared.modules["generator"]):
+                measured = self._held.measure(self.game, players, constants, self.settings.batch)
+            self._ledger.add(step, *measured)
         return found
 
+    @property
+    def choice(self) -> Choice | None:
+        """Stop, go on, or take the weights of an earlier step: by all checkpoints that were audited so far, on
+        held-out rows, with intervals that hold however often one asks. None without `held_out`, or before the first
+        audit."""
+        return self._ledger.choice() if self._held is not None and self.audits else None
 
-def lightning_callback(watch: Watch, log: bool = True) -> Any:
+
+def lightning_callback(watch: Watch, log: bool = True, stop: bool = False) -> Any:
     """A Lightning callback that calls `watch` with the number of training batches so far, on the first
     process.
 
@@ -140,7 +171,12 @@ def lightning_callback(watch: Watch, log: bool = True) -> Any:
 
     Raises:
         RequirementError: neither `lightning` nor `pytorch_lightning` is installed.
+        RecipeError: `stop` with a watch that has no held-out samples.
     """
+    if stop and watch.held_out is None:
+        raise RecipeError(
+            "stop=True needs a watch that judges checkpoints: Watch(..., held_out=rows)"
+        )
     base = lightning_base("lightning_callback")
 
     class EquilibriumCallback(base):  # type: ignore[misc, valid-type]
@@ -151,9 +187,16 @@ def lightning_callback(watch: Watch, log: bool = True) -> Any:
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             self.batches += 1
             found = watch(self.batches) if trainer.is_global_zero else None
-            if found is None or not log:
+            if found is None:
+                return
+            choice = watch.choice
+            if stop and choice is not None and choice.advice != "go on":
+                trainer.should_stop = True
+            if not log:
                 return
             values = {}
+            if choice is not None and (scored := choice.looks[-1].score) is not None:
+                values["checkpoints/score"] = scored.mean
             for c in found.values():
                 measured = c.evidence.get("gain", c.evidence.get("residual"))
                 if measured is not None:

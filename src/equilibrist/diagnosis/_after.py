@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.findings import Finding
-from equilibrist.diagnosis.numerics import check_single, check_step_size
+from equilibrist.diagnosis.numerics import check_single
 from equilibrist.diagnosis.samples import check_diversity, check_latent, opposed
+from equilibrist.diagnosis.step_size import check_step_size
 from equilibrist.errors import EquilibristError
 from equilibrist.formulations import formulation_of
 from equilibrist.formulations.named import is_formulation

@@ -14,7 +14,7 @@ from equilibrist.nn.noise import GLOBAL, derived, seeded
 
 
 @contextmanager
-def leaving_no_trace(seed: int = 0, *words: int) -> Iterator[None]:
+def untouched(seed: int = 0, *words: int) -> Iterator[None]:
     """Random states begin at a seed within; they and the buffers of all modules called are put back afterwards.
 
     Args:

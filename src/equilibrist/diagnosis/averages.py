@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from equilibrist.certificates import Json
 from equilibrist.core.draws import Use
-from equilibrist.diagnosis._untouched import leaving_no_trace
+from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import DataError, GameError
 from equilibrist.nn.wrapped import copied, unwrapped
@@ -157,7 +157,7 @@ def _effect(
     far: list[list[float]] = [[], []]
     for k, block in enumerate(rows.chunk(BLOCKS)):
         for net, found in zip((own, other), far, strict=True):
-            with torch.no_grad(), leaving_no_trace(seed, k):
+            with torch.no_grad(), untouched(seed, k):
                 made = sample(net, len(block)).detach().flatten(1).double().cpu()
             if made.shape != block.shape:
                 raise DataError(

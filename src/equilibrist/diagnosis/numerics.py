@@ -16,7 +16,7 @@ from torch.optim.optimizer import (
 from torch.utils._pytree import tree_leaves, tree_map
 
 from equilibrist.certificates import Json
-from equilibrist.diagnosis._untouched import leaving_no_trace
+from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import EquilibristError
 from equilibrist.nn.wrapped import copied, unwrapped
@@ -79,7 +79,7 @@ def _first(n: int | None) -> Callable[[Any], Any]:
 
 def _failure(net: nn.Module, inputs: list[Any], seed: int) -> str | None:
     """What is wrong with a call, in words; None where nothing is."""
-    with torch.enable_grad(), leaving_no_trace(seed), _first_bad(net) as bad:
+    with torch.enable_grad(), untouched(seed), _first_bad(net) as bad:
         try:
             out = net(*inputs)
         except Exception as error:  # of the user's module

@@ -11,24 +11,25 @@ from torch import Tensor
 from equilibrist.certificates import Json
 from equilibrist.core.draws import Use
 from equilibrist.diagnosis._intervals import Ratio, share_of
-from equilibrist.diagnosis._untouched import leaving_no_trace
+from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import DataError
 from equilibrist.statistics import Estimate, estimate
 
 BLOCKS = 10  # independent parts of the samples, from which intervals are made
 CELLS = 16  # of the real samples
-NARROW, MISSED = (
-    0.5,
-    0.5,
-)  # the ratio of variation, the share of real samples in cells that are left out
+NARROW = MISSED = (
+    0.5  # the ratio of variation; the share of real samples in cells that are left out
+)
 CONSTANT = 0.02  # the ratio of variation under which samples are one sample
 RARE = 0.1  # a cell that is visited this many times as often as it should be is left out
+NEAR = (
+    0.2  # of generated samples must be as near to real ones as half of the held-out real ones are
+)
+AWAY = 0.75  # times as far from the mean as real samples: nearer to it, a narrow cloud is near everything
 FELL = 0.7  # of the variation that earlier samples had
 IGNORED = 0.05  # the variance over the latent against that of the data at the same condition
-VARIES = (
-    0.02  # of the data's variance must be left at one condition, or there is nothing to generate
-)
+VARIES = 0.02  # of the data's variance must be left at one condition, for something to generate
 NEIGHBOURS = 8
 UNDONE = 0.25  # of what one term's step gains, taken back by the other term
 
@@ -163,7 +164,7 @@ def _looks_real(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> bo
     nearer = share_of(float((mine <= theirs.median()).double().mean()), len(mine), confidence)
     centre = cells.mean(0)
     away = [float((rows - centre).norm(dim=1).median()) for rows in (y, held)]
-    return nearer.high >= 0.5 and away[0] >= 0.5 * away[1]
+    return nearer.low > NEAR and away[0] >= AWAY * away[1]
 
 
 def check_latent(
@@ -200,7 +201,7 @@ def check_latent(
     order = torch.from_numpy(Use.DIAGNOSIS_ROWS.at(place=3).generator(seed).permutation(n))
     made = []
     for k in range(4):
-        with torch.no_grad(), leaving_no_trace(seed, k):
+        with torch.no_grad(), untouched(seed, k):
             made.append(_samples("sample(conditions)", sample(conditions), n)[order])
     within = (_halved(made[0], made[1]) + _halved(made[2], made[3])) / 2
     whole = _halved(torch.cat(made[:2]), torch.cat(made[:2]).roll(n // 2, 0))[:n]
@@ -313,7 +314,7 @@ def check_terms(
     weights = [p for p in parameters if p.requires_grad]
     undone, cosines, sizes = [], [], []
     for k in range(repeats):
-        with torch.enable_grad(), leaving_no_trace(seed, k):
+        with torch.enable_grad(), untouched(seed, k):
             a, o = (_gradient(term, weights) for term in losses())
         size, other = float(a.norm()), float(o.norm())
         if size > 0 and other > 0 and math.isfinite(size + other):

@@ -17,7 +17,7 @@ from torch.optim.optimizer import (
 
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._intervals import share_of
-from equilibrist.diagnosis._untouched import leaving_no_trace
+from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.findings import Finding
 
 PARTS = (1.0, 0.5, 0.1, 0.01)  # of a step
@@ -66,8 +66,9 @@ def check_step_size(
 
 @dataclass(frozen=True)
 class _Tried:
-    """A step: changes of the loss for PARTS of it, and its size relative to the weights' norm."""
+    """A step: the loss before it, its changes for PARTS of it, and its size relative to the weights' norm."""
 
+    start: float
     changes: tuple[float, ...]
     size: float
 
@@ -124,11 +125,11 @@ class _Steps:
         finally:
             _put(own, new, new, 1.0)
             self._inside = False
-        self.seen[names[0]].append(_Tried(tuple(changes), _apart(old, new)))
+        self.seen[names[0]].append(_Tried(start, tuple(changes), _apart(old, new)))
 
     def _value(self, name: str) -> float:
         with (
-            leaving_no_trace(self.seed, self._round),
+            untouched(self.seed, self._round),
             torch.enable_grad(),
         ):  # penalties differentiate
             return float(self.losses[name]().detach())

@@ -16,12 +16,18 @@ from torch.optim.optimizer import (
 )
 
 from equilibrist.certificates import Json
-from equilibrist.diagnosis._intervals import share_of
+from equilibrist.diagnosis._intervals import Ratio, share_of
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.findings import Finding
 
 PARTS = (1.0, 0.5, 0.1, 0.01)  # of a step
 LEAST = 8  # steps of a player
+SMALL = 0.1  # of the loss: rises below it are an optimiser's usual swing about a minimum
+JUMP, LARGE, JUMPS = (
+    0.25,
+    0.1,
+    2,
+)  # of the loss, of the weights' norm, steps: single ones that are far too large
 
 
 def check_step_size(
@@ -38,7 +44,8 @@ def check_step_size(
     Of every step of a player's optimiser, the change of its own loss at the weights w is taken four times: for the
     whole step d, and for d/2, d/10 and d/100, at the same batch, with everything else held. Along d a smooth loss
     changes by -a s + b s^2: it falls for small s where a > 0, and rises for the whole step where b > a, which for
-    gradient descent is a rate above 2 over the curvature. A step that is no descent at all (a <= 0: momentum,
+    gradient descent is a rate above 2 over the curvature. Look at a loop's first rounds, where it has not yet driven
+    itself to where nothing moves. A step that is no descent at all (a <= 0: momentum,
     minibatches, a loss that is not the loop's) rises at every s and is no sign of its size.
 
     Args:
@@ -71,6 +78,17 @@ class _Tried:
     start: float
     changes: tuple[float, ...]
     size: float
+
+    @property
+    def rise(self) -> float:
+        """The change for the whole step; infinite where the loss is no number after it."""
+        whole = self.changes[0]
+        return whole if math.isfinite(whole) else math.inf
+
+    def overshoots(self, scale: float, much: float) -> bool:
+        """Whether the whole step raises the loss by `much` of it, and a part of the step lowers it."""
+        enough = self.rise > much * max(scale, abs(self.start))
+        return enough and any(change < 0 for change in self.changes[1:])
 
 
 class _Steps:
@@ -150,28 +168,38 @@ def _apart(old: list[Tensor], new: list[Tensor]) -> float:
 
 
 def _overshoots(name: str, seen: list[_Tried], confidence: float) -> list[Finding]:
-    """The finding, where in most steps the whole raises the loss that a part of it lowers.
+    """The finding, by either of two signs.
 
-    Steps are counted: where training diverges, the sizes of the changes have no mean.
+    Most steps raise the loss that a part of them lowers. Or single steps move the weights by a tenth of their norm and
+    more, and raise the loss by much: an adaptive optimiser's first ones do, after which the weights are so large that
+    later steps do not. Steps are counted: where training diverges, the sizes of the changes have no mean.
     """
-    seen = [one for one in seen if all(map(math.isfinite, one.changes))]
-    if len(seen) < LEAST:
+    seen = [one for one in seen if math.isfinite(one.start)]
+    if not seen:
         return []
-    for place in range(1, len(PARTS)):
-        over = [one for one in seen if one.changes[0] > 0 > one.changes[place]]
+    scale = sorted(abs(one.start) for one in seen)[len(seen) // 2]
+    over = [one for one in seen if one.overshoots(scale, JUMP) and not one.size < LARGE]
+    share = share_of(len(over) / len(seen), len(seen), confidence)
+    if len(over) < JUMPS:
+        over = [one for one in seen if one.overshoots(scale, SMALL)]
         share = share_of(len(over) / len(seen), len(seen), confidence)
-        if share.low > 0.5:
-            break
-    else:
-        return []
-    part = PARTS[place]
-    rises = sorted(one.changes[0] for one in over)[len(over) // 2]
+        if len(seen) < LEAST or share.low <= 0.5:
+            return []
+    return [_finding(name, seen, over, share, confidence)]
+
+
+def _finding(
+    name: str, seen: list[_Tried], over: list[_Tried], share: Ratio, confidence: float
+) -> Finding:
+    part = _part(over)
+    place = PARTS.index(part)
+    rises = sorted(one.rise for one in over)[len(over) // 2]
     falls = sorted(one.changes[place] for one in over)[len(over) // 2]
-    size = sorted(one.size for one in seen)[len(seen) // 2]
+    size = sorted(one.size for one in over)[len(over) // 2]
     text = (
-        f"In {len(over)} of {len(seen)} steps of the {name} ({share.value:.0%}, at least {share.low:.0%}), the whole "
-        f"step raises its own loss on the same batch (by {rises:.2g}, the median) and {part:g} of the same step lowers "
-        f"it (by {-falls:.2g}); a step moves the weights by {size:.2g} of their norm."
+        f"In {len(over)} of {len(seen)} steps of the {name}, the whole step raises its own loss on the same batch (by "
+        f"{rises:.2g}, the median), and {part:g} of the same step lowers it (by {-falls:.2g}); such a step moves the "
+        f"weights by {size:.2g} of their norm."
     )
     evidence: Json = {
         "value": share.value,
@@ -183,7 +211,15 @@ def _overshoots(name: str, seen: list[_Tried], confidence: float) -> list[Findin
         "confidence": confidence,
     }
     cure = f"lower the {name}'s learning rate, to {part:g} of it first"
-    return [Finding("step-too-large", name, text, "fault", "likely", evidence, cure)]
+    return Finding("step-too-large", name, text, "fault", "likely", evidence, cure)
+
+
+def _part(over: list[_Tried]) -> float:
+    """The largest part of a step that lowers the loss in most of them."""
+    for place, part in list(enumerate(PARTS))[1:]:
+        if sum(one.changes[place] < 0 for one in over) > len(over) / 2:
+            return part
+    return PARTS[-1]
 
 
 def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:

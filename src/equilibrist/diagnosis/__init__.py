@@ -4,10 +4,9 @@ from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.diagnose import Diagnosis, diagnose
 from equilibrist.diagnosis.findings import VOCABULARY, Finding, ordered
 from equilibrist.diagnosis.loop import Loop
-from equilibrist.diagnosis.numerics import check_finite, check_single
+from equilibrist.diagnosis.numerics import check_finite, check_single, check_step_size
 from equilibrist.diagnosis.resume import ResumeCheck, check_resume
 from equilibrist.diagnosis.samples import check_diversity, check_latent, check_terms
-from equilibrist.diagnosis.step_size import check_step_size
 from equilibrist.diagnosis.wiring import Wiring, check_wiring
 
 __all__ = [

@@ -15,7 +15,6 @@ from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.diagnosis.numerics import check_single
 from equilibrist.diagnosis.samples import check_diversity, check_latent, opposed
-from equilibrist.diagnosis.step_size import check_step_size
 from equilibrist.errors import EquilibristError
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import unwrapped

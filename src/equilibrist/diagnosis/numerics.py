@@ -1,7 +1,8 @@
-"""Numbers that fail: batches of one, and values that are not finite."""
+"""Numbers that fail: batches of one, values that are not finite, steps that overshoot."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,9 @@ from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import EquilibristError
 from equilibrist.nn.wrapped import copied, unwrapped
+from equilibrist.statistics import Estimate, estimate
+
+PARTS = (1.0, 0.5, 0.1, 0.01)  # of a step
 
 
 def check_single(
@@ -208,14 +212,14 @@ def watched(players: Mapping[str, nn.Module], i: int) -> Iterator[list[Finding]]
             doubtful.append(_not_finite(name, text, i, path, "output"))
 
     def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for p in _weights(optimizer):
+        for p in _stepped(optimizer):
             if not found and p.grad is not None and not _finite(p.grad):
                 name, path = weights.get(id(p), ("loop", "a weight"))
                 text = f"In round {i}, the gradient of {path} of {name} is not finite when its optimiser steps."
                 found.append((doubtful or [_not_finite(name, text, i, path, "gradient")])[0])
 
     def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for p in _weights(optimizer):
+        for p in _stepped(optimizer):
             if not found and not _finite(p):
                 name, path = weights.get(id(p), ("loop", "a weight"))
                 text = f"In round {i}, {path} of {name} is not finite after its optimiser's step."
@@ -233,10 +237,8 @@ def watched(players: Mapping[str, nn.Module], i: int) -> Iterator[list[Finding]]
             handle.remove()
 
 
-def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def _stepped(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
-<<<<<<< HEAD
-=======
 
 
 def check_step_size(
@@ -396,4 +398,3 @@ def _overshoots(
 
 def _below(found: Estimate) -> bool:
     return found.high is not None and found.high < 0
->>>>>>> main

@@ -37,7 +37,7 @@ def _steps(
     others = [s for s in recorder.steps if s.player and s.player != side.role]
     strangers = [s for s in recorder.steps if not s.player and s.foreign]
     if mine:
-        return _no_gradient(recorder, side, mine)
+        return _no_gradient(recorder, side, mine, by.get(side.role, []))
     if strangers:
         return [
             Finding(
@@ -120,9 +120,13 @@ def _own_calls(recorder: Recorder, side: Side) -> list[Call]:
     return [c for c in recorder.calls if not c.linked]
 
 
-def _no_gradient(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding]:
+def _no_gradient(
+    recorder: Recorder, side: Side, mine: Sequence[Step], steps: Sequence[Explained]
+) -> list[Finding]:
     if len(mine) < LEAST or any(s.received for s in mine):
         return []
+    if steps and all(s.received == 0 for s in mine) and not any(map(_due, steps)):
+        return []  # the declared gradient is zero too: the critic is flat, nothing is cut
     how = "None" if all(s.received is None for s in mine) else "zero"
     linked = [c for c in recorder.calls if c.linked]
     why = (
@@ -140,6 +144,14 @@ def _no_gradient(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[F
             evidence={"steps": len(mine), "detached": not linked, "frozen": frozen},
         )
     ]
+
+
+def _due(e: Explained) -> bool:
+    """Whether the declared loss has a gradient at this step."""
+    names = e.step.problem.names if e.step.problem is not None else []
+    if not e.kinds:
+        return any(not name.startswith(BEFORE) for name in names)
+    return any(f"{i}:{kind}" in names for i, kind in enumerate(e.kinds))
 
 
 def _repeated(side: Side, mine: Sequence[Step]) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from equilibrist.diagnosis._calls import Coordinates
+from equilibrist.diagnosis._untouched import untouched
 from equilibrist.errors import GameError
 from equilibrist.games import Modules, parameters_of
-from equilibrist.nn.noise import GLOBAL, seeded
 
 Losses = Callable[..., Mapping[str, Tensor]]
 TERMS = 12  # of a sum that are told apart
@@ -72,7 +71,7 @@ class Declared:
             The gradients, and each term in words.
         """
         name = self.players[role][0]
-        with self._untouched(), torch.enable_grad():
+        with untouched(), torch.enable_grad():
             modules = self.modules
             if role == "critic":
                 modules = Modules({k: _recorded(v, *made) for k, v in self.modules.items()})
@@ -88,19 +87,6 @@ class Declared:
             if others:
                 columns["other"] = _gradient(torch.stack([o.reshape(()) for o in others]).sum(), at)
         return columns, words
-
-    @contextlib.contextmanager
-    def _untouched(self) -> Iterator[None]:
-        """Random states and buffers as they were."""
-        modules = [m for _, held in self.players.values() for m in held]
-        buffers = [(b, b.detach().clone()) for m in modules for b in m.buffers()]
-        try:
-            with seeded(0, GLOBAL):
-                yield
-        finally:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
 
 
 class _Recorded:

@@ -116,6 +116,7 @@ class Side:
     counts: dict[int, int] = field(default_factory=dict)
     versions: dict[int, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    travel: float = 0.0  # of its weights, relative to their norm at the start
 
     @property
     def fresh(self) -> int:
@@ -209,6 +210,7 @@ class Recorder:
         self.on = False
         self.outputs.clear()
         for side in self.sides.values():
+            side.travel = side.moved / max(float(side.start.norm()), 1e-12)
             side.calls, side.last = [], None
             side.counts.clear()
 
@@ -563,7 +565,7 @@ def heads_of(output: Any) -> Iterator[Tensor]:
 def _factor(one: Tensor, other: Tensor) -> float | None:
     """c where one = c * other."""
     size = float(other.square().sum())
-    if not size:
+    if not 0 < size < float("inf"):
         return None
     factor = float((one * other).sum()) / size
     same = torch.allclose(one, factor * other, rtol=1e-6, atol=1e-7 * float(other.abs().max()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
@@ -29,8 +30,8 @@ from equilibrist.formulations.named import is_formulation
 from equilibrist.games import roles
 
 ROUNDS = 12
+CALLS = 64  # whose scores are measured
 MOST = 20
-FULL = 64  # steps after which a context has seen enough, whatever a round is
 
 Held = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -111,6 +112,17 @@ class Wiring(Shown):
     def oppositions(self) -> list[tuple[float, float, float]]:
         """Of the generator's steps, how its adversarial gradient lies to the rest: see `check_terms`."""
         return [s.opposition for s in self._recorder.steps if s.opposition is not None]
+
+    @property
+    def travel(self) -> dict[str, float]:
+        """By player, how far its weights moved while watched, relative to their norm."""
+        return {side.name: side.travel for side in self._recorder.sides.values()}
+
+    @property
+    def score_size(self) -> float:
+        """The median size of the critic's scores."""
+        scores = [c.scores[0].double().abs().flatten() for c in self._recorder.calls[-CALLS:]]
+        return float(torch.cat(scores).median()) if scores else 0.0
 
     @property
     def real_given(self) -> tuple[Any, ...] | None:

@@ -52,7 +52,7 @@ def test_modules_of_another_loop() -> None:
     given = checkpoints(2.0, 0.0, 1.0)
     before = copy.deepcopy([(a.state_dict(), b.state_dict()) for _, a, b in given])
     state = torch.get_rng_state()
-    asked: dict[str, Any] = {"latent": 2, "held_out": HELD, "gradients": 160, "progress": "none"}
+    asked: dict[str, Any] = {"latent": 2, "held_out": HELD, "gradients": 120, "progress": "none"}
     found = eq.choose_checkpoint(given, ROWS, "vanilla", **asked)
     assert (found.advice, found.step) == ("take", 200)
     assert torch.equal(state, torch.get_rng_state())

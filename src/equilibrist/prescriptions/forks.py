@@ -24,6 +24,7 @@ from equilibrist.nn.noise import GLOBAL, seeded
 from equilibrist.prescriptions.menu import Change, changes_of
 from equilibrist.run import Run, checkpoint
 
+Measured = tuple[float | None, float | None]  # None for what is not finite, or not measured
 AS_IS = ""  # the branch without a change
 SEARCH = 200  # minibatch gradients for the gap at the end of a branch
 FACTORS = {"a quarter of": 0.25, "four times": 4.0}
@@ -35,11 +36,13 @@ class Fork(Protocol):
     Attributes:
         names: of the changes that can be tried.
         quantity, unit: what is to fall.
+        other: what is measured beside it; empty where nothing is.
         measuring: minibatch gradients that measuring it once costs.
     """
 
     names: tuple[str, ...]
     quantity: str
+    other: str
     unit: str
     measuring: int
 
@@ -47,15 +50,15 @@ class Fork(Protocol):
         """Minibatch gradients of a round with this change (`AS_IS`: without)."""
         ...
 
-    def value(self, name: str, seed: int, rounds: int) -> float | None:
-        """The quantity after so many rounds with this change from the audited state; None where it is not finite.
+    def value(self, name: str, seed: int, rounds: int) -> Measured:
+        """The quantity, and the other, after so many rounds with this change from the audited state.
 
         Branches of one seed see the same random numbers.
         """
         ...
 
-    def now(self) -> float | None:
-        """The quantity at the audited state."""
+    def now(self) -> Measured:
+        """The same at the audited state."""
         ...
 
 
@@ -88,6 +91,9 @@ class RunFork:
             run.data, held_out, gradients=self.measuring, batch=recipe.batch, seed=seed
         )
         self.quantity = "duality gap" if by == "gap" else self.held.score.name
+        self.other = (
+            self.held.score.name if by == "gap" and not recipe.game.lacks("samples") else ""
+        )
         self.unit = recipe.game.formulation.unit if by == "gap" else ""
         self._costs: dict[str, float] = {}
         self._state = _solver_state(run)
@@ -100,7 +106,7 @@ class RunFork:
             self._costs[name] = samples * (sum(taken.gradients.values()) + taken.products)
         return self._costs[name]
 
-    def value(self, name: str, seed: int, rounds: int) -> float | None:
+    def value(self, name: str, seed: int, rounds: int) -> Measured:
         recipe, run = self.recipes[name], self.run
         players, constants = tree.clone(run.players), tree.clone(run.constants)
         state = recipe.solver.init(players)
@@ -118,18 +124,18 @@ class RunFork:
                 field, players, constants, state, batches.at(i)
             )
         if not all(bool(torch.isfinite(leaf).all()) for leaf in tree.leaves(players)):
-            return None
+            return None, None
         return self.measured({**players, **state.get("average", {})}, constants)
 
-    def measured(self, players: Any, constants: Any) -> float | None:
-        """The quantity of a pair, in the game as it was declared."""
+    def measured(self, players: Any, constants: Any) -> Measured:
+        """What is measured of a pair, in the game as it was declared."""
         game = self.run.recipe.game
         score, gap, _ = self.held.measure(game, players, constants, self.run.recipe.batch)
-        found = gap if self.by == "gap" else score
-        return None if found is None else float(np.mean(found.values))
+        score_, gap_ = (None if v is None else float(np.mean(v.values)) for v in (score, gap))
+        return (gap_, score_) if self.by == "gap" else (score_, None)
 
-    def now(self) -> float | None:
-        """The quantity at the audited state."""
+    def now(self) -> Measured:
+        """What is measured at the audited state."""
         return self.measured(self.run.pair(), self.run.constants)
 
 
@@ -179,7 +185,7 @@ class LoopFork:
         self._save, self._load = loop.save, loop.load
         self._measure = measure or _energy(loop)
         self.quantity = "quantity" if measure else EnergyScore.name
-        self.unit, self.measuring = "", 0
+        self.unit, self.other, self.measuring = "", "", 0
         self._saved = copy.deepcopy(self._save())
         self._costs: dict[str, float] = {}
         self._optimizers = self._found()
@@ -198,19 +204,19 @@ class LoopFork:
             self._costs[name] = max(float(len(steps)), 1.0)
         return self._costs[name]
 
-    def value(self, name: str, seed: int, rounds: int) -> float | None:
+    def value(self, name: str, seed: int, rounds: int) -> Measured:
         with self._branch(name, seed):
             for i in range(rounds):
                 self.loop.step(self.start + i)
             for module in self.loop.players.values():
                 if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-                    return None
-            return self._value(seed)
+                    return None, None
+            return self._value(seed), None
 
-    def now(self) -> float | None:
-        """The quantity at the audited state."""
+    def now(self) -> Measured:
+        """What is measured at the audited state."""
         with self._branch(AS_IS, 0):
-            return self._value(0)
+            return self._value(0), None
 
     def _value(self, seed: int) -> float | None:
         with seeded(seed, GLOBAL):

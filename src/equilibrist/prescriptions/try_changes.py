@@ -10,7 +10,7 @@ from typing import Any
 from equilibrist.core.draws import Use
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import RecipeError
-from equilibrist.prescriptions.forks import AS_IS, Fork, fork_of
+from equilibrist.prescriptions.forks import AS_IS, Fork, Measured, fork_of
 from equilibrist.prescriptions.prescription import Prescription, Tried
 from equilibrist.progress import showing
 from equilibrist.run.requirements import require_seed
@@ -32,6 +32,7 @@ class _Record:
     cost: float
     selected: list[float | None] = field(default_factory=list)
     judged: dict[int, float | None] = field(default_factory=dict)
+    beside: dict[int, float | None] = field(default_factory=dict)
     rounds: int = 0
 
 
@@ -89,7 +90,7 @@ class _Trial:
 
     def __init__(self, fork: Fork, gradients: int, seeds: int, seed: int, progress: str) -> None:
         self.fork = fork
-        self.before = fork.now()
+        self.before = fork.now()[0]
         self.seed, self.seeds, self.progress = seed, seeds, progress
         self.records = {name: _Record(fork.cost(name)) for name in (AS_IS, *fork.names)}
         self.counts = _halves(len(fork.names))
@@ -128,15 +129,15 @@ class _Trial:
             done = 0
             for k, share in enumerate(self._shares()):
                 for name in alive:
-                    value = self._branch(name, k, share)
-                    self.records[name].selected.append(value)
+                    self.records[name].selected.append(self._branch(name, k, share)[0])
                     done += 1
                     bar.update(done, {})
                 alive = sorted(alive, key=self._rank)[: self.counts[k + 1]]
             for s in range(self.seeds):
                 for name in (AS_IS, *alive[: self.last]):
                     number = len(self.counts) + s
-                    self.records[name].judged[s] = self._branch(name, number, self._judging())
+                    record = self.records[name]
+                    record.judged[s], record.beside[s] = self._branch(name, number, self._judging())
                     done += 1
                     bar.update(done, {})
 
@@ -144,7 +145,7 @@ class _Trial:
         value = self.records[name].selected[-1]
         return math.inf if value is None else value
 
-    def _branch(self, name: str, number: int, share: float) -> float | None:
+    def _branch(self, name: str, number: int, share: float) -> Measured:
         record = self.records[name]
         rounds = max(1, int(share / record.cost))
         record.rounds = rounds
@@ -165,6 +166,7 @@ class _Trial:
                 effect = paired(record.judged, own.judged, level)
                 if any(v is None for v in record.judged.values()) or not effect.n:
                     effect = None  # a change that fails on some seed is none
+            beside = paired(record.beside, own.beside, level) if effect else None
             tried.append(
                 Tried(
                     name,
@@ -174,6 +176,7 @@ class _Trial:
                     effect,
                     _mean(record.judged.values()),
                     failed,
+                    beside if beside is not None and beside.n else None,
                 )
             )
         tried.sort(key=_order)
@@ -195,6 +198,7 @@ class _Trial:
             self.fork.unit,
             confidence,
             own.cost,
+            self.fork.other,
             notes,
         )
 

@@ -188,7 +188,7 @@ def test_a_run_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "a quarter of both rates" in capsys.readouterr().out
     assert main([*named, "--change", "consensu"]) == 2
     assert "did you mean" in capsys.readouterr().err
-    asked = ["--change", "consensus", "--by", "score", "--gradients", "600", "--seeds", "3"]
+    asked = ["--change", "consensus", "--by", "score", "--gradients", "1000", "--seeds", "3"]
     assert main([*named, *asked]) == 0
     assert capsys.readouterr().out.startswith("Change to consensus: the energy distance ends at")
     assert (folder / "prescription.json").is_file()
@@ -215,11 +215,12 @@ def test_the_blocks_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("Change to a quarter of ")
 
 
-def test_what_else_a_change_does_is_said(tmp_path: Path) -> None:
+def test_what_else_a_change_does_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the gap: the score of the samples stands beside it."""
+    monkeypatch.setattr("equilibrist.prescriptions.forks.SEARCH", 120)
     run = eq.train(recipe(), tmp_path / "run", progress="none")
     chosen = {"consensus": changes_of(run.recipe)["consensus"]}
-    found = prescribe(run, chosen, gradients=1600, seeds=3, progress="none")
+    found = prescribe(run, chosen, gradients=1000, seeds=3, progress="none")
     assert (found.quantity, found.unit) == ("duality gap", "score units")
     assert found.best is not None
     assert found.best.beside is not None

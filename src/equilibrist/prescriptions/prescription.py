@@ -80,9 +80,14 @@ class Prescription(Shown):
         """The finding."""
         best = self.best
         if best is None or best.effect is None:
-            return f"None of the {len(self.tried)} changes could be judged: every branch failed."
+            return "No change could be judged: on some seed every one ended with numbers that are not finite."
         effect, after = best.effect, self._number(best.after)
         if self.change is None:
+            if len(self.tried) == 1:
+                return (
+                    f"The change that was tried, {best.name}, does not lower the {self.quantity} for certain: it "
+                    f"changed it by {self._span(effect)}."
+                )
             return (
                 f"None of the {len(self.tried)} changes lowers the {self.quantity} for certain: the best, "
                 f"{best.name}, changed it by {self._span(effect)}."

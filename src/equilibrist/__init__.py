@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         contract,
         critics,
         data,
+        diagnosis,
         formulations,
         games,
         interop,
@@ -88,6 +89,7 @@ _ALSO = {
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
     "critics": ("CriticAudit", "LoneCritic", "audit_critic"),
+    "diagnosis": ("Finding", "Loop", "ResumeCheck", "check_resume"),
     "data": (
         "Augmented",
         "Gaussian",
@@ -152,6 +154,7 @@ _MODULES = (
     "contract",
     "critics",
     "data",
+    "diagnosis",
     "formulations",
     "games",
     "interop",

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ def arguments(text: str, head: str) -> list[str]:
     return [name.strip("`* ") for entry in entries for name in entry.split(",")]
 
 
+@cache
 def known(value: Any) -> set[str]:
     """Parameters, and of a class what its instances have."""
     names = set()

@@ -78,18 +78,18 @@ def test_a_budget_that_is_too_small_names_the_least_which_then_does() -> None:
     assert sum(spent["planned"] for spent in audit.work.values()) <= 1.1 * least
 
 
-@pytest.mark.parametrize("kind", ["normed", "penalised"])
 @pytest.mark.parametrize(
-    "checks",
+    ("kind", "checks"),
     [
-        ("stable",),
-        ("local",),
-        ("proximal",),
-        ("local", "proximal"),
-        ("stationary", "local", "nash"),
-        CHECKS,
+        ("normed", ("stable",)),
+        ("penalised", ("local",)),
+        ("normed", ("proximal",)),
+        ("penalised", ("local", "proximal")),
+        ("normed", ("stationary", "local", "nash")),
+        ("normed", CHECKS),
+        ("penalised", CHECKS),
     ],
-    ids="+".join,
+    ids=lambda given: given if isinstance(given, str) else "+".join(given),
 )
 def test_the_least_that_is_named_does_and_nothing_spends_more_than_it_may(
     kind: str, checks: tuple[str, ...]

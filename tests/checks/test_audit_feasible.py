@@ -228,7 +228,7 @@ def test_nash_is_refuted_by_exactly_the_shift(t: float, s: float) -> None:
         recipe(t=t, s=s),
         pair(rotation(2, 3), s=s),
         "nash",
-        steps=500,
+        steps=200,
         starts=2,
         batches=4,
         look_batches=2,

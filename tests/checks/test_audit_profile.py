@@ -20,7 +20,7 @@ from equilibrist.checks.proximal.trial import Trial
 from equilibrist.games import GaussianW2GAN
 from equilibrist.theory import W2Gaussian
 
-GRID = (0.1, 0.8, 1.2, 4.0, 100.0)
+GRID = (0.1, 0.8, 4.0, 100.0)
 
 
 @pytest.mark.parametrize(("s", "dim", "eta", "t"), [(2.0, 1, 0.5, 1.0), (1.5, 2, 1.0, 0.7)])
@@ -37,7 +37,7 @@ def test_the_profile_is_the_proximal_gap_in_closed_form(
     o = truth.optimum()
     gap = truth.proximal_gap(*o, 4.0)
     assert gap.exact
-    assert evidence["r"][4] == pytest.approx(gap.lower, abs=1e-8)
+    assert evidence["r"][3] == pytest.approx(gap.lower, abs=1e-8)
     assert evidence["r"] == sorted(evidence["r"])
     low, high = (float(lam) for lam in evidence["lambda_star"])
     assert low <= truth.lambda_star <= high

@@ -110,7 +110,7 @@ def test_the_penalty_on_samples_has_a_gradient_and_is_the_semi_norm() -> None:
 
 @pytest.mark.parametrize(
     ("s", "dim", "eta", "t"),
-    [(2.0, 1, 0.5, 1.0), (1.3, 2, 1.0, 0.5), (5.0, 1, 0.3, 2.0)],
+    [(1.3, 2, 1.0, 0.5), (5.0, 1, 0.3, 2.0)],
 )
 def test_the_interval_holds_lambda_star(s: float, dim: int, eta: float, t: float) -> None:
     game = GaussianW2GAN(s=s, dim=dim, eta=eta, t=t)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import equilibrist as eq
 from equilibrist.checks import REGISTRY, registry
@@ -24,7 +25,11 @@ CHECKS = ("stationary", "nash")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    recipe = eq.resolve("digits-sngan", {"steps": 3}).build()
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    critic = nn.Sequential(nn.Linear(2, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
+    game = eq.GAN(generator, critic, "vanilla", latent=4, spectral_norm=True)
+    recipe = eq.Recipe(game, eq.source_of(torch.randn(1000, 2)), eq.Alternating(), steps=3)
     return eq.train(recipe, tmp_path_factory.mktemp("runs") / "r", progress="none")
 
 

@@ -192,11 +192,11 @@ def test_relative_steps_end_at_the_projected_optimum(sets: Any, lr: float) -> No
     rule = Relative(lr, scales, field.coupled["generator"])
     params, state = dict(start), None
     state = rule.init(params)
-    for step in range(3000):
+    for step in range(1200):
         players = {**pair(**params)}
         v = field(players, {"generator": {}, "critic": {}}, {}, only="generator").v["generator"]
         params = {"u": params["u"].clone()}
-        rule.update(v, state, params, pace=min(1.0, (3000 - step) / 1000))
+        rule.update(v, state, params, pace=min(1.0, (1200 - step) / 400))
         params = game.project(pair(**params))["generator"]
     assert torch.allclose(params["u"], best, atol=2e-3)
 
@@ -228,7 +228,7 @@ def test_theorem_1_is_found_by_the_search_on_samples(
         projections=sets,
         progress="none",
         checks=("nash",),
-        settings=Settings(steps=150),
+        settings=Settings(steps=60, looks=6),
     )
     found = audit["nash/generator"]
     true = eta * (s - 1) * t**2

@@ -23,6 +23,8 @@ AUDIT = [
     "looks=2",
     "batches=4",
     "look_batches=2",
+    "spectrum_products=10",
+    "local_products=8",
 ]
 
 

@@ -42,7 +42,8 @@ QUICK = [
     "--set",
     "looks=1",
 ]
-QUICK += ["--set", "batches=4", "--set", "look_batches=2", "--progress", "none"]
+QUICK += ["--set", "batches=4", "--set", "look_batches=2", "--set", "spectrum_products=10"]
+QUICK += ["--set", "local_products=8", "--progress", "none"]
 SMALL = [
     "--set",
     "steps=4",

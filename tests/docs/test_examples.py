@@ -35,7 +35,7 @@ def test_own_recipe(
     name = f"{EXAMPLES / 'own_recipe.py'}:rings"
     assert main(["run", name, "--set", "steps=20", "--progress", "none"]) == 0
     where = "runs/own_recipe-rings"
-    small = ["--set", "steps=5", "--set", "starts=2", "--set", "groups=3", "--progress", "none"]
+    small = ["--gradients", "400", "--progress", "none"]
     assert main(["audit", where, *small]) == 3
     assert f"add --recipe {name}" in capsys.readouterr().err
     assert main(["audit", where, "--recipe", name, *small]) == 0

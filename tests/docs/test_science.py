@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from equilibrist.checks import REGISTRY
-from equilibrist.theory.statements import Setting, statements
 
 PAGE = (Path(__file__).parents[2] / "docs/science.md").read_text(encoding="utf-8")
 CLAIMS = {
@@ -30,14 +29,3 @@ def test_every_claim_is_defined() -> None:
 def test_theorems_name_claims_that_exist() -> None:
     assert column("Theorems", 2) <= CLAIMS
     assert len(column("Theorems", 2)) >= 5
-
-
-def test_theorems_are_those_that_the_command_checks() -> None:
-    checked = {x.title.split(",")[0] for x in statements(Setting(1, 2.0, 0.5, 1.0)) if x.printed}
-    named = set(re.findall(r"^\| ((?:Proposition|Theorem|Remark|Corollary) \d)", PAGE, re.M))
-    there = {
-        m
-        for title in checked
-        for m in re.findall(r"(?:Proposition|Theorem|Remark|Corollary) \d", title)
-    }
-    assert named == there

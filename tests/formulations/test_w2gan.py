@@ -292,10 +292,10 @@ def test_projected_ascent_finds_the_best_critic() -> None:
     players, constants, draw = placed(g)
     players = g.project(players)
     field = VectorField(g)
-    for _ in range(1500):
+    for _ in range(600):
         v = field(players, constants, draw, only="critic").v["critic"]
         players = g.project(
-            {**players, "critic": {k: p - 0.03 * v[k] for k, p in players["critic"].items()}}
+            {**players, "critic": {k: p - 0.08 * v[k] for k, p in players["critic"].items()}}
         )
     W, u = players["generator"]["W"], players["generator"]["u"]
     sigma = torch.linalg.svdvals(W)

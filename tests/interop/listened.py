@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,11 +97,29 @@ def train(
     for _ in range(rounds):
         for _ in range(critic_steps):
             real = REAL[torch.randint(len(REAL), (16,))]
-            adam_d.zero_grad(), shown(g, d, real).backward(), adam_d.step()
+            step(adam_d, shown(g, d, real))
         fake = g(torch.randn(16, 2))
         loss = softplus(-d(torch.tanh(fake) if shown in (activated, penalised) else fake)).mean()
-        adam_g.zero_grad(), loss.backward(), adam_g.step()
+        step(adam_g, loss)
     return g, d
+
+
+def pair(
+    critic: Callable[[], nn.Module] = Critic,
+) -> tuple[nn.Module, nn.Module, torch.optim.Adam, torch.optim.Adam]:
+    """A generator and a critic that begin alike each time, and the optimiser of the critic, then of the generator."""
+    torch.manual_seed(0)
+    g, d = Generator(), critic()
+    return g, d, torch.optim.Adam(d.parameters(), 1e-3), torch.optim.Adam(g.parameters(), 1e-3)
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(), loss.backward(), optimizer.step()
+
+
+def fooling(g: nn.Module, d: nn.Module) -> Tensor:
+    """The generator's loss."""
+    return softplus(-d(g(torch.randn(16, 2)))).mean()
 
 
 def state() -> list[Any]:
@@ -109,7 +127,12 @@ def state() -> list[Any]:
 
 
 def weights(*modules: nn.Module) -> list[Tensor]:
-    return [value for module in modules for value in module.state_dict().values()]
+    return [value.clone() for module in modules for value in module.state_dict().values()]
+
+
+def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    """Bit for bit."""
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def hooks() -> int:

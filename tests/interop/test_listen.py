@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,16 @@ from listened import (
     Round,
     activated,
     detached,
-    hooks,
+    fooling,
     joined,
     no_grad,
+    pair,
     penalised,
     penalised_apart,
     r1,
+    same,
     state,
+    step,
     train,
     weights,
 )
@@ -30,14 +32,6 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from equilibrist.interop import Heard, listen
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    assert hooks() == 0
-    yield
-    assert hooks() == 0
-
 
 # -- the training ------------------------------------------------------------------------------------
 
@@ -55,7 +49,7 @@ def test_training_ends_with_the_same_bits(shown: Round) -> None:
 
     with listen(every=5, then=disturb) as heard:
         g, d = train(shown)
-    assert all(torch.equal(a, b) for a, b in zip(bare, weights(g, d), strict=True))
+    assert same(bare, weights(g, d))
     for one, other in zip(after, state(), strict=True):
         assert np.array_equal(one, other) if isinstance(one, np.ndarray) else True
         assert torch.equal(one, other) if isinstance(one, Tensor) else True
@@ -82,16 +76,13 @@ def test_real_and_generated_are_told_apart(shown: Round, critic_steps: int) -> N
 
 def test_a_batch_without_a_trace_is_found_again_in_the_generators_step() -> None:
     """Activated, detached, and shown again with its graph: generated first, whatever the default says."""
-    torch.manual_seed(0)
-    g, d = Generator(), Critic()
-    adam_d = torch.optim.Adam(d.parameters(), 1e-3)
-    adam_g = torch.optim.Adam(g.parameters(), 1e-3)
+    g, d, adam_d, adam_g = pair()
     with listen() as heard:
         for _ in range(6):
             fake = torch.tanh(g(torch.randn(16, 2)))
             loss = softplus(d(fake.detach())).mean() + softplus(-d(REAL[:16])).mean()
-            adam_d.zero_grad(), loss.backward(), adam_d.step()
-            adam_g.zero_grad(), softplus(-d(fake)).mean().backward(), adam_g.step()
+            step(adam_d, loss)
+            step(adam_g, softplus(-d(fake)).mean())
     assert all(float(batch.mean()) > 4 for batch in heard.batches("real"))
     assert all(float(batch.mean()) < 2 for batch in heard.batches("fake"))
     assert "place" in heard.summary()
@@ -99,19 +90,16 @@ def test_a_batch_without_a_trace_is_found_again_in_the_generators_step() -> None
 
 def lost(first_fake: bool) -> None:
     """No trace of the generator is left in what the critic's own round is shown."""
-    torch.manual_seed(0)
-    g, d = Generator(), Critic()
-    adam_d = torch.optim.Adam(d.parameters(), 1e-3)
-    adam_g = torch.optim.Adam(g.parameters(), 1e-3)
+    g, d, adam_d, adam_g = pair()
     for _ in range(6):
         with torch.no_grad():
             fake = torch.tanh(g(torch.randn(16, 2)))
         batches = [REAL[:16], fake]
         scores = [d(batch) for batch in (batches[::-1] if first_fake else batches)]
         loss = sum(score.mean() for score in scores)
-        adam_d.zero_grad(), loss.backward(), adam_d.step()
+        step(adam_d, loss)
         loss = softplus(-d(torch.tanh(g(torch.randn(16, 2))))).mean()
-        adam_g.zero_grad(), loss.backward(), adam_g.step()
+        step(adam_g, loss)
 
 
 def by_mean(place: int, batch: Tensor) -> str:
@@ -160,10 +148,10 @@ def test_players_steps_rates_and_bare_parameters() -> None:
     with listen() as heard:
         for _ in range(9):
             for _ in range(2):
-                adam_d.zero_grad(), detached(g, d, REAL[:16]).backward(), adam_d.step()
-            loss = softplus(-d(g(torch.randn(16, 2)))).mean()
+                step(adam_d, detached(g, d, REAL[:16]))
+            loss = fooling(g, d)
             loss = loss + frozen(g(torch.randn(16, 2))).square().mean()
-            adam_g.zero_grad(), loss.backward(), adam_g.step(), schedule.step()
+            step(adam_g, loss), schedule.step()
     assert heard.steps == {"Critic": 18, "Generator": 9}
     critic, generator = heard.players["Critic"], heard.players["Generator"]
     assert (critic.role, critic.optimizer, critic.module) == ("critic", "AdamW", d)
@@ -198,16 +186,13 @@ def test_batches_are_copies_of_the_last_rounds() -> None:
             x.data.zero_()  # writes on its input
             return made
 
-    torch.manual_seed(0)
-    g, d = Generator(), Spy()
-    adam_d = torch.optim.Adam(d.parameters(), 1e-3)
-    adam_g = torch.optim.Adam(g.parameters(), 1e-3)
+    g, d, adam_d, adam_g = pair(critic=Spy)
     with listen(keep=2) as heard:
         for index in range(8):
             fake = g(torch.randn(16, 2)).detach()
             loss = d(REAL[index : index + 16].clone()).mean() - d(fake).mean()
-            adam_d.zero_grad(), loss.backward(), adam_d.step()
-            adam_g.zero_grad(), (-d(g(torch.randn(16, 2)).clone())).mean().backward(), adam_g.step()
+            step(adam_d, loss)
+            step(adam_g, (-d(g(torch.randn(16, 2)).clone())).mean())
     for kept, index in zip(heard.batches("real"), (-6, -3), strict=True):
         assert torch.equal(kept, shown[index])
     for kept, index in zip(heard.batches("fake"), (-5, -2), strict=True):
@@ -222,12 +207,12 @@ def test_snapshots_are_copies_of_the_pair() -> None:
     assert list(found) == [4, 9]
     assert found[9].critic is not d
     again = [weights(*train(rounds=steps)) for steps in (4, 9)]
-    for step, (snapshot, expected) in zip(
+    for index, (snapshot, expected) in zip(
         (4, 9), zip(found.values(), again, strict=True), strict=True
     ):
         assert snapshot.generator is not None
         own = weights(snapshot.critic)
-        assert snapshot.step == step
+        assert snapshot.step == index
         assert all(torch.equal(a, b) for a, b in zip(own, expected[-len(own) :], strict=True))
         assert len(snapshot.real) == len(snapshot.fake) == 2
         assert "2 real" in repr(snapshot)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from listened import same, step, weights
+from torch import nn
 from torch.nn.functional import softplus
 
 import equilibrist
@@ -37,13 +38,9 @@ def train(rounds: int = 40, dropout: float = 0.0, pack: int = 1) -> tuple[nn.Mod
         real = REAL[torch.randint(len(REAL), (40,))]
         fake = g(torch.randn(40, 2))
         loss = softplus(-d(real)).mean() + softplus(d(fake.detach())).mean()
-        adam_d.zero_grad(), loss.backward(), adam_d.step()
-        adam_g.zero_grad(), softplus(-d(fake)).mean().backward(), adam_g.step()
+        step(adam_d, loss)
+        step(adam_g, softplus(-d(fake)).mean())
     return g, d
-
-
-def weights(*modules: nn.Module) -> list[Tensor]:
-    return [value.clone() for module in modules for value in module.state_dict().values()]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -58,7 +55,7 @@ def test_an_audit_on_the_way_leaves_no_trace_and_is_that_of_the_end(dropout: flo
 
     with listen(every=(30,), then=look) as heard:
         found = train(dropout=dropout)
-    assert all(torch.equal(a, b) for a, b in zip(bare, weights(*found), strict=True))
+    assert same(bare, weights(*found))
     assert torch.equal(after, torch.get_rng_state())
     assert len(early) == 1
     again = heard.audit("vanilla", at=30, mode="train", **OPTIONS)
@@ -108,6 +105,6 @@ def test_too_little_was_heard() -> None:
     adam = torch.optim.Adam(critic.parameters())
     with listen(critic) as heard:
         for _ in range(3):
-            adam.zero_grad(), critic(REAL[:40]).mean().backward(), adam.step()
+            step(adam, critic(REAL[:40]).mean())
     with pytest.raises(DataError, match=r"real: no real batches were told apart.*order= or tell="):
         heard.audit("vanilla", **OPTIONS)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listened import same, weights
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -22,14 +23,6 @@ from equilibrist.interop import listen
 
 PACKAGE = Path(equilibrist.__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore")  # other packages' own
-
-
-def weights(*modules: nn.Module) -> list[Tensor]:
-    return [value.clone() for module in modules for value in module.state_dict().values()]
-
-
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_nothing_is_imported_before_it_is_needed() -> None:

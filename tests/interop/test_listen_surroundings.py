@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,10 @@ from listened import (
     Critic,
     Generator,
     detached,
-    hooks,
+    fooling,
+    pair,
+    same,
+    step,
     train,
     weights,
 )
@@ -26,14 +28,6 @@ import equilibrist
 from equilibrist.errors import GameError, RecipeError
 from equilibrist.interop import Heard, listen
 
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    assert hooks() == 0
-    yield
-    assert hooks() == 0
-
-
 # -- surroundings --------------------------------------------------------------------------------------
 
 
@@ -43,7 +37,7 @@ def test_hooks_are_removed_after_an_exception() -> None:
     def fails() -> None:
         adam = torch.optim.Adam(d.parameters())
         for _ in range(3):
-            adam.zero_grad(), detached(g, d, REAL[:16]).backward(), adam.step()
+            step(adam, detached(g, d, REAL[:16]))
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError), listen() as heard:
@@ -88,8 +82,8 @@ def test_optimisers_and_modules_from_before_the_block() -> None:
     with listen() as heard:
         for _ in range(5):
             other(REAL[:4])
-            adam_d.zero_grad(), detached(g, d, REAL[:16]).backward(), adam_d.step()
-            adam_g.zero_grad(), softplus(-d(g(torch.randn(16, 2)))).mean().backward(), adam_g.step()
+            step(adam_d, detached(g, d, REAL[:16]))
+            step(adam_g, fooling(g, d))
     assert heard.critic is d
     assert heard.generator is g
     assert all(batch.shape == (16, 3) for batch in heard.batches("real")), "nothing of `other`"
@@ -111,9 +105,9 @@ def test_a_module_around_both_players_is_no_player() -> None:
     adam_g = torch.optim.Adam(both.g.parameters(), 1e-3)
     with listen() as heard:
         for _ in range(5):
-            adam_d.zero_grad(), detached(both, both.d, REAL[:16]).backward(), adam_d.step()
+            step(adam_d, detached(both, both.d, REAL[:16]))
             loss = softplus(-both.d(both(torch.randn(16, 2)))).mean()
-            adam_g.zero_grad(), loss.backward(), adam_g.step()
+            step(adam_g, loss)
     assert heard.critic is both.d
     assert heard.generator is both.g
 
@@ -129,10 +123,10 @@ def test_several_critics_and_a_cycle_of_generators() -> None:
         for _ in range(6):
             a, b = there(REAL[:16]), back(REAL[16:32] - 5)
             loss = (back(a) - REAL[:16]).square().mean() - yonder(a).mean() - here(b).mean()
-            adam_g.zero_grad(), loss.backward(), adam_g.step()
+            step(adam_g, loss)
             loss = yonder(a.detach()).mean() - yonder(REAL[16:32] - 5).mean()
             loss = loss + here(b.detach()).mean() - here(REAL[:16]).mean()
-            adam_d.zero_grad(), loss.backward(), adam_d.step()
+            step(adam_d, loss)
     roles = {name: player.role for name, player in heard.players.items()}
     assert sorted(roles.values()) == ["critic", "critic", "generator", "generator"]
     for name, player in heard.players.items():
@@ -143,10 +137,7 @@ def test_several_critics_and_a_cycle_of_generators() -> None:
 
 
 def test_both_players_step_after_both_losses() -> None:
-    torch.manual_seed(0)
-    g, d = Generator(), Critic()
-    adam_d = torch.optim.Adam(d.parameters(), 1e-3)
-    adam_g = torch.optim.Adam(g.parameters(), 1e-3)
+    g, d, adam_d, adam_g = pair()
     with listen() as heard:
         for _ in range(6):
             fake = g(torch.randn(16, 2))
@@ -175,7 +166,7 @@ def test_an_optimiser_around_another_steps_once() -> None:
     adam = Around(torch.optim.Adam(d.parameters(), 1e-3))
     with listen() as heard:
         for _ in range(4):
-            adam.zero_grad(), detached(g, d, REAL[:16]).backward(), adam.step()
+            step(adam, detached(g, d, REAL[:16]))
     assert heard.steps == {"Critic": 4}
 
 
@@ -190,9 +181,9 @@ def test_a_critic_without_a_generator_is_named() -> None:
         for _ in range(4):
             with torch.no_grad():
                 d(torch.full((100, 3), 9.0))  # rewards: nobody learns from these calls
-            other.zero_grad(), policy(REAL[:16]).mean().backward(), other.step()
+            step(other, policy(REAL[:16]).mean())
             batch = torch.cat([REAL[:16], torch.randn(16, 3)])
-            adam.zero_grad(), d(batch).mean().backward(), adam.step()
+            step(adam, d(batch).mean())
         return d
 
     with listen() as heard:
@@ -221,7 +212,7 @@ def test_names_decide_against_the_guess() -> None:
     with listen(critic=domain, order=("real", "fake")) as heard:
         for _ in range(4):
             loss = domain(features(REAL[:16])).mean() - domain(features(REAL[16:32] - 5)).mean()
-            adam.zero_grad(), loss.backward(), adam.step()
+            step(adam, loss)
     assert heard.critic is domain
     assert len(heard.batches("real")) == len(heard.batches("fake")) > 1
 
@@ -234,10 +225,10 @@ def test_copies_and_pickles_of_a_module_hear_nothing() -> None:
     file = io.BytesIO()
     with listen() as heard:
         for _ in range(5):
-            adam_d.zero_grad(), detached(g, d, REAL[:16]).backward(), adam_d.step()
+            step(adam_d, detached(g, d, REAL[:16]))
             average = copy.deepcopy(g)
             average(torch.randn(4, 2)), copy.deepcopy(d)(REAL[:4])
-            adam_g.zero_grad(), softplus(-d(g(torch.randn(16, 2)))).mean().backward(), adam_g.step()
+            step(adam_g, fooling(g, d))
         torch.save(d, file)
     file.seek(0)
     assert b"equilibrist" not in file.getvalue()
@@ -255,9 +246,9 @@ def test_a_wrapped_critic_is_unwrapped() -> None:
     adam_g = torch.optim.Adam(g.parameters(), 1e-3)
     with listen("Critic") as heard:
         for _ in range(5):
-            adam_d.zero_grad(), detached(g, wrapped, REAL[:16]).backward(), adam_d.step()
+            step(adam_d, detached(g, wrapped, REAL[:16]))
             loss = softplus(-wrapped(g(torch.randn(16, 2)))).mean()
-            adam_g.zero_grad(), loss.backward(), adam_g.step()
+            step(adam_g, loss)
     assert heard.critic is d
     assert heard.generator is g
     assert heard.steps == {"Critic": 5, "Generator": 5}
@@ -272,17 +263,14 @@ def test_conditions_are_kept_beside_the_samples() -> None:
         def forward(self, x: Tensor, *, label: Tensor) -> Tensor:
             return self.score(torch.cat([x, label], 1))
 
-    torch.manual_seed(0)
-    g, d = Generator(), Conditional()
-    adam_d = torch.optim.Adam(d.parameters(), 1e-3)
-    adam_g = torch.optim.Adam(g.parameters(), 1e-3)
+    g, d, adam_d, adam_g = pair(critic=Conditional)
     label = torch.arange(16.0)[:, None]
     with listen() as heard:
         for _ in range(4):
             fake = g(torch.randn(16, 2))
             loss = d(fake.detach(), label=label).mean() - d(REAL[:16], label=label).mean()
-            adam_d.zero_grad(), loss.backward(), adam_d.step()
-            adam_g.zero_grad(), (-d(fake, label=label)).mean().backward(), adam_g.step()
+            step(adam_d, loss)
+            step(adam_g, (-d(fake, label=label)).mean())
     for kind in ("real", "fake"):
         for x, beside in heard.batches(kind):
             assert x.shape == (16, 3)
@@ -298,14 +286,11 @@ def test_packed_samples() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.score(x.view(-1, 12))
 
-    torch.manual_seed(0)
-    g, d = Generator(), Packed()
-    adam_d = torch.optim.Adam(d.parameters(), 1e-3)
-    adam_g = torch.optim.Adam(g.parameters(), 1e-3)
+    g, d, adam_d, adam_g = pair(critic=Packed)
     with listen() as heard:
         for _ in range(4):
-            adam_d.zero_grad(), detached(g, d, REAL[:16]).backward(), adam_d.step()
-            adam_g.zero_grad(), softplus(-d(g(torch.randn(16, 2)))).mean().backward(), adam_g.step()
+            step(adam_d, detached(g, d, REAL[:16]))
+            step(adam_g, fooling(g, d))
     assert heard.critic is d
     assert heard.pack() == 4
 
@@ -317,7 +302,7 @@ def test_a_fault_of_the_listeners_does_not_stop_the_training() -> None:
         listen(tell=lambda place, *batch: "reel") as heard,
     ):
         found = train()
-    assert all(torch.equal(a, b) for a, b in zip(bare, weights(*found), strict=True))
+    assert same(bare, weights(*found))
     assert "listening stopped early" in heard.summary()
 
 
@@ -373,7 +358,7 @@ def test_a_long_training_is_heard_now_and_then() -> None:
     on.clear(), shown.clear()
     with listen(keep=5, every=(200,)) as heard:
         found = train(watched, rounds=250)
-    assert all(torch.equal(a, b) for a, b in zip(bare, weights(*found), strict=True))
+    assert same(bare, weights(*found))
     assert heard.steps == {"Critic": 250, "Generator": 250}
     assert heard.players["Critic"].role == "critic"
     early, late = on[2:60], on[80:190]
@@ -405,14 +390,14 @@ def test_compiled_modules_are_heard_from_outside() -> None:
         g, d = (torch.compile(module, backend="eager") for module in own)
         adam_d, adam_g = (torch.optim.Adam(m.parameters(), 1e-3) for m in own[::-1])
         for _ in range(5):
-            adam_d.zero_grad(), detached(g, d, REAL[:16]).backward(), adam_d.step()
-            adam_g.zero_grad(), softplus(-d(g(torch.randn(16, 2)))).mean().backward(), adam_g.step()
+            step(adam_d, detached(g, d, REAL[:16]))
+            step(adam_g, fooling(g, d))
         return own
 
     bare = weights(*loop())
     with listen() as heard:
         own = loop()
-    assert all(torch.equal(a, b) for a, b in zip(bare, weights(*own), strict=True))
+    assert same(bare, weights(*own))
     assert heard.generator is own[0]
     assert heard.critic is own[1]
     assert len(heard.batches("real")) == len(heard.batches("fake")) >= 3
@@ -427,7 +412,7 @@ def test_modules_compiled_in_place_are_counted_when_they_are_named() -> None:
 
     def steps() -> None:
         for _ in range(3):
-            adam.zero_grad(), critic(REAL[:16]).mean().backward(), adam.step()
+            step(adam, critic(REAL[:16]).mean())
 
     with listen() as heard:
         steps()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +30,8 @@ def campaign() -> ModuleType:
 
 def test_jacobian_is_the_operator_s(campaign: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "BATCHES", 2)
-    made = campaign.recipe("consensus")
+    small = eq.resolve("eight-gaussians", {"width": 5, "depth": 2, "latent": 4}).build().game
+    made = dataclasses.replace(campaign.recipe("consensus"), game=small)
     players, constants = made.game.init(3, dtype=made.dtype)
     J = torch.from_numpy(campaign.jacobian(made, players, constants))
     wide, fixed = (tree.to(x, dtype=torch.float64) for x in (players, constants))

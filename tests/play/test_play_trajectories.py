@@ -126,7 +126,7 @@ def test_rates_are_the_closed_forms(h):
         (Extragradient(rule), math.sqrt(1 - h**2 + h**4)),
         (Consensus(rule, gamma=0.5), math.sqrt((1 - 0.5 * h) ** 2 + h**2)),
     ):
-        walk = table.walk(solver, beside(table, 0), 250, 1e9)
+        walk = table.walk(solver, beside(table, 0), 100, 1e9)
         found = rate(table, solver, 0, walk.path)
         assert found.predicted == pytest.approx(expected, abs=1e-12)
         assert found.observed == pytest.approx(expected, abs=1e-5)

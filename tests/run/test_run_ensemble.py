@@ -49,7 +49,7 @@ from equilibrist.solvers import (
 )
 
 ADAM = Adam(1e-3, 0.5, 0.9)
-STEPS = 50
+STEPS = 20
 QUIET = {"steps": STEPS, "every": (STEPS, STEPS, STEPS), "batch": 8}
 SOLVERS = {
     "alternating": Alternating(2, ADAM),
@@ -60,7 +60,7 @@ SOLVERS = {
     "extragradient": Extragradient(ADAM),
     "extragradient, fresh": Extragradient(SGD(0.05), fresh=True),
     "extragradient, exploring": Extragradient(ADAM, explore=lambda t: 1 + t / 10),
-    "anchored": AnchoredExtragradient(SGD(0.05), restart=10),
+    "anchored": AnchoredExtragradient(SGD(0.05), restart=7),
     "past extragradient": PastExtragradient(ADAM),
     "optimistic": Optimistic(ADAM),
     "symplectic": SymplecticAdjustment(ADAM, align=True),

@@ -51,28 +51,28 @@ def spectrum() -> Quadratic:
 def test_the_anchor_keeps_the_published_bound(make: Callable[[], Quadratic]) -> None:
     """Yoon and Ryu 2021: 260 R^2 at h = 1 / (8 R), for every k."""
     R = float(torch.linalg.matrix_norm(make().jacobian(), 2))
-    scaled, seen = gradients(AnchoredExtragradient(SGD(1 / (8 * R))), make(), 3000)
+    scaled, seen = gradients(AnchoredExtragradient(SGD(1 / (8 * R))), make(), 1000)
     assert seen == pytest.approx(R)
     assert scaled.max() <= 260 * R**2
     # The order is no better than stated: what the bound scales with does not fall.
-    assert scaled[1000:].min() > 0.02 * scaled[1000:].max()
+    assert scaled[333:].min() > 0.1 * scaled[333:].max()
 
 
 def test_without_the_anchor_the_order_is_one_less() -> None:
     """Extragradient leaves sigma^2 (1 - h^2 sigma^2 + h^4 sigma^4)^k of each singular value sigma: 1 / (e h^2 k) of the
     worst one."""
     h = 1 / 8
-    plain, _ = gradients(Extragradient(SGD(h)), spectrum(), 3000)
+    plain, _ = gradients(Extragradient(SGD(h)), spectrum(), 1000)
     sigma2 = np.logspace(0, -6, 12)
-    left = sigma2 * (1 - h**2 * sigma2 + h**4 * sigma2**2) ** 3000
-    assert plain[-1] == pytest.approx(3001**2 * left.mean(), rel=1e-9)
+    left = sigma2 * (1 - h**2 * sigma2 + h**4 * sigma2**2) ** 1000
+    assert plain[-1] == pytest.approx(1001**2 * left.mean(), rel=1e-9)
     assert plain[-1] > 260
 
 
 def test_the_anchor_on_the_bilinear_game() -> None:
     """(k + 1)^2 |v|^2 tends to |x_0|^2 / h^2: the pull (x_0 - x) / k balances h v."""
     for h in (1 / 8, 0.4):
-        scaled, _ = gradients(AnchoredExtragradient(SGD(h)), bilinear(), 4000)
+        scaled, _ = gradients(AnchoredExtragradient(SGD(h)), bilinear(), 1500)
         assert scaled[-1] == pytest.approx(1 / h**2, rel=1e-3)
 
 
@@ -163,12 +163,12 @@ def test_a_larger_look_ahead_settles_where_it_is_said_to() -> None:
 def test_falling_updates_converge_if_the_look_ahead_does_not_fall_with_them() -> None:
     """Updates 0.5 / (1 + t / 20): if looks stay at 0.5, x and y vanish like 1 / t; else they stop near the noise."""
     fall: Callable[[Any], Any] = lambda t: 1 / (1 + t / 20)  # noqa: E731
-    rule, steps = Scheduled(SGD(0.5), fall), 2000
-    stay = moments(Extragradient(rule, fresh=True, explore=lambda t: 1 + t / 20), steps, 500)
+    rule, steps = Scheduled(SGD(0.5), fall), 1000
+    stay = moments(Extragradient(rule, fresh=True, explore=lambda t: 1 + t / 20), steps, 250)
     truth = foretold(lambda t: 0.5, lambda t: 0.5 * fall(t), steps)
-    agrees(stay[1:], truth[500::500])
-    assert truth[2000] == pytest.approx(truth[1000] / 2, rel=0.05)
-    assert stay[-1] < NOISE**2 / 100
+    agrees(stay[1:], truth[250::250])
+    assert truth[1000] == pytest.approx(truth[500] / 2, rel=0.05)
+    assert stay[-1] < NOISE**2 / 60
 
     equal = moments(Extragradient(rule, fresh=True), steps, steps)
     truth = foretold(lambda t: 0.5 * fall(t), lambda t: 0.5 * fall(t), steps)

@@ -32,8 +32,8 @@ def test_networks(name: str) -> None:
     J = by_differences(name)
     norm = np.linalg.norm(J, 2)
     op = operator(name)
-    n = len(J)
-    assert np.linalg.norm(op.dense().numpy() - J, 2) < 1e-7 * norm
+    n, dense = len(J), op.dense().numpy()
+    assert np.linalg.norm(dense - J, 2) < 1e-7 * norm
     found = krylov(products_of(op.T), n, k=3, products=max(30, (3 * n) // 4), tolerance=1e-8)
     assert found.converged["largest modulus"] >= 1
     left = J.T @ found.vectors - found.vectors * found.values
@@ -41,7 +41,7 @@ def test_networks(name: str) -> None:
     assert (found.residuals < 1e-6 * norm).all()
     # The ends of J by differences are blurred: errors of 1e-9 move a defective zero (weights whose scale
     # does not matter) by their cube root. So the ends are held against the dense products, and zeros loosely.
-    whole = np.linalg.eigvals(op.dense().numpy())
+    whole = np.linalg.eigvals(dense)
     for end, count in found.converged.items():
         if count:
             i, far = found.outermost(end), outermost(whole, end)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,13 @@ def test_the_numbers_are_those_of_the_paper(found) -> None:
     assert said["theorem-2"] == pytest.approx([1.0, 0.0])
     assert said["remark-1"][1] == pytest.approx(0.125)
     assert said["theorem-2-convexity"][0] < 0.5
+
+
+def test_the_page_on_science_names_the_theorems_that_are_checked(found) -> None:
+    kinds = r"(?:Proposition|Theorem|Remark|Corollary) \d"
+    checked = {m for x in found if x.printed for m in re.findall(kinds, x.title.split(",")[0])}
+    text = (Path(__file__).parents[2] / "docs/science.md").read_text(encoding="utf-8")
+    assert set(re.findall(rf"^\| ({kinds})", text, re.M)) == checked
 
 
 def test_numbers_that_disagree_are_told() -> None:

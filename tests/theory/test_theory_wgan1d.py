@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 from scipy.stats import norm
 
 from equilibrist.errors import GameError
@@ -68,7 +67,7 @@ def test_deviation_and_remark_1() -> None:
 def by_slopes(
     s: float, w: float, u: float, a: float, c: float, lam: float, cells: int = 1200
 ) -> float:
-    """V_prox over critics with one slope a cell, |slope| <= 1, by a bounded quasi-Newton search."""
+    """V_prox over critics with one slope a cell, |slope| <= 1: a sum of parabolas, one in each slope."""
     edges = c + np.linspace(-9 * s - 5, 9 * s + 5, cells + 1)
 
     def upto(
@@ -82,16 +81,8 @@ def by_slopes(
     held = a * np.sign((edges[1:] + edges[:-1]) / 2 - c)
     weights = np.maximum(mass, 1e-12)
 
-    def lost(g: np.ndarray) -> tuple[float, np.ndarray]:
-        return float(lam * weights @ (g - held) ** 2 - g @ drift), 2 * lam * weights * (
-            g - held
-        ) - drift
-
-    options = {"maxiter": 3000, "maxfun": 6000, "ftol": 1e-15, "gtol": 1e-10}
-    done = minimize(
-        lost, held, jac=True, bounds=[(-1, 1)] * cells, method="L-BFGS-B", options=options
-    )
-    return -float(done.fun)
+    g = np.clip(held + drift / (2 * lam * weights), -1, 1)  # each cell's own parabola
+    return float(g @ drift - lam * weights @ (g - held) ** 2)
 
 
 @pytest.mark.parametrize("s", [2.0, 0.6])
@@ -158,7 +149,7 @@ def test_bad_numbers() -> None:
 # -- lambda at a point ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("s", [1.5, 2.0, 4.0])
+@pytest.mark.parametrize("s", [1.5, 4.0])
 def test_lambda_at_the_optimum_is_where_the_profile_reaches_the_tolerance(s) -> None:
     game = WGaussian1d(s, 1.0)
     for tolerance in (1e-8, 1e-5):

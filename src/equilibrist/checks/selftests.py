@@ -407,6 +407,11 @@ class _Precision(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = ""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: skipping it imports torch's compiler, two seconds of everybody's first audit."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

@@ -96,6 +96,9 @@ class Use(Enum):
     CRITIC_MIXED = (Stream.AUDIT, 44)
     CRITIC_COLUMN = (Stream.AUDIT, 45, "group")
 
+    # Of a diagnosis of samples.
+    DIAGNOSIS_ROWS = (Stream.AUDIT, 65, "place")
+
     # Of a choice among checkpoints.
     CHECKPOINT_ROWS = (Stream.AUDIT, 60)
     CHECKPOINT_SCORE = (Stream.AUDIT, 61, "block")

@@ -23,6 +23,8 @@ UNLEARNT = (
     0.0002  # the same, of a critic that lags: to what it has not learnt to use it is not blind
 )
 TELLING = 0.05  # of pairs above one half that a part must order among samples of one score
+FAINT = 0.05  # of the typical part's spread: a part that varies less, such as pixels that are nearly constant, is too
+# faint for any critic to look at
 STRATA = 8  # bins of samples of about one score
 ROWS = 1000  # of each kind
 TOLERANCE = Tolerance(LEANS, "of the scores' standard deviation", "less is no dependence")
@@ -40,15 +42,18 @@ REFERENCES = (
 
 @dataclass(frozen=True)
 class InputPart:
-    """One part of the input: what it tells beyond the score, and how much the score depends on it."""
+    """One part of the input: what it tells beyond the score, how much the score depends on it, and how much it varies,
+    relative to the typical part."""
 
     group: Group
     told: Told
     leans: Interval
+    spread: float = 1.0
 
     def unseen(self, most: float) -> bool:
         """Whether the critic does not look where there is something to see."""
-        return self.leans.high < most and self.told.effect > TELLING
+        seen = self.spread >= FAINT
+        return seen and self.leans.high < most and self.told.effect > TELLING
 
 
 def blind(case: Case, lags: bool) -> Certificate:
@@ -63,7 +68,9 @@ def blind(case: Case, lags: bool) -> Certificate:
     groups = groups_of(_shape(case, both), case.columns, case.real.names)
     scores = case.scores(case.critic, both)
     kinds = np.arange(len(both)) < len(real)
-    told = tested(*_by_row(case, both, kinds, strata_of(scores.cpu().numpy(), STRATA)), groups)
+    rows = _by_row(case, both, kinds, strata_of(scores.cpu().numpy(), STRATA))
+    told = tested(*rows, groups)
+    spreads = _spreads(rows[0], groups)
     level = 1 - case.of_states
     spread = float(scores.std())
     if not spread > 1e-12 * float(scores.abs().max()):
@@ -88,7 +95,7 @@ def blind(case: Case, lags: bool) -> Certificate:
             if telling
             else Interval(math.nan, 0.0, math.inf)
         )
-        found.append(InputPart(group, one, leans))
+        found.append(InputPart(group, one, leans, spreads[k]))
     most = UNLEARNT if lags else LEANS
     unseen = [part for part in found if part.told.p < level and part.unseen(most)]
     unseen.sort(key=lambda part: -part.told.effect)
@@ -122,6 +129,15 @@ def dependence(
     change, spread = (moved - scores).square(), float(scores.std())
     found = student(change, case.of_states)
     return Interval(*(math.sqrt(max(v, 0.0)) / spread for v in (found.mean, found.low, found.high)))
+
+
+def _spreads(rows: Any, groups: list[Group]) -> list[float]:
+    """The root mean square spread of each part's entries, relative to the median of all that vary."""
+    entries = rows.std(axis=0)
+    sizes = [float(np.sqrt(np.mean(entries[group.entries] ** 2))) for group in groups]
+    varying = [s for s in sizes if s > 0]
+    typical = float(np.median(varying)) if varying else 1.0
+    return [s / typical for s in sizes]
 
 
 def _shape(case: Case, both: Inputs) -> list[int]:

@@ -1,8 +1,12 @@
 """From a verdict to a cause: what is wrong with a training loop, by name, with evidence and a cure."""
 
+from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.diagnose import Diagnosis, diagnose
 from equilibrist.diagnosis.findings import VOCABULARY, Finding, ordered
 from equilibrist.diagnosis.loop import Loop
+from equilibrist.diagnosis.numerics import check_finite, check_single, check_step_size
+from equilibrist.diagnosis.resume import ResumeCheck, check_resume
+from equilibrist.diagnosis.samples import check_diversity, check_latent, check_terms
 from equilibrist.diagnosis.wiring import Wiring, check_wiring
 
 __all__ = [
@@ -10,7 +14,16 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "Loop",
+    "ResumeCheck",
     "Wiring",
+    "check_average",
+    "check_diversity",
+    "check_finite",
+    "check_latent",
+    "check_resume",
+    "check_single",
+    "check_step_size",
+    "check_terms",
     "check_wiring",
     "diagnose",
     "ordered",

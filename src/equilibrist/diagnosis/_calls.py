@@ -136,12 +136,17 @@ def gradients(
 
 
 def _axes(shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Sets of axes of a batch's gradient over which a norm may have been taken by mistake."""
+    """Sets of axes of a batch's gradient over which a norm may have been taken by mistake, those that differ."""
     ndim = len(shape)
-    right = tuple(range(1, ndim))
+
+    def telling(axes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(a for a in axes if shape[a] > 1)
+
+    met = {telling(tuple(range(1, ndim)))}
     for count in range(1, ndim + 1):
         for axes in itertools.combinations(range(ndim), count):
-            if axes != right and any(shape[a] > 1 for a in axes):
+            if telling(axes) not in met:
+                met.add(telling(axes))
                 yield axes
 
 

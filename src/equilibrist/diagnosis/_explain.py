@@ -17,6 +17,7 @@ AGAINST = "its own loss, the other way"
 SWAPPED_REAL = "real samples with the label of generated ones"
 SWAPPED_FAKE = "generated samples with the label of real ones"
 TIES = 1.05  # of residuals that are taken for the same
+TERM = "own:"
 USED = 0.02  # coefficients below are none
 GUESSES = 6  # calls of a step whose kind is told by the fit; of more, by their order
 
@@ -57,11 +58,32 @@ def explain(step: Step, known: Sequence[str]) -> Explained | None:
         step: a step of the critic or the generator.
         known: names of the declared penalties.
     """
-    if step.problem is None or not step.calls or not step.finite:
+    if step.problem is None or not step.finite:
+        return None
+    if any(name.startswith(TERM) for name in step.columns):
+        return _of_own_losses(step)
+    if not step.calls:
         return None
     if not any(role in (REAL, FAKE, GENERATOR) for _, role in step.columns.values()):
         return None
     return _of_critic(step, known) if step.player == CRITIC else _of_generator(step)
+
+
+def _of_own_losses(step: Step) -> Explained:
+    assert step.problem is not None
+    base = [name for name in step.columns if name.startswith(TERM)]
+    first = step.problem.fit(base)
+    fit, _ = step.problem.widened(base, ["other", BEFORE])
+    totals = {name: fit.coefficients.get(name, 0.0) for name in base}
+    for kept, twins in fit.merged.items():  # terms that are one column are declared alike
+        for twin in twins:
+            sign = 1 if step.problem.cosine(kept, twin) > 0 else -1
+            totals[twin] = sign * totals.get(kept, 0.0)
+    totals[OTHER] = fit.coefficients.get("other", 0.0)
+    totals[BEFORE] = fit.coefficients.get(BEFORE, 0.0)
+    kinds = next(_assignments(step.calls)) if step.player == CRITIC else []
+    used = frozenset(range(len(kinds)))
+    return Explained(step, totals, fit.residual, first.residual, kinds, used=used)
 
 
 # -- the generator ---------------------------------------------------------------------------------
@@ -110,6 +132,11 @@ def _of_critic(step: Step, known: Sequence[str]) -> Explained:
     for name, value in fit.coefficients.items():
         place, role = step.columns[name]
         part = _part(role, kinds[place]) if place >= 0 else BEFORE
+        if part == FAKE and value < 0 and step.calls[place].linked:
+            # Minus the critic's term of samples with a way back to the generator is the generator's own loss, where
+            # the one is a multiple of the other.
+            factor = _opposite(step.problem, place)
+            part, value = (OTHER, value * factor) if factor else (part, value)
         if part != BEFORE:
             totals[part] = totals.get(part, 0.0) + value
     names = {n for n, v in fit.coefficients.items() if abs(v) > USED}
@@ -126,6 +153,12 @@ def _of_critic(step: Step, known: Sequence[str]) -> Explained:
         _tangled(step.problem, fit, step, kinds),
         used,
     )
+
+
+def _opposite(problem: Problem, place: int) -> float:
+    """c where the critic's term of a call is c times the generator's; 0 where they are not one column."""
+    one, other = f"{place}:{FAKE}", f"{place}:{GENERATOR}"
+    return problem.ratio(one, other) if one in problem.names and other in problem.names else 0.0
 
 
 def _part(role: str, kind: str) -> str:

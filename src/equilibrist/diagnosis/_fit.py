@@ -48,6 +48,14 @@ class Problem:
         """Of two columns."""
         return float(self._gram[self._unit[one], self._unit[other]])
 
+    def ratio(self, one: str, other: str) -> float:
+        """c where one = c * other; 0 where they are two columns."""
+        cosine = self.cosine(one, other)
+        if 1 - abs(cosine) > SAME:
+            return 0.0
+        size = float(self._norms[self._unit[one]] / self._norms[self._unit[other]])
+        return size if cosine > 0 else -size
+
     def fit(self, chosen: Sequence[str]) -> Fit:
         """Least squares on these columns, the first of those that are the same."""
         kept: list[str] = []

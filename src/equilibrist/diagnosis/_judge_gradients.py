@@ -16,6 +16,7 @@ from equilibrist.diagnosis._explain import (
     OWN,
     SWAPPED_FAKE,
     SWAPPED_REAL,
+    TERM,
     Explained,
     explain,
 )
@@ -55,6 +56,11 @@ def judge_gradients(recorder: Recorder) -> tuple[list[Finding], dict[str, list[E
     """Findings from the fits, and the fits by player."""
     by = {role: explained(recorder, role) for role in recorder.sides}
     findings: list[Finding] = []
+    if recorder.declared is not None:
+        for role, steps in by.items():
+            if len(steps) >= LEAST:
+                findings += _own(recorder, role, steps) + _stale(recorder, role, steps)
+        return findings, by
     critic = by.get(CRITIC, [])
     flipped = _flipped(critic)
     if len(critic) >= LEAST:
@@ -94,6 +100,36 @@ def _flipped(critic: Sequence[Explained]) -> bool:
         )
         >= SHARE
     )
+
+
+# -- losses of one's own ---------------------------------------------------------------------------
+
+
+def _own(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:
+    name, words = recorder.sides[role].name, recorder.words.get(role, {})
+    clear = [e for e in steps if e.residual < CLEAR]
+    if len(clear) < LEAST:
+        return []
+    largest = max(abs(median(clear, term)) for term in words) if words else 0.0
+    found = []
+    for term, said in words.items():
+        where = f"term {term.removeprefix(TERM)} ({said}) of the {name}'s loss"
+        numbers = _numbers(clear, *words)
+        if share(clear, lambda e, t=term: e.get(t) < -0.3 * largest) >= SHARE and largest > SMALL:
+            text = f"The {where} enters with the opposite sign (coefficient {median(clear, term):.2f} where 1 is declared)."
+            found.append(Finding("wrong-sign", where, text, evidence=numbers))
+        elif (
+            len(words) > 1
+            and largest > SMALL
+            and share(clear, lambda e, t=term: abs(e.get(t)) < SMALL * largest) >= SHARE
+        ):
+            text = (
+                f"The {where} contributes nothing to what its optimiser receives (coefficient {median(clear, term):.3f} where "
+                f"1 is declared), in {len(clear)} steps."
+            )
+            kind = "constant-penalty" if said == "gradient penalty" else "missing-term"
+            found.append(Finding(kind, where, text, evidence=numbers))
+    return found + _leak(recorder, role, clear)
 
 
 # -- the critic ------------------------------------------------------------------------------------
@@ -187,7 +223,9 @@ def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding
     leaking = [e for e in steps if abs(e.get(OTHER)) > 0.1 and e.residual < CLEAR]
     if len(leaking) < LEAST or len(leaking) < 0.3 * len(steps):
         return []
-    only = all(max(abs(e.get(REAL)), abs(e.get(FAKE)), abs(e.get(OWN))) < SMALL for e in leaking)
+    only = all(
+        max(abs(v) for part, v in e.totals.items() if part != OTHER) < SMALL for e in leaking
+    )
     shared = any(e.step.shared for e in leaking)
     other = next((s.name for r, s in recorder.sides.items() if r != role), "other player")
     text = (

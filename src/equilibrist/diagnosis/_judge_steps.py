@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from equilibrist.diagnosis._calls import Call
-from equilibrist.diagnosis._explain import Explained
-from equilibrist.diagnosis._recorder import CRITIC, Recorder, Side, Step
+from equilibrist.diagnosis._explain import OTHER, Explained
+from equilibrist.diagnosis._recorder import BEFORE, CRITIC, Recorder, Side, Step
 from equilibrist.diagnosis.findings import Finding
 
 LEAST = 3
@@ -21,7 +21,7 @@ def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Find
     found: list[Finding] = []
     for side in recorder.sides.values():
         mine = [s for s in recorder.steps if s.player == side.role]
-        found += _steps(recorder, side, mine)
+        found += _steps(recorder, side, mine, by)
         found += _repeated(side, mine)
         found += _parts(side, mine)
         found += _rates(recorder, side, mine)
@@ -31,7 +31,9 @@ def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Find
 # -- who steps -------------------------------------------------------------------------------------
 
 
-def _steps(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding]:
+def _steps(
+    recorder: Recorder, side: Side, mine: Sequence[Step], by: dict[str, list[Explained]]
+) -> list[Finding]:
     others = [s for s in recorder.steps if s.player and s.player != side.role]
     strangers = [s for s in recorder.steps if not s.player and s.foreign]
     if mine:
@@ -63,8 +65,12 @@ def _steps(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding
                 evidence={"steps": 0, "other_steps": len(others), "stale": len(stale)},
             )
         ]
+    borrowed = _borrowed(recorder, side, by)
+    if borrowed is not None:
+        return [borrowed]
     if not called and side.role == CRITIC:
         return []  # a critic that is not trained in these rounds (it opens later, or is fixed)
+    sleeping = side.role != CRITIC and not called  # it may begin later
     what = (
         "its gradients are computed and no optimiser steps it"
         if reached
@@ -76,9 +82,35 @@ def _steps(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding
             side.name,
             f"The {side.name} is never stepped: {what}, in {len(others)} steps of the other player; its weights are those "
             "that it began with.",
+            level="note" if sleeping else "fault",
+            sure="possible" if sleeping else "certain",
             evidence={"steps": 0, "other_steps": len(others), "moved": side.moved},
         )
     ]
+
+
+def _borrowed(recorder: Recorder, side: Side, by: dict[str, list[Explained]]) -> Finding | None:
+    """Another player's optimiser that steps on this player's loss alone, in steps of its own."""
+    for role, steps in by.items():
+        alone = [
+            e
+            for e in steps
+            if role != side.role
+            and abs(e.get(OTHER)) > 0.1
+            and abs(e.get(OTHER))
+            > 20 * max((abs(v) for k, v in e.totals.items() if k not in (OTHER, BEFORE)), default=0)
+        ]
+        if len(alone) < LEAST or len(alone) < 0.25 * len(steps) or not side.reached:
+            continue
+        other = recorder.sides[role].name
+        return Finding(
+            "wrong-optimizer",
+            f"{side.name}'s optimiser",
+            f"The {side.name}'s optimiser never steps; the {other}'s optimiser steps on the {side.name}'s loss, in "
+            f"{len(alone)} of its {len(steps)} steps.",
+            evidence={"steps": 0, "other_steps": len(steps), "on_this_loss": len(alone)},
+        )
+    return None
 
 
 def _own_calls(recorder: Recorder, side: Side) -> list[Call]:

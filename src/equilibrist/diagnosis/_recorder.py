@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 
 from equilibrist.diagnosis._calls import (
     FAKE,
+    GENERATOR,
     REAL,
     ROLES,
     Call,
@@ -30,6 +31,7 @@ from equilibrist.diagnosis._calls import (
     wrong_norms,
 )
 from equilibrist.diagnosis._fit import Problem
+from equilibrist.diagnosis._own import Declared
 from equilibrist.formulations import Formulation
 from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
 from equilibrist.nn.wrapped import unwrapped
@@ -60,7 +62,9 @@ class Step:
         altered: whether gradients were changed in place between the backward pass and the step.
         held: identities of the player's weights in the optimiser.
         foreign: tensors in the optimiser that no player uses.
-        scaled: whether a gradient is not finite.
+        finite: whether the gradient is.
+        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and what it
+            received besides, o; None where it received nothing besides, or the slopes are not the declared ones.
     """
 
     player: str
@@ -78,6 +82,7 @@ class Step:
     held: frozenset[int]
     foreign: int
     finite: bool
+    opposition: tuple[float, float, float] | None = None
 
 
 @dataclass
@@ -131,16 +136,25 @@ class Recorder:
         loss: the declared formulation, or None.
         penalties: the declared penalties.
         score: from the critic's output to scores, where it is not the first tensor of it.
+        declared: losses of one's own in the place of a formulation.
+        inputs: what these are given besides the modules, at a step; else what the networks were given last.
     """
 
+    # Many parameters: each is one thing that the user may declare.
     def __init__(
         self,
         players: Mapping[str, tuple[str, list[nn.Module]]],
         loss: Formulation | None,
         penalties: Sequence[Any],
         score: Callable[[Any], Any] | None,
+        declared: Declared | None = None,
+        inputs: Callable[[], Sequence[Any]] | None = None,
     ) -> None:
         self.loss, self.penalties, self.score = loss, list(penalties), score
+        self.declared, self.inputs = declared, inputs
+        self.batch: Any = None
+        self.latent: Any = None
+        self.words: dict[str, dict[str, str]] = {}
         self.sides = {role: _side(role, *held) for role, held in players.items()}
         self.owners = {id(p): s.role for s in self.sides.values() for p in s.params}
         self.feeders = {k: role for k, role in self.owners.items() if role != CRITIC}
@@ -157,6 +171,7 @@ class Recorder:
         self.round = 0
         self.on = False
         self.fault: Exception | None = None
+        self.recorded: tuple[Any, Any] = (None, None)
         self._own, self._depth, self._thread = False, 0, 0
         self._handles: list[Any] = []
 
@@ -253,6 +268,9 @@ class Recorder:
         if not self.hears():
             return
         found = [t.detach() for t in tensors_of(made)][:2]
+        if args:
+            self.latent = args[0] if len(args) == 1 else args
+            self.recorded = (args[0], made)
         self.outputs = (self.outputs + [(storage(t), t) for t in found])[-OUTPUTS:]
         if found and found[0].ndim:
             self.made.update(fingerprints(found[0]))
@@ -272,6 +290,8 @@ class Recorder:
             return
         with self.alone():
             linked = ancestor(samples, self.feeders) is not None
+            if not linked and kind != FAKE and args and not samples.requires_grad:
+                self.batch = args[0] if len(args) == 1 else args
             for part, chosen in self._parts(kind, rows, heads, samples):
                 self._record(part, linked, samples, heads, chosen)
 
@@ -419,7 +439,7 @@ class Recorder:
         some = [g for g in grads if g is not None]
         received = side.at.vector(grads)
         size = None if not some else float(torch.stack([g.detach().norm() for g in some]).norm())
-        columns, names = self._columns(side)
+        columns, names = self._declared(side) if self.declared else self._columns(side)
         problem = None if size is None else Problem(received, columns)
         altered = any(
             p.grad is not None and p.grad._version != side.versions.get(id(p), p.grad._version)
@@ -445,6 +465,7 @@ class Recorder:
                 frozenset(held & set(side.names)),
                 strangers,
                 size is None or bool(torch.isfinite(received).all()),
+                _opposition(side, received),
             )
         )
         side.last = received if some else None
@@ -466,6 +487,19 @@ class Recorder:
             found[BEFORE] = side.last
             names[BEFORE] = (-1, BEFORE)
         return found, names
+
+    def _declared(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
+        """Columns of losses of one's own."""
+        assert self.declared is not None
+        given = (self.batch, self.latent) if self.inputs is None else tuple(self.inputs())
+        if given[0] is None:
+            return {}, {}
+        columns, words = self.declared.columns(side.role, side.at, *given, made=self.recorded)
+        self.words[side.role] = words
+        names = {name: (-1, name) for name in columns}
+        if side.last is not None:
+            columns[BEFORE], names[BEFORE] = side.last, (-1, BEFORE)
+        return columns, names
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if self.hears() and self._depth:
@@ -559,6 +593,35 @@ def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
     held = list(params.values())
     at = Coordinates(held)
     return Side(role, name, modules, held, names, at, at.vector(held))
+
+
+def _opposition(side: Side, received: Tensor) -> tuple[float, float, float] | None:
+    """How the adversarial part of a generator's gradient, told by the slopes that its loss sent into the scores, lies to
+    the rest."""
+    if side.role == CRITIC:
+        return None
+    own = None
+    for call in side.calls:
+        column = call.columns.get(GENERATOR, {}).get(side.role)
+        declared = call.slopes.get(GENERATOR)
+        if column is None or declared is None or not call.received or not call.linked:
+            continue
+        got = call.received[-1].double().reshape(-1)
+        slope = declared.double().reshape(-1)
+        if got.shape != slope.shape or not slope.any():
+            return None
+        factor = float((got @ slope) / (slope @ slope))
+        if float((got - factor * slope).norm()) > 0.01 * float(got.norm()):
+            return None
+        own = factor * column if own is None else own + factor * column
+    if own is None:
+        return None
+    rest = received - own
+    a, o = float(own.norm()), float(rest.norm())
+    if not a > 0 or not o > 1e-3 * float(received.norm()):
+        return None
+    inner = float(own @ rest)
+    return -inner / o**2, inner / (a * o), a / o
 
 
 def _bare(call: Call) -> Call:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from equilibrist.certificates import Json
 from equilibrist.critics import CriticAudit, audit_critic
+from equilibrist.diagnosis._after import after
+from equilibrist.diagnosis._outcome import Outcome
+from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._states import states
-from equilibrist.diagnosis.findings import GROUPS, Finding, ordered
+from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Loop
-from equilibrist.diagnosis.wiring import MOST, ROUNDS, Wiring, check_wiring
+from equilibrist.diagnosis.resume import check_resume
+from equilibrist.diagnosis.wiring import Wiring
 from equilibrist.display import Rows, Shown
-from equilibrist.errors import EquilibristError, RecipeError
-from equilibrist.games.adversarial import roles
+from equilibrist.errors import EquilibristError, GameError, RecipeError
+from equilibrist.formulations.named import is_formulation
+from equilibrist.games import Modules, parameters_of, roles
 from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.progress import showing
 
-LATE = 8  # rounds at the end that are watched again
 WHOLE = 40  # rounds after which a player without a step is never stepped
 SAMPLES = 2_000
 CRITIC = "critic"
@@ -41,6 +43,7 @@ class Diagnosis(Shown):
         steps: by player.
         early, late: the wiring check of the first and of the last rounds.
         critic: the audit of the critic at the end, where it could be had.
+        outcome: how the game went, by looks at held-out samples on the way.
         skipped: what was not looked at, and why.
     """
 
@@ -50,6 +53,7 @@ class Diagnosis(Shown):
     early: Wiring
     late: Wiring | None = None
     critic: CriticAudit | None = None
+    outcome: Outcome = field(default_factory=Outcome)
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -91,20 +95,25 @@ def diagnose(
     loop: Loop,
     rounds: int = 200,
     *,
+    fresh: Callable[[], Loop] | None = None,
     first: int = 0,
-    gradients: int = 600,
+    gradients: int = 300,
     seed: int = 0,
     progress: str = "auto",
 ) -> Diagnosis:
     """Runs somebody's loop for a while, watches it, and names what is wrong.
 
-    The wiring is checked in the first rounds and in the last; then the critic is audited on held-out samples, and the
-    samples, averages and numbers are looked at. The loop is stepped as it is: its modules train. Random states are put
-    back afterwards.
+        loop = Loop(train_step, {"generator": G, "critic": D}, "vanilla", real=held_out, sample=make_samples)
+        print(equilibrist.diagnose(loop, rounds=500))
+
+    The wiring is checked in the first rounds and in the last, numbers in all; then the samples, the average and the size
+    of steps are looked at, and the critic is audited on held-out samples. The loop is stepped as it is: its modules train.
+    Random states are the loop's own while it runs.
 
     Args:
         loop: the loop.
-        rounds: how many of its rounds are run.
+        rounds: how many of its rounds are run; some twenty more measure the size of steps.
+        fresh: makes the loop anew, from its beginning: with it, whether the loop resumes is checked too (`check_resume`).
         first: the number of the first round.
         gradients: that the audit of the critic may spend.
         seed: of what the checks draw.
@@ -119,103 +128,87 @@ def diagnose(
     """
     if rounds < 1:
         raise RecipeError(f"rounds={rounds}: at least one round must be run")
-    counted: Counter[str] = Counter()
+    critic, generator = _names(loop.players)
+    run = Running(loop, rounds, first, critic, seed)
+    with showing(progress, "rounds", rounds) as bar:
+        run.run(lambda done: bar.update(done, {}))
+    found = [*run.early.findings]
+    found += [f for f in (run.late.findings if run.late else ()) if _new(f, found)]
+    found += _asleep(run, found)
+    found += [run.stopped] if run.stopped is not None else []
     skipped: dict[str, str] = {}
-    call = {"penalties": loop.penalties, "real": loop.real, "train": loop.train}
-    early = check_wiring(loop.players, loop.loss, rounds=min(ROUNDS, MOST), **call)
-    late = None
-    with showing(progress, "rounds", rounds) as bar, _counting(loop.players, counted):
-        watched = min(ROUNDS, rounds)
-        late_from = rounds - LATE if rounds >= watched + 2 * LATE else rounds
-
-        def run(begin: int, end: int, each: Callable[[int], None]) -> None:
-            for i in range(begin, end):
-                each(i)
-                bar.update(i + 1, {})
-
-        with early:
-            run(0, watched, lambda i: early.round(i, loop.step, first))
-        run(watched, late_from, lambda i: loop.step(first + i))
-        if late_from < rounds:
-            late = check_wiring(loop.players, loop.loss, rounds=LATE, **call)
-            with late:
-                run(late_from, rounds, lambda i: late.round(i, loop.step, first))
-    found = [*early.findings]
-    found += [f for f in (late.findings if late else ()) if _new(f, found)]
-    found += _asleep(loop.players, counted, rounds, found)
-    audit = _critic(loop, gradients, seed, progress, skipped)
-    if audit is not None:
-        found += states(audit, _critic_name(loop.players))
+    audit = None
+    if run.stopped is None:
+        others, skipped = after(run, generator, critic)
+        found += others
+    if fresh is not None:
+        found += _resumed(fresh, seed, skipped)
+    if any(map(_is_cause, found)):
+        skipped["the critic's state"] = "what is found already explains it: mend that first"
+    elif run.stopped is None:
+        audit = _critic(loop, gradients, seed, progress, skipped)
+        found += [] if audit is None else states(audit, critic, run.outcome)
     return Diagnosis(
         ordered(_explained(found)),
-        rounds,
-        dict(counted),
-        early,
-        late,
+        run.done,
+        dict(run.steps),
+        run.early,
+        run.late,
         audit,
+        run.outcome,
         skipped,
     )
+
+
+def _names(players: Mapping[str, Any]) -> tuple[str, str]:
+    """The critic's name and the generator's."""
+    called = {role: name for name, role in roles(tuple(players)).items()}
+    if set(called) != {CRITIC, "generator"}:
+        raise GameError(
+            f"a diagnosis is of a generator and a critic, not of {', '.join(players)}: check_wiring takes others"
+        )
+    return called[CRITIC], called["generator"]
 
 
 def _new(finding: Finding, found: Sequence[Finding]) -> bool:
     return all((f.name, f.where) != (finding.name, finding.where) for f in found)
 
 
-class _counting:
-    """Counts the steps of every player, by name."""
-
-    def __init__(self, players: Mapping[str, Any], counted: Counter[str]) -> None:
-        self.owners = {
-            id(p): name
-            for name, held in players.items()
-            for module in (
-                [held]
-                if isinstance(held, nn.Module)
-                else list(held.values() if isinstance(held, Mapping) else held)
-            )
-            for p in module.parameters()
-        }
-        self.counted = counted
-        counted.update(dict.fromkeys(players, 0))
-
-    def __enter__(self) -> None:
-        self.handle = register_optimizer_step_post_hook(self._stepped)
-
-    def __exit__(self, *_: object) -> None:
-        self.handle.remove()
-
-    def _stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        held = (id(p) for group in optimizer.param_groups for p in group["params"])
-        self.counted.update({self.owners[i] for i in held if i in self.owners})
+def _resumed(fresh: Callable[[], Loop], seed: int, skipped: dict[str, str]) -> list[Finding]:
+    """What is forgotten at a resumption."""
+    try:
+        return list(check_resume(fresh, seed=seed).findings)
+    except EquilibristError as error:
+        skipped["whether it resumes"] = str(error)
+        return []
 
 
-def _asleep(
-    players: Mapping[str, Any], counted: Counter[str], rounds: int, found: Sequence[Finding]
-) -> list[Finding]:
+def _is_cause(finding: Finding) -> bool:
+    """Whether it explains what a player's state may be."""
+    return finding.level == "fault" and finding.kind.group in ("wiring", "data", "numerics")
+
+
+def _asleep(run: Running, found: Sequence[Finding]) -> list[Finding]:
     """Players without a step in a whole run, which a few rounds cannot tell from those that begin later."""
     wiring = {"never-stepped", "wrong-optimizer", "stale-parameters"}
-    if rounds < WHOLE or any(f.name in wiring and f.level != "note" for f in found):
+    if run.done < WHOLE or any(f.name in wiring and f.level != "note" for f in found):
         return []
-    most = max(counted.values())
+    most = max(run.steps.values())
     return [
         Finding(
             "never-stepped",
             name,
-            f"The {name} is never stepped in {rounds} rounds, while the other player is stepped {most} times.",
-            evidence={"steps": 0, "other_steps": most, "rounds": rounds},
+            f"The {name} is never stepped in {run.done} rounds, while the other player is stepped {most} times.",
+            evidence={"steps": 0, "other_steps": most, "rounds": run.done},
         )
-        for name in players
-        if counted[name] == 0 and most >= WHOLE
+        for name in run.loop.players
+        if run.steps[name] == 0 and most >= WHOLE
     ]
 
 
 def _explained(found: Sequence[Finding]) -> list[Finding]:
-    """Findings about players as notes where a fault of an earlier group explains them."""
-    causes = [
-        f
-        for f in found
-        if f.level == "fault" and GROUPS.index(f.kind.group) < GROUPS.index("player")
-    ]
+    """Findings about players as notes where a fault of wiring, data or numbers explains them."""
+    causes = [f for f in found if _is_cause(f)]
     if not causes:
         return list(found)
     because = f" (explained by {causes[0].name})"
@@ -230,16 +223,27 @@ def _explained(found: Sequence[Finding]) -> list[Finding]:
 # -- the critic at the end -------------------------------------------------------------------------
 
 
-def _critic_name(players: Mapping[str, Any]) -> str:
-    called = roles(tuple(players))
-    return next(name for name, role in called.items() if role == CRITIC)
+def _loss(loop: Loop) -> Any:
+    """The critic's loss as `audit_critic` takes it."""
+    if not callable(loop.loss) or is_formulation(loop.loss):
+        return loop.loss
+    called = roles(tuple(loop.players))
+    critic = _names(loop.players)[0]
+    losses, count = loop.loss, parameters_of(loop.loss)[0]
+
+    def loss(module: nn.Module, real: Any, fake: Any) -> Any:
+        # Whatever the generator is given, it gives these samples.
+        stand_in = Modules({name: (lambda *_, **__: fake) for name in called} | {critic: module})
+        return losses(*(stand_in, real, None)[:count])[critic]
+
+    return loss
 
 
 def _critic(
     loop: Loop, gradients: int, seed: int, progress: str, skipped: dict[str, str]
 ) -> CriticAudit | None:
     """The audit of the critic as training left it; None where it cannot be had, with the reason in `skipped`."""
-    critic = loop.players[_critic_name(loop.players)]
+    critic = loop.players[_names(loop.players)[0]]
     if loop.real is None or loop.sample is None:
         skipped["the critic's state"] = "it needs real= (held-out samples) and sample="
         return None
@@ -257,7 +261,7 @@ def _critic(
                 copy.deepcopy(critic),
                 loop.real,
                 fake,
-                loop.loss,
+                _loss(loop),
                 penalties=loop.penalties,
                 train_real=loop.train,
                 gradients=gradients,

@@ -101,8 +101,8 @@ VOCABULARY: dict[str, Kind] = {
     "constant-penalty": Kind(
         "wiring",
         "the penalty is logged and grows without limit",
-        "the penalty has no gradient: it was computed without create_graph, or detached",
-        "compute the inner gradient with create_graph=True, and do not detach it",
+        "the penalty has no gradient: it was computed without create_graph, detached, or never added to the loss",
+        "compute the inner gradient with create_graph=True, do not detach it, and add it to the loss",
     ),
     "penalty-norm": Kind(
         "wiring",
@@ -271,6 +271,25 @@ VOCABULARY: dict[str, Kind] = {
         "the adversarial term's gradient works against another term's",
         "a smaller adversarial weight, if the other term matters more",
     ),
+    # -- resumption: what the resume check needs besides ----------------------------------------------
+    "state-not-restored": Kind(
+        "resume",
+        "a resumed run is another run",
+        "something that the loop keeps between rounds (a loss scale, a mode, a running mean, a pool) is not restored",
+        "save and load it beside the modules and optimisers",
+    ),
+    "save-disturbs": Kind(
+        "resume",
+        "a run that saves is another run than one that does not",
+        "saving changes weights, buffers or modes of the run that it saves",
+        "save from copies, and put back what was swapped in or switched",
+    ),
+    "not-repeatable": Kind(
+        "resume",
+        "two runs from one seed differ",
+        "something is not deterministic, or is kept outside of what begins a run",
+        "torch.use_deterministic_algorithms(True), loaders without workers, all state made anew",
+    ),
 }
 
 
@@ -330,7 +349,11 @@ class Finding:
 
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings, first what to act on first: by level, then causes before what they explain, then by how sure."""
+    """Findings, first what to act on first: by level, then causes before what they explain, then by how sure.
+
+    Returns:
+        The same findings.
+    """
     return tuple(
         sorted(
             findings,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
-from equilibrist.diagnosis._explain import AGAINST, OTHER, OWN, Explained, explain
+from equilibrist.diagnosis._explain import AGAINST, OTHER, OWN, TERM, Explained, explain
 from equilibrist.diagnosis._fit import EXACT
 from equilibrist.diagnosis._judge_data import judge_data
 from equilibrist.diagnosis._judge_gradients import (
@@ -18,12 +18,15 @@ from equilibrist.diagnosis._judge_gradients import (
 )
 from equilibrist.diagnosis._judge_loss import judge_loss
 from equilibrist.diagnosis._judge_steps import judge_steps
+from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._recorder import CRITIC, Recorder
 from equilibrist.diagnosis.findings import Finding, ordered
+from equilibrist.diagnosis.loop import Loss
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError, RecipeError, warn_user
-from equilibrist.formulations import Formulation, formulation_of
-from equilibrist.games.adversarial import roles
+from equilibrist.formulations import formulation_of
+from equilibrist.formulations.named import is_formulation
+from equilibrist.games import roles
 
 ROUNDS = 12
 MOST = 20
@@ -98,9 +101,22 @@ class Wiring(Shown):
         self.residuals = {recorder.sides[r].name: v for r, v in residuals(by).items()}
         self.steps = {side.name: side.steps for side in recorder.sides.values()}
         self.coefficients = {
-            recorder.sides[role].name: _coefficients(steps) for role, steps in by.items() if steps
+            recorder.sides[role].name: _coefficients(steps, recorder.words.get(role, {}))
+            for role, steps in by.items()
+            if steps
         }
         self.findings = ordered(_without_echoes(found))
+
+    @property
+    def oppositions(self) -> list[tuple[float, float, float]]:
+        """Of the generator's steps, how its adversarial gradient lies to the rest: see `check_terms`."""
+        return [s.opposition for s in self._recorder.steps if s.opposition is not None]
+
+    @property
+    def real_given(self) -> tuple[Any, ...] | None:
+        """What the critic was last given of samples that the generator did not make."""
+        batch = self._recorder.batch
+        return batch if batch is None or isinstance(batch, tuple) else (batch,)
 
     def describe(self) -> Json:
         """Plain values, as a JSON file holds them."""
@@ -136,7 +152,7 @@ class Wiring(Shown):
 
 def check_wiring(
     players: Mapping[str, Held],
-    loss: Formulation | str | None = None,
+    loss: Loss | None = None,
     *,
     step: Callable[[int], Any] | None = None,
     penalties: Sequence[Any] = (),
@@ -144,6 +160,7 @@ def check_wiring(
     real: Tensor | None = None,
     train: Tensor | None = None,
     score: Callable[[Any], Any] | None = None,
+    inputs: Callable[[], Sequence[Any]] | None = None,
 ) -> Wiring:
     """Compares what each optimiser of somebody's loop receives with the gradients of the declared game.
 
@@ -163,13 +180,17 @@ def check_wiring(
 
     Args:
         players: the modules that are trained, by name, as the loop holds them; a list of modules is one player.
-        loss: what the critic and the generator minimise: a formulation or its name; None looks at steps alone.
+        loss: what the critic and the generator minimise: a formulation or its name; or losses of your own,
+            `losses(modules, batch[, z])` as an `AdversarialGame` takes them, whose terms are told apart; None looks at
+            steps alone.
         step: step(i) runs round i of the loop; without it the result is a context manager.
         penalties: what the critic pays besides (`GradientPenalty`, `R1`, `R2`).
         rounds: how many rounds are watched, at most 20.
         real, train: real samples that the critic is not, and is, trained on, in the form in which generated ones are
             compared with them: for findings about scaling and augmentation.
         score: from the critic's output to its scores, where that is not a tensor, the first of a tuple, or a list of them.
+        inputs: inputs() returns what losses of your own are given at the present step, (batch,) or (batch, z); without
+            it, what the critic was last shown of real samples and what the generator was last given.
 
     Returns:
         Findings, coefficients and residuals.
@@ -181,8 +202,12 @@ def check_wiring(
     if not 1 <= rounds <= MOST:
         raise RecipeError(f"rounds={rounds}: the wiring is checked in 1 to {MOST} rounds")
     held = _held(players)
-    formulation = None if loss is None else formulation_of(loss)
-    recorder = Recorder(held, formulation, penalties, score)
+    declared = formulation = None
+    if callable(loss) and not is_formulation(loss) and not isinstance(loss, type):
+        declared = Declared(loss, held, players)
+    elif loss is not None:
+        formulation = formulation_of(loss)
+    recorder = Recorder(held, formulation, penalties, score, declared, inputs)
     found = Wiring(recorder, rounds, real, train)
     if step is not None:
         found.run(step)
@@ -208,15 +233,21 @@ def _held(players: Mapping[str, Held]) -> dict[str, tuple[str, list[nn.Module]]]
     return found
 
 
-def _coefficients(steps: Sequence[Explained]) -> dict[str, float]:
+def _coefficients(steps: Sequence[Explained], words: Mapping[str, str]) -> dict[str, float]:
     parts = dict.fromkeys(part for e in steps for part in e.totals)
     found = {part: round(median(steps, part), 4) for part in parts}
     quiet = {AGAINST, OTHER, "before"}
     return {
-        ("declared loss" if part == OWN else part): value
+        _called(part, words): value
         for part, value in found.items()
         if part not in quiet or abs(value) > 0.02
     }
+
+
+def _called(part: str, words: Mapping[str, str]) -> str:
+    if part in words:
+        return f"term {part.removeprefix(TERM)} ({words[part]})"
+    return "declared loss" if part == OWN else part
 
 
 def _without_echoes(found: Sequence[Finding]) -> list[Finding]:
@@ -224,7 +255,7 @@ def _without_echoes(found: Sequence[Finding]) -> list[Finding]:
     names = {f.name for f in found}
     explained: set[str] = set()
     if "wrong-optimizer" in names:
-        explained |= {"stepped-twice", "never-stepped"}
+        explained |= {"stepped-twice", "never-stepped", "gradient-leak", "missing-term"}
     if "stale-parameters" in names:
         explained |= {"never-stepped", "no-gradient"}
     if names & {"stepped-twice", "loss-scale", "gradient-leak", "stale-gradients"}:

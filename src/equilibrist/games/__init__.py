@@ -1,5 +1,7 @@
 """Games: players with losses. Analytic games carry their truth."""
 
+from equilibrist.games._own_players import Modules, roles
+from equilibrist.games._own_scores import parameters_of
 from equilibrist.games.adversarial import AdversarialGame
 from equilibrist.games.dirac import Dirac
 from equilibrist.games.finite import FiniteGAN, draw_of_rows
@@ -25,6 +27,7 @@ __all__ = [
     "Known",
     "Latent",
     "Mixture",
+    "Modules",
     "Normal",
     "Planar",
     "Point",
@@ -36,5 +39,7 @@ __all__ = [
     "draw_of_rows",
     "false_attractor",
     "hidden_minimax",
+    "parameters_of",
+    "roles",
     "three_nash",
 ]

@@ -1,14 +1,35 @@
 """Small training loops whose faults are known, each beside its healthy twin: a benchmark of diagnoses."""
 
-from equilibrist.zoo import practices_steps, wiring_graph, wiring_steps, wiring_terms
+from equilibrist.zoo import (
+    data_faults,
+    numerics,
+    players,
+    practices_losses,
+    practices_networks,
+    practices_steps,
+    practices_training,
+    resume,
+    wiring_graph,
+    wiring_rates,
+    wiring_steps,
+    wiring_terms,
+)
 from equilibrist.zoo._case import CASES, HALVES, Case, half_of, isolated
 from equilibrist.zoo._kits import KITS
 
-FAMILIES = (
+FAMILIES = (  # importing them has made their cases
     wiring_steps,
     wiring_graph,
     wiring_terms,
+    wiring_rates,
+    data_faults,
+    numerics,
+    resume,
+    players,
     practices_steps,
-)  # importing them has made their cases
+    practices_losses,
+    practices_training,
+    practices_networks,
+)
 
 __all__ = ["CASES", "HALVES", "KITS", "Case", "half_of", "isolated"]

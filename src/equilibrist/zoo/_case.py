@@ -81,7 +81,7 @@ def isolated(seed: int = 0) -> Iterator[None]:
 CASES: dict[str, Case] = {}
 
 
-def fault(name: str, kits: str, rounds: int = 200) -> Callable[[Script], Script]:
+def fault(name: str, kits: str, rounds: int = 300) -> Callable[[Script], Script]:
     """Make cases of a script(kit, faulty): for each kit the faulty loop and its healthy twin."""
     assert name in VOCABULARY, name
 
@@ -95,7 +95,7 @@ def fault(name: str, kits: str, rounds: int = 200) -> Callable[[Script], Script]
     return register
 
 
-def healthy(kits: str, rounds: int = 200) -> Callable[[Script], Script]:
+def healthy(kits: str, rounds: int = 300) -> Callable[[Script], Script]:
     """Make healthy cases of a script(kit) of usual practice, one for each kit."""
 
     def register(script: Script) -> Script:

@@ -24,6 +24,7 @@ from equilibrist.zoo._networks import (
     conv_critic,
     critic_mlp,
     mlp,
+    normed_mlp,
     patch_critic,
 )
 
@@ -198,12 +199,16 @@ def checkpoint(
 
 def _ring() -> Kit:
     x = _data.ring()
-    return Kit(x[:3000], x[3000:], lambda: mlp(8, 2), lambda: critic_mlp(2), SOFTPLUS, batch=128)
+    adam = functools.partial(torch.optim.Adam, lr=2e-3, betas=(0.0, 0.99))
+    return Kit(
+        x[:3000], x[3000:], lambda: mlp(8, 2), lambda: critic_mlp(2), SOFTPLUS, adam, batch=128
+    )
 
 
 def _ring_sgd() -> Kit:
-    sgd = functools.partial(torch.optim.SGD, lr=0.05)
-    return replace(_ring(), losses=BCE, optimizer=sgd)
+    x = _data.ring(sd=0.25)
+    sgd = functools.partial(torch.optim.SGD, lr=0.2)
+    return replace(_ring(), train=x[:3000], held=x[3000:], losses=BCE, optimizer=sgd)
 
 
 def _digits() -> Kit:
@@ -211,7 +216,7 @@ def _digits() -> Kit:
     return Kit(
         x[:1400],
         x[1400:],
-        lambda: mlp(16, 64, 128, end="sigmoid"),
+        lambda: normed_mlp(16, 64),
         lambda: critic_mlp(64, 128),
         BCE,
         latent=16,
@@ -219,7 +224,7 @@ def _digits() -> Kit:
 
 
 def _digits_sigmoid() -> Kit:
-    adam = functools.partial(torch.optim.Adam, lr=5e-4, betas=(0.5, 0.999), foreach=True)
+    adam = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), foreach=True)
     return replace(
         _digits(), critic=lambda: critic_mlp(64, 64, end="sigmoid"), losses=SIGMOID, optimizer=adam
     )
@@ -227,7 +232,8 @@ def _digits_sigmoid() -> Kit:
 
 def _digits_wgan() -> Kit:
     adam = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.9))
-    return replace(_digits(), losses=WASSERSTEIN, optimizer=adam)
+    generator = functools.partial(mlp, 16, 64, 128, end="sigmoid")
+    return replace(_digits(), generator=generator, losses=WASSERSTEIN, optimizer=adam)
 
 
 def _features() -> Kit:
@@ -246,20 +252,21 @@ def _labels() -> Kit:
 
 def _conv() -> Kit:
     x = _data.digits()[0]
-    return Kit(x[:1400], x[1400:], ConvGenerator, conv_critic, BCE, latent=16, batch=32)
+    adam = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.99))
+    return Kit(x[:1400], x[1400:], ConvGenerator, conv_critic, BCE, adam, latent=16, batch=32)
 
 
 def _conv_spectral() -> Kit:
-    adam = functools.partial(torch.optim.AdamW, lr=1e-3, betas=(0.5, 0.9), weight_decay=1e-3)
+    adam = functools.partial(torch.optim.AdamW, lr=1e-3, betas=(0.0, 0.999), weight_decay=1e-3)
     return replace(_conv(), critic=lambda: conv_critic(spectral=True), losses=HINGE, optimizer=adam)
 
 
 def _patch() -> Kit:
-    return replace(_conv(), critic=patch_critic, losses=MSE)
+    return replace(_conv(), critic=patch_critic, losses=MSE, optimizer=ADAM)
 
 
 def _scales() -> Kit:
-    return replace(_conv(), critic=ScalesCritic, losses=SCALES)
+    return replace(_conv(), critic=ScalesCritic, losses=SCALES, optimizer=ADAM)
 
 
 def _gait() -> Kit:
@@ -280,15 +287,15 @@ def _table() -> Kit:
 
 KITS: dict[str, tuple[str, Callable[[], Kit]]] = {
     "ring": ("Gaussians on a circle; MLPs; softplus; Adam", _ring),
-    "ring-sgd": ("Gaussians on a circle; MLPs; BCEWithLogits; SGD", _ring_sgd),
-    "digits": ("flat digits; MLPs; BCEWithLogits; Adam", _digits),
+    "ring-sgd": ("wide Gaussians on a circle; MLPs; BCEWithLogits; SGD", _ring_sgd),
+    "digits": ("flat digits; MLPs, batch norm; BCEWithLogits; Adam", _digits),
     "sigmoid": ("flat digits; MLPs, sigmoid at the end; BCE; Adam (foreach)", _digits_sigmoid),
     "wgan": ("flat digits; MLPs; Wasserstein, needs a penalty; Adam", _digits_wgan),
     "features": ("flat digits; critic returns (score, features); softplus; Adam", _features),
     "labels": ("labelled digits; conditional pair; hinge; Adam", _labels),
     "conv": ("digits; convolutions, batch norm; BCEWithLogits; Adam", _conv),
     "conv-spectral": ("digits; convolutions, spectral norm; hinge; AdamW", _conv_spectral),
-    "patch": ("digits; map of scores; MSE; Adam", _patch),
+    "patch": ("digits; map of scores, spectral norm; MSE; Adam", _patch),
     "scales": ("digits; list of scores; hinge; Adam", _scales),
     "gait": ("a cycle of motion; MLPs; least squares; RMSprop", _gait),
     "table": ("five columns; MLPs; softplus; AdamW", _table),

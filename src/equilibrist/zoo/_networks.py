@@ -21,6 +21,14 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def normed_mlp(latent: int, out: int, width: int = 128, end: bool = True) -> nn.Sequential:
+    """Two hidden layers with batch norm, and a sigmoid at the end."""
+    layers: list[nn.Module] = []
+    for entries in (latent, width):
+        layers += [nn.Linear(entries, width), nn.BatchNorm1d(width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, out), nn.Sigmoid() if end else nn.Identity())
+
+
 def critic_mlp(entries: int, width: int = 64, depth: int = 2, end: str = "") -> nn.Sequential:
     return mlp(entries, 1, width, depth, 0.2, end)
 
@@ -64,11 +72,14 @@ def conv_critic(spectral: bool = False, end: str = "") -> nn.Sequential:
 
 
 def patch_critic() -> nn.Sequential:
-    """An image of 8x8 pixels to a map of 3x3 scores."""
+    """An image of 8x8 pixels to a map of 2x2 scores."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, 32, 3, 1, 1), nn.LeakyReLU(0.2),
-        nn.Conv2d(32, 1, 2),
-    )  # fmt: skip
+        spectral_norm(nn.Conv2d(1, 16, 4, 2, 1)),
+        nn.LeakyReLU(0.2),
+        spectral_norm(nn.Conv2d(16, 32, 4, 2, 1)),
+        nn.LeakyReLU(0.2),
+        spectral_norm(nn.Conv2d(32, 1, 1)),
+    )
 
 
 class FeatureCritic(nn.Module):
@@ -91,7 +102,7 @@ class ScalesCritic(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = conv_critic()
+        self.fine = conv_critic(spectral=True)
         self.coarse = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), critic_mlp(16))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -104,7 +115,7 @@ class LabelledGenerator(nn.Module):
     def __init__(self, latent: int = 16, out: int = 64, classes: int = 10) -> None:
         super().__init__()
         self.label = nn.Embedding(classes, 8)
-        self.body = mlp(latent + 8, out, 128, 2, end="sigmoid")
+        self.body = normed_mlp(latent + 8, out)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         image: Tensor = self.body(torch.cat([z, self.label(y)], 1))

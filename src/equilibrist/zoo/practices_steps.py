@@ -30,7 +30,7 @@ def critic_first(kit: Kit) -> Loop:
     return kit.loop(step, G, D, [opt_g, opt_d])
 
 
-@healthy("table scales")
+@healthy("table sigmoid")
 def generator_first(kit: Kit) -> Loop:
     """The generator steps first; what its pass left in the critic is cleared before the critic's."""
     G, D, opt_g, opt_d = kit.players()
@@ -48,7 +48,7 @@ def generator_first(kit: Kit) -> Loop:
     return kit.loop(step, G, D, [opt_g, opt_d])
 
 
-@healthy("gait patch")
+@healthy("gait digits")
 def simultaneous(kit: Kit) -> Loop:
     """Both gradients are taken at the same weights, then both step."""
     G, D, opt_g, opt_d = kit.players()
@@ -87,7 +87,7 @@ def joint_pass(kit: Kit) -> Loop:
     return kit.loop(step, G, D, [opt_g, opt_d])
 
 
-@healthy("ring conv-spectral")
+@healthy("ring features")
 def several_critic_steps(kit: Kit) -> Loop:
     """Three steps of the critic for one of the generator, whose samples are made under no_grad."""
     G, D, opt_g, opt_d = kit.players()
@@ -125,7 +125,7 @@ def several_generator_steps(kit: Kit) -> Loop:
     return kit.loop(step, G, D, [opt_g, opt_d])
 
 
-@healthy("conv features")
+@healthy("sigmoid features")
 def frozen_critic(kit: Kit) -> Loop:
     """The critic does not ask for gradients during the generator's step."""
     G, D, opt_g, opt_d = kit.players()
@@ -165,7 +165,7 @@ def critic_every_other_round(kit: Kit) -> Loop:
     return kit.loop(step, G, D, [opt_g, opt_d])
 
 
-@healthy("ring patch")
+@healthy("ring digits")
 def accumulation(kit: Kit) -> Loop:
     """Gradients of four minibatches are averaged before each step."""
     G, D, opt_g, opt_d = kit.players()

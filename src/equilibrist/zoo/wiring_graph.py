@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from equilibrist.diagnosis import Loop
 from equilibrist.zoo._case import fault
 from equilibrist.zoo._kits import Kit
-from equilibrist.zoo._networks import critic_mlp, mlp
+from equilibrist.zoo._networks import critic_mlp, normed_mlp
 
 
 @fault("no-gradient", "digits conv-spectral labels")
@@ -120,11 +120,12 @@ class Detached(nn.Module):
 
     def __init__(self, latent: int, out: int, cut: bool) -> None:
         super().__init__()
-        self.first, self.second = mlp(latent, 64, depth=1), mlp(64, out, 128, end="sigmoid")
+        self.first = nn.Sequential(nn.Linear(latent, 64), nn.ReLU())
+        self.second = normed_mlp(64, out)
         self.cut = cut
 
     def forward(self, z: Tensor) -> Tensor:
-        h = torch.relu(self.first(z))
+        h = self.first(z)
         if self.cut:
             h = h.detach()
         image: Tensor = self.second(h)

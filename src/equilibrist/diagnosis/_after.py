@@ -1,0 +1,239 @@
+"""What is looked at once a loop has run: averages, samples, latents, single samples and the size of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equilibrist.diagnosis._running import Running
+from equilibrist.diagnosis.averages import check_average
+from equilibrist.diagnosis.findings import Finding
+from equilibrist.diagnosis.numerics import check_single, check_step_size
+from equilibrist.diagnosis.samples import check_diversity, check_latent, opposed
+from equilibrist.errors import EquilibristError
+from equilibrist.formulations import formulation_of
+from equilibrist.formulations.named import is_formulation
+from equilibrist.interop.origin import tensors_of
+from equilibrist.nn.wrapped import unwrapped
+
+STEPS = 20  # rounds in which the size of steps is measured
+SAMPLES = 512
+CONFIDENCE = 0.99  # of what is looked for without a suspicion
+NOISE = 0.25  # largest correlation between entries of independent noise
+LEAST = 8  # steps whose terms are compared
+
+
+def after(run: Running, generator: str, critic: str) -> tuple[list[Finding], dict[str, str]]:
+    """All findings of this kind, and what could not be looked at."""
+    found: list[Finding] = []
+    skipped: dict[str, str] = {}
+    asked: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
+        ("batches of one", lambda: _single(run)),
+        ("the average", lambda: _average(run, generator)),
+        ("the variety of samples", lambda: _diversity(run, generator)),
+        ("the latent", lambda: _latent(run, generator, critic)),
+        ("terms against one another", lambda: _terms(run, generator)),
+        ("the size of steps", lambda: _sizes(run, generator, critic)),
+    )
+    for what, look in asked:
+        try:
+            found += look()
+        except (EquilibristError, RuntimeError, TypeError, ValueError) as error:
+            skipped[what] = str(error).splitlines()[0][:200]
+    return found, skipped
+
+
+def _single(run: Running) -> list[Finding]:
+    found: list[Finding] = []
+    for name, given in run.given.items():
+        module = run.loop.players[name]
+        whole = next((args for args in reversed(given) if _rows(args) > 1), None)
+        if isinstance(module, nn.Module) and whole is not None:
+            args = tuple(a.detach() if isinstance(a, Tensor) else a for a in whole)
+            found += check_single(
+                module, *args, where=name, seen=run.least.get(name, 2) == 1, seed=run.seed
+            )
+    return found
+
+
+def _rows(args: Any) -> int:
+    first = next(tensors_of(args), None)
+    return len(first) if first is not None and first.ndim else 0
+
+
+def _average(run: Running, generator: str) -> list[Finding]:
+    loop = run.loop
+    module = loop.players[generator]
+    if loop.average is None or not isinstance(module, nn.Module):
+        return []
+    given = [args for args in run.given[generator] if _rows(args) > 1]
+
+    def sample(net: nn.Module, n: int) -> Tensor:
+        made: list[Tensor] = []
+        while sum(map(len, made)) < n:
+            args = given[len(made) % len(given)]
+            made.append(net(*_fresh(args, len(made) // len(given))))
+        return torch.cat(made)[:n]
+
+    usable = loop.real is not None and given
+    return list(
+        check_average(
+            loop.average,
+            unwrapped(module),
+            loop.real if usable else None,
+            sample if usable else None,
+            seed=run.seed,
+        )
+    )
+
+
+def _fresh(args: tuple[Any, ...], turn: int) -> tuple[Any, ...]:
+    """Inputs anew: each entry's values in another order where they are noise, as they are where not."""
+    if not turn:
+        return args
+    return tuple(_shuffled(a) if isinstance(a, Tensor) and _is_noise(a) else a for a in args)
+
+
+def _shuffled(noise: Tensor) -> Tensor:
+    return torch.stack(
+        [column[torch.randperm(len(column))] for column in noise.flatten(1).T], 1
+    ).reshape(noise.shape)
+
+
+def _is_noise(values: Tensor) -> bool:
+    """Whether a tensor looks like independent noise: entries of one law, uncorrelated."""
+    if not values.is_floating_point() or values.ndim < 2 or len(values) < 16:
+        return False
+    rows = values.detach().flatten(1).double()
+    if float(rows.std(0).min()) < 0.3 * float(rows.std(0).max()):
+        return False
+    if rows.shape[1] == 1:
+        return True
+    limit = max(NOISE, 4.0 / len(rows) ** 0.5)
+    off = torch.corrcoef(rows.T) - torch.eye(rows.shape[1], dtype=torch.float64)
+    centred = float(rows.mean(0).abs().max()) < 4 * float(rows.std()) / len(rows) ** 0.5 + 0.6
+    return bool(off.abs().max() < limit + 0.2) and float(off.abs().mean()) < limit and centred
+
+
+def _diversity(run: Running, generator: str) -> list[Finding]:
+    fake = run.outcome.last
+    if run.loop.real is None or fake is None:
+        return []
+    return list(
+        check_diversity(
+            fake, run.loop.real[: 2 * SAMPLES], before=run.before, where=generator, seed=run.seed
+        )
+    )
+
+
+def _latent(run: Running, generator: str, critic: str) -> list[Finding]:
+    """Of a generator with a condition and a latent: whether the latent matters."""
+    module = run.loop.players[generator]
+    if not isinstance(module, nn.Module):
+        return []
+    calls = [args for args in run.given[generator] if len(args) > 1]
+    calls = [args for args in calls if all(isinstance(a, Tensor) for a in args)]
+    if len(calls) < 4 or len({tuple(a.shape for a in args) for args in calls}) != 1:
+        return []
+    whole = [torch.cat([args[k] for args in calls]).detach() for k in range(len(calls[0]))]
+    noisy = [k for k, t in enumerate(whole) if _is_noise(t)]
+    others = [k for k in range(len(whole)) if k not in noisy]
+    if len(noisy) != 1 or len(others) != 1:
+        return []
+    latent, condition = noisy[0], others[0]
+
+    def sample(conditions: Tensor) -> Tensor:
+        args: list[Any] = [None, None]
+        args[condition], args[latent] = conditions, _shuffled(whole[latent])
+        made = next(tensors_of(module(*args)))
+        return made
+
+    real = _aligned(run, critic, len(calls), whole[condition])
+    return list(check_latent(sample, whole[condition], real, where=generator, seed=run.seed))
+
+
+def _aligned(run: Running, critic: str, count: int, conditions: Tensor) -> Tensor | None:
+    """The real samples of these conditions, where the critic was shown them row by row."""
+    shown = [args[0] for args in run.given[critic] if isinstance(args[0], Tensor)]
+    plain = [x.detach() for x in shown if x.grad_fn is None and not x.requires_grad]
+    width = conditions.flatten(1).shape[1]
+    rows: list[Tensor] = []
+    for block in conditions.split(len(conditions) // count):
+        match = next(
+            (
+                x
+                for x in plain
+                if len(x) == len(block)
+                and x.is_floating_point()
+                and x.flatten(1).shape[1] > width
+                and torch.equal(x.flatten(1)[:, :width], block.flatten(1).to(x))
+            ),
+            None,
+        )
+        if match is None:
+            return None
+        rows.append(match)
+    return torch.cat(rows)
+
+
+def _terms(run: Running, generator: str) -> list[Finding]:
+    rows = run.late.oppositions if run.late is not None else []
+    if len(rows) < LEAST:
+        return []
+    undone, cosines, sizes = (list(column) for column in zip(*rows, strict=True))
+    return list(opposed(undone, cosines, sizes, generator, CONFIDENCE))
+
+
+def _sizes(run: Running, generator: str, critic: str) -> list[Finding]:
+    """Whether steps overshoot, in rounds of their own: the last that the loop is run for."""
+    loop = run.loop
+    g, d = loop.players[generator], loop.players[critic]
+    named = isinstance(loop.loss, str) or is_formulation(loop.loss)
+    if not (named and isinstance(g, nn.Module) and isinstance(d, nn.Module)):
+        return []
+    formulation = formulation_of(loop.loss)  # type: ignore[arg-type]
+    real = (run.late or run.early).real_given
+    if real is None or not run.given[generator] or run.rounds < 2 * STEPS:
+        return []
+    z = tuple(a.detach() if isinstance(a, Tensor) else a for a in run.given[generator][-1])
+    rest = real[1:]
+
+    def score(x: Tensor) -> Tensor:
+        made = d(x, *rest)
+        return next(tensors_of(made))
+
+    def loss(player: str) -> Callable[[], Tensor]:
+        def value() -> Tensor:
+            fake = next(tensors_of(g(*z)))
+            return formulation.losses(_Plain(score), real[0], fake, only=player)[player]
+
+        return value
+
+    losses = {critic: loss("critic"), generator: loss("generator")}
+    players = {critic: d, generator: g}
+    begin = run.first + run.done
+    return list(
+        check_step_size(
+            lambda i: loop.step(begin + i),
+            players,
+            losses,
+            rounds=STEPS,
+            confidence=CONFIDENCE,
+            seed=run.seed,
+        )
+    )
+
+
+class _Plain:
+    """A critic as formulations see it."""
+
+    samplewise = False
+
+    def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
+        self._score = score
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._score(x)

@@ -1,0 +1,137 @@
+"""How a game goes: how well the critic tells held-out samples apart on the way, and whether samples get nearer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equilibrist.critics.judge import scores_of
+from equilibrist.diagnosis._untouched import untouched
+from equilibrist.errors import GameError
+from equilibrist.nn.wrapped import copied, unwrapped
+
+ROWS = 256
+DRAWS = 20  # of the bootstrap
+
+
+@dataclass
+class Look:
+    """One look at the game.
+
+    Attributes:
+        round: after so many rounds.
+        order: share of pairs of a real and a generated held-out sample that the critic orders rightly; None where it
+            could not be run.
+        distance: energy distance between generated and held-out real samples, over their scale.
+        error: its standard error.
+    """
+
+    round: int
+    order: float | None
+    distance: float
+    error: float
+
+
+@dataclass
+class Outcome:
+    """Looks at a loop on its way.
+
+    Attributes:
+        looks: oldest first.
+        fault: why there are none.
+        last: the generated samples of the last look.
+    """
+
+    looks: list[Look] = field(default_factory=list)
+    fault: str = ""
+    last: Tensor | None = None
+
+    def look(
+        self,
+        round: int,
+        critic: nn.Module | None,
+        real: Tensor,
+        sample: Callable[[int], Tensor],
+        seed: int,
+    ) -> None:
+        """Adds a look; random states, modules and buffers stay as they are."""
+        if self.fault:
+            return
+        try:
+            with untouched(seed, len(self.looks)), torch.no_grad():
+                fake = sample(2 * ROWS).detach()
+                self.last, fake = fake, fake[:ROWS]
+                shown = real[torch.randperm(len(real))[:ROWS]].to(fake)
+                order = None if critic is None else _order(critic, shown, fake)
+                distance, error = energy(shown, fake)
+        except Exception as error_of_users:  # a user's own sample() may fail in any way
+            self.fault = f"sample() failed: {type(error_of_users).__name__}: {error_of_users}"
+            return
+        self.looks.append(Look(round, order, distance, error))
+
+    @property
+    def late(self) -> list[Look]:
+        """Those of the second half of the run."""
+        end = self.looks[-1].round if self.looks else 0
+        return [look for look in self.looks if look.round >= end / 2]
+
+    @property
+    def order(self) -> float | None:
+        """The mean share of pairs that the critic orders rightly, in the second half."""
+        orders = [look.order for look in self.late if look.order is not None]
+        return sum(orders) / len(orders) if orders else None
+
+    @property
+    def progress(self) -> float | None:
+        """Distance at the end (mean of the last looks) over that at the start; below 1 samples got nearer."""
+        if len(self.looks) < 3 or not self.looks[0].distance > 0:
+            return None
+        last = [look.distance for look in self.looks[-3:]]
+        return sum(last) / len(last) / self.looks[0].distance
+
+
+def _order(critic: nn.Module, real: Tensor, fake: Tensor) -> float | None:
+    module = copied(unwrapped(critic), "critic")
+    try:
+        one, two = (_score(module, x) for x in (real, fake))
+    except (GameError, TypeError, RuntimeError):
+        return None  # a critic that wants more than samples
+    wins = (one[:, None] > two[None]).double() + 0.5 * (one[:, None] == two[None]).double()
+    return float(wins.mean())
+
+
+def _score(module: nn.Module, x: Tensor) -> Tensor:
+    heads = scores_of(module(x), len(x))
+    return torch.stack([head.mean(1) for head in heads]).mean(0)
+
+
+def energy(real: Tensor, fake: Tensor) -> tuple[float, float]:
+    """Energy distance 2 E|x - y| - E|x - x'| - E|y - y'| over E|x - x'|, and its standard error by a bootstrap of rows.
+
+    Székely and Rizzo 2013. Unbiased in the two inner terms; zero for samples of one law.
+    """
+    x, y = (t.detach().double().flatten(1).cpu() for t in (real, fake))
+    xy, xx, yy = torch.cdist(x, y), torch.cdist(x, x), torch.cdist(y, y)
+    scale = float(xx.sum() / (len(x) * (len(x) - 1)))
+
+    def value(i: Any, j: Any) -> float:
+        n, m = len(i), len(j)
+        cross = xy[i][:, j].mean()
+        own = xx[i][:, i].sum() / (n * (n - 1)) + yy[j][:, j].sum() / (m * (m - 1))
+        return float(2 * cross - own)
+
+    rng = torch.Generator().manual_seed(0)
+    draws = [
+        value(
+            torch.randperm(len(x), generator=rng)[: len(x) // 2],
+            torch.randperm(len(y), generator=rng)[: len(y) // 2],
+        )
+        for _ in range(DRAWS)
+    ]
+    spread = float(torch.tensor(draws, dtype=torch.float64).std()) / 2**0.5
+    whole = value(torch.arange(len(x)), torch.arange(len(y)))
+    return whole / max(scale, 1e-12), spread / max(scale, 1e-12)

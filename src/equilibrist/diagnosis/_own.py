@@ -1,0 +1,193 @@
+"""Losses of one's own in the wiring check: the gradients of their terms at the loop's own weights and samples."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from equilibrist.diagnosis._calls import Coordinates
+from equilibrist.errors import GameError
+from equilibrist.games import Modules, parameters_of
+from equilibrist.nn.noise import GLOBAL, seeded
+
+Losses = Callable[..., Mapping[str, Tensor]]
+TERMS = 12  # of a sum that are told apart
+DEPTH = 24  # of nested sums
+SUMS = ("AddBackward0", "SubBackward0")
+PLAIN = {
+    "Mean": "mean",
+    "Sum": "sum",
+    "Abs": "absolute value",
+    "Softplus": "softplus",
+    "Relu": "relu",
+    "Pow": "square",
+    "MseLoss": "MSE",
+    "L1Loss": "L1",
+    "SmoothL1Loss": "smooth L1",
+    "BinaryCrossEntropyWithLogits": "BCE with logits",
+    "BinaryCrossEntropy": "BCE",
+    "NllLoss": "cross entropy",
+    "Neg": "minus",
+    "LogSigmoid": "logsigmoid",
+    "Norm": "norm",
+    "LinalgVectorNorm": "norm",
+    "Var": "variance",
+}
+
+
+class Declared:
+    """The user's losses, evaluated where the loop is.
+
+    Args:
+        losses: `losses(modules, batch[, z])`, as an `AdversarialGame` takes them.
+        players: by role, (the user's name, modules).
+        shown: by the user's name, what the function is handed of a player.
+    """
+
+    def __init__(
+        self,
+        losses: Losses,
+        players: Mapping[str, tuple[str, list[nn.Module]]],
+        shown: Mapping[str, Any],
+    ) -> None:
+        self.losses, self.players = losses, players
+        self.modules = Modules(shown)
+        self.count = parameters_of(losses)[0]
+
+    def columns(
+        self, role: str, at: Coordinates, batch: Any, z: Any = None, *, made: tuple[Any, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Gradients for a player's weights: of each term of its own loss ("own:1"), and of the other players' losses
+        ("other").
+
+        Where the critic is asked for, the generator gives for the input made[0] what it gave in the loop, made[1]: it may
+        have been stepped since.
+
+        Returns:
+            The gradients, and each term in words.
+        """
+        name = self.players[role][0]
+        with self._untouched(), torch.enable_grad():
+            modules = self.modules
+            if role == "critic":
+                modules = Modules({k: _recorded(v, *made) for k, v in self.modules.items()})
+                modules[name] = self.modules[name]
+            found = self.losses(*(modules, batch, z)[: self.count])
+            if not isinstance(found, Mapping) or name not in found:
+                raise GameError(f"losses returned no loss for the player {name!r}")
+            columns: dict[str, Tensor] = {}
+            words: dict[str, str] = {}
+            for k, (term, said) in enumerate(terms(found[name], at), 1):
+                columns[f"own:{k}"], words[f"own:{k}"] = term, said
+            others = [loss for other, loss in found.items() if other != name and loss.requires_grad]
+            if others:
+                columns["other"] = _gradient(torch.stack([o.reshape(()) for o in others]).sum(), at)
+        return columns, words
+
+    @contextlib.contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Random states and buffers as they were."""
+        modules = [m for _, held in self.players.values() for m in held]
+        buffers = [(b, b.detach().clone()) for m in modules for b in m.buffers()]
+        try:
+            with seeded(0, GLOBAL):
+                yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+
+
+class _Recorded:
+    """A module that gives for one input what it gave before."""
+
+    def __init__(self, module: nn.Module, given: Any, made: Any) -> None:
+        self._module, self._given, self._made = module, given, made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and args[0] is self._given and len(args) + len(kwargs) == 1:
+            return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, self._made)
+        return self._module(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def _recorded(held: Any, given: Any, made: Any) -> Any:
+    return _Recorded(held, given, made) if isinstance(held, nn.Module) else held
+
+
+def terms(loss: Tensor, at: Coordinates) -> list[tuple[Tensor, str]]:
+    """The gradients of a loss's terms: of what it adds up, as far as its graph shows."""
+    nodes = list(_summands(loss.grad_fn))
+    if not 1 < len(nodes) <= TERMS:
+        return [(_gradient(loss, at), _words(loss.grad_fn))]
+    found = []
+    for kept in nodes:
+        handles = [
+            node.register_prehook(lambda grads: tuple(None if g is None else g * 0 for g in grads))
+            for node in nodes
+            if node is not kept
+        ]
+        try:
+            found.append((_gradient(loss, at), _words(kept)))
+        finally:
+            for handle in handles:
+                handle.remove()
+    return found
+
+
+def _gradient(loss: Tensor, at: Coordinates) -> Tensor:
+    wanted = [p for p in at.params if p.requires_grad]
+    if not wanted or not loss.requires_grad:
+        return at.vector([None] * len(at.params))
+    grads = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+    by = {id(p): g for p, g in zip(wanted, grads, strict=True)}
+    return at.vector([by.get(id(p)) for p in at.params])
+
+
+def _summands(node: Any, depth: int = DEPTH) -> Iterator[Any]:
+    """Nodes of the graph that are added up."""
+    if node is None:
+        return
+    parents = [parent for parent, _ in node.next_functions if parent is not None]
+    if node.name() in SUMS and depth:
+        for parent in parents:
+            yield from _summands(parent, depth - 1)
+    else:
+        yield node
+
+
+def _twice(node: Any, most: int = 200) -> bool:
+    """Whether a term's graph differentiates a backward pass: a penalty on a gradient."""
+    stack, met = [node], set()
+    while stack and len(met) < most:
+        here = stack.pop()
+        if here is None or here in met:
+            continue
+        met.add(here)
+        if "BackwardBackward" in here.name():
+            return True
+        stack.extend(parent for parent, _ in here.next_functions)
+    return False
+
+
+def _words(node: Any) -> str:
+    """What a term is, by the functions nearest to its end."""
+    said: list[str] = []
+    if _twice(node):
+        return "gradient penalty"
+    for _ in range(5):
+        if node is None or len(said) == 2:
+            break
+        word = PLAIN.get(node.name().removesuffix("0").removesuffix("Backward"))
+        if word and word not in said:
+            said.append(word)
+        following: Sequence[Any] = [p for p, _ in node.next_functions if p is not None]
+        node = following[0] if following else None
+    return " of ".join(said) or "term"

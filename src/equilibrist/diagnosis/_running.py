@@ -1,0 +1,166 @@
+"""A loop that is run for a diagnosis: its rounds, what is counted on the way, and what its networks were given."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from equilibrist.diagnosis._outcome import Outcome
+from equilibrist.diagnosis.findings import Finding
+from equilibrist.diagnosis.loop import Loop
+from equilibrist.diagnosis.numerics import watched
+from equilibrist.diagnosis.wiring import ROUNDS, Wiring, check_wiring
+from equilibrist.errors import EquilibristError
+from equilibrist.interop.origin import tensors_of
+from equilibrist.nn.wrapped import unwrapped
+
+LATE = 8  # rounds at the end that are watched again
+LOOKS = 16  # on the way
+KEPT = 12  # rounds whose inputs are kept
+EARLY_SAMPLES = 512
+
+
+def modules_of(held: Any) -> list[nn.Module]:
+    """A player's modules."""
+    if isinstance(held, nn.Module):
+        return [held]
+    return list(held.values() if isinstance(held, Mapping) else held)
+
+
+class Running:
+    """Runs a loop's rounds and watches them.
+
+    Attributes:
+        steps: of every player, by name.
+        early, late: wiring checks of the first and the last rounds.
+        outcome: looks at the game on the way.
+        stopped: the finding that ended the run early; None where it ran to its end.
+        given: what each player was given in its last rounds, (arguments, output's rows) by name.
+        least: samples in the smallest batch that each player was given.
+        before: generated samples at a tenth of the run.
+    """
+
+    def __init__(self, loop: Loop, rounds: int, first: int, critic: str, seed: int) -> None:
+        self.loop, self.rounds, self.first, self.seed = loop, rounds, first, seed
+        self.critic = critic
+        self.steps: Counter[str] = Counter(dict.fromkeys(loop.players, 0))
+        self.given: dict[str, deque[tuple[Any, ...]]] = {
+            name: deque(maxlen=KEPT) for name in loop.players
+        }
+        self.least: dict[str, int] = {}
+        self.outcome = Outcome()
+        self.early = self._check(ROUNDS)
+        self.late: Wiring | None = None
+        self.stopped: Finding | None = None
+        self.before: Tensor | None = None
+        self.done = 0
+        self._owners = {
+            id(p): name
+            for name, held in loop.players.items()
+            for module in modules_of(held)
+            for p in module.parameters()
+        }
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """Runs all rounds."""
+        watch = min(ROUNDS, self.rounds)
+        late = self.rounds - LATE if self.rounds >= watch + 2 * LATE else self.rounds
+        looks = {round(self.rounds * k / LOOKS) for k in range(LOOKS + 1)}
+        self._look(0)
+        with self._counting():
+            with self.early:
+                self._rounds(0, watch, self.early, progress, set())
+            self._rounds(watch, late, None, progress, {i for i in looks if i > watch})
+            if late < self.rounds and self.stopped is None:
+                self.late = self._check(LATE)
+                with self.late:
+                    self._rounds(late, self.rounds, self.late, progress, set())
+        if self.stopped is None and self.rounds > watch:
+            self._look(self.rounds)
+
+    def _check(self, rounds: int) -> Wiring:
+        loop = self.loop
+        return check_wiring(
+            loop.players,
+            loop.loss,
+            rounds=rounds,
+            penalties=loop.penalties,
+            real=loop.real,
+            train=loop.train,
+        )
+
+    def _rounds(
+        self,
+        begin: int,
+        end: int,
+        check: Wiring | None,
+        progress: Callable[[int], None],
+        looks: set[int],
+    ) -> None:
+        players = {
+            f"{name}{k or ''}": unwrapped(m)
+            for name, held in self.loop.players.items()
+            for k, m in enumerate(modules_of(held))
+        }
+        for i in range(begin, end):
+            if self.stopped is not None:
+                return
+            with watched(players, self.first + i) as found:
+                try:
+                    if check is None:
+                        self.loop.step(self.first + i)
+                    else:
+                        check.round(i, self.loop.step, self.first)
+                except EquilibristError:
+                    raise
+                except Exception:
+                    if not found:  # else the loop has stopped itself at a value that is not finite
+                        raise
+            self.done = i + 1
+            if found:
+                self.stopped = found[0]
+            progress(self.done)
+            if self.done in looks and self.stopped is None:
+                self._look(self.done)
+
+    def _look(self, i: int) -> None:
+        loop = self.loop
+        if loop.real is None or loop.sample is None:
+            return
+        critic = loop.players[self.critic]
+        self.outcome.look(
+            i, critic if isinstance(critic, nn.Module) else None, loop.real, loop.sample, self.seed
+        )
+        if self.before is None and i >= self.rounds / 10:
+            self.before = self.outcome.last
+
+    def _counting(self) -> ExitStack:
+        stack = ExitStack()
+        stack.callback(register_optimizer_step_post_hook(self._stepped).remove)
+        for name, held in self.loop.players.items():
+            for module in modules_of(held):
+                hook = module.register_forward_pre_hook(self._called(name), with_kwargs=True)
+                stack.callback(hook.remove)
+        return stack
+
+    def _stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        held = (id(p) for group in optimizer.param_groups for p in group["params"])
+        self.steps.update({self._owners[i] for i in held if i in self._owners})
+
+    def _called(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+                return
+            sizes = [len(t) for t in tensors_of((args, kwargs)) if t.ndim]
+            if sizes:
+                self.least[name] = min(self.least.get(name, sizes[0]), *sizes)
+            if not kwargs and sizes:
+                self.given[name].append(args)
+
+        return hook

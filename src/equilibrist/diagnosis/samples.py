@@ -1,0 +1,374 @@
+"""Generated samples that vary too little, or not with the latent; terms of a loss that work against one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from equilibrist.certificates import Json
+from equilibrist.core.draws import Use
+from equilibrist.diagnosis._untouched import untouched
+from equilibrist.diagnosis.findings import Finding
+from equilibrist.errors import DataError
+from equilibrist.statistics import Estimate, estimate
+
+BLOCKS = 10  # independent parts of the samples, from which intervals are made
+CELLS = 16  # of the real samples
+NARROW, MISSED = (
+    0.5,
+    0.5,
+)  # the ratio of variation, the share of real samples in cells that are left out
+CONSTANT = 0.02  # the ratio of variation under which samples are one sample
+RARE = 0.1  # a cell that is visited this many times as often as it should be is left out
+FELL = 0.7  # of the variation that earlier samples had
+IGNORED = 0.05  # the variance over the latent against that of the data at the same condition
+VARIES = (
+    0.02  # of the data's variance must be left at one condition, or there is nothing to generate
+)
+NEIGHBOURS = 8
+UNDONE = 0.25  # of what one term's step gains, taken back by the other term
+
+
+class Ratio(NamedTuple):
+    """A ratio with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2g} ({self.low:.2g} to {self.high:.2g})"
+
+
+def check_diversity(
+    fake: Tensor,
+    real: Tensor,
+    *,
+    before: Tensor | None = None,
+    where: str = "generator",
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[Finding, ...]:
+    """Whether generated samples vary much less than held-out real ones.
+
+    Measured are the mean distance between two samples, generated against real, and the share of real samples that
+    lie in cells (nearest of 16 centres) which generated samples visit less than a tenth as often. A generator that
+    has only begun to learn varies little as well: the finding is a note, unless the samples are all but one sample,
+    or look real, or varied more before.
+
+    Args:
+        fake: generated samples [n, ...].
+        real: real samples that training did not see [m, ...]; half of them make the cells.
+        before: samples of the same generator at an earlier time.
+        where: the generator's name.
+        confidence: of the intervals.
+        seed: of the order of rows.
+
+    Returns:
+        The finding "collapsed", or nothing.
+
+    Raises:
+        DataError: fewer than 40 samples of a kind, of different shapes, or not finite.
+    """
+    x, y = _rows("real", real, 40, seed, 0), _rows("fake", fake, 40, seed, 1)
+    if x.shape[1] != y.shape[1]:
+        raise DataError(f"real samples have {x.shape[1]} entries, generated ones {y.shape[1]}")
+    spread = _spread(y, x, confidence)
+    cells, held = x.chunk(2)
+    missed = _missed(cells, held, y, confidence)
+    if not (spread.high < NARROW or missed.low > MISSED):
+        return ()
+    level = "note"
+    reason = "a generator that has only begun to learn looks the same"
+    fell = None if before is None else _spread(y, _rows("before", before, 40, seed, 2), confidence)
+    if spread.high < CONSTANT:
+        level, reason = "warning", "they are all but one sample"
+    elif fell is not None and fell.high < FELL:
+        level, reason = "warning", f"they varied more before ({fell} of it is left)"
+    elif _looks_real(cells, held, y, confidence):
+        level, reason = "warning", "they lie as close to real samples as real ones do"
+    text = (
+        f"Generated samples vary {spread} times as much as real ones, and miss {missed.value:.0%} "
+        f"({missed.low:.0%} to {missed.high:.0%}) of the real samples' places; {reason}."
+    )
+    evidence: Json = {
+        "value": spread.value,
+        "interval": [spread.low, spread.high],
+        "missed": missed.value,
+        "missed_interval": [missed.low, missed.high],
+        "confidence": confidence,
+    }
+    if fell is not None:
+        evidence |= {"left": fell.value, "left_interval": [fell.low, fell.high]}
+    return (
+        Finding(
+            "collapsed", where, text, level, "likely" if level != "note" else "possible", evidence
+        ),
+    )
+
+
+def _rows(what: str, values: Tensor, least: int, seed: int, place: int) -> Tensor:
+    """Rows in float64, in an order of their own: data often come sorted."""
+    rows = torch.as_tensor(values).detach().flatten(1).double().cpu()
+    if len(rows) < least:
+        raise DataError(f"{what}: {len(rows)} samples are too few; give at least {least}")
+    if not bool(torch.isfinite(rows).all()):
+        raise DataError(f"{what}: some samples are NaN or infinite; remove them")
+    order = Use.DIAGNOSIS_ROWS.at(place=place).generator(seed).permutation(len(rows))
+    return rows[torch.from_numpy(order)]
+
+
+def _spread(y: Tensor, x: Tensor, confidence: float) -> Ratio:
+    """The mean distance within y over that within x, from blocks of rows that share none."""
+    n = min(len(x), len(y), 2000)
+    within = [
+        [float(torch.pdist(part).mean()) for part in rows[:n].chunk(BLOCKS)] for rows in (y, x)
+    ]
+    low = [math.log(max(a, 1e-300) / max(b, 1e-300)) for a, b in zip(*within, strict=True)]
+    return _exponential(estimate(low, confidence))
+
+
+def _exponential(found: Estimate) -> Ratio:
+    low = found.mean if found.low is None else found.low
+    high = found.mean if found.high is None else found.high
+    return Ratio(*(math.exp(min(v, 700.0)) for v in (found.mean, low, high)))
+
+
+def _missed(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> Ratio:
+    """The share of held-out real samples whose cell generated samples hardly visit."""
+    centres = _centres(cells[:2000])
+    mine, theirs = (torch.cdist(rows[:2000], centres).argmin(1) for rows in (held, y))
+    counts = [torch.bincount(t, minlength=len(centres)).double() / len(t) for t in (mine, theirs)]
+    left_out = counts[1] < RARE * counts[0]
+    missing = left_out[mine].double()
+    return _wilson(float(missing.mean()), len(missing), confidence)
+
+
+def _centres(rows: Tensor) -> Tensor:
+    """Centres of cells that hold equally much: rows are halved along the direction in which they vary most."""
+    parts = [rows]
+    while len(parts) < CELLS:
+        halves: list[Tensor] = []
+        for part in parts:
+            away = part - part.mean(0)
+            along = away @ torch.linalg.svd(away, full_matrices=False).Vh[0]
+            upper = along > along.median()
+            halves += [part[upper], part[~upper]] if bool(upper.any()) else [part]
+        if len(halves) == len(parts):
+            break
+        parts = halves
+    return torch.stack([part.mean(0) for part in parts])
+
+
+def _wilson(share: float, count: int, confidence: float) -> Ratio:
+    """The score interval of Wilson (1927)."""
+    from scipy import stats
+
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    scale = 1 + z * z / count
+    middle = (share + z * z / (2 * count)) / scale
+    reach = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return Ratio(share, max(0.0, middle - reach), min(1.0, middle + reach))
+
+
+def _looks_real(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> bool:
+    """Whether real samples are as near as they are to held-out real ones, away from the real samples' mean."""
+    mine, theirs = (torch.cdist(rows, cells).min(1).values for rows in (y, held))
+    nearer = _wilson(float((mine <= theirs.median()).double().mean()), len(mine), confidence)
+    centre = cells.mean(0)
+    away = [float((rows - centre).norm(dim=1).median()) for rows in (y, held)]
+    return nearer.high >= 0.5 and away[0] >= 0.5 * away[1]
+
+
+def check_latent(
+    sample: Callable[[Tensor], Tensor],
+    conditions: Tensor,
+    real: Tensor | None = None,
+    *,
+    where: str = "generator",
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[Finding, ...]:
+    """Whether a conditional generator's samples depend on its latent.
+
+    The variance over the latent at a fixed condition is half the mean square between two samples of one condition. What
+    it should be is the data's own variance at a fixed condition: the intercept of half the mean square between near
+    neighbours' samples over the square of the distance between their conditions (the Gamma test; Stefansson, Koncar
+    and Jones 1997), zero where the condition decides the sample.
+
+    Args:
+        sample: sample(conditions) makes one sample for each condition, with latents of its own at every call.
+        conditions: labels [n], numbers or images [n, ...].
+        real: the real sample of each condition [n, ...]; without them the finding is a note.
+        where: the generator's name.
+        confidence: of the intervals.
+        seed: of the random states in which `sample` is called; they are put back.
+
+    Returns:
+        The finding "latent-ignored", or nothing.
+
+    Raises:
+        DataError: fewer than 40 conditions, or other numbers of samples than of conditions.
+    """
+    n = len(conditions)
+    order = torch.from_numpy(Use.DIAGNOSIS_ROWS.at(place=3).generator(seed).permutation(n))
+    made = []
+    for k in range(4):
+        with torch.no_grad(), untouched(seed, k):
+            made.append(_samples("sample(conditions)", sample(conditions), n)[order])
+    within = (_halved(made[0], made[1]) + _halved(made[2], made[3])) / 2
+    whole = _halved(torch.cat(made[:2]), torch.cat(made[:2]).roll(n // 2, 0))[:n]
+    parts = [float(p.mean()) for p in within.chunk(BLOCKS)]
+    evidence: Json = {"value": float(within.mean()), "variance": float(whole.mean())}
+    evidence["confidence"] = confidence
+    due = None
+    if real is not None:
+        rows = _samples("real", real, n)[order]
+        apart = _samples("conditions", conditions, n)[order]
+        due = _at_one_condition(apart, rows)
+        total = float((rows - rows.mean(0)).square().sum(1).mean())
+    if due is None:
+        reach = estimate(parts, confidence)
+        if not (reach.high or 0.0) < 1e-3 * float(whole.mean()):
+            return ()
+        evidence["interval"] = [reach.low, reach.high]
+        text = (
+            f"At one condition, samples vary by {reach.mean:.2g} over the latent, where they vary by "
+            f"{whole.mean():.2g} over all conditions: the latent has no effect, if it should have one."
+        )
+        return (Finding("latent-ignored", where, text, "note", "possible", evidence),)
+    share = estimate([w - IGNORED * v for w, v in zip(parts, due, strict=True)], confidence)
+    left = estimate([v - VARIES * total for v in due], confidence)
+    if not ((share.high or 0.0) < 0 < (left.low or 0.0)):
+        return ()
+    data, mine = estimate(due, confidence), estimate(parts, confidence)
+    evidence |= {"interval": [mine.low, mine.high], "data": data.mean}
+    evidence["data_interval"] = [data.low, data.high]
+    text = (
+        f"At one condition, samples vary by {mine} over the latent, where the data vary by {data}: the latent has "
+        "hardly any effect."
+    )
+    return (Finding("latent-ignored", where, text, "fault", "likely", evidence),)
+
+
+def _samples(what: str, values: Tensor, n: int) -> Tensor:
+    rows = torch.as_tensor(values).detach().double().cpu()
+    rows = rows[:, None] if rows.ndim == 1 else rows.flatten(1)
+    if len(rows) != n or n < 40:
+        raise DataError(
+            f"{what}: {len(rows)} rows for {n} conditions; 40 and more, one each, are needed"
+        )
+    if not bool(torch.isfinite(rows).all()):
+        raise DataError(f"{what}: some rows are NaN or infinite; remove them")
+    return rows
+
+
+def _halved(a: Tensor, b: Tensor) -> Tensor:
+    """Half the square of the distance, row by row: its mean is the sum of the entries' variances."""
+    return (a - b).square().sum(1) / 2
+
+
+def _at_one_condition(conditions: Tensor, rows: Tensor) -> list[float] | None:
+    """The variance of rows at a fixed condition, from blocks; None where no two conditions are near."""
+    conditions, rows = conditions[:2000], rows[:2000]
+    away = torch.cdist(conditions, conditions).square()
+    typical = float(away.mean())
+    away.fill_diagonal_(math.inf)
+    near, who = away.topk(NEIGHBOURS, largest=False)
+    if typical == 0 or float(near[:, 0].mean()) > 0.25 * typical:
+        return None
+    half = (rows[:, None] - rows[who]).square().sum(2) / 2
+    found = []
+    for d, h in zip(near.chunk(BLOCKS), half.chunk(BLOCKS), strict=True):
+        x, y = d.mean(0), h.mean(0)
+        slope = float(((x - x.mean()) * (y - y.mean())).sum())
+        spread = float((x - x.mean()).square().sum())
+        found.append(float(y.mean()) - (slope / spread * float(x.mean()) if spread > 0 else 0.0))
+    return found
+
+
+def check_terms(
+    losses: Callable[[], tuple[Tensor, Tensor]],
+    parameters: Iterable[Tensor],
+    *,
+    where: str = "generator",
+    repeats: int = 16,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[Finding, ...]:
+    """Whether the adversarial term works against another term of the same loss.
+
+    With the gradients a of the adversarial term and o of the other one on the same batch, a step along -(a + o) lowers
+    the other term by |o|^2 + <a, o> to first order, where a step along -o lowers it by |o|^2: the adversarial
+    term takes back the share -<a, o> / |o|^2. Above 1, the other term rises.
+
+    Args:
+        losses: losses() draws a batch and returns the adversarial term and the other one, weighted as they are
+            added up.
+        parameters: the generator's, or those of its last layer.
+        where: the generator's name.
+        repeats: batches.
+        confidence: of the intervals.
+        seed: of the random states in which `losses` is called; they and all buffers are put back.
+
+    Returns:
+        The finding "opposed-terms", or nothing.
+    """
+    weights = [p for p in parameters if p.requires_grad]
+    undone, cosines, sizes = [], [], []
+    for k in range(repeats):
+        with torch.enable_grad(), untouched(seed, k):
+            a, o = (_gradient(term, weights) for term in losses())
+        size, other = float(a.norm()), float(o.norm())
+        if size > 0 and other > 0 and math.isfinite(size + other):
+            inner = float(a @ o)
+            undone.append(-inner / other**2)
+            cosines.append(inner / (size * other))
+            sizes.append(size / other)
+    return opposed(undone, cosines, sizes, where, confidence)
+
+
+def opposed(
+    undone: list[float], cosines: list[float], sizes: list[float], where: str, confidence: float
+) -> tuple[Finding, ...]:
+    """The finding "opposed-terms", or nothing, from several batches.
+
+    Args:
+        undone: -<a, o> / |o|^2, a the adversarial term's gradient and o the other one's.
+        cosines: of a and o.
+        sizes: |a| / |o|.
+        where: the generator's name.
+        confidence: of the intervals.
+    """
+    share, cosine, ratio = (estimate(v, confidence) for v in (undone, cosines, sizes))
+    if share.low is None or share.low < UNDONE:
+        return ()
+    text = (
+        f"The adversarial term's gradient has {ratio} times the size of the other term's at cosine {cosine}: it takes "
+        f"back {share.mean:.0%} of what a step along the other term gains"
+    )
+    text += ", and more than that: the other term rises." if share.low > 1 else "."
+    evidence = {
+        "value": share.mean,
+        "interval": [share.low, share.high],
+        "cosine": cosine.mean,
+        "cosine_interval": [cosine.low, cosine.high],
+        "ratio": ratio.mean,
+        "confidence": confidence,
+    }
+    return (Finding("opposed-terms", where, text, "warning", "certain", evidence),)
+
+
+def _gradient(term: Tensor, weights: list[Tensor]) -> Tensor:
+    if not term.requires_grad:
+        return torch.zeros(sum(p.numel() for p in weights), dtype=torch.float64)
+    found = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+    flat = [
+        (torch.zeros_like(p) if g is None else g).reshape(-1)
+        for p, g in zip(weights, found, strict=True)
+    ]
+    return torch.cat(flat).double().cpu()

@@ -17,8 +17,10 @@ from equilibrist.cli import main
 from equilibrist.data import Gaussian
 from equilibrist.diagnosis import Loop
 from equilibrist.errors import RecipeError
+from equilibrist.interop import Play, TorchRule
 from equilibrist.networks import LinearGenerator
 from equilibrist.prescriptions import Prescription, changes_of, prescribe
+from equilibrist.prescriptions.run_fork import RunFork
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 
@@ -202,7 +204,7 @@ def test_what_cannot_be_tried_is_said() -> None:
         prescribe(Loop(game.step, {}, "wgan"))
     with pytest.raises(RecipeError, match="what shall fall"):
         prescribe(game.loop())
-    with pytest.raises(RecipeError, match="needs a run of ours or a Loop"):
+    with pytest.raises(RecipeError, match="needs a run of ours, a Play or a Loop"):
         prescribe(3)
     with pytest.raises(RecipeError, match="no option 'bye'"):
         prescribe(game.loop(), measure=game.distance, bye=1)
@@ -217,7 +219,7 @@ def test_the_blocks_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_else_a_change_does_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the gap: the score of the samples stands beside it."""
-    monkeypatch.setattr("equilibrist.prescriptions.forks.SEARCH", 120)
+    monkeypatch.setattr("equilibrist.prescriptions.run_fork.SEARCH", 120)
     run = eq.train(recipe(), tmp_path / "run", progress="none")
     chosen = {"consensus": changes_of(run.recipe)["consensus"]}
     found = prescribe(run, chosen, gradients=1000, seeds=3, progress="none")
@@ -227,3 +229,39 @@ def test_what_else_a_change_does_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.best.beside.n == 3
     assert "; the energy distance " in str(found)
     assert found.describe()["tried"][0]["beside"]["n"] == 3
+
+
+def test_stacked_branches_are_single_ones(tmp_path: Path) -> None:
+    run = eq.train(recipe(), tmp_path / "run", progress="none")
+    chosen = {k: changes_of(run.recipe)[k] for k in ("consensus", "an average of the generator")}
+    fork = RunFork(run, chosen, by="score")
+    for name in ("", *chosen):
+        together = [value for value, _ in fork.values(name, (1, 2, 3), 12)]
+        alone = [value for seed in (1, 2, 3) for value, _ in fork.values(name, (seed,), 12)]
+        assert together == pytest.approx(alone, rel=1e-4)
+        assert len(set(alone)) == 3
+    assert not fork._alone
+
+
+def test_a_play_on_modules_of_a_loop() -> None:
+    """The same branches as of a run; a Play over torch's optimisers would step them, and is refused."""
+    made = recipe()
+    start = made.game.init(0)
+    modules = made.game.load(start.players, start.constants)
+    play = Play(made.game, modules["generator"], modules["critic"], made.solver)
+    data = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
+    for k in range(10):
+        play.step(data[k * 50 : (k + 1) * 50])
+    before = copy.deepcopy(play.state_dict()), copy.deepcopy(modules["critic"].state_dict())
+    chosen = {"consensus": changes_of(made)["consensus"]}
+    found = prescribe(play, chosen, data=data, by="score", gradients=700, seeds=5, progress="none")
+    assert found.change == "consensus"
+    assert play.state_dict()["steps"] == before[0]["steps"] == 10
+    assert all(torch.equal(v, before[1][k]) for k, v in modules["critic"].state_dict().items())
+    with pytest.raises(RecipeError, match="give data"):
+        prescribe(play, chosen)
+    rule = {p: TorchRule(torch.optim.SGD(m.parameters(), 0.1), m) for p, m in modules.items()}
+    torches = eq.Simultaneous(optimizers=rule)
+    other = Play(made.game, modules["generator"], modules["critic"], torches)
+    with pytest.raises(RecipeError, match="cannot be branched off"):
+        prescribe(other, chosen, data=data)

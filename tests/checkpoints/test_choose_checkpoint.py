@@ -68,6 +68,15 @@ def test_modules_of_another_loop() -> None:
     assert (by_gap.step, by_gap.by) == (200, "duality gap")
 
 
+def test_a_gap_that_no_search_can_measure_leaves_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = SimpleNamespace(gains=torch.full((4,), torch.nan))
+    monkeypatch.setattr("equilibrist.checkpoints.measured.respond", lambda *_: lost)
+    asked: dict[str, Any] = {"latent": 2, "held_out": HELD, "progress": "none"}
+    found = eq.choose_checkpoint(checkpoints(1.0, 0.0), ROWS, "vanilla", **asked)
+    assert [look.gap for look in found.looks] == [None, None]
+    assert found.step == 200
+
+
 def test_held_out_rows_decide_and_generators_alone_are_enough() -> None:
     """Rows moved by one: the checkpoint that is moved by one is the best."""
     given = [(step, made) for step, made, _ in checkpoints(0.0, 1.0, 2.0)]

@@ -71,7 +71,7 @@ def number(name: str, loss: Any) -> Tensor:
         raise GameError(
             f"the {name}'s loss has shape {list(loss.shape)}: return one number, a mean over the batch"
         )
-    return loss.reshape(())
+    return loss if loss.ndim == 0 else loss.reshape(())
 
 
 def only_one(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -209,25 +209,25 @@ class AdversarialGame(OwnModules):
             players = {p: {k: apart(t) for k, t in part.items()} for p, part in players.items()}
         for memo in self._memos:
             memo.clear()
-        with ExitStack() as stack:
-            stack.callback(self._settle, graph)
-            for p in self.players:
-                stack.enter_context(self._pure[p].held(players[p], constants[p]))
-            for name, pure in self._frozen.items():
-                stack.enter_context(pure.held({}, constants[name]))
-            stack.enter_context(self._seeded(draw))
-            if self._follows and (kind := kind_of(players)) != self.native:
-                stack.enter_context(InPrecision(kind))
-            stopped = None
-            asked = graph or self._needs_gradients
-            if self._stopping and (self._froze or (asked and (mover is None or not self._probed))):
-                stopped = stack.enter_context(StopGradients(self._passing))
-            if self._needs_gradients:
-                stack.enter_context(torch.enable_grad())
-            if self._writes:
-                draw = {key: t.detach().clone() for key, t in draw.items()}
-            given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
-            found = function(*given[: self._count(function)], **extra)
+        if self._writes:
+            draw = {key: t.detach().clone() for key, t in draw.items()}
+        given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
+        given = given[: self._count(function)]
+        stopped = None
+        asked = graph or self._needs_gradients
+        if self._stopping and (self._froze or (asked and (mover is None or not self._probed))):
+            stopped = StopGradients(self._passing)
+        held = self._enter(players, constants)
+        try:
+            if stopped is None and self._plain:
+                found = function(*given, **extra)
+            else:
+                with ExitStack() as stack:
+                    self._surround(stack, players, draw, stopped)
+                    found = function(*given, **extra)
+        finally:
+            self._leave(held)
+            self._settle(graph)
         for memo in self._memos:
             memo.clear()
         if stopped is not None:
@@ -243,10 +243,24 @@ class AdversarialGame(OwnModules):
             self._counts[id(function)] = parameters_of(function)[0]
         return self._counts[id(function)]
 
-    def _seeded(self, draw: Draw) -> Any:
-        if not self._sources:
-            return nullcontext()
-        return noise.seeded(noise.derived(seed_of(draw) or 0), self._sources)
+    @property
+    def _plain(self) -> bool:
+        """Whether the functions run in no context at all: entering some is half of what a small game costs."""
+        return not (self._sources or self._follows or self._needs_gradients)
+
+    def _surround(
+        self, stack: ExitStack, players: Players, draw: Draw, stopped: StopGradients | None
+    ) -> None:
+        """The contexts in which the functions run."""
+        if self._sources:
+            seed = noise.derived(seed_of(draw) or 0)
+            stack.enter_context(noise.seeded(seed, self._sources))
+        if self._follows and (kind := kind_of(players)) != self.native:
+            stack.enter_context(InPrecision(kind))
+        if stopped is not None:
+            stack.enter_context(stopped)
+        if self._needs_gradients:
+            stack.enter_context(torch.enable_grad())
 
     def _modules_of(self, players: Players) -> Modules:
         """What the user's functions are handed of the players, and the frozen modules."""

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+_transforms_active = torch._C._are_functorch_transforms_active
+
 
 class _Kept(NamedTuple):
     """One output, and all that it was computed from."""
@@ -51,7 +53,7 @@ class Memo:
             or kwargs
             or len(args) != 1
             or not isinstance(args[0], Tensor)
-            or _transformed()
+            or _transforms_active()
             or torch.is_inference_mode_enabled()  # its tensors count no writes
             or args[0].is_inference()
         ):
@@ -81,7 +83,3 @@ def _key(x: Tensor) -> Any:
     if x.requires_grad and graph:
         return id(x)
     return x.data_ptr(), x.dtype, x.shape, x.stride(), graph
-
-
-def _transformed() -> bool:
-    return torch._C._are_functorch_transforms_active()

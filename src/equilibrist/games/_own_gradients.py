@@ -64,8 +64,8 @@ def _alike_without(
 
 
 def memos(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """Outputs are kept where that changes neither losses nor gradients: not, say, where a module is told in between to
-    compute something else, or where a graph is freed."""
+    """Outputs are kept where a module is shown an input twice, and where that changes neither losses nor gradients:
+    not, say, where a module is told in between to compute something else, or where a graph is freed."""
     made = [] if game.noise else [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
 
     def seen() -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -86,8 +86,11 @@ def memos(game: AdversarialGame, players: Players, constants: Constants, draw: D
         kept, same = [], {}
     if not all(map(torch.equal, losses, kept)) or not _alike(same, v):
         for memo in made:
-            memo.resting = True
-        game._memos = []
+            memo.hits = 0
+    for memo in made:  # one that saves nothing costs ten microseconds a call
+        if not memo.hits:
+            memo.remove()
+    game._memos = [memo for memo in made if memo.hits]
 
 
 def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:

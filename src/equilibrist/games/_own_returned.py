@@ -49,7 +49,7 @@ def returned(game: AdversarialGame, given: Any, only: str | None) -> Mapping[str
         GameError: a player without a loss, or a loss that is no number.
     """
     names = list(game.names.values()) if only is None else [game.names[only]]
-    if not isinstance(given, Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
         kind = type(given).__name__
         raise GameError(
             f"the losses return {kind}: return a dictionary, {{{', '.join(f'{n!r}: loss' for n in names)}}}"

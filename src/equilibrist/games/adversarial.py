@@ -186,7 +186,10 @@ class AdversarialGame(OwnModules):
             if only is None or not self._probed:
                 returned(self, given, only)
             found = {p: given[self.names[p]] for p in wanted}
-        return {p: number(self.names[p], loss) for p, loss in found.items()}
+        return {
+            p: loss if type(loss) is Tensor and loss.ndim == 0 else number(self.names[p], loss)
+            for p, loss in found.items()
+        }
 
     def _call(
         self,

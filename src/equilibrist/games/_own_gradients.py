@@ -37,12 +37,29 @@ def differentiated(
     game._needs_gradients = False
     game._needs_gradients = not _alike_without(game, players, constants, draw, reference.losses)
     for p, part in reference.v.items():
-        if not any(bool(t.any()) for t in part.values()):
+        # A hinge loss is flat where all samples are beyond the margin.
+        if not any(bool(t.any()) for t in part.values()) and not _reaches(
+            game, players, constants, draw, p
+        ):
             name = game.names[p]
             raise GameError(
                 f"the {name}'s loss does not depend on the {name}'s parameters: take the modules from the function's "
                 "first argument, not from its own scope, and keep .detach() and no_grad away from the player's own part"
             )
+
+
+def _reaches(
+    game: AdversarialGame, players: Players, constants: Constants, draw: Draw, player: str
+) -> bool:
+    """Whether a player's loss is computed from its weights, be its gradient zero."""
+    leaves = {k: t.detach().requires_grad_() for k, t in players[player].items()}
+    with torch.enable_grad():
+        loss = game.losses({**players, player: leaves}, constants, draw)[player]
+    if not loss.requires_grad:
+        return False
+    return any(
+        t is not None for t in torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    )
 
 
 def _alike_without(

@@ -29,6 +29,7 @@ from equilibrist.games._own_players import (
     shown,
 )
 from equilibrist.games._own_returned import number, returned
+from equilibrist.games._own_scale import chance
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
@@ -348,9 +349,19 @@ class AdversarialGame(OwnModules):
     def yardstick(
         self, players: Players, constants: Constants, bank: Sequence[Draw], player: str
     ) -> float:
-        """The formulation's scale where one is named; else the size of the player's loss, or its standard deviation
-        from sample to sample (that from batch to batch, times the root of a batch's size) where that is larger: the
-        one is small for losses around zero, the other for a critic that scores all samples alike."""
+        """The formulation's scale where one is named; else what is at stake for the player.
+
+        A critic that is far too strong makes its own loss tiny, and a share of that would call everything something. So
+        the loss is taken where the critic tells nothing apart: every score replaced by the one that then costs it
+        least, slopes kept (gradient penalties are what they are). That is log 4 for log losses and 2 for the hinge's.
+        The generator's is that loss too, or what it changes by up to the scores at which such a critic pays twice,
+        where that is larger. Where no score costs the critic more than another (Wasserstein's losses) it is the
+        distance of the player's loss from the one at the mean score, or its standard deviation from sample to sample
+        (that from batch to batch, times the root of a batch's size), whichever is larger.
+
+        Of losses that call no critic's module, and of more than two players, it is the size of the player's loss, or
+        that deviation.
+        """
         if self.named is not None and not self.lacks("samples", "score"):
             return super().yardstick(players, constants, bank, player)
         with torch.no_grad():
@@ -358,7 +369,13 @@ class AdversarialGame(OwnModules):
         values = torch.stack(losses).double()
         rows = sum(len(draw[self.structure.names[0]]) for draw in bank) / len(bank)
         spread = float(values.std() * rows**0.5) if len(bank) > 1 else 0.0
-        return max(abs(float(values.mean())), spread)
+        mean, found = float(values.mean()), chance(self, players, constants, bank[0])
+        if found is None:
+            return max(abs(mean), spread)
+        own = abs(found.losses[player])
+        if found.reach is None:
+            return max(own, abs(mean - found.level[player]), spread)
+        return own if player == "critic" else max(own, found.reach[player])
 
     @property
     def own_scale(self) -> bool:

@@ -377,6 +377,14 @@ class AdversarialGame(OwnModules):
             return max(own, abs(mean - found.level[player]), spread)
         return own if player == "critic" else max(own, found.reach[player])
 
+    def at_equality(self, players: Players, constants: Constants, draw: Draw) -> dict[str, float]:
+        """The players' losses against a critic that tells nothing apart, by player; of none where they call no critic's
+        module, or where no score costs the critic more than another."""
+        found = chance(self, players, constants, draw)
+        if found is None or found.reach is None:
+            return {}
+        return {p: round(loss, 9) for p, loss in found.losses.items() if abs(loss) > 1e-9}
+
     @property
     def own_scale(self) -> bool:
         """Whether `yardstick` is of each player's loss."""

@@ -602,7 +602,7 @@ def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
 
 
 def _opposition(side: Side, received: Tensor) -> tuple[float, float, float] | None:
-    """How the adversarial part of a generator's gradient lies to the rest: the slopes that the loop's loss sent into the
+    """How a generator's adversarial gradient lies to the rest of what it receives: the slopes that the loss sent into the
     scores tell how large it is."""
     if side.role == CRITIC:
         return None

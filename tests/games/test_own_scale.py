@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -142,3 +143,26 @@ def test_a_saturated_critic_is_held_to_a_gain_that_matters() -> None:
     assert found.verdict.value == "NOT_REFUTED"
     assert found.tolerance.value == pytest.approx(0.02 * np.log(4))
     assert "at stake in the critic's loss" in found.tolerance.why
+
+
+def test_noise_above_the_tolerance_names_the_batches_that_would_do() -> None:
+    losses = losses_of("vanilla")
+    game = Pair(losses, 0.05, 400).game(losses)
+
+    def rests(group_batches: int) -> Any:
+        settings = {"batch": 8, "groups": 4, "group_batches": group_batches, "absolute": 0.004}
+        found = audit_game(
+            game,
+            *game.init(),
+            game.data,
+            settings=settings,
+            checks=["stationary"],
+            progress="none",
+        )
+        return found["stationary/critic"]
+
+    hidden = rests(1)
+    assert hidden.verdict.value == "UNASSESSED"
+    named = re.search(r"group_batches=(\d+) in the settings", hidden.summary)
+    assert named is not None
+    assert rests(int(named[1])).verdict.value == "NOT_REFUTED"

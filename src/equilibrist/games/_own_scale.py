@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +35,50 @@ class Chance(NamedTuple):
     losses: dict[str, float]
     reach: dict[str, float] | None
     level: dict[str, float]
+
+
+def stake(
+    game: AdversarialGame,
+    players: Players,
+    constants: Constants,
+    bank: Sequence[Draw],
+    player: str,
+) -> float:
+    """What is at stake for a player: how large a difference of its loss is large.
+
+    A critic that is far too strong makes its own loss tiny, and a share of that would call everything something. So
+    the loss is taken where the critic tells nothing apart: every score replaced by the one that then costs it least,
+    slopes kept (gradient penalties are what they are). That is log 4 for log losses and 2 for the hinge's. The
+    generator's is that loss too, or what it changes by up to the scores at which such a critic pays twice, where that
+    is larger. Where no score costs the critic more than another (Wasserstein's losses) it is the distance of the
+    player's loss from the one at the mean score, or its standard deviation from sample to sample (that from batch to
+    batch, times the root of a batch's size), whichever is larger.
+
+    Of losses that call no critic's module, and of more than two players, it is the size of the player's loss, or that
+    deviation.
+    """
+    with torch.no_grad():
+        values = torch.stack([game.losses(players, constants, draw)[player] for draw in bank])
+    rows = sum(len(draw[game.structure.names[0]]) for draw in bank) / len(bank)
+    spread = float(values.double().std() * rows**0.5) if len(bank) > 1 else 0.0
+    mean, found = float(values.double().mean()), chance(game, players, constants, bank[0])
+    if found is None:
+        return max(abs(mean), spread)
+    own = abs(found.losses[player])
+    if found.reach is None:
+        return max(own, abs(mean - found.level[player]), spread)
+    return own if player == "critic" else max(own, found.reach[player])
+
+
+def equality(
+    game: AdversarialGame, players: Players, constants: Constants, draw: Draw
+) -> dict[str, float]:
+    """The losses against a critic that tells nothing apart, by player; of none where they call no critic's module, or
+    where no score costs the critic more than another."""
+    found = chance(game, players, constants, draw)
+    if found is None or found.reach is None:
+        return {}
+    return {p: round(loss, 9) for p, loss in found.losses.items() if abs(loss) > 1e-9}
 
 
 def chance(

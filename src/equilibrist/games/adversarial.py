@@ -29,7 +29,7 @@ from equilibrist.games._own_players import (
     shown,
 )
 from equilibrist.games._own_returned import number, returned
-from equilibrist.games._own_scale import chance
+from equilibrist.games._own_scale import equality, stake
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
@@ -223,7 +223,8 @@ class AdversarialGame(OwnModules):
             stopped = StopGradients(self._passing)
         held = self._enter(players, constants)
         try:
-            if stopped is None and self._plain:
+            # No context where none is needed: entering some is half of what a small game costs.
+            if not (stopped or self._sources or self._follows or self._needs_gradients):
                 found = function(*given, **extra)
             else:
                 with ExitStack() as stack:
@@ -246,11 +247,6 @@ class AdversarialGame(OwnModules):
         if id(function) not in self._counts:
             self._counts[id(function)] = parameters_of(function)[0]
         return self._counts[id(function)]
-
-    @property
-    def _plain(self) -> bool:
-        """Whether the functions run in no context at all: entering some is half of what a small game costs."""
-        return not (self._sources or self._follows or self._needs_gradients)
 
     def _surround(
         self, stack: ExitStack, players: Players, draw: Draw, stopped: StopGradients | None
@@ -349,41 +345,14 @@ class AdversarialGame(OwnModules):
     def yardstick(
         self, players: Players, constants: Constants, bank: Sequence[Draw], player: str
     ) -> float:
-        """The formulation's scale where one is named; else what is at stake for the player.
-
-        A critic that is far too strong makes its own loss tiny, and a share of that would call everything something. So
-        the loss is taken where the critic tells nothing apart: every score replaced by the one that then costs it
-        least, slopes kept (gradient penalties are what they are). That is log 4 for log losses and 2 for the hinge's.
-        The generator's is that loss too, or what it changes by up to the scores at which such a critic pays twice,
-        where that is larger. Where no score costs the critic more than another (Wasserstein's losses) it is the
-        distance of the player's loss from the one at the mean score, or its standard deviation from sample to sample
-        (that from batch to batch, times the root of a batch's size), whichever is larger.
-
-        Of losses that call no critic's module, and of more than two players, it is the size of the player's loss, or
-        that deviation.
-        """
+        """The formulation's scale where one is named; else what is at stake for the player (`_own_scale.stake`)."""
         if self.named is not None and not self.lacks("samples", "score"):
             return super().yardstick(players, constants, bank, player)
-        with torch.no_grad():
-            losses = [self.losses(players, constants, draw)[player] for draw in bank]
-        values = torch.stack(losses).double()
-        rows = sum(len(draw[self.structure.names[0]]) for draw in bank) / len(bank)
-        spread = float(values.std() * rows**0.5) if len(bank) > 1 else 0.0
-        mean, found = float(values.mean()), chance(self, players, constants, bank[0])
-        if found is None:
-            return max(abs(mean), spread)
-        own = abs(found.losses[player])
-        if found.reach is None:
-            return max(own, abs(mean - found.level[player]), spread)
-        return own if player == "critic" else max(own, found.reach[player])
+        return stake(self, players, constants, bank, player)
 
     def at_equality(self, players: Players, constants: Constants, draw: Draw) -> dict[str, float]:
-        """The players' losses against a critic that tells nothing apart, by player; of none where they call no critic's
-        module, or where no score costs the critic more than another."""
-        found = chance(self, players, constants, draw)
-        if found is None or found.reach is None:
-            return {}
-        return {p: round(loss, 9) for p, loss in found.losses.items() if abs(loss) > 1e-9}
+        """The players' losses against a critic that tells nothing apart, where that can be seen."""
+        return equality(self, players, constants, draw)
 
     @property
     def own_scale(self) -> bool:

@@ -332,7 +332,7 @@ class Recorder:
         scores = [h if rows is None else h[rows] for h in heads]
         shown = samples.detach() if rows is None else samples.detach()[rows]
         call = Call(len(self.calls), kind, linked, shown, [s.detach() for s in scores])
-        call.lowered = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+        call.lowered = torch.is_autocast_enabled(samples.device.type)
         players = {role: side.at for role, side in self.sides.items() if role == CRITIC or linked}
         if not kind:
             same = (t for _, t in reversed(self.outputs) if t.shape == shown.shape)
@@ -602,8 +602,10 @@ def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
 
 
 def _opposition(side: Side, received: Tensor) -> tuple[float, float, float] | None:
-    """How a generator's adversarial gradient lies to the rest of what it receives: the slopes that the loss sent into the
-    scores tell how large it is."""
+    """How a generator's adversarial gradient lies to the rest of what it receives.
+
+    Its size is told by the slopes that the loop's loss sent into the scores.
+    """
     if side.role == CRITIC:
         return None
     own = None

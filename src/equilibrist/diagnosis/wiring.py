@@ -22,7 +22,7 @@ from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._recorder import CRITIC, Recorder
 from equilibrist.diagnosis.findings import Finding, ordered
-from equilibrist.diagnosis.loop import Held, Loss
+from equilibrist.diagnosis.loop import Held, Loss, modules_of
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError, RecipeError, warn_user
 from equilibrist.formulations import Formulation, formulation_of
@@ -231,11 +231,10 @@ def _held(players: Mapping[str, Held]) -> dict[str, tuple[str, list[nn.Module]]]
     called = roles(tuple(players))
     found = {}
     for name, given in players.items():
-        modules = (
-            [given]
-            if isinstance(given, nn.Module)
-            else list(given.values() if isinstance(given, Mapping) else given)
-        )
+        try:
+            modules = modules_of(given)
+        except TypeError:
+            modules = []
         if not modules or not all(isinstance(m, nn.Module) for m in modules):
             raise GameError(f"players[{name!r}] must be a module, or a list of modules")
         if not any(True for m in modules for _ in m.parameters()):

@@ -138,7 +138,7 @@ def quadratic(rate: float) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("rate", "part"), [(0.5, None), (1.9, None), (2.1, 0.5), (15.0, 0.1), (150.0, 0.01)]
+    ("rate", "part"), [(0.5, None), (1.6, None), (1.9, 0.5), (2.1, 0.5), (15.0, 0.1), (150.0, 0.01)]
 )
 def test_overshooting_is_that_of_a_parabola(rate: float, part: float | None) -> None:
     found = quadratic(rate)

@@ -16,6 +16,8 @@ from equilibrist.zoo import (
 )
 from equilibrist.zoo._case import CASES, HALVES, Case, half_of, isolated
 from equilibrist.zoo._kits import KITS
+from equilibrist.zoo._matrix import Matrix, Rate, Record
+from equilibrist.zoo.run import diagnose_case, run
 
 FAMILIES = (  # importing them has made their cases
     wiring_steps,
@@ -32,4 +34,16 @@ FAMILIES = (  # importing them has made their cases
     practices_networks,
 )
 
-__all__ = ["CASES", "HALVES", "KITS", "Case", "half_of", "isolated"]
+__all__ = [
+    "CASES",
+    "HALVES",
+    "KITS",
+    "Case",
+    "Matrix",
+    "Rate",
+    "Record",
+    "diagnose_case",
+    "half_of",
+    "isolated",
+    "run",
+]

@@ -65,14 +65,35 @@ class Case:
 
 
 def half_of(name: str) -> str:
-    """The half of the zoo in which a name is: that of its SHA-256's parity; twins go together."""
+    """The half of the zoo in which a name is: that of its SHA-256's parity; twins go together.
+
+    Args:
+        name: of a case.
+
+    Returns:
+        "development" or "held-back".
+    """
     digest = hashlib.sha256(name.removesuffix(TWIN).encode()).digest()
     return HALVES[digest[0] % 2]
 
 
 @contextlib.contextmanager
 def isolated(seed: int = 0) -> Iterator[None]:
-    """Within it torch's CPU generator starts from `seed`; afterwards it is as it was before."""
+    """Within it torch's CPU generator starts from `seed`; afterwards it is as it was before.
+
+    Args:
+        seed: of the generator.
+
+    Yields:
+        Nothing.
+
+    Examples:
+        >>> with isolated(0):
+        ...     x = torch.rand(2)
+        >>> with isolated(0):
+        ...     bool(torch.equal(x, torch.rand(2)))
+        True
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

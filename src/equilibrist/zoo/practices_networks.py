@@ -268,7 +268,9 @@ def cycle(kit: Kit) -> Loop:
         opt_g.step()
 
     def sample(n: int) -> Tensor:
-        return G(torch.randn(n, 2)).detach()
+        with torch.no_grad():
+            made: Tensor = G(torch.randn(n, 2))
+        return made
 
     return kit.loop(step, G, D, [opt_g, opt_d], {"back": back}, sample=sample)
 

@@ -132,6 +132,14 @@ def test_a_checkpoint_that_is_not_finite_is_never_taken() -> None:
         other.choice()
 
 
+def test_rounding_is_no_difference() -> None:
+    rows = np.random.default_rng(4).random(300)
+    ledger = Ledger("score")
+    for k in range(4):
+        ledger.add(k + 1, Values(rows + 1e-16 * k))
+    assert ledger.choice().advice == "stop"
+
+
 def test_the_energy_score_is_the_energy_distance_of_two_normals() -> None:
     """2 E|X - Y| - E|X - X'| - E|Y - Y'| in one dimension, from E|N(m, s^2)| = s sqrt(2/pi) e^(-m^2/2s^2) + m erf."""
 

@@ -19,8 +19,6 @@ def test_the_blocks_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     for block in to_run("docs/zoo.md"):
         exec(block, space)
         said.append(capsys.readouterr().out)
-    assert said[0] == (
-        "gradient-leak | development | zero-grad-after-the-step-ring-twin\n"
-    )
+    assert said[0] == ("gradient-leak | development | zero-grad-after-the-step-ring-twin\n")
     assert "| never-stepped | 1 of 1 | never-stepped 1 |" in said[1]
     assert "critic-loss-generator-step-ring wrong-optimizer never-stepped" in said[1]

@@ -13,6 +13,7 @@ from equilibrist.checks import Interval
 from equilibrist.checks.context import student
 
 Array = np.ndarray[Any, Any]
+ROUNDING = 1e-6  # of the values' size: samples are made in float32
 
 
 def spent(alpha: float, look: int) -> float:
@@ -103,12 +104,14 @@ class Values:
         return _interval(self.values, self.bounds, self.widen, alpha)
 
     def less(self, other: Values, alpha: float) -> Interval:
-        """The mean of these less the others, paired: both are of the same rows."""
+        """The mean of these less the others, paired: both are of the same rows. What rounding makes is none."""
         bounds = None
         if self.bounds is not None:
             width = self.bounds[1] - self.bounds[0]
             bounds = (-width, width)
-        return _interval(self.values - other.values, bounds, self.widen, alpha)
+        found = _interval(self.values - other.values, bounds, self.widen, alpha)
+        slack = ROUNDING * float(np.abs(self.values).mean() + np.abs(other.values).mean())
+        return Interval(found.mean, found.low - slack, found.high + slack)
 
 
 def _interval(

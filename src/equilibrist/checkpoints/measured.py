@@ -84,7 +84,8 @@ class HeldOut:
     def measure(
         self, game: SampledGame, players: Players, constants: Constants, batch: int = 0
     ) -> tuple[Values | None, Values | None, str]:
-        """(score, gap, why there are no numbers) of a checkpoint; None for what is not measured.
+        """(score, gap, why there are no numbers) of a checkpoint; None for what is not measured, and for a gap whose
+        searches all failed beside a sound score.
 
         `batch`: how many samples are generated at a time, 0 for all.
         """
@@ -93,9 +94,11 @@ class HeldOut:
             context.parts["score"] = self.held_out.to(context.device, context.dtype)
         score = None if game.lacks("samples") else self._scored(context, game, batch)
         gap = self._gap(context) if self.gradients else None
-        if bad := [v for v in (score, gap) if v is not None and not v.sound]:
-            return None, None, f"{'the score' if bad[0] is score else 'the gap'} is not finite"
-        return score, gap, ""
+        if gap is not None and not gap.sound:
+            gap = None
+        if score is not None and not score.sound:
+            return None, None, "the score is not finite"
+        return score, gap, "" if score or gap else "the losses are not finite"
 
     def of_samples(self, fake: Tensor) -> tuple[Values | None, str]:
         """The score of generated samples at hand, as many for each row as there are."""

@@ -96,7 +96,7 @@ class BestDeviation:
 
     Attributes:
         gains: loss before less loss after, on every batch, float64 [batches]; zeros where nothing better was found, and
-            not numbers where the player's loss is none or every descent failed.
+            not numbers where the player's loss is none or every descent failed before it gained.
         finished: whether the search had stopped gaining.
         gradients: what it cost, in minibatch gradients.
     """
@@ -111,11 +111,12 @@ def respond(context: AuditContext, player: str, gradients: float) -> BestDeviati
     tolerance = context.tolerance(player=player).value
     outcome = search(context, player, gradients, tolerance, lambda spent: None)
     before = context.losses(player, context.players, context.constants, "score")
-    gains = torch.zeros_like(before)
-    if outcome.best.best is not None:
+    if outcome.best.best is not None:  # of a descent that failed later, too
         gains = gain(context, player, outcome.best.best, "score")
-    if all(d.failed for d in outcome.descents) or not torch.isfinite(before).all():
+    elif all(d.failed for d in outcome.descents):
         gains = torch.full_like(before, torch.nan)
+    else:
+        gains = 0 * before
     return BestDeviation(gains, outcome.finished, outcome.spent)
 
 

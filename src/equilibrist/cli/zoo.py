@@ -30,6 +30,7 @@ def list_cases(context: typer.Context, as_json: JsonOption = False) -> None:
     """
     if context.invoked_subcommand:
         return
+    from equilibrist.diagnosis import VOCABULARY
     from equilibrist.zoo import CASES
 
     rows = [
@@ -39,7 +40,9 @@ def list_cases(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
+    order = {name: place for place, name in enumerate([*VOCABULARY, ""])}
     shown = [c for c in CASES.values() if c.fault or not c.twin]
+    shown.sort(key=lambda c: order[c.fault])
     width = max(len(c.name) for c in shown)
     for c in shown:
         say(f"{c.name:{width}}  {c.fault or 'healthy':22}  {c.half}")

@@ -22,6 +22,8 @@ from equilibrist.nn.wrapped import unwrapped
 SAMPLES = 512
 CONFIDENCE = 0.99  # of what is looked for without a suspicion
 NOISE = 0.25  # largest correlation between entries of independent noise
+COLLAPSED = 0.16  # of real samples' variation, in the middle and at the end, below which samples are collapsed
+MISSED = 0.8  # share of the real samples' places that they miss
 LONG = 100  # rounds before which samples may well be alike
 LEAST = 8  # steps whose terms are compared
 
@@ -132,12 +134,15 @@ def _diversity(run: Running, generator: str) -> list[Finding]:
         return []
     real = run.loop.real[: 2 * SAMPLES]
     found = list(check_diversity(fake, real, before=run.before, where=generator, seed=run.seed))
-    if not found or found[0].level == "note":
-        return found
+    if not found:
+        return []
     # Players that go round one another pass through narrow samples: a fault lasts.
     lasts = run.done >= LONG and middle is not None
-    if lasts and check_diversity(middle, real, before=run.before, where=generator, seed=run.seed):
-        return found
+    earlier = check_diversity(middle, real, where=generator, seed=run.seed) if lasts else ()
+    pair = [f.evidence for f in (*found, *earlier)]
+    narrow = len(pair) == 2 and pair[0]["value"] * pair[1]["value"] < COLLAPSED**2
+    if narrow and min(e["missed"] for e in pair) > MISSED:
+        return [replace(found[0], level="warning", sure="likely")]
     return [replace(found[0], level="note", sure="possible")]
 
 

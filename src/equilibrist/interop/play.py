@@ -181,6 +181,10 @@ class Play:
         generator, critic = self._modules
         return self.game.read(generator, critic, constants)
 
+    def here(self) -> Start:
+        """Players and constants as the modules hold them now: not copies."""
+        return self._read(self._constants)
+
     def step(self, *batches: Any) -> dict[str, dict[str, float]]:
         """One step of the solver; the j-th minibatch that it draws has real samples `batches[j]`, the
         last of them again and again where it draws more (GameError where they must be independent:
@@ -191,7 +195,7 @@ class Play:
         """
         if not batches:
             raise GameError("step needs at least one batch of real samples")
-        here = self._read(self._constants)
+        here = self.here()
         draws = _OfLoop(
             self.game, batches, self.seed, self.steps, next(iter(tree.leaves(here.players)))
         )

@@ -22,6 +22,7 @@ class Tried:
             that was dropped before.
         after: the quantity at the end of the branches that judge, their mean.
         failed: branches that met numbers that are not finite.
+        beside: the same effect on what is measured beside the quantity.
     """
 
     name: str
@@ -31,11 +32,12 @@ class Tried:
     effect: Estimate | None = None
     after: float | None = None
     failed: int = 0
+    beside: Estimate | None = None
 
     def describe(self) -> dict[str, Any]:
         """Plain values."""
-        plain = {k: v for k, v in vars(self).items() if k != "effect"}
-        return plain | {"effect": None if self.effect is None else self.effect.to_json()}
+        estimates = {"effect": self.effect, "beside": self.beside}
+        return vars(self) | {k: None if v is None else v.to_json() for k, v in estimates.items()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +52,8 @@ class Prescription(Shown):
         tried: every change, the best first.
         gradients: what was spent in all, in minibatch gradients.
         confidence: of the effects' intervals, all of them together.
+        own_cost: minibatch gradients of a round without a change.
+        other: what was measured beside the quantity; empty where nothing was.
     """
 
     change: str | None
@@ -61,6 +65,7 @@ class Prescription(Shown):
     unit: str = ""
     confidence: float = 0.95
     own_cost: float = 0.0
+    other: str = ""
     notes: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -75,16 +80,21 @@ class Prescription(Shown):
         """The finding."""
         best = self.best
         if best is None or best.effect is None:
-            return f"None of the {len(self.tried)} changes could be judged: every branch failed."
+            return "No change could be judged: on some seed every one ended with numbers that are not finite."
         effect, after = best.effect, self._number(best.after)
         if self.change is None:
+            if len(self.tried) == 1:
+                return (
+                    f"The change that was tried, {best.name}, does not lower the {self.quantity} for certain: it "
+                    f"changed it by {self._span(effect)}."
+                )
             return (
                 f"None of the {len(self.tried)} changes lowers the {self.quantity} for certain: the best, "
                 f"{best.name}, changed it by {self._span(effect)}."
             )
         return (
             f"Change to {best.name}: the {self.quantity} ends at {after} instead of "
-            f"{self._number(self.unchanged)}, a change of {self._span(effect)}{self._price(best)}."
+            f"{self._number(self.unchanged)}, a change of {self._span(effect)}{self._price(best)}{self._beside(best)}."
         )
 
     def _number(self, value: float | None) -> str:
@@ -99,11 +109,23 @@ class Prescription(Shown):
             return "; a round costs as much as before"
         return f"; a round costs {best.cost / self.own_cost:.2g} times as much, with as many gradients in all"
 
+    def _beside(self, one: Tried) -> str:
+        """What else the change did: a gap may close while samples get worse."""
+        found = one.beside
+        if found is None or found.low is None or found.high is None:
+            return ""
+        how = (
+            "rises" if found.low > 0 else "falls" if found.high < 0 else "does not move for certain"
+        )
+        return f"; the {self.other} {how}: {found.mean:.3g} ({found.low:.3g} to {found.high:.3g})"
+
     def _facts(self) -> tuple[str, Rows]:
         rows = [("before", self._number(self.before)), ("no change", self._number(self.unchanged))]
         for one in self.tried:
             if one.effect is not None:
-                text = f"{self._number(one.after)}, effect {self._span(one.effect)}"
+                text = (
+                    f"{self._number(one.after)}, effect {self._span(one.effect)}{self._beside(one)}"
+                )
             else:
                 seen = ["not finite" if v is None else f"{v:.3g}" for v in one.selected]
                 text = f"dropped at {', '.join(seen)}"
@@ -120,6 +142,7 @@ class Prescription(Shown):
             "sentence": self.sentence,
             "quantity": self.quantity,
             "unit": self.unit,
+            "other": self.other,
             "before": self.before,
             "unchanged": self.unchanged,
             "tried": [one.describe() for one in self.tried],

@@ -10,7 +10,8 @@ from typing import Any
 from equilibrist.core.draws import Use
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import RecipeError
-from equilibrist.prescriptions.forks import AS_IS, Fork, fork_of
+from equilibrist.prescriptions.fork import AS_IS, Fork, Measured
+from equilibrist.prescriptions.fork_of import fork_of
 from equilibrist.prescriptions.prescription import Prescription, Tried
 from equilibrist.progress import showing
 from equilibrist.run.requirements import require_seed
@@ -32,6 +33,7 @@ class _Record:
     cost: float
     selected: list[float | None] = field(default_factory=list)
     judged: dict[int, float | None] = field(default_factory=dict)
+    beside: dict[int, float | None] = field(default_factory=dict)
     rounds: int = 0
 
 
@@ -55,16 +57,17 @@ def prescribe(
     seeds, paired: a change is prescribed where the interval of its effect, corrected for both, lies below zero.
 
     Args:
-        of: a run of ours, at the step whose audit found the gap; or a `diagnosis.Loop` with `save` and `load`.
+        of: a run of ours, at the step whose audit found the gap; an `interop.Play`; or a `diagnosis.Loop` with `save`
+            and `load`.
         changes: of a run {name: change(recipe)} in place of `changes_of(recipe)`; of a loop {name: change(loop)} beside
             the rates of its optimisers, which are found by themselves. What change(loop) returns is called to undo it.
         gradients: what all branches and measurements may cost, in minibatch gradients of the batch that is used now.
         seeds: that judge, at least 3.
         confidence: of the effects' intervals together.
         progress: "auto", "bar", "lines" or "none".
-        options: seed; of a run `by` ("gap", the default, or "score") and `held_out`, as `choose_checkpoint` has them;
-            of a loop `measure` (measure(loop): the quantity that is to fall, a number or held-out values) and `start`
-            (the number of the first round).
+        options: seed; of a run and a Play `by` ("gap", the default, or "score") and `held_out`, as `choose_checkpoint`
+            has them; of a Play also `data` and `batch`; of a loop `measure` (measure(loop) is what shall fall, a number
+            or held-out values) and `start` (the number of the first round).
 
     Returns:
         The change that helped, by how much and at which cost, or that none did; and what was tried. A run is left
@@ -89,7 +92,7 @@ class _Trial:
 
     def __init__(self, fork: Fork, gradients: int, seeds: int, seed: int, progress: str) -> None:
         self.fork = fork
-        self.before = fork.now()
+        self.before = fork.now()[0]
         self.seed, self.seeds, self.progress = seed, seeds, progress
         self.records = {name: _Record(fork.cost(name)) for name in (AS_IS, *fork.names)}
         self.counts = _halves(len(fork.names))
@@ -128,29 +131,30 @@ class _Trial:
             done = 0
             for k, share in enumerate(self._shares()):
                 for name in alive:
-                    value = self._branch(name, k, share)
-                    self.records[name].selected.append(value)
+                    self.records[name].selected.append(self._branches(name, [k], share)[0][0])
                     done += 1
                     bar.update(done, {})
                 alive = sorted(alive, key=self._rank)[: self.counts[k + 1]]
-            for s in range(self.seeds):
-                for name in (AS_IS, *alive[: self.last]):
-                    number = len(self.counts) + s
-                    self.records[name].judged[s] = self._branch(name, number, self._judging())
-                    done += 1
-                    bar.update(done, {})
+            numbers = [len(self.counts) + s for s in range(self.seeds)]
+            for name in (AS_IS, *alive[: self.last]):
+                found = self._branches(name, numbers, self._judging())
+                self.records[name].judged = {s: value for s, (value, _) in enumerate(found)}
+                self.records[name].beside = {s: other for s, (_, other) in enumerate(found)}
+                done += self.seeds
+                bar.update(done, {})
 
     def _rank(self, name: str) -> float:
         value = self.records[name].selected[-1]
         return math.inf if value is None else value
 
-    def _branch(self, name: str, number: int, share: float) -> float | None:
+    def _branches(self, name: str, numbers: Sequence[int], share: float) -> list[Measured]:
+        """Branches with this change, one for each number, which tells their draws apart."""
         record = self.records[name]
         rounds = max(1, int(share / record.cost))
         record.rounds = rounds
-        self.spent += rounds * record.cost + self.fork.measuring
-        rng = Use.BRANCH.at(branch=number).generator(self.seed)
-        return self.fork.value(name, int(rng.integers(2**31)), rounds)
+        self.spent += len(numbers) * (rounds * record.cost + self.fork.measuring)
+        rngs = [Use.BRANCH.at(branch=number).generator(self.seed) for number in numbers]
+        return self.fork.values(name, [int(rng.integers(2**31)) for rng in rngs], rounds)
 
     def result(self, confidence: float) -> Prescription:
         """What the branches say."""
@@ -165,6 +169,7 @@ class _Trial:
                 effect = paired(record.judged, own.judged, level)
                 if any(v is None for v in record.judged.values()) or not effect.n:
                     effect = None  # a change that fails on some seed is none
+            beside = paired(record.beside, own.beside, level) if effect else None
             tried.append(
                 Tried(
                     name,
@@ -174,6 +179,7 @@ class _Trial:
                     effect,
                     _mean(record.judged.values()),
                     failed,
+                    beside if beside is not None and beside.n else None,
                 )
             )
         tried.sort(key=_order)
@@ -195,6 +201,7 @@ class _Trial:
             self.fork.unit,
             confidence,
             own.cost,
+            self.fork.other,
             notes,
         )
 

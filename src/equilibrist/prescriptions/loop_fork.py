@@ -1,154 +1,24 @@
-"""Training that can be branched off: a run of ours, or somebody's loop with save and load."""
+"""Branches of somebody's loop that has save and load."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from equilibrist import tree
 from equilibrist.checkpoints import EnergyScore, HeldOut
-from equilibrist.compare.cost import cost
-from equilibrist.core.draws import Batches
-from equilibrist.core.field import VectorField
-from equilibrist.data import Source
 from equilibrist.data.loaders import source_of
 from equilibrist.diagnosis import Loop
 from equilibrist.errors import RecipeError
 from equilibrist.nn.noise import GLOBAL, seeded
-from equilibrist.prescriptions.menu import Change, changes_of
-from equilibrist.run import Run, checkpoint
+from equilibrist.prescriptions.fork import AS_IS, Measured
 
-AS_IS = ""  # the branch without a change
-SEARCH = 200  # minibatch gradients for the gap at the end of a branch
 FACTORS = {"a quarter of": 0.25, "four times": 4.0}
-
-
-class Fork(Protocol):
-    """A state of training from which branches go.
-
-    Attributes:
-        names: of the changes that can be tried.
-        quantity, unit: what is to fall.
-        measuring: minibatch gradients that measuring it once costs.
-    """
-
-    names: tuple[str, ...]
-    quantity: str
-    unit: str
-    measuring: int
-
-    def cost(self, name: str) -> float:
-        """Minibatch gradients of a round with this change (`AS_IS`: without)."""
-        ...
-
-    def value(self, name: str, seed: int, rounds: int) -> float | None:
-        """The quantity after so many rounds with this change from the audited state; None where it is not finite.
-
-        Branches of one seed see the same random numbers.
-        """
-        ...
-
-    def now(self) -> float | None:
-        """The quantity at the audited state."""
-        ...
-
-
-class RunFork:
-    """Branches of a run of ours.
-
-    Args:
-        run: at the audited step; its solver's state is that of its checkpoint.
-        changes: by name; those of `changes_of` where they are left out.
-        by: "gap" or "score", as `choose_checkpoint` measures them.
-        held_out: rows that training does not see.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        changes: Mapping[str, Change] | None = None,
-        by: str = "gap",
-        held_out: Source | None = None,
-        seed: int = 0,
-    ) -> None:
-        if by not in ("gap", "score"):
-            raise RecipeError(f"by={by!r}: choose 'gap' or 'score'")
-        self.run, recipe = run, run.recipe
-        self._changes: dict[str, Change] = dict(changes_of(recipe) if changes is None else changes)
-        self.recipes = {AS_IS: recipe} | {k: made(recipe) for k, made in self._changes.items()}
-        self.names = tuple(self._changes)
-        self.by, self.measuring = by, SEARCH if by == "gap" else 0
-        self.held = HeldOut(
-            run.data, held_out, gradients=self.measuring, batch=recipe.batch, seed=seed
-        )
-        self.quantity = "duality gap" if by == "gap" else self.held.score.name
-        self.unit = recipe.game.formulation.unit if by == "gap" else ""
-        self._costs: dict[str, float] = {}
-        self._state = _solver_state(run)
-
-    def cost(self, name: str) -> float:
-        if name not in self._costs:
-            recipe = self.recipes[name]
-            taken = cost(recipe, next(iter(tree.leaves(self.run.players))).device)
-            samples = recipe.batch / self.run.recipe.batch
-            self._costs[name] = samples * (sum(taken.gradients.values()) + taken.products)
-        return self._costs[name]
-
-    def value(self, name: str, seed: int, rounds: int) -> float | None:
-        recipe, run = self.recipes[name], self.run
-        players, constants = tree.clone(run.players), tree.clone(run.constants)
-        state = recipe.solver.init(players)
-        if self._state is not None and _alike(state, self._state):
-            state = tree.clone(self._state)
-        anchor = tree.leaves(players)[0]
-        batches = Batches(
-            lambda rng, n: recipe.game.draw(rng, run.data, n, anchor.dtype, anchor.device),
-            recipe.batch,
-            seed,
-        )
-        field = VectorField(recipe.game)
-        for i in range(rounds):
-            players, constants, state, _ = recipe.solver.step(
-                field, players, constants, state, batches.at(i)
-            )
-        if not all(bool(torch.isfinite(leaf).all()) for leaf in tree.leaves(players)):
-            return None
-        return self.measured({**players, **state.get("average", {})}, constants)
-
-    def measured(self, players: Any, constants: Any) -> float | None:
-        """The quantity of a pair, in the game as it was declared."""
-        game = self.run.recipe.game
-        score, gap, _ = self.held.measure(game, players, constants, self.run.recipe.batch)
-        found = gap if self.by == "gap" else score
-        return None if found is None else float(np.mean(found.values))
-
-    def now(self) -> float | None:
-        """The quantity at the audited state."""
-        return self.measured(self.run.pair(), self.run.constants)
-
-
-def _solver_state(run: Run) -> Any:
-    """The solver's state in the run's checkpoint; None where there is none."""
-    if not run.checkpoint:
-        return None
-    path = run.directory / "checkpoints" / run.checkpoint
-    flat = checkpoint.read(path)[0]
-    like = {"state": run.recipe.solver.init(run.players)}
-    return checkpoint.fit(flat, like, path)["state"]
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Whether two states hold tensors of the same names and shapes."""
-    first, second = dict(tree.items(a)), dict(tree.items(b))
-    return first.keys() == second.keys() and all(
-        v.shape == second[k].shape for k, v in first.items()
-    )
 
 
 class LoopFork:
@@ -179,7 +49,7 @@ class LoopFork:
         self._save, self._load = loop.save, loop.load
         self._measure = measure or _energy(loop)
         self.quantity = "quantity" if measure else EnergyScore.name
-        self.unit, self.measuring = "", 0
+        self.unit, self.other, self.measuring = "", "", 0
         self._saved = copy.deepcopy(self._save())
         self._costs: dict[str, float] = {}
         self._optimizers = self._found()
@@ -198,19 +68,23 @@ class LoopFork:
             self._costs[name] = max(float(len(steps)), 1.0)
         return self._costs[name]
 
-    def value(self, name: str, seed: int, rounds: int) -> float | None:
+    def values(self, name: str, seeds: Sequence[int], rounds: int) -> list[Measured]:
+        """As `Fork` has it, one after the other."""
+        return [self._one(name, seed, rounds) for seed in seeds]
+
+    def _one(self, name: str, seed: int, rounds: int) -> Measured:
         with self._branch(name, seed):
             for i in range(rounds):
                 self.loop.step(self.start + i)
             for module in self.loop.players.values():
                 if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-                    return None
-            return self._value(seed)
+                    return None, None
+            return self._value(seed), None
 
-    def now(self) -> float | None:
-        """The quantity at the audited state."""
+    def now(self) -> Measured:
+        """What is measured at the audited state."""
         with self._branch(AS_IS, 0):
-            return self._value(0)
+            return self._value(0), None
 
     def _value(self, seed: int) -> float | None:
         with seeded(seed, GLOBAL):
@@ -315,25 +189,3 @@ def _energy(loop: Loop) -> Callable[[Loop], Any]:
         return np.array([np.nan]) if values is None or failed else values.values
 
     return measure
-
-
-def fork_of(of: Any, changes: Any, options: dict[str, Any]) -> RunFork | LoopFork:
-    """What `prescribe` branches off."""
-    made: dict[str, Any]
-    if isinstance(of, Run):
-        made = {k: options.pop(k) for k in ("by", "seed") if k in options}
-        if (out := options.pop("held_out", None)) is not None:
-            made["held_out"] = source_of(out)
-        fork: Any = RunFork(of, changes, **made)
-    elif isinstance(of, Loop):
-        made = {k: options.pop(k) for k in ("measure", "start") if k in options}
-        options.pop("seed", None)
-        fork = LoopFork(of, changes, **made)
-    else:
-        raise RecipeError(
-            f"prescribe needs a run of ours or a Loop with save and load, not {type(of).__name__}"
-        )
-    if options:
-        raise RecipeError(f"prescribe has no option {next(iter(options))!r} here")
-    found: RunFork | LoopFork = fork
-    return found

@@ -137,8 +137,9 @@ def _diversity(run: Running, generator: str) -> list[Finding]:
     if not found:
         return []
     # Players that go round one another pass through narrow samples: a fault lasts.
-    lasts = run.done >= LONG and middle is not None
-    earlier = check_diversity(middle, real, where=generator, seed=run.seed) if lasts else ()
+    earlier: tuple[Finding, ...] = ()
+    if middle is not None and run.done >= LONG:
+        earlier = check_diversity(middle, real, where=generator, seed=run.seed)
     pair = [f.evidence for f in (*found, *earlier)]
     narrow = len(pair) == 2 and pair[0]["value"] * pair[1]["value"] < COLLAPSED**2
     if narrow and min(e["missed"] for e in pair) > MISSED:

@@ -150,7 +150,8 @@ def _range(recorder: Recorder, rows: dict[str, Tensor]) -> list[Finding]:
     scales = [float(r.abs().mean()) for r in (real, fake)]
     if float(real.abs().max()) > 20 and scales[0] > FAR * scales[1]:
         text = (
-            f"Real samples lie in {seen}, generated ones in [{fake.min():.3g}, {fake.max():.3g}]: their scales differ by a "
+            f"Real samples lie in {seen}, generated ones in [{fake.min():.3g}, {fake.max():.3g}]: "
+            "their scales differ by a "
             f"factor of {scales[0] / max(scales[1], 1e-12):.0f}."
         )
         return [_range_finding(text, "likely", evidence)]

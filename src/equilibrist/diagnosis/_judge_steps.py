@@ -44,7 +44,8 @@ def _steps(
                 "stale-parameters",
                 f"{side.name}'s optimiser",
                 f"An optimiser ({strangers[0].kind}) steps {strangers[0].foreign} tensors that no player uses, "
-                f"{len(strangers)} times, and nothing steps the {side.name}: it holds tensors that the module no longer "
+                f"{len(strangers)} times, and nothing steps the {side.name}: it holds tensors that "
+                "the module no longer "
                 "uses.",
                 evidence={"steps": len(strangers), "tensors": strangers[0].foreign},
             )
@@ -60,7 +61,8 @@ def _steps(
             Finding(
                 "wrong-optimizer",
                 f"{side.name}'s optimiser",
-                f"The {side.name}'s gradients are computed and its optimiser never steps; the {other}'s optimiser steps "
+                f"The {side.name}'s gradients are computed and its optimiser never steps; the "
+                f"{other}'s optimiser steps "
                 f"{len(others)} times, {len(stale)} of them with a gradient that it has used already.",
                 evidence={"steps": 0, "other_steps": len(others), "stale": len(stale)},
             )
@@ -80,7 +82,8 @@ def _steps(
         Finding(
             "never-stepped",
             side.name,
-            f"The {side.name} is never stepped: {what}, in {len(others)} steps of the other player; its weights are those "
+            f"The {side.name} is never stepped: {what}, in {len(others)} steps of the other player; "
+            "its weights are those "
             "that it began with.",
             level="note" if sleeping else "fault",
             sure="possible" if sleeping else "certain",
@@ -164,7 +167,8 @@ def _repeated(side: Side, mine: Sequence[Step]) -> list[Finding]:
         Finding(
             "stepped-twice",
             side.name,
-            f"{len(again)} of {len(mine)} steps of the {side.name} use a gradient that was used already: no backward pass "
+            f"{len(again)} of {len(mine)} steps of the {side.name} use a gradient that was used "
+            "already: no backward pass "
             "reached it since the step before"
             + (
                 f"; {len({s.optimizer for s in mine})} optimisers step it."
@@ -248,8 +252,10 @@ def _rates(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding
         Finding(
             "rate-rewritten",
             f"{side.name}'s learning rate",
-            f"Something else than a schedule of torch rewrites the {side.name}'s learning rate: it went from {values[0]:.3g} to "
-            f"between {min(values):.3g} and {max(values):.3g}, {up} times up and {down} times down in {len(values)} steps"
+            f"Something else than a schedule of torch rewrites the {side.name}'s learning rate: it "
+            f"went from {values[0]:.3g} to "
+            f"between {min(values):.3g} and {max(values):.3g}, {up} times up and {down} times down in "
+            f"{len(values)} steps"
             + ("; the other player is stepped by the same optimiser." if shared else "."),
             evidence={
                 "first": values[0],
@@ -327,7 +333,8 @@ def _wrappers(recorder: Recorder) -> list[Finding]:
                 Finding(
                     "bypassed-wrapper",
                     name,
-                    f"The {name} is wrapped in DistributedDataParallel and {inner - outer} of {inner} forward passes with "
+                    f"The {name} is wrapped in DistributedDataParallel and {inner - outer} of {inner} "
+                    "forward passes with "
                     "gradients go around the wrapper: ranks do not share these gradients.",
                     evidence={"calls": inner, "through_wrapper": outer},
                 )

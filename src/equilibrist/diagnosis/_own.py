@@ -64,7 +64,8 @@ class Declared:
         """Gradients for a player's weights: of each term of its own loss ("own:1"), and of the other players' losses
         ("other").
 
-        Where the critic is asked for, the generator gives for the input made[0] what it gave in the loop, made[1]: it may
+        Where the critic is asked for, the generator gives for the input made[0] what it gave in the loop, made[1]:
+        it may
         have been stepped since.
 
         Returns:
@@ -151,7 +152,8 @@ def _summands(node: Any, depth: int = DEPTH) -> Iterator[Any]:
 
 def _twice(node: Any, most: int = 200) -> bool:
     """Whether a term's graph differentiates a backward pass: a penalty on a gradient."""
-    stack, met = [node], set()
+    stack: list[Any] = [node]
+    met: set[Any] = set()
     while stack and len(met) < most:
         here = stack.pop()
         if here is None or here in met:

@@ -63,7 +63,8 @@ class Step:
         held: identities of the player's weights in the optimiser.
         foreign: tensors in the optimiser that no player uses.
         finite: whether the gradient is.
-        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and what it
+        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and
+        what it
             received besides, o; None where it received nothing besides, or the slopes are not the declared ones.
     """
 
@@ -377,7 +378,10 @@ class Recorder:
 
     def _penalty(self, call: Call, samples: Tensor, scores: Sequence[Tensor]) -> None:
         total = torch.stack([s.sum() for s in scores]).sum()
-        (slope,) = torch.autograd.grad(total, samples, create_graph=True, allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(
+            total, samples, create_graph=True, allow_unused=True
+        )
+        slope = found[0]
         if slope is None:
             return
         norms = right_norms(self.penalties or UNDECLARED)
@@ -598,8 +602,8 @@ def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
 
 
 def _opposition(side: Side, received: Tensor) -> tuple[float, float, float] | None:
-    """How the adversarial part of a generator's gradient, told by the slopes that its loss sent into the scores, lies to
-    the rest."""
+    """How the adversarial part of a generator's gradient lies to the rest: the slopes that the loop's loss sent into the
+    scores tell how large it is."""
     if side.role == CRITIC:
         return None
     own = None

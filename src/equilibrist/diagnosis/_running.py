@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis.findings import Finding
-from equilibrist.diagnosis.loop import Loop
+from equilibrist.diagnosis.loop import Loop, modules_of
 from equilibrist.diagnosis.numerics import watched
 from equilibrist.diagnosis.wiring import ROUNDS, Wiring, check_wiring
 from equilibrist.errors import EquilibristError
@@ -24,13 +24,6 @@ LATE = 8  # rounds at the end that are watched again
 LOOKS = 16  # on the way
 KEPT = 12  # rounds whose inputs are kept
 MEASURED = 40  # rounds that must be left for the size of steps to be measured early
-
-
-def modules_of(held: Any) -> list[nn.Module]:
-    """A player's modules."""
-    if isinstance(held, nn.Module):
-        return [held]
-    return list(held.values() if isinstance(held, Mapping) else held)
 
 
 class Running:

@@ -68,7 +68,8 @@ def exploded(run: Running) -> list[Finding]:
         return []
     steps = run.early.steps[name]
     text = (
-        f"The critic's scores grew from {before:.2g} to {now:.2g} in {run.done} rounds; in its first {steps} steps the {name} "
+        f"The critic's scores grew from {before:.2g} to {now:.2g} in {run.done} rounds; in its first "
+        f"{steps} steps the {name} "
         f"moved by {travel:.0%} of its weights' norm."
     )
     evidence = {"before": before, "now": now, "travel": travel, "steps": steps}

@@ -106,14 +106,17 @@ def diagnose(
         loop = Loop(train_step, {"generator": G, "critic": D}, "vanilla", real=held_out, sample=make_samples)
         print(equilibrist.diagnose(loop, rounds=500))
 
-    The wiring is checked in the first rounds and in the last, numbers in all; then the samples, the average and the size
-    of steps are looked at, and the critic is audited on held-out samples. The loop is stepped as it is: its modules train.
+    The wiring is checked in the first rounds and in the last, numbers in all; then the samples, the average and the
+    size
+    of steps are looked at, and the critic is audited on held-out samples. The loop is stepped as it is: its modules
+    train.
     Random states are the loop's own while it runs.
 
     Args:
         loop: the loop.
         rounds: how many of its rounds are run; some twenty more measure the size of steps.
-        fresh: makes the loop anew, from its beginning: with it, whether the loop resumes is checked too (`check_resume`).
+        fresh: makes the loop anew, from its beginning: with it, whether the loop resumes is checked too
+        (`check_resume`).
         first: the number of the first round.
         gradients: that the audit of the critic may spend.
         seed: of what the checks draw.

@@ -255,7 +255,8 @@ def check_step_size(
     Of every step of a player's optimiser, the change of its own loss at the weights w is taken four times: for the
     whole step d, and for d/2, d/10 and d/100, at the same batch, with everything else held. Along d a smooth loss
     changes by -a s + b s^2: it falls for small s where a > 0. The whole step gains less than half of what half of it
-    gains where b > 0.86 a, which for gradient descent is a rate above 1.7 over the curvature (at 2, b = a, it diverges).
+    gains where b > 0.86 a, which for gradient descent is a rate above 1.7 over the curvature (at 2, b = a, it
+    diverges).
     A step that is no descent at all (a <= 0: momentum,
     minibatches, a loss that is not the loop's) rises at every s and is no sign of its size.
 
@@ -377,8 +378,10 @@ def _overshoots(
         return []
     scale = sorted(sizes)[len(sizes) // 2]
     text = (
-        f"The {name}'s steps overshoot: they change its own loss by {whole} on the same batch, where {below[0]:g} of the "
-        f"same steps changes it by {lowered} ({share:.0%} of {len(rows)} steps go too far); a step moves the weights by "
+        f"The {name}'s steps overshoot: they change its own loss by {whole} on the same batch, where "
+        f"{below[0]:g} of the "
+        f"same steps changes it by {lowered} ({share:.0%} of {len(rows)} steps go too far); a step "
+        "moves the weights by "
         f"{scale:.2g} of their norm."
     )
     evidence: Json = {

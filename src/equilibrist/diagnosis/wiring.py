@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,16 @@ from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._recorder import CRITIC, Recorder
 from equilibrist.diagnosis.findings import Finding, ordered
-from equilibrist.diagnosis.loop import Loss
+from equilibrist.diagnosis.loop import Held, Loss
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError, RecipeError, warn_user
-from equilibrist.formulations import formulation_of
+from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.formulations.named import is_formulation
 from equilibrist.games import roles
 
 ROUNDS = 12
 CALLS = 64  # whose scores are measured
 MOST = 20
-
-Held = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
 
 class Wiring(Shown):
@@ -200,7 +198,8 @@ def check_wiring(
         rounds: how many rounds are watched, at most 20.
         real, train: real samples that the critic is not, and is, trained on, in the form in which generated ones are
             compared with them: for findings about scaling and augmentation.
-        score: from the critic's output to its scores, where that is not a tensor, the first of a tuple, or a list of them.
+        score: from the critic's output to its scores, where that is not a tensor, the first of a tuple, or a list of
+        them.
         inputs: inputs() returns what losses of your own are given at the present step, (batch,) or (batch, z); without
             it, what the critic was last shown of real samples and what the generator was last given.
 
@@ -218,7 +217,7 @@ def check_wiring(
     if callable(loss) and not is_formulation(loss) and not isinstance(loss, type):
         declared = Declared(loss, held, players)
     elif loss is not None:
-        formulation = formulation_of(loss)
+        formulation = formulation_of(cast("Formulation | str", loss))
     recorder = Recorder(held, formulation, penalties, score, declared, inputs)
     found = Wiring(recorder, rounds, real, train)
     if step is not None:

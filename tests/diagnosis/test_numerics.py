@@ -23,7 +23,7 @@ class Minibatch(nn.Module):
         self.first, self.last = nn.Linear(4, 8), nn.Linear(9, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.relu(self.first(x)) + 0.1
+        h = softplus(self.first(x))  # of no unit that is dead on a whole batch
         spread = (h.var(dim=0, unbiased=self.unbiased) + self.eps).sqrt().mean()
         return self.last(torch.cat([h, spread.expand(len(h), 1)], dim=1))
 

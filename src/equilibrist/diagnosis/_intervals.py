@@ -17,7 +17,7 @@ class Ratio(NamedTuple):
         return f"{self.value:.2g} ({self.low:.2g} to {self.high:.2g})"
 
 
-def share_of(share: float, count: int, confidence: float) -> Ratio:
+def wilson_share(share: float, count: int, confidence: float) -> Ratio:
     """A share of `count` independent cases with the score interval of Wilson (1927)."""
     from scipy import stats
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equilibrist.certificates import Json
 from equilibrist.core.draws import Use
-from equilibrist.diagnosis._intervals import Ratio, share_of
+from equilibrist.diagnosis._intervals import Ratio, wilson_share
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import DataError
@@ -139,7 +139,7 @@ def _missed(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> Ratio:
     counts = [torch.bincount(t, minlength=len(centres)).double() / len(t) for t in (mine, theirs)]
     left_out = counts[1] < RARE * counts[0]
     missing = left_out[mine].double()
-    return share_of(float(missing.mean()), len(missing), confidence)
+    return wilson_share(float(missing.mean()), len(missing), confidence)
 
 
 def _centres(rows: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def _centres(rows: Tensor) -> Tensor:
 def _looks_real(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> bool:
     """Whether real samples are as near as they are to held-out real ones, away from the real samples' mean."""
     mine, theirs = (torch.cdist(rows, cells).min(1).values for rows in (y, held))
-    nearer = share_of(float((mine <= theirs.median()).double().mean()), len(mine), confidence)
+    nearer = wilson_share(float((mine <= theirs.median()).double().mean()), len(mine), confidence)
     centre = cells.mean(0)
     away = [float((rows - centre).norm(dim=1).median()) for rows in (y, held)]
     return nearer.low > NEAR and away[0] >= AWAY * away[1]

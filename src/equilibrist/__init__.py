@@ -90,7 +90,16 @@ _ALSO = {
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
     "critics": ("CriticAudit", "LoneCritic", "audit_critic"),
-    "diagnosis": ("Finding", "Loop", "ResumeCheck", "check_resume"),
+    "diagnosis": (
+        "Diagnosis",
+        "Finding",
+        "Loop",
+        "ResumeCheck",
+        "Wiring",
+        "check_resume",
+        "check_wiring",
+        "diagnose",
+    ),
     "data": (
         "Augmented",
         "Gaussian",

@@ -44,7 +44,14 @@ class Loop:
 
 
 def modules_of(held: Held) -> list[nn.Module]:
-    """A player's modules."""
+    """The modules of a player.
+
+    Args:
+        held: a module, or several in a list or dictionary.
+
+    Returns:
+        They, in a list.
+    """
     if isinstance(held, nn.Module):
         return [held]
     return list(held.values() if isinstance(held, Mapping) else held)

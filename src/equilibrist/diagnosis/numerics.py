@@ -24,6 +24,7 @@ from equilibrist.errors import EquilibristError
 from equilibrist.nn.wrapped import copied, unwrapped
 from equilibrist.statistics import Estimate, estimate
 
+TINY = 0.02  # of the weights' norm: steps below are not what is too large
 PARTS = (1.0, 0.5, 0.1, 0.01)  # of a step
 
 
@@ -377,6 +378,8 @@ def _overshoots(
     if share < 0.6:  # a few large jumps are no rule
         return []
     scale = sorted(sizes)[len(sizes) // 2]
+    if scale < TINY:  # momentum goes past the minimum of a batch in small steps too
+        return []
     text = (
         f"The {name}'s steps overshoot: they change its own loss by {whole} on the same batch, where "
         f"{below[0]:g} of the "

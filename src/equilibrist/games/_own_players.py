@@ -109,8 +109,13 @@ def _key(name: str, key: Any) -> str:
 
 
 def roles(names: Sequence[str]) -> dict[str, str]:
-    """The names that audits use by those that the user gave: of two players the critic is the one so called, else
-    the second; of more, their own.
+    """The names that audits use.
+
+    Args:
+        names: those that the user gave.
+
+    Returns:
+        By the user's names: of two players the critic is the one so called, else the second; of more, their own.
 
     Raises:
         GameError: fewer than two players.

@@ -162,7 +162,14 @@ def check_functions(**given: Any) -> None:
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[int, set[str]]:
-    """How many arguments a function takes by position, at most, and the names of all that it takes."""
+    """What a function can be given.
+
+    Args:
+        function: any.
+
+    Returns:
+        How many arguments it takes by position, at most, and the names of all that it takes.
+    """
     found = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in found):
         return 9, {p.name for p in found}

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from equilibrist.diagnosis import Loop
 from equilibrist.penalties import GradientPenalty
-from equilibrist.zoo._case import fault
+from equilibrist.zoo._case import fault, healthy
 from equilibrist.zoo._kits import Kit
 
 # -- batch-of-one --------------------------------------------------------------------------------
@@ -258,15 +258,11 @@ def parameters_averaged_alone(kit: Kit, faulty: bool) -> Loop:
     )
 
 
-@fault("average-buffers", "digits features sigmoid", rounds=300)
-def averaged_model_without_buffers(kit: Kit, faulty: bool) -> Loop:
-    """torch's AveragedModel leaves buffers alone unless it is told otherwise, or update_bn is called."""
+@healthy("digits features sigmoid", rounds=300)
+def averaged_model(kit: Kit) -> Loop:
+    """torch's AveragedModel, which copies buffers where it does not average them."""
     G, D, opt_g, opt_d = kit.players()
-    average = AveragedModel(
-        G,
-        multi_avg_fn=get_ema_multi_avg_fn(0.95),
-        use_buffers=not faulty,  # fault: False, which is torch's default
-    )
+    average = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(0.95))
 
     def step(i: int) -> None:
         (x,) = kit.draw()

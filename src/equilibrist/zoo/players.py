@@ -223,7 +223,7 @@ def no_norm_in_the_generator(kit: Kit, faulty: bool) -> Loop:
 # -- latent-ignored ------------------------------------------------------------------------------
 
 
-class Answer(nn.Module):
+class Answering(nn.Module):
     """(condition, noise) to (condition, answer): what the critic sees are pairs."""
 
     def __init__(self, condition: int, latent: int, out: int, end: bool) -> None:
@@ -240,7 +240,7 @@ def answers_averaged(kit: Kit, faulty: bool) -> Loop:
     """An answer has many right values; the L1 term asks for one of them, and outweighs the critic."""
     half = kit.train.shape[1] // 2
     end = kit.train.shape[1] == 64
-    G, D = Answer(half, kit.latent, kit.train.shape[1] - half, end), kit.critic()
+    G, D = Answering(half, kit.latent, kit.train.shape[1] - half, end), kit.critic()
     opt_g, opt_d = kit.optimizer(G.parameters()), kit.optimizer(D.parameters())
     weight = 0.0
     if faulty:  # fault: 100, as for images whose answer is nearly certain

@@ -120,12 +120,12 @@ def few_samples(kit: Kit, faulty: bool) -> Loop:
 # -- lagging -------------------------------------------------------------------------------------
 
 
-@fault("lagging", "gait digits labels table", rounds=400)
+@fault("lagging", "gait digits table sigmoid", rounds=400)
 def critic_rate_too_small(kit: Kit, faulty: bool) -> Loop:
     """The critic's rate is a small part of the generator's."""
     G, D, opt_g, opt_d = kit.players()
-    if faulty:  # fault: 5e-5
-        opt_d = kit.optimizer(D.parameters(), lr=5e-5)
+    if faulty:  # fault: 3e-5
+        opt_d = kit.optimizer(D.parameters(), lr=3e-5)
 
     def step(i: int) -> None:
         x, *y = kit.draw()

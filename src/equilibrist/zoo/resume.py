@@ -28,6 +28,15 @@ def from_bytes(saved: bytes) -> dict[str, Any]:
     return state
 
 
+def follow(average: nn.Module, module: nn.Module, rate: float) -> None:
+    """An exponential average of parameters; buffers are copied."""
+    with torch.no_grad():
+        for mean, p in zip(average.parameters(), module.parameters(), strict=True):
+            mean.lerp_(p, rate)
+        for kept, buffer in zip(average.buffers(), module.buffers(), strict=True):
+            kept.copy_(buffer)
+
+
 def usual_round(
     kit: Kit, G: nn.Module, D: nn.Module, opt_g: torch.optim.Optimizer, opt_d: torch.optim.Optimizer
 ) -> Callable[[int], None]:
@@ -149,8 +158,7 @@ def average_loaded_as_weights(kit: Kit, faulty: bool) -> Loop:
 
     def step(i: int) -> None:
         train(i)
-        for mean, p in zip(average.parameters(), G.parameters(), strict=True):
-            mean.lerp_(p.detach(), 0.05)
+        follow(average, G, 0.05)
 
     def save() -> bytes:
         weights = {"G": G.state_dict(), "average": average.state_dict(), "D": D.state_dict()}
@@ -180,8 +188,7 @@ def average_starts_anew(kit: Kit, faulty: bool) -> Loop:
 
     def step(i: int) -> None:
         train(i)
-        for mean, p in zip(average.parameters(), G.parameters(), strict=True):
-            mean.lerp_(p.detach(), 0.02)
+        follow(average, G, 0.02)
 
     def save() -> bytes:
         weights = {"G": G.state_dict(), "D": D.state_dict(), "average": average.state_dict()}

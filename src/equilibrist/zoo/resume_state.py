@@ -10,7 +10,7 @@ from torch import nn
 from equilibrist.diagnosis import Loop
 from equilibrist.zoo._case import fault
 from equilibrist.zoo._kits import Kit
-from equilibrist.zoo.resume import from_bytes, to_bytes, usual_round
+from equilibrist.zoo.resume import follow, from_bytes, to_bytes, usual_round
 
 
 @fault("state-not-restored", "digits gait table")
@@ -97,8 +97,7 @@ def average_left_in_place(kit: Kit, faulty: bool) -> Loop:
 
     def step(i: int) -> None:
         train(i)
-        for mean, p in zip(average.parameters(), G.parameters(), strict=True):
-            mean.lerp_(p.detach(), 0.05)
+        follow(average, G, 0.05)
 
     def save() -> bytes:
         weights = copy.deepcopy(G.state_dict())

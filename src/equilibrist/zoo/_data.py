@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @functools.cache
-def digits(low: float = 0.0, high: float = 1.0) -> tuple[Tensor, Tensor]:
+def digit_images(low: float = 0.0, high: float = 1.0) -> tuple[Tensor, Tensor]:
     """1,797 digits [N, 1, 8, 8] between `low` and `high`, in a fixed random order, and their labels."""
     from equilibrist.data import digits as source
 
@@ -37,7 +37,7 @@ def gait(n: int = 4000, noise: float = 0.01) -> Tensor:
     return torch.from_numpy(motion).float()
 
 
-def table(n: int = 4000) -> Tensor:
+def columns(n: int = 4000) -> Tensor:
     """Five standardised columns of numbers [n, 5]: heavy tails, two that depend on each other, two groups."""
     rng = np.random.default_rng(3)
     group = rng.integers(2, size=n)

@@ -212,7 +212,7 @@ def _ring_sgd() -> Kit:
 
 
 def _digits() -> Kit:
-    x = _data.digits()[0].flatten(1)
+    x = _data.digit_images()[0].flatten(1)
     return Kit(
         x[:1400],
         x[1400:],
@@ -246,12 +246,12 @@ def _labels() -> Kit:
         generator=LabelledGenerator,
         critic=LabelledCritic,
         losses=HINGE,
-        labels=_data.digits()[1][:1400],
+        labels=_data.digit_images()[1][:1400],
     )
 
 
 def _conv() -> Kit:
-    x = _data.digits()[0]
+    x = _data.digit_images()[0]
     adam = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.99))
     return Kit(x[:1400], x[1400:], ConvGenerator, conv_critic, BCE, adam, latent=16, batch=32)
 
@@ -278,7 +278,7 @@ def _gait() -> Kit:
 
 
 def _table() -> Kit:
-    x = _data.table()
+    x = _data.columns()
     return Kit(
         x[:3000], x[3000:], lambda: mlp(8, 5), lambda: critic_mlp(5), SOFTPLUS, batch=128,
         optimizer=functools.partial(torch.optim.AdamW, lr=5e-4, betas=(0.5, 0.9)),
@@ -307,6 +307,6 @@ def kit_of(name: str) -> Kit:
     return KITS[name][1]()
 
 
-def parameters(*modules: nn.Module) -> Iterable[nn.Parameter]:
+def parameters_of_both(*modules: nn.Module) -> Iterable[nn.Parameter]:
     """All parameters of several modules."""
     return [p for module in modules for p in module.parameters()]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from equilibrist.diagnosis import Loop
 from equilibrist.zoo._case import fault
-from equilibrist.zoo._data import digits, ring
+from equilibrist.zoo._data import digit_images, ring
 from equilibrist.zoo._kits import Kit
 from equilibrist.zoo._networks import ConvGenerator, mlp
 
@@ -37,7 +37,7 @@ def pixels_of_sixteen(kit: Kit, faulty: bool) -> Loop:
 @fault("range-mismatch", "patch conv-spectral features")
 def sigmoid_for_symmetric_pixels(kit: Kit, faulty: bool) -> Loop:
     """Pixels were mapped to -1 ... 1, the generator's sigmoid stayed."""
-    x = digits(-1.0, 1.0)[0].view(-1, *kit.train.shape[1:])
+    x = digit_images(-1.0, 1.0)[0].view(-1, *kit.train.shape[1:])
     kit.train, kit.held = x[:1400], x[1400:]
     end = "tanh"
     if faulty:  # fault: sigmoid for tanh

@@ -120,12 +120,12 @@ def few_samples(kit: Kit, faulty: bool) -> Loop:
 # -- lagging -------------------------------------------------------------------------------------
 
 
-@fault("lagging", "gait digits labels table", rounds=400)
+@fault("lagging", "gait digits table sigmoid", rounds=400)
 def critic_rate_too_small(kit: Kit, faulty: bool) -> Loop:
     """The critic's rate is a small part of the generator's."""
     G, D, opt_g, opt_d = kit.players()
-    if faulty:  # fault: 5e-5
-        opt_d = kit.optimizer(D.parameters(), lr=5e-5)
+    if faulty:  # fault: 3e-5
+        opt_d = kit.optimizer(D.parameters(), lr=3e-5)
 
     def step(i: int) -> None:
         x, *y = kit.draw()
@@ -223,7 +223,7 @@ def no_norm_in_the_generator(kit: Kit, faulty: bool) -> Loop:
 # -- latent-ignored ------------------------------------------------------------------------------
 
 
-class Answer(nn.Module):
+class Answering(nn.Module):
     """(condition, noise) to (condition, answer): what the critic sees are pairs."""
 
     def __init__(self, condition: int, latent: int, out: int, end: bool) -> None:
@@ -240,7 +240,7 @@ def answers_averaged(kit: Kit, faulty: bool) -> Loop:
     """An answer has many right values; the L1 term asks for one of them, and outweighs the critic."""
     half = kit.train.shape[1] // 2
     end = kit.train.shape[1] == 64
-    G, D = Answer(half, kit.latent, kit.train.shape[1] - half, end), kit.critic()
+    G, D = Answering(half, kit.latent, kit.train.shape[1] - half, end), kit.critic()
     opt_g, opt_d = kit.optimizer(G.parameters()), kit.optimizer(D.parameters())
     weight = 0.0
     if faulty:  # fault: 100, as for images whose answer is nearly certain

@@ -16,16 +16,25 @@ from equilibrist.zoo._case import fault
 from equilibrist.zoo._kits import Kit
 
 
-def packed(state: dict[str, Any]) -> bytes:
+def to_bytes(state: dict[str, Any]) -> bytes:
     """What torch.save would write to a file."""
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
 
 
-def unpacked(saved: bytes) -> dict[str, Any]:
+def from_bytes(saved: bytes) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True)
     return state
+
+
+def follow(average: nn.Module, module: nn.Module, rate: float) -> None:
+    """An exponential average of parameters; buffers are copied."""
+    with torch.no_grad():
+        for mean, p in zip(average.parameters(), module.parameters(), strict=True):
+            mean.lerp_(p, rate)
+        for kept, buffer in zip(average.buffers(), module.buffers(), strict=True):
+            kept.copy_(buffer)
 
 
 def usual_round(
@@ -55,10 +64,10 @@ def critic_not_saved(kit: Kit, faulty: bool) -> Loop:
         state = {"G": G.state_dict(), "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
         if not faulty:  # fault: the critic's weights are missing
             state["D"] = D.state_dict()
-        return packed({**state, "random": torch.get_rng_state()})
+        return to_bytes({**state, "random": torch.get_rng_state()})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         opt_g.load_state_dict(state["opt_g"])
         opt_d.load_state_dict(state["opt_d"])
@@ -79,10 +88,10 @@ def buffers_not_saved(kit: Kit, faulty: bool) -> Loop:
         if faulty:  # fault: parameters alone
             weights = {"G": dict(G.named_parameters()), "D": dict(D.named_parameters())}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**weights, **rest, "random": torch.get_rng_state()})
+        return to_bytes({**weights, **rest, "random": torch.get_rng_state()})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"], strict=False)
         D.load_state_dict(state["D"], strict=False)
         opt_g.load_state_dict(state["opt_g"])
@@ -100,11 +109,11 @@ def weights_alone(kit: Kit, faulty: bool) -> Loop:
 
     def save() -> bytes:
         state = {"G": G.state_dict(), "D": D.state_dict(), "random": torch.get_rng_state()}
-        return packed({**state, "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()})
+        return to_bytes({**state, "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()})
 
     def load(saved: bytes) -> None:
         nonlocal opt_g, opt_d, train
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g, opt_d = kit.optimizer(G.parameters()), kit.optimizer(D.parameters())
@@ -126,10 +135,10 @@ def one_optimizer_saved(kit: Kit, faulty: bool) -> Loop:
         state = {"G": G.state_dict(), "D": D.state_dict(), "opt_g": opt_g.state_dict()}
         if not faulty:  # fault: opt_d is missing
             state["opt_d"] = opt_d.state_dict()
-        return packed({**state, "random": torch.get_rng_state()})
+        return to_bytes({**state, "random": torch.get_rng_state()})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])
@@ -149,18 +158,17 @@ def average_loaded_as_weights(kit: Kit, faulty: bool) -> Loop:
 
     def step(i: int) -> None:
         train(i)
-        for mean, p in zip(average.parameters(), G.parameters(), strict=True):
-            mean.lerp_(p.detach(), 0.05)
+        follow(average, G, 0.05)
 
     def save() -> bytes:
         weights = {"G": G.state_dict(), "average": average.state_dict(), "D": D.state_dict()}
         if faulty:  # fault: the average in place of the weights
             weights["G"] = average.state_dict()
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**weights, **rest, "random": torch.get_rng_state()})
+        return to_bytes({**weights, **rest, "random": torch.get_rng_state()})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         average.load_state_dict(state["average"])
         D.load_state_dict(state["D"])
@@ -180,16 +188,15 @@ def average_starts_anew(kit: Kit, faulty: bool) -> Loop:
 
     def step(i: int) -> None:
         train(i)
-        for mean, p in zip(average.parameters(), G.parameters(), strict=True):
-            mean.lerp_(p.detach(), 0.02)
+        follow(average, G, 0.02)
 
     def save() -> bytes:
         weights = {"G": G.state_dict(), "D": D.state_dict(), "average": average.state_dict()}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**weights, **rest, "random": torch.get_rng_state()})
+        return to_bytes({**weights, **rest, "random": torch.get_rng_state()})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         average.load_state_dict(state["G" if faulty else "average"])  # fault: the weights' own
@@ -215,11 +222,11 @@ def scheduler_not_saved(kit: Kit, faulty: bool) -> Loop:
         state = {"G": G.state_dict(), "D": D.state_dict(), "random": torch.get_rng_state()}
         if not faulty:  # fault: the scheduler's state is missing
             state["decay"] = decay.state_dict()
-        return packed({**state, "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()})
+        return to_bytes({**state, "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()})
 
     def load(saved: bytes) -> None:
         nonlocal decay
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])
@@ -252,10 +259,10 @@ def critic_schedule_at_other_step(kit: Kit, faulty: bool) -> Loop:
         weights = {"G": G.state_dict(), "D": D.state_dict(), "random": torch.get_rng_state()}
         schedules = {"cosine_g": cosine_g.state_dict(), "cosine_d": cosine_d.state_dict()}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**weights, **schedules, **rest})
+        return to_bytes({**weights, **schedules, **rest})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])
@@ -285,11 +292,11 @@ def count_of_warm_up(kit: Kit, faulty: bool) -> Loop:
     def save() -> bytes:
         weights = {"G": G.state_dict(), "D": D.state_dict(), "random": torch.get_rng_state()}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**weights, **rest, "updates": updates})
+        return to_bytes({**weights, **rest, "updates": updates})
 
     def load(saved: bytes) -> None:
         nonlocal updates
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])
@@ -308,10 +315,10 @@ def random_state_not_saved(kit: Kit, faulty: bool) -> Loop:
     def save() -> bytes:
         state = {"G": G.state_dict(), "D": D.state_dict()}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**state, **rest, "random": torch.get_rng_state()})
+        return to_bytes({**state, **rest, "random": torch.get_rng_state()})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])
@@ -347,11 +354,11 @@ def place_in_the_data(kit: Kit, faulty: bool) -> Loop:
     def save() -> bytes:
         state = {"G": G.state_dict(), "D": D.state_dict(), "random": torch.get_rng_state()}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**state, **rest, "place": place})
+        return to_bytes({**state, **rest, "place": place})
 
     def load(saved: bytes) -> None:
         nonlocal place
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])

@@ -10,7 +10,7 @@ from torch import nn
 from equilibrist.diagnosis import Loop
 from equilibrist.zoo._case import fault
 from equilibrist.zoo._kits import Kit
-from equilibrist.zoo.resume import packed, unpacked, usual_round
+from equilibrist.zoo.resume import follow, from_bytes, to_bytes, usual_round
 
 
 @fault("state-not-restored", "digits gait table")
@@ -37,11 +37,11 @@ def noise_level_forgotten(kit: Kit, faulty: bool) -> Loop:
     def save() -> bytes:
         weights = {"G": G.state_dict(), "D": D.state_dict(), "random": torch.get_rng_state()}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**weights, **rest, "level": level})
+        return to_bytes({**weights, **rest, "level": level})
 
     def load(saved: bytes) -> None:
         nonlocal level
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])
@@ -74,10 +74,10 @@ def pool_not_saved(kit: Kit, faulty: bool) -> Loop:
     def save() -> bytes:
         weights = {"G": G.state_dict(), "D": D.state_dict(), "random": torch.get_rng_state()}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**weights, **rest, "pool": pool})
+        return to_bytes({**weights, **rest, "pool": pool})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])
@@ -97,8 +97,7 @@ def average_left_in_place(kit: Kit, faulty: bool) -> Loop:
 
     def step(i: int) -> None:
         train(i)
-        for mean, p in zip(average.parameters(), G.parameters(), strict=True):
-            mean.lerp_(p.detach(), 0.05)
+        follow(average, G, 0.05)
 
     def save() -> bytes:
         weights = copy.deepcopy(G.state_dict())
@@ -108,10 +107,10 @@ def average_left_in_place(kit: Kit, faulty: bool) -> Loop:
             G.load_state_dict(weights)
         state = {"G": weights, "best": best, "average": average.state_dict(), "D": D.state_dict()}
         rest = {"opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-        return packed({**state, **rest, "random": torch.get_rng_state()})
+        return to_bytes({**state, **rest, "random": torch.get_rng_state()})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         average.load_state_dict(state["average"])
         D.load_state_dict(state["D"])
@@ -134,10 +133,10 @@ def left_in_evaluation_mode(kit: Kit, faulty: bool) -> Loop:
         G.train(not faulty)  # fault: eval() stays
         state: dict[str, nn.Module | torch.optim.Optimizer] = {"G": G, "D": D}
         state |= {"opt_g": opt_g, "opt_d": opt_d}
-        return packed({name: part.state_dict() for name, part in state.items()} | {"rng": random})
+        return to_bytes({name: part.state_dict() for name, part in state.items()} | {"rng": random})
 
     def load(saved: bytes) -> None:
-        state = unpacked(saved)
+        state = from_bytes(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
         opt_g.load_state_dict(state["opt_g"])

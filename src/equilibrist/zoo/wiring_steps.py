@@ -6,7 +6,7 @@ import torch
 
 from equilibrist.diagnosis import Loop
 from equilibrist.zoo._case import fault
-from equilibrist.zoo._kits import Kit, parameters
+from equilibrist.zoo._kits import Kit, parameters_of_both
 
 
 @fault("never-stepped", "ring conv-spectral features")
@@ -271,7 +271,7 @@ def one_adam_for_both(kit: Kit, faulty: bool) -> Loop:
     """Both optimisers are made of the parameters of both: each step moves the other player, too."""
     G, D, opt_g, opt_d = kit.players()
     if faulty:  # fault: opt_g and opt_d are one, and hold both players
-        opt_g = opt_d = kit.optimizer(parameters(G, D))
+        opt_g = opt_d = kit.optimizer(parameters_of_both(G, D))
 
     def step(i: int) -> None:
         x, *y = kit.draw()

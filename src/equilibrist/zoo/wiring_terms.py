@@ -15,7 +15,7 @@ from equilibrist.zoo._case import fault
 from equilibrist.zoo._kits import Kit
 
 
-def slopes(D: nn.Module, x: Tensor, *y: Tensor, graph: bool = True) -> Tensor:
+def slopes_at(D: nn.Module, x: Tensor, *y: Tensor, graph: bool = True) -> Tensor:
     """The gradient of the critic's scores with respect to its samples, [B, ...]."""
     x = x.detach().requires_grad_(True)
     score = D(x, *y)
@@ -40,7 +40,7 @@ def penalty_not_added(kit: Kit, faulty: bool) -> Loop:
         x, *y = kit.draw()
         fake = G(kit.noise(), *y)
         loss_d = kit.loss_d(D(x, *y), D(fake.detach(), *y))
-        r1 = 0.5 * slopes(D, x, *y).square().flatten(1).sum(1).mean()
+        r1 = 0.5 * slopes_at(D, x, *y).square().flatten(1).sum(1).mean()
         if not faulty:  # fault: loss_d + r1 is logged alone
             loss_d = loss_d + r1
         opt_d.zero_grad()
@@ -212,7 +212,7 @@ def no_create_graph(kit: Kit, faulty: bool) -> Loop:
         for _ in range(2):
             (x,) = kit.draw()
             fake = G(kit.noise()).detach()
-            slope = slopes(D, between(x, fake), graph=not faulty)  # fault: create_graph=False
+            slope = slopes_at(D, between(x, fake), graph=not faulty)  # fault: create_graph=False
             penalty = 10 * (slope.norm(dim=1) - 1).square().mean()
             opt_d.zero_grad()
             (D(fake).mean() - D(x).mean() + penalty).backward()
@@ -257,7 +257,7 @@ def penalty_as_a_number(kit: Kit, faulty: bool) -> Loop:
     def step(i: int) -> None:
         (x,) = kit.draw()
         fake = G(kit.noise())
-        excess = (slopes(D, between(x, fake)).norm(dim=1) - 1).square().mean()
+        excess = (slopes_at(D, between(x, fake)).norm(dim=1) - 1).square().mean()
         penalty: Tensor | float = excess
         if faulty:  # fault: item()
             penalty = excess.item()
@@ -283,7 +283,7 @@ def one_norm_for_the_batch(kit: Kit, faulty: bool) -> Loop:
         for _ in range(2):
             (x,) = kit.draw()
             fake = G(kit.noise()).detach()
-            slope = slopes(D, between(x, fake))
+            slope = slopes_at(D, between(x, fake))
             norm = slope.norm(dim=1)
             if faulty:  # fault: no dim
                 norm = slope.norm()
@@ -306,7 +306,7 @@ def norm_over_channels(kit: Kit, faulty: bool) -> Loop:
         for _ in range(2):
             (x,) = kit.draw()
             fake = G(kit.noise()).detach()
-            slope = slopes(D, between(x, fake))
+            slope = slopes_at(D, between(x, fake))
             if not faulty:  # fault: not flattened
                 slope = slope.flatten(1)
             opt_d.zero_grad()
@@ -329,7 +329,7 @@ def norm_over_rows(kit: Kit, faulty: bool) -> Loop:
         for _ in range(2):
             (x,) = kit.draw()
             fake = G(kit.noise()).detach()
-            slope = slopes(D, between(x, fake))
+            slope = slopes_at(D, between(x, fake))
             if faulty:  # fault: [B, 8, 8] has another dim=1
                 slope = slope.view(-1, 8, 8)
             opt_d.zero_grad()

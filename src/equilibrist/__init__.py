@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         solvers,
         theory,
         tree,
+        zoo,
     )
     from equilibrist.checks import Audit, Certificate, Verdict, audit, audit_pair
     from equilibrist.core.field import VectorField
@@ -172,6 +173,7 @@ _MODULES = (
     "spectra",
     "theory",
     "tree",
+    "zoo",
 )
 
 __version__ = "0.1.0"

@@ -61,6 +61,30 @@ def estimate(values: Sequence[float | None], confidence: float = 0.95) -> Estima
     return Estimate(mean, mean - reach, mean + reach, n, p, mean / spread)
 
 
+def exact_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of Clopper and Pearson (1934) for a probability, from independent trials.
+
+    Args:
+        successes: their number.
+        trials: of how many; without any the interval is (0, 1).
+        confidence: with which the interval covers the probability, at least.
+
+    Returns:
+        The interval's ends.
+
+    Examples:
+        >>> low, high = exact_interval(10, 10)
+        >>> round(low, 4), high  # 0.025 ** (1 / 10)
+        (0.6915, 1.0)
+    """
+    from scipy import stats
+
+    if not trials:
+        return 0.0, 1.0
+    ends = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    return float(ends.low), float(ends.high)
+
+
 def paired(
     values: Mapping[int, float | None], base: Mapping[int, float | None], confidence: float = 0.95
 ) -> Estimate:

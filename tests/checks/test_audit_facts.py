@@ -247,10 +247,17 @@ FINE = Facts(
         ),
         (
             {
-                "separation": (0.992, 0.985, 1.0),
+                "separation": (0.985, 0.975, 0.995),
                 "losses": {"generator": Loss(0.3, None), "critic": Loss(-2.0, 0.0)},
             },
             "",
+        ),
+        (
+            {
+                "separation": (0.992, 0.985, 1.0),
+                "losses": {"generator": Loss(0.3, None), "critic": Loss(-2.0, 0.0)},
+            },
+            "tells real from generated in 99.2%",
         ),
         # Trained on another loss.
         (
@@ -318,6 +325,12 @@ def test_signs_come_first_in_the_headline_and_facts_in_the_print_and_the_record(
     )
     assert str(audit).startswith(audit.place)
     assert "at equality" in str(audit)
+    assert "stationary/critic" not in str(audit), "a line for the pair alone"
+    assert str(audit).endswith('print(audit.details); one of them: audit["stationary"].summary')
+    assert all(
+        f"{c.claim:22} {c.verdict.value:12} {c.summary}" in audit.details for c in audit.values()
+    )
+    assert audit.details.startswith(audit.place)
     assert audit.to_json()["facts"]["signs"][0] in audit.place
 
 

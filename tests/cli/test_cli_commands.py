@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,7 +140,12 @@ def test_run_with_audit(tmp_path, well, monkeypatch):
     from equilibrist import checks
 
     seen = []
-    monkeypatch.setattr(checks, "audit", lambda run, **k: seen.append((run.step, k)) or "as it is")
+
+    def answer(run, **k):
+        seen.append((run.step, k))
+        return SimpleNamespace(details="as it is")
+
+    monkeypatch.setattr(checks, "audit", answer)
     answer = well("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r", "--audit")
     assert seen == [(4, {"checks": CHECKS, "progress": "none", "iterate": "auto"})]
     assert "as it is" in answer.out

@@ -229,6 +229,16 @@ def test_a_run_that_does_not_repeat_says_so_first() -> None:
     ]
 
 
+def test_a_network_that_is_made_anew_leaves_its_optimiser_behind() -> None:
+    class Anew(Small):
+        def load(self, saved: dict[str, Any]) -> None:
+            self.net = nn.Linear(2, 1)
+            super().load(saved)
+
+    (found,) = check_resume(Anew).findings
+    assert (found.name, found.where) == ("stale-parameters", "sgd")
+
+
 def test_saving_that_changes_the_run_is_found() -> None:
     class Swapped(Small):
         def save(self) -> dict[str, Any]:
@@ -298,7 +308,7 @@ def test_what_no_name_leads_to_is_met_at_work() -> None:
     assert check_resume(make)
     forget = True
     (found,) = check_resume(make).findings
-    assert (found.name, found.where) == ("moments-not-restored", "Adam 1")
+    assert (found.name, found.where) == ("moments-not-restored", "Adam")
 
 
 def test_errors_in_one_line(tmp_path: Path) -> None:

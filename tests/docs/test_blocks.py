@@ -31,6 +31,8 @@ RUN_BY = {
     "docs/own_losses.md": "docs/test_own_losses_page.py",
     "docs/prescribe.md": "prescriptions/test_prescribe.py",
     "docs/own_pair.md": "checks/test_audit_pair.py",
+    "docs/zoo.md": "zoo/test_zoo_docs.py",
+    "docs/resume.md": "diagnosis/test_resume_docs.py",
 }
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OTHERS = {"pip", ".", "python3"}  # what readers have already

@@ -106,7 +106,7 @@ def test_a_solver_drops_into_a_plain_loop(
         taken = {float(moments["step"]) for moments in left[name].state.values()}
         assert taken == {float(steps)}, "torch.optim made the steps"
         assert left[name].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.999**6)
-    assert re.search(r"^nash/generator +[A-Z_]+ ", said, re.M)
+    assert re.search(r"^nash +[A-Z_]+ ", said, re.M)
     norms = [p for p in left["critic"].parameters() if p.ndim == 2]
     effective = left["game"].load(*left["game"].read(left["generator"], left["critic"]))["critic"]
     for raw, weight in zip(norms, (p for p in effective.parameters() if p.ndim == 2), strict=True):
@@ -239,7 +239,7 @@ def test_the_page_runs() -> None:
             exec(block, space)
     assert len(rest) == 3
     assert set(space["taken"].info["loss"]) == {"generator", "critic"}
-    assert "nash/generator" in printed.getvalue()
+    assert "audit.details" in printed.getvalue()
     assert space["play"].steps == len(space["loader"])
 
 

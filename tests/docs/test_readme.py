@@ -72,6 +72,6 @@ def test_the_lines_for_any_adversarial_training_run(capsys: pytest.CaptureFixtur
 
     exec(lines, space | {"train_elsewhere": train_elsewhere})
     printed = capsys.readouterr().out
-    assert "nash/critic" in printed
+    assert "audit.details" in printed
     assert "best-of-class" in printed
     assert "3 steps" in printed

@@ -271,7 +271,7 @@ def audit_game(
         del session.certificates[0]
     agreed = reconcile(session.certificates)
     return Audit(
-        tuple(replace(c, limits=(*c.limits, *_of_game(game))) for c in agreed),
+        tuple(replace(c, limits=(*c.limits, *_of_game(game, c.claim))) for c in agreed),
         context.settings,
         # Of finished checks of an interrupted session too.
         max(time.monotonic() - begun, sum(spent["seconds"] for spent in session.work.values())),
@@ -283,10 +283,27 @@ def audit_game(
     )
 
 
-def _of_game(game: Any) -> list[str]:
-    """What every certificate of an audit of this game has among its limits."""
+# Claims about V, of which a game that is not zero-sum has none of its own.
+_OF_VALUE = (
+    "local-minimax",
+    "proximal",
+    "lambda-search",
+    "profile",
+    "generator-vs-prox",
+    "duality-gap",
+    "proximal-duality-gap",
+)
+
+
+def _of_game(game: Any, claim: str) -> list[str]:
+    """What the certificate of a claim about this game has among its limits."""
     drawn = [f"losses are expectations over the noise of {x}" for x in getattr(game, "noise", ())]
-    return [*drawn, *getattr(game, "notes", ())]
+    value = (
+        ["the losses do not add up to zero: V is minus the critic's loss, not the generator's own"]
+        if claim in _OF_VALUE and not game.zero_sum
+        else []
+    )
+    return [*drawn, *value, *getattr(game, "notes", ())]
 
 
 def _context(

@@ -38,9 +38,12 @@ def place(certificates: Sequence[Certificate], facts: Facts | None = None) -> st
         if "epsilon-nash" in by:  # a mixed profile has one rung
             return by["epsilon-nash"].summary
         return " ".join([*signs, "No check was asked for that could place the pair."])
-    sentences = [*signs, *_global(by)]
-    if near := _near(by):
-        sentences.append(f"Locally: {'; '.join(near)}.")
+    near = _near(by)
+    locally = [f"Locally: {'; '.join(near)}."] if near else []
+    verdicts = (
+        [*locally, *_global(by)] if _only_against_a_frozen_critic(by) else [*_global(by), *locally]
+    )
+    sentences = [*signs, *verdicts]
     if len(sentences) == len(signs):
         sentences.append("The checks that were made do not place the pair: see their summaries.")
     return " ".join(sentences)
@@ -59,6 +62,17 @@ def parts_of(
     return [c for c in parts if verdict in (None, c.verdict)]
 
 
+def _only_against_a_frozen_critic(by: dict[str, Certificate]) -> bool:
+    """Whether all that is gained is the generator's, by large moves: against a critic that stands still many losses
+    fall without end (Wasserstein's, the hinge's), so that it says less than what holds nearby."""
+    return (
+        not moving(by)
+        and verdict_of(by, f"nash/{LEADER}") is Verdict.REFUTED
+        and verdict_of(by, f"nash/{FOLLOWER}") in HOLDS
+        and verdict_of(by, "local-nash") in HOLDS
+    )
+
+
 def _global(by: dict[str, Certificate]) -> list[str]:
     """At rest or not, Nash or not."""
     nash = verdict_of(by, "nash")
@@ -67,7 +81,12 @@ def _global(by: dict[str, Certificate]) -> list[str]:
     else:
         sentences = []
     if nash is Verdict.REFUTED:
-        sentences.append(f"Not a Nash equilibrium: {_gains(by)}.")
+        far = (
+            " by large moves, while the critic stands still"
+            if _only_against_a_frozen_critic(by)
+            else ""
+        )
+        sentences.append(f"Not a Nash equilibrium: {_gains(by)}{far}.")
     elif nash is Verdict.VERIFIED:
         sentences.append("A Nash equilibrium.")
     elif nash is Verdict.NOT_REFUTED and not moving(by):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,9 @@ def _generator_loss(context: AuditContext, scores: Tensor) -> Tensor:
 def at_equality(context: AuditContext) -> dict[str, float | None]:
     """Each player's loss against the best constant critic: what it is where generated samples have the data's law."""
     nothing: dict[str, float | None] = dict.fromkeys(context.game.players)
+    game: Any = context.game
+    if hasattr(game, "at_equality"):  # losses of one's own: seen, where they can be
+        return {**nothing, **game.at_equality(*context.wide, context.bank("select")[0])}
     best = _best(context)
     if best is None:
         return nothing

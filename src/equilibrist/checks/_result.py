@@ -23,6 +23,13 @@ from equilibrist.files.atomic import finite
 from equilibrist.run import samples
 
 FORMAT = 1
+MOST_ADVICE, LINE = 2, 110  # in a first print: sentences of advice; characters of a summary
+
+
+def _first(summary: str) -> str:
+    """The first sentence of a summary, on part of a line."""
+    sentence = re.split(r"(?<=[a-z)\]])[.;:] ", summary, maxsplit=1)[0]
+    return shortened(sentence.rstrip("."), LINE)
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,11 +90,33 @@ class Audit(Mapping[str, Certificate]):
             return text
         return re.sub(r"\b(generator|critic)\b", lambda m: self.names.get(m[0], m[0]), text)
 
-    def __str__(self) -> str:
+    @property
+    def details(self) -> str:
+        """Everything in plain text: where the pair stands, the facts, every certificate's whole summary, the advice."""
         rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
+        return self._told(rows, [line for line in self.advice if line not in self.place])
+
+    def __str__(self) -> str:
+        """What fits a screen: of claims about each player that about the pair alone, a line each; `details` has all."""
+        shown = [
+            c
+            for c in self.certificates
+            if "/" not in c.claim or c.claim.partition("/")[0] not in self
+        ]
+        width = max((len(c.claim) for c in shown), default=0)
+        rows = [f"{c.claim:{width}}  {c.verdict.value:12} {_first(c.summary)}" for c in shown]
+        more = [line for line in self.advice if line not in self.place]
+        told = self._told(rows, more[:MOST_ADVICE])
+        left = len(self.certificates) - len(shown)
+        if not shown:
+            return told
+        more_of = f"{left} more certificates and whole summaries" if left else "Whole summaries"
+        return f'{told}\n\n{more_of}: print(audit.details); one of them: audit["{shown[-1].claim}"].summary'
+
+    def _told(self, rows: list[str], advice: list[str]) -> str:
         plain = [self.named(" ".join(self.facts.sentences))] if self.facts is not None else []
         notes = [f"Note: {note}." for note in self.notes]
-        remarks = [f"- {line}" for line in self.advice if line not in self.place]
+        remarks = [f"- {line}" for line in advice]
         reported = [self.place, *plain, *notes, "", *rows]
         return "\n".join([*reported, *([""] if remarks else []), *remarks])
 

@@ -14,6 +14,7 @@ SATURATED = 0.1  # of its value at equality: a critic's loss below this
 HALF = 0.6  # the same, of one that separates all and has not won
 EXPLODED = 5.0  # times the value at equality: a loss above this
 SEPARATED = 0.99  # share of pairs that a critic orders rightly
+TOLD = 0.98  # the same, for certain, with a loss below `HALF`
 RIGHTLY = 0.95  # the same, of a critic whose loss is nevertheless poor
 REVERSED, REVERSED_ALL = 0.4, 0.05
 COLLAPSED = 0.3  # distances between generated samples, relative to those between real ones
@@ -151,7 +152,7 @@ def _of_scores(f: Facts) -> Iterator[str]:
             f"{f.unit} ({equal:.3g} at equality): it has won, and the generator does not follow (a critic that "
             "learns too fast, or a generator that is not trained on this loss)."
         )
-    elif low >= SEPARATED and critic.value < (HALF * equal if equal else 0):
+    elif low >= TOLD and critic.value < (HALF * equal if equal else 0):
         yield f"The critic tells real from generated in {share:.1%} of pairs."
     yield from _of_gradient(f)
 

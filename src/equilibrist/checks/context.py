@@ -268,7 +268,7 @@ class AuditContext:
         """What the scale is, in words."""
         if not getattr(self.game, "own_scale", False):
             return "the formulation's scale"
-        return f"the size and spread of the {player or order_of(self.game)[1]}'s loss"
+        return f"what is at stake in the {player or order_of(self.game)[1]}'s loss"
 
     def losses(
         self, player: str, players: Players, constants: Constants, part: str

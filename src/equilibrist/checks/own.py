@@ -100,6 +100,8 @@ class OwnGame:
                     c,
                     summary=found.named(c.summary),
                     limits=tuple(found.named(line) for line in c.limits),
+                    tolerance=c.tolerance
+                    and replace(c.tolerance, why=found.named(c.tolerance.why)),
                 )
                 for c in found.certificates
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -224,6 +225,13 @@ def _judged(
     )
     if moved.witness is not None and promise.reason is not Reason.NOT_FINITE:
         summary += f"; a {moved.size:.2g} move, made, gains {moved.gain.in_words()}"
+    if verdict is Verdict.UNASSESSED and promise.reason is Reason.NOISE:
+        # Noise falls with the root of the minibatches in a group.
+        enough = math.ceil(settings.group_batches * (floor / tolerance.value) ** 2)
+        summary += (
+            f"; group_batches={enough} in the settings would bring the noise of {floor:.3g} down to the tolerance "
+            f"({settings.groups * enough} gradients in place of {settings.groups * settings.group_batches})"
+        )
     evidence = {
         "residual": value,
         "interval": [low, high],

@@ -247,7 +247,7 @@ def _audit_own(
         found = Pair.of(value, name).audit(
             settings, gradients=gradients, checks=chosen, seed=seed, progress=progress, out=out
         )
-    print(found)
+    print(found.details)
     say(f"Report: {out / 'report.html'}")
     return found
 

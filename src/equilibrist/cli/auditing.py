@@ -44,5 +44,5 @@ def audit_run(
         raise StoppedError(
             "interrupted; the checks that are finished are kept: run the same command again to go on"
         ) from None
-    print(found)
+    print(found.details)
     return found

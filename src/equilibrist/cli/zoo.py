@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from equilibrist.cli.options import JsonOption
+from equilibrist.cli.options import JsonOption, ProgressOption
 from equilibrist.cli.output import say
 from equilibrist.errors import RecipeError, did_you_mean
 
@@ -29,6 +30,7 @@ def list_cases(context: typer.Context, as_json: JsonOption = False) -> None:
     """
     if context.invoked_subcommand:
         return
+    from equilibrist.diagnosis import VOCABULARY
     from equilibrist.zoo import CASES
 
     rows = [
@@ -38,7 +40,9 @@ def list_cases(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
+    order = {name: place for place, name in enumerate([*VOCABULARY, ""])}
     shown = [c for c in CASES.values() if c.fault or not c.twin]
+    shown.sort(key=lambda c: order[c.fault])
     width = max(len(c.name) for c in shown)
     for c in shown:
         say(f"{c.name:{width}}  {c.fault or 'healthy':22}  {c.half}")
@@ -48,6 +52,56 @@ def list_cases(context: typer.Context, as_json: JsonOption = False) -> None:
         f"{twins} faulty loops of {len(faults)} faults, a healthy twin of each (NAME-twin), and "
         f"{len(shown) - twins} loops of usual practice"
     )
+
+
+@zoo.command()
+def run(
+    half: Annotated[str, typer.Option(help="development or held-back; both if left out.")] = "",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A case, or a fault with its twins; may be given several times."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds of each case; 3 of usual practice, else 1.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The record, as JSON lines.")] = Path(
+        "zoo.jsonl"
+    ),
+    as_json: JsonOption = False,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Diagnose every case, and print how often the cause was named first and healthy loops were let alone.
+
+    What the record holds already, by the same code, is not computed again: after Ctrl-C run the same again.
+
+    Example: equilibrist zoo run --half development --jobs 2
+    """
+    from equilibrist.zoo import CASES
+    from equilibrist.zoo import run as run_zoo
+
+    names = [name for wanted in only or [] for name in _names(wanted)] if only else list(CASES)
+    chosen = None if seeds is None else range(seeds)
+    found = run_zoo(names, seeds=chosen, half=half, out=out, jobs=jobs, progress=progress)
+    if as_json:
+        print(json.dumps(found.describe(), indent=1))
+        return
+    for line in str(found).splitlines():
+        say(line)
+    for r in found.misses:
+        what = r.error or ", ".join(f["name"] for f in r.found if f.get("level") != "note")
+        say(f"missed: {r.case}, seed {r.seed}: {r.fault or 'healthy'}; found {what or 'nothing'}")
+    say(f"Record: {out}")
+
+
+def _names(wanted: str) -> list[str]:
+    """A case, or the cases of a fault with their twins."""
+    from equilibrist.zoo import CASES
+
+    of_fault = [c for c in CASES.values() if c.fault == wanted]
+    return [x for c in of_fault for x in (c.name, c.twin)] or [_case(wanted).name]
 
 
 @zoo.command()

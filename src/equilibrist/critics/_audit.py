@@ -15,13 +15,13 @@ from equilibrist.checks import Certificate, Verdict, require_place
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.critics import _samples
 from equilibrist.critics._case import Case
-from equilibrist.critics.judge import CriticLoss, Judge, takes_two
 from equilibrist.critics._result import CriticAudit, CriticSettings
 from equilibrist.critics._reward import Reward
 from equilibrist.critics.best import best
 from equilibrist.critics.blind import blind
 from equilibrist.critics.held_back import held_back, lags, nearness
 from equilibrist.critics.informative import informative
+from equilibrist.critics.judge import CriticLoss, Judge, takes_two
 from equilibrist.critics.memorising import memorising
 from equilibrist.critics.saturated import saturated
 from equilibrist.critics.telling import telling

@@ -16,10 +16,10 @@ from equilibrist.certificates import Json
 from equilibrist.checks import Interval, Tolerance
 from equilibrist.core.draws import Use
 from equilibrist.critics._fresh import fresh_critic
-from equilibrist.critics.judge import CriticLoss, Judge
 from equilibrist.critics._rates import ordered
 from equilibrist.critics._samples import Inputs, Samples, joined
 from equilibrist.critics._train import Trained, train_critic
+from equilibrist.critics.judge import CriticLoss, Judge
 from equilibrist.nn.noise import GLOBAL, seeded
 
 STATES = 6  # that a critic may be found in; the confidence holds for all of them together

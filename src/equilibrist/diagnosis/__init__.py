@@ -3,7 +3,7 @@
 from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.diagnose import Diagnosis, diagnose
 from equilibrist.diagnosis.findings import VOCABULARY, Finding, ordered
-from equilibrist.diagnosis.loop import Loop
+from equilibrist.diagnosis.loop import Loop, modules_of
 from equilibrist.diagnosis.numerics import check_finite, check_single, check_step_size
 from equilibrist.diagnosis.resume import ResumeCheck, check_resume
 from equilibrist.diagnosis.samples import check_diversity, check_latent, check_terms
@@ -26,5 +26,6 @@ __all__ = [
     "check_terms",
     "check_wiring",
     "diagnose",
+    "modules_of",
     "ordered",
 ]

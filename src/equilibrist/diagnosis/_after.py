@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equilibrist.diagnosis._running import Running
+from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.findings import Finding
-from equilibrist.diagnosis.numerics import check_single, check_step_size
+from equilibrist.diagnosis.numerics import check_single
 from equilibrist.diagnosis.samples import check_diversity, check_latent, opposed
 from equilibrist.errors import EquilibristError
-from equilibrist.formulations import formulation_of
-from equilibrist.formulations.named import is_formulation
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import unwrapped
 
-STEPS = 20  # rounds in which the size of steps is measured
 SAMPLES = 512
 CONFIDENCE = 0.99  # of what is looked for without a suspicion
 NOISE = 0.25  # largest correlation between entries of independent noise
+COLLAPSED = 0.16  # of real samples' variation, in the middle and at the end, below which samples are collapsed
+MISSED = 0.8  # share of the real samples' places that they miss
+LONG = 100  # rounds before which samples may well be alike
 LEAST = 8  # steps whose terms are compared
 
 
@@ -36,7 +38,7 @@ def after(run: Running, generator: str, critic: str) -> tuple[list[Finding], dic
         ("the variety of samples", lambda: _diversity(run, generator)),
         ("the latent", lambda: _latent(run, generator, critic)),
         ("terms against one another", lambda: _terms(run, generator)),
-        ("the size of steps", lambda: _sizes(run, generator, critic)),
+        ("the size of steps", lambda: exploded(run) or step_sizes(run, generator, critic)),
     )
     for what, look in asked:
         try:
@@ -44,6 +46,14 @@ def after(run: Running, generator: str, critic: str) -> tuple[list[Finding], dic
         except (EquilibristError, RuntimeError, TypeError, ValueError) as error:
             skipped[what] = str(error).splitlines()[0][:200]
     return found, skipped
+
+
+def early_sizes(run: Running, generator: str, critic: str) -> list[Finding]:
+    """Whether steps overshoot early in a run; nothing where that cannot be measured."""
+    try:
+        return step_sizes(run, generator, critic)
+    except (EquilibristError, RuntimeError, TypeError, ValueError):
+        return []
 
 
 def _single(run: Running) -> list[Finding]:
@@ -119,14 +129,22 @@ def _is_noise(values: Tensor) -> bool:
 
 
 def _diversity(run: Running, generator: str) -> list[Finding]:
-    fake = run.outcome.last
+    fake, middle = run.outcome.last, run.middle
     if run.loop.real is None or fake is None:
         return []
-    return list(
-        check_diversity(
-            fake, run.loop.real[: 2 * SAMPLES], before=run.before, where=generator, seed=run.seed
-        )
-    )
+    real = run.loop.real[: 2 * SAMPLES]
+    found = list(check_diversity(fake, real, before=run.before, where=generator, seed=run.seed))
+    if not found:
+        return []
+    # Players that go round one another pass through narrow samples: a fault lasts.
+    earlier: tuple[Finding, ...] = ()
+    if middle is not None and run.done >= LONG:
+        earlier = check_diversity(middle, real, where=generator, seed=run.seed)
+    pair = [f.evidence for f in (*found, *earlier)]
+    narrow = len(pair) == 2 and pair[0]["value"] * pair[1]["value"] < COLLAPSED**2
+    if narrow and min(e["missed"] for e in pair) > MISSED:
+        return [replace(found[0], level="warning", sure="likely")]
+    return [replace(found[0], level="note", sure="possible")]
 
 
 def _latent(run: Running, generator: str, critic: str) -> list[Finding]:
@@ -148,8 +166,7 @@ def _latent(run: Running, generator: str, critic: str) -> list[Finding]:
     def sample(conditions: Tensor) -> Tensor:
         args: list[Any] = [None, None]
         args[condition], args[latent] = conditions, _shuffled(whole[latent])
-        made = next(tensors_of(module(*args)))
-        return made
+        return next(tensors_of(module(*args)))
 
     real = _aligned(run, critic, len(calls), whole[condition])
     return list(check_latent(sample, whole[condition], real, where=generator, seed=run.seed))
@@ -157,10 +174,12 @@ def _latent(run: Running, generator: str, critic: str) -> list[Finding]:
 
 def _aligned(run: Running, critic: str, count: int, conditions: Tensor) -> Tensor | None:
     """The real samples of these conditions, where the critic was shown them row by row."""
-    shown = [args[0] for args in run.given[critic] if isinstance(args[0], Tensor)]
+    shown = [a[0] for a in run.given[critic] if isinstance(a[0], Tensor) and a[0].ndim > 1]
     plain = [x.detach() for x in shown if x.grad_fn is None and not x.requires_grad]
-    width = conditions.flatten(1).shape[1]
+    width = conditions[0].numel()
     rows: list[Tensor] = []
+    if conditions.ndim < 2 or not conditions.is_floating_point():
+        return None
     for block in conditions.split(len(conditions) // count):
         match = next(
             (
@@ -185,55 +204,3 @@ def _terms(run: Running, generator: str) -> list[Finding]:
         return []
     undone, cosines, sizes = (list(column) for column in zip(*rows, strict=True))
     return list(opposed(undone, cosines, sizes, generator, CONFIDENCE))
-
-
-def _sizes(run: Running, generator: str, critic: str) -> list[Finding]:
-    """Whether steps overshoot, in rounds of their own: the last that the loop is run for."""
-    loop = run.loop
-    g, d = loop.players[generator], loop.players[critic]
-    named = isinstance(loop.loss, str) or is_formulation(loop.loss)
-    if not (named and isinstance(g, nn.Module) and isinstance(d, nn.Module)):
-        return []
-    formulation = formulation_of(loop.loss)  # type: ignore[arg-type]
-    real = (run.late or run.early).real_given
-    if real is None or not run.given[generator] or run.rounds < 2 * STEPS:
-        return []
-    z = tuple(a.detach() if isinstance(a, Tensor) else a for a in run.given[generator][-1])
-    rest = real[1:]
-
-    def score(x: Tensor) -> Tensor:
-        made = d(x, *rest)
-        return next(tensors_of(made))
-
-    def loss(player: str) -> Callable[[], Tensor]:
-        def value() -> Tensor:
-            fake = next(tensors_of(g(*z)))
-            return formulation.losses(_Plain(score), real[0], fake, only=player)[player]
-
-        return value
-
-    losses = {critic: loss("critic"), generator: loss("generator")}
-    players = {critic: d, generator: g}
-    begin = run.first + run.done
-    return list(
-        check_step_size(
-            lambda i: loop.step(begin + i),
-            players,
-            losses,
-            rounds=STEPS,
-            confidence=CONFIDENCE,
-            seed=run.seed,
-        )
-    )
-
-
-class _Plain:
-    """A critic as formulations see it."""
-
-    samplewise = False
-
-    def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
-        self._score = score
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._score(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -190,9 +191,12 @@ def right_norms(penalties: Sequence[Any]) -> dict[str, Callable[[Tensor], Tensor
         if isinstance(penalty, GradientPenalty):
             found[named(penalty)] = _gradient_penalty(penalty)
         elif isinstance(penalty, R1 | R2):
-            weight = penalty.weight
-            found[named(penalty)] = lambda g, w=weight: w / 2 * g.flatten(1).square().sum(1).mean()
+            found[named(penalty)] = partial(_mean_square, penalty.weight)
     return found
+
+
+def _mean_square(weight: float, g: Tensor) -> Tensor:
+    return weight / 2 * g.flatten(1).square().sum(1).mean()
 
 
 def _gradient_penalty(

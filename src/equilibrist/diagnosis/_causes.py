@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist.certificates import Json
+from equilibrist.diagnosis._beside import Beside
 from equilibrist.diagnosis._difference import Key, differing
+from equilibrist.diagnosis._rest import Rest
 from equilibrist.diagnosis._rounds import Watched
 from equilibrist.diagnosis._state import CARRIED, Leaf, State, relative_gap
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.display import shortened
 
 RESTORED = {
+    "held": "stale-parameters",
     "weight": "weights-not-restored",
     "buffer": "weights-not-restored",
     "average": "average-not-restored",
@@ -25,7 +27,7 @@ RESTORED = {
     "scaler": "state-not-restored",
     "mode": "state-not-restored",
 }
-DIRECT = ("weight", "buffer", "average", "moment", "schedule", "scaler", "mode")
+DIRECT = ("held", "weight", "buffer", "average", "moment", "schedule", "scaler", "mode")
 EQUAL = 0.9  # of the weights move by the learning rate where Adam starts anew
 
 
@@ -39,12 +41,13 @@ def forgotten(
         found += _disturbs(plain, saving, rounds)
     if exact:
         return found
-    resumption = Resumption(plain, saving, resumed, rounds, repeats)
-    found += resumption.direct()
+    runs = (plain, saving, resumed, rounds, repeats)
+    found += Restored(*runs).direct()
     if repeats:
-        found += resumption.drawn()
+        rest = Rest(*runs)
+        found += rest.drawn()
         if not [f for f in found if f.level != "note" and f.name != "save-disturbs"]:
-            found += resumption.remaining()
+            found += rest.remaining()
     return found
 
 
@@ -74,38 +77,16 @@ def _disturbs(plain: Watched, saving: Watched, rounds: int) -> list[Finding]:
     return [Finding("save-disturbs", leaf.owner, text, evidence={"tensors": len(keys)})]
 
 
-class Resumption:
-    """A resumed run beside the one that went on.
-
-    Args:
-        plain: the run that was never saved.
-        saving: the run that was saved and went on.
-        resumed: the run that was made anew and loaded.
-        rounds: rounds before saving.
-        repeats: whether two runs from one seed are equal.
-    """
-
-    def __init__(
-        self, plain: Watched, saving: Watched, resumed: Watched, rounds: int, repeats: bool
-    ) -> None:
-        self.plain, self.saving, self.resumed = plain, saving, resumed
-        self.rounds, self.repeats = rounds, repeats
-        self.saved, self.loaded = saving.saved, resumed.states[rounds]
-        self.fresh, self.begun = resumed.states[0], saving.states[0]
-        after = differing(saving.states[rounds + 1], resumed.states[rounds + 1])
-        # What a loop sets in every round need not be saved.
-        self.lasting = set(after) if repeats else None
-
-    def _differing(self, kinds: Iterable[str]) -> list[Key]:
-        keys = differing(self.saved, self.loaded, kinds)
-        return keys if self.lasting is None else [key for key in keys if key in self.lasting]
+class Restored(Beside):
+    """What differs right after loading, and what that says."""
 
     def direct(self) -> list[Finding]:
         """What differs from what was saved, owner by owner."""
         groups: dict[tuple[str, str], list[Key]] = {}
-        for key in self._differing(DIRECT):
+        for key in self.keys(DIRECT):
             leaf = self.saved.get(key) or self.loaded[key]
-            groups.setdefault((RESTORED[leaf.kind], leaf.owner), []).append(key)
+            if ("stale-parameters", leaf.owner) not in groups:  # which explains its moments as well
+                groups.setdefault((RESTORED[leaf.kind], leaf.owner), []).append(key)
         for key in self._rates():
             # The state of an optimiser holds its rates as well: that it was forgotten explains both.
             whole = ("moments-not-restored", key[0])
@@ -118,9 +99,7 @@ class Resumption:
         """Rates that differ where the optimiser steps: what a loop sets before every step is not looked at."""
         found = []
         for key in (
-            self._differing(["rate"])
-            if self.repeats
-            else differing(self.saved, self.loaded, ["rate"])
+            self.keys(["rate"]) if self.repeats else differing(self.saved, self.loaded, ["rate"])
         ):
             mine, theirs = (run.first.get(key[0]) for run in (self.saving, self.resumed))
             at_work = mine is None or theirs is None or mine.rates != theirs.rates
@@ -130,9 +109,7 @@ class Resumption:
 
     def _finding(self, name: str, owner: str, keys: list[Key]) -> Finding:
         evidence: Json = {"key": list(keys[0]), "tensors": len(keys)}
-        by = (
-            relative_gap(self.saved[keys[0]], self.loaded[keys[0]]) if self._both(keys[0]) else None
-        )
+        by = relative_gap(self.saved[keys[0]], self.loaded[keys[0]]) if self.both(keys[0]) else None
         if by is not None:
             evidence["relative"] = by
         sure = "certain" if self.repeats else "likely"
@@ -145,13 +122,10 @@ class Resumption:
         name, text, more = says(name, owner, keys)
         return Finding(name, owner, f"Right after loading, {text}.", "fault", sure, evidence | more)
 
-    def _both(self, key: Key) -> bool:
-        return key in self.saved and key in self.loaded
-
     # -- what each kind says -----------------------------------------------------------------------
 
     def _weights(self, name: str, owner: str, keys: list[Key]) -> tuple[str, str, Json]:
-        buffers = all(self._kind(key) == "buffer" for key in keys)
+        buffers = all(self.kind(key) == "buffer" for key in keys)
         what = "buffers" if buffers else "weights"
         some = f"{len(keys)} of its tensors, first {keys[0][1]}"
         if (source := self._taken_from(keys, "average")) is not None:
@@ -190,7 +164,7 @@ class Resumption:
         return name, f"the average {owner} is not what was saved ({some})", {}
 
     def _moments(self, name: str, owner: str, keys: list[Key]) -> tuple[str, str, Json]:
-        held = [key for key in self.saved if key[0] == owner and self._kind(key) == "moment"]
+        held = [key for key in self.saved if key[0] == owner and self.kind(key) == "moment"]
         absent = [key for key in held if key not in self.loaded]
         first, usual = self.resumed.first.get(owner), self.saving.first.get(owner)
         if absent and len(absent) == len(held):
@@ -198,14 +172,14 @@ class Resumption:
             text = f"{owner} starts anew: its moments and counters ({shortened(kinds, 60)}) were not restored"
         elif absent:
             text = f"{owner} lacks {len(absent)} of {len(held)} tensors of its state, first {absent[0][1]}"
-        elif all(key[1].startswith("step") for key in keys if self._kind(key) == "moment"):
-            text = f"{owner} counts its steps from another number ({self._values(keys[0])})"
+        elif all(key[1].startswith("step") for key in keys if self.kind(key) == "moment"):
+            text = f"{owner} counts its steps from another number ({self.values(keys[0])})"
         else:
             text = f"{len(keys)} tensors of {owner}'s state are others, first {keys[0][1]}"
         more: Json = {}
         for key in keys:
-            if self._kind(key) == "rate" and key[1].startswith("lr"):
-                text += f"; its rate is another as well ({self._values(key)})"
+            if self.kind(key) == "rate" and key[1].startswith("lr"):
+                text += f"; its rate is another as well ({self.values(key)})"
         if first and usual and first.equal >= EQUAL and usual.equal < EQUAL:
             more = {"equal_first": first.equal, "equal_usual": usual.equal}
             text += (
@@ -218,9 +192,9 @@ class Resumption:
         key = next(
             (k for k in keys if k[1].endswith("last_epoch") or k[1].startswith("lr")), keys[0]
         )
-        text = f"{key[1]} of {owner} is another ({self._values(key)})"
+        text = f"{key[1]} of {owner} is another ({self.values(key)})"
         more: Json = {"key": list(key)}
-        if self._kind(key) == "schedule" and self._both(key):
+        if self.kind(key) == "schedule" and self.both(key):
             other = self._step_of_another(key)
             if other:
                 text += f": that is where {other} stood"
@@ -228,25 +202,13 @@ class Resumption:
         return name, text, more
 
     def _other(self, name: str, owner: str, keys: list[Key]) -> tuple[str, str, Json]:
-        if self._kind(keys[0]) == "mode":
+        if name == "stale-parameters":
+            return name, f"{owner} holds other tensors than those that the modules use", {}
+        if self.kind(keys[0]) == "mode":
             return name, f"modules of {owner} are in another mode (train or eval)", {}
-        return name, f"{keys[0][1] or owner} of {owner} is another ({self._values(keys[0])})", {}
+        return name, f"{keys[0][1] or owner} of {owner} is another ({self.values(keys[0])})", {}
 
     # -- signatures --------------------------------------------------------------------------------
-
-    def _kind(self, key: Key) -> str:
-        return (self.saved.get(key) or self.loaded[key]).kind
-
-    def _values(self, key: Key) -> str:
-        def said(state: State) -> str:
-            if key not in state:
-                return "missing"
-            value = state[key].value
-            if isinstance(value, Tensor) and value.numel() == 1:
-                value = value.item()
-            return f"{value:.6g}" if isinstance(value, int | float) else "another"
-
-        return f"{said(self.loaded)} after loading, {said(self.saved)} when saved"
 
     def _are(self, keys: list[Key], state: State) -> bool:
         """Whether these are what another state has; averages made by hand had no name of their own at first."""
@@ -262,7 +224,7 @@ class Resumption:
     def _taken_from(self, keys: list[Key], kind: str, where: State | None = None) -> str | None:
         """The owner of other tensors of a kind that all of these equal, in their order, and did not when saved."""
         where = self.saved if where is None else where
-        floats = [k for k in keys if self._both(k) and isinstance(self.loaded[k].value, Tensor)]
+        floats = [k for k in keys if self.both(k) and isinstance(self.loaded[k].value, Tensor)]
         floats = [k for k in floats if self.loaded[k].value.ndim > 0]
         if not floats:
             return None
@@ -278,7 +240,7 @@ class Resumption:
 
     def _rounded(self, keys: list[Key]) -> str | None:
         for dtype in (torch.float16, torch.bfloat16):
-            pairs = [(self.saved[k].value, self.loaded[k].value) for k in keys if self._both(k)]
+            pairs = [(self.saved[k].value, self.loaded[k].value) for k in keys if self.both(k)]
             if pairs and all(
                 isinstance(a, Tensor) and torch.equal(a.to(dtype).to(a.dtype), b) for a, b in pairs
             ):
@@ -292,96 +254,3 @@ class Resumption:
             if same and leaf.mark == self.loaded[key].mark != mine:
                 return leaf.owner
         return None
-
-    # -- random streams, the place in the data, and the rest ---------------------------------------
-
-    def drawn(self) -> list[Finding]:
-        """Random states and loaders that go on from elsewhere and are drawn from."""
-        post = self.saving.states[self.rounds]
-        assert self.lasting is not None
-        later = self.saving.states[self.rounds + 1]
-        keys = []
-        for key in differing(self.saved, self.loaded, ["random", "place"]):
-            leaf = self.saved.get(key)
-            if leaf is None or key not in self.loaded or key not in later:
-                continue
-            after = self.resumed.states[self.rounds + 1].get(key)
-            carried_on = after is not None and after.mark == later[key].mark
-            if (
-                self.loaded[key].mark != post[key].mark
-                and not carried_on
-                and later[key].mark != leaf.mark
-            ):
-                keys.append(key)
-        if not keys:
-            return []
-        names = ", ".join(self.saved[key].name for key in keys)
-        more = self._other_inputs()
-        text = f"Right after loading, the place of {names} is not the one that was saved{more}."
-        evidence = {"key": list(keys[0]), "sources": [self.saved[key].name for key in keys]}
-        return [Finding("random-not-restored", "loop", text, "warning", evidence=evidence)]
-
-    def _other_inputs(self) -> str:
-        mine, theirs = self.saving.inputs, self.resumed.inputs
-        for count, (a, b) in enumerate(zip(mine, theirs, strict=False), 1):
-            if a != b:
-                return f"; the first other input is that of {a[0]}, in call {count} of the round"
-        return ""
-
-    def remaining(self) -> list[Finding]:
-        """Nothing that is watched was forgotten, and yet the runs part: the loop keeps something else."""
-        candidates = self._candidates()
-        inputs = self._other_inputs()
-        whole = candidates and all(
-            isinstance(self.saved[k].value, int) or not _is_float(self.saved[k]) for k in candidates
-        )
-        evidence: Json = {"candidates": [self.saved[k].name for k in candidates[:8]]}
-        if candidates:
-            evidence["key"] = list(candidates[0])
-        which = self._listed(candidates)
-        sure = "likely" if candidates and ", " not in which else "possible"
-        if inputs and (whole or not candidates):
-            about = f" ({which})" if which else ""
-            text = f"Everything that was found is restored, but not the place in the data{about}{inputs}."
-            return [Finding("random-not-restored", "loop", text, "warning", sure, evidence)]
-        about = f": {which}" if which else ", which was not found"
-        text = f"The loop keeps something between rounds that is not restored{about}{inputs}."
-        return [Finding("state-not-restored", "loop", text, "fault", sure, evidence)]
-
-    def _listed(self, keys: list[Key]) -> str:
-        """Candidates in words: members of one list or dictionary are one of them."""
-        words: dict[str, str] = {}
-        for key in keys:
-            leaf = self.saved[key]
-            box, _, last = leaf.name.rpartition(".")
-            if last.isdigit() and box:
-                words[box] = box
-            elif isinstance(leaf.value, int | float):
-                words[leaf.name] = f"{leaf.name} ({self._values(key)})"
-            else:
-                words[leaf.name] = leaf.name
-        more = f" and {len(words) - 4} more" if len(words) > 4 else ""
-        return ", ".join(list(words.values())[:4]) + more
-
-    def _candidates(self) -> list[Key]:
-        """Numbers and tensors of the loop's own that go on from other values; logs, which only grow, come last."""
-        steady = [
-            key
-            for key in differing(self.saved, self.loaded, ["value", "place"])
-            if key in self.saved
-            and key in self.plain.states[self.rounds]
-            and self.plain.states[self.rounds][key].mark == self.saved[key].mark
-        ]
-        listed = [key for key in steady if key[0].rpartition(".")[2].isdigit()]
-        logs = {key for key in listed if not isinstance(self.saved[key].mark, tuple)}
-        for some in ([k for k in steady if k in self.loaded and k not in logs], steady):
-            kept = [key for key in some if key not in logs]
-            if kept:
-                return kept
-        return steady
-
-
-def _is_float(leaf: Leaf) -> bool:
-    if isinstance(leaf.value, Tensor):
-        return leaf.value.is_floating_point()
-    return isinstance(leaf.value, float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from scipy import stats
@@ -26,6 +27,10 @@ BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
 }
 FAR = 30.0  # ratio of scales that no training bridges
 LEVEL = 1e-6  # of the tests on distributions
+WHOLE = 0.3  # share of rows shown as they are, above which samples are not altered (some alterations spare some rows)
+DOUBT = 0.01  # above it nothing speaks for an alteration
+FARTHER = 1.05  # ratio of distances to the data, from which samples were altered
+FACTOR = 0.25  # of scales, and of shifts relative to the spread, that are not the same
 
 
 def judge_data(
@@ -39,11 +44,13 @@ def judge_data(
     if min(map(len, rows.values())) < LEAST or rows[REAL].shape[1:] != rows[FAKE].shape[1:]:
         return []
     found = _precision(shown, rows)
-    ranges = _range(recorder, rows)
-    found += ranges
-    if not ranges:
-        found += _altered(recorder, shown, rows, real, train)
-    return found
+    given = [t for t in (train, real) if t is not None and t.shape[1:] == rows[REAL].shape[1:]]
+    # Where the data fit the generator's range and what the critic is shown does not, it was altered on the way.
+    plain = {**rows, REAL: given[0].detach().float().cpu()} if given else rows
+    ranges = _range(recorder, plain)
+    if not ranges and not given:
+        return found
+    return found + (ranges or _altered(recorder, shown, rows, real, train))
 
 
 def _shown(steps: Sequence[Explained]) -> dict[str, list[Call]]:
@@ -143,7 +150,8 @@ def _range(recorder: Recorder, rows: dict[str, Tensor]) -> list[Finding]:
     scales = [float(r.abs().mean()) for r in (real, fake)]
     if float(real.abs().max()) > 20 and scales[0] > FAR * scales[1]:
         text = (
-            f"Real samples lie in {seen}, generated ones in [{fake.min():.3g}, {fake.max():.3g}]: their scales differ by a "
+            f"Real samples lie in {seen}, generated ones in [{fake.min():.3g}, {fake.max():.3g}]: "
+            "their scales differ by a "
             f"factor of {scales[0] / max(scales[1], 1e-12):.0f}."
         )
         return [_range_finding(text, "likely", evidence)]
@@ -177,6 +185,34 @@ def _is_rescaled(fake: Tensor, bounds: tuple[float, float]) -> bool:
 # -- scaling and augmentation ----------------------------------------------------------------------
 
 
+@dataclass
+class Change:
+    """What happens to samples of one kind before the critic sees them.
+
+    Attributes:
+        how: "nothing", "rescaled", "altered" or "unclear".
+        scale, shift: of what is rescaled.
+        size: of the alteration, relative to the samples' spread, or to the distance of held-out ones from the data.
+        by_row: whether each sample has mean 0 and one spread.
+        evidence: the numbers.
+    """
+
+    how: str
+    scale: float = 1.0
+    shift: float = 0.0
+    size: float = 0.0
+    by_row: bool = False
+    evidence: Json = field(default_factory=dict)
+
+    def words(self) -> str:
+        """It in words."""
+        if self.how == "rescaled":
+            return f"scaled by {self.scale:.2f} and shifted by {self.shift:.2f}"
+        if self.by_row:
+            return "standardised one by one"
+        return "altered" if self.how == "altered" else "shown as they are"
+
+
 def _altered(
     recorder: Recorder,
     shown: dict[str, list[Call]],
@@ -187,49 +223,75 @@ def _altered(
     reference = _reference(real, train, rows[REAL])
     if reference is None:
         return []
-    a_fake, b_fake, noise = _of_source(shown[FAKE])
-    exact = _share_made(recorder, rows[FAKE])
-    a_real, b_real = _against(rows[REAL], reference[0])
-    scaled = max(
-        abs(a_real / a_fake - 1), abs(b_real - b_fake) / max(float(reference[0].std()), 1e-9)
-    )
-    evidence: Json = {
-        "real": {"scale": a_real, "shift": b_real},
-        "generated": {"scale": a_fake, "shift": b_fake, "altered": noise},
-    }
-    if scaled > 0.25:
-        return [
-            Finding(
-                "normalization-mismatch",
-                "real and generated samples",
-                f"On the way to the critic real samples are scaled by {a_real:.2f} and shifted by {b_real:.2f}, generated ones "
-                f"by {a_fake:.2f} and {b_fake:.2f}.",
-                sure="likely",
-                evidence=evidence,
-            )
-        ]
-    p, ratio = _farther(rows[REAL], *reference, a_real, b_real)
-    whole = _share_in(rows[REAL], train)
-    evidence["real"] |= {"p": p, "distance": ratio, "rows_of_the_data": whole}
-    generated_changed = noise > 0.02 and exact < 0.05
-    real_changed = p < LEVEL and ratio > 1.25 and whole < 0.05
-    if real_changed == generated_changed or (generated_changed and whole < 0.5 and p < 0.01):
+    spread = max(float(reference[0].std()), 1e-9)
+    one = _of_real(rows[REAL], reference, train)
+    other = _of_generated(recorder, shown[FAKE], rows[FAKE])
+    if one.how == "unclear" or one.how == other.how != "rescaled":
         return []
-    kind, other = ("Real", "generated") if real_changed else ("Generated", "real")
-    how = (
-        f"their distance to the data is {ratio:.2f} times that of held-out ones (p = {p:.1g})"
-        if real_changed
-        else f"they differ from the generator's output by {noise:.0%} of their spread"
+    both = one.how == other.how == "rescaled"
+    apart = (
+        abs(one.scale / other.scale - 1) > FACTOR or abs(one.shift - other.shift) > FACTOR * spread
+    )
+    if both and not apart:
+        return []
+    if "altered" in (one.how, other.how) and "rescaled" in (one.how, other.how):
+        return []  # what is changed in both, each in its own way, cannot be compared
+    name = (
+        "augmentation-mismatch"
+        if "altered" in (one.how, other.how) and not (one.by_row or other.by_row)
+        else "normalization-mismatch"
+    )
+    size = (
+        f" (real: {one.size:.2f} times the distance of held-out ones to the data)"
+        if one.size
+        else ""
     )
     return [
         Finding(
-            "augmentation-mismatch",
+            name,
             "real and generated samples",
-            f"{kind} samples are altered before they reach the critic, {other} ones are not: {how}.",
+            f"On the way to the critic real samples are {one.words()}, generated ones are {other.words()}{size}.",
             sure="likely",
-            evidence=evidence,
+            evidence={"real": one.evidence, "generated": other.evidence},
         )
     ]
+
+
+def _of_real(rows: Tensor, reference: tuple[Tensor, Tensor], train: Tensor | None) -> Change:
+    """What was done to real samples, against those that nobody altered."""
+    members = _share_in(rows, train)
+    evidence: Json = {"rows_of_the_data": members}
+    if members > 0.5:
+        return Change("nothing", evidence=evidence)
+    scale, shift = _against(rows, reference[0])
+    p, ratio = _farther(rows, *reference)
+    evidence |= {"scale": scale, "shift": shift, "p": p, "distance": ratio}
+    if not (p < LEVEL and ratio > FARTHER and members < WHOLE):
+        return Change("unclear" if p < DOUBT or len(rows) < 200 else "nothing", evidence=evidence)
+    _, undone = _farther((rows - shift) / scale, *reference)
+    moved = abs(scale - 1) > FACTOR / 2 or abs(shift) > FACTOR / 2 * float(reference[0].std())
+    if moved and undone < FARTHER + 0.1:
+        return Change("rescaled", scale, shift, evidence=evidence)
+    return Change("altered", size=ratio, by_row=_standardized(rows), evidence=evidence)
+
+
+def _of_generated(recorder: Recorder, calls: Sequence[Call], rows: Tensor) -> Change:
+    """What was done to generated samples, against the generator's output."""
+    scale, shift, rest = _of_source(calls)
+    made = _share_made(recorder, rows)
+    evidence: Json = {"scale": scale, "shift": shift, "altered": rest, "as_made": made}
+    if made > WHOLE or (rest < 0.02 and abs(scale - 1) < 0.02 and abs(shift) < 0.02):
+        return Change("nothing", evidence=evidence)
+    if rest < 0.02:
+        return Change("rescaled", scale, shift, evidence=evidence)
+    return Change("altered", by_row=_standardized(rows), evidence=evidence)
+
+
+def _standardized(rows: Tensor) -> bool:
+    flat = rows.flatten(1)
+    means, spreads = flat.mean(1), flat.std(1)
+    same = float(spreads.std()) < 0.05 * float(spreads.mean())
+    return flat.shape[1] > 2 and same and float(means.abs().max()) < 0.05 * float(spreads.mean())
 
 
 def _reference(
@@ -292,9 +354,7 @@ def _against(shown: Tensor, reference: Tensor) -> tuple[float, float]:
     return scale, float(x.mean() - scale * y.mean())
 
 
-def _farther(
-    shown: Tensor, near: Tensor, compare: Tensor, scale: float, shift: float
-) -> tuple[float, float]:
+def _farther(shown: Tensor, near: Tensor, compare: Tensor) -> tuple[float, float]:
     """Whether samples lie farther from `near` than held-out ones do: (p, ratio of median distances)."""
     x, base, other = shown.flatten(1), near.flatten(1), compare.flatten(1)
     one, two = (torch.cdist(t[:500], base) for t in (x, other))

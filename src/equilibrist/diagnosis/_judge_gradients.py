@@ -52,6 +52,16 @@ def share(steps: Sequence[Explained], test: Callable[[Explained], bool]) -> floa
     return sum(map(test, steps)) / len(steps) if steps else 0.0
 
 
+def _within(part: str, size: float, *others: str) -> Callable[[Explained], bool]:
+    """Whether these coefficients are below a size."""
+    return lambda e: max(abs(e.get(p)) for p in (part, *others)) < size
+
+
+def _below(part: str, limit: float) -> Callable[[Explained], bool]:
+    """Whether a coefficient is below a limit."""
+    return lambda e: e.get(part) < limit
+
+
 def judge_gradients(recorder: Recorder) -> tuple[list[Finding], dict[str, list[Explained]]]:
     """Findings from the fits, and the fits by player."""
     by = {role: explained(recorder, role) for role in recorder.sides}
@@ -115,16 +125,20 @@ def _own(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]
     for term, said in words.items():
         where = f"term {term.removeprefix(TERM)} ({said}) of the {name}'s loss"
         numbers = _numbers(clear, *words)
-        if share(clear, lambda e, t=term: e.get(t) < -0.3 * largest) >= SHARE and largest > SMALL:
-            text = f"The {where} enters with the opposite sign (coefficient {median(clear, term):.2f} where 1 is declared)."
+        if share(clear, _below(term, -0.3 * largest)) >= SHARE and largest > SMALL:
+            text = (
+                f"The {where} enters with the opposite sign (coefficient {median(clear, term):.2f} "
+                "where 1 is declared)."
+            )
             found.append(Finding("wrong-sign", where, text, evidence=numbers))
         elif (
             len(words) > 1
             and largest > SMALL
-            and share(clear, lambda e, t=term: abs(e.get(t)) < SMALL * largest) >= SHARE
+            and share(clear, _within(term, SMALL * largest)) >= SHARE
         ):
             text = (
-                f"The {where} contributes nothing to what its optimiser receives (coefficient {median(clear, term):.3f} where "
+                f"The {where} contributes nothing to what its optimiser receives (coefficient "
+                f"{median(clear, term):.3f} where "
                 f"1 is declared), in {len(clear)} steps."
             )
             kind = "constant-penalty" if said == "gradient penalty" else "missing-term"
@@ -189,9 +203,7 @@ def _missing(recorder: Recorder, name: str, steps: list[Explained]) -> list[Find
         if any(e.tangled for e in steps) or largest < SMALL:
             continue
         present = [e for e in steps if part in e.kinds]
-        gone = share(
-            steps, lambda e, p=part, s=swapped: max(abs(e.get(p)), abs(e.get(s))) < SMALL * largest
-        )
+        gone = share(steps, _within(part, SMALL * largest, swapped))
         if gone < SHARE or median(steps, OTHER) > SMALL:
             continue
         seen = bool(present) or _quiet(recorder, part)
@@ -257,7 +269,7 @@ def _penalties(recorder: Recorder, name: str, steps: list[Explained]) -> list[Fi
         paying = [e for e in steps if penalty in e.paid and e.residual < CLEAR]
         if len(paying) < LEAST:
             continue
-        if share(paying, lambda e, p=penalty: abs(e.get(p)) < SMALL) < SHARE:
+        if share(paying, _within(penalty, SMALL)) < SHARE:
             continue
         wrong = _normed(recorder, paying)
         if wrong is not None:
@@ -270,8 +282,10 @@ def _penalties(recorder: Recorder, name: str, steps: list[Explained]) -> list[Fi
                 Finding(
                     "constant-penalty",
                     f"{name}, penalty",
-                    f"The penalty ({penalty}) is computed and has no gradient: what the {name} receives is the unpenalised "
-                    f"loss to {plain:.1g} (the penalty's coefficient is {median(paying, penalty):.3f} where 1 is declared)"
+                    f"The penalty ({penalty}) is computed and has no gradient: what the {name} "
+                    "receives is the unpenalised "
+                    f"loss to {plain:.1g} (the penalty's coefficient is {median(paying, penalty):.3f} "
+                    "where 1 is declared)"
                     + (f"; slopes are {slope:.3g} now." if math.isfinite(slope) else "."),
                     evidence={**_numbers(paying, REAL, FAKE, penalty), "slope": slope},
                 )
@@ -344,7 +358,8 @@ def _generator(
                 "wrong-sign",
                 f"{side.name}'s loss",
                 f"The {side.name} is trained to make its samples easier to tell: its gradient is the declared one the "
-                f"other way (coefficient {min(median(clear, AGAINST), -median(clear, OTHER)):.2f} where 1 is declared).",
+                f"other way (coefficient {min(median(clear, AGAINST), -median(clear, OTHER)):.2f} "
+                "where 1 is declared).",
                 evidence=_numbers(clear, OWN, AGAINST, OTHER),
             )
         ]
@@ -353,7 +368,8 @@ def _generator(
             Finding(
                 "wrong-sign",
                 "labels",
-                f"The critic is trained with all labels the other way round, the {side.name} is not: it learns what the "
+                f"The critic is trained with all labels the other way round, the {side.name} is not: "
+                "it learns what the "
                 "critic calls generated.",
                 evidence=_numbers(clear, OWN, OTHER),
             )
@@ -380,7 +396,8 @@ def _generator(
             Finding(
                 "gradient-leak",
                 side.name,
-                f"The {side.name} receives the {critic}'s loss as well (coefficient {amount:.2f}), in {len(leaking)} of "
+                f"The {side.name} receives the {critic}'s loss as well (coefficient {amount:.2f}), in "
+                f"{len(leaking)} of "
                 f"{len(steps)} steps: it is taught to be told apart.",
                 evidence=_numbers(leaking, OWN, AGAINST, OTHER),
             )
@@ -401,7 +418,8 @@ def _stale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Findin
         Finding(
             "stale-gradients",
             side.name,
-            f"The {side.name}'s gradients are never cleared: in {len(old)} of {len(later)} steps what it receives is the new "
+            f"The {side.name}'s gradients are never cleared: in {len(old)} of {len(later)} steps what "
+            "it receives is the new "
             f"gradient plus {median(old, BEFORE):.2f} times all earlier ones.",
             evidence=_numbers(old, BEFORE),
         )

@@ -77,8 +77,10 @@ def _finding(recorder: Recorder, role: str, misfits: Sequence[Misfit]) -> Findin
             return Finding(
                 "wrong-loss",
                 f"{name}'s loss",
-                f"The loop's loss of the {name} is the {other} loss, not the declared one: its slopes at the critic's scores "
-                f"are exactly those, and differ from the declared ones by {statistics.median(m.size for m in off):.0%}.",
+                f"The loop's loss of the {name} is the {other} loss, not the declared one: its slopes "
+                "at the critic's scores "
+                "are exactly those, and differ from the declared ones by "
+                f"{statistics.median(m.size for m in off):.0%}.",
                 evidence={"loss": other, "difference": statistics.median(m.size for m in off)},
             )
     far = [m for m in misfits if m.size > CLEAR and m.function > FUNCTION]
@@ -88,7 +90,8 @@ def _finding(recorder: Recorder, role: str, misfits: Sequence[Misfit]) -> Findin
     return Finding(
         "wrong-loss",
         f"{name}'s loss",
-        f"The loop's loss of the {name} is not the declared one: the slopes that it sends into the critic's scores are a "
+        f"The loop's loss of the {name} is not the declared one: the slopes that it sends into the "
+        "critic's scores are a "
         f"function of the score, and differ from any sum of the declared terms by {size:.0%}.",
         sure="likely",
         evidence={"difference": size, "function": statistics.median(m.function for m in far)},

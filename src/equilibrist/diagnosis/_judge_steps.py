@@ -37,14 +37,15 @@ def _steps(
     others = [s for s in recorder.steps if s.player and s.player != side.role]
     strangers = [s for s in recorder.steps if not s.player and s.foreign]
     if mine:
-        return _no_gradient(recorder, side, mine)
+        return _no_gradient(recorder, side, mine, by.get(side.role, []))
     if strangers:
         return [
             Finding(
                 "stale-parameters",
                 f"{side.name}'s optimiser",
                 f"An optimiser ({strangers[0].kind}) steps {strangers[0].foreign} tensors that no player uses, "
-                f"{len(strangers)} times, and nothing steps the {side.name}: it holds tensors that the module no longer "
+                f"{len(strangers)} times, and nothing steps the {side.name}: it holds tensors that "
+                "the module no longer "
                 "uses.",
                 evidence={"steps": len(strangers), "tensors": strangers[0].foreign},
             )
@@ -60,7 +61,8 @@ def _steps(
             Finding(
                 "wrong-optimizer",
                 f"{side.name}'s optimiser",
-                f"The {side.name}'s gradients are computed and its optimiser never steps; the {other}'s optimiser steps "
+                f"The {side.name}'s gradients are computed and its optimiser never steps; the "
+                f"{other}'s optimiser steps "
                 f"{len(others)} times, {len(stale)} of them with a gradient that it has used already.",
                 evidence={"steps": 0, "other_steps": len(others), "stale": len(stale)},
             )
@@ -80,7 +82,8 @@ def _steps(
         Finding(
             "never-stepped",
             side.name,
-            f"The {side.name} is never stepped: {what}, in {len(others)} steps of the other player; its weights are those "
+            f"The {side.name} is never stepped: {what}, in {len(others)} steps of the other player; "
+            "its weights are those "
             "that it began with.",
             level="note" if sleeping else "fault",
             sure="possible" if sleeping else "certain",
@@ -120,9 +123,13 @@ def _own_calls(recorder: Recorder, side: Side) -> list[Call]:
     return [c for c in recorder.calls if not c.linked]
 
 
-def _no_gradient(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding]:
+def _no_gradient(
+    recorder: Recorder, side: Side, mine: Sequence[Step], steps: Sequence[Explained]
+) -> list[Finding]:
     if len(mine) < LEAST or any(s.received for s in mine):
         return []
+    if steps and all(s.received == 0 for s in mine) and not any(map(_due, steps)):
+        return []  # the declared gradient is zero too: the critic is flat, nothing is cut
     how = "None" if all(s.received is None for s in mine) else "zero"
     linked = [c for c in recorder.calls if c.linked]
     why = (
@@ -142,6 +149,14 @@ def _no_gradient(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[F
     ]
 
 
+def _due(e: Explained) -> bool:
+    """Whether the declared loss has a gradient at this step."""
+    names = e.step.problem.names if e.step.problem is not None else []
+    if not e.kinds:
+        return any(not name.startswith(BEFORE) for name in names)
+    return any(f"{i}:{kind}" in names for i, kind in enumerate(e.kinds))
+
+
 def _repeated(side: Side, mine: Sequence[Step]) -> list[Finding]:
     again = [s for s in mine if s.fresh == 0 and s.received]
     if len(again) < LEAST or len(again) < 0.25 * len(mine) or len(again) == len(mine):
@@ -152,7 +167,8 @@ def _repeated(side: Side, mine: Sequence[Step]) -> list[Finding]:
         Finding(
             "stepped-twice",
             side.name,
-            f"{len(again)} of {len(mine)} steps of the {side.name} use a gradient that was used already: no backward pass "
+            f"{len(again)} of {len(mine)} steps of the {side.name} use a gradient that was used "
+            "already: no backward pass "
             "reached it since the step before"
             + (
                 f"; {len({s.optimizer for s in mine})} optimisers step it."
@@ -236,8 +252,10 @@ def _rates(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding
         Finding(
             "rate-rewritten",
             f"{side.name}'s learning rate",
-            f"Something else than a schedule of torch rewrites the {side.name}'s learning rate: it went from {values[0]:.3g} to "
-            f"between {min(values):.3g} and {max(values):.3g}, {up} times up and {down} times down in {len(values)} steps"
+            f"Something else than a schedule of torch rewrites the {side.name}'s learning rate: it "
+            f"went from {values[0]:.3g} to "
+            f"between {min(values):.3g} and {max(values):.3g}, {up} times up and {down} times down in "
+            f"{len(values)} steps"
             + ("; the other player is stepped by the same optimiser." if shared else "."),
             evidence={
                 "first": values[0],
@@ -315,7 +333,8 @@ def _wrappers(recorder: Recorder) -> list[Finding]:
                 Finding(
                     "bypassed-wrapper",
                     name,
-                    f"The {name} is wrapped in DistributedDataParallel and {inner - outer} of {inner} forward passes with "
+                    f"The {name} is wrapped in DistributedDataParallel and {inner - outer} of {inner} "
+                    "forward passes with "
                     "gradients go around the wrapper: ranks do not share these gradients.",
                     evidence={"calls": inner, "through_wrapper": outer},
                 )

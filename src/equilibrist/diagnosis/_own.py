@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from equilibrist.diagnosis._calls import Coordinates
+from equilibrist.diagnosis._untouched import untouched
 from equilibrist.errors import GameError
 from equilibrist.games import Modules, parameters_of
-from equilibrist.nn.noise import GLOBAL, seeded
 
 Losses = Callable[..., Mapping[str, Tensor]]
 TERMS = 12  # of a sum that are told apart
@@ -65,14 +64,15 @@ class Declared:
         """Gradients for a player's weights: of each term of its own loss ("own:1"), and of the other players' losses
         ("other").
 
-        Where the critic is asked for, the generator gives for the input made[0] what it gave in the loop, made[1]: it may
+        Where the critic is asked for, the generator gives for the input made[0] what it gave in the loop, made[1]:
+        it may
         have been stepped since.
 
         Returns:
             The gradients, and each term in words.
         """
         name = self.players[role][0]
-        with self._untouched(), torch.enable_grad():
+        with untouched(), torch.enable_grad():
             modules = self.modules
             if role == "critic":
                 modules = Modules({k: _recorded(v, *made) for k, v in self.modules.items()})
@@ -88,19 +88,6 @@ class Declared:
             if others:
                 columns["other"] = _gradient(torch.stack([o.reshape(()) for o in others]).sum(), at)
         return columns, words
-
-    @contextlib.contextmanager
-    def _untouched(self) -> Iterator[None]:
-        """Random states and buffers as they were."""
-        modules = [m for _, held in self.players.values() for m in held]
-        buffers = [(b, b.detach().clone()) for m in modules for b in m.buffers()]
-        try:
-            with seeded(0, GLOBAL):
-                yield
-        finally:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
 
 
 class _Recorded:
@@ -165,7 +152,8 @@ def _summands(node: Any, depth: int = DEPTH) -> Iterator[Any]:
 
 def _twice(node: Any, most: int = 200) -> bool:
     """Whether a term's graph differentiates a backward pass: a penalty on a gradient."""
-    stack, met = [node], set()
+    stack: list[Any] = [node]
+    met: set[Any] = set()
     while stack and len(met) < most:
         here = stack.pop()
         if here is None or here in met:

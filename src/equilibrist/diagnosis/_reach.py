@@ -27,17 +27,17 @@ _FOREIGN = frozenset(
         "_thread",
         "abc",
         "asyncio",
-        "builtins",
         "collections",
         "concurrent",
         "contextlib",
         "datetime",
         "enum",
-        "equilibrist",
         "functools",
         "io",
         "itertools",
         "json",
+        "lightning",
+        "lightning_fabric",
         "logging",
         "matplotlib",
         "multiprocessing",
@@ -45,6 +45,7 @@ _FOREIGN = frozenset(
         "os",
         "pathlib",
         "pickle",
+        "pytorch_lightning",
         "queue",
         "re",
         "rich",
@@ -150,7 +151,7 @@ def _few(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 def _is_theirs(value: Any) -> bool:
     if isinstance(value, type | types.ModuleType) or not hasattr(value, "__dict__"):
         return False
-    whole = type(value).__module__
+    whole = str(type(value).__module__)
     return whole.startswith("torch.optim.swa") or whole.partition(".")[0] not in _FOREIGN
 
 
@@ -166,7 +167,7 @@ def _of_function(value: Any) -> Iterator[tuple[str, Any]]:
         value = value.__func__
     value = inspect.unwrap(value)
     code = getattr(value, "__code__", None)
-    if code is None or value.__module__.partition(".")[0] in _FOREIGN:
+    if code is None or (value.__module__ or "").partition(".")[0] in _FOREIGN:
         return
     for key, cell in zip(code.co_freevars, value.__closure__ or (), strict=False):
         try:

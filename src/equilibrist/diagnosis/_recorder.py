@@ -63,7 +63,8 @@ class Step:
         held: identities of the player's weights in the optimiser.
         foreign: tensors in the optimiser that no player uses.
         finite: whether the gradient is.
-        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and what it
+        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and
+        what it
             received besides, o; None where it received nothing besides, or the slopes are not the declared ones.
     """
 
@@ -116,6 +117,7 @@ class Side:
     counts: dict[int, int] = field(default_factory=dict)
     versions: dict[int, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    travel: float = 0.0  # of its weights, relative to their norm at the start
 
     @property
     def fresh(self) -> int:
@@ -209,6 +211,7 @@ class Recorder:
         self.on = False
         self.outputs.clear()
         for side in self.sides.values():
+            side.travel = side.moved / max(float(side.start.norm()), 1e-12)
             side.calls, side.last = [], None
             side.counts.clear()
 
@@ -329,7 +332,7 @@ class Recorder:
         scores = [h if rows is None else h[rows] for h in heads]
         shown = samples.detach() if rows is None else samples.detach()[rows]
         call = Call(len(self.calls), kind, linked, shown, [s.detach() for s in scores])
-        call.lowered = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+        call.lowered = torch.is_autocast_enabled(samples.device.type)
         players = {role: side.at for role, side in self.sides.items() if role == CRITIC or linked}
         if not kind:
             same = (t for _, t in reversed(self.outputs) if t.shape == shown.shape)
@@ -375,7 +378,10 @@ class Recorder:
 
     def _penalty(self, call: Call, samples: Tensor, scores: Sequence[Tensor]) -> None:
         total = torch.stack([s.sum() for s in scores]).sum()
-        (slope,) = torch.autograd.grad(total, samples, create_graph=True, allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(
+            total, samples, create_graph=True, allow_unused=True
+        )
+        slope = found[0]
         if slope is None:
             return
         norms = right_norms(self.penalties or UNDECLARED)
@@ -563,7 +569,7 @@ def heads_of(output: Any) -> Iterator[Tensor]:
 def _factor(one: Tensor, other: Tensor) -> float | None:
     """c where one = c * other."""
     size = float(other.square().sum())
-    if not size:
+    if not 0 < size < float("inf"):
         return None
     factor = float((one * other).sum()) / size
     same = torch.allclose(one, factor * other, rtol=1e-6, atol=1e-7 * float(other.abs().max()))
@@ -596,8 +602,10 @@ def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
 
 
 def _opposition(side: Side, received: Tensor) -> tuple[float, float, float] | None:
-    """How the adversarial part of a generator's gradient, told by the slopes that its loss sent into the scores, lies to
-    the rest."""
+    """How a generator's adversarial gradient lies to the rest of what it receives.
+
+    Its size is told by the slopes that the loop's loss sent into the scores.
+    """
     if side.role == CRITIC:
         return None
     own = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,8 +96,12 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
 
     def meet(value: Any, kind: str) -> str:
         """An object that is in nobody's reach is named by its place among those of its kind."""
-        count = 1 + sum(name.startswith(f"{kind} ") for name in run.late)
-        name = f"{kind} {count}"
+        if isinstance(value, torch.optim.Optimizer):
+            kind = f"{kind}{_whose(value, found)}"
+        name, count = kind, 1
+        while name in run.late or name in found:
+            count += 1
+            name = f"{kind} {count}"
         known[id(value)] = name
         run.late[name] = value
         start = run.states.get(i)
@@ -130,8 +134,11 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
         if name:
             run.first[name].equal = _share(weights, run.first[name].rates)
 
+    whole = [m for m in found.values() if isinstance(m, nn.Module)]
+    # Compiled modules would be compiled anew under every hook on all modules.
+    compiled = any(type(part).__name__ == "OptimizedModule" for m in whole for part in m.modules())
     handles = [
-        register_module_forward_pre_hook(called),
+        *([] if compiled else [register_module_forward_pre_hook(called)]),
         register_optimizer_step_pre_hook(before),
         register_optimizer_step_post_hook(after),
     ]
@@ -140,6 +147,18 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _whose(optimizer: torch.optim.Optimizer, found: Mapping[str, Any]) -> str:
+    """Whose weights it steps, as the end of its name."""
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    names = []
+    for name, module in found.items():
+        inside = {id(p) for p in module.parameters()} if isinstance(module, nn.Module) else set()
+        if inside and inside <= own:
+            names.append(name)
+            own -= inside  # what holds this module as well adds nothing
+    return f" of {' and '.join(names[:2])}" if names else ""
 
 
 def _share(weights: list[tuple[Tensor, Tensor]], rates: tuple[float, ...]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis.findings import Finding
-from equilibrist.diagnosis.loop import Loop
+from equilibrist.diagnosis.loop import Loop, modules_of
 from equilibrist.diagnosis.numerics import watched
 from equilibrist.diagnosis.wiring import ROUNDS, Wiring, check_wiring
 from equilibrist.errors import EquilibristError
@@ -23,14 +23,7 @@ from equilibrist.nn.wrapped import unwrapped
 LATE = 8  # rounds at the end that are watched again
 LOOKS = 16  # on the way
 KEPT = 12  # rounds whose inputs are kept
-EARLY_SAMPLES = 512
-
-
-def modules_of(held: Any) -> list[nn.Module]:
-    """A player's modules."""
-    if isinstance(held, nn.Module):
-        return [held]
-    return list(held.values() if isinstance(held, Mapping) else held)
+MEASURED = 40  # rounds that must be left for the size of steps to be measured early
 
 
 class Running:
@@ -43,7 +36,8 @@ class Running:
         stopped: the finding that ended the run early; None where it ran to its end.
         given: what each player was given in its last rounds, (arguments, output's rows) by name.
         least: samples in the smallest batch that each player was given.
-        before: generated samples at a tenth of the run.
+        before, middle: generated samples at a tenth of the run, and past its middle.
+        sizes: what was found of the size of steps early on.
     """
 
     def __init__(self, loop: Loop, rounds: int, first: int, critic: str, seed: int) -> None:
@@ -59,7 +53,11 @@ class Running:
         self.late: Wiring | None = None
         self.stopped: Finding | None = None
         self.before: Tensor | None = None
+        self.middle: Tensor | None = None
+        self.sizes: list[Finding] = []
         self.done = 0
+        self._sizes: set[int] = set()
+        self._single = False  # a batch of one sample was met, and nothing happened
         self._owners = {
             id(p): name
             for name, held in loop.players.items()
@@ -67,8 +65,10 @@ class Running:
             for p in module.parameters()
         }
 
-    def run(self, progress: Callable[[int], None]) -> None:
-        """Runs all rounds."""
+    def run(
+        self, progress: Callable[[int], None], measure: Callable[[], list[Finding]] | None = None
+    ) -> None:
+        """Runs all rounds; `measure` runs some of them, by `one`, after the first."""
         watch = min(ROUNDS, self.rounds)
         late = self.rounds - LATE if self.rounds >= watch + 2 * LATE else self.rounds
         looks = {round(self.rounds * k / LOOKS) for k in range(LOOKS + 1)}
@@ -76,13 +76,20 @@ class Running:
         with self._counting():
             with self.early:
                 self._rounds(0, watch, self.early, progress, set())
-            self._rounds(watch, late, None, progress, {i for i in looks if i > watch})
+            if measure is not None and self.stopped is None and self.done + MEASURED < late:
+                self.sizes = measure()
+            self._rounds(self.done, late, None, progress, {i for i in looks if i > watch})
             if late < self.rounds and self.stopped is None:
                 self.late = self._check(LATE)
                 with self.late:
                     self._rounds(late, self.rounds, self.late, progress, set())
         if self.stopped is None and self.rounds > watch:
             self._look(self.rounds)
+
+    def one(self) -> None:
+        """Runs the next round."""
+        self.loop.step(self.first + self.done)
+        self.done += 1
 
     def _check(self, rounds: int) -> Wiring:
         loop = self.loop
@@ -111,6 +118,7 @@ class Running:
         for i in range(begin, end):
             if self.stopped is not None:
                 return
+            self._sizes = set()
             with watched(players, self.first + i) as found:
                 try:
                     if check is None:
@@ -119,15 +127,23 @@ class Running:
                         check.round(i, self.loop.step, self.first)
                 except EquilibristError:
                     raise
-                except Exception:
-                    if not found:  # else the loop has stopped itself at a value that is not finite
+                except Exception as error:
+                    if not found and 1 not in self._sizes:
                         raise
+                    # The loop has stopped itself at a value that is not finite, or at a single sample.
+                    found.append(self._alone(i, f"{type(error).__name__}: {error}"))
             self.done = i + 1
             if found:
-                self.stopped = found[0]
+                single = 1 in self._sizes and not self._single
+                self.stopped = self._alone(i, found[0].text) if single else found[0]
+            self._single |= 1 in self._sizes
             progress(self.done)
             if self.done in looks and self.stopped is None:
                 self._look(self.done)
+
+    def _alone(self, i: int, what: str) -> Finding:
+        text = f"In round {self.first + i} the loop meets a batch of one sample: {what.splitlines()[0]}"
+        return Finding("batch-of-one", "loop", text, evidence={"round": self.first + i})
 
     def _look(self, i: int) -> None:
         loop = self.loop
@@ -139,6 +155,8 @@ class Running:
         )
         if self.before is None and i >= self.rounds / 10:
             self.before = self.outcome.last
+        if self.middle is None and i >= self.rounds * 0.6:
+            self.middle = self.outcome.last
 
     def _counting(self) -> ExitStack:
         stack = ExitStack()
@@ -160,6 +178,7 @@ class Running:
             sizes = [len(t) for t in tensors_of((args, kwargs)) if t.ndim]
             if sizes:
                 self.least[name] = min(self.least.get(name, sizes[0]), *sizes)
+                self._sizes.update(sizes)
             if not kwargs and sizes:
                 self.given[name].append(args)
 

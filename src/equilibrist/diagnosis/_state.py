@@ -17,11 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 from equilibrist.nn.noise import states
 
 LARGEST = 2**24  # bytes of an array, or of a tensor that no module holds: what is larger is data
-# Kinds of leaves, in the order in which a difference is looked for.
-KINDS = ("weight", "buffer", "average", "moment", "rate", "schedule", "scaler", "mode", "random")
-CARRIED = KINDS[
-    :7
-]  # what makes two runs the same training; "place" and "value" come after the kinds above
+# Kinds of leaves, in the order in which a difference is looked for; the first make two runs the same training.
+CARRIED = ("held", "weight", "buffer", "average", "moment", "rate", "schedule", "scaler")
+KINDS = (*CARRIED, "mode", "random")
+# Beside them: "place" (of a loader), "value" (anything else) and "gradient", which a round need not leave behind.
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Leaf:
     """One number or tensor of a loop.
 
     Attributes:
-        kind: of KINDS, "place" (in the data) or "value".
+        kind: of KINDS, "place", "value" or "gradient".
         owner: the module, optimiser, schedule or variable.
         part: its name within the owner.
         mark: what is equal where the bits are.
@@ -45,6 +44,8 @@ class Leaf:
     @property
     def name(self) -> str:
         """For sentences."""
+        if self.kind == "place":
+            return f"the place of the loader {self.owner.rpartition('.')[0] or self.owner}"
         return f"{self.part} of {self.owner}" if self.part else self.owner
 
 
@@ -138,7 +139,7 @@ def look(found: Mapping[str, Any], roles: Roles | None = None, keep: bool = Fals
             owner = name
             if kind == "value" and isinstance(leaf, Tensor) and (box := _box(name, roles)):
                 kind, owner, part = "average", box, name[len(box) + 1 :]
-            elif roles is not None and name in roles.averages:
+            elif roles is not None and name in roles.averages and kind in ("weight", "buffer"):
                 kind = "average"
             if isinstance(leaf, Tensor):
                 if id(leaf) in taken:
@@ -208,6 +209,8 @@ def _leaves(owner: str, value: Any, names: Mapping[int, str]) -> Iterator[tuple[
 def _of_module(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
     yield from (("weight", path, p) for path, p in module.named_parameters())
     yield from (("buffer", path, b) for path, b in module.named_buffers())
+    graded = ((path, p.grad) for path, p in module.named_parameters() if p.grad is not None)
+    yield from (("gradient", f"gradient of {path}", grad) for path, grad in graded)
     yield "mode", "mode", "".join("t" if layer.training else "e" for layer in module.modules())
 
 
@@ -220,6 +223,8 @@ def _of_optimizer(
             if key not in ("params", "param_names", "foreach", "fused", "initial_lr"):
                 parts = _flat("", value)
                 yield from (("rate", f"{key}{path}{where}", v) for path, v in parts)
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    yield "held", "weights", tuple(names.get(id(p), "") for p in held)
     place = 0
     for group in optimizer.param_groups:
         for p in group["params"]:

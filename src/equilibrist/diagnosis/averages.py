@@ -23,6 +23,7 @@ BLOCKS, ROWS = 10, 128
 WORSE = 1.1  # times as far from the real samples with the average's own statistics
 
 Layers = list[tuple[str, Any, Any]]
+Effect = tuple[Estimate, float, float]  # the difference, and both distances
 
 
 def check_average(
@@ -66,6 +67,13 @@ def check_average(
     effect = None
     if real is not None and sample is not None:
         effect = _effect(mine, theirs, layers, real, sample, confidence, seed)
+    return _judged(idle, differ, effect, where, confidence)
+
+
+def _judged(
+    idle: list[str], differ: list[str], effect: Effect | None, where: str, confidence: float
+) -> tuple[Finding, ...]:
+    """The finding, from layers that were never updated, layers that are not the generator's, and what it costs."""
     worse = effect is not None and effect[0].low is not None and effect[0].low > 0
     evidence: Json = {"layers": differ[:8], "never_updated": len(idle)}
     said = ""
@@ -130,7 +138,7 @@ def _effect(
     sample: Callable[[nn.Module, int], Tensor],
     confidence: float,
     seed: int,
-) -> tuple[Estimate, float, float]:
+) -> Effect:
     """How much further from the real samples the average is with its own statistics, from paired blocks."""
     rows = real.detach().flatten(1).double().cpu()
     if len(rows) < 20 * BLOCKS:

@@ -12,7 +12,7 @@ from torch import nn
 
 from equilibrist.certificates import Json
 from equilibrist.critics import CriticAudit, audit_critic
-from equilibrist.diagnosis._after import after
+from equilibrist.diagnosis._after import after, early_sizes
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._states import states
@@ -106,14 +106,17 @@ def diagnose(
         loop = Loop(train_step, {"generator": G, "critic": D}, "vanilla", real=held_out, sample=make_samples)
         print(equilibrist.diagnose(loop, rounds=500))
 
-    The wiring is checked in the first rounds and in the last, numbers in all; then the samples, the average and the size
-    of steps are looked at, and the critic is audited on held-out samples. The loop is stepped as it is: its modules train.
+    The wiring is checked in the first rounds and in the last, numbers in all; then the samples, the average and the
+    size
+    of steps are looked at, and the critic is audited on held-out samples. The loop is stepped as it is: its modules
+    train.
     Random states are the loop's own while it runs.
 
     Args:
         loop: the loop.
         rounds: how many of its rounds are run; some twenty more measure the size of steps.
-        fresh: makes the loop anew, from its beginning: with it, whether the loop resumes is checked too (`check_resume`).
+        fresh: makes the loop anew, from its beginning: with it, whether the loop resumes is checked too
+        (`check_resume`).
         first: the number of the first round.
         gradients: that the audit of the critic may spend.
         seed: of what the checks draw.
@@ -131,17 +134,18 @@ def diagnose(
     critic, generator = _names(loop.players)
     run = Running(loop, rounds, first, critic, seed)
     with showing(progress, "rounds", rounds) as bar:
-        run.run(lambda done: bar.update(done, {}))
+        run.run(lambda done: bar.update(done, {}), lambda: early_sizes(run, generator, critic))
     found = [*run.early.findings]
     found += [f for f in (run.late.findings if run.late else ()) if _new(f, found)]
     found += _asleep(run, found)
     found += [run.stopped] if run.stopped is not None else []
+    found += run.sizes
     skipped: dict[str, str] = {}
     audit = None
     if run.stopped is None:
         others, skipped = after(run, generator, critic)
-        found += others
-    if fresh is not None:
+        found += [f for f in others if _new(f, found)]
+    if fresh is not None and run.stopped is None:
         found += _resumed(fresh, seed, skipped)
     if any(map(_is_cause, found)):
         skipped["the critic's state"] = "what is found already explains it: mend that first"
@@ -178,8 +182,8 @@ def _resumed(fresh: Callable[[], Loop], seed: int, skipped: dict[str, str]) -> l
     """What is forgotten at a resumption."""
     try:
         return list(check_resume(fresh, seed=seed).findings)
-    except EquilibristError as error:
-        skipped["whether it resumes"] = str(error)
+    except Exception as error:  # the loop's own functions may fail in any way
+        skipped["whether it resumes"] = f"{type(error).__name__}: {error}".splitlines()[0]
         return []
 
 

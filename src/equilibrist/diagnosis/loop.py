@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from equilibrist.formulations import Formulation
 
+Held = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 Loss = Formulation | str | Callable[..., Any]
 
 
@@ -19,7 +20,8 @@ class Loop:
 
     Attributes:
         step: step(i) runs round i: all steps of all players.
-        players: the modules that are trained, {"generator": G, "critic": D}, as the loop holds them.
+        players: the modules that are trained, {"generator": G, "critic": D}, as the loop holds them; a list of
+            modules is one player.
         loss: what the critic and the generator minimise: a formulation or its name.
         penalties: what the critic pays besides.
         real: real samples that training does not see.
@@ -30,7 +32,7 @@ class Loop:
     """
 
     step: Callable[[int], Any]
-    players: Mapping[str, nn.Module]
+    players: Mapping[str, Held]
     loss: Loss
     penalties: Sequence[Any] = ()
     real: Tensor | None = None
@@ -39,3 +41,10 @@ class Loop:
     average: nn.Module | None = None
     save: Callable[[], Any] | None = None
     load: Callable[[Any], None] | None = None
+
+
+def modules_of(held: Held) -> list[nn.Module]:
+    """A player's modules."""
+    if isinstance(held, nn.Module):
+        return [held]
+    return list(held.values() if isinstance(held, Mapping) else held)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from equilibrist.certificates import Json
 from equilibrist.core.draws import Use
+from equilibrist.diagnosis._intervals import Ratio, wilson_share
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import DataError
@@ -18,30 +18,20 @@ from equilibrist.statistics import Estimate, estimate
 
 BLOCKS = 10  # independent parts of the samples, from which intervals are made
 CELLS = 16  # of the real samples
-NARROW, MISSED = (
-    0.5,
-    0.5,
-)  # the ratio of variation, the share of real samples in cells that are left out
+NARROW = MISSED = (
+    0.5  # the ratio of variation; the share of real samples in cells that are left out
+)
 CONSTANT = 0.02  # the ratio of variation under which samples are one sample
 RARE = 0.1  # a cell that is visited this many times as often as it should be is left out
+NEAR = (
+    0.2  # of generated samples must be as near to real ones as half of the held-out real ones are
+)
+AWAY = 0.75  # times as far from the mean as real samples: nearer to it, a narrow cloud is near everything
 FELL = 0.7  # of the variation that earlier samples had
 IGNORED = 0.05  # the variance over the latent against that of the data at the same condition
-VARIES = (
-    0.02  # of the data's variance must be left at one condition, or there is nothing to generate
-)
+VARIES = 0.02  # of the data's variance must be left at one condition, for something to generate
 NEIGHBOURS = 8
 UNDONE = 0.25  # of what one term's step gains, taken back by the other term
-
-
-class Ratio(NamedTuple):
-    """A ratio with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2g} ({self.low:.2g} to {self.high:.2g})"
 
 
 def check_diversity(
@@ -82,15 +72,8 @@ def check_diversity(
     missed = _missed(cells, held, y, confidence)
     if not (spread.high < NARROW or missed.low > MISSED):
         return ()
-    level = "note"
-    reason = "a generator that has only begun to learn looks the same"
     fell = None if before is None else _spread(y, _rows("before", before, 40, seed, 2), confidence)
-    if spread.high < CONSTANT:
-        level, reason = "warning", "they are all but one sample"
-    elif fell is not None and fell.high < FELL:
-        level, reason = "warning", f"they varied more before ({fell} of it is left)"
-    elif _looks_real(cells, held, y, confidence):
-        level, reason = "warning", "they lie as close to real samples as real ones do"
+    level, reason = _severity(spread, fell, _looks_real(cells, held, y, confidence))
     text = (
         f"Generated samples vary {spread} times as much as real ones, and miss {missed.value:.0%} "
         f"({missed.low:.0%} to {missed.high:.0%}) of the real samples' places; {reason}."
@@ -109,6 +92,17 @@ def check_diversity(
             "collapsed", where, text, level, "likely" if level != "note" else "possible", evidence
         ),
     )
+
+
+def _severity(spread: Ratio, fell: Ratio | None, real: bool) -> tuple[str, str]:
+    """A level and its reason."""
+    if spread.high < CONSTANT:
+        return "warning", "they are all but one sample"
+    if fell is not None and fell.high < FELL:
+        return "warning", f"they varied more before ({fell} of it is left)"
+    if real:
+        return "warning", "they lie as close to real samples as real ones do"
+    return "note", "a generator that has only begun to learn looks the same"
 
 
 def _rows(what: str, values: Tensor, least: int, seed: int, place: int) -> Tensor:
@@ -145,7 +139,7 @@ def _missed(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> Ratio:
     counts = [torch.bincount(t, minlength=len(centres)).double() / len(t) for t in (mine, theirs)]
     left_out = counts[1] < RARE * counts[0]
     missing = left_out[mine].double()
-    return _wilson(float(missing.mean()), len(missing), confidence)
+    return wilson_share(float(missing.mean()), len(missing), confidence)
 
 
 def _centres(rows: Tensor) -> Tensor:
@@ -164,24 +158,13 @@ def _centres(rows: Tensor) -> Tensor:
     return torch.stack([part.mean(0) for part in parts])
 
 
-def _wilson(share: float, count: int, confidence: float) -> Ratio:
-    """The score interval of Wilson (1927)."""
-    from scipy import stats
-
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    scale = 1 + z * z / count
-    middle = (share + z * z / (2 * count)) / scale
-    reach = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return Ratio(share, max(0.0, middle - reach), min(1.0, middle + reach))
-
-
 def _looks_real(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> bool:
     """Whether real samples are as near as they are to held-out real ones, away from the real samples' mean."""
     mine, theirs = (torch.cdist(rows, cells).min(1).values for rows in (y, held))
-    nearer = _wilson(float((mine <= theirs.median()).double().mean()), len(mine), confidence)
+    nearer = wilson_share(float((mine <= theirs.median()).double().mean()), len(mine), confidence)
     centre = cells.mean(0)
     away = [float((rows - centre).norm(dim=1).median()) for rows in (y, held)]
-    return nearer.high >= 0.5 and away[0] >= 0.5 * away[1]
+    return nearer.low > NEAR and away[0] >= AWAY * away[1]
 
 
 def check_latent(
@@ -223,36 +206,46 @@ def check_latent(
     within = (_halved(made[0], made[1]) + _halved(made[2], made[3])) / 2
     whole = _halved(torch.cat(made[:2]), torch.cat(made[:2]).roll(n // 2, 0))[:n]
     parts = [float(p.mean()) for p in within.chunk(BLOCKS)]
-    evidence: Json = {"value": float(within.mean()), "variance": float(whole.mean())}
-    evidence["confidence"] = confidence
-    due = None
+    due, total = None, 0.0
     if real is not None:
         rows = _samples("real", real, n)[order]
-        apart = _samples("conditions", conditions, n)[order]
-        due = _at_one_condition(apart, rows)
+        due = _at_one_condition(_samples("conditions", conditions, n)[order], rows)
         total = float((rows - rows.mean(0)).square().sum(1).mean())
     if due is None:
-        reach = estimate(parts, confidence)
-        if not (reach.high or 0.0) < 1e-3 * float(whole.mean()):
-            return ()
-        evidence["interval"] = [reach.low, reach.high]
-        text = (
-            f"At one condition, samples vary by {reach.mean:.2g} over the latent, where they vary by "
-            f"{whole.mean():.2g} over all conditions: the latent has no effect, if it should have one."
-        )
-        return (Finding("latent-ignored", where, text, "note", "possible", evidence),)
+        return _without_data(parts, float(whole.mean()), where, confidence)
     share = estimate([w - IGNORED * v for w, v in zip(parts, due, strict=True)], confidence)
     left = estimate([v - VARIES * total for v in due], confidence)
     if not ((share.high or 0.0) < 0 < (left.low or 0.0)):
         return ()
     data, mine = estimate(due, confidence), estimate(parts, confidence)
-    evidence |= {"interval": [mine.low, mine.high], "data": data.mean}
-    evidence["data_interval"] = [data.low, data.high]
+    evidence: Json = {
+        "value": mine.mean,
+        "interval": [mine.low, mine.high],
+        "data": data.mean,
+        "data_interval": [data.low, data.high],
+        "confidence": confidence,
+    }
     text = (
         f"At one condition, samples vary by {mine} over the latent, where the data vary by {data}: the latent has "
         "hardly any effect."
     )
     return (Finding("latent-ignored", where, text, "fault", "likely", evidence),)
+
+
+def _without_data(
+    parts: list[float], whole: float, where: str, confidence: float
+) -> tuple[Finding, ...]:
+    """A note where samples of one condition are all but equal: whether they should be is not known."""
+    mine = estimate(parts, confidence)
+    if not (mine.high or 0.0) < 1e-3 * whole:
+        return ()
+    text = (
+        f"At one condition, samples vary by {mine.mean:.2g} over the latent, where they vary by {whole:.2g} over all "
+        "conditions: the latent has no effect, if it should have one."
+    )
+    evidence: Json = {"value": mine.mean, "interval": [mine.low, mine.high], "variance": whole}
+    evidence["confidence"] = confidence
+    return (Finding("latent-ignored", where, text, "note", "possible", evidence),)
 
 
 def _samples(what: str, values: Tensor, n: int) -> Tensor:

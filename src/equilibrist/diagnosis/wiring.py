@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
@@ -21,18 +22,16 @@ from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._recorder import CRITIC, Recorder
 from equilibrist.diagnosis.findings import Finding, ordered
-from equilibrist.diagnosis.loop import Loss
+from equilibrist.diagnosis.loop import Held, Loss, modules_of
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError, RecipeError, warn_user
-from equilibrist.formulations import formulation_of
+from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.formulations.named import is_formulation
 from equilibrist.games import roles
 
 ROUNDS = 12
+CALLS = 64  # whose scores are measured
 MOST = 20
-FULL = 64  # steps after which a context has seen enough, whatever a round is
-
-Held = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
 
 class Wiring(Shown):
@@ -113,6 +112,17 @@ class Wiring(Shown):
         return [s.opposition for s in self._recorder.steps if s.opposition is not None]
 
     @property
+    def travel(self) -> dict[str, float]:
+        """By player, how far its weights moved while watched, relative to their norm."""
+        return {side.name: side.travel for side in self._recorder.sides.values()}
+
+    @property
+    def score_size(self) -> float:
+        """The median size of the critic's scores."""
+        scores = [c.scores[0].double().abs().flatten() for c in self._recorder.calls[-CALLS:]]
+        return float(torch.cat(scores).median()) if scores else 0.0
+
+    @property
     def real_given(self) -> tuple[Any, ...] | None:
         """What the critic was last given of samples that the generator did not make."""
         batch = self._recorder.batch
@@ -188,7 +198,8 @@ def check_wiring(
         rounds: how many rounds are watched, at most 20.
         real, train: real samples that the critic is not, and is, trained on, in the form in which generated ones are
             compared with them: for findings about scaling and augmentation.
-        score: from the critic's output to its scores, where that is not a tensor, the first of a tuple, or a list of them.
+        score: from the critic's output to its scores, where that is not a tensor, the first of a tuple, or a list of
+        them.
         inputs: inputs() returns what losses of your own are given at the present step, (batch,) or (batch, z); without
             it, what the critic was last shown of real samples and what the generator was last given.
 
@@ -206,7 +217,7 @@ def check_wiring(
     if callable(loss) and not is_formulation(loss) and not isinstance(loss, type):
         declared = Declared(loss, held, players)
     elif loss is not None:
-        formulation = formulation_of(loss)
+        formulation = formulation_of(cast("Formulation | str", loss))
     recorder = Recorder(held, formulation, penalties, score, declared, inputs)
     found = Wiring(recorder, rounds, real, train)
     if step is not None:
@@ -220,11 +231,10 @@ def _held(players: Mapping[str, Held]) -> dict[str, tuple[str, list[nn.Module]]]
     called = roles(tuple(players))
     found = {}
     for name, given in players.items():
-        modules = (
-            [given]
-            if isinstance(given, nn.Module)
-            else list(given.values() if isinstance(given, Mapping) else given)
-        )
+        try:
+            modules = modules_of(given)
+        except TypeError:
+            modules = []
         if not modules or not all(isinstance(m, nn.Module) for m in modules):
             raise GameError(f"players[{name!r}] must be a module, or a list of modules")
         if not any(True for m in modules for _ in m.parameters()):

@@ -37,12 +37,29 @@ def differentiated(
     game._needs_gradients = False
     game._needs_gradients = not _alike_without(game, players, constants, draw, reference.losses)
     for p, part in reference.v.items():
-        if not any(bool(t.any()) for t in part.values()):
+        # A hinge loss is flat where all samples are beyond the margin.
+        if not any(bool(t.any()) for t in part.values()) and not _reaches(
+            game, players, constants, draw, p
+        ):
             name = game.names[p]
             raise GameError(
                 f"the {name}'s loss does not depend on the {name}'s parameters: take the modules from the function's "
                 "first argument, not from its own scope, and keep .detach() and no_grad away from the player's own part"
             )
+
+
+def _reaches(
+    game: AdversarialGame, players: Players, constants: Constants, draw: Draw, player: str
+) -> bool:
+    """Whether a player's loss is computed from its weights, be its gradient zero."""
+    leaves = {k: t.detach().requires_grad_() for k, t in players[player].items()}
+    with torch.enable_grad():
+        loss = game.losses({**players, player: leaves}, constants, draw)[player]
+    if not loss.requires_grad:
+        return False
+    return any(
+        t is not None for t in torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    )
 
 
 def _alike_without(
@@ -64,8 +81,8 @@ def _alike_without(
 
 
 def memos(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """Outputs are kept where that changes neither losses nor gradients: not, say, where a module is told in between to
-    compute something else, or where a graph is freed."""
+    """Outputs are kept where a module is shown an input twice, and where that changes neither losses nor gradients:
+    not, say, where a module is told in between to compute something else, or where a graph is freed."""
     made = [] if game.noise else [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
 
     def seen() -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -86,8 +103,11 @@ def memos(game: AdversarialGame, players: Players, constants: Constants, draw: D
         kept, same = [], {}
     if not all(map(torch.equal, losses, kept)) or not _alike(same, v):
         for memo in made:
-            memo.resting = True
-        game._memos = []
+            memo.hits = 0
+    for memo in made:  # one that saves nothing costs ten microseconds a call
+        if not memo.hits:
+            memo.remove()
+    game._memos = [memo for memo in made if memo.hits]
 
 
 def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:

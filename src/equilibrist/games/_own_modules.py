@@ -16,7 +16,7 @@ from equilibrist.errors import GameError
 from equilibrist.games import inputs as _setup
 from equilibrist.games._own_players import Held, class_of, one_module
 from equilibrist.games.sampled import SampledGame, Start
-from equilibrist.nn.pure import PureModule
+from equilibrist.nn.pure import Former, PureModule
 from equilibrist.nn.torch_spectral_norm import Foreign, foreign
 from equilibrist.nn.wrapped import copied, unwrapped
 
@@ -51,6 +51,24 @@ class OwnModules(SampledGame, ABC):
         self._frozen = {key: PureModule(m, called[key]) for key, m in self._rested.items()}
         pure = [*self._pure.values(), *self._frozen.values()]
         self._modes = [(layer, layer.training) for one in pure for layer in one.module.modules()]
+
+    def _enter(self, players: Players, constants: Constants) -> list[tuple[PureModule, Former]]:
+        """Put these values into the modules; what `_leave` needs to take them out."""
+        held: list[tuple[PureModule, Former]] = []
+        try:
+            for p in self.players:
+                pure = self._pure[p]
+                held.append((pure, pure.hold(players[p], constants[p])))
+            for name, pure in self._frozen.items():
+                held.append((pure, pure.hold({}, constants[name])))
+        except KeyError:
+            self._leave(held)
+            raise
+        return held
+
+    def _leave(self, held: list[tuple[PureModule, Former]]) -> None:
+        for pure, former in reversed(held):
+            pure.release(former)
 
     def _settle(self, graph: bool) -> None:
         """Modes as they were when the game was built, whatever the user's function left: `critic.eval()`, or gradients

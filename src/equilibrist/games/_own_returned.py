@@ -49,7 +49,7 @@ def returned(game: AdversarialGame, given: Any, only: str | None) -> Mapping[str
         GameError: a player without a loss, or a loss that is no number.
     """
     names = list(game.names.values()) if only is None else [game.names[only]]
-    if not isinstance(given, Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
         kind = type(given).__name__
         raise GameError(
             f"the losses return {kind}: return a dictionary, {{{', '.join(f'{n!r}: loss' for n in names)}}}"
@@ -71,7 +71,7 @@ def number(name: str, loss: Any) -> Tensor:
         raise GameError(
             f"the {name}'s loss has shape {list(loss.shape)}: return one number, a mean over the batch"
         )
-    return loss.reshape(())
+    return loss if loss.ndim == 0 else loss.reshape(())
 
 
 def only_one(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from equilibrist.games._own_players import (
     shown,
 )
 from equilibrist.games._own_returned import number, returned
+from equilibrist.games._own_scale import equality, stake
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
@@ -186,7 +187,10 @@ class AdversarialGame(OwnModules):
             if only is None or not self._probed:
                 returned(self, given, only)
             found = {p: given[self.names[p]] for p in wanted}
-        return {p: number(self.names[p], loss) for p, loss in found.items()}
+        return {
+            p: loss if type(loss) is Tensor and loss.ndim == 0 else number(self.names[p], loss)
+            for p, loss in found.items()
+        }
 
     def _call(
         self,
@@ -209,25 +213,26 @@ class AdversarialGame(OwnModules):
             players = {p: {k: apart(t) for k, t in part.items()} for p, part in players.items()}
         for memo in self._memos:
             memo.clear()
-        with ExitStack() as stack:
-            stack.callback(self._settle, graph)
-            for p in self.players:
-                stack.enter_context(self._pure[p].held(players[p], constants[p]))
-            for name, pure in self._frozen.items():
-                stack.enter_context(pure.held({}, constants[name]))
-            stack.enter_context(self._seeded(draw))
-            if self._follows and (kind := kind_of(players)) != self.native:
-                stack.enter_context(InPrecision(kind))
-            stopped = None
-            asked = graph or self._needs_gradients
-            if self._stopping and (self._froze or (asked and (mover is None or not self._probed))):
-                stopped = stack.enter_context(StopGradients(self._passing))
-            if self._needs_gradients:
-                stack.enter_context(torch.enable_grad())
-            if self._writes:
-                draw = {key: t.detach().clone() for key, t in draw.items()}
-            given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
-            found = function(*given[: self._count(function)], **extra)
+        if self._writes:
+            draw = {key: t.detach().clone() for key, t in draw.items()}
+        given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
+        given = given[: self._count(function)]
+        stopped = None
+        asked = graph or self._needs_gradients
+        if self._stopping and (self._froze or (asked and (mover is None or not self._probed))):
+            stopped = StopGradients(self._passing)
+        held = self._enter(players, constants)
+        try:
+            # No context where none is needed: entering some is half of what a small game costs.
+            if not (stopped or self._sources or self._follows or self._needs_gradients):
+                found = function(*given, **extra)
+            else:
+                with ExitStack() as stack:
+                    self._surround(stack, players, draw, stopped)
+                    found = function(*given, **extra)
+        finally:
+            self._leave(held)
+            self._settle(graph)
         for memo in self._memos:
             memo.clear()
         if stopped is not None:
@@ -243,10 +248,19 @@ class AdversarialGame(OwnModules):
             self._counts[id(function)] = parameters_of(function)[0]
         return self._counts[id(function)]
 
-    def _seeded(self, draw: Draw) -> Any:
-        if not self._sources:
-            return nullcontext()
-        return noise.seeded(noise.derived(seed_of(draw) or 0), self._sources)
+    def _surround(
+        self, stack: ExitStack, players: Players, draw: Draw, stopped: StopGradients | None
+    ) -> None:
+        """The contexts in which the functions run."""
+        if self._sources:
+            seed = noise.derived(seed_of(draw) or 0)
+            stack.enter_context(noise.seeded(seed, self._sources))
+        if self._follows and (kind := kind_of(players)) != self.native:
+            stack.enter_context(InPrecision(kind))
+        if stopped is not None:
+            stack.enter_context(stopped)
+        if self._needs_gradients:
+            stack.enter_context(torch.enable_grad())
 
     def _modules_of(self, players: Players) -> Modules:
         """What the user's functions are handed of the players, and the frozen modules."""
@@ -331,17 +345,14 @@ class AdversarialGame(OwnModules):
     def yardstick(
         self, players: Players, constants: Constants, bank: Sequence[Draw], player: str
     ) -> float:
-        """The formulation's scale where one is named; else the size of the player's loss, or its standard deviation
-        from sample to sample (that from batch to batch, times the root of a batch's size) where that is larger: the
-        one is small for losses around zero, the other for a critic that scores all samples alike."""
+        """The formulation's scale where one is named; else what is at stake for the player (`_own_scale.stake`)."""
         if self.named is not None and not self.lacks("samples", "score"):
             return super().yardstick(players, constants, bank, player)
-        with torch.no_grad():
-            losses = [self.losses(players, constants, draw)[player] for draw in bank]
-        values = torch.stack(losses).double()
-        rows = sum(len(draw[self.structure.names[0]]) for draw in bank) / len(bank)
-        spread = float(values.std() * rows**0.5) if len(bank) > 1 else 0.0
-        return max(abs(float(values.mean())), spread)
+        return stake(self, players, constants, bank, player)
+
+    def at_equality(self, players: Players, constants: Constants, draw: Draw) -> dict[str, float]:
+        """The players' losses against a critic that tells nothing apart, where that can be seen."""
+        return equality(self, players, constants, draw)
 
     @property
     def own_scale(self) -> bool:

@@ -18,9 +18,9 @@ from torch.utils.hooks import RemovableHandle
 
 from equilibrist.interop import _optimizers
 from equilibrist.interop._optimizers import Stepped
-from equilibrist.interop.origin import ancestor, block_of, storage
 from equilibrist.interop._root import AFTER, BEFORE, Ear, Name, Root
 from equilibrist.interop._rounds import Rounds
+from equilibrist.interop.origin import ancestor, block_of, storage
 from equilibrist.nn.wrapped import unwrapped
 
 SETTLED = 2  # steps of every optimiser after the last newcomer, before discovery ends

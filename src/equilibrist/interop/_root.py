@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equilibrist.interop._optimizers import Stepped
-from equilibrist.interop.origin import storage, tensors_of
 from equilibrist.interop._rounds import Rounds
+from equilibrist.interop.origin import storage, tensors_of
 
 OUTPUTS = 4  # of a player that are held until its next ones, to know them again
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+_transforms_active = torch._C._are_functorch_transforms_active
+
 
 class _Kept(NamedTuple):
     """One output, and all that it was computed from."""
@@ -27,10 +29,14 @@ class Memo:
     written to since, and where parameters have been exchanged (functional_call). For the rest (modes and attributes
     that are switched, hooks that come and go, writes through `.data`, a graph that was freed) the owner has to compare,
     once, with what comes of resting memos. While it is `resting` it computes every output anew.
+
+    Attributes:
+        hits: how many outputs were not computed anew.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._forward, self.resting = module.forward, False
+        self._module, self._own, self.hits = module, vars(module).get("forward"), 0
         self._kept: dict[Any, _Kept] = {}
         self._slots = [
             (part, key)
@@ -40,6 +46,12 @@ class Memo:
             if t is not None
         ]
         module.forward = self
+
+    def remove(self) -> None:
+        """The module computes by itself again."""
+        del self._module.forward
+        if self._own is not None:
+            self._module.forward = self._own
 
     def clear(self) -> None:
         """Forget everything: the parameters are others."""
@@ -51,7 +63,7 @@ class Memo:
             or kwargs
             or len(args) != 1
             or not isinstance(args[0], Tensor)
-            or _transformed()
+            or _transforms_active()
             or torch.is_inference_mode_enabled()  # its tensors count no writes
             or args[0].is_inference()
         ):
@@ -60,6 +72,7 @@ class Memo:
         key = _key(x)
         held: list[Any] = [part[name] for part, name in self._slots]
         if (kept := self._kept.get(key)) is not None and self._holds(kept, held):
+            self.hits += 1
             return kept.made
         made = self._forward(x)
         if isinstance(made, Tensor):
@@ -81,7 +94,3 @@ def _key(x: Tensor) -> Any:
     if x.requires_grad and graph:
         return id(x)
     return x.data_ptr(), x.dtype, x.shape, x.stride(), graph
-
-
-def _transformed() -> bool:
-    return torch._C._are_functorch_transforms_active()

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from equilibrist.checkpoints import EnergyScore, HeldOut
 from equilibrist.data.loaders import source_of
-from equilibrist.diagnosis import Loop
+from equilibrist.diagnosis import Loop, modules_of
 from equilibrist.errors import RecipeError
 from equilibrist.nn.noise import GLOBAL, seeded
 from equilibrist.prescriptions.fork import AS_IS, Measured
@@ -76,7 +76,7 @@ class LoopFork:
         with self._branch(name, seed):
             for i in range(rounds):
                 self.loop.step(self.start + i)
-            for module in self.loop.players.values():
+            for module in (m for held in self.loop.players.values() for m in modules_of(held)):
                 if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
                     return None, None
             return self._value(seed), None
@@ -122,8 +122,8 @@ class LoopFork:
     def _players(self) -> dict[str, list[torch.optim.Optimizer]]:
         """Whose rates can be changed: each player's with optimisers of its own, and all together."""
         found: dict[str, list[torch.optim.Optimizer]] = {}
-        for player, module in self.loop.players.items():
-            own = {id(p) for p in module.parameters()}
+        for player, modules in self.loop.players.items():
+            own = {id(p) for module in modules_of(modules) for p in module.parameters()}
             held = [
                 o
                 for o in self._optimizers

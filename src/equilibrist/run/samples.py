@@ -47,7 +47,7 @@ def generate(
     rng = Use.SHEET.at(sheet=index).generator(seed)
     if isinstance(game, AdversarialGame):
         source = game.data if data is None else data
-        return _of_draws(game, game.fakes, players, constants, n, rng, source)
+        return _of_draws(game, game.fakes, players, constants, n, rng, source, batch)
     anchor = next(iter(players["generator"].values()))
     size = batch or n
     count = n if game.separable else -(-n // size) * size
@@ -81,13 +81,16 @@ def _of_draws(
     n: int,
     rng: np.random.Generator,
     data: Source,
+    batch: int = 0,
 ) -> Tensor:
-    """n samples of a game whose samples belong to batches of data."""
+    """n samples of a game whose samples belong to batches of data: `batch` at a time (0: all at once) where those do
+    not interact, else in batches of the game's own size."""
     anchor = next(iter(players[game.players[0]].values()))
+    rows = (batch or n) if game.separable and game.any_rows else game.batch
     found: list[Tensor] = []
     with torch.no_grad():
         while sum(map(len, found)) < n:
-            draw = game.draw(rng, data, game.batch, anchor.dtype, anchor.device)
+            draw = game.draw(rng, data, rows, anchor.dtype, anchor.device)
             found.append(made(players, constants, draw))
     return torch.cat(found)[:n]
 

@@ -9,6 +9,7 @@ from equilibrist.zoo import (
     practices_steps,
     practices_training,
     resume,
+    resume_state,
     wiring_graph,
     wiring_rates,
     wiring_steps,
@@ -16,6 +17,8 @@ from equilibrist.zoo import (
 )
 from equilibrist.zoo._case import CASES, HALVES, Case, half_of, isolated
 from equilibrist.zoo._kits import KITS
+from equilibrist.zoo._matrix import Matrix, Rate, Record
+from equilibrist.zoo.run import diagnose_case, run
 
 FAMILIES = (  # importing them has made their cases
     wiring_steps,
@@ -25,6 +28,7 @@ FAMILIES = (  # importing them has made their cases
     data_faults,
     numerics,
     resume,
+    resume_state,
     players,
     practices_steps,
     practices_losses,
@@ -32,4 +36,16 @@ FAMILIES = (  # importing them has made their cases
     practices_networks,
 )
 
-__all__ = ["CASES", "HALVES", "KITS", "Case", "half_of", "isolated"]
+__all__ = [
+    "CASES",
+    "HALVES",
+    "KITS",
+    "Case",
+    "Matrix",
+    "Rate",
+    "Record",
+    "diagnose_case",
+    "half_of",
+    "isolated",
+    "run",
+]

@@ -10,5 +10,6 @@ from torch.nn.parallel import DistributedDataParallel
 def wrapped(module: nn.Module) -> DistributedDataParallel:
     """`module` as the one rank of a group that needs no network."""
     if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]  # which torch exports, untyped
+        dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     return DistributedDataParallel(module)

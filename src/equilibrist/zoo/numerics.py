@@ -45,7 +45,7 @@ def spread_of_one_sample(kit: Kit, faulty: bool) -> Loop:
 
     def step(i: int) -> None:
         x = batches[i % len(batches)]
-        fake = G(kit.noise(len(x)))
+        fake = G(kit.noise())[: len(x)]
         opt_d.zero_grad()
         kit.loss_d(D(x), D(fake.detach())).backward()
         opt_d.step()
@@ -182,11 +182,11 @@ def deviation_of_zero(kit: Kit, faulty: bool) -> Loop:
 
 
 @fault("step-too-large", "digits table gait ring", rounds=300)
-def rate_of_a_tenth(kit: Kit, faulty: bool) -> Loop:
-    """The critic's learning rate has lost two zeros."""
+def rate_of_a_half(kit: Kit, faulty: bool) -> Loop:
+    """The critic's learning rate has lost its zeros."""
     G, D, opt_g, opt_d = kit.players()
-    if faulty:  # fault: 0.1 where the kit has 1e-3 or less
-        opt_d = kit.optimizer(D.parameters(), lr=0.1)
+    if faulty:  # fault: 0.5 where the kit has 2e-3 or less
+        opt_d = kit.optimizer(D.parameters(), lr=0.5)
 
     def step(i: int) -> None:
         (x,) = kit.draw()

@@ -183,11 +183,11 @@ def auxiliary_classifier(kit: Kit) -> Loop:
     return kit.loop(step, G, D, [opt_g, opt_d])
 
 
-@healthy("gait")
+@healthy("ring")
 def reversed_gradient(kit: Kit) -> Loop:
     """One optimiser and one backward pass: the generator gets the critic's gradient with its sign reversed."""
     G, D = kit.generator(), kit.critic()
-    optimizer = torch.optim.Adam([*G.parameters(), *D.parameters()], 5e-4, betas=(0.5, 0.99))
+    optimizer = torch.optim.Adam([*G.parameters(), *D.parameters()], 2e-3, betas=(0.0, 0.99))
 
     def step(i: int) -> None:
         (x,) = kit.draw()
@@ -268,7 +268,9 @@ def cycle(kit: Kit) -> Loop:
         opt_g.step()
 
     def sample(n: int) -> Tensor:
-        return G(torch.randn(n, 2)).detach()
+        with torch.no_grad():
+            made: Tensor = G(torch.randn(n, 2))
+        return made
 
     return kit.loop(step, G, D, [opt_g, opt_d], {"back": back}, sample=sample)
 

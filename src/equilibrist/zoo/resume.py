@@ -96,13 +96,14 @@ def buffers_not_saved(kit: Kit, faulty: bool) -> Loop:
 def weights_alone(kit: Kit, faulty: bool) -> Loop:
     """The checkpoint holds both networks and no optimiser."""
     G, D, opt_g, opt_d = kit.players()
+    train = usual_round(kit, G, D, opt_g, opt_d)
 
     def save() -> bytes:
         state = {"G": G.state_dict(), "D": D.state_dict(), "random": torch.get_rng_state()}
         return packed({**state, "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()})
 
     def load(saved: bytes) -> None:
-        nonlocal opt_g, opt_d, step
+        nonlocal opt_g, opt_d, train
         state = unpacked(saved)
         G.load_state_dict(state["G"])
         D.load_state_dict(state["D"])
@@ -110,11 +111,10 @@ def weights_alone(kit: Kit, faulty: bool) -> Loop:
         if not faulty:  # fault: the optimisers start anew
             opt_g.load_state_dict(state["opt_g"])
             opt_d.load_state_dict(state["opt_d"])
-        step = usual_round(kit, G, D, opt_g, opt_d)
+        train = usual_round(kit, G, D, opt_g, opt_d)
         torch.set_rng_state(state["random"])
 
-    step = usual_round(kit, G, D, opt_g, opt_d)
-    return kit.loop(lambda i: step(i), G, D, save=save, load=load)
+    return kit.loop(lambda i: train(i), G, D, save=save, load=load)
 
 
 @fault("moments-not-restored", "digits table scales")

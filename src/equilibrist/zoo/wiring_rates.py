@@ -144,8 +144,8 @@ def rule_writes_every_group(kit: Kit, faulty: bool) -> Loop:
     The gradients are those that each player would get by itself; the critic's rate goes wherever the rule goes.
     """
     G, D = kit.generator(), kit.critic()
-    groups = [{"params": list(G.parameters())}, {"params": list(D.parameters()), "lr": 1e-3}]
-    optimizer = torch.optim.Adam(groups, lr=1e-3)
+    optimizer = torch.optim.Adam([{"params": list(G.parameters())}], lr=1e-3)
+    optimizer.add_param_group({"params": list(D.parameters())})
     rate = 1e-3
 
     def step(i: int) -> None:

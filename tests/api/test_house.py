@@ -20,15 +20,9 @@ spec.loader.exec_module(house)
 
 # What is still larger than it should be: lower a number when it has fallen.
 MOST = {
-<<<<<<< HEAD
-    "statements": 39_474,
-    "files over 400 lines": 11,
-    "functions over 60 lines": 24,
-=======
     "statements": 40_247,
     "files over 400 lines": 12,
     "functions over 60 lines": 23,
->>>>>>> main
     "signatures over 8 parameters": 27,
     "`Any`": 1290,
     "public names in several packages": 93,

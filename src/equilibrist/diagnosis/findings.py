@@ -22,12 +22,16 @@ class Kind:
         symptom: what its user sees.
         cause: what is wrong.
         cure: what to change first.
+        known: what shows it.
+        source: where it is described.
     """
 
     group: str
     symptom: str
     cause: str
     cure: str
+    known: str
+    source: str = ""
 
 
 VOCABULARY: dict[str, Kind] = {
@@ -37,108 +41,137 @@ VOCABULARY: dict[str, Kind] = {
         "a player's loss is logged and does not improve",
         "no optimiser steps the player's weights",
         "call backward on its loss, and step() of the optimiser that holds its weights",
+        "optimisers are listened to: none holds the player's weights when it steps, and the weights "
+        "are the first ones, bit for bit",
     ),
     "wrong-optimizer": Kind(
         "wiring",
         "one player never changes, the other changes twice a round",
         "the step that was meant for one player is another optimiser's",
         "call step() of the optimiser that holds the player's weights",
+        "the player's gradients arrive, its optimiser rests, and another one steps with a used "
+        "gradient or on this player's loss alone",
     ),
     "stepped-twice": Kind(
         "wiring",
         "training is jumpy, as with a learning rate twice as large",
         "the optimiser steps again with a gradient that it has already used",
         "step once for each backward pass (scaler.step(optimizer) already steps)",
+        "no backward pass reached the player between two of its steps, and the gradient is not zero",
     ),
     "stale-gradients": Kind(
         "wiring",
         "losses swing more and more",
         "gradients of earlier rounds are still in .grad when the optimiser steps",
         "call zero_grad() before the backward pass of every step",
+        "the received gradient is the new one plus 1.00 times the one before, at every step",
     ),
     "gradient-leak": Kind(
         "wiring",
         "the critic is near chance, or training is lame",
         "a player's optimiser receives the gradient of the other player's loss as well",
         "clear the player's gradients between the two backward passes, or detach the generated samples",
+        "the received gradient is the player's own plus a constant times the other's, taken at the same call",
+        "torch.optim.Optimizer.zero_grad",
     ),
     "shared-optimizer": Kind(
         "wiring",
         "one player's settings have no effect, or follow the other's",
         "one optimiser holds both players",
         "give each player an optimiser of its own",
+        "one optimiser's steps move both players, and one of them on the other's loss",
     ),
     "no-gradient": Kind(
         "wiring",
         "a player's loss is finite, its weights do not move",
         "the player's loss does not reach its weights: something on the way is detached or under no_grad",
         "compute the loss from the module's own output, without detach() or no_grad",
+        "the optimiser steps with a gradient that is None, or zero where the declared one is not",
     ),
     "frozen-part": Kind(
         "wiring",
         "a part of a network stays as it was initialised",
         "some of a player's weights never get a gradient, or no optimiser steps them",
         "set requires_grad, use the layers in forward, and hand all parameters to the optimiser",
+        "the layers are called and no backward pass reaches their weights; or one does, and no optimiser holds them",
     ),
     "stale-parameters": Kind(
         "wiring",
         "the optimiser steps and the network does not change",
         "the optimiser holds tensors that the module no longer uses",
         "make the optimiser after the module has been moved, copied or replaced",
+        "an optimiser steps tensors that are no player's, and nothing steps the player",
     ),
     "missing-term": Kind(
         "wiring",
         "a term of the loss is logged and has no effect",
         "a declared term contributes nothing to the gradient",
         "compute the term with gradients (no detach, no no_grad), and add it to what backward is called on",
+        "the coefficient of the term is 0 and those of the others are 1",
     ),
     "wrong-sign": Kind(
         "wiring",
         "a player's loss explodes, or it learns the opposite of its task",
         "a term enters with the opposite sign, or with the other label",
         "correct the term's sign, or its label",
+        "the coefficient of the term is -1, or that of the other label's term is 1",
     ),
     "constant-penalty": Kind(
         "wiring",
         "the penalty is logged and grows without limit",
         "the penalty has no gradient: it was computed without create_graph, detached, or never added to the loss",
         "compute the inner gradient with create_graph=True, do not detach it, and add it to the loss",
+        "the penalty's points were seen, its coefficient is 0, and the unpenalised loss explains the "
+        "gradient to rounding",
+        "Gulrajani et al. 2017 (the penalty); torch.autograd.grad, create_graph",
     ),
     "penalty-norm": Kind(
         "wiring",
         "the penalty looks small, the critic's slopes are far from the target",
         "the penalty's norm is taken over the wrong axes",
         "flatten each sample and take one norm for each of them: grad.flatten(1).norm(dim=1)",
+        "the penalty with the norm over these axes explains the gradient to rounding, the declared "
+        "one does not; slopes then settle at the square root of (entries of a sample over entries "
+        "under one norm) times the target",
+        "Gulrajani et al. 2017, equation 3",
     ),
     "loss-scale": Kind(
         "wiring",
         "clipping and weight decay do not act as configured",
         "gradients are a loss scale too large when the optimiser steps",
         "step through the scaler, or call scaler.unscale_(optimizer) first",
+        "all coefficients are one large number, a power of two as scalers take them",
+        "Micikevicius et al. 2018, section 3.2",
     ),
     "clipping": Kind(
         "wiring",
         "gradients explode although they are clipped",
         "clipping has no effect on what the optimiser receives",
         "clip after backward (and unscaling) and before step, the parameters of this optimiser",
+        "torch's clipping is called while no gradient is there, or after the step, or with tensors that no player uses",
     ),
     "rate-rewritten": Kind(
         "wiring",
         "a player's learning rate is not what was configured",
         "something else writes the learning rate of the optimiser",
         "give the player a parameter group, or an optimiser, that the rule does not touch",
+        "the rate jumps up and down between steps, and no scheduler of torch holds the optimiser",
     ),
     "bypassed-wrapper": Kind(
         "wiring",
         "ranks drift apart",
         "the forward pass goes through the inner module, so that gradients are not averaged over ranks",
         "call the DistributedDataParallel module itself",
+        "the inner module is called with gradients more often than the wrapper",
+        "torch.nn.parallel.DistributedDataParallel",
     ),
     "wrong-loss": Kind(
         "wiring",
         "verdicts about training are of another game",
         "the gradients that are received are not those of the declared loss",
         "declare the loss that the loop minimises, or correct the loop",
+        "the slopes that the backward pass sends into the critic's scores are those of another loss, "
+        "or a function of the score that no sum of the declared terms is",
     ),
     # -- data ------------------------------------------------------------------------------------
     "range-mismatch": Kind(
@@ -146,24 +179,31 @@ VOCABULARY: dict[str, Kind] = {
         "the critic wins at once",
         "real and generated samples cannot have the same range",
         "scale the data to what the generator's last layer can make",
+        "real samples lie outside of what the generator's last layer can make, or fill half of it",
     ),
     "dtype-mismatch": Kind(
         "data",
         "the critic wins by rounding",
         "real and generated samples reach the critic in different precisions",
         "hand both over in one dtype",
+        "the two kinds reach the critic in different dtypes, or one lies on the grid of a half "
+        "precision with many values",
     ),
     "normalization-mismatch": Kind(
         "data",
         "the critic wins at once, samples look washed out",
         "one kind of samples is rescaled before it reaches the critic, the other is not",
         "rescale both, or neither",
+        "one kind is a scaled and shifted form of the data or of the generator's output, the other is not",
     ),
     "augmentation-mismatch": Kind(
         "data",
         "samples show the augmentation, or the critic wins",
         "one kind of samples is augmented or noised before it reaches the critic, the other is not",
         "apply the same augmentation to real and generated samples",
+        "real samples lie farther from the data than held-out ones do (a rank test) and generated "
+        "ones are the generator's output, or the reverse",
+        "Karras et al. 2020, section 2; Sønderby et al. 2017 (instance noise)",
     ),
     # -- numerics --------------------------------------------------------------------------------
     "batch-of-one": Kind(
@@ -171,18 +211,24 @@ VOCABULARY: dict[str, Kind] = {
         "NaN at the end of an epoch",
         "a player is not finite, or has no gradient, on a batch of one sample",
         "drop the last batch (drop_last=True), or compute statistics that exist for one sample",
+        "the player is run on one sample in training mode, and the first layer whose value is not finite is named",
     ),
     "not-finite": Kind(
         "numerics",
         "losses are NaN or infinite",
         "a loss, a gradient or a weight is not finite",
         "find the first tensor named here; lower the learning rate or train in float32",
+        "outputs, gradients and weights are looked at in every round; the first that is not finite is named",
     ),
     "step-too-large": Kind(
         "numerics",
         "losses swing without an end, or explode",
         "the updates are larger than the landscape allows",
         "lower the learning rate",
+        "along the player's own step its loss on the same batch falls and rises again: the whole "
+        "step gains less than half of what half of it gains (a signed rank test over steps); or "
+        "scores explode after steps that are large from the beginning",
+        "Cohen et al. 2021 (edge of stability)",
     ),
     # -- averages --------------------------------------------------------------------------------
     "average-buffers": Kind(
@@ -190,6 +236,9 @@ VOCABULARY: dict[str, Kind] = {
         "samples of the averaged generator are worse in evaluation mode",
         "the average's batch-norm statistics were never updated",
         "copy the buffers with the average, or update them (torch.optim.swa_utils.update_bn)",
+        "no batch was counted in the average's statistics, or they differ and cost distance to real "
+        "samples (an interval)",
+        "Izmailov et al. 2018, section 3.2",
     ),
     # -- resumption ------------------------------------------------------------------------------
     "weights-not-restored": Kind(
@@ -197,30 +246,35 @@ VOCABULARY: dict[str, Kind] = {
         "training begins anew after a resumption",
         "weights or buffers of a player are not restored",
         "save and load the state_dict of every module",
+        "right after loading, weights or buffers differ from those that were saved",
     ),
     "moments-not-restored": Kind(
         "resume",
         "a jump after a resumption",
         "the optimiser's moments are not restored",
         "save and load the state_dict of every optimiser",
+        "right after loading, the optimiser's state differs; Adam's first update then has one size for all weights",
     ),
     "average-not-restored": Kind(
         "resume",
         "samples get worse after a resumption",
         "the average of the weights is not restored, or is loaded in their place",
         "save the average and the weights apart, and load both",
+        "right after loading, the average differs from the saved one, or equals the weights bit for bit",
     ),
     "schedule-not-restored": Kind(
         "resume",
         "the balance changes after a resumption",
         "a learning rate or its schedule goes on from another step",
         "save and load the state_dict of every schedule, each at its own step",
+        "rates before and after differ, or a schedule counts from another step",
     ),
     "random-not-restored": Kind(
         "resume",
         "a resumed run is another run",
         "random states, or the place in the data, are not restored",
         "save and load the random states and the loader's place",
+        "weights agree right after loading, and the first batch or the first noise does not",
     ),
     # -- players ---------------------------------------------------------------------------------
     "saturated": Kind(
@@ -228,48 +282,67 @@ VOCABULARY: dict[str, Kind] = {
         "the critic's loss is near zero, the generator stands still",
         "the critic separates nearly all held-out samples and gives little slope or reward",
         "fewer critic steps, a lower critic rate, or a gradient penalty",
+        "a critic orders over 98% of held-out pairs throughout the second half, while its slope or "
+        "reward where the generator is nearly vanishes",
+        "Arjovsky and Bottou 2017, section 2",
     ),
     "smothered": Kind(
         "player",
         "the critic is near chance and its reward is flat",
         "the critic is held back by its penalty or its rate, although its class could separate",
         "a smaller penalty weight or a larger critic rate",
+        "the critic is at chance throughout, and one of its class without the penalty, or with "
+        "another rate, separates held-out samples",
+        "Mescheder et al. 2018",
     ),
     "memorising": Kind(
         "player",
         "samples copy the data, or quality falls late",
         "the critic knows its own training samples and calls held-out real ones generated",
         "more data, augmentation of both kinds, or R1 on the critic",
+        "its score of its own training samples against that of held-out real ones, with an interval",
+        "Karras et al. 2020 (limited data)",
     ),
     "lagging": Kind(
         "player",
         "the critic is at chance in training",
         "the critic lags: a fresh one still separates the samples",
         "more critic steps, or a larger critic rate",
+        "the critic is at chance throughout, and a fresh one trained on frozen samples separates held-out ones",
+        "Lopez-Paz and Oquab 2017 (classifier two-sample tests)",
     ),
     "blind": Kind(
         "player",
         "a part of the samples never improves",
         "the critic does not see a part of its input that tells the samples apart",
         "give the critic that part (conditions, channels, resolution)",
+        "a part of the input tells samples of one score apart, and dealing it out anew does not move the score",
     ),
     "collapsed": Kind(
         "player",
         "samples look alike",
         "generated samples vary much less than real ones",
         "a gradient penalty, minibatch statistics in the critic, or more critic steps",
+        "distances between generated samples against those between held-out real ones, and the share "
+        "of real samples' places that they miss, in the middle and at the end of the run",
+        "Salimans et al. 2016 (minibatch discrimination)",
     ),
     "latent-ignored": Kind(
         "player",
         "one condition gives one sample",
         "the generator's samples do not depend on its latent",
         "a smaller reconstruction weight, or a term that rewards diversity",
+        "the variance over the latent at one condition against the data's own there (the Gamma test)",
+        "Isola et al. 2017; Zhu et al. 2017 (BicycleGAN)",
     ),
     "opposed-terms": Kind(
         "player",
         "reconstruction gets worse once the critic takes part",
         "the adversarial term's gradient works against another term's",
         "a smaller adversarial weight, if the other term matters more",
+        "the share of what a step along one term gains that the adversarial term takes back, with an "
+        "interval over batches",
+        "Esser et al. 2021 (the adaptive weight)",
     ),
     # -- resumption: what the resume check needs besides ----------------------------------------------
     "state-not-restored": Kind(
@@ -277,18 +350,21 @@ VOCABULARY: dict[str, Kind] = {
         "a resumed run is another run",
         "something that the loop keeps between rounds (a loss scale, a mode, a running mean, a pool) is not restored",
         "save and load it beside the modules and optimisers",
+        "right after loading, something else that the loop keeps differs",
     ),
     "save-disturbs": Kind(
         "resume",
         "a run that saves is another run than one that does not",
         "saving changes weights, buffers or modes of the run that it saves",
         "save from copies, and put back what was swapped in or switched",
+        "a run that saves is another one than a run that does not",
     ),
     "not-repeatable": Kind(
         "resume",
         "two runs from one seed differ",
         "something is not deterministic, or is kept outside of what begins a run",
         "torch.use_deterministic_algorithms(True), loaders without workers, all state made anew",
+        "two uninterrupted runs from one seed differ",
     ),
 }
 

@@ -1,0 +1,53 @@
+"""Writes docs/findings.md from the vocabulary: `python docs/site/findings.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from equilibrist.diagnosis import VOCABULARY
+from equilibrist.diagnosis.findings import GROUPS
+
+PAGE = Path(__file__).parents[1] / "findings.md"
+TITLES = {
+    "wiring": (
+        "Wiring",
+        "What each optimiser receives and steps, in a dozen rounds: `check_wiring`.",
+    ),
+    "data": (
+        "Data",
+        "What the critic is shown of both kinds, against the data and the generator's output.",
+    ),
+    "numerics": ("Numbers", "Values that are not finite, single samples, steps that overshoot."),
+    "average": (
+        "Averages",
+        "An averaged generator against the one that is trained: `check_average`.",
+    ),
+    "resume": (
+        "Resumption",
+        "An uninterrupted run against one that is saved and loaded: `check_resume`.",
+    ),
+    "player": ("Players", "What a critic or a generator is like, on held-out samples."),
+}
+
+
+def page() -> str:
+    """The page."""
+    parts = [
+        "# Findings\n\nWhat `diagnose`, `check_wiring` and `check_resume` can say, by name. Written from "
+        "`equilibrist.diagnosis.VOCABULARY`.\n"
+    ]
+    for group in GROUPS:
+        title, about = TITLES[group]
+        parts.append(f"\n## {title}\n\n{about}\n")
+        for name, kind in VOCABULARY.items():
+            if kind.group == group:
+                parts.append(
+                    f"\n### {name}\n\n- **You see:** {kind.symptom}.\n- **Cause:** {kind.cause}.\n"
+                    f"- **Change first:** {kind.cure}.\n- **How we know:** {kind.known}.\n"
+                    + (f"- **Read:** {kind.source}.\n" if kind.source else "")
+                )
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

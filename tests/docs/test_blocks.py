@@ -31,6 +31,7 @@ RUN_BY = {
     "docs/own_losses.md": "docs/test_own_losses_page.py",
     "docs/prescribe.md": "prescriptions/test_prescribe.py",
     "docs/own_pair.md": "checks/test_audit_pair.py",
+    "docs/diagnose.md": "diagnosis/test_diagnose_docs.py",
     "docs/zoo.md": "zoo/test_zoo_docs.py",
     "docs/resume.md": "diagnosis/test_resume_docs.py",
 }

@@ -3,7 +3,7 @@
 from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.diagnose import Diagnosis, diagnose
 from equilibrist.diagnosis.findings import VOCABULARY, Finding, ordered
-from equilibrist.diagnosis.loop import Loop, modules_of
+from equilibrist.diagnosis.loop import Loop, Samples, first_of, modules_of
 from equilibrist.diagnosis.numerics import check_finite, check_single, check_step_size
 from equilibrist.diagnosis.resume import ResumeCheck, check_resume
 from equilibrist.diagnosis.samples import check_diversity, check_latent, check_terms
@@ -15,6 +15,7 @@ __all__ = [
     "Finding",
     "Loop",
     "ResumeCheck",
+    "Samples",
     "Wiring",
     "check_average",
     "check_diversity",
@@ -26,6 +27,7 @@ __all__ = [
     "check_terms",
     "check_wiring",
     "diagnose",
+    "first_of",
     "modules_of",
     "ordered",
 ]

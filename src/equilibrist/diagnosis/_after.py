@@ -17,14 +17,14 @@ from equilibrist.diagnosis.numerics import check_single
 from equilibrist.diagnosis.samples import check_diversity, check_latent, opposed
 from equilibrist.errors import EquilibristError
 from equilibrist.interop.origin import tensors_of
-from equilibrist.nn.wrapped import unwrapped
+from equilibrist.nn.wrapped import copied, unwrapped
 
 SAMPLES = 512
-CONFIDENCE = 0.99  # of what is looked for without a suspicion
+CONFIDENCE = 0.95
 NOISE = 0.25  # largest correlation between entries of independent noise
 COLLAPSED = 0.16  # of real samples' variation, in the middle and at the end, below which samples are collapsed
 MISSED = 0.8  # share of the real samples' places that they miss
-LONG = 100  # rounds before which samples may well be alike
+LONG = 200  # rounds before which samples may well be alike
 LEAST = 8  # steps whose terms are compared
 
 
@@ -88,12 +88,12 @@ def _average(run: Running, generator: str) -> list[Finding]:
             made.append(net(*_fresh(args, len(made) // len(given))))
         return torch.cat(made)[:n]
 
-    usable = loop.real is not None and given
+    usable = loop.held_out is not None and given
     return list(
         check_average(
             loop.average,
             unwrapped(module),
-            loop.real if usable else None,
+            loop.held_out if usable else None,
             sample if usable else None,
             seed=run.seed,
         )
@@ -130,9 +130,9 @@ def _is_noise(values: Tensor) -> bool:
 
 def _diversity(run: Running, generator: str) -> list[Finding]:
     fake, middle = run.outcome.last, run.middle
-    if run.loop.real is None or fake is None:
+    if run.loop.held_out is None or fake is None:
         return []
-    real = run.loop.real[: 2 * SAMPLES]
+    real = run.loop.held_out[: 2 * SAMPLES]
     found = list(check_diversity(fake, real, before=run.before, where=generator, seed=run.seed))
     if not found:
         return []
@@ -154,22 +154,31 @@ def _latent(run: Running, generator: str, critic: str) -> list[Finding]:
         return []
     calls = [args for args in run.given[generator] if len(args) > 1]
     calls = [args for args in calls if all(isinstance(a, Tensor) for a in args)]
+    calls = calls[-10:]
     if len(calls) < 4 or len({tuple(a.shape for a in args) for args in calls}) != 1:
         return []
     whole = [torch.cat([args[k] for args in calls]).detach() for k in range(len(calls[0]))]
-    noisy = [k for k, t in enumerate(whole) if _is_noise(t)]
-    others = [k for k in range(len(whole)) if k not in noisy]
-    if len(noisy) != 1 or len(others) != 1:
+    if len(whole) != 2:
         return []
-    latent, condition = noisy[0], others[0]
+    known = [_aligned(run, critic, len(calls), t) for t in whole]
+    # The condition is the tensor that real samples were shown with, or else the one that is no noise.
+    condition = next((k for k in (0, 1) if known[k] is not None), None)
+    if condition is None:
+        noisy = [_is_noise(t) for t in whole]
+        if sum(noisy) != 1:
+            return []
+        condition = noisy.index(False)
+    latent = 1 - condition
+    net = copied(unwrapped(module), generator).eval()  # batch statistics would mix the samples
 
     def sample(conditions: Tensor) -> Tensor:
         args: list[Any] = [None, None]
         args[condition], args[latent] = conditions, _shuffled(whole[latent])
-        return next(tensors_of(module(*args)))
+        return next(tensors_of(net(*args)))
 
-    real = _aligned(run, critic, len(calls), whole[condition])
-    return list(check_latent(sample, whole[condition], real, where=generator, seed=run.seed))
+    return list(
+        check_latent(sample, whole[condition], known[condition], where=generator, seed=run.seed)
+    )
 
 
 def _aligned(run: Running, critic: str, count: int, conditions: Tensor) -> Tensor | None:

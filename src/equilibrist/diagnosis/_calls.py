@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,6 +33,19 @@ class Coordinates:
             want = max(16, round(most * p.numel() / max(self.size, 1)))
             whole = self.size <= most or p.numel() <= want
             self._places.append(None if whole else torch.randint(p.numel(), (want,), generator=rng))
+
+    def of(self, held: Container[int]) -> Tensor | None:
+        """Which coordinates are of these weights, by identity; None where all are."""
+        if all(id(p) in held for p in self.params):
+            return None
+        sizes = [
+            p.numel() if places is None else len(places)
+            for p, places in zip(self.params, self._places, strict=True)
+        ]
+        inside = [
+            torch.full((size,), id(p) in held) for p, size in zip(self.params, sizes, strict=True)
+        ]
+        return torch.cat(inside)
 
     def vector(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """These tensors, one a weight, at the compared coordinates: float64 [n]; None counts as zero."""

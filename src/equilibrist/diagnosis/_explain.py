@@ -14,6 +14,7 @@ from equilibrist.diagnosis._recorder import BEFORE, CRITIC, Step
 OWN = "its own loss"
 OTHER = "the other player's loss"
 AGAINST = "its own loss, the other way"
+MIXED = "both losses in one backward pass"
 SWAPPED_REAL = "real samples with the label of generated ones"
 SWAPPED_FAKE = "generated samples with the label of real ones"
 TIES = 1.05  # of residuals that are taken for the same
@@ -105,6 +106,18 @@ def _of_generator(step: Step) -> Explained | None:
             totals[OWN if value > 0 else AGAINST] += value
         elif role == FAKE:
             totals[OTHER] += value
+    by_call: dict[int, dict[str, float]] = {}
+    for name, value in fit.coefficients.items():
+        place, role = step.columns[name]
+        by_call.setdefault(place, {})[role] = value
+    totals[MIXED] = max(
+        (
+            min(abs(held.get(GENERATOR, 0.0)), abs(held.get(FAKE, 0.0)))
+            for place, held in by_call.items()
+            if place >= 0 and len(step.calls[place].received) < 2
+        ),
+        default=0.0,
+    )
     return Explained(step, totals, fit.residual, first.residual)
 
 

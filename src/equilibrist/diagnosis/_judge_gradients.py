@@ -12,6 +12,7 @@ from equilibrist.certificates import Json
 from equilibrist.diagnosis._calls import FAKE, REAL, Norm, wrong_norms
 from equilibrist.diagnosis._explain import (
     AGAINST,
+    MIXED,
     OTHER,
     OWN,
     SWAPPED_FAKE,
@@ -123,6 +124,8 @@ def _own(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]
     largest = max(abs(median(clear, term)) for term in words) if words else 0.0
     found = []
     for term, said in words.items():
+        if not any(e.step.problem and term in e.step.problem.names for e in clear):
+            continue  # the declared term has no gradient: its weight is zero
         where = f"term {term.removeprefix(TERM)} ({said}) of the {name}'s loss"
         numbers = _numbers(clear, *words)
         if share(clear, _below(term, -0.3 * largest)) >= SHARE and largest > SMALL:
@@ -294,7 +297,18 @@ def _penalties(recorder: Recorder, name: str, steps: list[Explained]) -> list[Fi
 
 
 def _usual(recorder: Recorder) -> set[str]:
-    return {REAL, FAKE, BEFORE, OTHER, SWAPPED_FAKE, SWAPPED_REAL, OWN, AGAINST, *recorder.known}
+    return {
+        REAL,
+        FAKE,
+        BEFORE,
+        OTHER,
+        SWAPPED_FAKE,
+        SWAPPED_REAL,
+        OWN,
+        AGAINST,
+        MIXED,
+        *recorder.known,
+    }
 
 
 def _slope(steps: Sequence[Explained]) -> float:
@@ -351,8 +365,8 @@ def _generator(
         clear, lambda e: e.get(OWN) < SMALL and (e.get(AGAINST) < -0.3 or e.get(OTHER) > 0.3)
     )
     if helps >= SHARE:
-        if flipped:
-            return []  # both players have the labels the other way round
+        if flipped or _shared_calls(recorder, clear):
+            return []  # both players have the labels the other way round; or gradients are reversed on their way
         return [
             Finding(
                 "wrong-sign",
@@ -383,10 +397,22 @@ def _generator(
                 "wrong-loss",
                 f"{side.name}'s loss",
                 f"The {side.name} minimises minus the critic's loss (the saturating form) where another is declared.",
-                level="note",
+                level="warning",
                 evidence=_numbers(clear, OWN, OTHER),
                 cure="declare the saturating form, as in Vanilla(saturating=True), or use the other one",
             )
+        ]
+    mixed = [e for e in clear if e.get(MIXED) > 0.3 * max(abs(e.get(OWN)), abs(e.get(OTHER)))]
+    if len(mixed) >= SHARE * len(clear):
+        # One backward pass through one call sends slopes that are of neither loss.
+        text = (
+            f"The loop's loss of the {side.name} is not the declared one: what it receives is "
+            f"{median(mixed, OWN):.2f} times the "
+            f"declared loss and {median(mixed, OTHER):.2f} times the critic's, from one backward pass."
+        )
+        evidence = _numbers(mixed, OWN, AGAINST, OTHER)
+        return [
+            Finding("wrong-loss", f"{side.name}'s loss", text, sure="likely", evidence=evidence)
         ]
     leaking = [e for e in clear if e.get(OTHER) > 0.1 or e.get(AGAINST) < -0.1]
     if len(leaking) >= LEAST and len(leaking) >= SHARE * len(clear):
@@ -403,6 +429,15 @@ def _generator(
             )
         ]
     return []
+
+
+def _shared_calls(recorder: Recorder, steps: Sequence[Explained]) -> bool:
+    """Whether the generator learns from the very calls that the critic's loss is made of, as it does where its gradient
+    is reversed on the way (domain-adversarial training)."""
+    critic = [e for e in explained(recorder, CRITIC) if e.kinds]
+    used = {e.step.calls[i].place for e in critic for i in e.used if e.kinds[i] == FAKE}
+    linked = [c.place for e in steps for c in e.step.calls if c.linked]
+    return bool(linked) and all(place in used for place in linked)
 
 
 # -- both ------------------------------------------------------------------------------------------

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from equilibrist.certificates import Json
 from equilibrist.diagnosis._calls import Call
 from equilibrist.diagnosis._explain import OTHER, Explained
 from equilibrist.diagnosis._recorder import BEFORE, CRITIC, Recorder, Side, Step
 from equilibrist.diagnosis.findings import Finding
 
 LEAST = 3
-SEVERAL = 6  # different rates before a rate counts as rewritten
 
 
 def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Finding]:
@@ -207,7 +206,18 @@ def _parts(side: Side, mine: Sequence[Step]) -> list[Finding]:
     alone = [
         side.names[id(p)] for p in side.params if id(p) in side.reached and id(p) not in stepped
     ]
-    if alone and stepped:
+    strangers = max(s.foreign for s in mine)
+    if alone and stepped and strangers and all(s.foreign for s in mine):
+        text = (
+            f"The {side.name}'s optimiser ({mine[-1].kind}) steps {strangers} tensors that no player "
+            "uses, and nothing steps "
+            f"{len(alone)} of its weights: {_few(alone)}."
+        )
+        evidence = {"weights": alone[:20], "tensors": strangers, "steps": len(mine)}
+        found.append(
+            Finding("stale-parameters", f"{side.name}'s optimiser", text, evidence=evidence)
+        )
+    elif alone and stepped:
         found.append(
             Finding(
                 "frozen-part",
@@ -237,48 +247,56 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _rates(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding]:
-    rates = [s.rates for s in mine if s.rates]
-    values = [r[0] for r in rates]
+    values = [s.rates[0] for s in mine if s.rates]
     changes = [(a, b) for a, b in itertools.pairwise(values) if a != b]
-    if len(changes) < 2:
+    if not changes:
         return []
+    where = f"{side.name}'s learning rate"
+    seen = f"it goes from {values[0]:.3g} to between {min(values):.3g} and {max(values):.3g} in {len(values)} steps"
+    evidence: Json = {"first": values[0], "low": min(values), "high": max(values)}
+    against = [s for s in mine if s.overwritten]
+    if len(against) >= LEAST:
+        text = f"Something else rewrites the {side.name}'s learning rate that a scheduler sets ({seen})."
+        return [Finding("rate-rewritten", where, text, evidence=evidence | {"steps": len(against)})]
+    schedules = max(s.schedules for s in mine)
+    others = [s for s in recorder.steps if s.player and s.player != side.role]
+    if schedules > 1 and others and not any(s.schedules for s in others):
+        other = recorder.sides[others[0].player].name
+        text = (
+            f"{schedules} schedulers write the {side.name}'s learning rate, and none the {other}'s "
+            f"({seen}): one of them was made "
+            "for the other's optimiser."
+        )
+        return [Finding("rate-rewritten", where, text, sure="likely", evidence=evidence)]
     up, down = sum(b > a for a, b in changes), sum(b < a for a, b in changes)
     jumps = [max(a / b, b / a) for a, b in changes if a > 0 and b > 0]
-    erratic = min(up, down) >= 1 and len(jumps) >= 2 and max(jumps) > 1.15
-    if not erratic or _scheduled(mine):
+    together = side.role == CRITIC and any(s.shared for s in mine) and _together(recorder, mine)
+    if schedules or not together or min(up, down) < 1 or max(jumps, default=1) < 1.15:
         return []
-    shared = any(s.shared for s in mine)
-    return [
-        Finding(
-            "rate-rewritten",
-            f"{side.name}'s learning rate",
-            f"Something else than a schedule of torch rewrites the {side.name}'s learning rate: it "
-            f"went from {values[0]:.3g} to "
-            f"between {min(values):.3g} and {max(values):.3g}, {up} times up and {down} times down in "
-            f"{len(values)} steps"
-            + ("; the other player is stepped by the same optimiser." if shared else "."),
-            evidence={
-                "first": values[0],
-                "low": min(values),
-                "high": max(values),
-                "up": up,
-                "down": down,
-            },
+    text = (
+        f"A rule writes the {side.name}'s learning rate together with the other player's, whose "
+        f"optimiser it shares ({seen}, "
+        f"{up} times up and {down} times down)."
+    )
+    return [Finding("rate-rewritten", where, text, evidence=evidence | {"up": up, "down": down})]
+
+
+def _together(recorder: Recorder, mine: Sequence[Step]) -> bool:
+    """Whether both players' rates are one at every step of an optimiser that holds both."""
+    for step in mine:
+        twin = next(
+            (
+                s
+                for s in recorder.steps
+                if s.optimizer == step.optimizer
+                and s.player != step.player
+                and s.count == step.count
+            ),
+            None,
         )
-    ]
-
-
-def _scheduled(mine: Sequence[Step]) -> bool:
-    """Whether a scheduler of torch holds the optimiser."""
-    from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-
-    ids = {s.optimizer for s in mine}
-    kinds = (LRScheduler, ReduceLROnPlateau)
-    for thing in gc.get_objects():
-        # isinstance of the class: other libraries' lazy objects must not be touched.
-        if issubclass(type(thing), kinds) and id(getattr(thing, "optimizer", None)) in ids:
-            return True
-    return False
+        if twin is None or twin.rates[:1] != step.rates[:1]:
+            return False
+    return True
 
 
 # -- clipping --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from equilibrist.critics.judge import scores_of
 from equilibrist.diagnosis._untouched import untouched
+from equilibrist.diagnosis.loop import Samples, first_of
 from equilibrist.errors import GameError
 from equilibrist.nn.wrapped import copied, unwrapped
 
@@ -54,8 +55,8 @@ class Outcome:
         self,
         round: int,
         critic: nn.Module | None,
-        real: Tensor,
-        sample: Callable[[int], Tensor],
+        real: Samples,
+        sample: Callable[[int], Samples],
         seed: int,
     ) -> None:
         """Adds a look; random states, modules and buffers stay as they are."""
@@ -63,11 +64,14 @@ class Outcome:
             return
         try:
             with untouched(seed, len(self.looks)), torch.no_grad():
-                fake = sample(2 * ROWS).detach()
-                self.last, fake = fake, fake[:ROWS]
-                shown = real[torch.randperm(len(real))[:ROWS]].to(fake)
+                made = sample(2 * ROWS)
+                self.last = first_of(made).detach()
+                fake, shown = (
+                    _rows(made, slice(ROWS)),
+                    _rows(real, torch.randperm(len(first_of(real)))[:ROWS]),
+                )
                 order = None if critic is None else _order(critic, shown, fake)
-                distance, error = energy(shown, fake)
+                distance, error = energy(shown[0], fake[0])
         except Exception as error_of_users:  # a user's own sample() may fail in any way
             self.fault = f"sample() failed: {type(error_of_users).__name__}: {error_of_users}"
             return
@@ -94,18 +98,23 @@ class Outcome:
         return sum(last) / len(last) / self.looks[0].distance
 
 
-def _order(critic: nn.Module, real: Tensor, fake: Tensor) -> float | None:
+def _rows(samples: Samples, rows: Any) -> tuple[Tensor, ...]:
+    whole = (samples,) if isinstance(samples, Tensor) else samples
+    return tuple(t.detach()[rows] for t in whole)
+
+
+def _order(critic: nn.Module, real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> float | None:
     module = copied(unwrapped(critic), "critic")
     try:
-        one, two = (_score(module, x) for x in (real, fake))
+        one, two = (_score(module, *x) for x in (real, fake))
     except (GameError, TypeError, RuntimeError):
         return None  # a critic that wants more than samples
     wins = (one[:, None] > two[None]).double() + 0.5 * (one[:, None] == two[None]).double()
     return float(wins.mean())
 
 
-def _score(module: nn.Module, x: Tensor) -> Tensor:
-    heads = scores_of(module(x), len(x))
+def _score(module: nn.Module, x: Tensor, *rest: Tensor) -> Tensor:
+    heads = scores_of(module(x, *rest), len(x))
     return torch.stack([head.mean(1) for head in heads]).mean(0)
 
 

@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_map
 
 from equilibrist.diagnosis._calls import Coordinates
 from equilibrist.diagnosis._untouched import untouched
-from equilibrist.errors import GameError
 from equilibrist.games import Modules, parameters_of
 
 Losses = Callable[..., Mapping[str, Tensor]]
@@ -57,6 +56,7 @@ class Declared:
         self.losses, self.players = losses, players
         self.modules = Modules(shown)
         self.count = parameters_of(losses)[0]
+        self.fault = ""
 
     def columns(
         self, role: str, at: Coordinates, batch: Any, z: Any = None, *, made: tuple[Any, Any]
@@ -77,9 +77,9 @@ class Declared:
             if role == "critic":
                 modules = Modules({k: _recorded(v, *made) for k, v in self.modules.items()})
                 modules[name] = self.modules[name]
-            found = self.losses(*(modules, batch, z)[: self.count])
+            found = self._evaluated(modules, batch, z)
             if not isinstance(found, Mapping) or name not in found:
-                raise GameError(f"losses returned no loss for the player {name!r}")
+                return {}, {}
             columns: dict[str, Tensor] = {}
             words: dict[str, str] = {}
             for k, (term, said) in enumerate(terms(found[name], at), 1):
@@ -88,6 +88,15 @@ class Declared:
             if others:
                 columns["other"] = _gradient(torch.stack([o.reshape(()) for o in others]).sum(), at)
         return columns, words
+
+    def _evaluated(self, modules: Modules, batch: Any, z: Any) -> Any:
+        """What the losses return; of a generator with several inputs, the one that they take for z."""
+        for latent in (z, *reversed(z)) if isinstance(z, tuple) else (z,):
+            try:
+                return self.losses(*(modules, batch, latent)[: self.count])
+            except (TypeError, RuntimeError, AttributeError, IndexError) as error:
+                self.fault = f"{type(error).__name__}: {error}"
+        return None
 
 
 class _Recorded:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -35,10 +36,11 @@ from equilibrist.diagnosis._own import Declared
 from equilibrist.formulations import Formulation
 from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
 from equilibrist.nn.wrapped import unwrapped
-from equilibrist.penalties import R1, GradientPenalty
+from equilibrist.penalties import R1, R2, GradientPenalty
 
 CRITIC = "critic"
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
+ALONE = 0.05  # residual below which a generator receives its adversarial loss alone
 OUTPUTS = 6  # of a generator, by which its samples are known again
 UNDECLARED = (GradientPenalty(1.0), R1(2.0))  # that an undeclared penalty may be
 BEFORE = "before"
@@ -66,6 +68,9 @@ class Step:
         opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and
         what it
             received besides, o; None where it received nothing besides, or the slopes are not the declared ones.
+        schedules: schedulers of torch that hold the optimiser.
+        overwritten: whether the rate is not the one that its only scheduler has set.
+        count: of all steps of optimisers so far.
     """
 
     player: str
@@ -84,6 +89,9 @@ class Step:
     foreign: int
     finite: bool
     opposition: tuple[float, float, float] | None = None
+    schedules: int = 0
+    overwritten: bool = False
+    count: int = 0
 
 
 @dataclass
@@ -174,8 +182,9 @@ class Recorder:
         self.on = False
         self.fault: Exception | None = None
         self.recorded: tuple[Any, Any] = (None, None)
-        self._own, self._depth, self._thread = False, 0, 0
+        self._own, self._depth, self._thread, self._count = False, 0, 0, 0
         self._handles: list[Any] = []
+        self._schedulers: dict[int, list[Any]] = {}
 
     # -- on and off --------------------------------------------------------------------------------
 
@@ -384,7 +393,10 @@ class Recorder:
         slope = found[0]
         if slope is None:
             return
-        norms = right_norms(self.penalties or UNDECLARED)
+        # R1 is taken at real samples, R2 at generated ones: at one call they would be one column.
+        kinds = {R1, R2} & {type(p) for p in self.penalties}
+        other = {R1 if call.kind == FAKE else R2} if len(kinds) == 2 else set()
+        norms = right_norms([p for p in self.penalties if type(p) not in other] or UNDECLARED)
         if self.suspicious and self.penalties:
             norms.update({n.name: n.value for n in wrong_norms(self.penalties, slope.shape)})
         critic = {CRITIC: self.sides[CRITIC].at}
@@ -424,6 +436,7 @@ class Recorder:
         self._depth += 1
         if self._depth > 1:  # an optimiser around another
             return
+        self._count += 1
         with self.alone():
             held = {id(p) for group in optimizer.param_groups for p in group["params"]}
             moved = [s for s in self.sides.values() if any(id(p) in held for p in s.params)]
@@ -446,6 +459,11 @@ class Recorder:
         received = side.at.vector(grads)
         size = None if not some else float(torch.stack([g.detach().norm() for g in some]).norm())
         columns, names = self._declared(side) if self.declared else self._columns(side)
+        # Weights that the optimiser does not hold are no part of what it receives.
+        chosen = side.at.of(held)
+        if chosen is not None:
+            received = received[chosen]
+            columns = {name: column[chosen] for name, column in columns.items()}
         problem = None if size is None else Problem(received, columns)
         altered = any(
             p.grad is not None and p.grad._version != side.versions.get(id(p), p.grad._version)
@@ -471,10 +489,12 @@ class Recorder:
                 frozenset(held & set(side.names)),
                 strangers,
                 size is None or bool(torch.isfinite(received).all()),
-                _opposition(side, received),
+                None if chosen is not None or altered else _opposition(side, received, problem),
+                *self._schedules(optimizer),
+                self._count,
             )
         )
-        side.last = received if some else None
+        side.last = side.at.vector(grads) if some else None
         side.calls = []
         side.counts.clear()
         side.versions.clear()
@@ -494,6 +514,28 @@ class Recorder:
             names[BEFORE] = (-1, BEFORE)
         return found, names
 
+    def _schedules(self, optimizer: torch.optim.Optimizer) -> tuple[int, bool]:
+        """How many schedulers hold an optimiser, and whether its rate is not the one that they have set."""
+        if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+            return 0, False
+        key = id(optimizer)
+        if key not in self._schedulers:
+            kinds = (LRScheduler, ReduceLROnPlateau)
+            every = [t for t in gc.get_objects() if issubclass(type(t), kinds)]
+            inner = {id(part) for t in every for part in getattr(t, "_schedulers", ())}
+            self._schedulers[key] = [
+                t for t in every if id(getattr(t, "optimizer", None)) == key and id(t) not in inner
+            ]
+        mine = self._schedulers[key]
+        if len(mine) != 1 or isinstance(mine[0], ReduceLROnPlateau):
+            return len(mine), False
+        set_to = [float(lr) for lr in getattr(mine[0], "_last_lr", [])]
+        now = [float(g["lr"]) for g in optimizer.param_groups]
+        differ = len(set_to) == len(now) and any(
+            abs(a - b) > 1e-6 * max(abs(a), abs(b)) for a, b in zip(set_to, now, strict=True)
+        )
+        return 1, differ
+
     def _declared(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
         """Columns of losses of one's own."""
         assert self.declared is not None
@@ -501,6 +543,8 @@ class Recorder:
         if given[0] is None:
             return {}, {}
         columns, words = self.declared.columns(side.role, side.at, *given, made=self.recorded)
+        if not columns:
+            return {}, {}
         self.words[side.role] = words
         names = {name: (-1, name) for name in columns}
         if side.last is not None:
@@ -529,29 +573,50 @@ class Recorder:
 
 
 class _ClipEar:
-    """Hears torch's clip_grad_norm_, however the loop has imported it; nothing where torch has no such inner name."""
+    """Hears torch's clip_grad_norm_ and clip_grad_value_, however the loop has imported them.
 
-    INNER = "_clip_grads_with_norm_"
+    It hears nothing where torch has no such inner names.
+    """
+
+    NORM, VALUE = "_clip_grads_with_norm_", "_group_tensors_by_device_and_dtype"
 
     def __init__(self, recorder: Recorder) -> None:
-        home: Any = torch.nn.utils.clip_grad
-        self._home, self._before = home, getattr(home, self.INNER, None)
-        if self._before is None:
-            return
-        before = self._before
+        self._home: Any = torch.nn.utils.clip_grad
+        self._before = {
+            name: getattr(self._home, name)
+            for name in (self.NORM, self.VALUE)
+            if hasattr(self._home, name)
+        }
+        inside = [False]  # clipping by norm groups tensors as well
 
-        def heard(parameters: Any, max_norm: float, total_norm: Tensor, *a: Any, **k: Any) -> Any:
+        def by_norm(parameters: Any, max_norm: float, total_norm: Tensor, *a: Any, **k: Any) -> Any:
             params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
             with contextlib.suppress(Exception):
                 recorder.clipped(params, float(max_norm), float(total_norm))
-            return before(params, max_norm, total_norm, *a, **k)
+            inside[0] = True
+            try:
+                return self._before[self.NORM](params, max_norm, total_norm, *a, **k)
+            finally:
+                inside[0] = False
 
-        setattr(home, self.INNER, heard)
+        def by_value(tensors: Any, *a: Any, **k: Any) -> Any:
+            if not inside[0]:
+                with contextlib.suppress(Exception):
+                    grads = {id(t) for part in tensors for t in part}
+                    sides = recorder.sides.values()
+                    params = [p for s in sides for p in s.params if id(p.grad) in grads]
+                    if params:
+                        recorder.clipped(params, 0.0, 0.0)
+            return self._before[self.VALUE](tensors, *a, **k)
+
+        for name, heard in ((self.NORM, by_norm), (self.VALUE, by_value)):
+            if name in self._before:
+                setattr(self._home, name, heard)
 
     def remove(self) -> None:
         """Puts torch's own back."""
-        if self._before is not None:
-            setattr(self._home, self.INNER, self._before)
+        for name, before in self._before.items():
+            setattr(self._home, name, before)
 
 
 def heads_of(output: Any) -> Iterator[Tensor]:
@@ -601,13 +666,16 @@ def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
     return Side(role, name, modules, held, names, at, at.vector(held))
 
 
-def _opposition(side: Side, received: Tensor) -> tuple[float, float, float] | None:
+def _opposition(
+    side: Side, received: Tensor, problem: Problem | None
+) -> tuple[float, float, float] | None:
     """How a generator's adversarial gradient lies to the rest of what it receives.
 
     Its size is told by the slopes that the loop's loss sent into the scores.
     """
-    if side.role == CRITIC:
-        return None
+    names = [f"{i}:{GENERATOR}" for i, call in enumerate(side.calls) if call.linked]
+    if side.role == CRITIC or problem is None or problem.fit(names).residual < ALONE:
+        return None  # nothing else is received, whatever scaled it
     own = None
     for call in side.calls:
         column = call.columns.get(GENERATOR, {}).get(side.role)

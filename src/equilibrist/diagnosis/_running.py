@@ -20,9 +20,9 @@ from equilibrist.errors import EquilibristError
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import unwrapped
 
-LATE = 8  # rounds at the end that are watched again
+LATE = 12  # rounds at the end that are watched again
 LOOKS = 16  # on the way
-KEPT = 12  # rounds whose inputs are kept
+KEPT = 48  # calls whose inputs are kept
 MEASURED = 40  # rounds that must be left for the size of steps to be measured early
 
 
@@ -98,8 +98,8 @@ class Running:
             loop.loss,
             rounds=rounds,
             penalties=loop.penalties,
-            real=loop.real,
-            train=loop.train,
+            real=loop.held_out,
+            train=loop.seen,
         )
 
     def _rounds(

@@ -15,6 +15,7 @@ from equilibrist.interop.origin import tensors_of
 
 LARGE = 50.0  # size of scores that no loss of one unit slope needs
 GROWN = 100.0  # times
+ROUND = 1.0  # of the weights' norm, travelled in the first rounds: nothing of the weights is left
 FAR = 0.15  # of the weights' norm, travelled in the first rounds
 STEPS = 20  # rounds in which the size of steps is measured
 CONFIDENCE = 0.95
@@ -62,16 +63,16 @@ def exploded(run: Running) -> list[Finding]:
     """Scores that grew beyond all measure after steps that were large from the beginning."""
     if run.late is None:
         return []
-    before, now = max(run.early.score_size, 1e-3), run.late.score_size
+    before, now = max(run.early.first_size, 1e-3), run.late.score_size
     name, travel = max(run.early.travel.items(), key=lambda item: item[1])
-    if not (now > LARGE and now > GROWN * before and travel > FAR):
-        return []
     steps = run.early.steps[name]
-    text = (
-        f"The critic's scores grew from {before:.2g} to {now:.2g} in {run.done} rounds; in its first "
-        f"{steps} steps the {name} "
-        f"moved by {travel:.0%} of its weights' norm."
-    )
+    moved = f"in its first {steps} steps the {name} moved by {travel:.0%} of its weights' norm"
+    if travel > ROUND:
+        text = f"The {name}'s steps are as large as its weights: {moved}."
+    elif now > LARGE and now > GROWN * before and travel > FAR:
+        text = f"The critic's scores grew from {before:.2g} to {now:.2g} in {run.done} rounds; {moved}."
+    else:
+        return []
     evidence = {"before": before, "now": now, "travel": travel, "steps": steps}
     cure = f"lower the {name}'s learning rate, to a tenth of it first"
     return [Finding("step-too-large", name, text, "fault", "likely", evidence, cure)]

@@ -15,7 +15,7 @@ from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.diagnosis._after import after, early_sizes
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._running import Running
-from equilibrist.diagnosis._states import states
+from equilibrist.diagnosis._states import Way, states
 from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Loop
 from equilibrist.diagnosis.resume import check_resume
@@ -151,7 +151,7 @@ def diagnose(
         skipped["the critic's state"] = "what is found already explains it: mend that first"
     elif run.stopped is None:
         audit = _critic(loop, gradients, seed, progress, skipped)
-        found += [] if audit is None else states(audit, critic, run.outcome)
+        found += [] if audit is None else states(audit, critic, _way(run, critic, generator))
     return Diagnosis(
         ordered(_explained(found)),
         run.done,
@@ -172,6 +172,11 @@ def _names(players: Mapping[str, Any]) -> tuple[str, str]:
             f"a diagnosis is of a generator and a critic, not of {', '.join(players)}: check_wiring takes others"
         )
     return called[CRITIC], called["generator"]
+
+
+def _way(run: Running, critic: str, generator: str) -> Way:
+    travel = run.early.travel
+    return Way(run.outcome, travel[critic] / max(travel[generator], 1e-12), run.done)
 
 
 def _new(finding: Finding, found: Sequence[Finding]) -> bool:

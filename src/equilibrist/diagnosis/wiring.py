@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
-from equilibrist.diagnosis._explain import AGAINST, OTHER, OWN, TERM, Explained, explain
+from equilibrist.diagnosis._explain import AGAINST, MIXED, OTHER, OWN, TERM, Explained, explain
 from equilibrist.diagnosis._fit import EXACT
 from equilibrist.diagnosis._judge_data import judge_data
 from equilibrist.diagnosis._judge_gradients import (
@@ -95,7 +95,7 @@ class Wiring(Shown):
         found, by = judge_gradients(recorder)
         found += judge_steps(recorder, by)
         if not any(f.name == "wrong-sign" for f in found):
-            found += judge_loss(recorder, by)
+            found += [f for f in judge_loss(recorder, by) if f not in found]
         found += judge_data(recorder, by, self._real, self._train)
         self.residuals = {recorder.sides[r].name: v for r, v in residuals(by).items()}
         self.steps = {side.name: side.steps for side in recorder.sides.values()}
@@ -121,6 +121,16 @@ class Wiring(Shown):
         """The median size of the critic's scores."""
         scores = [c.scores[0].double().abs().flatten() for c in self._recorder.calls[-CALLS:]]
         return float(torch.cat(scores).median()) if scores else 0.0
+
+    @property
+    def first_size(self) -> float:
+        """The median size of the critic's first scores."""
+        calls = self._recorder.calls[:2]
+        return (
+            float(torch.cat([c.scores[0].double().abs().flatten() for c in calls]).median())
+            if calls
+            else 0.0
+        )
 
     @property
     def real_given(self) -> tuple[Any, ...] | None:
@@ -246,11 +256,11 @@ def _held(players: Mapping[str, Held]) -> dict[str, tuple[str, list[nn.Module]]]
 def _coefficients(steps: Sequence[Explained], words: Mapping[str, str]) -> dict[str, float]:
     parts = dict.fromkeys(part for e in steps for part in e.totals)
     found = {part: round(median(steps, part), 4) for part in parts}
-    quiet = {AGAINST, OTHER, "before"}
+    quiet = {AGAINST, OTHER, MIXED, "before"}
     return {
         _called(part, words): value
         for part, value in found.items()
-        if part not in quiet or abs(value) > 0.02
+        if (part not in quiet or abs(value) > 0.02) and part != MIXED
     }
 
 
@@ -268,6 +278,8 @@ def _without_echoes(found: Sequence[Finding]) -> list[Finding]:
         explained |= {"stepped-twice", "never-stepped", "gradient-leak", "missing-term"}
     if "stale-parameters" in names:
         explained |= {"never-stepped", "no-gradient"}
-    if names & {"stepped-twice", "loss-scale", "gradient-leak", "stale-gradients"}:
+    if names & {"stepped-twice", "loss-scale", "stale-gradients"}:
         explained |= {"wrong-loss"}
+    if "wrong-loss" in names and any(f.name == "wrong-loss" and f.level != "note" for f in found):
+        explained |= {"gradient-leak", "wrong-sign", "missing-term"}
     return [f for f in found if f.name not in explained]

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from equilibrist.checkpoints import EnergyScore, HeldOut
 from equilibrist.data.loaders import source_of
-from equilibrist.diagnosis import Loop, modules_of
+from equilibrist.diagnosis import Loop, first_of, modules_of
 from equilibrist.errors import RecipeError
 from equilibrist.nn.noise import GLOBAL, seeded
 from equilibrist.prescriptions.fork import AS_IS, Measured
@@ -181,8 +181,11 @@ def _energy(loop: Loop) -> Callable[[Loop], Any]:
         raise RecipeError(
             "what shall fall? Give measure(loop), or Loop its sample(n) and real samples that training does not see"
         )
-    held = HeldOut(source_of(loop.real), gradients=0)
-    sample = loop.sample
+    held = HeldOut(source_of(first_of(loop.real)), gradients=0)
+    made = loop.sample
+
+    def sample(n: int) -> torch.Tensor:
+        return first_of(made(n))
 
     def measure(at: Loop) -> Any:
         values, failed = held.of_samples(sample(held.wanted * held.score.per_row).detach())

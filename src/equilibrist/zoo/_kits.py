@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from equilibrist.diagnosis import Loop
+from equilibrist.diagnosis import Loop, Samples
 from equilibrist.formulations import WGAN, Formulation, Hinge, LeastSquares, Vanilla
 from equilibrist.zoo import _data
 from equilibrist.zoo._networks import (
@@ -108,7 +108,7 @@ class Kit:
         generator, critic: make a network.
         losses: of both players.
         optimizer: make an optimiser of parameters.
-        labels: those of `train`, of a conditional pair; else None.
+        labels, held_labels: those of `train` and of `held`, of a conditional pair; else None.
     """
 
     train: Tensor
@@ -120,6 +120,7 @@ class Kit:
     latent: int = 8
     batch: int = 64
     labels: Tensor | None = None
+    held_labels: Tensor | None = None
 
     def players(self) -> tuple[nn.Module, nn.Module, Optimizer, Optimizer]:
         """Generator, critic and an optimiser of each."""
@@ -140,14 +141,14 @@ class Kit:
     def loss_g(self, fake: Scores) -> Tensor:
         return self.losses.generator(fake)
 
-    def sample(self, G: nn.Module, n: int) -> Tensor:
-        """n generated samples, in evaluation mode and under labels of the data where there are any."""
+    def sample(self, G: nn.Module, n: int) -> Samples:
+        """n generated samples, in evaluation mode; with labels of the data where there are any."""
         y = () if self.labels is None else (self.labels[torch.randint(len(self.labels), (n,))],)
         mode = G.training
         with torch.no_grad():
             x: Tensor = G.eval()(self.noise(n), *y)
         G.train(mode)
-        return x
+        return (x, *y) if y else x
 
     def loop(
         self,
@@ -167,8 +168,8 @@ class Kit:
         save, load = checkpoint({**saved, **(keep or {})})
         given: dict[str, Any] = {
             "loss": self.losses.declared,
-            "real": self.held,
-            "train": self.train,
+            "real": self.held if self.held_labels is None else (self.held, self.held_labels),
+            "train": self.train if self.labels is None else (self.train, self.labels),
             "sample": lambda n: self.sample(G, n),
             "save": save,
             "load": load,
@@ -247,6 +248,7 @@ def _labels() -> Kit:
         critic=LabelledCritic,
         losses=HINGE,
         labels=_data.digit_images()[1][:1400],
+        held_labels=_data.digit_images()[1][1400:],
     )
 
 

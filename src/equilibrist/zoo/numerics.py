@@ -225,7 +225,7 @@ def both_rates_too_large(kit: Kit, faulty: bool) -> Loop:
 # -- average-buffers -----------------------------------------------------------------------------
 
 
-@fault("average-buffers", "conv patch conv-spectral", rounds=300)
+@fault("average-buffers", "conv patch conv-spectral digits scales", rounds=300)
 def parameters_averaged_alone(kit: Kit, faulty: bool) -> Loop:
     """The moving average takes the parameters; batch norm's statistics are buffers, and stay at 0 and 1."""
     G, D, opt_g, opt_d = kit.players()

@@ -235,7 +235,7 @@ class Answering(nn.Module):
         return torch.cat([x, self.body(torch.cat([x, z], 1))], 1)
 
 
-@fault("latent-ignored", "table digits gait", rounds=500)
+@fault("latent-ignored", "table digits features", rounds=500)
 def answers_averaged(kit: Kit, faulty: bool) -> Loop:
     """An answer has many right values; the L1 term asks for one of them, and outweighs the critic."""
     half = kit.train.shape[1] // 2

@@ -31,7 +31,7 @@ def between(x: Tensor, fake: Tensor) -> Tensor:
 # -- missing-term --------------------------------------------------------------------------------
 
 
-@fault("missing-term", "ring labels conv")
+@fault("constant-penalty", "ring labels conv")
 def penalty_not_added(kit: Kit, faulty: bool) -> Loop:
     """R1 is computed and logged; what backward is called on does not hold it."""
     G, D, opt_g, opt_d = kit.players()

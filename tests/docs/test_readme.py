@@ -34,7 +34,7 @@ def test_python_block_runs(tmp_path: Path) -> None:
 
 def test_the_lines_for_your_own_loop_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Beside a generator, a critic and a loader; a thousand batches of it, so that one audit is due."""
-    _, lines, _ = to_run("README.md")
+    _, lines, *_ = to_run("README.md")
     torch.manual_seed(0)
     space = {
         "eq": eq,
@@ -49,7 +49,7 @@ def test_the_lines_for_your_own_loop_run(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_lines_for_any_adversarial_training_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Beside what a reader has: two modules, data, samples of both kinds, and somebody's trainer."""
-    *_, lines = to_run("README.md")
+    *_, lines, _ = to_run("README.md")
     torch.manual_seed(0)
     space = {
         "eq": eq,
@@ -75,3 +75,24 @@ def test_the_lines_for_any_adversarial_training_run(capsys: pytest.CaptureFixtur
     assert "audit.details" in printed
     assert "best-of-class" in printed
     assert "3 steps" in printed
+
+
+def test_the_lines_for_training_that_fails_name_its_fault(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    *_, lines = to_run("README.md")
+    torch.manual_seed(0)
+    generator, critic = nn.Linear(64, 2), nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+    space = {
+        "eq": eq,
+        "torch": torch,
+        "softplus": nn.functional.softplus,
+        "generator": generator,
+        "critic": critic,
+        "adam_g": torch.optim.Adam(generator.parameters()),
+        "adam_c": torch.optim.Adam(critic.parameters()),
+        "data": torch.randn(600, 2),
+    }
+    exec(lines, space)
+    printed = capsys.readouterr().out
+    assert printed.startswith("Wiring: The critic's gradients are never cleared:")

@@ -35,7 +35,8 @@ class Problem:
 
     def __init__(self, received: Tensor, columns: Mapping[str, Tensor]) -> None:
         self.size = float(received.norm())
-        self.names = [name for name, column in columns.items() if float(column.norm()) > SMALL]
+        sizes = {name: float(column.norm()) for name, column in columns.items()}
+        self.names = [name for name, size in sizes.items() if SMALL < size < float("inf")]
         if self.names:
             stacked = torch.stack([columns[name] for name in self.names])
             self._norms = stacked.norm(dim=1)

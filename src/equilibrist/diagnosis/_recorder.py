@@ -464,7 +464,8 @@ class Recorder:
         if chosen is not None:
             received = received[chosen]
             columns = {name: column[chosen] for name, column in columns.items()}
-        problem = None if size is None else Problem(received, columns)
+        finite = bool(torch.isfinite(received).all())
+        problem = Problem(received, columns) if size is not None and finite else None
         altered = any(
             p.grad is not None and p.grad._version != side.versions.get(id(p), p.grad._version)
             for p in side.params
@@ -488,7 +489,7 @@ class Recorder:
                 altered,
                 frozenset(held & set(side.names)),
                 strangers,
-                size is None or bool(torch.isfinite(received).all()),
+                finite,
                 None if chosen is not None or altered else _opposition(side, received, problem),
                 *self._schedules(optimizer),
                 self._count,

@@ -15,7 +15,7 @@ from equilibrist.interop.origin import tensors_of
 
 LARGE = 50.0  # size of scores that no loss of one unit slope needs
 GROWN = 100.0  # times
-ROUND = 1.0  # of the weights' norm, travelled in the first rounds: nothing of the weights is left
+ROUND = 0.08  # of the weights' norm, travelled in each of the first steps: after a dozen nothing of them is left
 FAR = 0.15  # of the weights' norm, travelled in the first rounds
 STEPS = 20  # rounds in which the size of steps is measured
 CONFIDENCE = 0.95
@@ -67,7 +67,7 @@ def exploded(run: Running) -> list[Finding]:
     name, travel = max(run.early.travel.items(), key=lambda item: item[1])
     steps = run.early.steps[name]
     moved = f"in its first {steps} steps the {name} moved by {travel:.0%} of its weights' norm"
-    if travel > ROUND:
+    if travel > ROUND * steps:
         text = f"The {name}'s steps are as large as its weights: {moved}."
     elif now > LARGE and now > GROWN * before and travel > FAR:
         text = f"The critic's scores grew from {before:.2g} to {now:.2g} in {run.done} rounds; {moved}."

@@ -32,7 +32,7 @@ SAMPLES = 2_000
 CRITIC = "critic"
 
 
-@dataclass
+@dataclass(repr=False)
 class Diagnosis(Shown):
     """What `diagnose` found.
 

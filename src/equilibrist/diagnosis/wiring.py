@@ -282,4 +282,10 @@ def _without_echoes(found: Sequence[Finding]) -> list[Finding]:
         explained |= {"wrong-loss"}
     if "wrong-loss" in names and any(f.name == "wrong-loss" and f.level != "note" for f in found):
         explained |= {"gradient-leak", "wrong-sign", "missing-term"}
-    return [f for f in found if f.name not in explained]
+    kept = {f.where for f in found if f.name == "stale-gradients"}
+    # What was never cleared holds the other player's gradients as well.
+    return [
+        f
+        for f in found
+        if f.name not in explained and not (f.name == "gradient-leak" and f.where in kept)
+    ]

@@ -50,7 +50,8 @@ def test_a_healthy_loop_has_no_fault() -> None:
     assert found.ok, found
     assert found.first is None
     # 20 rounds more measure the size of steps at the end.
-    assert found.steps == {"generator": 80, "critic": 80}
+    assert found.steps == {"generator": 60, "critic": 60}
+    assert found.rounds == 80
     assert repr(found).startswith("No fault found in 80 rounds.")
     assert found.critic is not None
     assert len(found.outcome.looks) > 4

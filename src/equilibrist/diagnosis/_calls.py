@@ -16,6 +16,7 @@ from equilibrist.penalties import R1, R2, GradientPenalty
 
 REAL, FAKE, GENERATOR = "real", "fake", "generator"
 ROLES = (REAL, FAKE, GENERATOR)
+WIDE = (torch.float32, torch.float64)
 MOST = 100_000  # coordinates of a player's gradient that are compared; of larger players a fixed sample
 
 Vectors = dict[str, Tensor]  # by player, its gradient at the compared coordinates
@@ -48,17 +49,17 @@ class Coordinates:
         return torch.cat(inside)
 
     def vector(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """These tensors, one a weight, at the compared coordinates: float64 [n]; None counts as zero."""
+        """These tensors, one a weight, at the compared coordinates: [n] on the CPU; None counts as zero."""
         parts = []
         for p, t, places in zip(self.params, tensors, self._places, strict=True):
             if t is None:
                 size = p.numel() if places is None else len(places)
-                parts.append(torch.zeros(size, dtype=torch.float64))
+                parts.append(torch.zeros(size, dtype=p.dtype if p.dtype in WIDE else torch.float32))
                 continue
             flat = t.detach().reshape(-1)
             flat = flat if places is None else flat[places.to(flat.device)]
-            parts.append(flat.to("cpu", torch.float64))
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+            parts.append(flat.to("cpu", flat.dtype if flat.dtype in WIDE else torch.float32))
+        return torch.cat(parts) if parts else torch.zeros(0)
 
 
 @dataclass

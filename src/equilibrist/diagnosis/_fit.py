@@ -34,15 +34,15 @@ class Problem:
     """Inner products of a received gradient with all columns, from which any selection is fitted at once."""
 
     def __init__(self, received: Tensor, columns: Mapping[str, Tensor]) -> None:
-        self.size = float(received.norm())
+        self.size = float(received.double().norm())
         sizes = {name: float(column.norm()) for name, column in columns.items()}
         self.names = [name for name, size in sizes.items() if SMALL < size < float("inf")]
         if self.names:
-            stacked = torch.stack([columns[name] for name in self.names])
+            stacked = torch.stack([columns[name] for name in self.names]).double()
             self._norms = stacked.norm(dim=1)
             unit = stacked / self._norms[:, None]
             self._gram = unit @ unit.T
-            self._with = unit @ (received / max(self.size, SMALL))
+            self._with = unit @ (received.double() / max(self.size, SMALL))
         self._unit = {name: i for i, name in enumerate(self.names)}
 
     def cosine(self, one: str, other: str) -> float:

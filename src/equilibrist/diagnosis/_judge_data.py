@@ -343,7 +343,7 @@ def _share_in(rows: Tensor, train: Tensor | None) -> float:
     if train is None or train.shape[1:] != rows.shape[1:]:
         return 0.0
     held = set(fingerprints(train, len(train)))
-    marks = fingerprints(rows, 500)
+    marks = fingerprints(rows, 200)
     return sum(m in held for m in marks) / len(marks)
 
 

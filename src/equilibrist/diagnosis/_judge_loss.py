@@ -112,25 +112,27 @@ def _misfits(loss: Formulation, e: Explained, role: str) -> Iterator[Misfit]:
 
 
 def _misfit(loss: Formulation, call: Call, kind: str) -> Misfit | None:
-    # The backward pass of the player whose step it was came last before it; a call may have had several.
+    # A call may have had several backward passes: the one that fits best is this player's.
     scores = call.scores[0].reshape(-1)
     declared = [_flat(call.slopes[r]) for r in (REAL, FAKE, GENERATOR) if r in call.slopes]
-    best: Misfit | None = None
+    best: tuple[float, Tensor] | None = None
     for received in call.received:
         got = _flat(received)
-        if got.numel() != scores.numel() or not got.any():
-            continue
-        size = _left_over(got, declared)
-        if best is None or size < best.size:
-            named = frozenset(
-                name
-                for name, other in NAMED
-                if _left_over(got, [_flat(slopes_of(other, kind, scores, scores))]) < FITS
-            )
-            best = Misfit(
-                size, _as_function(scores.double(), got), named, _varied(loss, kind, call)
-            )
-    return best
+        if got.numel() == scores.numel() and got.any():
+            size = _left_over(got, declared)
+            if best is None or size < best[0]:
+                best = size, got
+    if best is None:
+        return None
+    size, got = best
+    if size <= 10 * FITS:
+        return Misfit(size, 0.0, frozenset(), True)
+    named = frozenset(
+        name
+        for name, other in NAMED
+        if _left_over(got, [_flat(slopes_of(other, kind, scores, scores))]) < FITS
+    )
+    return Misfit(size, _as_function(scores.double(), got), named, _varied(loss, kind, call))
 
 
 def _flat(t: Tensor) -> Tensor:

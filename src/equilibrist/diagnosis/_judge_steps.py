@@ -310,7 +310,9 @@ def _clipping(recorder: Recorder) -> list[Finding]:
     for clip in clips:
         groups[clip.players].append(clip)
     found = []
-    for players, mine in groups.items():
+    for players, every in groups.items():
+        # torch groups gradients to measure their norm as well: that is no clipping by value.
+        mine = [clip for clip in every if clip.limit] or every
         if len(mine) < LEAST:
             continue
         names = " and ".join(recorder.sides[r].name for r in players)

@@ -41,6 +41,7 @@ from equilibrist.penalties import R1, R2, GradientPenalty
 CRITIC = "critic"
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
 ALONE = 0.05  # residual below which a generator receives its adversarial loss alone
+FIRST = 2  # rounds in which every term of every call is looked at
 OUTPUTS = 6  # of a generator, by which its samples are known again
 UNDECLARED = (GradientPenalty(1.0), R1(2.0))  # that an undeclared penalty may be
 BEFORE = "before"
@@ -177,7 +178,8 @@ class Recorder:
         self.outputs: list[tuple[int, Tensor]] = []
         self.made: set[int] = set()
         self.wrappers: dict[str, list[int]] = {}
-        self.suspicious = False
+        self.suspicious, self._told = False, False
+        self.doubts: Callable[[Step], bool] | None = None
         self.round = 0
         self.on = False
         self.fault: Exception | None = None
@@ -347,7 +349,7 @@ class Recorder:
             same = (t for _, t in reversed(self.outputs) if t.shape == shown.shape)
             call.source = next(same, None)
         if self.loss is not None:
-            for role in ROLES if linked else (FAKE, REAL):
+            for role in self._roles(kind, linked, samples):
                 self._column(call, role, scores, players)
         if samples.requires_grad and rows is None and (samples.is_leaf or not kind):
             self._penalty(call, samples, scores)
@@ -357,6 +359,16 @@ class Recorder:
                 side.calls = [*side.calls, call][-CALLS:]
         if rows is None or kind == FAKE:
             self._listen(call, heads[0], rows)
+
+    def _roles(self, kind: str, linked: bool, samples: Tensor) -> Sequence[str]:
+        """Whose terms a call may be part of. Other labels are looked at first, and where something is not explained."""
+        if linked:
+            return ROLES
+        self._told |= kind == FAKE
+        sure = kind or (self._told and not samples.requires_grad)
+        if self.suspicious or self.round < FIRST or not sure:
+            return FAKE, REAL
+        return (kind or REAL,)
 
     def _column(
         self,
@@ -495,6 +507,8 @@ class Recorder:
                 self._count,
             )
         )
+        if side.role == CRITIC and not self.suspicious and self.doubts is not None:
+            self.suspicious = self.doubts(self.steps[-1])
         side.last = side.at.vector(grads) if some else None
         side.calls = []
         side.counts.clear()

@@ -20,7 +20,7 @@ from equilibrist.diagnosis._judge_gradients import (
 from equilibrist.diagnosis._judge_loss import judge_loss
 from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared
-from equilibrist.diagnosis._recorder import CRITIC, Recorder
+from equilibrist.diagnosis._recorder import Recorder, Step
 from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Held, Loss, modules_of
 from equilibrist.display import Rows, Shown
@@ -49,6 +49,7 @@ class Wiring(Shown):
         self, recorder: Recorder, rounds: int, real: Tensor | None, train: Tensor | None
     ) -> None:
         self._recorder, self._rounds, self._real, self._train = recorder, rounds, real, train
+        recorder.doubts = self._doubts
         self.findings: tuple[Finding, ...] = ()
         self.residuals: dict[str, float] = {}
         self.coefficients: dict[str, dict[str, float]] = {}
@@ -76,7 +77,6 @@ class Wiring(Shown):
         """Runs one round, step(first + i), within the block."""
         self._recorder.round = i
         step(first + i)
-        self._recorder.suspicious = self._recorder.suspicious or self._doubts()
 
     def run(self, step: Callable[[int], Any], first: int = 0) -> None:
         """Runs `rounds` rounds of a loop, step(first), step(first + 1), ..., and watches them."""
@@ -84,10 +84,9 @@ class Wiring(Shown):
             for i in range(self._rounds):
                 self.round(i, step, first)
 
-    def _doubts(self) -> bool:
-        """Whether a step of the critic is not explained so far: then wrong penalties are looked for."""
-        last = next((s for s in reversed(self._recorder.steps) if s.player == CRITIC), None)
-        found = None if last is None else explain(last, self._recorder.known)
+    def _doubts(self, step: Step) -> bool:
+        """Whether a step of the critic is not explained: then other labels and wrong penalties are looked for."""
+        found = explain(step, self._recorder.known)
         return found is not None and found.residual > EXACT
 
     def _judge(self) -> None:

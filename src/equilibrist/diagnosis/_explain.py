@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from equilibrist.diagnosis._calls import FAKE, GENERATOR, REAL, Call
 from equilibrist.diagnosis._fit import Fit, Problem
-from equilibrist.diagnosis._recorder import BEFORE, CRITIC, Step
+from equilibrist.diagnosis._seen import BEFORE, CRITIC, Step
 
 # Parts of a received gradient: declared ones, then what is none.
 OWN = "its own loss"

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._calls import FAKE, REAL, Call
 from equilibrist.diagnosis._explain import Explained
-from equilibrist.diagnosis._recorder import CRITIC, Recorder, fingerprints
+from equilibrist.diagnosis._recorder import Recorder
+from equilibrist.diagnosis._seen import CRITIC, fingerprints
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.nn.wrapped import unwrapped
 

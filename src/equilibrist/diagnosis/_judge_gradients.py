@@ -21,7 +21,8 @@ from equilibrist.diagnosis._explain import (
     Explained,
     explain,
 )
-from equilibrist.diagnosis._recorder import BEFORE, CRITIC, Recorder
+from equilibrist.diagnosis._recorder import Recorder
+from equilibrist.diagnosis._seen import BEFORE, CRITIC
 from equilibrist.diagnosis.findings import Finding
 
 LEAST = 3  # steps before a coefficient is spoken of

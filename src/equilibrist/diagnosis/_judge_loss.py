@@ -12,7 +12,8 @@ from torch import Tensor
 
 from equilibrist.diagnosis._calls import FAKE, GENERATOR, REAL, Call, slopes_of
 from equilibrist.diagnosis._explain import Explained
-from equilibrist.diagnosis._recorder import CRITIC, Recorder
+from equilibrist.diagnosis._recorder import Recorder
+from equilibrist.diagnosis._seen import CRITIC
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.formulations import WGAN, Formulation, Hinge, LeastSquares, Vanilla
 

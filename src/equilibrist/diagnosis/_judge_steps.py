@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._calls import Call
 from equilibrist.diagnosis._explain import OTHER, Explained
-from equilibrist.diagnosis._recorder import BEFORE, CRITIC, Recorder, Side, Step
+from equilibrist.diagnosis._recorder import Recorder
+from equilibrist.diagnosis._seen import BEFORE, CRITIC, Side, Step
 from equilibrist.diagnosis.findings import Finding
 
 LEAST = 3

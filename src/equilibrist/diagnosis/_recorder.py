@@ -6,7 +6,6 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from torch.optim.optimizer import (
 
 from equilibrist.diagnosis._calls import (
     FAKE,
-    GENERATOR,
     REAL,
     ROLES,
     Call,
@@ -31,112 +29,33 @@ from equilibrist.diagnosis._calls import (
     slopes_of,
     wrong_norms,
 )
+from equilibrist.diagnosis._clips import ClipEar
 from equilibrist.diagnosis._fit import Problem
 from equilibrist.diagnosis._own import Declared
+from equilibrist.diagnosis._seen import (
+    BEFORE,
+    CRITIC,
+    Clip,
+    Side,
+    Step,
+    bare,
+    factor_of,
+    fingerprints,
+    heads_of,
+    hooked,
+    opposition,
+    side_of,
+    stranger,
+)
 from equilibrist.formulations import Formulation
 from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
 from equilibrist.nn.wrapped import unwrapped
 from equilibrist.penalties import R1, R2, GradientPenalty
 
-CRITIC = "critic"
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
-ALONE = 0.05  # residual below which a generator receives its adversarial loss alone
 FIRST = 2  # rounds in which every term of every call is looked at
 OUTPUTS = 6  # of a generator, by which its samples are known again
 UNDECLARED = (GradientPenalty(1.0), R1(2.0))  # that an undeclared penalty may be
-BEFORE = "before"
-
-
-@dataclass
-class Step:
-    """One step of an optimiser on one player.
-
-    Attributes:
-        player: its role.
-        round: how many rounds of the loop were over.
-        optimizer: its identity.
-        received: norm of the gradient, over all weights; None where there was none.
-        fresh: backward passes that reached the player since its last step.
-        problem: inner products of the received gradient with every candidate; None where there was none.
-        calls: of the critic since the player's last step.
-        columns: by column, (place of the call, role).
-        shared: whether the optimiser holds another player's weights too.
-        rates: learning rates of the player's groups.
-        altered: whether gradients were changed in place between the backward pass and the step.
-        held: identities of the player's weights in the optimiser.
-        foreign: tensors in the optimiser that no player uses.
-        finite: whether the gradient is.
-        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and
-        what it
-            received besides, o; None where it received nothing besides, or the slopes are not the declared ones.
-        schedules: schedulers of torch that hold the optimiser.
-        overwritten: whether the rate is not the one that its only scheduler has set.
-        count: of all steps of optimisers so far.
-    """
-
-    player: str
-    round: int
-    optimizer: int
-    kind: str
-    received: float | None
-    fresh: int
-    problem: Problem | None
-    calls: list[Call]
-    columns: dict[str, tuple[int, str]]
-    shared: bool
-    rates: tuple[float, ...]
-    altered: bool
-    held: frozenset[int]
-    foreign: int
-    finite: bool
-    opposition: tuple[float, float, float] | None = None
-    schedules: int = 0
-    overwritten: bool = False
-    count: int = 0
-
-
-@dataclass
-class Clip:
-    """A call of torch's gradient clipping: whose weights, how many had a gradient, the norm, the limit, and how many
-    backward passes had reached them since the owner's last step."""
-
-    players: tuple[str, ...]
-    graded: int
-    norm: float
-    limit: float
-    fresh: int
-    strangers: int
-
-
-@dataclass
-class Side:
-    """A player as the loop holds it."""
-
-    role: str
-    name: str
-    modules: list[nn.Module]
-    params: list[nn.Parameter]
-    names: dict[int, str]
-    at: Coordinates
-    start: Tensor
-    steps: int = 0
-    calls: list[Call] = field(default_factory=list)
-    last: Tensor | None = None
-    reached: set[int] = field(default_factory=set)
-    counts: dict[int, int] = field(default_factory=dict)
-    versions: dict[int, int] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    travel: float = 0.0  # of its weights, relative to their norm at the start
-
-    @property
-    def fresh(self) -> int:
-        """Backward passes that reached it since its last step."""
-        return max(self.counts.values(), default=0)
-
-    @property
-    def moved(self) -> float:
-        """How far its weights are from where they were, at the compared coordinates."""
-        return float((self.at.vector(self.params) - self.start).norm())
 
 
 class Recorder:
@@ -166,7 +85,7 @@ class Recorder:
         self.batch: Any = None
         self.latent: Any = None
         self.words: dict[str, dict[str, str]] = {}
-        self.sides = {role: _side(role, *held) for role, held in players.items()}
+        self.sides = {role: side_of(role, *held) for role, held in players.items()}
         self.owners = {id(p): s.role for s in self.sides.values() for p in s.params}
         self.feeders = {k: role for k, role in self.owners.items() if role != CRITIC}
         self.known = [*right_norms(penalties)]
@@ -202,7 +121,7 @@ class Recorder:
         for side in self.sides.values():
             # Hooks on the inner module would be traced by torch.compile; DDP hands its calls on to it.
             for module in side.modules:
-                inner = _hooked(module)
+                inner = hooked(module)
                 heard = self._critic_called if side.role == CRITIC else self._generator_called
                 self._handles.append(inner.register_forward_hook(heard, with_kwargs=True))
             for p in side.params:
@@ -213,7 +132,7 @@ class Recorder:
                         )
             self._watch_layers(side)
             self._find_wrappers(side)
-        self._handles.append(_ClipEar(self))
+        self._handles.append(ClipEar(self))
 
     def stop(self) -> None:
         """Takes them off."""
@@ -382,7 +301,7 @@ class Recorder:
         slopes = [slopes_of(self.loss, role, s, others(s)).to(s.dtype) for s in scores]
         call.slopes[role] = slopes[0]
         for done, held in call.columns.items():
-            factor = _factor(slopes[0], call.slopes[done]) if len(scores) == 1 else None
+            factor = factor_of(slopes[0], call.slopes[done]) if len(scores) == 1 else None
             if factor is not None:  # the same column, up to a factor
                 call.columns[role] = {name: factor * v for name, v in held.items()}
                 return
@@ -456,7 +375,7 @@ class Recorder:
             for side in moved:
                 self._step(side, optimizer, held, len(moved) > 1, strangers)
             if not moved and strangers:
-                self.steps.append(_stranger(optimizer, self.round, strangers))
+                self.steps.append(stranger(optimizer, self.round, strangers))
 
     def _step(
         self,
@@ -494,7 +413,7 @@ class Recorder:
                 size,
                 side.fresh,
                 problem,
-                [_bare(call) for call in side.calls],
+                [bare(call) for call in side.calls],
                 names,
                 shared,
                 tuple(float(g["lr"]) for g in groups if "lr" in g),
@@ -502,7 +421,7 @@ class Recorder:
                 frozenset(held & set(side.names)),
                 strangers,
                 finite,
-                None if chosen is not None or altered else _opposition(side, received, problem),
+                None if chosen is not None or altered else opposition(side, received, problem),
                 *self._schedules(optimizer),
                 self._count,
             )
@@ -585,170 +504,3 @@ class Recorder:
                 sum(id(p) not in self.owners for p in params),
             )
         )
-
-
-class _ClipEar:
-    """Hears torch's clip_grad_norm_ and clip_grad_value_, however the loop has imported them.
-
-    It hears nothing where torch has no such inner names.
-    """
-
-    NORM, VALUE = "_clip_grads_with_norm_", "_group_tensors_by_device_and_dtype"
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._home: Any = torch.nn.utils.clip_grad
-        self._before = {
-            name: getattr(self._home, name)
-            for name in (self.NORM, self.VALUE)
-            if hasattr(self._home, name)
-        }
-        inside = [False]  # clipping by norm groups tensors as well
-
-        def by_norm(parameters: Any, max_norm: float, total_norm: Tensor, *a: Any, **k: Any) -> Any:
-            params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-            with contextlib.suppress(Exception):
-                recorder.clipped(params, float(max_norm), float(total_norm))
-            inside[0] = True
-            try:
-                return self._before[self.NORM](params, max_norm, total_norm, *a, **k)
-            finally:
-                inside[0] = False
-
-        def by_value(tensors: Any, *a: Any, **k: Any) -> Any:
-            if not inside[0]:
-                with contextlib.suppress(Exception):
-                    grads = {id(t) for part in tensors for t in part}
-                    sides = recorder.sides.values()
-                    params = [p for s in sides for p in s.params if id(p.grad) in grads]
-                    if params:
-                        recorder.clipped(params, 0.0, 0.0)
-            return self._before[self.VALUE](tensors, *a, **k)
-
-        for name, heard in ((self.NORM, by_norm), (self.VALUE, by_value)):
-            if name in self._before:
-                setattr(self._home, name, heard)
-
-    def remove(self) -> None:
-        """Puts torch's own back."""
-        for name, before in self._before.items():
-            setattr(self._home, name, before)
-
-
-def heads_of(output: Any) -> Iterator[Tensor]:
-    """The scores in what a critic returns: a tensor, the first entry of a tuple, every entry of a list."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point() and output.ndim:
-            yield output
-    elif isinstance(output, tuple) and output:
-        yield from heads_of(output[0])
-    elif isinstance(output, list):
-        for part in output:
-            yield from heads_of(part)
-
-
-def _factor(one: Tensor, other: Tensor) -> float | None:
-    """c where one = c * other."""
-    size = float(other.square().sum())
-    if not 0 < size < float("inf"):
-        return None
-    factor = float((one * other).sum()) / size
-    same = torch.allclose(one, factor * other, rtol=1e-6, atol=1e-7 * float(other.abs().max()))
-    return factor if same else None
-
-
-def fingerprints(samples: Tensor, most: int = 256) -> list[int]:
-    """One number for each of the first rows: equal for equal rows."""
-    rows = samples.detach()[:most].to("cpu", torch.float32).flatten(1).numpy()
-    return [hash(row.tobytes()) for row in rows]
-
-
-def _hooked(module: nn.Module) -> nn.Module:
-    while type(module).__name__ == "DistributedDataParallel":
-        module = module.module  # type: ignore[assignment]
-    return module
-
-
-def _side(role: str, name: str, modules: list[nn.Module]) -> Side:
-    params: dict[int, nn.Parameter] = {}
-    names: dict[int, str] = {}
-    for i, module in enumerate(modules):
-        for key, p in unwrapped(module).named_parameters():
-            if id(p) not in params and p.is_floating_point():
-                params[id(p)] = p
-                names[id(p)] = key if len(modules) == 1 else f"{i}.{key}"
-    held = list(params.values())
-    at = Coordinates(held)
-    return Side(role, name, modules, held, names, at, at.vector(held))
-
-
-def _opposition(
-    side: Side, received: Tensor, problem: Problem | None
-) -> tuple[float, float, float] | None:
-    """How a generator's adversarial gradient lies to the rest of what it receives.
-
-    Its size is told by the slopes that the loop's loss sent into the scores.
-    """
-    names = [f"{i}:{GENERATOR}" for i, call in enumerate(side.calls) if call.linked]
-    if side.role == CRITIC or problem is None or problem.fit(names).residual < ALONE:
-        return None  # nothing else is received, whatever scaled it
-    own = None
-    for call in side.calls:
-        column = call.columns.get(GENERATOR, {}).get(side.role)
-        declared = call.slopes.get(GENERATOR)
-        if column is None or declared is None or not call.received or not call.linked:
-            continue
-        got = call.received[-1].double().reshape(-1)
-        slope = declared.double().reshape(-1)
-        if got.shape != slope.shape or not slope.any():
-            return None
-        factor = float((got @ slope) / (slope @ slope))
-        if float((got - factor * slope).norm()) > 0.01 * float(got.norm()):
-            return None
-        own = factor * column if own is None else own + factor * column
-    if own is None:
-        return None
-    rest = received - own
-    a, o = float(own.norm()), float(rest.norm())
-    if not a > 0 or not o > 1e-3 * float(received.norm()):
-        return None
-    inner = float(own @ rest)
-    return -inner / o**2, inner / (a * o), a / o
-
-
-def _bare(call: Call) -> Call:
-    """A call without its vectors."""
-    return Call(
-        call.place,
-        call.kind,
-        call.linked,
-        call.samples,
-        call.scores,
-        {},
-        {},
-        call.received,
-        call.slopes,
-        call.lowered,
-        call.source,
-    )
-
-
-def _stranger(optimizer: torch.optim.Optimizer, round: int, strangers: int) -> Step:
-    rates = tuple(float(g["lr"]) for g in optimizer.param_groups if "lr" in g)
-    name = type(optimizer).__name__
-    return Step(
-        "",
-        round,
-        id(optimizer),
-        name,
-        None,
-        0,
-        None,
-        [],
-        {},
-        False,
-        rates,
-        False,
-        frozenset(),
-        strangers,
-        True,
-    )

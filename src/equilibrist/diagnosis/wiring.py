@@ -20,7 +20,8 @@ from equilibrist.diagnosis._judge_gradients import (
 from equilibrist.diagnosis._judge_loss import judge_loss
 from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared
-from equilibrist.diagnosis._recorder import Recorder, Step
+from equilibrist.diagnosis._recorder import Recorder
+from equilibrist.diagnosis._seen import Step
 from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Held, Loss, modules_of
 from equilibrist.display import Rows, Shown

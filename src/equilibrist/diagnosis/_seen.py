@@ -1,0 +1,230 @@
+"""What is seen of a loop: steps, calls of clipping, players; and small readings of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equilibrist.diagnosis._calls import GENERATOR, Call, Coordinates
+from equilibrist.diagnosis._fit import Problem
+from equilibrist.nn.wrapped import unwrapped
+
+CRITIC = "critic"
+ALONE = 0.05  # residual below which a generator receives its adversarial loss alone
+BEFORE = "before"
+
+
+@dataclass
+class Step:
+    """One step of an optimiser on one player.
+
+    Attributes:
+        player: its role.
+        round: how many rounds of the loop were over.
+        optimizer: its identity.
+        received: norm of the gradient, over all weights; None where there was none.
+        fresh: backward passes that reached the player since its last step.
+        problem: inner products of the received gradient with every candidate; None where there was none.
+        calls: of the critic since the player's last step.
+        columns: by column, (place of the call, role).
+        shared: whether the optimiser holds another player's weights too.
+        rates: learning rates of the player's groups.
+        altered: whether gradients were changed in place between the backward pass and the step.
+        held: identities of the player's weights in the optimiser.
+        foreign: tensors in the optimiser that no player uses.
+        finite: whether the gradient is.
+        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and
+        what it
+            received besides, o; None where it received nothing besides, or the slopes are not the declared ones.
+        schedules: schedulers of torch that hold the optimiser.
+        overwritten: whether the rate is not the one that its only scheduler has set.
+        count: of all steps of optimisers so far.
+    """
+
+    player: str
+    round: int
+    optimizer: int
+    kind: str
+    received: float | None
+    fresh: int
+    problem: Problem | None
+    calls: list[Call]
+    columns: dict[str, tuple[int, str]]
+    shared: bool
+    rates: tuple[float, ...]
+    altered: bool
+    held: frozenset[int]
+    foreign: int
+    finite: bool
+    opposition: tuple[float, float, float] | None = None
+    schedules: int = 0
+    overwritten: bool = False
+    count: int = 0
+
+
+@dataclass
+class Clip:
+    """A call of torch's gradient clipping: whose weights, how many had a gradient, the norm, the limit, and how many
+    backward passes had reached them since the owner's last step."""
+
+    players: tuple[str, ...]
+    graded: int
+    norm: float
+    limit: float
+    fresh: int
+    strangers: int
+
+
+@dataclass
+class Side:
+    """A player as the loop holds it."""
+
+    role: str
+    name: str
+    modules: list[nn.Module]
+    params: list[nn.Parameter]
+    names: dict[int, str]
+    at: Coordinates
+    start: Tensor
+    steps: int = 0
+    calls: list[Call] = field(default_factory=list)
+    last: Tensor | None = None
+    reached: set[int] = field(default_factory=set)
+    counts: dict[int, int] = field(default_factory=dict)
+    versions: dict[int, int] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    travel: float = 0.0  # of its weights, relative to their norm at the start
+
+    @property
+    def fresh(self) -> int:
+        """Backward passes that reached it since its last step."""
+        return max(self.counts.values(), default=0)
+
+    @property
+    def moved(self) -> float:
+        """How far its weights are from where they were, at the compared coordinates."""
+        return float((self.at.vector(self.params) - self.start).norm())
+
+
+def heads_of(output: Any) -> Iterator[Tensor]:
+    """The scores in what a critic returns: a tensor, the first entry of a tuple, every entry of a list."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.ndim:
+            yield output
+    elif isinstance(output, tuple) and output:
+        yield from heads_of(output[0])
+    elif isinstance(output, list):
+        for part in output:
+            yield from heads_of(part)
+
+
+def factor_of(one: Tensor, other: Tensor) -> float | None:
+    """c where one = c * other."""
+    size = float(other.square().sum())
+    if not 0 < size < float("inf"):
+        return None
+    factor = float((one * other).sum()) / size
+    same = torch.allclose(one, factor * other, rtol=1e-6, atol=1e-7 * float(other.abs().max()))
+    return factor if same else None
+
+
+def fingerprints(samples: Tensor, most: int = 256) -> list[int]:
+    """One number for each of the first rows: equal for equal rows."""
+    rows = samples.detach()[:most].to("cpu", torch.float32).flatten(1).numpy()
+    return [hash(row.tobytes()) for row in rows]
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    while type(module).__name__ == "DistributedDataParallel":
+        module = module.module  # type: ignore[assignment]
+    return module
+
+
+def side_of(role: str, name: str, modules: list[nn.Module]) -> Side:
+    params: dict[int, nn.Parameter] = {}
+    names: dict[int, str] = {}
+    for i, module in enumerate(modules):
+        for key, p in unwrapped(module).named_parameters():
+            if id(p) not in params and p.is_floating_point():
+                params[id(p)] = p
+                names[id(p)] = key if len(modules) == 1 else f"{i}.{key}"
+    held = list(params.values())
+    at = Coordinates(held)
+    return Side(role, name, modules, held, names, at, at.vector(held))
+
+
+def opposition(
+    side: Side, received: Tensor, problem: Problem | None
+) -> tuple[float, float, float] | None:
+    """How a generator's adversarial gradient lies to the rest of what it receives.
+
+    Its size is told by the slopes that the loop's loss sent into the scores.
+    """
+    names = [f"{i}:{GENERATOR}" for i, call in enumerate(side.calls) if call.linked]
+    if side.role == CRITIC or problem is None or problem.fit(names).residual < ALONE:
+        return None  # nothing else is received, whatever scaled it
+    own = None
+    for call in side.calls:
+        column = call.columns.get(GENERATOR, {}).get(side.role)
+        declared = call.slopes.get(GENERATOR)
+        if column is None or declared is None or not call.received or not call.linked:
+            continue
+        got = call.received[-1].double().reshape(-1)
+        slope = declared.double().reshape(-1)
+        if got.shape != slope.shape or not slope.any():
+            return None
+        factor = float((got @ slope) / (slope @ slope))
+        if float((got - factor * slope).norm()) > 0.01 * float(got.norm()):
+            return None
+        own = factor * column if own is None else own + factor * column
+    if own is None:
+        return None
+    rest = received - own
+    a, o = float(own.norm()), float(rest.norm())
+    if not a > 0 or not o > 1e-3 * float(received.norm()):
+        return None
+    inner = float(own @ rest)
+    return -inner / o**2, inner / (a * o), a / o
+
+
+def bare(call: Call) -> Call:
+    """A call without its vectors."""
+    return Call(
+        call.place,
+        call.kind,
+        call.linked,
+        call.samples,
+        call.scores,
+        {},
+        {},
+        call.received,
+        call.slopes,
+        call.lowered,
+        call.source,
+    )
+
+
+def stranger(optimizer: torch.optim.Optimizer, round: int, strangers: int) -> Step:
+    rates = tuple(float(g["lr"]) for g in optimizer.param_groups if "lr" in g)
+    name = type(optimizer).__name__
+    return Step(
+        "",
+        round,
+        id(optimizer),
+        name,
+        None,
+        0,
+        None,
+        [],
+        {},
+        False,
+        rates,
+        False,
+        frozenset(),
+        strangers,
+        True,
+    )

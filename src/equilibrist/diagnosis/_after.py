@@ -152,12 +152,27 @@ def _latent(run: Running, generator: str, critic: str) -> list[Finding]:
     module = run.loop.players[generator]
     if not isinstance(module, nn.Module):
         return []
-    calls = [args for args in run.given[generator] if len(args) > 1]
-    calls = [args for args in calls if all(isinstance(a, Tensor) for a in args)]
+    calls = [args for args in run.given[generator] if all(isinstance(a, Tensor) for a in args)]
     calls = calls[-10:]
     if len(calls) < 4 or len({tuple(a.shape for a in args) for args in calls}) != 1:
         return []
     whole = [torch.cat([args[k] for args in calls]).detach() for k in range(len(calls[0]))]
+    net = copied(unwrapped(module), generator).eval()  # batch statistics would mix the samples
+    if len(whole) == 1:
+        split = _split(run, critic, len(calls), whole[0])
+        if split is None:
+            return []
+        width, shown = split
+        latent = whole[0][:, width:]
+
+        def joined(conditions: Tensor) -> Tensor:
+            made = net(torch.cat([conditions, _shuffled(latent)], 1))
+            return next(tensors_of(made))
+
+        with torch.no_grad():
+            size = joined(whole[0][:, :width]).flatten(1).shape[1]
+        real = shown.flatten(1)[:, -size:]
+        return list(check_latent(joined, whole[0][:, :width], real, where=generator, seed=run.seed))
     if len(whole) != 2:
         return []
     known = [_aligned(run, critic, len(calls), t) for t in whole]
@@ -168,17 +183,26 @@ def _latent(run: Running, generator: str, critic: str) -> list[Finding]:
         if sum(noisy) != 1:
             return []
         condition = noisy.index(False)
-    latent = 1 - condition
-    net = copied(unwrapped(module), generator).eval()  # batch statistics would mix the samples
 
     def sample(conditions: Tensor) -> Tensor:
         args: list[Any] = [None, None]
-        args[condition], args[latent] = conditions, _shuffled(whole[latent])
+        args[condition], args[1 - condition] = conditions, _shuffled(whole[1 - condition])
         return next(tensors_of(net(*args)))
 
     return list(
         check_latent(sample, whole[condition], known[condition], where=generator, seed=run.seed)
     )
+
+
+def _split(run: Running, critic: str, count: int, given: Tensor) -> tuple[int, Tensor] | None:
+    """Of a generator's only input [n, d]: how many of its first columns real samples were shown with, and those."""
+    if given.ndim != 2 or not given.is_floating_point():
+        return None
+    for width in range(given.shape[1] - 1, 0, -1):
+        shown = _aligned(run, critic, count, given[:, :width])
+        if shown is not None:
+            return width, shown
+    return None
 
 
 def _aligned(run: Running, critic: str, count: int, conditions: Tensor) -> Tensor | None:

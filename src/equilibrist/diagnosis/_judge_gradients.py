@@ -28,6 +28,7 @@ from equilibrist.diagnosis.findings import Finding
 LEAST = 3  # steps before a coefficient is spoken of
 SHARE = 0.8  # of the steps that must agree
 SMALL = 0.02  # coefficients below are none
+LEAKS = 0.05  # residuals above leave open whether it is the other player's loss
 CLEAR = 0.3  # residuals above leave coefficients unclear
 SCALE = 64.0  # a factor on all parts from which it is a loss scale
 
@@ -52,6 +53,12 @@ def spread(steps: Sequence[Explained], part: str) -> tuple[float, float]:
 def share(steps: Sequence[Explained], test: Callable[[Explained], bool]) -> float:
     """Of the steps for which it holds."""
     return sum(map(test, steps)) / len(steps) if steps else 0.0
+
+
+def _constant(steps: Sequence[Explained], part: str) -> bool:
+    """Whether a coefficient is the same at all steps, as that of a loss that is added up is."""
+    values = [e.get(part) for e in steps]
+    return statistics.pstdev(values) < 0.2 * abs(statistics.fmean(values))
 
 
 def _within(part: str, size: float, *others: str) -> Callable[[Explained], bool]:
@@ -236,8 +243,8 @@ def _quiet(recorder: Recorder, part: str) -> bool:
 
 def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:
     side = recorder.sides[role]
-    leaking = [e for e in steps if abs(e.get(OTHER)) > 0.1 and e.residual < CLEAR]
-    if len(leaking) < LEAST or len(leaking) < 0.3 * len(steps):
+    leaking = [e for e in steps if abs(e.get(OTHER)) > 0.1 and e.residual < LEAKS]
+    if len(leaking) < LEAST or len(leaking) < 0.3 * len(steps) or not _constant(leaking, OTHER):
         return []
     only = all(
         max(abs(v) for part, v in e.totals.items() if part != OTHER) < SMALL for e in leaking
@@ -415,7 +422,9 @@ def _generator(
         return [
             Finding("wrong-loss", f"{side.name}'s loss", text, sure="likely", evidence=evidence)
         ]
-    leaking = [e for e in clear if e.get(OTHER) > 0.1 or e.get(AGAINST) < -0.1]
+    leaking = [
+        e for e in clear if e.residual < LEAKS and (e.get(OTHER) > 0.1 or e.get(AGAINST) < -0.1)
+    ]
     if len(leaking) >= LEAST and len(leaking) >= SHARE * len(clear):
         amount = max(median(leaking, OTHER), -median(leaking, AGAINST))
         critic = recorder.sides[CRITIC].name
@@ -446,7 +455,12 @@ def _shared_calls(recorder: Recorder, steps: Sequence[Explained]) -> bool:
 
 def _stale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:
     side = recorder.sides[role]
-    old = [e for e in steps if e.get(BEFORE) > 0.9 and e.residual < 0.05 and e.step.fresh]
+    # Where nothing of the declared loss is received, an old gradient merely looks like an unknown new one.
+    old = [
+        e
+        for e in steps
+        if e.get(BEFORE) > 0.9 and e.residual < 0.05 and e.step.fresh and _some(e) > 0.1
+    ]
     later = [e for e in steps if e.step.problem is not None and BEFORE in e.step.columns]
     if len(old) < LEAST or len(old) < 0.6 * len(later):
         return []
@@ -460,6 +474,11 @@ def _stale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Findin
             evidence=_numbers(old, BEFORE),
         )
     ]
+
+
+def _some(e: Explained) -> float:
+    """The largest coefficient of what is not old."""
+    return max((abs(v) for part, v in e.totals.items() if part not in (BEFORE, MIXED)), default=0.0)
 
 
 def _scale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:

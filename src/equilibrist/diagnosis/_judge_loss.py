@@ -102,7 +102,7 @@ def _finding(recorder: Recorder, role: str, misfits: Sequence[Misfit]) -> Findin
 def _misfits(loss: Formulation, e: Explained, role: str) -> Iterator[Misfit]:
     for i, call in enumerate(e.step.calls):
         if role == CRITIC:
-            kind = e.kinds[i] if i in e.used else ""
+            kind = e.kinds[i] if i < len(e.kinds) else ""
         else:
             kind = GENERATOR if call.linked else ""
         if not kind or not call.received or call.lowered or kind not in call.slopes:

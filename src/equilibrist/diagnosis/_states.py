@@ -19,6 +19,8 @@ STILL = 0.8  # of the first distance to the data: samples that stay above have n
 SLOW = 0.5  # of the generator's relative travel: a critic below is the slower player
 LONG = 200  # rounds before which players pass through all states
 HELD = 0.02  # of the best advantage: a critic that is held back below it
+HELD_STILL = 0.1  # the same, where samples get no nearer
+CERTAIN = 0.99  # share of pairs ordered rightly, of a critic that tells all along where samples get no nearer
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Way:
         outcome: looks on the way.
         travel: the critic's relative travel over the generator's, in the first rounds.
         rounds: that were run.
+        penalised: whether the critic pays a penalty.
     """
 
     outcome: Outcome
     travel: float
     rounds: int
+    penalised: bool
 
     @property
     def orders(self) -> list[float]:
@@ -57,8 +61,14 @@ def states(found: CriticAudit, where: str, way: Way) -> list[Finding]:
     by = {c.claim: c for c in found.certificates if c.verdict is Verdict.REFUTED}
     seen = {state: by[claim] for claim, state in STATES.items() if claim in by}
     flat = "uninformative" in seen
-    if flat and "saturated" not in seen and _separates(way.orders) and way.still:
-        seen["saturated"] = seen["uninformative"]
+    if "saturated" not in seen and way.still:
+        # The generator gets nowhere, and the critic tells its samples all along.
+        if flat and _separates(way.orders):
+            seen["saturated"] = seen["uninformative"]
+        elif len(way.orders) >= 4 and min(way.orders) > CERTAIN:
+            seen["saturated"] = found["not-saturated"]
+    if "lagging" in seen and "smothered" not in seen and flat and way.penalised:
+        seen["smothered"] = seen.pop("lagging")
     return [
         _finding(state, certificate, where, way, flat)
         for state, certificate in seen.items()
@@ -72,8 +82,18 @@ def _finding(state: str, certificate: Certificate, where: str, way: Way, flat: b
     lasting = _lasting(state, certificate, way, flat)
     text = certificate.summary
     if state == "saturated" and way.orders:
+        text = f"The critic orders {min(way.orders):.0%} of held-out pairs or more all along"
+        more = f": {certificate.summary}" if certificate.verdict is Verdict.REFUTED else ""
+        near = (
+            ""
+            if more
+            else f", and samples get no nearer (distance {way.outcome.progress:.2g} of the first)."
+        )
+        text += more + near
+    if state == "smothered" and "lagging" in certificate.summary:
         text = (
-            f"The critic orders {min(way.orders):.0%} of held-out pairs or more all along. {text}"
+            "The critic pays a penalty, what it hands the generator hardly varies, and samples get no nearer. "
+            + certificate.summary
         )
     return Finding(
         state,
@@ -103,10 +123,11 @@ def _lasting(state: str, certificate: Certificate, way: Way, flat: bool) -> bool
         return _separates(orders)
     if state == "smothered":
         advantage = certificate.evidence.get("advantage")
-        return flat and isinstance(advantage, float) and advantage < HELD
+        small = isinstance(advantage, float) and advantage < (HELD_STILL if way.still else HELD)
+        return flat and small
     if state == "lagging" and len(orders) >= 4:
-        throughout = sum(abs(o - 0.5) < CHANCE for o in orders) >= SHARE * len(orders)
-        mean = abs(sum(orders) / len(orders) - 0.5) < CHANCE
+        throughout = sum(o < 0.5 + CHANCE for o in orders) >= SHARE * len(orders)
+        mean = sum(orders) / len(orders) < 0.5 + CHANCE
         # Near the data a critic is at chance because the samples are good.
         return way.still and (throughout or (mean and way.travel < SLOW))
     return False

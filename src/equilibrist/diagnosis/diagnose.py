@@ -19,7 +19,7 @@ from equilibrist.diagnosis._states import Way, states
 from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Loop
 from equilibrist.diagnosis.resume import check_resume
-from equilibrist.diagnosis.wiring import Wiring
+from equilibrist.diagnosis.wiring import Wiring, without_echoes
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import EquilibristError, GameError, RecipeError
 from equilibrist.formulations.named import is_formulation
@@ -137,6 +137,7 @@ def diagnose(
         run.run(lambda done: bar.update(done, {}), lambda: early_sizes(run, generator, critic))
     found = [*run.early.findings]
     found += [f for f in (run.late.findings if run.late else ()) if _new(f, found)]
+    found = without_echoes(found)
     found += _asleep(run, found)
     found += [run.stopped] if run.stopped is not None else []
     found += run.sizes
@@ -176,7 +177,8 @@ def _names(players: Mapping[str, Any]) -> tuple[str, str]:
 
 def _way(run: Running, critic: str, generator: str) -> Way:
     travel = run.early.travel
-    return Way(run.outcome, travel[critic] / max(travel[generator], 1e-12), run.done)
+    ratio = travel[critic] / max(travel[generator], 1e-12)
+    return Way(run.outcome, ratio, run.done, bool(run.loop.penalties))
 
 
 def _new(finding: Finding, found: Sequence[Finding]) -> bool:

@@ -28,7 +28,7 @@ NEAR = (
 )
 AWAY = 0.75  # times as far from the mean as real samples: nearer to it, a narrow cloud is near everything
 FELL = 0.7  # of the variation that earlier samples had
-IGNORED = 0.05  # the variance over the latent against that of the data at the same condition
+IGNORED = 0.25  # the variance over the latent against that of the data at the same condition
 VARIES = 0.02  # of the data's variance must be left at one condition, for something to generate
 NEIGHBOURS = 8
 UNDONE = 0.25  # of what one term's step gains, taken back by the other term

@@ -104,7 +104,7 @@ class Wiring(Shown):
             for role, steps in by.items()
             if steps
         }
-        self.findings = ordered(_without_echoes(found))
+        self.findings = ordered(without_echoes(found))
 
     @property
     def oppositions(self) -> list[tuple[float, float, float]]:
@@ -270,7 +270,7 @@ def _called(part: str, words: Mapping[str, str]) -> str:
     return "declared loss" if part == OWN else part
 
 
-def _without_echoes(found: Sequence[Finding]) -> list[Finding]:
+def without_echoes(found: Sequence[Finding]) -> list[Finding]:
     """Findings without those that another one explains."""
     names = {f.name for f in found}
     explained: set[str] = set()

@@ -28,6 +28,7 @@ BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
 }
 FAR = 30.0  # ratio of scales that no training bridges
 LEVEL = 1e-6  # of the tests on distributions
+SAME = 0.9  # share of rows that are the generator's own, of samples that are shown as they are
 WHOLE = 0.3  # share of rows shown as they are, above which samples are not altered (some alterations spare some rows)
 FARTHER = 1.05  # ratio of distances to the data, from which samples were altered
 FACTOR = 0.25  # of scales, and of shifts relative to the spread, that are not the same
@@ -226,7 +227,7 @@ def _altered(
     spread = max(float(reference[0].std()), 1e-9)
     one = _of_real(rows[REAL], reference, train)
     other = _of_generated(recorder, shown[FAKE], rows[FAKE])
-    if one.how == "unclear" or one.how == other.how != "rescaled":
+    if "unclear" in (one.how, other.how) or one.how == other.how != "rescaled":
         return []
     both = one.how == other.how == "rescaled"
     apart = (
@@ -266,13 +267,13 @@ def _of_real(rows: Tensor, reference: tuple[Tensor, Tensor], train: Tensor | Non
     scale, shift = _against(rows, reference[0])
     p, ratio = _farther(rows, *reference)
     evidence |= {"scale": scale, "shift": shift, "p": p, "distance": ratio}
+    _, undone = _farther((rows - shift) / scale, *reference)
+    spread = float(reference[0].std())
+    if (abs(scale - 1) > FACTOR or abs(shift) > FACTOR * spread) and undone < FARTHER + 0.1:
+        return Change("rescaled", scale, shift, evidence=evidence)
     if not (p < LEVEL and ratio > FARTHER and members < WHOLE):
         # Rows that are not the data's may be fresh ones, or hardly altered.
         return Change("unclear", evidence=evidence)
-    _, undone = _farther((rows - shift) / scale, *reference)
-    moved = abs(scale - 1) > FACTOR / 2 or abs(shift) > FACTOR / 2 * float(reference[0].std())
-    if moved and undone < FARTHER + 0.1:
-        return Change("rescaled", scale, shift, evidence=evidence)
     return Change("altered", size=ratio, by_row=_standardized(rows), evidence=evidence)
 
 
@@ -281,8 +282,12 @@ def _of_generated(recorder: Recorder, calls: Sequence[Call], rows: Tensor) -> Ch
     scale, shift, rest = _of_source(calls)
     made = _share_made(recorder, rows)
     evidence: Json = {"scale": scale, "shift": shift, "altered": rest, "as_made": made}
-    if made > WHOLE or (rest < 0.02 and abs(scale - 1) < 0.02 and abs(shift) < 0.02):
+    if made > SAME:
         return Change("nothing", evidence=evidence)
+    if made > WHOLE or (rest < 0.02 and abs(scale - 1) < 0.02 and abs(shift) < 0.02):
+        return Change(
+            "unclear", evidence=evidence
+        )  # samples that an alteration leaves nearly as they are
     if rest < 0.02:
         return Change("rescaled", scale, shift, evidence=evidence)
     return Change("altered", by_row=_standardized(rows), evidence=evidence)

@@ -36,7 +36,7 @@ class Running:
         stopped: the finding that ended the run early; None where it ran to its end.
         given: what each player was given in its last rounds, (arguments, output's rows) by name.
         least: samples in the smallest batch that each player was given.
-        before, middle: generated samples at a tenth of the run, and past its middle.
+        middle: generated samples past the middle of the run.
         sizes: what was found of the size of steps early on.
     """
 
@@ -52,7 +52,6 @@ class Running:
         self.early = self._check(ROUNDS)
         self.late: Wiring | None = None
         self.stopped: Finding | None = None
-        self.before: Tensor | None = None
         self.middle: Tensor | None = None
         self.sizes: list[Finding] = []
         self.done = 0
@@ -153,8 +152,6 @@ class Running:
         self.outcome.look(
             i, critic if isinstance(critic, nn.Module) else None, loop.real, loop.sample, self.seed
         )
-        if self.before is None and i >= self.rounds / 10:
-            self.before = self.outcome.last
         if self.middle is None and i >= self.rounds * 0.6:
             self.middle = self.outcome.last
 

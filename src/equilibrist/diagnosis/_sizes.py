@@ -61,13 +61,16 @@ def step_sizes(run: Running, generator: str, critic: str) -> list[Finding]:
 
 def exploded(run: Running) -> list[Finding]:
     """Scores that grew beyond all measure after steps that were large from the beginning."""
-    if run.late is None:
-        return []
-    before, now = max(run.early.first_size, 1e-3), run.late.score_size
+    before = max(run.early.first_size, 1e-3)
+    now = run.late.score_size if run.late is not None else run.early.largest
     name, travel = max(run.early.travel.items(), key=lambda item: item[1])
     steps = run.early.steps[name]
     moved = f"in its first {steps} steps the {name} moved by {travel:.0%} of its weights' norm"
-    if travel > ROUND * steps:
+    if run.late is None and not (run.stopped is not None and now > GROWN * before):
+        return []
+    if run.late is None:
+        text = f"The critic's scores grew from {before:.2g} to {now:.2g} before a value was not finite."
+    elif travel > ROUND * steps:
         text = f"The {name}'s steps are as large as its weights: {moved}."
     elif now > LARGE and now > GROWN * before and travel > FAR:
         text = f"The critic's scores grew from {before:.2g} to {now:.2g} in {run.done} rounds; {moved}."

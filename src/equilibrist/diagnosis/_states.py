@@ -17,9 +17,8 @@ UNSEEN = 1e-4  # of the scores' spread: a part that moves them less is not in th
 SHARE = 0.9  # of the looks in the second half
 STILL = 0.8  # of the first distance to the data: samples that stay above have not got nearer
 SLOW = 0.5  # of the generator's relative travel: a critic below is the slower player
-LONG = 200  # rounds before which players pass through all states
-HELD = 0.02  # of the best advantage: a critic that is held back below it
-HELD_STILL = 0.1  # the same, where samples get no nearer
+LONG = 300  # rounds before which players pass through all states
+HELD = 0.1  # of the best advantage: a critic that is held back below it
 CERTAIN = 0.99  # share of pairs ordered rightly, of a critic that tells all along where samples get no nearer
 
 
@@ -123,8 +122,7 @@ def _lasting(state: str, certificate: Certificate, way: Way, flat: bool) -> bool
         return _separates(orders)
     if state == "smothered":
         advantage = certificate.evidence.get("advantage")
-        small = isinstance(advantage, float) and advantage < (HELD_STILL if way.still else HELD)
-        return flat and small
+        return flat and way.still and isinstance(advantage, float) and advantage < HELD
     if state == "lagging" and len(orders) >= 4:
         throughout = sum(o < 0.5 + CHANCE for o in orders) >= SHARE * len(orders)
         mean = sum(orders) / len(orders) < 0.5 + CHANCE

@@ -15,6 +15,7 @@ from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.diagnosis._after import after, early_sizes
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._running import Running
+from equilibrist.diagnosis._sizes import exploded
 from equilibrist.diagnosis._states import Way, states
 from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Loop
@@ -140,7 +141,7 @@ def diagnose(
     found = without_echoes(found)
     found += _asleep(run, found)
     found += [run.stopped] if run.stopped is not None else []
-    found += run.sizes
+    found += run.sizes or (exploded(run) if run.stopped is not None else [])
     skipped: dict[str, str] = {}
     audit = None
     if run.stopped is None:
@@ -218,7 +219,15 @@ def _asleep(run: Running, found: Sequence[Finding]) -> list[Finding]:
 
 
 def _explained(found: Sequence[Finding]) -> list[Finding]:
-    """Findings about players as notes where a fault of wiring, data or numbers explains them."""
+    """Findings about players as notes where a fault of wiring, data or numbers explains them, and values that are not
+    finite where steps were too large."""
+    large = any(f.name == "step-too-large" for f in found)
+    found = [
+        replace(f, level="note", text=f"{f.text.rstrip('.')} (explained by step-too-large).")
+        if large and f.name == "not-finite"
+        else f
+        for f in found
+    ]
     causes = [f for f in found if _is_cause(f)]
     if not causes:
         return list(found)

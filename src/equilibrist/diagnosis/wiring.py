@@ -133,6 +133,12 @@ class Wiring(Shown):
         )
 
     @property
+    def largest(self) -> float:
+        """The largest finite size of the critic's scores."""
+        sizes = [c.scores[0].double().abs().max() for c in self._recorder.calls]
+        return float(max((s for s in sizes if bool(torch.isfinite(s))), default=torch.tensor(0.0)))
+
+    @property
     def real_given(self) -> tuple[Any, ...] | None:
         """What the critic was last given of samples that the generator did not make."""
         batch = self._recorder.batch

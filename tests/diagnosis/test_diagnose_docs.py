@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "docs"))
-from fences import to_run  # noqa: E402
+from fences import blocks, to_run  # noqa: E402
 
 from equilibrist.diagnosis import VOCABULARY  # noqa: E402
 from equilibrist.diagnosis.findings import GROUPS  # noqa: E402
@@ -45,3 +47,23 @@ def test_every_finding_has_its_place_on_the_page() -> None:
         for text in (kind.symptom, kind.cause, kind.cure, kind.known):
             assert text, name
             assert not text.endswith("."), name
+
+
+def test_what_the_page_quotes_is_in_the_examples() -> None:
+    quoted = [block for block in blocks(PAGE) if block.reason]
+    assert len(quoted) == 2
+    for block in quoted:
+        text = (ROOT / block.reason.removeprefix("lines of ")).read_text(encoding="utf-8")
+        assert block.text.strip() in text
+
+
+@pytest.mark.parametrize("package", ["lightning", "accelerate"])
+@pytest.mark.parametrize(("argument", "said"), [("", "no fault found"), ("--slip", "The ")])
+def test_the_examples_run_where_their_package_is(package: str, argument: str, said: str) -> None:
+    pytest.importorskip(package)
+    script = str(ROOT / f"examples/wiring_{package}.py")
+    done = subprocess.run(
+        [sys.executable, script, *argument.split()], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Wiring: {said}" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.utils.checkpoint import checkpoint
 
 from equilibrist import GradientPenalty
 from equilibrist.diagnosis import check_wiring
@@ -236,3 +238,99 @@ def test_arguments_are_looked_at() -> None:
     with pytest.raises(GameError, match="must be a module"):
         check_wiring({"generator": 3, "critic": nn.Linear(1, 1)}, "vanilla")  # type: ignore[dict-item]
     assert copy.deepcopy(players["critic"]) is not None  # no hook is left that cannot be copied
+
+
+# -- what an attack found -----------------------------------------------------------------------------
+
+
+def usual(hook: str = "") -> tuple[Callable[[int], None], Players]:
+    """A healthy loop that does something else with its modules on the way."""
+    generator, critic = networks()
+    adam_g = torch.optim.Adam(generator.parameters(), 1e-3)
+    adam_c = torch.optim.Adam(critic.parameters(), 1e-3)
+
+    def scores(x: Tensor) -> Tensor:
+        found: Tensor = checkpoint(critic, x, use_reentrant=False) if hook == "again" else critic(x)
+        return found
+
+    def step(i: int) -> None:
+        x, fake = torch.randn(BATCH, 4) + 1, generator(torch.randn(BATCH, 4))
+
+        def loss_c() -> Tensor:
+            if hook != "stale":
+                adam_c.zero_grad()
+            loss = softplus(-scores(x)).mean() + softplus(scores(fake.detach())).mean()
+            if loss.requires_grad:
+                loss.backward()
+            if hook == "stale":
+                nn.utils.clip_grad_norm_(critic.parameters(), 0.05)
+            return loss
+
+        if hook == "closure":
+            adam_c.step(loss_c)  # type: ignore[arg-type]
+        else:
+            loss_c()
+            adam_c.step()
+        critic.requires_grad_(False)
+        adam_g.zero_grad()
+        softplus(-scores(fake)).mean().backward()
+        adam_g.step()
+        critic.requires_grad_(hook != "frozen")
+        if hook == "copy":
+            copy.deepcopy((generator, critic))
+        if hook == "save":
+            torch.save(critic, io.BytesIO())
+
+    return step, {"generator": generator, "critic": critic}
+
+
+@pytest.mark.parametrize("hook", ["copy", "save", "again", "closure"])
+def test_what_loops_do_with_their_modules_still_works(hook: str) -> None:
+    ends = []
+    for watched in (False, True):
+        step, players = usual(hook)
+        torch.manual_seed(5)
+        if watched:
+            assert check_wiring(players, "vanilla", step=step, rounds=5).ok
+        else:
+            for i in range(5):
+                step(i)
+        ends.append([p for module in players.values() for p in module.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("hook", "name"), [("frozen", "no-gradient"), ("stale", "stale-gradients")]
+)
+def test_more_faults_are_named(hook: str, name: str) -> None:
+    step, players = usual(hook)
+    assert check_wiring(players, "vanilla", step=step).findings[0].name == name
+
+
+def test_a_penalty_that_is_subtracted() -> None:
+    generator, critic = networks()
+    adam = torch.optim.Adam(critic.parameters(), 1e-3)
+
+    def step(i: int) -> None:
+        x, fake = torch.randn(BATCH, 4) + 1, generator(torch.randn(BATCH, 4)).detach()
+        mixed = torch.lerp(x, fake, torch.rand(BATCH, 1)).requires_grad_()
+        (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+        adam.zero_grad()
+        penalty = 10 * (slope.norm(dim=1) - 1).square().mean()
+        (critic(fake).mean() - critic(x).mean() - penalty).backward()
+        adam.step()
+
+    players = {"generator": generator, "critic": critic}
+    found = check_wiring(players, "wgan", step=step, penalties=[GradientPenalty(10.0)])
+    assert ("wrong-sign", "critic, penalty") in [(f.name, f.where) for f in found.findings]
+
+
+def test_nothing_seen_is_not_called_well() -> None:
+    generator, critic = networks()
+
+    def by_hand(i: int) -> None:
+        softplus(-critic(generator(torch.randn(8, 4)))).mean().backward()
+
+    found = check_wiring({"generator": generator, "critic": critic}, "vanilla", step=by_hand)
+    assert not found.ok
+    assert repr(found).startswith("Wiring: not looked at: no optimiser of torch stepped a player")

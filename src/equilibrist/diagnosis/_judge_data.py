@@ -30,6 +30,7 @@ FAR = 30.0  # ratio of scales that no training bridges
 LEVEL = 1e-6  # of the tests on distributions
 SAME = 0.9  # share of rows that are the generator's own, of samples that are shown as they are
 WHOLE = 0.3  # share of rows shown as they are, above which samples are not altered (some alterations spare some rows)
+NEARER = 0.7  # the same, below which samples are rows of the data with a small alteration
 FARTHER = 1.05  # ratio of distances to the data, from which samples were altered
 FACTOR = 0.25  # of scales, and of shifts relative to the spread, that are not the same
 
@@ -271,7 +272,9 @@ def _of_real(rows: Tensor, reference: tuple[Tensor, Tensor], train: Tensor | Non
     spread = float(reference[0].std())
     if (abs(scale - 1) > FACTOR or abs(shift) > FACTOR * spread) and undone < FARTHER + 0.1:
         return Change("rescaled", scale, shift, evidence=evidence)
-    if not (p < LEVEL and ratio > FARTHER and members < WHOLE):
+    # Rows that the critic is trained on lie on the data; altered a little, they lie near their own originals.
+    near = train is not None and members < 0.05 and ratio < NEARER
+    if not near and not (p < LEVEL and ratio > FARTHER and members < WHOLE):
         # Rows that are not the data's may be fresh ones, or hardly altered.
         return Change("unclear", evidence=evidence)
     return Change("altered", size=ratio, by_row=_standardized(rows), evidence=evidence)

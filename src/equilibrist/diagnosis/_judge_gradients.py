@@ -28,6 +28,7 @@ from equilibrist.diagnosis.findings import Finding
 LEAST = 3  # steps before a coefficient is spoken of
 SHARE = 0.8  # of the steps that must agree
 SMALL = 0.02  # coefficients below are none
+NOTHING = 2e-4  # of a penalty's coefficient: a smaller weight than declared is no penalty without gradient
 LEAKS = 0.05  # residuals above leave open whether it is the other player's loss
 CLEAR = 0.3  # residuals above leave coefficients unclear
 SCALE = 64.0  # a factor on all parts from which it is a loss scale
@@ -182,7 +183,7 @@ def _signs(name: str, steps: list[Explained]) -> list[Finding]:
             return e.get(part) < -0.3 and e.get(other) > -SMALL
 
         def relabelled(e: Explained, part: str = part, swapped: str = swapped) -> bool:
-            return e.get(swapped) > 0.5 and abs(e.get(part)) < 0.4 * e.get(swapped)
+            return e.get(swapped) > 0.05 and abs(e.get(part)) < 0.4 * e.get(swapped)
 
         wrong = [e for e in steps if turned(e) or relabelled(e)]
         if len(wrong) < LEAST or len(wrong) < SHARE * len(steps):
@@ -280,7 +281,16 @@ def _penalties(recorder: Recorder, name: str, steps: list[Explained]) -> list[Fi
         paying = [e for e in steps if penalty in e.paid and e.residual < CLEAR]
         if len(paying) < LEAST:
             continue
-        if share(paying, _within(penalty, SMALL)) < SHARE:
+        if share(paying, _below(penalty, -0.3)) >= SHARE:
+            text = (
+                f"The penalty ({penalty}) enters with the opposite sign (coefficient "
+                f"{median(paying, penalty):.2f} where 1 is "
+                "declared): steep slopes are paid for."
+            )
+            evidence = _numbers(paying, REAL, FAKE, penalty)
+            found.append(Finding("wrong-sign", f"{name}, penalty", text, evidence=evidence))
+            continue
+        if share(paying, _within(penalty, NOTHING)) < SHARE:
             continue
         wrong = _normed(recorder, paying)
         if wrong is not None:
@@ -459,7 +469,7 @@ def _stale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Findin
     old = [
         e
         for e in steps
-        if e.get(BEFORE) > 0.9 and e.residual < 0.05 and e.step.fresh and _some(e) > 0.1
+        if e.get(BEFORE) > 0.9 * _some(e) > 0.01 and e.residual < 0.05 and e.step.fresh
     ]
     later = [e for e in steps if e.step.problem is not None and BEFORE in e.step.columns]
     if len(old) < LEAST or len(old) < 0.6 * len(later):
@@ -470,7 +480,7 @@ def _stale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Findin
             side.name,
             f"The {side.name}'s gradients are never cleared: in {len(old)} of {len(later)} steps what "
             "it receives is the new "
-            f"gradient plus {median(old, BEFORE):.2f} times all earlier ones.",
+            f"gradient plus all earlier ones (coefficient {median(old, BEFORE):.2f}).",
             evidence=_numbers(old, BEFORE),
         )
     ]
@@ -488,8 +498,9 @@ def _scale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Findin
     if len(sizes) < LEAST:
         return []
     size = statistics.median(sizes)
-    if size < SCALE:
-        return []
+    counts = {c.scores[0].numel() for e in steps for c in e.step.calls}
+    if size < SCALE or any(abs(size / count - 1) < 0.01 for count in counts):
+        return []  # a sum over the batch where a mean is declared is as large
     power = math.log2(size)
     exact = abs(power - round(power)) < 0.02
     return [

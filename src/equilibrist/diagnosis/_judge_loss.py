@@ -21,6 +21,7 @@ LEAST = 3
 SHARE = 0.8
 CLEAR = 0.3  # of the received slopes: what no sum of declared ones explains
 FITS = 2e-3  # another loss that explains all but this is the loop's
+MOST = 0.8  # of a batch's scores that a loss must move, to be compared (the best k of a batch are a choice)
 FUNCTION = 0.9  # of the slopes' variation that must be a function of the score
 NAMED: tuple[tuple[str, Formulation], ...] = (
     ("vanilla", Vanilla()),
@@ -119,7 +120,7 @@ def _misfit(loss: Formulation, call: Call, kind: str) -> Misfit | None:
     best: tuple[float, Tensor] | None = None
     for received in call.received:
         got = _flat(received)
-        if got.numel() == scores.numel() and got.any():
+        if got.numel() == scores.numel() and float((got != 0).double().mean()) > MOST:
             size = _left_over(got, declared)
             if best is None or size < best[0]:
                 best = size, got

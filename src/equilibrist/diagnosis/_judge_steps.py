@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._calls import Call
 from equilibrist.diagnosis._explain import OTHER, Explained
-from equilibrist.diagnosis._recorder import Recorder
+from equilibrist.diagnosis._recorder import SEVERAL, Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC, Side, Step
 from equilibrist.diagnosis.findings import Finding
 
@@ -126,6 +126,16 @@ def _own_calls(recorder: Recorder, side: Side) -> list[Call]:
 def _no_gradient(
     recorder: Recorder, side: Side, mine: Sequence[Step], steps: Sequence[Explained]
 ) -> list[Finding]:
+    later = [s for s in mine[len(mine) // 4 :] if s.received is not None]
+    if len(mine) >= 2 * LEAST and not later and not any(p.requires_grad for p in side.params):
+        text = (
+            f"The {side.name}'s optimiser steps {len(mine)} times and has no gradient after the "
+            "first: requires_grad is False "
+            "for all of its weights, and is not switched on again."
+        )
+        return [
+            Finding("no-gradient", side.name, text, evidence={"steps": len(mine), "frozen": True})
+        ]
     if len(mine) < LEAST or any(s.received for s in mine):
         return []
     if steps and all(s.received == 0 for s in mine) and not any(map(_due, steps)):
@@ -184,7 +194,7 @@ def _repeated(side: Side, mine: Sequence[Step]) -> list[Finding]:
 
 
 def _parts(side: Side, mine: Sequence[Step]) -> list[Finding]:
-    if len(mine) < LEAST or not any(s.received for s in mine):
+    if len(mine) < LEAST or not any(s.received for s in mine) or len(side.optimizers) > SEVERAL:
         return []
     found = []
     stepped = _in_optimizers(mine)

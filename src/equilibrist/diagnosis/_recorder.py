@@ -6,6 +6,7 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from equilibrist.diagnosis._seen import (
     BEFORE,
     CRITIC,
     Clip,
+    Ear,
     Side,
     Step,
     bare,
@@ -47,15 +49,33 @@ from equilibrist.diagnosis._seen import (
     side_of,
     stranger,
 )
-from equilibrist.formulations import Formulation
+from equilibrist.errors import GameError
+from equilibrist.formulations import Formulation, Vanilla
 from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
 from equilibrist.nn.wrapped import unwrapped
 from equilibrist.penalties import R1, R2, GradientPenalty
 
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
 FIRST = 2  # rounds in which every term of every call is looked at
+SEVERAL = 3  # optimisers of one player
 OUTPUTS = 6  # of a generator, by which its samples are known again
 UNDECLARED = (GradientPenalty(1.0), R1(2.0))  # that an undeclared penalty may be
+
+
+def _is_probability(head: Tensor) -> bool:
+    """Whether scores are what a sigmoid returned."""
+    node, steps = head.grad_fn, 0
+    while node is not None and steps < 3:
+        if node.name().startswith("Sigmoid"):
+            return True
+        if not node.name().startswith(("View", "Reshape", "Squeeze", "UnsafeView")):
+            return False
+        node, steps = node.next_functions[0][0], steps + 1
+    return False
+
+
+def _same(t: Any) -> Any:
+    return t
 
 
 class Recorder:
@@ -104,6 +124,7 @@ class Recorder:
         self.fault: Exception | None = None
         self.recorded: tuple[Any, Any] = (None, None)
         self._own, self._depth, self._thread, self._count = False, 0, 0, 0
+        self._closed = False
         self._handles: list[Any] = []
         self._schedulers: dict[int, list[Any]] = {}
 
@@ -123,7 +144,15 @@ class Recorder:
             for module in side.modules:
                 inner = hooked(module)
                 heard = self._critic_called if side.role == CRITIC else self._generator_called
-                self._handles.append(inner.register_forward_hook(heard, with_kwargs=True))
+                try:
+                    handle = inner.register_forward_hook(Ear(heard), with_kwargs=True)
+                except RuntimeError as error:  # scripted modules take no hooks
+                    self.stop()
+                    raise GameError(
+                        f"the player {side.name!r} ({type(inner).__name__}) cannot be listened to: {error}; check the "
+                        "module as it is before it is scripted"
+                    ) from None
+                self._handles.append(handle)
             for p in side.params:
                 if p.requires_grad or p.is_leaf:
                     with contextlib.suppress(RuntimeError):
@@ -156,7 +185,9 @@ class Recorder:
         """Hears nothing of its own work, and lets no fault of it reach the training."""
         self._own = True
         try:
-            yield
+            # What is saved for this work is no part of a checkpointed region of the loop's.
+            with torch.autograd.graph.saved_tensors_hooks(_same, _same):
+                yield
         except Exception as fault:
             self.fault = fault
         finally:
@@ -173,7 +204,8 @@ class Recorder:
                 def called(*_: object, full: str = full) -> None:
                     side.used.add(full)
 
-                self._handles.append(layer.register_forward_pre_hook(called))
+                with contextlib.suppress(RuntimeError):
+                    self._handles.append(layer.register_forward_pre_hook(Ear(called)))
 
     def _find_wrappers(self, side: Side) -> None:
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -192,8 +224,8 @@ class Recorder:
                     def inner_called(*_: object, counts: list[int] = counts) -> None:
                         counts[1] += torch.is_grad_enabled()
 
-                    self._handles.append(thing.register_forward_pre_hook(outer))
-                    self._handles.append(inner.register_forward_pre_hook(inner_called))
+                    self._handles.append(thing.register_forward_pre_hook(Ear(outer)))
+                    self._handles.append(inner.register_forward_pre_hook(Ear(inner_called)))
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -267,6 +299,12 @@ class Recorder:
         if not kind:
             same = (t for _, t in reversed(self.outputs) if t.shape == shown.shape)
             call.source = next(same, None)
+        if (
+            isinstance(self.loss, Vanilla)
+            and not self.loss.probabilities
+            and _is_probability(heads[0])
+        ):
+            self.loss = replace(self.loss, probabilities=True)
         if self.loss is not None:
             for role in self._roles(kind, linked, samples):
                 self._column(call, role, scores, players)
@@ -361,13 +399,19 @@ class Recorder:
 
         return hook
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if not self.hears():
             return
         self._depth += 1
         if self._depth > 1:  # an optimiser around another
             return
         self._count += 1
+        closure = kwargs.get("closure") or next((a for a in args[1:] if callable(a)), None)
+        self._closed = closure is not None  # gradients are there after it has run
+        if not self._closed:
+            self._taken(optimizer)
+
+    def _taken(self, optimizer: torch.optim.Optimizer) -> None:
         with self.alone():
             held = {id(p) for group in optimizer.param_groups for p in group["params"]}
             moved = [s for s in self.sides.values() if any(id(p) in held for p in s.params)]
@@ -387,6 +431,9 @@ class Recorder:
     ) -> None:
         grads = [p.grad for p in side.params]
         some = [g for g in grads if g is not None]
+        side.reached |= {id(p) for p in side.params if p.grad is not None}
+        if side.role in self._many(optimizer):  # one optimiser a weight: no step is the player's
+            return
         received = side.at.vector(grads)
         size = None if not some else float(torch.stack([g.detach().norm() for g in some]).norm())
         columns, names = self._declared(side) if self.declared else self._columns(side)
@@ -433,6 +480,14 @@ class Recorder:
         side.counts.clear()
         side.versions.clear()
         side.steps += 1
+
+    def _many(self, optimizer: torch.optim.Optimizer) -> set[str]:
+        """Players that more optimisers step than a loop has for them on purpose."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for side in self.sides.values():
+            if held & set(side.names):
+                side.optimizers.add(id(optimizer))
+        return {s.role for s in self.sides.values() if len(s.optimizers) > SEVERAL}
 
     def _columns(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
         found: dict[str, Tensor] = {}
@@ -488,6 +543,8 @@ class Recorder:
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if self.hears() and self._depth:
             self._depth -= 1
+            if not self._depth and self._closed:
+                self._taken(optimizer)
 
     def clipped(self, params: Sequence[Tensor], limit: float, norm: float) -> None:
         """torch's clipping was called."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from equilibrist.diagnosis._outcome import Outcome
+from equilibrist.diagnosis._seen import Ear
 from equilibrist.diagnosis.findings import Finding
 from equilibrist.diagnosis.loop import Loop, modules_of
 from equilibrist.diagnosis.numerics import watched
@@ -160,7 +161,7 @@ class Running:
         stack.callback(register_optimizer_step_post_hook(self._stepped).remove)
         for name, held in self.loop.players.items():
             for module in modules_of(held):
-                hook = module.register_forward_pre_hook(self._called(name), with_kwargs=True)
+                hook = module.register_forward_pre_hook(Ear(self._called(name)), with_kwargs=True)
                 stack.callback(hook.remove)
         return stack
 

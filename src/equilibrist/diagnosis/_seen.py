@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,7 @@ class Side:
     counts: dict[int, int] = field(default_factory=dict)
     versions: dict[int, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    optimizers: set[int] = field(default_factory=set)
     travel: float = 0.0  # of its weights, relative to their norm at the start
 
     @property
@@ -108,6 +110,25 @@ class Side:
     def moved(self) -> float:
         """How far its weights are from where they were, at the compared coordinates."""
         return float((self.at.vector(self.params) - self.start).norm())
+
+
+class Ear:
+    """A hook on one of the user's modules. Copies and pickles of the module hear nothing, and need nothing of this
+    library."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self._call(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return contextlib.nullcontext().__exit__
 
 
 def heads_of(output: Any) -> Iterator[Tensor]:

@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
-from equilibrist.diagnosis._explain import AGAINST, MIXED, OTHER, OWN, TERM, Explained, explain
+from equilibrist.diagnosis._explain import (
+    AGAINST,
+    MIXED,
+    OTHER,
+    OWN,
+    SWAPPED_FAKE,
+    SWAPPED_REAL,
+    TERM,
+    Explained,
+    explain,
+)
 from equilibrist.diagnosis._fit import EXACT
 from equilibrist.diagnosis._judge_data import judge_data
 from equilibrist.diagnosis._judge_gradients import (
@@ -71,8 +81,28 @@ class Wiring(Shown):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing above a note was found."""
-        return all(f.level == "note" for f in self.findings)
+        """Whether gradients were compared, and nothing above a note was found."""
+        return not self.unseen and all(f.level == "note" for f in self.findings)
+
+    @property
+    def unseen(self) -> str:
+        """Why nothing could be compared; "" where something was."""
+        recorder = self._recorder
+        if self.residuals or (
+            recorder.loss is None and recorder.declared is None and recorder.steps
+        ):
+            return ""
+        if recorder.fault is not None:
+            return f"it stopped early ({type(recorder.fault).__name__}: {recorder.fault})"
+        if not recorder.steps:
+            return "no optimiser of torch stepped a player"
+        if not recorder.calls:
+            return (
+                "no call of the critic returned scores with a gradient: hand over the module that is "
+                "called, and score= where "
+                "it returns something else than a tensor, a tuple or a list"
+            )
+        return "no step of a player could be compared with the declared loss"
 
     def round(self, i: int, step: Callable[[int], Any], first: int = 0) -> None:
         """Runs one round, step(first + i), within the block."""
@@ -155,22 +185,24 @@ class Wiring(Shown):
 
     def _facts(self) -> tuple[str, Rows]:
         loud = [f for f in self.findings if f.level != "note"]
-        title = f"Wiring: {loud[0].text}" if loud else "Wiring: no fault found"
+        calm = f"not looked at: {self.unseen}" if self.unseen else "no fault found"
+        title = f"Wiring: {loud[0].text if loud else calm}"
         rows = [
             (f"{f.level}: {f.name}", f"{f.text} {f.cure[:1].upper()}{f.cure[1:]}.")
             for f in self.findings
         ]
         for name, residual in self.residuals.items():
-            parts = ", ".join(f"{v:.2f} x {k}" for k, v in self.coefficients[name].items())
-            explained = (
-                "nothing is left over"
-                if residual < 2e-3
-                else f"residual {residual:.2g} explained by no declared part"
-            )
+            parts = ", ".join(f"{v:.2g} x {k}" for k, v in self.coefficients[name].items())
+            if residual < 2e-3:
+                explained = f"receives {parts}; nothing is left over"
+            elif residual < 0.3:
+                explained = f"receives {parts}; {residual:.0%} is explained by no declared part"
+            else:
+                explained = f"{residual:.0%} of what it receives is of no declared part: a term that was not declared?"
             rows.append(
                 (
                     name,
-                    f"{self.steps[name]} steps; receives {parts or 'nothing declared'}; {explained}",
+                    f"{self.steps[name]} steps; {explained}",
                 )
             )
         return title, rows
@@ -262,7 +294,7 @@ def _held(players: Mapping[str, Held]) -> dict[str, tuple[str, list[nn.Module]]]
 def _coefficients(steps: Sequence[Explained], words: Mapping[str, str]) -> dict[str, float]:
     parts = dict.fromkeys(part for e in steps for part in e.totals)
     found = {part: round(median(steps, part), 4) for part in parts}
-    quiet = {AGAINST, OTHER, MIXED, "before"}
+    quiet = {AGAINST, OTHER, MIXED, "before", SWAPPED_FAKE, SWAPPED_REAL}
     return {
         _called(part, words): value
         for part, value in found.items()

@@ -267,8 +267,9 @@ def _rates(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding
     evidence: Json = {"first": values[0], "low": min(values), "high": max(values)}
     against = [s for s in mine if s.overwritten]
     if len(against) >= LEAST:
-        text = f"Something else rewrites the {side.name}'s learning rate that a scheduler sets ({seen})."
-        return [Finding("rate-rewritten", where, text, evidence=evidence | {"steps": len(against)})]
+        text = f"Something else than its scheduler writes the {side.name}'s learning rate as well ({seen})."
+        evidence |= {"steps": len(against)}
+        return [Finding("rate-rewritten", where, text, "note", "possible", evidence)]
     schedules = max(s.schedules for s in mine)
     others = [s for s in recorder.steps if s.player and s.player != side.role]
     if schedules > 1 and others and not any(s.schedules for s in others):

@@ -431,7 +431,7 @@ class Recorder:
     ) -> None:
         grads = [p.grad for p in side.params]
         some = [g for g in grads if g is not None]
-        side.reached |= {id(p) for p in side.params if p.grad is not None}
+        side.reached |= {id(p) for p in side.params if p.grad is not None and p.requires_grad}
         if side.role in self._many(optimizer):  # one optimiser a weight: no step is the player's
             return
         received = side.at.vector(grads)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from equilibrist.critics.judge import scores_of
 from equilibrist.diagnosis._untouched import untouched
+from equilibrist.diagnosis.averages import energy
 from equilibrist.diagnosis.loop import Samples, first_of
 from equilibrist.errors import GameError
 from equilibrist.nn.wrapped import copied, unwrapped
 
 ROWS = 256
-DRAWS = 20  # of the bootstrap
 
 
 @dataclass
@@ -28,13 +28,11 @@ class Look:
         order: share of pairs of a real and a generated held-out sample that the critic orders rightly; None where it
             could not be run.
         distance: energy distance between generated and held-out real samples, over their scale.
-        error: its standard error.
     """
 
     round: int
     order: float | None
     distance: float
-    error: float
 
 
 @dataclass
@@ -71,11 +69,11 @@ class Outcome:
                     _rows(real, torch.randperm(len(first_of(real)))[:ROWS]),
                 )
                 order = None if critic is None else _order(critic, shown, fake)
-                distance, error = energy(shown[0], fake[0])
+                distance = _distance(shown[0], fake[0])
         except Exception as error_of_users:  # a user's own sample() may fail in any way
             self.fault = f"sample() failed: {type(error_of_users).__name__}: {error_of_users}"
             return
-        self.looks.append(Look(round, order, distance, error))
+        self.looks.append(Look(round, order, distance))
 
     @property
     def late(self) -> list[Look]:
@@ -118,29 +116,7 @@ def _score(module: nn.Module, x: Tensor, *rest: Tensor) -> Tensor:
     return torch.stack([head.mean(1) for head in heads]).mean(0)
 
 
-def energy(real: Tensor, fake: Tensor) -> tuple[float, float]:
-    """Energy distance 2 E|x - y| - E|x - x'| - E|y - y'| over E|x - x'|, and its standard error by a bootstrap of rows.
-
-    Székely and Rizzo 2013. Unbiased in the two inner terms; zero for samples of one law.
-    """
+def _distance(real: Tensor, fake: Tensor) -> float:
+    """The energy distance, over the mean distance of two real samples."""
     x, y = (t.detach().double().flatten(1).cpu() for t in (real, fake))
-    xy, xx, yy = torch.cdist(x, y), torch.cdist(x, x), torch.cdist(y, y)
-    scale = float(xx.sum() / (len(x) * (len(x) - 1)))
-
-    def value(i: Any, j: Any) -> float:
-        n, m = len(i), len(j)
-        cross = xy[i][:, j].mean()
-        own = xx[i][:, i].sum() / (n * (n - 1)) + yy[j][:, j].sum() / (m * (m - 1))
-        return float(2 * cross - own)
-
-    rng = torch.Generator().manual_seed(0)
-    draws = [
-        value(
-            torch.randperm(len(x), generator=rng)[: len(x) // 2],
-            torch.randperm(len(y), generator=rng)[: len(y) // 2],
-        )
-        for _ in range(DRAWS)
-    ]
-    spread = float(torch.tensor(draws, dtype=torch.float64).std()) / 2**0.5
-    whole = value(torch.arange(len(x)), torch.arange(len(y)))
-    return whole / max(scale, 1e-12), spread / max(scale, 1e-12)
+    return energy(x, y) / max(float(torch.pdist(x).mean()), 1e-12)

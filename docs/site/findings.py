@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from equilibrist.diagnosis import VOCABULARY
-from equilibrist.diagnosis.findings import GROUPS
+from equilibrist.findings import GROUPS
 
 PAGE = Path(__file__).parents[1] / "findings.md"
 TITLES = {

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "docs"))
 from fences import blocks, to_run  # noqa: E402
 
 from equilibrist.diagnosis import VOCABULARY  # noqa: E402
-from equilibrist.diagnosis.findings import GROUPS  # noqa: E402
+from equilibrist.findings import GROUPS  # noqa: E402
 
 PAGE = "docs/diagnose.md"
 

@@ -17,6 +17,7 @@ from equilibrist.checks._budget import (
     limit_of,
     planner,
 )
+from equilibrist.checks._findings import Training
 from equilibrist.checks._implications import reconcile
 from equilibrist.checks._result import Audit
 from equilibrist.checks._save import CheckCache, require_place
@@ -147,7 +148,23 @@ def _audited(
             "sha256": run.sha256,
             "iterate": which,
         },
+        training=_training(run),
     )
+
+
+def _training(run: Run) -> Training:
+    """What weights say of the run's training, beside those that it began with."""
+    finite = {
+        p: all(bool(t.isfinite().all()) for t in ts.values()) for p, ts in run.players.items()
+    }
+    broken = tuple(p for p, fine in finite.items() if not fine)
+    begun = _begun(run)[0] if run.step else {}
+    still = tuple(
+        player
+        for player, first in begun.items()
+        if first and all(torch.equal(t, run.players[player][name]) for name, t in first.items())
+    )
+    return Training(run.step, still, broken, run.diverged)
 
 
 def _settings_for(

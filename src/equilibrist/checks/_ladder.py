@@ -10,9 +10,7 @@ from typing import Any
 from equilibrist.certificates import HOLDS, RUNGS, Rung
 from equilibrist.checks._implications import FOLLOWER, LEADER, measured_gain, reconcile
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.facts import Facts
-
-MOST_SIGNS = 3  # of a fault, before the verdicts
+from equilibrist.findings import Finding
 
 
 def ladder(certificates: Sequence[Certificate]) -> tuple[Rung, ...]:
@@ -26,27 +24,26 @@ def ladder(certificates: Sequence[Certificate]) -> tuple[Rung, ...]:
     )
 
 
-def place(certificates: Sequence[Certificate], facts: Facts | None = None) -> str:
-    """Where the pair stands, in a few sentences: signs of a fault first, then at rest or not, Nash or not, and what
-    holds nearby."""
+def place(certificates: Sequence[Certificate], first: Finding | None = None) -> str:
+    """Where the pair stands, in a few sentences: the finding to act on first, then at rest or not, Nash or not, and
+    what holds nearby."""
     by = {c.claim: c for c in reconcile(certificates)}
+    opening = [] if first is None else [first.text]
     tests = by.get("self-tests")
     if tests is not None and tests.verdict is not Verdict.VERIFIED:
-        return f"No verdict can be had for this pair yet: {tests.summary}"
-    signs = list(facts.signs[:MOST_SIGNS]) if facts is not None else []
+        return " ".join([*opening, f"No verdict can be had for this pair yet: {tests.summary}"])
     if not any(rung.claim in by for rung in RUNGS):
         if "epsilon-nash" in by:  # a mixed profile has one rung
             return by["epsilon-nash"].summary
-        return " ".join([*signs, "No check was asked for that could place the pair."])
+        return " ".join([*opening, "No check was asked for that could place the pair."])
     near = _near(by)
     locally = [f"Locally: {'; '.join(near)}."] if near else []
     verdicts = (
         [*locally, *_global(by)] if _only_against_a_frozen_critic(by) else [*_global(by), *locally]
     )
-    sentences = [*signs, *verdicts]
-    if len(sentences) == len(signs):
-        sentences.append("The checks that were made do not place the pair: see their summaries.")
-    return " ".join(sentences)
+    if not verdicts:
+        verdicts = ["The checks that were made do not place the pair: see their summaries."]
+    return " ".join([*opening, *verdicts])
 
 
 def verdict_of(by: dict[str, Certificate], claim: str) -> Verdict | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from equilibrist.checks import facts
-from equilibrist.checks._advice import advice
+from equilibrist.checks._findings import Training, findings
 from equilibrist.checks._ladder import ladder, place
+from equilibrist.checks._measured import measured
 from equilibrist.checks._save import witness_file, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate
@@ -20,10 +21,11 @@ from equilibrist.data import Source
 from equilibrist.display import shortened, table
 from equilibrist.errors import UnknownClaimError, did_you_mean
 from equilibrist.files.atomic import finite
+from equilibrist.findings import Finding, as_recorded, foremost
 from equilibrist.run import samples
 
 FORMAT = 1
-MOST_ADVICE, LINE = 2, 110  # in a first print: sentences of advice; characters of a summary
+MOST, LINE = 2, 110  # in a first print: remarks on what was measured; characters of a summary
 
 
 def _first(summary: str) -> str:
@@ -43,6 +45,7 @@ class Audit(Mapping[str, Certificate]):
         about: the pair and where it came from, plain values.
         facts: what a practitioner looks at before any verdict; None where losses are exact.
         notes: what does not fit together (data and generator, say), one sentence each.
+        training: of a run: what is known of its training; None where another loop trained the pair.
         names: the players' own names, where they have others than "generator" and "critic".
         sheets, precision, work: sheets of samples; the precision of the searches; gradients and seconds by check.
     """
@@ -57,6 +60,7 @@ class Audit(Mapping[str, Certificate]):
     work: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: facts.Facts | None = None
     notes: tuple[str, ...] = ()
+    training: Training | None = None
 
     def __getitem__(self, claim: str) -> Certificate:
         for certificate in self.certificates:
@@ -75,14 +79,31 @@ class Audit(Mapping[str, Certificate]):
         return len(self.certificates)
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong, or worth knowing, by name: what to act on first in front."""
+        found = findings(self.certificates, self.facts, self.training)
+        return tuple(map(self._renamed, found)) if self.names else found
+
+    @property
+    def first(self) -> Finding | None:
+        """What to act on first; None where nothing above a note was found."""
+        return foremost(self.findings)
+
+    @property
     def place(self) -> str:
-        """Where the pair stands, in a few sentences: signs of a fault first."""
-        return self.named(place(self.certificates, self.facts))
+        """Where the pair stands, in a few sentences: the finding to act on first in front."""
+        return self.named(place(self.certificates, self.first))
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What was measured beside the findings, largest effect first."""
+        remarks = measured(self.certificates, self.first is not None)
+        return tuple(self.named(line) for line in remarks)
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What was measured and which causes fit it, largest effect first."""
-        return tuple(self.named(line) for line in advice(self.certificates, self.facts))
+        """The findings with what to change first, in their order; then what was measured."""
+        return (*(finding.advice for finding in self.findings), *self.measured)
 
     def named(self, text: str) -> str:
         """A text with the players' own names, where they have other ones than "generator" and "critic"."""
@@ -90,11 +111,16 @@ class Audit(Mapping[str, Certificate]):
             return text
         return re.sub(r"\b(generator|critic)\b", lambda m: self.names.get(m[0], m[0]), text)
 
+    def _renamed(self, finding: Finding) -> Finding:
+        where, text, cure = map(self.named, (finding.where, finding.text, finding.cure))
+        return replace(finding, where=where, text=text, cure=cure)
+
     @property
     def details(self) -> str:
-        """Everything in plain text: where the pair stands, the facts, every certificate's whole summary, the advice."""
+        """Everything in plain text: where the pair stands, findings, facts, every certificate's whole summary, and what
+        was measured."""
         rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
-        return self._told(rows, [line for line in self.advice if line not in self.place])
+        return self._told(rows, list(self.measured))
 
     def __str__(self) -> str:
         """What fits a screen: of claims about each player that about the pair alone, a line each; `details` has all."""
@@ -105,19 +131,27 @@ class Audit(Mapping[str, Certificate]):
         ]
         width = max((len(c.claim) for c in shown), default=0)
         rows = [f"{c.claim:{width}}  {c.verdict.value:12} {_first(c.summary)}" for c in shown]
-        more = [line for line in self.advice if line not in self.place]
-        told = self._told(rows, more[:MOST_ADVICE])
+        told = self._told(rows, list(self.measured[:MOST]))
         left = len(self.certificates) - len(shown)
         if not shown:
             return told
         more_of = f"{left} more certificates and whole summaries" if left else "Whole summaries"
         return f'{told}\n\n{more_of}: print(audit.details); one of them: audit["{shown[-1].claim}"].summary'
 
-    def _told(self, rows: list[str], advice: list[str]) -> str:
+    def _listed(self) -> list[tuple[str, str]]:
+        """A row for each finding: what it is called, and what is left to say of it after `place`."""
+        place = self.place
+        return [
+            (f.label, f"Change first: {f.cure}." if f.text in place else f.advice)
+            for f in self.findings
+        ]
+
+    def _told(self, rows: list[str], measured: list[str]) -> str:
         plain = [self.named(" ".join(self.facts.sentences))] if self.facts is not None else []
         notes = [f"Note: {note}." for note in self.notes]
-        remarks = [f"- {line}" for line in advice]
-        reported = [self.place, *plain, *notes, "", *rows]
+        remarks = [f"- {line}" for line in measured]
+        found = [f"{label}. {rest}" for label, rest in self._listed()]
+        reported = [self.place, *found, *plain, *notes, "", *rows]
         return "\n".join([*reported, *([""] if remarks else []), *remarks])
 
     def __repr__(self) -> str:
@@ -129,11 +163,12 @@ class Audit(Mapping[str, Certificate]):
         return "\n".join([f"Audit of {len(self)} claims in {self.seconds:.3g} s", *lines])
 
     def _repr_html_(self) -> str:
-        rows = [("note", "", note) for note in self.notes]
+        rows = [(label, "", rest) for label, rest in self._listed()]
+        rows += [("note", "", note) for note in self.notes]
         if self.facts is not None:
             rows += [("fact", "", sentence) for sentence in self.facts.sentences]
         rows += [(c.claim, c.verdict.value, shortened(c.summary, 300)) for c in self.values()]
-        rows += [("advice", "", line) for line in self.advice if line not in self.place]
+        rows += [("measured", "", line) for line in self.measured]
         return table(f"Audit: {self.place}", rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -149,6 +184,7 @@ class Audit(Mapping[str, Certificate]):
                 "notes": list(self.notes),
                 "place": self.place,
                 "facts": self.facts.to_json() if self.facts is not None else None,
+                "findings": as_recorded(self.findings),
                 "advice": list(self.advice),
                 "ladder": [
                     {

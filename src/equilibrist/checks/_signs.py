@@ -1,10 +1,14 @@
-"""Signs of a fault that plain facts show by themselves, in words: what was measured, and which causes fit it."""
+"""Findings that plain facts show by themselves: what was measured, and what to change first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from equilibrist.certificates import Json
+from equilibrist.findings import Finding
+from equilibrist.statistics import exact_interval
 
 if TYPE_CHECKING:
     from equilibrist.checks.facts import Facts, Loss
@@ -31,70 +35,117 @@ ELSEWHERE, SMALL, LARGE = (
 )  # real standard deviations: means apart; spreads of generated points
 COPIED = 0.5  # of generated samples
 
-SWAPPED = " (is its loss of the wrong sign, or are real and generated swapped?)"
+SAMPLES = "real and generated samples"  # where a finding about both kinds is
 
 
-def signs(f: Facts) -> Iterator[str]:
-    """Each with its number, most telling first."""
+def signs(f: Facts) -> Iterator[Finding]:
+    """Each with its numbers."""
     if f.constant is not None:
-        yield (
+        yield Finding(
+            "constant-score",
+            "critic",
             f"The critic gives every sample the same score ({f.constant:.3g}, real and generated alike): its output "
-            "does not depend on the sample, so that the generator has no gradient from it. That is so at some "
-            "equilibria; is it so here by a fault (dead units, a softmax over one column, weights at zero)?"
+            "does not depend on the sample, so that the generator has no gradient from it.",
+            "warning",
+            "likely",
+            {"value": f.constant, "samples": 2 * f.samples},
         )
     for player in f.untouched if f.constant is None else ():
-        yield (
+        yield Finding(
+            "never-stepped",
+            player,
             f"The {player}'s weights look exactly as freshly initialised ones: it seems that no step was ever "
-            "taken with it (is its optimiser built on these parameters, stepped, and its learning rate above 0?)."
+            "taken with it.",
+            sure="likely",
+            cure="see that its optimiser is built on these parameters, is stepped, and has a learning rate above 0 "
+            "(equilibrist.check_wiring looks)",
         )
     if f.uphill is not None and f.uphill < MAXIMUM:
-        yield (
+        yield Finding(
+            "wrong-sign",
+            "generator",
             f"The generator stands near a maximum of its own loss, {f.losses['generator'].value:.3g} {f.unit}: steps "
-            f"up its gradient raise the loss by {f.uphill:.0%} of what as many steps down lower it by (is its loss "
-            "minimised with the wrong sign?)."
+            f"up its gradient raise the loss by {f.uphill:.0%} of what as many steps down lower it by.",
+            sure="likely",
+            evidence={"value": f.uphill, "bound": MAXIMUM},
         )
     yield from _of_ranges(f)
     yield from _of_copies(f)
     yield from _of_scores(f)
     if f.diversity < COLLAPSED:
-        yield (
+        yield Finding(
+            "collapsed",
+            "generator",
             f"Generated samples are not diverse: they lie {f.diversity:.2g} times as far apart as real ones"
-            f"{'' if f.images else f' (values in {f.generated}, real ones in {f.real})'}."
+            f"{'' if f.images else f' (values in {f.generated}, real ones in {f.real})'}.",
+            sure="likely",
+            evidence=_measured(f, f.diversity, f.diversity_interval, bound=COLLAPSED),
         )
     for layer in f.starved:
-        yield (
+        yield Finding(
+            "starved-layer",
+            f"{layer.player}: {layer.layer}",
             f"Hardly anything reaches the {layer.player}'s batch norm {layer.layer!r}: the variance of its input is "
             f"{layer.variance:.2g} (eps {layer.eps:.2g}), so what it passes on is amplified "
-            f"{(layer.variance + layer.eps) ** -0.5:.0f} times (is the latent scaled down, or a layer before it dead?)."
+            f"{(layer.variance + layer.eps) ** -0.5:.0f} times.",
+            sure="likely",
+            evidence={"value": layer.variance, "eps": layer.eps},
         )
 
 
-def _of_ranges(f: Facts) -> Iterator[str]:
+def _measured(
+    f: Facts, value: float, interval: tuple[float, float] | None, **more: float | None
+) -> Json:
+    """A value, its interval where there is one, and the confidence of that."""
+    ends = {"interval": list(interval), "confidence": f.confidence} if interval else {}
+    return {"value": value, **ends, "samples": f.samples, **more}
+
+
+def _ordered(f: Facts, **more: float | None) -> Json:
+    """The share of pairs that the critic orders rightly, as evidence."""
+    share, *ends = f.separation
+    return _measured(f, share, (ends[0], ends[1]), **more)
+
+
+def _of_ranges(f: Facts) -> Iterator[Finding]:
     spans = f"generated values lie in {f.generated}, real ones in {f.real}"
     apart, ratio = f.apart
+    evidence: Json = {
+        "real": [f.real.low, f.real.high],
+        "generated": [f.generated.low, f.generated.high],
+        "means_apart": apart,
+        "spreads": ratio,
+    }
     if not f.images:
         if apart > ELSEWHERE and not SMALL <= ratio <= LARGE:
-            yield (
+            yield Finding(
+                "normalization-mismatch",
+                SAMPLES,
                 f"Generated samples lie elsewhere than real ones: {spans}; their means are {apart:.2g} real standard "
-                f"deviations apart, and their spread is {ratio:.2g} times the real one's (are both normalised alike?)."
+                f"deviations apart, and their spread is {ratio:.2g} times the real one's.",
+                sure="possible",
+                evidence=evidence,
+                cure="see that both are normalised alike: rescale both, or neither",
             )
         return
+    why, sure, key = "", "likely", "outside"
     if f.ends is not None and f.ends[0] < -0.5 and _in_unit(f) and f.outside > OUTSIDE:
-        yield (
-            f"Real and generated samples differ in range: {spans}, and the generator's output ends at "
-            f"{f.ends[0]:.3g} and {f.ends[1]:.3g} whatever its weights are ({f.outside:.0%} of generated entries are "
-            "beyond; are both normalised alike?)."
+        why = (
+            f", and the generator's output ends at {f.ends[0]:.3g} and {f.ends[1]:.3g} whatever its weights are "
+            f"({f.outside:.0%} of generated entries are beyond)"
         )
+        sure = "certain"
     elif f.outside > OUTSIDE and _far(apart, ratio):
-        yield (
-            f"Real and generated samples differ in range: {spans} ({f.outside:.0%} of generated entries are beyond; "
-            "are both normalised alike?)."
-        )
+        why = f" ({f.outside:.0%} of generated entries are beyond)"
     elif f.unreached > UNREACHED and ratio < NARROW:
-        yield (
-            f"Real and generated samples differ in range: {spans} ({f.unreached:.0%} of real entries are out of the "
-            "generator's reach; are both normalised alike?)."
+        why, key = (
+            f" ({f.unreached:.0%} of real entries are out of the generator's reach)",
+            "unreached",
         )
+    if why:
+        text = f"Real and generated samples differ in range: {spans}{why}."
+        evidence |= {"value": getattr(f, key), "samples": f.samples}
+        yield Finding("range-mismatch", SAMPLES, text, sure=sure, evidence=evidence)
 
 
 def _far(apart: float, ratio: float) -> bool:
@@ -106,86 +157,121 @@ def _in_unit(f: Facts) -> bool:
     return f.real.low >= -0.02 and f.real.high <= 1.02
 
 
-def _of_copies(f: Facts) -> Iterator[str]:
+def _of_copies(f: Facts) -> Iterator[Finding]:
     c = f.copies
     if c is None or c.generated * c.samples < 5 or c.generated < COPIED * c.rows / c.size:
         return
     if c.generated < 4 * c.real:
         return
-    yield (
+    ends = exact_interval(round(c.generated * c.samples), c.samples, f.confidence)
+    yield Finding(
+        "copied-samples",
+        "generator",
         f"{c.generated:.0%} of generated samples are copies of real ones (of {c.rows:,} among the data's {c.size:,}); "
-        f"of held-out real samples {c.real:.0%} are."
+        f"of held-out real samples {c.real:.0%} are.",
+        evidence=_measured(f, c.generated, ends, of_held_out_real=c.real),
     )
 
 
-def _of_scores(f: Facts) -> Iterator[str]:
+def _of_scores(f: Facts) -> Iterator[Finding]:
     share, low, high = f.separation
     if math.isnan(share):
-        yield "The critic's scores are not finite."
+        yield Finding("not-finite", "critic", "The critic's scores are not finite.")
         return
-    critic, wrong = f.losses["critic"], False
+    critic, wrong = f.losses["critic"], high < REVERSED and share < REVERSED_ALL
     if high < REVERSED:
-        wrong = share < REVERSED_ALL
-        asks = wrong and "critic" not in f.untouched
-        yield (
-            f"The critic has it the wrong way round: it scores generated samples above held-out real ones in "
-            f"{1 - share:.1%} of pairs{SWAPPED if asks else ''}."
-        )
+        yield _reversed(f, wrong and "critic" not in f.untouched)
     if not wrong:
         yield from _of_sizes(f)
-    poor = share >= RIGHTLY and f.silent is not None and _above(critic, f.silent)
-    if poor:
-        yield (
+    if share >= RIGHTLY and f.silent is not None and _above(critic, f.silent):
+        yield Finding(
+            "wrong-loss",
+            "critic",
             f"The critic orders {share:.1%} of pairs rightly, yet its loss is {critic.value:.3g} {f.unit}, above the "
-            f"{f.silent:.3g} of a critic that says nothing: was it trained on this loss?"
+            f"{f.silent:.3g} of a critic that says nothing.",
+            sure="likely",
+            evidence=_ordered(f, loss=critic.value, loss_of_silence=f.silent),
+            cure="see that it was trained on this loss: declare the loss that the loop minimises, or correct the loop",
         )
     if f.unbounded:
-        yield (
+        yield Finding(
+            "unbounded-critic",
+            "critic",
             "Nothing bounds the critic's slope in this game (no gradient penalty, weight clipping or spectral norm): "
-            "its loss has no least value then and measures no distance (was it trained with a bound that the audit is "
-            "not told of?)."
+            "its loss has no least value then and measures no distance.",
+            "warning",
         )
-    equal = critic.at_equality
+    yield from _saturated(f, low)
+
+
+def _reversed(f: Facts, all_of_them: bool) -> Finding:
+    """A critic that scores generated samples higher: the wrong sign, or one that the generator has overtaken."""
+    text = (
+        "The critic has it the wrong way round: it scores generated samples above held-out real ones in "
+        f"{1 - f.separation[0]:.1%} of pairs."
+    )
+    if not all_of_them:
+        return Finding("lagging", "critic", text, "warning", "possible", _ordered(f))
+    cure = "see whether its loss has the wrong sign, or real and generated samples are swapped"
+    return Finding("wrong-sign", "critic", text, sure="likely", evidence=_ordered(f), cure=cure)
+
+
+def _saturated(f: Facts, low: float) -> Iterator[Finding]:
+    """A critic that separates nearly all pairs, and a generator without a gradient: one finding."""
+    critic, share = f.losses["critic"], f.separation[0]
+    equal, texts, level, sure = critic.at_equality, [], "fault", "likely"
     if share >= SEPARATED and equal and critic.value < SATURATED * equal:
-        yield (
+        texts.append(
             f"The critic tells real from generated in {share:.1%} of pairs, and its loss is {critic.value:.2g} "
-            f"{f.unit} ({equal:.3g} at equality): it has won, and the generator does not follow (a critic that "
-            "learns too fast, or a generator that is not trained on this loss)."
+            f"{f.unit} ({equal:.3g} at equality): it has won, and the generator does not follow."
         )
     elif low >= TOLD and critic.value < (HALF * equal if equal else 0):
-        yield f"The critic tells real from generated in {share:.1%} of pairs."
-    yield from _of_gradient(f)
+        texts.append(f"The critic tells real from generated in {share:.1%} of pairs.")
+        # Without a scale of the loss this is what a Wasserstein critic does early on.
+        level, sure = "warning" if equal else "note", "possible"
+    gradient = _of_gradient(f)
+    if gradient:
+        texts.append(gradient)
+        level, sure = "fault", "likely"
+    if texts:
+        more = {"loss": critic.value, "loss_at_equality": equal, "pull": f.pull, "slope": f.slope}
+        yield Finding("saturated", "critic", " ".join(texts), level, sure, _ordered(f, **more))
 
 
-def _of_gradient(f: Facts) -> Iterator[str]:
-    """The generator's gradient, where the critic separates nearly all pairs."""
+def _of_gradient(f: Facts) -> str:
+    """The generator's gradient, where the critic separates nearly all pairs; "" where it has one."""
     loss = f.losses["generator"]
     content = loss.at_equality is not None and loss.value <= loss.at_equality + f.tolerance
     if f.pull is not None and f.pull < VANISHED:
-        yield (
+        return (
             "The generator's gradient vanishes against this critic: at the scores of generated samples its loss "
             f"changes {f.pull:.2g} times as fast with the score as at equality."
         )
-    elif f.slope is not None and f.slope < f.tolerance and not content:
-        yield (
+    if f.slope is not None and f.slope < f.tolerance and not content:
+        return (
             "The generator's gradient vanishes against this critic: to first order a move of 1% lowers its loss, "
-            f"{loss.value:.3g} {f.unit}, by {f.slope:.2g} (is its output saturated?)."
+            f"{loss.value:.3g} {f.unit}, by {f.slope:.2g} (its own output may be saturated too)."
         )
+    return ""
 
 
 def _above(critic: Loss, silent: float) -> bool:
     return math.isfinite(critic.value) and critic.value > silent + 0.05 * max(abs(silent), 0.1)
 
 
-def _of_sizes(f: Facts) -> Iterator[str]:
+def _of_sizes(f: Facts) -> Iterator[Finding]:
     """Losses far beyond their values at equality, in units that have a scale of their own."""
     for player in ("critic", "generator"):
         loss = f.losses[player]
         if not loss.at_equality or not math.isfinite(loss.value):
             continue
         if loss.value > EXPLODED * abs(loss.at_equality) and loss.value > 20:
-            yield (
+            yield Finding(
+                "step-too-large",
+                player,
                 f"The {player}'s loss is {loss.value:.3g} {f.unit} ({loss.at_equality:.3g} at equality): the "
-                "critic's scores have exploded (step size too large?)."
+                "critic's scores have exploded.",
+                sure="likely",
+                evidence=_measured(f, loss.value, loss.interval, at_equality=loss.at_equality),
             )
             return

@@ -1,5 +1,5 @@
-"""What a practitioner looks at before any verdict: losses, separation, diversity, ranges; and the signs of a fault
-that they show by themselves."""
+"""What a practitioner looks at before any verdict: losses, separation, diversity, ranges; and what they show by
+themselves."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from equilibrist.checks._search import Relative
 from equilibrist.checks._signs import SEPARATED, STARVED, signs
 from equilibrist.checks.context import AuditContext, norm_of, rows_in, taken
 from equilibrist.core.draws import Batch, Draw
+from equilibrist.findings import Finding, ordered
 from equilibrist.games.compatibility import reach
 
 ROWS, FEW_ROWS = 2000, 400  # samples of each kind at most
@@ -31,10 +32,12 @@ SAME = 1e-12  # of the largest score: scores that differ by less are the same in
 @dataclass(frozen=True)
 class Loss:
     """A player's loss, penalties included, and the formulation's value where critic and generator are at equality:
-    generated samples have the data's law and the critic answers best (None where that is not one number)."""
+    generated samples have the data's law and the critic answers best (None where that is not one number); `interval`
+    is that of the value."""
 
     value: float
     at_equality: float | None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ class Facts:
             equality; None where that is not one number.
         unbounded: whether the loss is Wasserstein's and nothing in the game bounds the critic's slope.
         copies: None where the law of the data is infinite.
+        diversity_interval: of the ratio; None where it was not measured.
+        confidence: of all intervals.
+        penalised: whether the critic pays a penalty.
     """
 
     unit: str
@@ -129,11 +135,19 @@ class Facts:
     pull: float | None = None
     unbounded: bool = False
     copies: Copies | None = None
+    diversity_interval: tuple[float, float] | None = None
+    confidence: float = 0.95
+    penalised: bool = False
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the facts show by themselves, what to act on first in front; empty where there is nothing."""
+        return ordered(signs(self))
 
     @property
     def signs(self) -> tuple[str, ...]:
-        """Signs of a fault, most telling first, each with its number; empty where there are none."""
-        return tuple(signs(self))
+        """The findings' texts."""
+        return tuple(f.text for f in self.findings)
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -178,7 +192,7 @@ def facts(
     draws = _held_out(context, deep)
     real, fake, real_scores, fake_scores = _samples(context, draws)
     losses = {
-        player: Loss(float(context.losses_on(player, *context.wide, draws).mean()), reference)
+        player: _loss(context, player, draws, reference)
         for player, reference in at_equality(context).items()
     }
     images = context.data.kind == "images"
@@ -187,11 +201,12 @@ def facts(
     ranges = _range(real), _range(fake)
     share = separation(real_scores, fake_scores, context.settings.confidence)
     won = share[0] >= SEPARATED
+    diversity, between = _diversity(real, fake, context)
     return Facts(
         unit=context.unit,
         losses=losses,
         separation=share,
-        diversity=_spread(fake, context.seed) / max(_spread(real, context.seed), 1e-300),
+        diversity=diversity,
         real=ranges[0],
         generated=ranges[1],
         outside=_beyond(fake, ranges[0]),
@@ -218,6 +233,9 @@ def facts(
         unbounded=unbounded(context),
         pull=pull(context, fake_scores),
         copies=_copies(context, real, fake, 1.0 if deep else 0.25),
+        diversity_interval=between,
+        confidence=context.settings.confidence,
+        penalised=bool(getattr(context.game, "penalties", ())),
     )
 
 
@@ -346,12 +364,42 @@ def _beyond(x: Tensor, range_: Range) -> float:
     return float(((x < range_.low - margin) | (x > range_.high + margin)).double().mean())
 
 
-def _spread(x: Tensor, seed: int) -> float:
-    """Mean Euclidean distance between two samples, over up to 500 of them."""
+def _loss(
+    context: AuditContext, player: str, draws: Sequence[Draw], reference: float | None
+) -> Loss:
+    """A player's loss on these batches, with its interval over them where there are several."""
+    values = context.losses_on(player, *context.wide, draws)
+    ends = context.interval(values).ends if len(values) > 1 else None
+    return Loss(float(values.mean()), reference, None if ends is None else (ends[0], ends[1]))
+
+
+def _diversity(
+    real: Tensor, fake: Tensor, context: AuditContext
+) -> tuple[float, tuple[float, float] | None]:
+    """The mean distance between two generated samples over that between two real ones, with the delta method's
+    interval for the ratio."""
+    from scipy.stats import norm
+
+    (a, a_error), (b, b_error) = (_spread(x, context.seed) for x in (fake, real))
+    ratio = a / max(b, 1e-300)
+    if not (a > 0 and b > 0 and math.isfinite(a_error + b_error)):
+        return ratio, None
+    z = float(norm.ppf(0.5 + context.settings.confidence / 2))
+    factor = math.exp(z * math.hypot(a_error / a, b_error / b))
+    return ratio, (ratio / factor, ratio * factor)
+
+
+def _spread(x: Tensor, seed: int) -> tuple[float, float]:
+    """Mean Euclidean distance between two samples, over up to 500 of them, and its standard error: that of a
+    U-statistic, by its first projection (Hoeffding 1948)."""
     flat = x.flatten(1)
     rng = np.random.default_rng(seed)
-    rows = torch.from_numpy(rng.permutation(len(flat))[:500].copy())
-    return float(torch.pdist(flat[rows]).mean()) if len(rows) > 1 else math.nan
+    rows = flat[torch.from_numpy(rng.permutation(len(flat))[:500].copy())]
+    n = len(rows)
+    if n < 3:
+        return (float(torch.pdist(rows).mean()) if n > 1 else math.nan), math.nan
+    means = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1) / (n - 1)
+    return float(means.mean()), 2 * float(means.std()) / math.sqrt(n)
 
 
 def starved(module: nn.Module, constants: Mapping[str, Tensor], player: str) -> tuple[Starved, ...]:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
-from equilibrist.certificates import STATES, Json
+from equilibrist.certificates import Json
 from equilibrist.checks import Audit, Settings, Verdict, write_folder
+from equilibrist.critics._findings import established, findings
 from equilibrist.data import Source
+from equilibrist.findings import Finding, ordered, weighed
 
 _USED = ("batch", "confidence", "tolerance", "absolute", "gradients")
 
@@ -38,8 +40,12 @@ class CriticAudit(Audit):
     def states(self) -> tuple[str, ...]:
         """What was established of the critic, most telling first: "saturated", "smothered", "lagging", "blind",
         "memorising", "uninformative"; empty for a critic in which no fault was found."""
-        by = {c.claim: c.verdict for c in self.certificates}
-        return tuple(s for claim, s in STATES.items() if by.get(claim) is Verdict.REFUTED)
+        return tuple(established(self.certificates))
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The same as findings: what to act on first in front."""
+        return ordered(weighed(findings(self.certificates), own_loop=False))
 
     @property
     def columns(self) -> list[Json]:
@@ -54,16 +60,14 @@ class CriticAudit(Audit):
     @property
     def place(self) -> str:
         """The fact that matters most, then what else was found."""
-        by = {c.claim: c for c in self.certificates}
-        found = [by[claim] for claim, state in STATES.items() if state in self.states]
-        first = [c.summary for c in found]
+        first = [f.text for f in self.findings]
         if not first:
-            apart = by["not-saturated"].evidence["separation"]
+            apart = self["not-saturated"].evidence["separation"]
             first = [
                 f"No fault was found in the critic: it orders {apart:.1%} of held-out pairs rightly{self._betrays()}."
             ]
-        gain = by["best-response"]
-        if gain.verdict is Verdict.REFUTED or not found:
+        gain = self["best-response"]
+        if gain.verdict is Verdict.REFUTED or not self.findings:
             first.append(gain.summary)
         return " ".join(first)
 
@@ -77,9 +81,9 @@ class CriticAudit(Audit):
         return f", and {first['name']} by itself tells generated samples from real ones in {share}"
 
     @property
-    def advice(self) -> tuple[str, ...]:
-        """Which changes fit what was established."""
-        return tuple(ADVICE[state] for state in self.states)
+    def measured(self) -> tuple[str, ...]:
+        """Nothing: what was measured of a critic is in its findings and certificates."""
+        return ()
 
     def save(
         self,
@@ -102,28 +106,3 @@ class CriticAudit(Audit):
             {},
             lambda sheet: ("", b""),
         )
-
-
-ADVICE = {
-    "saturated": (
-        "A saturated critic: fewer critic steps, a gradient penalty (or a heavier one), a lower step size, noise on "
-        "its input, or a reward that goes on falling (softplus of the score, say) give the generator its signal back."
-    ),
-    "smothered": "A smothered critic: lower the penalty's weight until the critic separates what it can.",
-    "lagging": (
-        "A lagging critic: more critic steps, a higher step size, or newer generated samples in its batches; it "
-        "separates these samples when it is trained on them."
-    ),
-    "blind": (
-        "A blind critic: look at what becomes of these columns on their way into it (a mask, a scale that makes them "
-        "tiny, a column left out)."
-    ),
-    "memorising": (
-        "A memorising critic: more training samples, augmentation of real and generated ones alike, a smaller critic "
-        "or fewer steps on the same rows."
-    ),
-    "uninformative": (
-        "The reward is flat: another function of the score, or a critic in another state, is needed before the "
-        "generator can learn from it."
-    ),
-}

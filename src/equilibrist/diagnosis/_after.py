@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
-from equilibrist.diagnosis.findings import Finding
 from equilibrist.diagnosis.numerics import check_single
 from equilibrist.diagnosis.samples import check_diversity, check_latent, opposed
 from equilibrist.errors import EquilibristError
+from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import copied, unwrapped
 

@@ -13,8 +13,8 @@ from equilibrist.diagnosis._difference import Key, differing
 from equilibrist.diagnosis._rest import Rest
 from equilibrist.diagnosis._rounds import Watched
 from equilibrist.diagnosis._state import CARRIED, Leaf, State, relative_gap
-from equilibrist.diagnosis.findings import Finding
 from equilibrist.display import shortened
+from equilibrist.findings import Finding
 
 RESTORED = {
     "held": "stale-parameters",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._rounds import Watched
 from equilibrist.diagnosis._state import CARRIED, KINDS, State, relative_gap
-from equilibrist.diagnosis.findings import Finding
+from equilibrist.findings import Finding
 
 Key = tuple[str, str]
 

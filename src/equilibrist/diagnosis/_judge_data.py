@@ -14,7 +14,7 @@ from equilibrist.diagnosis._calls import FAKE, REAL, Call
 from equilibrist.diagnosis._explain import Explained
 from equilibrist.diagnosis._recorder import Recorder
 from equilibrist.diagnosis._seen import CRITIC, fingerprints
-from equilibrist.diagnosis.findings import Finding
+from equilibrist.findings import Finding
 from equilibrist.nn.wrapped import unwrapped
 
 ROWS = 1_000

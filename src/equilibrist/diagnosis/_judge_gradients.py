@@ -23,7 +23,7 @@ from equilibrist.diagnosis._explain import (
 )
 from equilibrist.diagnosis._recorder import Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC
-from equilibrist.diagnosis.findings import Finding
+from equilibrist.findings import Finding
 
 LEAST = 3  # steps before a coefficient is spoken of
 SHARE = 0.8  # of the steps that must agree

@@ -14,7 +14,7 @@ from equilibrist.diagnosis._calls import FAKE, GENERATOR, REAL, Call, slopes_of
 from equilibrist.diagnosis._explain import Explained
 from equilibrist.diagnosis._recorder import Recorder
 from equilibrist.diagnosis._seen import CRITIC
-from equilibrist.diagnosis.findings import Finding
+from equilibrist.findings import Finding
 from equilibrist.formulations import WGAN, Formulation, Hinge, LeastSquares, Vanilla
 
 LEAST = 3

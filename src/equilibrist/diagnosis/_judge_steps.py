@@ -11,7 +11,7 @@ from equilibrist.diagnosis._calls import Call
 from equilibrist.diagnosis._explain import OTHER, Explained
 from equilibrist.diagnosis._recorder import SEVERAL, Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC, Side, Step
-from equilibrist.diagnosis.findings import Finding
+from equilibrist.findings import Finding
 
 LEAST = 3
 

@@ -8,7 +8,7 @@ from equilibrist.certificates import Json
 from equilibrist.diagnosis._beside import Beside
 from equilibrist.diagnosis._difference import Key, differing
 from equilibrist.diagnosis._state import Leaf
-from equilibrist.diagnosis.findings import Finding
+from equilibrist.findings import Finding
 
 
 class Rest(Beside):

@@ -13,11 +13,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._seen import Ear
-from equilibrist.diagnosis.findings import Finding
 from equilibrist.diagnosis.loop import Loop, modules_of
 from equilibrist.diagnosis.numerics import watched
 from equilibrist.diagnosis.wiring import ROUNDS, Wiring, check_wiring
 from equilibrist.errors import EquilibristError
+from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import unwrapped
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from equilibrist.diagnosis._running import Running
-from equilibrist.diagnosis.findings import Finding
 from equilibrist.diagnosis.numerics import check_step_size
+from equilibrist.findings import Finding
 from equilibrist.formulations import formulation_of
 from equilibrist.formulations.named import is_formulation
 from equilibrist.interop.origin import tensors_of

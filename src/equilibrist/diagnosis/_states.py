@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from equilibrist.certificates import STATES, Json
+from equilibrist.certificates import STATES
 from equilibrist.checks import Certificate, Verdict
 from equilibrist.critics import CriticAudit
 from equilibrist.diagnosis._outcome import Outcome
-from equilibrist.diagnosis.findings import VOCABULARY, Finding
+from equilibrist.findings import Finding, numbers_of
 
 CHANCE = 0.15  # around one half: a critic whose order of held-out pairs is there is at chance
 SURE = 0.98  # share of pairs ordered rightly, from which a critic separates nearly all
@@ -71,12 +71,12 @@ def states(found: CriticAudit, where: str, way: Way) -> list[Finding]:
     return [
         _finding(state, certificate, where, way, flat)
         for state, certificate in seen.items()
-        if state in VOCABULARY
+        if state != "uninformative"
     ]
 
 
 def _finding(state: str, certificate: Certificate, where: str, way: Way, flat: bool) -> Finding:
-    evidence = _numbers(certificate)
+    evidence = numbers_of(certificate.evidence)
     evidence |= {"orders": [round(o, 3) for o in way.orders], "progress": way.outcome.progress}
     lasting = _lasting(state, certificate, way, flat)
     text = certificate.summary
@@ -129,13 +129,3 @@ def _lasting(state: str, certificate: Certificate, way: Way, flat: bool) -> bool
         # Near the data a critic is at chance because the samples are good.
         return way.still and (throughout or (mean and way.travel < SLOW))
     return False
-
-
-def _numbers(certificate: Certificate) -> Json:
-    """The certificate's plain numbers, and its interval."""
-    return {
-        name: value
-        for name, value in certificate.evidence.items()
-        if isinstance(value, int | float | str | bool)
-        or (isinstance(value, list | tuple) and len(value) <= 4)
-    }

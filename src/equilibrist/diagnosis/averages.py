@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from equilibrist.certificates import Json
 from equilibrist.core.draws import Use
 from equilibrist.diagnosis._untouched import untouched
-from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import DataError, GameError
+from equilibrist.findings import Finding
 from equilibrist.nn.wrapped import copied, unwrapped
 from equilibrist.statistics import Estimate, estimate
 

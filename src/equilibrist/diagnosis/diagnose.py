@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,12 +17,12 @@ from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._sizes import exploded
 from equilibrist.diagnosis._states import Way, states
-from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Loop
 from equilibrist.diagnosis.resume import check_resume
 from equilibrist.diagnosis.wiring import Wiring, without_echoes
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import EquilibristError, GameError, RecipeError
+from equilibrist.findings import Finding, explained, foremost, is_cause, ordered
 from equilibrist.formulations.named import is_formulation
 from equilibrist.games import Modules, parameters_of, roles
 from equilibrist.nn.noise import GLOBAL, derived, seeded
@@ -65,7 +65,7 @@ class Diagnosis(Shown):
     @property
     def first(self) -> Finding | None:
         """What to act on first; None where nothing above a note was found."""
-        return next((f for f in self.findings if f.level != "note"), None)
+        return foremost(self.findings)
 
     def describe(self) -> Json:
         """Plain values, as a JSON file holds them."""
@@ -149,13 +149,13 @@ def diagnose(
         found += [f for f in others if _new(f, found)]
     if fresh is not None and run.stopped is None:
         found += _resumed(fresh, seed, skipped)
-    if any(map(_is_cause, found)):
+    if any(map(is_cause, found)):
         skipped["the critic's state"] = "what is found already explains it: mend that first"
     elif run.stopped is None:
         audit = _critic(loop, gradients, seed, progress, skipped)
         found += [] if audit is None else states(audit, critic, _way(run, critic, generator))
     return Diagnosis(
-        ordered(_explained(found)),
+        ordered(explained(found)),
         run.done,
         dict(run.steps),
         run.early,
@@ -195,11 +195,6 @@ def _resumed(fresh: Callable[[], Loop], seed: int, skipped: dict[str, str]) -> l
         return []
 
 
-def _is_cause(finding: Finding) -> bool:
-    """Whether it explains what a player's state may be."""
-    return finding.level == "fault" and finding.kind.group in ("wiring", "data", "numerics")
-
-
 def _asleep(run: Running, found: Sequence[Finding]) -> list[Finding]:
     """Players without a step in a whole run, which a few rounds cannot tell from those that begin later."""
     wiring = {"never-stepped", "wrong-optimizer", "stale-parameters"}
@@ -215,28 +210,6 @@ def _asleep(run: Running, found: Sequence[Finding]) -> list[Finding]:
         )
         for name in run.loop.players
         if run.steps[name] == 0 and most >= WHOLE
-    ]
-
-
-def _explained(found: Sequence[Finding]) -> list[Finding]:
-    """Findings about players as notes where a fault of wiring, data or numbers explains them, and values that are not
-    finite where steps were too large."""
-    large = any(f.name == "step-too-large" for f in found)
-    found = [
-        replace(f, level="note", text=f"{f.text.rstrip('.')} (explained by step-too-large).")
-        if large and f.name == "not-finite"
-        else f
-        for f in found
-    ]
-    causes = [f for f in found if _is_cause(f)]
-    if not causes:
-        return list(found)
-    because = f" (explained by {causes[0].name})"
-    return [
-        replace(f, level="note", text=f.text.rstrip(".") + because + ".")
-        if f.kind.group == "player" and f.level != "note"
-        else f
-        for f in found
     ]
 
 

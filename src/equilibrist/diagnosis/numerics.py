@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._untouched import untouched
-from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import EquilibristError
+from equilibrist.findings import Finding
 from equilibrist.nn.wrapped import copied, unwrapped
 from equilibrist.statistics import Estimate, estimate
 

@@ -18,10 +18,10 @@ from equilibrist.diagnosis._causes import forgotten
 from equilibrist.diagnosis._difference import Difference, first_difference
 from equilibrist.diagnosis._rounds import Watched, call, required
 from equilibrist.diagnosis._state import CARRIED, State
-from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Loop
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import RecipeError
+from equilibrist.findings import Finding, ordered
 from equilibrist.nn.noise import GLOBAL, derived, seeded
 
 

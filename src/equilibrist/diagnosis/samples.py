@@ -12,8 +12,8 @@ from equilibrist.certificates import Json
 from equilibrist.core.draws import Use
 from equilibrist.diagnosis._intervals import Ratio, wilson_share
 from equilibrist.diagnosis._untouched import untouched
-from equilibrist.diagnosis.findings import Finding
 from equilibrist.errors import DataError
+from equilibrist.findings import Finding
 from equilibrist.statistics import Estimate, estimate
 
 BLOCKS = 10  # independent parts of the samples, from which intervals are made

@@ -32,10 +32,10 @@ from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._recorder import Recorder
 from equilibrist.diagnosis._seen import Step
-from equilibrist.diagnosis.findings import Finding, ordered
 from equilibrist.diagnosis.loop import Held, Loss, modules_of
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError, RecipeError, warn_user
+from equilibrist.findings import Finding, ordered
 from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.formulations.named import is_formulation
 from equilibrist.games import roles

@@ -1,8 +1,7 @@
-"""The ladder from motion to Nash, and what fits the evidence."""
+"""The ladder from motion to Nash."""
 
 from equilibrist.certificates import HOLDS
-from equilibrist.report._html import e
-from equilibrist.report._record import Audit, Record, Verdict
+from equilibrist.report._record import Audit, Verdict
 
 
 def highest(audit: Audit) -> str | None:
@@ -18,14 +17,3 @@ def highest(audit: Audit) -> str | None:
         if rung.verdict in HOLDS:
             return rung.claim
     return None
-
-
-def advice(record: Record) -> str:
-    """What was measured and what fits it, largest effect first, without what the headline says; "" where nothing
-    is left."""
-    audit = record.audit
-    lines = [line for line in audit.advice if line not in audit.place] if audit else []
-    rows = "".join(f"<li>{e(text)}</li>" for text in lines)
-    return (
-        f'<div class="advice"><h2>What fits the evidence</h2><ul>{rows}</ul></div>' if rows else ""
-    )

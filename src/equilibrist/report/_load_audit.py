@@ -6,6 +6,7 @@ from typing import Any
 
 from equilibrist.certificates import RUNGS
 from equilibrist.errors import RecordError
+from equilibrist.findings import Finding, from_recorded
 from equilibrist.report._read import expect, json_object, read_json, read_sample, short
 from equilibrist.report._record import (
     Audit,
@@ -54,6 +55,7 @@ def load_audit(path: Path, notes: list[str]) -> Audit | None:
         dtype=expect(data, "dtype", dict, "an object", path) or {},
         certificates=sorted((_certificate(item, path, notes) for item in certificates), key=_rank),
         place=expect(data, "place", str, "a text", path) or "",
+        findings=_findings(expect(data, "findings", dict, "an object", path) or {}, path, notes),
         advice=[str(item) for item in expect(data, "advice", list, "a list", path) or []],
         ladder=[_rung(item, path) for item in expect(data, "ladder", list, "a list", path) or []],
         facts=_facts(expect(data, "facts", dict, "an object", path) or {}, path),
@@ -80,6 +82,12 @@ def _rung(data: Any, path: Path) -> Rung:
     if name:
         known = Rung(claim, name, expect(data, "meaning", str, "a text", path) or "")
     return replace(known, verdict=None if verdict is None else _verdict(verdict, claim, path))
+
+
+def _findings(data: Json, path: Path, notes: list[str]) -> list[Finding]:
+    found, left_out = from_recorded(data)
+    notes += [f"{path.name}: {why}. It is left out." for why in left_out]
+    return found
 
 
 def _facts(data: Json, path: Path) -> list[str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from equilibrist.certificates import Json, Rung, Statement, Tolerance, Verdict, as_number
 from equilibrist.files.reading import dig
+from equilibrist.findings import Finding
 
 __all__ = [
     "Audit",
@@ -89,7 +90,7 @@ class Audit:
     """The audit of one checkpoint. `ladder` has the lowest rung first, `work` gradients and seconds by check.
 
     `facts` are sentences on losses, separation and samples, `notes` on what does not fit together. Audits of
-    earlier versions have no place, advice, ladder, facts, notes or work.
+    earlier versions have no place, findings, advice, ladder, facts, notes or work.
     """
 
     step: int | None
@@ -100,6 +101,7 @@ class Audit:
     dtype: Json
     certificates: list[Certificate]
     place: str = ""
+    findings: list[Finding] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     ladder: list[Rung] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)

@@ -4,11 +4,12 @@ Plain text only; escaping is the page's business.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from equilibrist.certificates import STATES
 from equilibrist.files.reading import dig, quoted
+from equilibrist.findings import foremost
 from equilibrist.report._claims import (
     BADGES,
     MARKS,
@@ -25,6 +26,7 @@ from equilibrist.report._claims import (
     other,
     side,
 )
+from equilibrist.report._findings import broke_down, findings
 from equilibrist.report._numbers import (
     count,
     duration,
@@ -202,27 +204,32 @@ def headline(record: Record) -> Headline:
     """The verdict on the whole run, in words."""
     if record.diverged:
         return _diverged(record)
-    if record.audit is None or not record.audit.certificates:
-        return _not_audited(record)
-    return _audited(record, record.audit)
+    audit, first = record.audit, foremost(findings(record))
+    if audit is None or not audit.certificates:
+        head = _not_audited(record)
+    else:
+        head = _audited(record, audit)
+    if first is None:
+        return head
+    # What a finding opens with comes before where the pair stands.
+    stands = audit.place if audit is not None and audit.place else f"{head.text}. {head.aside}"
+    stands = stands.replace(first.text, "", 1).strip()
+    badge = first.name.replace("-", " ")
+    return replace(
+        head, tone=_TONE[first.level], badge=badge, text=first.text.rstrip("."), aside=stands
+    )
+
+
+_TONE = {"fault": "refuted", "warning": "unknown"}
 
 
 def _diverged(record: Record) -> Headline:
-    broken, status = record.first_broken, record.status
-    detail = ["Trust nothing that was recorded from then on."]
-    if broken is not None:
-        quantity, player, step = broken
-        what = {"loss": "loss", "grad_norm": "gradient norm"}[quantity]
-        whose = f"the {player}'s {what}" if player else f"the {what}"
-        text = f"Training broke down: {whose} is no finite number from step {count(step)} on"
-    else:
-        when = "" if status is None or status.step is None else f" at step {count(status.step)}"
-        text = f"Training broke down{when}: a loss or gradient was no longer a finite number"
+    status, detail = record.status, ["Trust nothing that was recorded from then on."]
     if status is not None and status.message:
         detail.insert(0, f"{status.message[:1].upper()}{status.message[1:]}.")
     if record.audit is not None and record.audit.step is not None:
         detail.append(f"The audit below is of step {count(record.audit.step)}.")
-    return Headline("refuted", "diverged", text, detail=tuple(detail))
+    return Headline("refuted", "diverged", broke_down(record), detail=tuple(detail))
 
 
 def _not_audited(record: Record) -> Headline:

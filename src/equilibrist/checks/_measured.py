@@ -1,5 +1,4 @@
-"""What was measured and which causes fit it, largest effect first. Nothing is prescribed that the evidence cannot
-tell from another cure."""
+"""What was measured beside the findings, largest effect first. It prescribes nothing: that is for findings."""
 
 from __future__ import annotations
 
@@ -14,12 +13,10 @@ from equilibrist.checks._ladder import (
     number_or_nan,
     parts_of,
     proximal_words,
-    total_rotation,
     unit_of,
     verdict_of,
 )
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.facts import Facts
 
 By = dict[str, Certificate]
 
@@ -31,20 +28,23 @@ class Remark(NamedTuple):
     text: str
 
 
-def advice(certificates: Sequence[Certificate], facts: Facts | None = None) -> tuple[str, ...]:
-    """What the evidence speaks for, largest effect first; empty where nothing speaks for a change."""
+def measured(certificates: Sequence[Certificate], explained: bool = False) -> tuple[str, ...]:
+    """What the certificates measured, largest effect first; empty where all is settled and nothing gains.
+
+    Args:
+        certificates: of the audit.
+        explained: whether a finding says already what the gains may come from.
+    """
     by = {c.claim: c for c in reconcile(certificates)}
     tests = by.get("self-tests")
     if tests is not None and tests.verdict is not Verdict.VERIFIED:
         return ("Correct what the self-tests name first: no verdict can be had until then.",)
-    signs = facts.signs if facts is not None else ()
     remarks = [
-        *(Remark(math.inf, sign) for sign in signs),
-        *_critic(by, bool(signs)),
-        *_generator(by, bool(signs)),
+        *_critic(by),
+        *_generator(by, explained),
         *_rest(by),
         *_minimax(by),
-        *_spectrum(by),
+        *_left(by),
     ]
     ordered = sorted(remarks, key=lambda r: -r.effect)
     texts = [r.text for r in ordered] + _unassessed(certificates)
@@ -66,17 +66,11 @@ def _gained(certificate: Certificate) -> str:
     return f"{text}, {effect:.3g} times the tolerance" if effect >= 2 else text
 
 
-def _critic(by: By, explained: bool) -> list[Remark]:
+def _critic(by: By) -> list[Remark]:
     critic = by.get("nash/critic")
     if critic is None or critic.verdict is not Verdict.REFUTED:
         return []
     text = f"The critic gains {_gained(critic)}, by moving alone: it does not answer best."
-    if not explained:
-        text += (
-            " That fits a critic with too few steps for each of the generator's, one whose step size is too small or "
-            "too large, and one that is not trained on this loss. These verdicts do not tell them apart: its "
-            "training curve with the generator frozen does."
-        )
     return [Remark(_effect(critic), text)]
 
 
@@ -147,49 +141,15 @@ def _minimax(by: By) -> list[Remark]:
     return []
 
 
-def _spectrum(by: By) -> list[Remark]:
-    """Step size, rotation, an unstable direction."""
-    stable = by.get("stable")
-    if stable is None:
+def _left(by: By) -> list[Remark]:
+    """An unstable direction."""
+    if verdict_of(by, "stable") is not Verdict.REFUTED or moving(by):
         return []
-    e, remarks = stable.evidence, []
-    steps = e.get("steps") if isinstance(e.get("steps"), dict) else {}
-    assert isinstance(steps, dict)
-    h, limit = number_or_nan(steps.get("h")), number_or_nan(steps.get("h_max", e.get("h_max")))
-    if 0 < limit < h:
-        text = f"Plain gradient steps of {h:.3g} leave the pair; by this spectrum, steps below {limit:.3g} would stay."
-        remarks.append(Remark(h / limit, text))
-    q = number_or_nan(e.get("q"))
-    # Where the flow leaves, what turns is not what is wrong: consensus would hold the players there.
-    if total_rotation(stable) and stable.verdict is not Verdict.REFUTED:
-        text = (
-            "Rotation is total: an eigenvalue turns without contracting, so that simultaneous gradient steps leave "
-            f"for every step size; {_damped(stable)}."
-        )
-        remarks.append(Remark(1e6, text))
-    elif q > 2 and stable.verdict in HOLDS:
-        text = (
-            f"Rotation dominates: an eigenvalue turns {q:.3g} times as fast as it contracts, and simultaneous steps "
-            f"must be tiny there; {_damped(stable)}."
-        )
-        remarks.append(Remark(q, text))
-    if stable.verdict is Verdict.REFUTED and not moving(by):
-        text = (
-            'Gradient flow leaves this pair along the witness of the check "stable": training would not come to rest '
-            "here, whatever the step size."
-        )
-        remarks.append(Remark(1.0, text))
-    return remarks
-
-
-def _damped(stable: Certificate) -> str:
-    """What methods that damp rotation would do to it, by the spectrum."""
-    forecast = stable.evidence.get("consensus")
-    forecast = forecast if isinstance(forecast, dict) else {}
-    gamma, after = number_or_nan(forecast.get("gamma")), number_or_nan(forecast.get("q"))
-    if math.isfinite(gamma) and math.isfinite(after):
-        return f"by the spectrum, consensus with gamma about {gamma:.2g} brings the ratio to {after:.2g}"
-    return "consensus, extragradient and optimistic steps damp rotation"
+    text = (
+        'Gradient flow leaves this pair along the witness of the check "stable": training would not come to rest '
+        "here, whatever the step size."
+    )
+    return [Remark(1.0, text)]
 
 
 def _unassessed(certificates: Sequence[Certificate]) -> list[str]:

@@ -1,40 +1,10 @@
-"""What can be wrong with adversarial training, by name: the vocabulary, and a finding with its evidence."""
+"""Words for what is wrong with a loop: wiring, data, numbers, averages, resumption."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from equilibrist.findings._kind import Kind
 
-from equilibrist.certificates import Json
-from equilibrist.errors import did_you_mean
-
-LEVELS = ("fault", "warning", "note")
-SURE = ("certain", "likely", "possible")
-GROUPS = ("wiring", "data", "numerics", "average", "resume", "player")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A word of the vocabulary.
-
-    Attributes:
-        group: of GROUPS; findings of an earlier group explain those of later ones.
-        symptom: what its user sees.
-        cause: what is wrong.
-        cure: what to change first.
-        known: what shows it.
-        source: where it is described.
-    """
-
-    group: str
-    symptom: str
-    cause: str
-    cure: str
-    known: str
-    source: str = ""
-
-
-VOCABULARY: dict[str, Kind] = {
+LOOP: dict[str, Kind] = {
     # -- wiring ----------------------------------------------------------------------------------
     "never-stepped": Kind(
         "wiring",
@@ -276,75 +246,6 @@ VOCABULARY: dict[str, Kind] = {
         "save and load the random states and the loader's place",
         "weights agree right after loading, and the first batch or the first noise does not",
     ),
-    # -- players ---------------------------------------------------------------------------------
-    "saturated": Kind(
-        "player",
-        "the critic's loss is near zero, the generator stands still",
-        "the critic separates nearly all held-out samples and gives little slope or reward",
-        "fewer critic steps, a lower critic rate, or a gradient penalty",
-        "a critic orders over 98% of held-out pairs throughout the second half, while its slope or "
-        "reward where the generator is nearly vanishes",
-        "Arjovsky and Bottou 2017, section 2",
-    ),
-    "smothered": Kind(
-        "player",
-        "the critic is near chance and its reward is flat",
-        "the critic is held back by its penalty or its rate, although its class could separate",
-        "a smaller penalty weight or a larger critic rate",
-        "the critic is at chance throughout, and one of its class without the penalty, or with "
-        "another rate, separates held-out samples",
-        "Mescheder et al. 2018",
-    ),
-    "memorising": Kind(
-        "player",
-        "samples copy the data, or quality falls late",
-        "the critic knows its own training samples and calls held-out real ones generated",
-        "more data, augmentation of both kinds, or R1 on the critic",
-        "its score of its own training samples against that of held-out real ones, with an interval",
-        "Karras et al. 2020 (limited data)",
-    ),
-    "lagging": Kind(
-        "player",
-        "the critic is at chance in training",
-        "the critic lags: a fresh one still separates the samples",
-        "more critic steps, or a larger critic rate",
-        "the critic is at chance throughout, and a fresh one trained on frozen samples separates held-out ones",
-        "Lopez-Paz and Oquab 2017 (classifier two-sample tests)",
-    ),
-    "blind": Kind(
-        "player",
-        "a part of the samples never improves",
-        "the critic does not see a part of its input that tells the samples apart",
-        "give the critic that part (conditions, channels, resolution)",
-        "a part of the input tells samples of one score apart, and dealing it out anew does not move the score",
-    ),
-    "collapsed": Kind(
-        "player",
-        "samples look alike",
-        "generated samples vary much less than real ones",
-        "a gradient penalty, minibatch statistics in the critic, or more critic steps",
-        "distances between generated samples against those between held-out real ones, and the share "
-        "of real samples' places that they miss, in the middle and at the end of the run",
-        "Salimans et al. 2016 (minibatch discrimination)",
-    ),
-    "latent-ignored": Kind(
-        "player",
-        "one condition gives one sample",
-        "the generator's samples do not depend on its latent",
-        "a smaller reconstruction weight, or a term that rewards diversity",
-        "the variance over the latent at one condition against the data's own there (the Gamma test)",
-        "Isola et al. 2017; Zhu et al. 2017 (BicycleGAN)",
-    ),
-    "opposed-terms": Kind(
-        "player",
-        "reconstruction gets worse once the critic takes part",
-        "the adversarial term's gradient works against another term's",
-        "a smaller adversarial weight, if the other term matters more",
-        "the share of what a step along one term gains that the adversarial term takes back, with an "
-        "interval over batches",
-        "Esser et al. 2021 (the adaptive weight)",
-    ),
-    # -- resumption: what the resume check needs besides ----------------------------------------------
     "state-not-restored": Kind(
         "resume",
         "a resumed run is another run",
@@ -367,76 +268,3 @@ VOCABULARY: dict[str, Kind] = {
         "two uninterrupted runs from one seed differ",
     ),
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, or worth knowing.
-
-    Attributes:
-        name: of VOCABULARY.
-        where: the player, or the part of it.
-        text: the fact in one sentence, with its numbers.
-        level: "fault" (act on it), "warning" (it hurts where it was not meant), or "note".
-        sure: "certain" (observed), "likely" (all evidence fits, and no other named cause does), or "possible".
-        evidence: plain numbers; `interval` is (low, high) of `value` at `confidence` where there is one.
-        cure: what to change first; the vocabulary's where it is empty.
-    """
-
-    name: str
-    where: str
-    text: str
-    level: str = "fault"
-    sure: str = "certain"
-    evidence: Json = field(default_factory=dict)
-    cure: str = ""
-
-    def __post_init__(self) -> None:
-        if self.name not in VOCABULARY:
-            raise ValueError(
-                f"{self.name!r} is no name of a finding{did_you_mean(self.name, VOCABULARY)}"
-            )
-        if self.level not in LEVELS or self.sure not in SURE:
-            raise ValueError(
-                f"level={self.level!r}, sure={self.sure!r}: they must be one of {LEVELS} and of {SURE}"
-            )
-        if not self.cure:
-            object.__setattr__(self, "cure", VOCABULARY[self.name].cure)
-
-    @property
-    def kind(self) -> Kind:
-        """Its word in the vocabulary."""
-        return VOCABULARY[self.name]
-
-    def describe(self) -> Json:
-        """Plain values, as a JSON file holds them."""
-        return {
-            "name": self.name,
-            "where": self.where,
-            "level": self.level,
-            "sure": self.sure,
-            "text": self.text,
-            "evidence": self.evidence,
-            "cure": self.cure,
-        }
-
-    def __str__(self) -> str:
-        return f"{self.level}: {self.name} ({self.where}). {self.text}"
-
-
-def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings, first what to act on first: by level, then causes before what they explain, then by how sure.
-
-    Returns:
-        The same findings.
-    """
-    return tuple(
-        sorted(
-            findings,
-            key=lambda f: (
-                LEVELS.index(f.level),
-                GROUPS.index(f.kind.group),
-                SURE.index(f.sure),
-            ),
-        )
-    )

@@ -1,0 +1,123 @@
+"""Words for what players are like, and for what an audit of a trained pair sees besides."""
+
+from __future__ import annotations
+
+from equilibrist.findings._kind import Kind
+
+PLAYER: dict[str, Kind] = {
+    # -- what an audit of a trained pair sees besides --------------------------------------------
+    "unbounded-critic": Kind(
+        "audit",
+        "a Wasserstein critic's loss falls without end",
+        "nothing bounds the critic's slope, so that its loss has no least value and measures no distance",
+        "add a gradient penalty, weight clipping or spectral norm; where training has one, tell the audit of it",
+        "the declared game is Wasserstein's, without penalty, projection, spectral or weight norm",
+        "Arjovsky et al. 2017; Gulrajani et al. 2017",
+    ),
+    "starved-layer": Kind(
+        "audit",
+        "samples look alike, or flicker between two batches",
+        "hardly anything reaches a layer of batch norm, which amplifies what is left",
+        "look at what comes before the layer: a latent that is scaled down, or a layer that is dead",
+        "the running variance of the layer's input is within 20 times its eps",
+        "Ioffe and Szegedy 2015",
+    ),
+    "constant-score": Kind(
+        "audit",
+        "the generator does not move, the critic's loss is a constant",
+        "the critic gives every sample the same score",
+        "look for dead units, a softmax over one column, or weights at zero; at some equilibria it is right",
+        "scores of held-out real and of generated samples are one number, to rounding",
+    ),
+    "copied-samples": Kind(
+        "audit",
+        "samples are too good",
+        "the generator gives back rows of the data",
+        "more data, a smaller generator, or fewer steps; see that data and generated samples are not mixed up",
+        "generated samples coincide with rows of the data to rounding, held-out real ones do not (a share, with an "
+        "interval)",
+    ),
+    "rotation": Kind(
+        "audit",
+        "losses swing and do not settle",
+        "near the pair the players turn around one another faster than they come to rest",
+        "a solver that damps rotation (consensus, extragradient, optimistic), or an average of the iterates",
+        "the Jacobian's eigenvalue with the largest ratio of imaginary to real part",
+        "Mescheder, Nowozin and Geiger 2017",
+    ),
+    "uninformative": Kind(
+        "audit",
+        "the reward does not vary from sample to sample",
+        "the critic's reward is flat where the generator's samples are",
+        "another function of the score, such as one that goes on falling (softplus); or a critic in another state",
+        "the share of generated samples at which the reward has no slope, with an interval",
+    ),
+    # -- players ---------------------------------------------------------------------------------
+    "saturated": Kind(
+        "player",
+        "the critic's loss is near zero, the generator stands still",
+        "the critic separates nearly all held-out samples and gives little slope or reward",
+        "fewer critic steps, a lower critic rate, a gradient penalty, or a reward that goes on falling",
+        "a critic orders over 98% of held-out pairs throughout the second half, while its slope or "
+        "reward where the generator is nearly vanishes",
+        "Arjovsky and Bottou 2017, section 2",
+    ),
+    "smothered": Kind(
+        "player",
+        "the critic is near chance and its reward is flat",
+        "the critic is held back by its penalty or its rate, although its class could separate",
+        "a smaller penalty weight or a larger critic rate",
+        "the critic is at chance throughout, and one of its class without the penalty, or with "
+        "another rate, separates held-out samples",
+        "Mescheder et al. 2018",
+    ),
+    "memorising": Kind(
+        "player",
+        "samples copy the data, or quality falls late",
+        "the critic knows its own training samples and calls held-out real ones generated",
+        "more data, augmentation of both kinds, or R1 on the critic",
+        "its score of its own training samples against that of held-out real ones, with an interval",
+        "Karras et al. 2020 (limited data)",
+    ),
+    "lagging": Kind(
+        "player",
+        "the critic is at chance in training",
+        "the critic lags: a fresh one still separates the samples",
+        "more critic steps, a larger critic rate, or newer generated samples in its batches",
+        "the critic is at chance throughout, and a fresh one trained on frozen samples separates held-out ones",
+        "Lopez-Paz and Oquab 2017 (classifier two-sample tests)",
+    ),
+    "blind": Kind(
+        "player",
+        "a part of the samples never improves",
+        "the critic does not see a part of its input that tells the samples apart",
+        "see what becomes of that part on its way into the critic (left out, masked, scaled down), and give it to it",
+        "a part of the input tells samples of one score apart, and dealing it out anew does not move the score",
+    ),
+    "collapsed": Kind(
+        "player",
+        "samples look alike",
+        "generated samples vary much less than real ones",
+        "a gradient penalty, minibatch statistics in the critic, or more critic steps",
+        "distances between generated samples against those between held-out real ones, and the share "
+        "of real samples' places that they miss, in the middle and at the end of the run",
+        "Salimans et al. 2016 (minibatch discrimination)",
+    ),
+    "latent-ignored": Kind(
+        "player",
+        "one condition gives one sample",
+        "the generator's samples do not depend on its latent",
+        "a smaller reconstruction weight, or a term that rewards diversity",
+        "the variance over the latent at one condition against the data's own there (the Gamma test)",
+        "Isola et al. 2017; Zhu et al. 2017 (BicycleGAN)",
+    ),
+    "opposed-terms": Kind(
+        "player",
+        "reconstruction gets worse once the critic takes part",
+        "the adversarial term's gradient works against another term's",
+        "a smaller adversarial weight, if the other term matters more",
+        "the share of what a step along one term gains that the adversarial term takes back, with an "
+        "interval over batches",
+        "Esser et al. 2021 (the adaptive weight)",
+    ),
+}

@@ -293,7 +293,7 @@ FINE = Facts(
                 "tolerance": 0.02,
                 "losses": {"generator": Loss(6.0, 0.693), "critic": Loss(1.3, 1.386)},
             },
-            "lowers its loss, 6 nats, by 0.01 (is its output saturated?)",
+            "lowers its loss, 6 nats, by 0.01 (its own output may be saturated too)",
         ),
         ({"slope": 0.01, "tolerance": 0.02}, ""),
         ({"slope": 0.2, "tolerance": 0.02}, ""),
@@ -349,16 +349,16 @@ def test_ends_that_are_zero_to_the_eye(low: float, high: float, said: str) -> No
 
 def test_a_critic_of_the_wrong_sign_has_not_exploded() -> None:
     far = {"generator": Loss(0.0, 0.693), "critic": Loss(90.0, 1.386)}
-    signs = replace(FINE, separation=(0.001, 0.0, 0.002), losses=far).signs
-    assert len(signs) == 1
-    assert "wrong way round" in signs[0]
-    assert "of the wrong sign" in signs[0]
-    signs = replace(FINE, separation=(0.3, 0.28, 0.32), losses=far).signs
-    assert "wrong way round" in signs[0]
-    assert "exploded" in signs[1]
-    still = replace(FINE, separation=(0.001, 0.0, 0.002), untouched=("critic",)).signs
-    assert "no step was ever taken" in still[0]
-    assert not any("of the wrong sign" in sign for sign in still)
+    (found,) = replace(FINE, separation=(0.001, 0.0, 0.002), losses=far).findings
+    assert found.name == "wrong-sign"
+    assert "wrong way round" in found.text
+    assert "has the wrong sign" in found.cure
+    found, other = replace(FINE, separation=(0.3, 0.28, 0.32), losses=far).findings
+    assert "exploded" in found.text
+    assert "wrong way round" in other.text
+    still = replace(FINE, separation=(0.001, 0.0, 0.002), untouched=("critic",)).findings
+    assert "no step was ever taken" in still[0].text
+    assert [f.name for f in still] == ["never-stepped", "lagging"]
 
 
 def signs_of(generator: nn.Module, critic: nn.Module, data: torch.Tensor, **options: Any) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from equilibrist.checks._advice import advice
+from equilibrist.checks._findings import findings
 from equilibrist.checks._implications import contradictions, reconcile
 from equilibrist.checks._ladder import ladder, place
+from equilibrist.checks._measured import measured
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
 V, R, N, U = Verdict.VERIFIED, Verdict.REFUTED, Verdict.NOT_REFUTED, Verdict.UNASSESSED
@@ -169,9 +170,10 @@ EXCLUSIVE = (
 )
 
 
-def test_headline_and_advice_of_random_audits_never_contradict_themselves() -> None:
+def test_headline_findings_and_measurements_of_random_audits_never_contradict_themselves() -> None:
     for certificates in random_sets(4000):
-        text = " ".join([place(certificates), *advice(certificates)])
+        found = [f.advice for f in findings(certificates)]
+        text = " ".join([place(certificates), *found, *measured(certificates)])
         for one, other in EXCLUSIVE:
             assert not (one in text and other in text), text
 

@@ -13,7 +13,8 @@ from audit_rows import ADVICE, PLACE, RUNGS, SETTINGS, edited, whole
 
 from equilibrist.report import words, write_report
 from equilibrist.report._cards import verdicts as listed
-from equilibrist.report._ladder import advice, highest
+from equilibrist.report._findings import listed as remarks
+from equilibrist.report._ladder import highest
 from equilibrist.report._load import load
 from equilibrist.report._profile import offer, planned_work
 
@@ -137,20 +138,21 @@ def test_badges(make_run: Make, changed: dict[str, Any], tone: str, badge: str) 
     assert (head.tone, head.badge) == (tone, badge)
 
 
-def test_the_advice_is_a_list_of_its_own(make_run: Make) -> None:
+def test_what_was_measured_is_a_list_of_its_own(make_run: Make) -> None:
     run = whole(make_run())
-    shown = advice(load(run))
+    shown = remarks(load(run))
     assert shown.count("<li>") == len(ADVICE)
-    assert "What fits the evidence" in write_report(run).read_text()
+    assert "What was measured" in write_report(run).read_text()
+    assert "What was found" not in shown
     said = whole(make_run("said"), place=f"It moves. {ADVICE[0]}")
-    assert advice(load(said)).count("<li>") == len(ADVICE) - 1, "what the headline says is said"
-    assert advice(load(whole(make_run("none"), advice=[]))) == ""
+    assert remarks(load(said)).count("<li>") == len(ADVICE) - 1, "what the headline says is said"
+    assert remarks(load(whole(make_run("none"), advice=[]))) == ""
 
 
 def test_an_audit_of_an_earlier_version_reads_as_before(make_run: Make) -> None:
     old = make_run("old")
     record = load(old)
-    assert advice(record) == offer(record) == ""
+    assert remarks(record) == offer(record) == ""
     assert 'class="ladder"' not in listed(record)
     assert words.headline(record).text.startswith("Not a Nash equilibrium: with the critic frozen")
     page = write_report(old).read_text()

@@ -46,7 +46,8 @@ def signs(f: Facts) -> Iterator[Finding]:
             "critic",
             f"The critic gives every sample the same score ({f.constant:.3g}, real and generated alike): its output "
             "does not depend on the sample, so that the generator has no gradient from it.",
-            "warning",
+            # Where samples are as diverse as real ones it may be an equilibrium.
+            "fault" if f.diversity < COLLAPSED else "warning",
             "likely",
             {"value": f.constant, "samples": 2 * f.samples},
         )
@@ -223,7 +224,8 @@ def _saturated(f: Facts, low: float) -> Iterator[Finding]:
     if share >= SEPARATED and equal and critic.value < SATURATED * equal:
         texts.append(
             f"The critic tells real from generated in {share:.1%} of pairs, and its loss is {critic.value:.2g} "
-            f"{f.unit} ({equal:.3g} at equality): it has won, and the generator does not follow."
+            f"{f.unit} ({equal:.3g} at equality): it has won, and the generator does not follow (a critic that learns "
+            "too fast, or a generator that is not trained on this loss)."
         )
     elif low >= TOLD and critic.value < (HALF * equal if equal else 0):
         texts.append(f"The critic tells real from generated in {share:.1%} of pairs.")

@@ -381,7 +381,7 @@ def _diversity(
     from scipy.stats import norm
 
     (a, a_error), (b, b_error) = (_spread(x, context.seed) for x in (fake, real))
-    ratio = a / max(b, 1e-300)
+    ratio = 1.0 if a == b else a / max(b, 1e-300)
     if not (a > 0 and b > 0 and math.isfinite(a_error + b_error)):
         return ratio, None
     z = float(norm.ppf(0.5 + context.settings.confidence / 2))

@@ -202,7 +202,7 @@ def _weighed(finding: Finding, own_loop: bool) -> Finding:
         finding,
         sure="likely" if finding.sure == "certain" else finding.sure,
         evidence={**finding.evidence, "wiring": "not checked"},
-        cure=f"check the wiring (equilibrist.check_wiring); if it is sound, {finding.cure}",
+        cure=f"check the wiring first (equilibrist.check_wiring); where it is sound: {finding.cure}",
     )
 
 

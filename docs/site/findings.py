@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from equilibrist.diagnosis import VOCABULARY
-from equilibrist.findings import GROUPS
+from equilibrist.findings import GROUPS, VOCABULARY
 
 PAGE = Path(__file__).parents[1] / "findings.md"
 TITLES = {
@@ -26,6 +25,7 @@ TITLES = {
         "Resumption",
         "An uninterrupted run against one that is saved and loaded: `check_resume`.",
     ),
+    "audit": ("A trained pair", "What an audit's plain facts and certificates show besides."),
     "player": ("Players", "What a critic or a generator is like, on held-out samples."),
 }
 
@@ -33,8 +33,12 @@ TITLES = {
 def page() -> str:
     """The page."""
     parts = [
-        "# Findings\n\nWhat `diagnose`, `check_wiring` and `check_resume` can say, by name. Written from "
-        "`equilibrist.diagnosis.VOCABULARY`.\n"
+        "# Findings\n\nWhat `diagnose`, `check_wiring` and `check_resume` can say of a loop, and an audit of what it "
+        "trained (`audit.findings`), by name. Written from `equilibrist.findings.VOCABULARY`.\n\n"
+        "Each finding has a level (fault: act on it; warning: it hurts where it was not meant; note), how sure it is "
+        "(certain: observed; likely: all evidence fits, and no other named cause does; possible), its numbers, and what "
+        "to change first. An audit sees a pair and not the loop that trained it: what it says of a player is likely at "
+        "most, and the wiring is to be checked first; where equilibrist trained the run itself, the wiring is excluded.\n"
     ]
     for group in GROUPS:
         title, about = TITLES[group]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from equilibrist.checks._findings import findings
+from equilibrist.checks._findings import pair_findings
 from equilibrist.checks._implications import contradictions, reconcile
 from equilibrist.checks._ladder import ladder, place
-from equilibrist.checks._measured import measured
+from equilibrist.checks._measured import remarks_on
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
 V, R, N, U = Verdict.VERIFIED, Verdict.REFUTED, Verdict.NOT_REFUTED, Verdict.UNASSESSED
@@ -172,8 +172,8 @@ EXCLUSIVE = (
 
 def test_headline_findings_and_measurements_of_random_audits_never_contradict_themselves() -> None:
     for certificates in random_sets(4000):
-        found = [f.advice for f in findings(certificates)]
-        text = " ".join([place(certificates), *found, *measured(certificates)])
+        found = [f.advice for f in pair_findings(certificates)]
+        text = " ".join([place(certificates), *found, *remarks_on(certificates)])
         for one, other in EXCLUSIVE:
             assert not (one in text and other in text), text
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from equilibrist.certificates import RUNGS
-from equilibrist.checks._findings import findings
+from equilibrist.checks._findings import pair_findings
 from equilibrist.checks._ladder import ladder, place
-from equilibrist.checks._measured import measured
+from equilibrist.checks._measured import remarks_on
 from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
 
 V, R, N, U = Verdict.VERIFIED, Verdict.REFUTED, Verdict.NOT_REFUTED, Verdict.UNASSESSED
@@ -107,7 +107,7 @@ def test_the_place(certificates: list[Certificate], has: str, has_not: str) -> N
     ],
 )
 def test_what_was_measured(certificates: list[Certificate], has: str) -> None:
-    assert any(has in line for line in measured(certificates))
+    assert any(has in line for line in remarks_on(certificates))
 
 
 def test_nothing_is_said_where_nothing_speaks_for_a_change() -> None:
@@ -117,12 +117,12 @@ def test_nothing_is_said_where_nothing_speaks_for_a_change() -> None:
         made("nash", V),
     ]
     for none in (fine, [], [made("stable", N, steps=None, q=None)]):
-        assert measured(none) == ()
-        assert findings(none) == ()
+        assert remarks_on(none) == ()
+        assert pair_findings(none) == ()
 
 
 def test_measurements_are_ordered_by_the_size_of_the_effect() -> None:
-    lines = measured(
+    lines = remarks_on(
         [
             made("nash/generator", R, "generator", gain=0.1),
             made("nash/critic", R, "critic", gain=7.0),
@@ -157,14 +157,14 @@ def test_a_pair_that_the_flow_leaves_is_not_told_to_damp_its_rotation() -> None:
     """Consensus would hold the players where their own losses leave."""
     found = [made("stable", R, q=math.inf, rotation="total")]
     assert "gradient flow leaves it" in place(found)
-    (line,) = measured(found)
+    (line,) = remarks_on(found)
     assert line.startswith("Gradient flow leaves")
-    assert findings(found) == ()
+    assert pair_findings(found) == ()
 
 
 def test_nothing_is_prescribed_from_one_verdict() -> None:
     """A critic that gains may need more steps, smaller steps, or any step at all."""
     certificates = [made("nash/critic", R, "critic", gain=7.2, interval=[7.0, 7.4])]
-    (line,) = measured(certificates)
+    (line,) = remarks_on(certificates)
     assert line.endswith("by moving alone: it does not answer best.")
-    assert findings(certificates) == ()
+    assert pair_findings(certificates) == ()

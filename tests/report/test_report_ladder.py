@@ -13,7 +13,7 @@ from audit_rows import ADVICE, PLACE, RUNGS, SETTINGS, edited, whole
 
 from equilibrist.report import words, write_report
 from equilibrist.report._cards import verdicts as listed
-from equilibrist.report._findings import listed as remarks
+from equilibrist.report._findings import lists as remarks
 from equilibrist.report._ladder import highest
 from equilibrist.report._load import load
 from equilibrist.report._profile import offer, planned_work

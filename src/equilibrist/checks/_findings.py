@@ -11,7 +11,7 @@ from equilibrist.checks._implications import measured_gain, reconcile
 from equilibrist.checks._ladder import number_or_nan, total_rotation, unit_of, verdict_of
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.facts import Facts
-from equilibrist.findings import Finding, explained, numbers_of, ordered, weighed
+from equilibrist.findings import Finding, numbers_of, ordered, weighed, with_causes
 
 By = dict[str, Certificate]
 
@@ -38,7 +38,7 @@ class Training:
     diverged: str = ""
 
 
-def findings(
+def pair_findings(
     certificates: Sequence[Certificate],
     facts: Facts | None = None,
     training: Training | None = None,
@@ -56,7 +56,7 @@ def findings(
         # Whose weights moved is known of a run: they need not look so.
         found += [f for f in facts.findings if training is None or f.name != "never-stepped"]
         found += _held_back(by, facts, found)
-    return ordered(weighed([*explained(found), *_spectrum(by)], training is not None))
+    return ordered(weighed([*with_causes(found), *_spectrum(by)], training is not None))
 
 
 def _recorded(training: Training) -> list[Finding]:

@@ -28,7 +28,7 @@ class Remark(NamedTuple):
     text: str
 
 
-def measured(certificates: Sequence[Certificate], explained: bool = False) -> tuple[str, ...]:
+def remarks_on(certificates: Sequence[Certificate], explained: bool = False) -> tuple[str, ...]:
     """What the certificates measured, largest effect first; empty where all is settled and nothing gains.
 
     Args:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from equilibrist.checks import facts
-from equilibrist.checks._findings import Training, findings
+from equilibrist.checks._findings import Training, pair_findings
 from equilibrist.checks._ladder import ladder, place
-from equilibrist.checks._measured import measured
+from equilibrist.checks._measured import remarks_on
 from equilibrist.checks._save import witness_file, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate
@@ -81,7 +81,7 @@ class Audit(Mapping[str, Certificate]):
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong, or worth knowing, by name: what to act on first in front."""
-        found = findings(self.certificates, self.facts, self.training)
+        found = pair_findings(self.certificates, self.facts, self.training)
         return tuple(map(self._renamed, found)) if self.names else found
 
     @property
@@ -97,7 +97,7 @@ class Audit(Mapping[str, Certificate]):
     @property
     def measured(self) -> tuple[str, ...]:
         """What was measured beside the findings, largest effect first."""
-        remarks = measured(self.certificates, self.first is not None)
+        remarks = remarks_on(self.certificates, self.first is not None)
         return tuple(self.named(line) for line in remarks)
 
     @property

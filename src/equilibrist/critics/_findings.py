@@ -36,7 +36,7 @@ def finding_of(
     return Finding(state, "critic", certificate.summary, level, sure, evidence)
 
 
-def findings(certificates: Sequence[Certificate]) -> list[Finding]:
+def critic_findings(certificates: Sequence[Certificate]) -> list[Finding]:
     """What was established of a critic alone.
 
     A critic that was never stepped looks like one that lags, so that this is "possible" at most; and a reward that is

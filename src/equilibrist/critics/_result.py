@@ -9,7 +9,7 @@ import torch
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Audit, Settings, Verdict, write_folder
-from equilibrist.critics._findings import established, findings
+from equilibrist.critics._findings import critic_findings, established
 from equilibrist.data import Source
 from equilibrist.findings import Finding, ordered, weighed
 
@@ -45,7 +45,7 @@ class CriticAudit(Audit):
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The same as findings: what to act on first in front."""
-        return ordered(weighed(findings(self.certificates), own_loop=False))
+        return ordered(weighed(critic_findings(self.certificates), own_loop=False))
 
     @property
     def columns(self) -> list[Json]:

@@ -22,7 +22,7 @@ from equilibrist.diagnosis.resume import check_resume
 from equilibrist.diagnosis.wiring import Wiring, without_echoes
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import EquilibristError, GameError, RecipeError
-from equilibrist.findings import Finding, explained, foremost, is_cause, ordered
+from equilibrist.findings import Finding, foremost, is_cause, ordered, with_causes
 from equilibrist.formulations.named import is_formulation
 from equilibrist.games import Modules, parameters_of, roles
 from equilibrist.nn.noise import GLOBAL, derived, seeded
@@ -155,7 +155,7 @@ def diagnose(
         audit = _critic(loop, gradients, seed, progress, skipped)
         found += [] if audit is None else states(audit, critic, _way(run, critic, generator))
     return Diagnosis(
-        ordered(explained(found)),
+        ordered(with_causes(found)),
         run.done,
         dict(run.steps),
         run.early,

@@ -6,13 +6,13 @@ from equilibrist.findings.finding import (
     VOCABULARY,
     Finding,
     as_recorded,
-    explained,
     foremost,
     from_recorded,
     is_cause,
     numbers_of,
     ordered,
     weighed,
+    with_causes,
 )
 
 __all__ = [
@@ -22,11 +22,11 @@ __all__ = [
     "Finding",
     "Kind",
     "as_recorded",
-    "explained",
     "foremost",
     "from_recorded",
     "is_cause",
     "numbers_of",
     "ordered",
     "weighed",
+    "with_causes",
 ]

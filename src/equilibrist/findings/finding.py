@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from equilibrist.certificates import Json, entry
 from equilibrist.errors import did_you_mean
@@ -70,7 +69,7 @@ class Finding:
         }
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Finding:
+    def from_row(cls, row: Json) -> Finding:
         """The finding of a row as `describe` made it.
 
         Raises:
@@ -146,7 +145,7 @@ def is_cause(finding: Finding) -> bool:
     return finding.level == "fault" and finding.kind.group in ("wiring", "data", "numerics")
 
 
-def explained(findings: Sequence[Finding]) -> list[Finding]:
+def with_causes(findings: Sequence[Finding]) -> list[Finding]:
     """Findings about players as notes where a fault of wiring, data or numbers explains them, and values that are not
     finite where steps were too large.
 

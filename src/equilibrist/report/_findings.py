@@ -6,7 +6,7 @@ from equilibrist.report._numbers import count
 from equilibrist.report._record import Record
 
 
-def findings(record: Record) -> tuple[Finding, ...]:
+def record_findings(record: Record) -> tuple[Finding, ...]:
     """All of them, what to act on first in front."""
     found = [*_recorded(record), *(record.audit.findings if record.audit else [])]
     unique = {
@@ -45,15 +45,15 @@ def _recorded(record: Record) -> list[Finding]:
 
 def opening(record: Record) -> str:
     """What to change first; "" where nothing above a note was found."""
-    first = foremost(findings(record))
+    first = foremost(record_findings(record))
     if first is None:
         return ""
     return f'<p class="told"><b>Change first</b> {e(first.cure)}.</p>'
 
 
-def listed(record: Record) -> str:
+def lists(record: Record) -> str:
     """All findings, then what was measured, without what the headline says; "" where there is neither."""
-    found, audit = findings(record), record.audit
+    found, audit = record_findings(record), record.audit
     first = foremost(found)
     rows = [
         f"<li><b>{e(f.label)}</b>{'' if f is first else f'. {e(f.advice)}'}</li>" for f in found

@@ -5,7 +5,7 @@ from importlib import resources
 
 from equilibrist.report import charts, words
 from equilibrist.report._cards import verdicts
-from equilibrist.report._findings import listed, opening
+from equilibrist.report._findings import lists, opening
 from equilibrist.report._html import badge, fold, kind_of, part, picture, section, window
 from equilibrist.report._html import e as e
 from equilibrist.report._notes import cite, reading, reproduce
@@ -84,7 +84,7 @@ def _hero(record: Record, head: words.Headline) -> str:
     kind = "hero" if figures else "hero alone"
     return (
         f'<main id="verdict" class="{kind}"><div>{badge(head.tone, head.badge)}'
-        f"<h1{long}>{e(head.text)}{aside}</h1>{opening(record)}{reported}{facts}{detail}{listed(record)}</div>{figures}</main>"
+        f"<h1{long}>{e(head.text)}{aside}</h1>{opening(record)}{reported}{facts}{detail}{lists(record)}</div>{figures}</main>"
     )
 
 

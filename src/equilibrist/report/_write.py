@@ -12,7 +12,7 @@ import numpy as np
 from equilibrist.errors import RecordError
 from equilibrist.files.owned import publish
 from equilibrist.report import words
-from equilibrist.report._findings import findings
+from equilibrist.report._findings import record_findings
 from equilibrist.report._load import load
 from equilibrist.report._page import page
 from equilibrist.report._pair import is_pair, load_pair
@@ -96,7 +96,7 @@ def facts(record: Record) -> dict[str, Any]:
             "interval": head.aside,
             "detail": list(head.detail),
         },
-        "findings": [f.describe() for f in findings(record)],
+        "findings": [f.describe() for f in record_findings(record)],
         "missing": [{"what": m.what, "command": m.command} for m in words.missing(record)],
         "notes": record.notes,
         "recipe": record.recipe,

@@ -26,7 +26,7 @@ from equilibrist.report._claims import (
     other,
     side,
 )
-from equilibrist.report._findings import broke_down, findings
+from equilibrist.report._findings import broke_down, record_findings
 from equilibrist.report._numbers import (
     count,
     duration,
@@ -204,7 +204,7 @@ def headline(record: Record) -> Headline:
     """The verdict on the whole run, in words."""
     if record.diverged:
         return _diverged(record)
-    audit, first = record.audit, foremost(findings(record))
+    audit, first = record.audit, foremost(record_findings(record))
     if audit is None or not audit.certificates:
         head = _not_audited(record)
     else:

@@ -56,7 +56,7 @@ def pair_findings(
         # Whose weights moved is known of a run: they need not look so.
         found += [f for f in facts.findings if training is None or f.name != "never-stepped"]
         found += _held_back(by, facts, found)
-    return ordered(weighed([*with_causes(found), *_spectrum(by)], training is not None))
+    return ordered([*with_causes(weighed(found, training is not None)), *_spectrum(by)])
 
 
 def _recorded(training: Training) -> list[Finding]:
@@ -74,7 +74,7 @@ def _recorded(training: Training) -> list[Finding]:
             player,
             f"The {player}'s weights are its first ones, bit for bit, {after}.",
             evidence={"steps": training.steps},
-            cure="give it a learning rate above 0, and a loss that depends on its weights",
+            cure="raise its learning rate until its weights move, and see that its loss depends on them",
         )
         for player in training.still
     ]

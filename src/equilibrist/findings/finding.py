@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from equilibrist.certificates import Json, entry
+from equilibrist.certificates import Json, as_number, entry
 from equilibrist.errors import did_you_mean
 from equilibrist.findings._kind import GROUPS, Kind
 from equilibrist.findings._loop import LOOP
@@ -87,8 +87,15 @@ class Finding:
 
     @property
     def label(self) -> str:
-        """Level, name, place and how sure, in a few words."""
-        return f"{self.level}: {self.name} ({self.where}, {self.sure})"
+        """Level, name, place, how sure, and the interval of the number that it rests on, in a few words."""
+        value, ends = self.evidence.get("value"), self.evidence.get("interval")
+        between = ""
+        if isinstance(value, int | float) and isinstance(ends, list | tuple) and len(ends) == 2:
+            low, high = (as_number(end) for end in ends)
+            level = as_number(self.evidence.get("confidence"))
+            if low is not None and high is not None and level is not None:
+                between = f": {value:.3g}, {100 * level:.3g}% interval {low:.3g} to {high:.3g}"
+        return f"{self.level}: {self.name} ({self.where}, {self.sure}{between})"
 
     def __str__(self) -> str:
         return f"{self.level}: {self.name} ({self.where}). {self.text}"
@@ -167,7 +174,7 @@ def with_causes(findings: Sequence[Finding]) -> list[Finding]:
 
 def _because(finding: Finding, cause: str) -> Finding:
     text = f"{finding.text.rstrip('.')} (explained by {cause})."
-    return replace(finding, level="note", text=text)
+    return replace(finding, level="note", text=text, cure=f"mend {cause}, which explains it")
 
 
 def weighed(findings: Iterable[Finding], own_loop: bool) -> list[Finding]:
@@ -201,7 +208,7 @@ def _weighed(finding: Finding, own_loop: bool) -> Finding:
         finding,
         sure="likely" if finding.sure == "certain" else finding.sure,
         evidence={**finding.evidence, "wiring": "not checked"},
-        cure=f"check the wiring first (equilibrist.check_wiring); where it is sound: {finding.cure}",
+        cure=f"check the wiring (equilibrist.check_wiring); where it is sound: {finding.cure}",
     )
 
 

@@ -48,7 +48,8 @@ def opening(record: Record) -> str:
     first = foremost(record_findings(record))
     if first is None:
         return ""
-    return f'<p class="told"><b>Change first</b> {e(first.cure)}.</p>'
+    cure = f"{first.cure[:1].upper()}{first.cure[1:]}."
+    return f'<p class="told"><b>Change first</b> {e(cure)}</p>'
 
 
 def lists(record: Record) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor, nn
 
-from equilibrist.diagnosis.samples import check_diversity, check_latent, check_terms
+from equilibrist.diagnosis.latents import check_latent
+from equilibrist.diagnosis.samples import check_diversity, check_terms
 from equilibrist.errors import DataError
 
 
@@ -103,6 +105,25 @@ def test_an_ignored_latent_is_told_from_data_that_the_condition_decides() -> Non
     before = torch.get_rng_state()
     check_latent(follows, *conditional(200, 1.0))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_ignored_latent_of_conditions_without_near_neighbours() -> None:
+    x = torch.randn(500, 12, generator=seeded(13), dtype=torch.float64)
+    weights = torch.randn(12, 2, generator=seeded(14), dtype=torch.float64) / 12**0.5
+    noise = 0.7 * torch.randn(500, 2, generator=seeded(15), dtype=torch.float64)
+    y = x @ weights + noise
+
+    def learnt(size: float, bias: float = 0.0) -> Callable[[Tensor], Tensor]:
+        return lambda c: c @ weights + bias + size * torch.randn(len(c), 2, dtype=torch.float64)
+
+    (found,) = check_latent(learnt(0.05), x, y)
+    assert (found.name, found.level, found.sure) == ("latent-ignored", "warning", "likely")
+    low, high = found.evidence["data_interval"]
+    assert low < 2 * 0.49 < high * 1.1  # a regression leaves the noise, and its own error
+    assert high < 2 * 2 * 0.49
+    assert check_latent(learnt(0.7), x, y) == ()
+    assert check_latent(learnt(0.05, bias=1.5), x, y) == ()  # it has not learnt the mean either
+    assert check_latent(learnt(0.05), x, x @ weights) == ()  # the condition decides
 
 
 @pytest.mark.parametrize(

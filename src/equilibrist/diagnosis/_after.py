@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
+from equilibrist.diagnosis.latents import check_latent
 from equilibrist.diagnosis.numerics import check_single
-from equilibrist.diagnosis.samples import check_diversity, check_latent, opposed
+from equilibrist.diagnosis.samples import check_diversity, opposed
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of

@@ -95,6 +95,14 @@ class Outcome:
         last = [look.distance for look in self.looks[-3:]]
         return sum(last) / len(last) / self.looks[0].distance
 
+    @property
+    def away(self) -> float | None:
+        """Mean distance in the second half over that at the start."""
+        if len(self.looks) < 3 or not self.looks[0].distance > 0:
+            return None
+        late = [look.distance for look in self.late]
+        return sum(late) / len(late) / self.looks[0].distance
+
 
 def _rows(samples: Samples, rows: Any) -> tuple[Tensor, ...]:
     whole = (samples,) if isinstance(samples, Tensor) else samples

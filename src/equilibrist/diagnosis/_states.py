@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from equilibrist.certificates import STATES
@@ -13,13 +13,19 @@ from equilibrist.findings import Finding, numbers_of
 
 CHANCE = 0.15  # around one half: a critic whose order of held-out pairs is there is at chance
 SURE = 0.98  # share of pairs ordered rightly, from which a critic separates nearly all
+CERTAIN = 0.99  # the same, of a critic that tells all along where samples get no nearer
 UNSEEN = 1e-4  # of the scores' spread: a part that moves them less is not in the network's reach
 SHARE = 0.9  # of the looks in the second half
 STILL = 0.8  # of the first distance to the data: samples that stay above have not got nearer
-SLOW = 0.5  # of the generator's relative travel: a critic below is the slower player
+FAR = 0.5  # of it, in the second half: samples that are still far from the data
+SLOW, FAST = (
+    0.2,
+    10.0,
+)  # of the generator's relative travel: outside, one player is much the quicker one
 LONG = 300  # rounds before which players pass through all states
+CEILING = 0.05  # of the best critic's advantage: a penalty under which none of the class has more
+APART = 0.9  # share of pairs that a critic without the penalty orders rightly
 HELD = 0.1  # of the best advantage: a critic that is held back below it
-CERTAIN = 0.99  # share of pairs ordered rightly, of a critic that tells all along where samples get no nearer
 
 
 @dataclass(frozen=True)
@@ -28,13 +34,14 @@ class Way:
 
     Attributes:
         outcome: looks on the way.
-        travel: the critic's relative travel over the generator's, in the first rounds.
+        travels: the critic's travel over the generator's, each relative to its weights, in the first rounds and in the
+            last; without those in which one of them stood still.
         rounds: that were run.
         penalised: whether the critic pays a penalty.
     """
 
     outcome: Outcome
-    travel: float
+    travels: tuple[float, ...]
     rounds: int
     penalised: bool
 
@@ -49,23 +56,63 @@ class Way:
         progress = self.outcome.progress
         return progress is not None and progress > STILL
 
+    @property
+    def far(self) -> bool:
+        """Whether samples are far from the data in the second half, and at its end."""
+        away, progress = self.outcome.away, self.outcome.progress
+        return away is not None and progress is not None and min(away, progress) > FAR
+
+    @property
+    def slow(self) -> bool:
+        """Whether the critic moves by a small part of what the generator does."""
+        return bool(self.travels) and max(self.travels) < SLOW
+
+    @property
+    def fast(self) -> bool:
+        """Whether the critic moves by far more than the generator does."""
+        return any(travel > FAST for travel in self.travels)
+
+    @property
+    def separates(self) -> bool:
+        """Whether the critic orders nearly all held-out pairs, in nearly all looks."""
+        return self._share(lambda order: order > SURE)
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether it orders no more than chance does, in nearly all looks."""
+        return self._share(lambda order: order < 0.5 + CHANCE)
+
+    def _share(self, holds: Callable[[float], bool]) -> bool:
+        return len(self.orders) >= 4 and sum(map(holds, self.orders)) >= SHARE * len(self.orders)
+
+    def describe(self) -> str:
+        """The numbers, in words."""
+        orders = self.orders
+        said = f"the critic orders {min(orders):.0%} to {max(orders):.0%} of held-out pairs rightly"
+        if self.slow or self.fast:
+            ends = sorted({f"{t:.2g}" for t in self.travels}, key=float)
+            said += f", moves {' to '.join(ends)} times as far as the generator"
+        away = self.outcome.away
+        return said + (
+            "" if away is None else f", and samples are at {away:.2g} of their first distance"
+        )
+
 
 def states(found: CriticAudit, where: str, way: Way) -> list[Finding]:
     """What was established of a critic's state, as findings.
 
     An audit judges one moment. What is found then is a fault where the game's way there agrees: a critic that is at
-    chance throughout, or separates nearly all samples throughout. Otherwise it is a note, for players that go round
-    one another pass through all of these states.
+    chance throughout, or separates nearly all samples throughout, or is much the slower or quicker player while samples
+    stay far from the data. Otherwise it is a note, for players that go round one another pass through all of these
+    states.
     """
     by = {c.claim: c for c in found.certificates if c.verdict is Verdict.REFUTED}
     seen = {state: by[claim] for claim, state in STATES.items() if claim in by}
     flat = "uninformative" in seen
-    if "saturated" not in seen and way.still:
-        # The generator gets nowhere, and the critic tells its samples all along.
-        if flat and _separates(way.orders):
-            seen["saturated"] = seen["uninformative"]
-        elif len(way.orders) >= 4 and min(way.orders) > CERTAIN:
-            seen["saturated"] = found["not-saturated"]
+    if "saturated" not in seen and _far_ahead(way, flat):
+        seen["saturated"] = seen.get("uninformative", found["not-saturated"])
+    if "lagging" not in seen and way.slow and way.far and not way.separates:
+        seen["lagging"] = found["not-lagging"]
     if "lagging" in seen and "smothered" not in seen and flat and way.penalised:
         seen["smothered"] = seen.pop("lagging")
     return [
@@ -75,20 +122,29 @@ def states(found: CriticAudit, where: str, way: Way) -> list[Finding]:
     ]
 
 
+def _far_ahead(way: Way, flat: bool) -> bool:
+    """Whether the critic tells samples all along that do not get nearer, or is much the quicker of the two."""
+    if way.separates and way.far and way.fast:
+        return True
+    if not way.still:
+        return False
+    return (flat and way.separates) or (len(way.orders) >= 4 and min(way.orders) > CERTAIN)
+
+
 def _finding(state: str, certificate: Certificate, where: str, way: Way, flat: bool) -> Finding:
     evidence = numbers_of(certificate.evidence)
-    evidence |= {"orders": [round(o, 3) for o in way.orders], "progress": way.outcome.progress}
+    evidence |= {
+        "orders": [round(o, 3) for o in way.orders],
+        "progress": way.outcome.progress,
+        "away": way.outcome.away,
+        "travels": [round(t, 3) for t in way.travels],
+    }
     lasting = _lasting(state, certificate, way, flat)
     text = certificate.summary
-    if state == "saturated" and way.orders:
-        text = f"The critic orders {min(way.orders):.0%} of held-out pairs or more all along"
-        more = f": {certificate.summary}" if certificate.verdict is Verdict.REFUTED else ""
-        near = (
-            ""
-            if more
-            else f", and samples get no nearer (distance {way.outcome.progress:.2g} of the first)."
-        )
-        text += more + near
+    if lasting and state in ("saturated", "lagging"):
+        text = f"In the second half {way.describe()}."
+        if certificate.verdict is Verdict.REFUTED:
+            text += f" {certificate.summary}"
     if state == "smothered" and "lagging" in certificate.summary:
         text = (
             "The critic pays a penalty, what it hands the generator hardly varies, and samples get no nearer. "
@@ -104,13 +160,8 @@ def _finding(state: str, certificate: Certificate, where: str, way: Way, flat: b
     )
 
 
-def _separates(orders: Sequence[float]) -> bool:
-    return len(orders) >= 4 and sum(o > SURE for o in orders) >= SHARE * len(orders)
-
-
 def _lasting(state: str, certificate: Certificate, way: Way, flat: bool) -> bool:
     """Whether the game's way agrees with what was found at its end."""
-    orders = way.orders
     if way.rounds < LONG:
         return False
     if state == "memorising":
@@ -119,13 +170,27 @@ def _lasting(state: str, certificate: Certificate, way: Way, flat: bool) -> bool
         depends = certificate.evidence.get("depends")
         return isinstance(depends, float) and depends < UNSEEN
     if state == "saturated":
-        return _separates(orders)
+        return way.separates
     if state == "smothered":
-        advantage = certificate.evidence.get("advantage")
-        return flat and way.still and isinstance(advantage, float) and advantage < HELD
-    if state == "lagging" and len(orders) >= 4:
-        throughout = sum(o < 0.5 + CHANCE for o in orders) >= SHARE * len(orders)
-        mean = sum(orders) / len(orders) < 0.5 + CHANCE
+        return _by_its_penalty(certificate) or (flat and way.still and _below(certificate, HELD))
+    if state == "lagging":
         # Near the data a critic is at chance because the samples are good.
-        return way.still and (throughout or (mean and way.travel < SLOW))
+        return (way.still and way.at_chance) or (way.slow and way.far)
     return False
+
+
+def _by_its_penalty(certificate: Certificate) -> bool:
+    """Whether no critic of its class has an advantage under the penalty, and without it one separates."""
+    missing = certificate.evidence.get("missing_under_the_penalty_interval")
+    apart = certificate.evidence.get("separation_without_penalty")
+    return (
+        isinstance(missing, list | tuple)
+        and isinstance(apart, float)
+        and float(missing[0]) > 1 - CEILING
+        and apart > APART
+    )
+
+
+def _below(certificate: Certificate, share: float) -> bool:
+    advantage = certificate.evidence.get("advantage")
+    return isinstance(advantage, float) and advantage < share

@@ -177,9 +177,9 @@ def _names(players: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _way(run: Running, critic: str, generator: str) -> Way:
-    travel = run.early.travel
-    ratio = travel[critic] / max(travel[generator], 1e-12)
-    return Way(run.outcome, ratio, run.done, bool(run.loop.penalties))
+    travels = [check.travel for check in (run.early, run.late) if check is not None]
+    ratios = (t[critic] / t[generator] for t in travels if t[critic] > 0 and t[generator] > 0)
+    return Way(run.outcome, tuple(ratios), run.done, bool(run.loop.penalties))
 
 
 def _new(finding: Finding, found: Sequence[Finding]) -> bool:

@@ -1,4 +1,4 @@
-"""Generated samples that vary too little, or not with the latent; terms of a loss that work against one another."""
+"""Generated samples that vary too little; terms of a loss that work against one another."""
 
 from __future__ import annotations
 
@@ -28,9 +28,6 @@ NEAR = (
 )
 AWAY = 0.75  # times as far from the mean as real samples: nearer to it, a narrow cloud is near everything
 FELL = 0.7  # of the variation that earlier samples had
-IGNORED = 0.25  # the variance over the latent against that of the data at the same condition
-VARIES = 0.02  # of the data's variance must be left at one condition, for something to generate
-NEIGHBOURS = 8
 UNDONE = 0.25  # of what one term's step gains, taken back by the other term
 
 
@@ -165,123 +162,6 @@ def _looks_real(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> bo
     centre = cells.mean(0)
     away = [float((rows - centre).norm(dim=1).median()) for rows in (y, held)]
     return nearer.low > NEAR and away[0] >= AWAY * away[1]
-
-
-def check_latent(
-    sample: Callable[[Tensor], Tensor],
-    conditions: Tensor,
-    real: Tensor | None = None,
-    *,
-    where: str = "generator",
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> tuple[Finding, ...]:
-    """Whether a conditional generator's samples depend on its latent.
-
-    The variance over the latent at a fixed condition is half the mean square between two samples of one condition. What
-    it should be is the data's own variance at a fixed condition: the intercept of half the mean square between near
-    neighbours' samples over the square of the distance between their conditions (the Gamma test; Stefansson, Koncar
-    and Jones 1997), zero where the condition decides the sample.
-
-    Args:
-        sample: sample(conditions) makes one sample for each condition, with latents of its own at every call.
-        conditions: labels [n], numbers or images [n, ...].
-        real: the real sample of each condition [n, ...]; without them the finding is a note.
-        where: the generator's name.
-        confidence: of the intervals.
-        seed: of the random states in which `sample` is called; they are put back.
-
-    Returns:
-        The finding "latent-ignored", or nothing.
-
-    Raises:
-        DataError: fewer than 40 conditions, or other numbers of samples than of conditions.
-    """
-    n = len(conditions)
-    order = torch.from_numpy(Use.DIAGNOSIS_ROWS.at(place=3).generator(seed).permutation(n))
-    made = []
-    for k in range(4):
-        with torch.no_grad(), untouched(seed, k):
-            made.append(_samples("sample(conditions)", sample(conditions), n)[order])
-    within = (_halved(made[0], made[1]) + _halved(made[2], made[3])) / 2
-    whole = _halved(torch.cat(made[:2]), torch.cat(made[:2]).roll(n // 2, 0))[:n]
-    parts = [float(p.mean()) for p in within.chunk(BLOCKS)]
-    due, total = None, 0.0
-    if real is not None:
-        rows = _samples("real", real, n)[order]
-        due = _at_one_condition(_samples("conditions", conditions, n)[order], rows)
-        total = float((rows - rows.mean(0)).square().sum(1).mean())
-    if due is None:
-        return _without_data(parts, float(whole.mean()), where, confidence)
-    share = estimate([w - IGNORED * v for w, v in zip(parts, due, strict=True)], confidence)
-    left = estimate([v - VARIES * total for v in due], confidence)
-    if not ((share.high or 0.0) < 0 < (left.low or 0.0)):
-        return ()
-    data, mine = estimate(due, confidence), estimate(parts, confidence)
-    evidence: Json = {
-        "value": mine.mean,
-        "interval": [mine.low, mine.high],
-        "data": data.mean,
-        "data_interval": [data.low, data.high],
-        "confidence": confidence,
-    }
-    text = (
-        f"At one condition, samples vary by {mine} over the latent, where the data vary by {data}: the latent has "
-        "hardly any effect."
-    )
-    return (Finding("latent-ignored", where, text, "fault", "likely", evidence),)
-
-
-def _without_data(
-    parts: list[float], whole: float, where: str, confidence: float
-) -> tuple[Finding, ...]:
-    """A note where samples of one condition are all but equal: whether they should be is not known."""
-    mine = estimate(parts, confidence)
-    if not (mine.high or 0.0) < 1e-3 * whole:
-        return ()
-    text = (
-        f"At one condition, samples vary by {mine.mean:.2g} over the latent, where they vary by {whole:.2g} over all "
-        "conditions: the latent has no effect, if it should have one."
-    )
-    evidence: Json = {"value": mine.mean, "interval": [mine.low, mine.high], "variance": whole}
-    evidence["confidence"] = confidence
-    return (Finding("latent-ignored", where, text, "note", "possible", evidence),)
-
-
-def _samples(what: str, values: Tensor, n: int) -> Tensor:
-    rows = torch.as_tensor(values).detach().double().cpu()
-    rows = rows[:, None] if rows.ndim == 1 else rows.flatten(1)
-    if len(rows) != n or n < 40:
-        raise DataError(
-            f"{what}: {len(rows)} rows for {n} conditions; 40 and more, one each, are needed"
-        )
-    if not bool(torch.isfinite(rows).all()):
-        raise DataError(f"{what}: some rows are NaN or infinite; remove them")
-    return rows
-
-
-def _halved(a: Tensor, b: Tensor) -> Tensor:
-    """Half the square of the distance, row by row: its mean is the sum of the entries' variances."""
-    return (a - b).square().sum(1) / 2
-
-
-def _at_one_condition(conditions: Tensor, rows: Tensor) -> list[float] | None:
-    """The variance of rows at a fixed condition, from blocks; None where no two conditions are near."""
-    conditions, rows = conditions[:2000], rows[:2000]
-    away = torch.cdist(conditions, conditions).square()
-    typical = float(away.mean())
-    away.fill_diagonal_(math.inf)
-    near, who = away.topk(NEIGHBOURS, largest=False)
-    if typical == 0 or float(near[:, 0].mean()) > 0.25 * typical:
-        return None
-    half = (rows[:, None] - rows[who]).square().sum(2) / 2
-    found = []
-    for d, h in zip(near.chunk(BLOCKS), half.chunk(BLOCKS), strict=True):
-        x, y = d.mean(0), h.mean(0)
-        slope = float(((x - x.mean()) * (y - y.mean())).sum())
-        spread = float((x - x.mean()).square().sum())
-        found.append(float(y.mean()) - (slope / spread * float(x.mean()) if spread > 0 else 0.0))
-    return found
 
 
 def check_terms(

@@ -47,7 +47,7 @@ def named(found: tuple[Finding, ...]) -> list[str]:
     [
         (CHANCE, gains(0.9), "lagging"),
         # Each piece by itself says nothing.
-        (CHANCE, gains(0.1), ""),
+        (CHANCE, gains(0.3), ""),
         (CHANCE, gains(0.0, N), ""),
         ({}, gains(0.9), ""),
         ({"separation": (0.66, 0.64, 0.68), "silent": 1.386}, gains(0.9), ""),

@@ -16,7 +16,7 @@ from equilibrist.findings import Finding, numbers_of, ordered, weighed, with_cau
 By = dict[str, Certificate]
 
 CHANCE = 0.15  # around one half: a critic whose order of held-out pairs is there is at chance
-MUCH = 10.0  # tolerances: what a critic at chance gains for certain before it is said to lag
+MUCH = 20.0  # tolerances: what a critic at chance gains for certain before it is said to lag
 KEPT = 0.25  # of the best critic's advantage over chance: one that has less is near chance
 DIFFER = ("collapsed", "range-mismatch", "normalization-mismatch", "starved-layer")
 

@@ -128,6 +128,9 @@ def test_a_record_of_training_decides_who_was_stepped() -> None:
     assert named(pair_findings([], None, broken)) == ["not-finite"]
     (found,) = pair_findings([], None, replace(OWN, diverged="weights have grown"))
     assert (found.name, found.text) == ("step-too-large", "Weights have grown.")
+    for share, level in ((0.35, "note"), (0.2, "warning")):
+        turned = replace(FINE, separation=(share, share - 0.02, share + 0.02))
+        assert [(f.name, f.level) for f in pair_findings([], turned)] == [("lagging", level)]
     # What speaks for a slip in the loop is possible at most where the loop is ours.
     reversed_ = replace(FINE, separation=(0.01, 0.0, 0.02))
     assert [f.sure for f in pair_findings([], reversed_)] == ["likely"]

@@ -20,7 +20,7 @@ EXPLODED = 5.0  # times the value at equality: a loss above this
 SEPARATED = 0.99  # share of pairs that a critic orders rightly
 TOLD = 0.98  # the same, for certain, with a loss below `HALF`
 RIGHTLY = 0.95  # the same, of a critic whose loss is nevertheless poor
-REVERSED, REVERSED_ALL = 0.4, 0.05
+REVERSED, REVERSED_MOST, REVERSED_ALL = 0.4, 0.3, 0.05
 COLLAPSED = 0.3  # distances between generated samples, relative to those between real ones
 OUTSIDE = 0.02  # of generated entries beyond the range of real ones
 UNREACHED = 0.02  # of real entries beyond the range of generated ones
@@ -212,7 +212,9 @@ def _reversed(f: Facts, all_of_them: bool) -> Finding:
         f"{1 - f.separation[0]:.1%} of pairs."
     )
     if not all_of_them:
-        return Finding("lagging", "critic", text, "warning", "possible", _ordered(f))
+        # Players that go round one another pass through the first of these.
+        level = "warning" if f.separation[2] < REVERSED_MOST else "note"
+        return Finding("lagging", "critic", text, level, "possible", _ordered(f))
     cure = "see whether its loss has the wrong sign, or real and generated samples are swapped"
     return Finding("wrong-sign", "critic", text, sure="likely", evidence=_ordered(f), cure=cure)
 

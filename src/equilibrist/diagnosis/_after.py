@@ -14,7 +14,7 @@ from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.latents import check_latent
 from equilibrist.diagnosis.numerics import check_single
-from equilibrist.diagnosis.samples import check_diversity, opposed
+from equilibrist.diagnosis.samples import NARROW, check_diversity, opposed
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
@@ -24,6 +24,7 @@ SAMPLES = 512
 CONFIDENCE = 0.95
 NOISE = 0.25  # largest correlation between entries of independent noise
 LONG = 300  # rounds before which samples may well be alike
+HOPS = 1.5  # times as far as they lie apart: samples that move together, from look to look
 LEAST = 8  # steps whose terms are compared
 
 
@@ -133,6 +134,15 @@ def _diversity(run: Running, generator: str) -> list[Finding]:
         return []
     real = run.loop.held_out[: 2 * SAMPLES]
     found = list(check_diversity(fake, real, where=generator, seed=run.seed))
+    variety, hops = run.outcome.variety, run.outcome.hops
+    if found and run.done >= LONG and variety and hops and variety < NARROW and hops > HOPS:
+        # A generator that has only begun to learn stays where it is.
+        text = (
+            f"Generated samples hop: throughout the second half they vary {variety:.2g} times as much as real ones, "
+            f"and from look to look all of them move {hops:.2g} times as far as they lie apart."
+        )
+        evidence = {**found[0].evidence, "variety": variety, "hops": hops}
+        return [replace(found[0], level="fault", sure="likely", text=text, evidence=evidence)]
     # Players that go round one another pass through narrow samples, and a generator that has only begun to learn
     # makes them: a fault lasts, and is of samples that look real or are all but one.
     lasts = run.done >= LONG and middle is not None

@@ -17,6 +17,7 @@ from equilibrist.errors import GameError
 from equilibrist.nn.wrapped import copied, unwrapped
 
 ROWS = 256
+LEAST = 4  # looks, from which a mean is told
 
 
 @dataclass
@@ -28,11 +29,15 @@ class Look:
         order: share of pairs of a real and a generated held-out sample that the critic orders rightly; None where it
             could not be run.
         distance: energy distance between generated and held-out real samples, over their scale.
+        variety: mean distance between two generated samples, over that between two real ones.
+        moved: how far the generated samples' mean has gone since the look before, in the same unit.
     """
 
     round: int
     order: float | None
     distance: float
+    variety: float = 1.0
+    moved: float = 0.0
 
 
 @dataclass
@@ -48,6 +53,7 @@ class Outcome:
     looks: list[Look] = field(default_factory=list)
     fault: str = ""
     last: Tensor | None = None
+    _centre: Tensor | None = field(default=None, repr=False)
 
     def look(
         self,
@@ -69,11 +75,16 @@ class Outcome:
                     _rows(real, torch.randperm(len(first_of(real)))[:ROWS]),
                 )
                 order = None if critic is None else _order(critic, shown, fake)
-                distance = _distance(shown[0], fake[0])
+                x, y = (t[0].detach().double().flatten(1).cpu() for t in (shown, fake))
+                scale = max(float(torch.pdist(x).mean()), 1e-12)
+                centre = y.mean(0)
+                moved = 0.0 if self._centre is None else float((centre - self._centre).norm())
+                self._centre = centre
+                seen = energy(x, y) / scale, float(torch.pdist(y).mean()) / scale, moved / scale
         except Exception as error_of_users:  # a user's own sample() may fail in any way
             self.fault = f"sample() failed: {type(error_of_users).__name__}: {error_of_users}"
             return
-        self.looks.append(Look(round, order, distance))
+        self.looks.append(Look(round, order, *seen))
 
     @property
     def late(self) -> list[Look]:
@@ -103,6 +114,20 @@ class Outcome:
         late = [look.distance for look in self.late]
         return sum(late) / len(late) / self.looks[0].distance
 
+    @property
+    def variety(self) -> float | None:
+        """Mean variety in the second half."""
+        late = [look.variety for look in self.late]
+        return sum(late) / len(late) if len(late) >= LEAST else None
+
+    @property
+    def hops(self) -> float | None:
+        """How far the mean of samples goes from look to look in the second half, over how far samples lie apart."""
+        variety = self.variety
+        if not variety:
+            return None
+        return sum(look.moved for look in self.late) / len(self.late) / variety
+
 
 def _rows(samples: Samples, rows: Any) -> tuple[Tensor, ...]:
     whole = (samples,) if isinstance(samples, Tensor) else samples
@@ -122,9 +147,3 @@ def _order(critic: nn.Module, real: tuple[Tensor, ...], fake: tuple[Tensor, ...]
 def _score(module: nn.Module, x: Tensor, *rest: Tensor) -> Tensor:
     heads = scores_of(module(x, *rest), len(x))
     return torch.stack([head.mean(1) for head in heads]).mean(0)
-
-
-def _distance(real: Tensor, fake: Tensor) -> float:
-    """The energy distance, over the mean distance of two real samples."""
-    x, y = (t.detach().double().flatten(1).cpu() for t in (real, fake))
-    return energy(x, y) / max(float(torch.pdist(x).mean()), 1e-12)

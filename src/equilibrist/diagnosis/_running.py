@@ -22,7 +22,7 @@ from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import unwrapped
 
 LATE = 12  # rounds at the end that are watched again
-LOOKS = 16  # on the way
+LOOKS = 32  # on the way
 KEPT = 48  # calls whose inputs are kept
 MEASURED = 40  # rounds that must be left for the size of steps to be measured early
 

@@ -28,7 +28,7 @@ NEAR = (
 )
 AWAY = 0.75  # times as far from the mean as real samples: nearer to it, a narrow cloud is near everything
 FELL = 0.7  # of the variation that earlier samples had
-UNDONE = 0.25  # of what one term's step gains, taken back by the other term
+UNDONE = 0.1  # of what one term's step gains, taken back by the other term
 
 
 def check_diversity(

@@ -136,20 +136,21 @@ def norm_of_flat_critic(kit: Kit, faulty: bool) -> Loop:
     nn.init.zeros_(last.weight)
 
     def step(i: int) -> None:
-        (x,) = kit.draw()
-        fake = G(kit.noise())
-        mix = torch.rand(len(x), *[1] * (x.ndim - 1))
-        between = (mix * x + (1 - mix) * fake.detach()).requires_grad_(True)
-        (slope,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
-        squares = slope.square().flatten(1).sum(1)
-        if not faulty:  # fault: nothing keeps the root away from 0
-            squares = squares + 1e-12
-        opt_d.zero_grad()
-        penalty = 10 * (squares.sqrt() - 1).square().mean()
-        (D(fake.detach()).mean() - D(x).mean() + penalty).backward()
-        opt_d.step()
+        for _ in range(3):
+            (x,) = kit.draw()
+            fake = G(kit.noise()).detach()
+            mix = torch.rand(len(x), *[1] * (x.ndim - 1))
+            between = (mix * x + (1 - mix) * fake).requires_grad_(True)
+            (slope,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
+            squares = slope.square().flatten(1).sum(1)
+            if not faulty:  # fault: nothing keeps the root away from 0
+                squares = squares + 1e-12
+            opt_d.zero_grad()
+            penalty = 10 * (squares.sqrt() - 1).square().mean()
+            (D(fake).mean() - D(x).mean() + penalty).backward()
+            opt_d.step()
         opt_g.zero_grad()
-        (-D(fake).mean()).backward()
+        (-D(G(kit.noise())).mean()).backward()
         opt_g.step()
 
     penalties = (GradientPenalty(10.0),)

@@ -180,7 +180,7 @@ def columns_dropped(kit: Kit, faulty: bool) -> Loop:
 # -- collapsed -----------------------------------------------------------------------------------
 
 
-@fault("collapsed", "ring table gait", rounds=200)
+@fault("collapsed", "ring table gait", rounds=400)
 def many_generator_steps(kit: Kit, faulty: bool) -> Loop:
     """The generator answers each critic with many large steps, and puts all samples where the score is highest."""
     G, D, opt_g, opt_d = kit.players()

@@ -36,9 +36,9 @@ def page() -> str:
         "# Findings\n\nWhat `diagnose`, `check_wiring` and `check_resume` can say of a loop, and an audit of what it "
         "trained (`audit.findings`), by name. Written from `equilibrist.findings.VOCABULARY`.\n\n"
         "Each finding has a level (fault: act on it; warning: it hurts where it was not meant; note), how sure it is "
-        "(certain: observed; likely: all evidence fits, and no other named cause does; possible), its numbers, and what "
-        "to change first. An audit sees a pair and not the loop that trained it: what it says of a player is likely at "
-        "most, and the wiring is to be checked first; where equilibrist trained the run itself, the wiring is excluded.\n"
+        "(certain: observed; likely: all evidence fits, and no other named cause does; possible), its numbers, and "
+        "what to change first. An audit sees a pair and not the loop that trained it: what it says of a player is "
+        "likely at most, and the wiring is to be checked first; where equilibrist trained the run itself, the wiring is excluded.\n"
     ]
     for group in GROUPS:
         title, about = TITLES[group]

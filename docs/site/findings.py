@@ -38,8 +38,8 @@ def page() -> str:
         "Each finding has a level (fault: act on it; warning: it hurts where it was not meant; note), how sure it is "
         "(certain: observed; likely: all evidence fits, and no other named cause does; possible), its numbers, and "
         "what to change first. An audit sees a pair and not the loop that trained it: what it says of a player is "
-        "likely at most, and the wiring is to be checked first; where equilibrist trained the run itself, the wiring is "
-        "excluded.\n"
+        "likely at most, and the wiring is to be checked first; where equilibrist trained the run itself, the wiring "
+        "is excluded.\n"
     ]
     for group in GROUPS:
         title, about = TITLES[group]

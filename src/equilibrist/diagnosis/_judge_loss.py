@@ -108,18 +108,18 @@ def _misfits(loss: Formulation, e: Explained, role: str) -> Iterator[Misfit]:
             kind = GENERATOR if call.linked else ""
         if not kind or not call.received or call.lowered or kind not in call.slopes:
             continue
-        found = _misfit(loss, call, kind)
+        found = _misfit(loss, call, kind, -1.0 if e.step.turned else 1.0)
         if found is not None:
             yield found
 
 
-def _misfit(loss: Formulation, call: Call, kind: str) -> Misfit | None:
+def _misfit(loss: Formulation, call: Call, kind: str, sign: float) -> Misfit | None:
     # A call may have had several backward passes: the one that fits best is this player's.
     scores = call.scores[0].reshape(-1)
     declared = [_flat(call.slopes[r]) for r in (REAL, FAKE, GENERATOR) if r in call.slopes]
     best: tuple[float, Tensor] | None = None
     for received in call.received:
-        got = _flat(received)
+        got = sign * _flat(received)
         if got.numel() == scores.numel() and float((got != 0).double().mean()) > MOST:
             size = _left_over(got, declared)
             if best is None or size < best[0]:

@@ -40,6 +40,7 @@ from equilibrist.diagnosis._seen import (
     Ear,
     Side,
     Step,
+    ascending,
     bare,
     factor_of,
     fingerprints,
@@ -434,7 +435,11 @@ class Recorder:
         side.reached |= {id(p) for p in side.params if p.grad is not None and p.requires_grad}
         if side.role in self._many(optimizer):  # one optimiser a weight: no step is the player's
             return
-        received = side.at.vector(grads)
+        raw = side.at.vector(grads)
+        # What an optimiser maximises is a loss with its sign turned.
+        signs = ascending(optimizer, side.params)
+        grads = [g if g is None or id(p) not in signs else -g for p, g in zip(side.params, grads, strict=True)]
+        received = side.at.vector(grads) if signs else raw
         size = None if not some else float(torch.stack([g.detach().norm() for g in some]).norm())
         columns, names = self._declared(side) if self.declared else self._columns(side)
         # Weights that the optimiser does not hold are no part of what it receives.
@@ -468,9 +473,10 @@ class Recorder:
                 frozenset(held & set(side.names)),
                 strangers,
                 finite,
-                None if chosen is not None or altered else opposition(side, received, problem),
+                None if chosen is not None or altered else opposition(side, raw, problem),
                 *self._schedules(optimizer),
                 self._count,
+                bool(signs),
             )
         )
         if side.role == CRITIC and not self.suspicious and self.doubts is not None:

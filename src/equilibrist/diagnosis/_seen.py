@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ class Step:
         schedules: schedulers of torch that hold the optimiser.
         overwritten: whether the rate is not the one that its only scheduler has set.
         count: of all steps of optimisers so far.
+        turned: whether the optimiser maximises, so that what it received is minus what was compared.
     """
 
     player: str
@@ -65,6 +66,7 @@ class Step:
     schedules: int = 0
     overwritten: bool = False
     count: int = 0
+    turned: bool = False
 
 
 @dataclass
@@ -210,6 +212,14 @@ def opposition(
         return None
     inner = float(own @ rest)
     return -inner / o**2, inner / (a * o), a / o
+
+
+def ascending(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> set[int]:
+    """Identities of those weights that an optimiser steps along their gradients, not against them (`maximize=True`)."""
+    up = {
+        id(p) for group in optimizer.param_groups if group.get("maximize") for p in group["params"]
+    }
+    return up & {id(p) for p in params}
 
 
 def bare(call: Call) -> Call:

@@ -1,14 +1,13 @@
-"""Findings from who steps what and when: steps, optimisers, frozen parts, learning rates, clipping, wrappers."""
+"""Findings from who steps what and when: steps, optimisers, frozen parts, clipping, wrappers."""
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from equilibrist.certificates import Json
 from equilibrist.diagnosis._calls import Call
 from equilibrist.diagnosis._explain import OTHER, Explained
+from equilibrist.diagnosis._judge_rates import judge_rates
 from equilibrist.diagnosis._recorder import SEVERAL, Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC, Side, Step
 from equilibrist.findings import Finding
@@ -24,7 +23,7 @@ def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Find
         found += _steps(recorder, side, mine, by)
         found += _repeated(side, mine)
         found += _parts(side, mine)
-        found += _rates(recorder, side, mine)
+    found += judge_rates(recorder.sides, recorder.steps)
     return found + _clipping(recorder) + _wrappers(recorder)
 
 
@@ -252,63 +251,6 @@ def _used(side: Side, name: str) -> bool:
 def _few(names: Sequence[str]) -> str:
     more = len(names) - 3
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
-
-
-# -- learning rates --------------------------------------------------------------------------------
-
-
-def _rates(recorder: Recorder, side: Side, mine: Sequence[Step]) -> list[Finding]:
-    values = [s.rates[0] for s in mine if s.rates]
-    changes = [(a, b) for a, b in itertools.pairwise(values) if a != b]
-    if not changes:
-        return []
-    where = f"{side.name}'s learning rate"
-    seen = f"it goes from {values[0]:.3g} to between {min(values):.3g} and {max(values):.3g} in {len(values)} steps"
-    evidence: Json = {"first": values[0], "low": min(values), "high": max(values)}
-    against = [s for s in mine if s.overwritten]
-    if len(against) >= LEAST:
-        text = f"Something else than its scheduler writes the {side.name}'s learning rate as well ({seen})."
-        evidence |= {"steps": len(against)}
-        return [Finding("rate-rewritten", where, text, "note", "possible", evidence)]
-    schedules = max(s.schedules for s in mine)
-    others = [s for s in recorder.steps if s.player and s.player != side.role]
-    if schedules > 1 and others and not any(s.schedules for s in others):
-        other = recorder.sides[others[0].player].name
-        text = (
-            f"{schedules} schedulers write the {side.name}'s learning rate, and none the {other}'s "
-            f"({seen}): one of them was made "
-            "for the other's optimiser."
-        )
-        return [Finding("rate-rewritten", where, text, sure="likely", evidence=evidence)]
-    up, down = sum(b > a for a, b in changes), sum(b < a for a, b in changes)
-    jumps = [max(a / b, b / a) for a, b in changes if a > 0 and b > 0]
-    together = side.role == CRITIC and any(s.shared for s in mine) and _together(recorder, mine)
-    if schedules or not together or min(up, down) < 1 or max(jumps, default=1) < 1.15:
-        return []
-    text = (
-        f"A rule writes the {side.name}'s learning rate together with the other player's, whose "
-        f"optimiser it shares ({seen}, "
-        f"{up} times up and {down} times down)."
-    )
-    return [Finding("rate-rewritten", where, text, evidence=evidence | {"up": up, "down": down})]
-
-
-def _together(recorder: Recorder, mine: Sequence[Step]) -> bool:
-    """Whether both players' rates are one at every step of an optimiser that holds both."""
-    for step in mine:
-        twin = next(
-            (
-                s
-                for s in recorder.steps
-                if s.optimizer == step.optimizer
-                and s.player != step.player
-                and s.count == step.count
-            ),
-            None,
-        )
-        if twin is None or twin.rates[:1] != step.rates[:1]:
-            return False
-    return True
 
 
 # -- clipping --------------------------------------------------------------------------------------

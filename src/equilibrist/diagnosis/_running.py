@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -39,6 +39,8 @@ class Running:
         least: samples in the smallest batch that each player was given.
         middle: generated samples past the middle of the run.
         sizes: what was found of the size of steps early on.
+        rates: by player and optimiser, (number among all steps, learning rate) of steps that no scheduler of torch
+            governs.
     """
 
     def __init__(self, loop: Loop, rounds: int, first: int, critic: str, seed: int) -> None:
@@ -55,6 +57,10 @@ class Running:
         self.stopped: Finding | None = None
         self.middle: Tensor | None = None
         self.sizes: list[Finding] = []
+        self.rates: dict[str, dict[int, list[tuple[int, float]]]] = {
+            name: defaultdict(list) for name in loop.players
+        }
+        self._count = 0  # of all optimisers' steps
         self.done = 0
         self._sizes: set[int] = set()
         self._single = False  # a batch of one sample was met, and nothing happened
@@ -166,8 +172,16 @@ class Running:
         return stack
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        held = (id(p) for group in optimizer.param_groups for p in group["params"])
-        self.steps.update({self._owners[i] for i in held if i in self._owners})
+        self._count += 1
+        rates: dict[str, float] = {}
+        for group in optimizer.param_groups:
+            whose = {self._owners[id(p)] for p in group["params"] if id(p) in self._owners}
+            for name in whose - set(rates):
+                rates[name] = float(group.get("lr", 0.0))
+        self.steps.update(rates)
+        if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+            for name, rate in rates.items():
+                self.rates[name][id(optimizer)].append((self._count, rate))
 
     def _called(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:

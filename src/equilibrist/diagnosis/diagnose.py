@@ -13,6 +13,7 @@ from torch import nn
 from equilibrist.certificates import Json
 from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.diagnosis._after import after, early_sizes
+from equilibrist.diagnosis._judge_rates import ruled
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._sizes import exploded
@@ -140,6 +141,8 @@ def diagnose(
     found += [f for f in (run.late.findings if run.late else ()) if _new(f, found)]
     found = without_echoes(found)
     found += _asleep(run, found)
+    if not any(f.name == "rate-rewritten" and f.level != "note" for f in found):
+        found += [f for f in ruled(run.rates, critic) if f.level != "note" or _new(f, found)]
     found += [run.stopped] if run.stopped is not None else []
     found += run.sizes or (exploded(run) if run.stopped is not None else [])
     skipped: dict[str, str] = {}

@@ -215,7 +215,7 @@ def test_a_run_that_does_not_repeat_says_so_first() -> None:
     assert not check
     assert not check.repeats
     assert check.summary.startswith("Two uninterrupted runs from the same seed differ")
-    assert [f.level for f in check.findings] == ["note"]
+    assert [f.level for f in check.findings] == ["warning"]
 
     class Forgetful(Elsewhere):
         def load(self, saved: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ RESTORED = {
     "mode": "state-not-restored",
 }
 DIRECT = ("held", "weight", "buffer", "average", "moment", "schedule", "scaler", "mode")
+ROUNDING = 0.05  # of what training moved: two runs that lie closer may differ by rounding alone
 EQUAL = 0.9  # of the weights move by the learning rate where Adam starts anew
 
 
@@ -62,19 +63,52 @@ def _repeats(plain: Watched, saving: Watched, rounds: int) -> list[Finding]:
                 f"Two uninterrupted runs from the same seed differ ({name}, {when}), so the continuations cannot be "
                 "compared: something is not deterministic, or lives outside of make()."
             )
-            evidence = {"round": done, "tensor": name}
-            return [Finding("not-repeatable", "loop", text, "note", evidence=evidence)]
+            apart = _apart(plain, saving, rounds)
+            if apart > ROUNDING:
+                text += f" Their weights lie {apart:.2g} times as far apart as training has moved them."
+            evidence = {"round": done, "tensor": name, "apart": apart}
+            level = "warning" if apart > ROUNDING else "note"
+            return [Finding("not-repeatable", "loop", text, level, evidence=evidence)]
     return []
 
 
+def _apart(plain: Watched, saving: Watched, rounds: int) -> float:
+    """How far apart the weights of two runs are, in terms of what training moved: rounding leaves little of it."""
+    begin, one, other = saving.states[0], saving.saved, plain.states[rounds]
+    gap = moved = 0.0
+    for key, leaf in one.items():
+        trio = [s[key].value for s in (begin, one, other) if key in s]
+        same = len(trio) == 3 and all(isinstance(v, Tensor) for v in trio)
+        if leaf.kind == "weight" and same and len({v.shape for v in trio}) == 1:
+            start, a, b = (v.double() for v in trio)
+            gap += float((a - b).square().sum())
+            moved += float((a - start).square().sum())
+    return (gap / moved) ** 0.5 if moved > 0 else 0.0
+
+
 def _disturbs(plain: Watched, saving: Watched, rounds: int) -> list[Finding]:
-    """Saving that moves weights or modes; random numbers that it draws are its own affair."""
+    """Saving that moves weights or modes; random numbers that it draws are worth a note."""
     keys = differing(saving.saved, saving.states[rounds], (*CARRIED, "mode"))
     if not keys:
-        return []
+        return _draws(saving, rounds)
     leaf = saving.saved.get(keys[0]) or saving.states[rounds][keys[0]]
     text = f"save() changes the run that it saves: {leaf.name} is another after it ({len(keys)} in all)."
     return [Finding("save-disturbs", leaf.owner, text, evidence={"tensors": len(keys)})]
+
+
+def _draws(saving: Watched, rounds: int) -> list[Finding]:
+    """Random numbers that saving draws."""
+    before, after = saving.saved, saving.states[rounds]
+    keys = [key for key in differing(before, after, ["random"]) if key in before and key in after]
+    if not keys:
+        return []
+    name = before[keys[0]].name
+    text = (
+        f"save() draws random numbers ({name} is another after it): a run that saves is another run than one that "
+        "does not, although no weight is touched."
+    )
+    cure = "draw what is saved with a generator of its own"
+    return [Finding("save-disturbs", name, text, "note", "certain", {"source": name}, cure)]
 
 
 class Restored(Beside):

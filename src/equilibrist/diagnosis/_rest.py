@@ -35,23 +35,28 @@ class Rest(Beside):
         if not keys:
             return []
         names = " and ".join(self.saved[key].name for key in keys)
-        more = self._other_inputs()
+        more, _ = self._other_call()
         text = (
             f"Right after loading, {names} {'is' if len(keys) == 1 else 'are'} not as saved{more}."
         )
         evidence = {"key": list(keys[0]), "sources": [self.saved[key].name for key in keys]}
         return [Finding("random-not-restored", "loop", text, "warning", evidence=evidence)]
 
-    def _other_inputs(self) -> str:
+    def _other_call(self) -> tuple[str, bool]:
+        """Where the calls of networks part, in words, and whether it is by what one of them is given."""
         mine, theirs = self.saving.inputs, self.resumed.inputs
         for count, (a, b) in enumerate(zip(mine, theirs, strict=False), 1):
+            if a[0] != b[0]:
+                return f"; call {count} of the round is of {b[0]}, where it was of {a[0]}", False
             if a != b:
-                return f"; the first other input is that of {a[0]}, in call {count} of the round"
-        return ""
+                words = f"; the first other input is that of {a[0]}, in call {count} of the round"
+                return words, True
+        return "", False
 
     def remaining(self) -> list[Finding]:
         """Nothing that is watched was forgotten, and yet the runs part: the loop keeps something else."""
-        candidates, inputs = self._candidates(), self._other_inputs()
+        candidates = self._candidates()
+        call, inputs = self._other_call()
         rates = self._other_rates()
         if rates is not None:
             return [self._hand_made_schedule(*rates, candidates)]
@@ -67,14 +72,14 @@ class Rest(Beside):
         sure = "likely" if candidates and ", " not in which else "possible"
         if inputs and candidates == placed:
             about = f" ({which})" if which else ""
-            text = f"Everything that was found is restored, but not the place in the data{about}{inputs}."
+            text = f"Everything that was found is restored, but not the place in the data{about}{call}."
             return [Finding("random-not-restored", "loop", text, "warning", sure, evidence)]
         if not which and differing(self.saved, self.loaded, ["gradient"]):
             which = (
                 "it may be the gradients in .grad, if no round clears them before its backward pass"
             )
         about = f": {which}" if which else ", which was not found"
-        text = f"The loop keeps something between rounds that is not restored{about}{inputs}."
+        text = f"The loop keeps something between rounds that is not restored{about}{call}."
         return [Finding("state-not-restored", "loop", text, "fault", sure, evidence)]
 
     def _other_rates(self) -> tuple[str, tuple[float, ...], tuple[float, ...]] | None:

@@ -62,7 +62,8 @@ class ResumeCheck(Shown):
             return " ".join([own.text, *(f.text for f in rest[:1])])
         if self.exact:
             seed = ", from the seed that the script began with" if self.seed_matters else ""
-            but = ", but saving changes the run that it saves" if self.findings else ""
+            disturbs = any(f.name == "save-disturbs" and f.level != "note" for f in self.findings)
+            but = ", but saving changes the run that it saves" if disturbs else ""
             return (
                 f"Resumes bit for bit{seed}{but}: {self.compared} tensors and numbers are equal after each of "
                 f"{self.more} rounds that follow on {self.rounds}."
@@ -204,7 +205,7 @@ def _plain(make: Callable[[], Any], seed: int, rounds: int, more: int) -> Watche
         run = _begin(make)
         run.look(0)
         for i in range(rounds + more):
-            run.round(i)
+            run.round(i, keep=i == rounds - 1)
     return run
 
 

@@ -1,12 +1,14 @@
-"""Findings from who steps what and when: steps, optimisers, frozen parts, clipping, wrappers."""
+"""Findings from who steps what and when: steps, optimisers, frozen parts, wrappers."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 from equilibrist.diagnosis._calls import Call
 from equilibrist.diagnosis._explain import OTHER, Explained
+from equilibrist.diagnosis._hidden import judge_hidden
+from equilibrist.diagnosis._judge_clips import judge_clips
 from equilibrist.diagnosis._judge_rates import judge_rates
 from equilibrist.diagnosis._recorder import SEVERAL, Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC, Side, Step
@@ -23,8 +25,10 @@ def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Find
         found += _steps(recorder, side, mine, by)
         found += _repeated(side, mine)
         found += _parts(side, mine)
+        if len(mine) >= LEAST and any(s.received for s in mine) and side.role in recorder.hidden:
+            found += judge_hidden(side, recorder.hidden[side.role].unstepped(recorder.stepped))
     found += judge_rates(recorder.sides, recorder.steps)
-    return found + _clipping(recorder) + _wrappers(recorder)
+    return found + judge_clips(recorder, by) + _wrappers(recorder)
 
 
 # -- who steps -------------------------------------------------------------------------------------
@@ -253,49 +257,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-# -- clipping --------------------------------------------------------------------------------------
-
-
-def _clipping(recorder: Recorder) -> list[Finding]:
-    clips = recorder.clips
-    if len(clips) < LEAST:
-        return []
-    groups = defaultdict(list)
-    for clip in clips:
-        groups[clip.players].append(clip)
-    found = []
-    for players, every in groups.items():
-        # torch groups gradients to measure their norm as well: that is no clipping by value.
-        mine = [clip for clip in every if clip.limit] or every
-        if len(mine) < LEAST:
-            continue
-        names = " and ".join(recorder.sides[r].name for r in players)
-        if not players:
-            if any(c.strangers for c in mine):
-                found.append(
-                    _no_clip("no player", "it is given tensors that no player uses", len(mine))
-                )
-            continue
-        empty = [c for c in mine if not c.graded]
-        late = [c for c in mine if c.graded and not c.fresh]
-        if len(empty) > 0.8 * len(mine):
-            found.append(
-                _no_clip(
-                    names, "no gradient is there yet (it is called before backward)", len(empty)
-                )
-            )
-        elif len(late) > 0.8 * len(mine):
-            found.append(_no_clip(names, "the step is over (it is called after step())", len(late)))
-    return found
-
-
-def _no_clip(names: str, why: str, count: int) -> Finding:
-    return Finding(
-        "clipping",
-        names,
-        f"Clipping of the gradients of the {names} has no effect: {why}, {count} times.",
-        evidence={"calls": count},
-    )
+# -- wrappers ----------------------------------------------------------------------------------------
 
 
 def _wrappers(recorder: Recorder) -> list[Finding]:

@@ -32,6 +32,7 @@ from equilibrist.diagnosis._calls import (
 )
 from equilibrist.diagnosis._clips import ClipEar
 from equilibrist.diagnosis._fit import Problem
+from equilibrist.diagnosis._hidden import Hidden
 from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._seen import (
     BEFORE,
@@ -121,6 +122,8 @@ class Recorder:
         self.suspicious, self._told = False, False
         self.doubts: Callable[[Step], bool] | None = None
         self.round = 0
+        self.hidden: dict[str, Hidden] = {}
+        self.stepped: set[int] = set()  # identities of what optimisers hold that step
         self.on = False
         self.fault: Exception | None = None
         self.recorded: tuple[Any, Any] = (None, None)
@@ -162,6 +165,7 @@ class Recorder:
                         )
             self._watch_layers(side)
             self._find_wrappers(side)
+            self.hidden[side.role] = Hidden(side)
         self._handles.append(ClipEar(self))
 
     def stop(self) -> None:
@@ -416,6 +420,7 @@ class Recorder:
         with self.alone():
             held = {id(p) for group in optimizer.param_groups for p in group["params"]}
             moved = [s for s in self.sides.values() if any(id(p) in held for p in s.params)]
+            self.stepped |= held
             strangers = len(held - set(self.owners))
             for side in moved:
                 self._step(side, optimizer, held, len(moved) > 1, strangers)
@@ -565,5 +570,6 @@ class Recorder:
                 limit,
                 sum(s.fresh for s in whose),
                 sum(id(p) not in self.owners for p in params),
+                whose[0].steps if len(whose) == 1 else -1,
             )
         )

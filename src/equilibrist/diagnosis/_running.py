@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from equilibrist.diagnosis._epochs import Epochs
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._seen import Ear
 from equilibrist.diagnosis.loop import Loop, modules_of
@@ -39,6 +40,7 @@ class Running:
         least: samples in the smallest batch that each player was given.
         middle: generated samples past the middle of the run.
         sizes: what was found of the size of steps early on.
+        epochs: whether the critic is shown the data in order.
         rates: by player and optimiser, (number among all steps, learning rate) of steps that no scheduler of torch
             governs.
     """
@@ -60,6 +62,7 @@ class Running:
         self.rates: dict[str, dict[int, list[tuple[int, float]]]] = {
             name: defaultdict(list) for name in loop.players
         }
+        self.epochs = Epochs(loop.seen)
         self._count = 0  # of all optimisers' steps
         self.done = 0
         self._sizes: set[int] = set()
@@ -187,7 +190,10 @@ class Running:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             if torch.compiler.is_compiling() or not torch.is_grad_enabled():
                 return
-            sizes = [len(t) for t in tensors_of((args, kwargs)) if t.ndim]
+            shown = [t for t in tensors_of((args, kwargs)) if t.ndim]
+            sizes = [len(t) for t in shown]
+            if name == self.critic and shown:
+                self.epochs.meet(shown[0].detach())
             if sizes:
                 self.least[name] = min(self.least.get(name, sizes[0]), *sizes)
                 self._sizes.update(sizes)

@@ -71,8 +71,8 @@ class Step:
 
 @dataclass
 class Clip:
-    """A call of torch's gradient clipping: whose weights, how many had a gradient, the norm, the limit, and how many
-    backward passes had reached them since the owner's last step."""
+    """A call of torch's gradient clipping: whose weights, how many had a gradient, the norm, the limit, how many
+    backward passes had reached them since the owner's last step, and how many steps its only owner had made."""
 
     players: tuple[str, ...]
     graded: int
@@ -80,6 +80,7 @@ class Clip:
     limit: float
     fresh: int
     strangers: int
+    step: int = -1
 
 
 @dataclass

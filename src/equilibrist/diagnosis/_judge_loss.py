@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,12 +23,17 @@ CLEAR = 0.3  # of the received slopes: what no sum of declared ones explains
 FITS = 2e-3  # another loss that explains all but this is the loop's
 MOST = 0.8  # of a batch's scores that a loss must move, to be compared (the best k of a batch are a choice)
 FUNCTION = 0.9  # of the slopes' variation that must be a function of the score
+NEAR = 1e-3  # of the received slopes: less is rounding
 NAMED: tuple[tuple[str, Formulation], ...] = (
     ("vanilla", Vanilla()),
     ("hinge", Hinge()),
     ("least squares to 1 and 0", LeastSquares(1, 0, 1)),
     ("least squares to 1 and -1", LeastSquares(1, -1, 1)),
     ("WGAN", WGAN()),
+)
+BOUNDS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+    ("tanh", torch.tanh),
+    ("sigmoid", torch.sigmoid),
 )
 
 
@@ -53,13 +58,15 @@ def judge_loss(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Findi
     """Findings about the loss itself.
 
     A weight, smoothed or flipped labels leave the received slopes a sum of declared ones with positive coefficients.
+    Of a declared loss of pairs, whose slopes need the partner of each score, only losses of single scores are looked
+    for in its place.
     """
-    if recorder.loss is None or not recorder.separable:
+    if recorder.loss is None:
         return []
     found = []
     for role in recorder.sides:
         steps = by.get(role, [])
-        misfits = [m for e in steps for m in _misfits(recorder.loss, e, role)]
+        misfits = [m for e in steps for m in _misfits(recorder.loss, e, role, recorder.separable)]
         if len(misfits) < LEAST:
             continue
         finding = _finding(recorder, role, misfits)
@@ -71,20 +78,27 @@ def judge_loss(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Findi
 def _finding(recorder: Recorder, role: str, misfits: Sequence[Misfit]) -> Finding | None:
     name = recorder.sides[role].name
     telling = [m for m in misfits if m.varied]
-    off = [m for m in telling if m.size > 10 * FITS]
+    off = [m for m in telling if m.size > NEAR]
     if len(telling) >= LEAST and len(off) >= SHARE * len(telling):
         others = frozenset.intersection(*(m.named for m in off))
         if others:
             other = min(others)
+            what = (
+                f"the declared one of {other}(scores), not of the scores"
+                if other in dict(BOUNDS)
+                else f"the {other} loss, not the declared one"
+            )
             return Finding(
                 "wrong-loss",
                 f"{name}'s loss",
-                f"The loop's loss of the {name} is the {other} loss, not the declared one: its slopes "
+                f"The loop's loss of the {name} is {what}: its slopes "
                 "at the critic's scores "
                 "are exactly those, and differ from the declared ones by "
                 f"{statistics.median(m.size for m in off):.0%}.",
                 evidence={"loss": other, "difference": statistics.median(m.size for m in off)},
             )
+    if not recorder.separable:
+        return None
     far = [m for m in misfits if m.size > CLEAR and m.function > FUNCTION]
     if len(far) < LEAST or len(far) < SHARE * len(misfits):
         return None
@@ -100,23 +114,50 @@ def _finding(recorder: Recorder, role: str, misfits: Sequence[Misfit]) -> Findin
     )
 
 
-def _misfits(loss: Formulation, e: Explained, role: str) -> Iterator[Misfit]:
-    for i, call in enumerate(e.step.calls):
-        if role == CRITIC:
-            kind = e.kinds[i] if i < len(e.kinds) else ""
-        else:
-            kind = GENERATOR if call.linked else ""
+def _misfits(loss: Formulation, e: Explained, role: str, separable: bool) -> Iterator[Misfit]:
+    kinds = [
+        (e.kinds[i] if i < len(e.kinds) else "")
+        if role == CRITIC
+        else (GENERATOR if call.linked else "")
+        for i, call in enumerate(e.step.calls)
+    ]
+    apart = any(k == FAKE and not c.linked for c, k in zip(e.step.calls, kinds, strict=True))
+    for call, kind in zip(e.step.calls, kinds, strict=True):
+        if role == CRITIC and apart and call.linked and not separable:
+            continue  # the generator's own call
         if not kind or not call.received or call.lowered or kind not in call.slopes:
             continue
-        found = _misfit(loss, call, kind, -1.0 if e.step.turned else 1.0)
+        declared = [_flat(call.slopes[r]) for r in (REAL, FAKE, GENERATOR) if r in call.slopes]
+        if not separable:
+            partner = _partner(e.step.calls, kinds, call, kind)
+            if partner is None:
+                continue
+            declared = [_flat(slopes_of(loss, kind, call.scores[0], partner))]
+        found = _misfit(loss, call, kind, declared, -1.0 if e.step.turned else 1.0)
         if found is not None:
             yield found
 
 
-def _misfit(loss: Formulation, call: Call, kind: str, sign: float) -> Misfit | None:
+def _partner(
+    calls: Sequence[Call], kinds: Sequence[str], call: Call, kind: str
+) -> Tensor | None:
+    """Scores of the other kind in the same step, of which a loss of pairs is made."""
+    shape = call.scores[0].shape
+    return next(
+        (
+            other.scores[0]
+            for other, its in zip(reversed(calls), reversed(kinds), strict=True)
+            if its != kind and (its or kind == GENERATOR) and other.scores[0].shape == shape
+        ),
+        None,
+    )
+
+
+def _misfit(
+    loss: Formulation, call: Call, kind: str, declared: Sequence[Tensor], sign: float
+) -> Misfit | None:
     # A call may have had several backward passes: the one that fits best is this player's.
     scores = call.scores[0].reshape(-1)
-    declared = [_flat(call.slopes[r]) for r in (REAL, FAKE, GENERATOR) if r in call.slopes]
     best: tuple[float, Tensor] | None = None
     for received in call.received:
         got = sign * _flat(received)
@@ -127,14 +168,27 @@ def _misfit(loss: Formulation, call: Call, kind: str, sign: float) -> Misfit | N
     if best is None:
         return None
     size, got = best
-    if size <= 10 * FITS:
+    if size <= NEAR:
         return Misfit(size, 0.0, frozenset(), True)
+    others = {name: _flat(slopes_of(other, kind, scores, scores)) for name, other in NAMED}
+    others |= {name: _bounded(loss, kind, scores, bound) for name, bound in BOUNDS}
+    exact = min(FITS, size / 10)
     named = frozenset(
-        name
-        for name, other in NAMED
-        if _left_over(got, [_flat(slopes_of(other, kind, scores, scores))]) < FITS
+        name for name, slopes in others.items() if _left_over(got, [slopes]) < exact
     )
     return Misfit(size, _as_function(scores.double(), got), named, _varied(loss, kind, call))
+
+
+def _bounded(
+    loss: Formulation, kind: str, scores: Tensor, bound: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Slopes at the scores of a loss that is given a bounded function of them."""
+    with torch.enable_grad():
+        leaf = scores.detach().double().requires_grad_()
+        inside = bound(leaf)
+        outer = slopes_of(loss, kind, inside.detach(), inside.detach())
+        (found,) = torch.autograd.grad(inside, leaf, outer)
+    return _flat(found)
 
 
 def _flat(t: Tensor) -> Tensor:

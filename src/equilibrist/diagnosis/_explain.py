@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from equilibrist.diagnosis._calls import FAKE, GENERATOR, REAL, Call
-from equilibrist.diagnosis._fit import Fit, Problem
+from equilibrist.diagnosis._fit import EXACT, Fit, Problem
 from equilibrist.diagnosis._seen import BEFORE, CRITIC, Step
 
 # Parts of a received gradient: declared ones, then what is none.
@@ -20,6 +20,7 @@ SWAPPED_FAKE = "generated samples with the label of real ones"
 TIES = 1.05  # of residuals that are taken for the same
 TERM = "own:"
 USED = 0.02  # coefficients below are none
+ALIKE = 0.01  # of coefficients that are taken for 1
 GUESSES = 6  # calls of a step whose kind is told by the fit; of more, by their order
 
 
@@ -36,6 +37,7 @@ class Explained:
         paid: penalties that had a call in this step.
         tangled: whether real and generated parts cannot be told apart here.
         used: places in `step.calls` of those that take part in what was received.
+        inferred: whether a coefficient was told by the others, because two parts are one column.
     """
 
     step: Step
@@ -46,6 +48,7 @@ class Explained:
     paid: set[str] = field(default_factory=set)
     tangled: bool = False
     used: frozenset[int] = frozenset()
+    inferred: bool = False
 
     def get(self, part: str) -> float:
         """Its coefficient; 0 where it has none."""
@@ -82,9 +85,33 @@ def _of_own_losses(step: Step) -> Explained:
             totals[twin] = sign * totals.get(kept, 0.0)
     totals[OTHER] = fit.coefficients.get("other", 0.0)
     totals[BEFORE] = fit.coefficients.get(BEFORE, 0.0)
+    inferred = first.residual < EXACT and _left_in(step, base, totals)
     kinds = next(_assignments(step.calls)) if step.player == CRITIC else []
     used = frozenset(range(len(kinds)))
-    return Explained(step, totals, fit.residual, first.residual, kinds, used=used)
+    return Explained(
+        step, totals, fit.residual, first.residual, kinds, used=used, inferred=inferred
+    )
+
+
+def _left_in(step: Step, base: Sequence[str], totals: dict[str, float]) -> bool:
+    """Whether the other player's loss is one column with a term of one's own, and was received beside it.
+
+    The fit gives such a term 1 + b r, where the other's loss is r times the term. With b = 1, as of a gradient that was
+    not cleared, and 1 for every other term, after a second backward pass, it is the other's loss that is received.
+    """
+    problem = step.problem
+    if problem is None or "other" not in problem.names or step.fresh < 2 or len(base) < 2:
+        return False
+    if not any(c.kind == FAKE and not c.linked and c.received for c in step.calls):
+        return False  # the term may be missing
+    for name in base:
+        ratio = problem.ratio("other", name) if name in problem.names else 0.0
+        rest = [totals[n] for n in base if n != name]
+        alone = max(abs(v - 1) for v in rest) < ALIKE
+        if ratio and abs(ratio) > USED and alone and abs((totals[name] - 1) / ratio - 1) < ALIKE:
+            totals[name], totals[OTHER] = 1.0, 1.0
+            return True
+    return False
 
 
 # -- the generator ---------------------------------------------------------------------------------

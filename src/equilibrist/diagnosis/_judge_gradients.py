@@ -257,7 +257,8 @@ def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding
         f"{median(leaking, OTHER):.2f}), in {len(leaking)} of {len(steps)} steps."
     )
     evidence = _numbers(leaking, *((REAL, FAKE) if role == CRITIC else (OWN,)), OTHER)
-    found = [Finding("gradient-leak", side.name, text, evidence=evidence)]
+    sure = "likely" if any(e.inferred for e in leaking) else "certain"
+    found = [Finding("gradient-leak", side.name, text, sure=sure, evidence=evidence)]
     if shared:
         found.insert(
             0,

@@ -51,6 +51,7 @@ from equilibrist.diagnosis._seen import (
     side_of,
     stranger,
 )
+from equilibrist.diagnosis._untouched import uncompiled
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, Vanilla
 from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
@@ -130,6 +131,7 @@ class Recorder:
         self._own, self._depth, self._thread, self._count = False, 0, 0, 0
         self._closed = False
         self._handles: list[Any] = []
+        self._eager = contextlib.ExitStack()
         self._schedulers: dict[int, list[Any]] = {}
 
     # -- on and off --------------------------------------------------------------------------------
@@ -139,6 +141,7 @@ class Recorder:
         if self.on:
             return
         self.on, self._thread = True, threading.get_ident()
+        self._eager.enter_context(uncompiled())
         self._handles = [
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
@@ -172,6 +175,7 @@ class Recorder:
         """Takes them off."""
         while self._handles:
             self._handles.pop().remove()
+        self._eager.close()
         self.on = False
         self.outputs.clear()
         for side in self.sides.values():

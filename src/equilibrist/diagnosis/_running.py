@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from equilibrist.diagnosis._epochs import Epochs
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._seen import Ear
+from equilibrist.diagnosis._untouched import uncompiled
 from equilibrist.diagnosis.loop import Loop, modules_of
 from equilibrist.diagnosis.numerics import watched
 from equilibrist.diagnosis.wiring import ROUNDS, Wiring, check_wiring
@@ -82,7 +83,7 @@ class Running:
         late = self.rounds - LATE if self.rounds >= watch + 2 * LATE else self.rounds
         looks = {round(self.rounds * k / LOOKS) for k in range(LOOKS + 1)}
         self._look(0)
-        with self._counting():
+        with uncompiled(), self._counting():
             with self.early:
                 self._rounds(0, watch, self.early, progress, set())
             if measure is not None and self.stopped is None and self.done + MEASURED < late:

@@ -229,6 +229,62 @@ def test_a_run_that_does_not_repeat_says_so_first() -> None:
     ]
 
 
+def test_runs_that_part_by_rounding_are_no_warning() -> None:
+    count = iter(range(10_000))
+
+    class Rounded(Small):
+        def more(self) -> float:
+            return 1 + 1e-6 * next(count)  # kernels that add up in another order
+
+    (found,) = check_resume(Rounded).findings
+    assert (found.name, found.level) == ("not-repeatable", "note")
+    assert 0 < found.evidence["apart"] < 0.05
+
+
+@pytest.mark.parametrize("forget", [True, False])
+def test_a_counter_that_decides_what_is_called_is_no_place_in_the_data(forget: bool) -> None:
+    """Regularisation of every third round."""
+
+    class Lazy(Trainer):
+        def step(self, i: int) -> None:
+            if self.count % 3 == 0:
+                self.adam_c.zero_grad()
+                self.critic(self.data[:4]).square().mean().backward()
+                self.adam_c.step()
+            self.count += 1
+            super().step(i)
+
+        count = 0
+
+        def save(self) -> Any:
+            return super().save(), self.count
+
+        def load(self, saved: Any) -> None:
+            super().load(saved[0])
+            self.count = 0 if forget else saved[1]
+
+    check = check_resume(Lazy, rounds=4, more=2)
+    assert bool(check) != forget
+    if forget:
+        (found,) = check.findings
+        assert (found.name, found.level) == ("state-not-restored", "fault")
+        assert "count (0 after loading, 4 when saved)" in found.text
+
+
+def test_saving_that_draws_random_numbers_is_noted() -> None:
+    class Drawing(Trainer):
+        def save(self) -> Any:
+            saved = super().save()
+            return saved | {"grid": torch.randn(8, 4)}
+
+    check = check_resume(Drawing, rounds=4, more=2)
+    assert check, check
+    assert check.summary.startswith("Resumes bit for bit, from")
+    (found,) = check.findings
+    assert (found.name, found.level) == ("save-disturbs", "note")
+    assert "torch's random state" in found.text
+
+
 def test_a_network_that_is_made_anew_leaves_its_optimiser_behind() -> None:
     class Anew(Small):
         def load(self, saved: dict[str, Any]) -> None:

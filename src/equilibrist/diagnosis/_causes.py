@@ -65,7 +65,9 @@ def _repeats(plain: Watched, saving: Watched, rounds: int) -> list[Finding]:
             )
             apart = _apart(plain, saving, rounds)
             if apart > ROUNDING:
-                text += f" Their weights lie {apart:.2g} times as far apart as training has moved them."
+                text += (
+                    f" Their weights lie {apart:.2g} times as far apart as training has moved them."
+                )
             evidence = {"round": done, "tensor": name, "apart": apart}
             level = "warning" if apart > ROUNDING else "note"
             return [Finding("not-repeatable", "loop", text, level, evidence=evidence)]

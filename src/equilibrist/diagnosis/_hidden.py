@@ -57,13 +57,11 @@ def judge_hidden(side: Side, hidden: Mapping[str, Tensor]) -> list[Finding]:
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     size = sum(t.numel() for t in hidden.values())
     text = (
-        f"{len(names)} tensors of the {side.name} ({', '.join(names[:2])}{more}; the first of shape {shapes}) get gradients "
-        f"and are no parameters of it, so that no optimiser steps them: a plain list, dictionary or tensor holds them, "
-        "which parameters() does not look into."
+        f"{len(names)} tensors of the {side.name} ({', '.join(names[:2])}{more}; the first of shape {shapes}) get "
+        f"gradients and are no parameters of it, so that no optimiser steps them: a plain list or dictionary holds "
+        "them, which parameters() does not look into."
     )
-    cure = (
-        "hold layers in nn.ModuleList or nn.ModuleDict and tensors as nn.Parameter, and make the optimiser after that"
-    )
+    cure = "hold layers in nn.ModuleList or nn.ModuleDict and tensors as nn.Parameter, then make the optimiser"
     evidence = {"weights": names[:20], "entries": size}
     where = f"{side.name}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
     return [Finding("frozen-part", where, text, evidence=evidence, cure=cure)]

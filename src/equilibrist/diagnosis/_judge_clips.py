@@ -1,4 +1,4 @@
-"""Findings about the size of what is received: clipping without effect, clipping of scaled gradients, small gradients."""
+"""Findings about the size of what is received: clipping without effect or of scaled gradients, small gradients."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _small(side: Side, steps: Sequence[Explained], clips: Sequence[Clip]) -> lis
         else "clipping cuts nearly all of it, in nearly every step"
     )
     text = (
-        f"The {side.name} receives {size:.2g} times the declared gradient in {len(small)} of {len(sizes)} steps: {why}. "
-        "Adam makes up for it; SGD, momentum and weight decay do not."
+        f"The {side.name} receives {size:.2g} times the declared gradient in {len(small)} of {len(sizes)} steps: {why}"
+        ". Adam makes up for it; SGD, momentum and weight decay do not."
     )
     evidence = {"factor": size, "steps": len(small)}
     cure = "make sure that the factor is meant"
@@ -93,9 +93,7 @@ def _clipping(recorder: Recorder) -> list[Finding]:
         names = " and ".join(recorder.sides[r].name for r in players)
         if not players:
             if any(c.strangers for c in mine):
-                found.append(
-                    _no_clip("", "it is given tensors that no player uses", len(mine))
-                )
+                found.append(_no_clip("", "it is given tensors that no player uses", len(mine)))
             continue
         empty = [c for c in mine if not c.graded]
         late = [c for c in mine if c.graded and not c.fresh]

@@ -77,7 +77,7 @@ def judge_loss(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Findi
 
 def _finding(recorder: Recorder, role: str, misfits: Sequence[Misfit]) -> Finding | None:
     name = recorder.sides[role].name
-    telling = [m for m in misfits if m.varied]
+    telling = [m for m in misfits if m.varied or m.named]
     off = [m for m in telling if m.size > NEAR]
     if len(telling) >= LEAST and len(off) >= SHARE * len(telling):
         others = frozenset.intersection(*(m.named for m in off))
@@ -123,7 +123,7 @@ def _misfits(loss: Formulation, e: Explained, role: str, separable: bool) -> Ite
     ]
     apart = any(k == FAKE and not c.linked for c, k in zip(e.step.calls, kinds, strict=True))
     for call, kind in zip(e.step.calls, kinds, strict=True):
-        if role == CRITIC and apart and call.linked and not separable:
+        if role == CRITIC and apart and call.linked:
             continue  # the generator's own call
         if not kind or not call.received or call.lowered or kind not in call.slopes:
             continue
@@ -138,9 +138,7 @@ def _misfits(loss: Formulation, e: Explained, role: str, separable: bool) -> Ite
             yield found
 
 
-def _partner(
-    calls: Sequence[Call], kinds: Sequence[str], call: Call, kind: str
-) -> Tensor | None:
+def _partner(calls: Sequence[Call], kinds: Sequence[str], call: Call, kind: str) -> Tensor | None:
     """Scores of the other kind in the same step, of which a loss of pairs is made."""
     shape = call.scores[0].shape
     return next(
@@ -173,9 +171,7 @@ def _misfit(
     others = {name: _flat(slopes_of(other, kind, scores, scores)) for name, other in NAMED}
     others |= {name: _bounded(loss, kind, scores, bound) for name, bound in BOUNDS}
     exact = min(FITS, size / 10)
-    named = frozenset(
-        name for name, slopes in others.items() if _left_over(got, [slopes]) < exact
-    )
+    named = frozenset(name for name, slopes in others.items() if _left_over(got, [slopes]) < exact)
     return Misfit(size, _as_function(scores.double(), got), named, _varied(loss, kind, call))
 
 

@@ -18,7 +18,9 @@ DROP = 1.5  # a factor from which a change is no schedule's
 SAME = 1e-6  # relative: rates, or the factors of two changes, that are one
 TURNS = 2  # peaks before a rate goes up and down
 SHARE = 0.8  # of the critic's changes that the generator's rate shares
-PERIOD = 4  # steps of the shortest pattern that is a schedule's: a rule at its threshold goes to and fro
+PERIOD = (
+    4  # steps of the shortest pattern that is a schedule's: a rule at its threshold goes to and fro
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Change:
         return math.log(self.new / self.old)
 
 
-class Series:
+class Course:
     """The rate of one player in one optimiser, step by step: (number among all steps, rate)."""
 
     def __init__(self, steps: Sequence[tuple[int, float]]) -> None:
@@ -103,7 +105,7 @@ def ruled(
         critic: the critic's name.
     """
     series = {
-        name: {key: Series(held) for key, held in own.items() if len(held) > LEAST}
+        name: {key: Course(held) for key, held in own.items() if len(held) > LEAST}
         for name, own in by.items()
     }
     for key, mine in series.get(critic, {}).items():
@@ -120,9 +122,7 @@ def ruled(
     ][:1]
 
 
-def _together(
-    critic: str, mine: Series, name: str, other: Series, shared: bool
-) -> Finding | None:
+def _together(critic: str, mine: Course, name: str, other: Course, shared: bool) -> Finding | None:
     """The finding that one rule writes both rates."""
     where = f"{critic}'s learning rate"
     how = "whose optimiser it shares" if shared else "of another optimiser"
@@ -140,14 +140,14 @@ def _together(
     if len(forced) < TURNS:
         return None
     text = (
-        f"Something writes the {name}'s learning rate into the {critic}'s as well, {how}: {len(forced)} times both jump "
-        f"to {forced[0].new:.3g} at one moment, and each goes back to a rate of its own ({mine.seen()})."
+        f"Something writes the {name}'s learning rate into the {critic}'s as well, {how}: {len(forced)} times both "
+        f"jump to {forced[0].new:.3g} at one moment, and each goes back to a rate of its own ({mine.seen()})."
     )
     evidence = mine.evidence() | {"forced": len(forced), "to": forced[0].new}
     return Finding("rate-rewritten", where, text, sure="likely", evidence=evidence)
 
 
-def _alone(name: str, one: Series) -> Finding:
+def _alone(name: str, one: Course) -> Finding:
     up = sum(c.factor > 0 for c in one.changes)
     text = (
         f"The {name}'s learning rate jumps up and down and no scheduler of torch holds its optimiser ({one.seen()}, "
@@ -173,7 +173,7 @@ def _turns(changes: Sequence[Change]) -> int:
     )
 
 
-def _common(mine: Series, other: Series) -> list[Change]:
+def _common(mine: Course, other: Course) -> list[Change]:
     """Changes that the other rate makes by the same factor at the same moment."""
     return max(
         (
@@ -184,7 +184,7 @@ def _common(mine: Series, other: Series) -> list[Change]:
     )
 
 
-def _forced(mine: Series, other: Series) -> list[Change]:
+def _forced(mine: Course, other: Course) -> list[Change]:
     """Changes by which both rates jump down to one value from two."""
 
     def one_value(c: Change, d: Change) -> bool:
@@ -195,7 +195,7 @@ def _forced(mine: Series, other: Series) -> list[Change]:
     return max(([c for c, d in pairs if one_value(c, d)] for pairs in _pairs(mine, other)), key=len)
 
 
-def _pairs(mine: Series, other: Series) -> Iterable[list[tuple[Change, Change]]]:
+def _pairs(mine: Course, other: Course) -> Iterable[list[tuple[Change, Change]]]:
     """Every change with what the other rate did meanwhile: a rule's write lies in the spans of two of its steps, and
     which of them is the same for all."""
     found: tuple[list[tuple[Change, Change]], ...] = ([], [])

@@ -41,7 +41,7 @@ from equilibrist.diagnosis._seen import (
     Ear,
     Side,
     Step,
-    ascending,
+    ascended,
     bare,
     factor_of,
     fingerprints,
@@ -51,11 +51,10 @@ from equilibrist.diagnosis._seen import (
     side_of,
     stranger,
 )
-from equilibrist.diagnosis._untouched import uncompiled
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, Vanilla
 from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
-from equilibrist.nn.wrapped import unwrapped
+from equilibrist.nn.wrapped import uncompiled, unwrapped
 from equilibrist.penalties import R1, R2, GradientPenalty
 
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
@@ -444,11 +443,8 @@ class Recorder:
         side.reached |= {id(p) for p in side.params if p.grad is not None and p.requires_grad}
         if side.role in self._many(optimizer):  # one optimiser a weight: no step is the player's
             return
-        raw = side.at.vector(grads)
-        # What an optimiser maximises is a loss with its sign turned.
-        signs = ascending(optimizer, side.params)
-        grads = [g if g is None or id(p) not in signs else -g for p, g in zip(side.params, grads, strict=True)]
-        received = side.at.vector(grads) if signs else raw
+        raw, received = ascended(optimizer, side, grads)
+        turned, whole = received is not raw, received
         size = None if not some else float(torch.stack([g.detach().norm() for g in some]).norm())
         columns, names = self._declared(side) if self.declared else self._columns(side)
         # Weights that the optimiser does not hold are no part of what it receives.
@@ -458,10 +454,7 @@ class Recorder:
             columns = {name: column[chosen] for name, column in columns.items()}
         finite = bool(torch.isfinite(received).all())
         problem = Problem(received, columns) if size is not None and finite else None
-        altered = any(
-            p.grad is not None and p.grad._version != side.versions.get(id(p), p.grad._version)
-            for p in side.params
-        )
+        altered = side.altered
         groups = [
             g for g in optimizer.param_groups if any(id(p) in side.names for p in g["params"])
         ]
@@ -485,12 +478,12 @@ class Recorder:
                 None if chosen is not None or altered else opposition(side, raw, problem),
                 *self._schedules(optimizer),
                 self._count,
-                bool(signs),
+                turned,
             )
         )
         if side.role == CRITIC and not self.suspicious and self.doubts is not None:
             self.suspicious = self.doubts(self.steps[-1])
-        side.last = side.at.vector(grads) if some else None
+        side.last = whole if some else None
         side.calls = []
         side.counts.clear()
         side.versions.clear()

@@ -14,14 +14,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from equilibrist.diagnosis._epochs import Epochs
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._seen import Ear
-from equilibrist.diagnosis._untouched import uncompiled
 from equilibrist.diagnosis.loop import Loop, modules_of
 from equilibrist.diagnosis.numerics import watched
 from equilibrist.diagnosis.wiring import ROUNDS, Wiring, check_wiring
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
-from equilibrist.nn.wrapped import unwrapped
+from equilibrist.nn.wrapped import uncompiled, unwrapped
 
 LATE = 12  # rounds at the end that are watched again
 LOOKS = 32  # on the way

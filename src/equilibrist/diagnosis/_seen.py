@@ -110,6 +110,14 @@ class Side:
         return max(self.counts.values(), default=0)
 
     @property
+    def altered(self) -> bool:
+        """Whether gradients were changed in place since the backward pass."""
+        return any(
+            p.grad is not None and p.grad._version != self.versions.get(id(p), p.grad._version)
+            for p in self.params
+        )
+
+    @property
     def moved(self) -> float:
         """How far its weights are from where they were, at the compared coordinates."""
         return float((self.at.vector(self.params) - self.start).norm())
@@ -215,12 +223,21 @@ def opposition(
     return -inner / o**2, inner / (a * o), a / o
 
 
-def ascending(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> set[int]:
-    """Identities of those weights that an optimiser steps along their gradients, not against them (`maximize=True`)."""
+def ascended(
+    optimizer: torch.optim.Optimizer, side: Side, grads: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor]:
+    """A player's gradient as it is, and as that of a loss that is minimised: an optimiser with `maximize=True` steps
+    along it. One tensor twice where it does not."""
     up = {
         id(p) for group in optimizer.param_groups if group.get("maximize") for p in group["params"]
     }
-    return up & {id(p) for p in params}
+    raw = side.at.vector(grads)
+    if up.isdisjoint(side.names):
+        return raw, raw
+    turned = [
+        -g if g is not None and id(p) in up else g for p, g in zip(side.params, grads, strict=True)
+    ]
+    return raw, side.at.vector(turned)
 
 
 def bare(call: Call) -> Call:

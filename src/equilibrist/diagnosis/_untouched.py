@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,15 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from equilibrist.nn.noise import GLOBAL, derived, seeded
-
-
-def uncompiled() -> AbstractContextManager[Any]:
-    """Within, compiled modules run as they were before compilation: every hook that comes or goes would compile them
-    anew, up to the limit of torch's, from which on they would stay uncompiled."""
-    if "torch._dynamo" not in sys.modules:  # nothing has been compiled
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 @contextmanager

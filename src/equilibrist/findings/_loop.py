@@ -63,7 +63,8 @@ LOOP: dict[str, Kind] = {
         "a part of a network stays as it was initialised",
         "some of a player's weights never get a gradient, or no optimiser steps them",
         "set requires_grad, use the layers in forward, and hand all parameters to the optimiser",
-        "the layers are called and no backward pass reaches their weights; or one does, and no optimiser holds them",
+        "the layers are called and no backward pass reaches their weights; or one does, and no optimiser holds them, "
+        "as those of layers in a plain list, which are no parameters",
     ),
     "stale-parameters": Kind(
         "wiring",
@@ -108,7 +109,7 @@ LOOP: dict[str, Kind] = {
     "loss-scale": Kind(
         "wiring",
         "clipping and weight decay do not act as configured",
-        "gradients are a loss scale too large when the optimiser steps",
+        "gradients are a loss scale too large (or, as a note, too small) when the optimiser steps",
         "step through the scaler, or call scaler.unscale_(optimizer) first",
         "all coefficients are one large number, a power of two as scalers take them",
         "Micikevicius et al. 2018, section 3.2",
@@ -116,16 +117,18 @@ LOOP: dict[str, Kind] = {
     "clipping": Kind(
         "wiring",
         "gradients explode although they are clipped",
-        "clipping has no effect on what the optimiser receives",
+        "clipping has no effect on what the optimiser receives, or cuts a gradient that is still scaled",
         "clip after backward (and unscaling) and before step, the parameters of this optimiser",
-        "torch's clipping is called while no gradient is there, or after the step, or with tensors that no player uses",
+        "torch's clipping is called while no gradient is there, or after the step, or with tensors that no player "
+        "uses; or the optimiser receives a small part of the norm to which it was cut",
     ),
     "rate-rewritten": Kind(
         "wiring",
         "a player's learning rate is not what was configured",
-        "something else writes the learning rate of the optimiser",
+        "a rule or a scheduler that was meant for the other player writes the learning rate as well",
         "give the player a parameter group, or an optimiser, that the rule does not touch",
-        "the rate jumps up and down between steps, and no scheduler of torch holds the optimiser",
+        "both players' rates jump up and down by one factor, or to one value, at the same moments, and no scheduler of "
+        "torch holds the optimisers; a rate that only its own player's rule moves, or a schedule by hand, is none",
     ),
     "bypassed-wrapper": Kind(
         "wiring",

@@ -382,7 +382,9 @@ def _generator(
     helps = share(
         clear, lambda e: e.get(OWN) < SMALL and (e.get(AGAINST) < -0.3 or e.get(OTHER) > 0.3)
     )
-    if helps >= SHARE:
+    # What is added up has one coefficient; another loss, not declared, may look like any number of these.
+    told = any(_constant(clear, part) for part in (AGAINST, OTHER) if median(clear, part))
+    if helps >= SHARE and told:
         if flipped or _shared_calls(recorder, clear):
             return []  # both players have the labels the other way round; or gradients are reversed on their way
         return [

@@ -45,6 +45,7 @@ from equilibrist.diagnosis._seen import (
     fingerprints,
     heads_of,
     hooked,
+    opposed_parts,
     opposition,
     side_of,
     stranger,
@@ -468,7 +469,9 @@ class Recorder:
                 frozenset(held & set(side.names)),
                 strangers,
                 finite,
-                None if chosen is not None or altered else opposition(side, received, problem),
+                None
+                if chosen is not None or altered
+                else self._opposition(side, received, problem, columns),
                 *self._schedules(optimizer),
                 self._count,
             )
@@ -480,6 +483,21 @@ class Recorder:
         side.counts.clear()
         side.versions.clear()
         side.steps += 1
+
+    def _opposition(
+        self, side: Side, received: Tensor, problem: Problem | None, columns: dict[str, Tensor]
+    ) -> tuple[float, float, float] | None:
+        """How the part of the generator's gradient that goes through the critic lies to the rest."""
+        if self.declared is None:
+            return opposition(side, received, problem)
+        through = self.declared.through
+        own = [columns[name] for name in through if name in columns]
+        rest = [
+            columns[k] for k in self.words.get(side.role, ()) if k in columns and k not in through
+        ]
+        if side.role == CRITIC or not own or not rest:
+            return None
+        return opposed_parts(torch.stack(own).sum(0), torch.stack(rest).sum(0))
 
     def _many(self, optimizer: torch.optim.Optimizer) -> set[str]:
         """Players that more optimisers step than a loop has for them on purpose."""

@@ -204,9 +204,13 @@ def opposition(
         own = factor * column if own is None else own + factor * column
     if own is None:
         return None
-    rest = received - own
+    return opposed_parts(own, received - own)
+
+
+def opposed_parts(own: Tensor, rest: Tensor) -> tuple[float, float, float] | None:
+    """(-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and the others' o; None where one is zero."""
     a, o = float(own.norm()), float(rest.norm())
-    if not a > 0 or not o > 1e-3 * float(received.norm()):
+    if not a > 0 or not o > 1e-3 * float((own + rest).norm()):
         return None
     inner = float(own @ rest)
     return -inner / o**2, inner / (a * o), a / o

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equilibrist.diagnosis._conditions import drawn, is_noise, known, latent
+from equilibrist.diagnosis._conditions import drawn, is_noise, known, latent, unseen
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
@@ -23,6 +23,7 @@ from equilibrist.nn.wrapped import unwrapped
 SAMPLES = 512
 CONFIDENCE = 0.95
 LONG = 300  # rounds before which samples may well be alike
+SHORT = 150  # the same, of samples that move together
 HOPS = 1.5  # times as far as they lie apart: samples that move together, from look to look
 LEAST = 8  # steps whose terms are compared
 
@@ -35,6 +36,7 @@ def after(run: Running, generator: str, critic: str) -> tuple[list[Finding], dic
         ("batches of one", lambda: _single(run)),
         ("the average", lambda: _average(run, generator)),
         ("the variety of samples", lambda: _diversity(run, generator)),
+        ("the critic's conditions", lambda: unseen(run, critic)),
         ("the latent", lambda: latent(run, generator, critic)),
         ("terms against one another", lambda: _terms(run, generator, critic)),
         ("the size of steps", lambda: exploded(run) or step_sizes(run, generator, critic)),
@@ -113,7 +115,7 @@ def _diversity(run: Running, generator: str) -> list[Finding]:
     real = run.loop.held_out[: 2 * SAMPLES]
     found = list(check_diversity(fake, real, where=generator, seed=run.seed))
     variety, hops = run.outcome.variety, run.outcome.hops
-    if found and run.done >= LONG and variety and hops and variety < NARROW and hops > HOPS:
+    if found and run.done >= SHORT and variety and hops and variety < NARROW and hops > HOPS:
         # A generator that has only begun to learn stays where it is.
         text = (
             f"Generated samples hop: throughout the second half they vary {variety:.2g} times as much as real ones, "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equilibrist.certificates import Json
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis.latents import check_latent
 from equilibrist.findings import Finding
@@ -16,6 +17,7 @@ from equilibrist.nn.wrapped import copied, unwrapped
 
 NOISE = 0.25  # largest correlation between entries of independent noise
 CALLS, LEAST = 10, 4  # of the generator whose inputs are used, and are needed
+UNSEEN = 1e-4  # of the scores' spread: an input that moves them less is not in the network's reach
 PAIRS = 1000  # held-out samples with their conditions
 
 
@@ -43,6 +45,45 @@ def latent(run: Running, generator: str, critic: str) -> list[Finding]:
     net = copied(unwrapped(module), generator).eval()  # batch statistics would mix the samples
     look = _of_one if len(shape) == 1 else _of_two
     return look(run, generator, critic, net, calls)
+
+
+def unseen(run: Running, critic: str) -> list[Finding]:
+    """Inputs of the critic beside the samples, such as labels, that do not move its score.
+
+    Args:
+        run: the loop, after its rounds.
+        critic: the player's name.
+
+    Returns:
+        The findings "blind".
+    """
+    module = run.loop.players[critic]
+    calls = [args for args in run.given[critic] if all(isinstance(a, Tensor) for a in args)]
+    calls = [args for args in calls if len(args) > 1 and len(args) == len(calls[0])][-CALLS:]
+    if not isinstance(module, nn.Module) or len(calls) < LEAST:
+        return []
+    net = copied(unwrapped(module), critic).eval()
+    found = []
+    for place in range(1, len(calls[0])):
+        changes, spread = [], []
+        for args in calls:
+            given = args[place]
+            if given.ndim == 0 or len(given) != len(args[0]) or bool((given == given[:1]).all()):
+                continue
+            turned = (*args[:place], given.roll(1, 0), *args[place + 1 :])
+            with torch.no_grad():
+                one, two = (next(tensors_of(net(*a))).double().flatten() for a in (args, turned))
+            changes.append(float((one - two).abs().max()))
+            spread.append(float(one.std()))
+        if len(changes) >= LEAST and max(changes) < UNSEEN * max(spread):
+            what = "its second input" if len(calls[0]) == 2 else f"its input {place + 1}"
+            text = (
+                f"The critic's score does not change when {what} is exchanged among samples: it does not see "
+                "whether a sample fits its condition."
+            )
+            evidence: Json = {"change": max(changes), "spread": max(spread), "calls": len(changes)}
+            found.append(Finding("blind", critic, text, "fault", "certain", evidence))
+    return found
 
 
 def _of_one(

@@ -214,9 +214,13 @@ def _missing(recorder: Recorder, name: str, steps: list[Explained]) -> list[Find
         swapped = SWAPPED_REAL if part == REAL else SWAPPED_FAKE
         if any(e.tangled for e in steps) or largest < SMALL:
             continue
-        present = [e for e in steps if part in e.kinds]
-        gone = share(steps, _within(part, SMALL * largest, swapped))
-        if gone < SHARE or median(steps, OTHER) > SMALL:
+        # A hinge has no slope beyond its margin: nothing is missing from a step whose declared term is zero.
+        sloped = [e for e in steps if part not in e.kinds or _sloped(e, part)]
+        if len(sloped) < LEAST:
+            continue
+        present = [e for e in sloped if part in e.kinds]
+        gone = share(sloped, _within(part, SMALL * largest, swapped))
+        if gone < SHARE or median(sloped, OTHER) > SMALL:
             continue
         seen = bool(present) or _quiet(recorder, part)
         if seen:
@@ -231,6 +235,15 @@ def _missing(recorder: Recorder, name: str, steps: list[Explained]) -> list[Find
                 )
             )
     return found
+
+
+def _sloped(e: Explained, part: str) -> bool:
+    """Whether the declared term of some call of that kind has a gradient."""
+    names = e.step.problem.names if e.step.problem is not None else []
+    return any(
+        role == part and place >= 0 and e.kinds[place] == part and name in names
+        for name, (place, role) in e.step.columns.items()
+    )
 
 
 def _quiet(recorder: Recorder, part: str) -> bool:

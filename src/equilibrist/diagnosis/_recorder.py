@@ -45,6 +45,7 @@ from equilibrist.diagnosis._seen import (
     fingerprints,
     heads_of,
     hooked,
+    last_function,
     opposed_parts,
     opposition,
     side_of,
@@ -117,6 +118,7 @@ class Recorder:
         self.clips: list[Clip] = []
         self.outputs: list[tuple[int, Tensor]] = []
         self.made: set[int] = set()
+        self.end = ""  # the function that makes the generator's samples
         self.wrappers: dict[str, list[int]] = {}
         self.suspicious, self._told = False, False
         self.doubts: Callable[[Step], bool] | None = None
@@ -233,7 +235,10 @@ class Recorder:
     def _generator_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
         if not self.hears():
             return
-        found = [t.detach() for t in tensors_of(made)][:2]
+        every = list(tensors_of(made))[:2]
+        found = [t.detach() for t in every]
+        if every and every[0].grad_fn is not None:
+            self.end = last_function(every[0])
         if args:
             self.latent = args[0] if len(args) == 1 else args
             self.recorded = (args[0], made)
@@ -296,6 +301,7 @@ class Recorder:
         shown = samples.detach() if rows is None else samples.detach()[rows]
         call = Call(len(self.calls), kind, linked, shown, [s.detach() for s in scores])
         call.lowered = torch.is_autocast_enabled(samples.device.type)
+        call.asked = samples.requires_grad and samples.is_leaf
         players = {role: side.at for role, side in self.sides.items() if role == CRITIC or linked}
         if not kind:
             same = (t for _, t in reversed(self.outputs) if t.shape == shown.shape)

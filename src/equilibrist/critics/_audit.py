@@ -36,6 +36,7 @@ from equilibrist.progress import showing
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
 
+NATURAL = 0.1  # of rows that another is equal to: of discrete data
 LEAST_GRADIENTS = 100
 CLAIMS = (*STATES, "best-response", "best-of-class", "penalty-costs-nothing", "indistinguishable")
 
@@ -308,7 +309,11 @@ def _read(
         if own not in held:
             continue
         left, count = _samples.without(held[kind], held[own])
-        if count:
+        if count and _samples.repeats(held[own]) > NATURAL:
+            notes.append(
+                f"{count} of the {kind} samples equal one of {own}, as rows of {own} equal one another: they were kept"
+            )
+        elif count:
             held[kind] = left
             notes.append(
                 f"{count} of the {kind} samples are among {own}, and were left out of {kind}"

@@ -157,6 +157,12 @@ def parts(samples: Samples, kind: str, seed: int) -> tuple[Tensor, Tensor, Tenso
     return order[:first], order[first:second], order[second:]
 
 
+def repeats(samples: Samples) -> float:
+    """The share of rows that another row is equal to, as those of discrete data are."""
+    _, counts = torch.unique(samples.batch.x.flatten(1), dim=0, return_counts=True)
+    return float(counts[counts > 1].sum()) / len(samples)
+
+
 def without(samples: Samples, known: Samples) -> tuple[Samples, int]:
     """The samples that are not among `known`, and how many were."""
     held = {row.tobytes() for row in known.batch.x.flatten(1).cpu().numpy()}

@@ -20,6 +20,7 @@ TURNED = (
     0.3  # of pairs ordered rightly: below, samples or score were rather given the wrong way round
 )
 BY_PENALTY = 0.5  # of that worth, which the best critic under the penalty must be without
+BY_PENALTY_ALONE = 0.95  # of it: under such a penalty no critic of the class tells anything
 TOLERANCE = Tolerance(
     MISSING,
     "of the best critic's advantage over chance",
@@ -100,7 +101,9 @@ def held_back(case: Case, found: Nearness, explained: str) -> list[Certificate]:
             smothered = Verdict.UNASSESSED
     if explained:
         lagging = Verdict.UNASSESSED if lagging is Verdict.REFUTED else lagging
-        smothered = Verdict.UNASSESSED if smothered is Verdict.REFUTED else smothered
+        # Where no critic has an advantage under the penalty, whatever else is wrong with this one does not explain it.
+        if smothered is Verdict.REFUTED and not found.penalty.low > BY_PENALTY_ALONE:
+            smothered = Verdict.UNASSESSED
     return [
         _certificate(case, SMOTHERED, smothered, found, explained),
         _certificate(case, LAGGING, lagging, found, explained),

@@ -79,6 +79,7 @@ class Call:
         slopes: by role, the gradient that the declared loss would send there.
         lowered: whether it ran under autocast.
         source: the generator's last output of this shape, where memory and values do not show that it is the input.
+        asked: whether a gradient for the samples themselves was wanted, as for a penalty on slopes.
     """
 
     place: int
@@ -92,6 +93,7 @@ class Call:
     slopes: dict[str, Tensor] = field(default_factory=dict)
     lowered: bool = False
     source: Tensor | None = None
+    asked: bool = False
 
 
 class _Scores:

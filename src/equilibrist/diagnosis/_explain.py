@@ -156,8 +156,14 @@ def _of_critic(step: Step, known: Sequence[str]) -> Explained:
     pays = [n for n, (_, role) in step.columns.items() if role in known]
     best: tuple[float, Fit, list[str], list[str]] | None = None
     positive = 0
+    apart = any(call.kind == FAKE and not call.linked for call in step.calls)
     for kinds in _assignments(step.calls):
-        base = [f"{i}:{kind}" for i, kind in enumerate(kinds) if kind in (REAL, FAKE)] + pays
+        # Where samples were detached for the critic, those with a way back are the generator's: another column, nearly.
+        base = [
+            f"{i}:{kind}"
+            for i, (kind, call) in enumerate(zip(kinds, step.calls, strict=True))
+            if kind in (REAL, FAKE) and not (kind == FAKE and call.linked and apart)
+        ] + pays
         fit = step.problem.fit(base)
         # The usual order is tried first; another must be better, or as good with fewer signs turned.
         right = sum(value > 0 for value in fit.coefficients.values())
@@ -218,6 +224,8 @@ def _extras(step: Step, kinds: Sequence[str], known: Sequence[str]) -> list[str]
             found.append(f"{i}:{FAKE}")
         elif kind == FAKE and not (call.linked and apart):
             found.append(f"{i}:{REAL}")
+        elif kind == FAKE:
+            found.append(f"{i}:{FAKE}")
     roles = {REAL, FAKE, GENERATOR, BEFORE, *known}
     return found + [n for n, (_, role) in step.columns.items() if role not in roles]
 

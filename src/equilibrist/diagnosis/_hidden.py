@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +81,7 @@ def _hidden(side: Side) -> Iterator[tuple[str, Tensor]]:
                         yield name, t
 
 
-def _leaves(name: str, value: Any, depth: int) -> Iterator[tuple[str, Tensor]]:
+def _leaves(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor]]:
     """Tensors in plain containers. A module that is no entry of a container was put aside on purpose."""
     if isinstance(value, Tensor):
         yield name, value
@@ -94,7 +93,7 @@ def _leaves(name: str, value: Any, depth: int) -> Iterator[tuple[str, Tensor]]:
             yield from _inside(f"{name}[{place}]", part, depth)
 
 
-def _inside(name: str, part: Any, depth: int) -> Iterator[tuple[str, Tensor]]:
+def _inside(name: str, part: object, depth: int) -> Iterator[tuple[str, Tensor]]:
     if isinstance(part, nn.Module):
         yield from ((f"{name}.{path}", p) for path, p in part.named_parameters())
     else:

@@ -214,9 +214,13 @@ def _missing(recorder: Recorder, name: str, steps: list[Explained]) -> list[Find
         swapped = SWAPPED_REAL if part == REAL else SWAPPED_FAKE
         if any(e.tangled for e in steps) or largest < SMALL:
             continue
-        present = [e for e in steps if part in e.kinds]
-        gone = share(steps, _within(part, SMALL * largest, swapped))
-        if gone < SHARE or median(steps, OTHER) > SMALL:
+        # A hinge has no slope beyond its margin: nothing is missing from a step whose declared term is zero.
+        sloped = [e for e in steps if part not in e.kinds or _sloped(e, part)]
+        if len(sloped) < LEAST:
+            continue
+        present = [e for e in sloped if part in e.kinds]
+        gone = share(sloped, _within(part, SMALL * largest, swapped))
+        if gone < SHARE or median(sloped, OTHER) > SMALL:
             continue
         seen = bool(present) or _quiet(recorder, part)
         if seen:
@@ -231,6 +235,15 @@ def _missing(recorder: Recorder, name: str, steps: list[Explained]) -> list[Find
                 )
             )
     return found
+
+
+def _sloped(e: Explained, part: str) -> bool:
+    """Whether the declared term of some call of that kind has a gradient."""
+    names = e.step.problem.names if e.step.problem is not None else []
+    return any(
+        role == part and place >= 0 and e.kinds[place] == part and name in names
+        for name, (place, role) in e.step.columns.items()
+    )
 
 
 def _quiet(recorder: Recorder, part: str) -> bool:
@@ -383,7 +396,9 @@ def _generator(
     helps = share(
         clear, lambda e: e.get(OWN) < SMALL and (e.get(AGAINST) < -0.3 or e.get(OTHER) > 0.3)
     )
-    if helps >= SHARE:
+    # What is added up has one coefficient; another loss, not declared, may look like any number of these.
+    told = any(_constant(clear, part) for part in (AGAINST, OTHER) if median(clear, part))
+    if helps >= SHARE and told:
         if flipped or _shared_calls(recorder, clear):
             return []  # both players have the labels the other way round; or gradients are reversed on their way
         return [

@@ -38,7 +38,7 @@ class Change:
         return math.log(self.new / self.old)
 
 
-class Course:
+class RateSeries:
     """The rate of one player in one optimiser, step by step: (number among all steps, rate)."""
 
     def __init__(self, steps: Sequence[tuple[int, float]]) -> None:
@@ -105,7 +105,7 @@ def ruled(
         critic: the critic's name.
     """
     series = {
-        name: {key: Course(held) for key, held in own.items() if len(held) > LEAST}
+        name: {key: RateSeries(held) for key, held in own.items() if len(held) > LEAST}
         for name, own in by.items()
     }
     for key, mine in series.get(critic, {}).items():
@@ -122,7 +122,9 @@ def ruled(
     ][:1]
 
 
-def _together(critic: str, mine: Course, name: str, other: Course, shared: bool) -> Finding | None:
+def _together(
+    critic: str, mine: RateSeries, name: str, other: RateSeries, shared: bool
+) -> Finding | None:
     """The finding that one rule writes both rates."""
     where = f"{critic}'s learning rate"
     how = "whose optimiser it shares" if shared else "of another optimiser"
@@ -147,7 +149,7 @@ def _together(critic: str, mine: Course, name: str, other: Course, shared: bool)
     return Finding("rate-rewritten", where, text, sure="likely", evidence=evidence)
 
 
-def _alone(name: str, one: Course) -> Finding:
+def _alone(name: str, one: RateSeries) -> Finding:
     up = sum(c.factor > 0 for c in one.changes)
     text = (
         f"The {name}'s learning rate jumps up and down and no scheduler of torch holds its optimiser ({one.seen()}, "
@@ -173,7 +175,7 @@ def _turns(changes: Sequence[Change]) -> int:
     )
 
 
-def _common(mine: Course, other: Course) -> list[Change]:
+def _common(mine: RateSeries, other: RateSeries) -> list[Change]:
     """Changes that the other rate makes by the same factor at the same moment."""
     return max(
         (
@@ -184,7 +186,7 @@ def _common(mine: Course, other: Course) -> list[Change]:
     )
 
 
-def _forced(mine: Course, other: Course) -> list[Change]:
+def _forced(mine: RateSeries, other: RateSeries) -> list[Change]:
     """Changes by which both rates jump down to one value from two."""
 
     def one_value(c: Change, d: Change) -> bool:
@@ -195,7 +197,7 @@ def _forced(mine: Course, other: Course) -> list[Change]:
     return max(([c for c, d in pairs if one_value(c, d)] for pairs in _pairs(mine, other)), key=len)
 
 
-def _pairs(mine: Course, other: Course) -> Iterable[list[tuple[Change, Change]]]:
+def _pairs(mine: RateSeries, other: RateSeries) -> Iterable[list[tuple[Change, Change]]]:
     """Every change with what the other rate did meanwhile: a rule's write lies in the spans of two of its steps, and
     which of them is the same for all."""
     found: tuple[list[tuple[Change, Change]], ...] = ([], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch.utils._pytree import tree_map
 from equilibrist.diagnosis._calls import Coordinates
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.games import Modules, parameters_of
+from equilibrist.interop.origin import tensors_of
 
 Losses = Callable[..., Mapping[str, Tensor]]
+CRITIC = "critic"
 TERMS = 12  # of a sum that are told apart
 DEPTH = 24  # of nested sums
 SUMS = ("AddBackward0", "SubBackward0")
@@ -57,6 +60,7 @@ class Declared:
         self.modules = Modules(shown)
         self.count = parameters_of(losses)[0]
         self.fault = ""
+        self.through: set[str] = set()  # terms of the generator's loss that go through the critic
 
     def columns(
         self, role: str, at: Coordinates, batch: Any, z: Any = None, *, made: tuple[Any, Any]
@@ -74,16 +78,20 @@ class Declared:
         name = self.players[role][0]
         with untouched(), torch.enable_grad():
             modules = self.modules
-            if role == "critic":
+            if role == CRITIC:
                 modules = Modules({k: _recorded(v, *made) for k, v in self.modules.items()})
                 modules[name] = self.modules[name]
-            found = self._evaluated(modules, batch, z)
+            with _outputs(self.players[CRITIC][1]) as scores:
+                found = self._evaluated(modules, batch, z)
             if not isinstance(found, Mapping) or name not in found:
                 return {}, {}
             columns: dict[str, Tensor] = {}
             words: dict[str, str] = {}
-            for k, (term, said) in enumerate(terms(found[name], at), 1):
+            self.through.clear()
+            for k, (node, term, said) in enumerate(terms(found[name], at), 1):
                 columns[f"own:{k}"], words[f"own:{k}"] = term, said
+                if role != CRITIC and _reaches(node, scores):
+                    self.through.add(f"own:{k}")
             others = [loss for other, loss in found.items() if other != name and loss.requires_grad]
             if others:
                 columns["other"] = _gradient(torch.stack([o.reshape(()) for o in others]).sum(), at)
@@ -118,11 +126,41 @@ def _recorded(held: Any, given: Any, made: Any) -> Any:
     return _Recorded(held, given, made) if isinstance(held, nn.Module) else held
 
 
-def terms(loss: Tensor, at: Coordinates) -> list[tuple[Tensor, str]]:
-    """The gradients of a loss's terms: of what it adds up, as far as its graph shows."""
+@contextlib.contextmanager
+def _outputs(modules: Sequence[nn.Module]) -> Iterator[set[Any]]:
+    """The places in graphs of what these modules return, while they are called."""
+    places: set[Any] = set()
+
+    def note(module: nn.Module, args: Any, made: Any) -> None:
+        places.update(t.grad_fn for t in tensors_of(made) if t.grad_fn is not None)
+
+    handles = [module.register_forward_hook(note) for module in modules]
+    try:
+        yield places
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _reaches(node: Any, places: set[Any]) -> bool:
+    """Whether a graph comes by one of these places."""
+    stack, met = [node], set()
+    while stack:
+        here = stack.pop()
+        if here is None or here in met:
+            continue
+        if here in places:
+            return True
+        met.add(here)
+        stack.extend(parent for parent, _ in here.next_functions)
+    return False
+
+
+def terms(loss: Tensor, at: Coordinates) -> list[tuple[Any, Tensor, str]]:
+    """A loss's terms, as far as its graph shows what it adds up: place in the graph, gradient, words."""
     nodes = list(_summands(loss.grad_fn))
     if not 1 < len(nodes) <= TERMS:
-        return [(_gradient(loss, at), _words(loss.grad_fn))]
+        return [(loss.grad_fn, _gradient(loss, at), _words(loss.grad_fn))]
     found = []
     for kept in nodes:
         handles = [
@@ -131,7 +169,7 @@ def terms(loss: Tensor, at: Coordinates) -> list[tuple[Tensor, str]]:
             if node is not kept
         ]
         try:
-            found.append((_gradient(loss, at), _words(kept)))
+            found.append((kept, _gradient(loss, at), _words(kept)))
         finally:
             for handle in handles:
                 handle.remove()

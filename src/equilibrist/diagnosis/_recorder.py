@@ -47,6 +47,8 @@ from equilibrist.diagnosis._seen import (
     fingerprints,
     heads_of,
     hooked,
+    last_function,
+    opposed_parts,
     opposition,
     side_of,
     stranger,
@@ -118,6 +120,7 @@ class Recorder:
         self.clips: list[Clip] = []
         self.outputs: list[tuple[int, Tensor]] = []
         self.made: set[int] = set()
+        self.end = ""  # the function that makes the generator's samples
         self.wrappers: dict[str, list[int]] = {}
         self.suspicious, self._told = False, False
         self.doubts: Callable[[Step], bool] | None = None
@@ -240,7 +243,10 @@ class Recorder:
     def _generator_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
         if not self.hears():
             return
-        found = [t.detach() for t in tensors_of(made)][:2]
+        every = list(tensors_of(made))[:2]
+        found = [t.detach() for t in every]
+        if every and every[0].grad_fn is not None:
+            self.end = last_function(every[0])
         if args:
             self.latent = args[0] if len(args) == 1 else args
             self.recorded = (args[0], made)
@@ -303,6 +309,7 @@ class Recorder:
         shown = samples.detach() if rows is None else samples.detach()[rows]
         call = Call(len(self.calls), kind, linked, shown, [s.detach() for s in scores])
         call.lowered = torch.is_autocast_enabled(samples.device.type)
+        call.asked = samples.requires_grad and samples.is_leaf
         players = {role: side.at for role, side in self.sides.items() if role == CRITIC or linked}
         if not kind:
             same = (t for _, t in reversed(self.outputs) if t.shape == shown.shape)
@@ -475,7 +482,9 @@ class Recorder:
                 frozenset(held & set(side.names)),
                 strangers,
                 finite,
-                None if chosen is not None or altered else opposition(side, raw, problem),
+                None
+                if chosen is not None or altered
+                else self._opposition(side, raw, problem, columns),
                 *self._schedules(optimizer),
                 self._count,
                 turned,
@@ -488,6 +497,21 @@ class Recorder:
         side.counts.clear()
         side.versions.clear()
         side.steps += 1
+
+    def _opposition(
+        self, side: Side, received: Tensor, problem: Problem | None, columns: dict[str, Tensor]
+    ) -> tuple[float, float, float] | None:
+        """How the part of the generator's gradient that goes through the critic lies to the rest."""
+        if self.declared is None:
+            return opposition(side, received, problem)
+        through = self.declared.through
+        own = [columns[name] for name in through if name in columns]
+        rest = [
+            columns[k] for k in self.words.get(side.role, ()) if k in columns and k not in through
+        ]
+        if side.role == CRITIC or not own or not rest:
+            return None
+        return opposed_parts(torch.stack(own).sum(0), torch.stack(rest).sum(0))
 
     def _many(self, optimizer: torch.optim.Optimizer) -> set[str]:
         """Players that more optimisers step than a loop has for them on purpose."""

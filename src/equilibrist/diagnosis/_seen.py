@@ -17,6 +17,7 @@ from equilibrist.nn.wrapped import unwrapped
 CRITIC = "critic"
 ALONE = 0.05  # residual below which a generator receives its adversarial loss alone
 BEFORE = "before"
+RESHAPES = {"View", "Reshape", "ReshapeAlias", "UnsafeView", "Unsqueeze", "Squeeze", "Transpose"}
 
 
 @dataclass
@@ -164,6 +165,14 @@ def factor_of(one: Tensor, other: Tensor) -> float | None:
     return factor if same else None
 
 
+def last_function(made: Tensor) -> str:
+    """The function of torch that made a tensor, before its shape was changed: "Tanh"."""
+    node = made.grad_fn
+    while node is not None and node.name().rstrip("0").removesuffix("Backward") in RESHAPES:
+        node = node.next_functions[0][0]
+    return "" if node is None else node.name().rstrip("0").removesuffix("Backward")
+
+
 def fingerprints(samples: Tensor, most: int = 256) -> list[int]:
     """One number for each of the first rows: equal for equal rows."""
     rows = samples.detach()[:most].to("cpu", torch.float32).flatten(1).numpy()
@@ -215,9 +224,13 @@ def opposition(
         own = factor * column if own is None else own + factor * column
     if own is None:
         return None
-    rest = received - own
+    return opposed_parts(own, received - own)
+
+
+def opposed_parts(own: Tensor, rest: Tensor) -> tuple[float, float, float] | None:
+    """(-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and the others' o; None where one is zero."""
     a, o = float(own.norm()), float(rest.norm())
-    if not a > 0 or not o > 1e-3 * float(received.norm()):
+    if not a > 0 or not o > 1e-3 * float((own + rest).norm()):
         return None
     inner = float(own @ rest)
     return -inner / o**2, inner / (a * o), a / o
@@ -254,6 +267,7 @@ def bare(call: Call) -> Call:
         call.slopes,
         call.lowered,
         call.source,
+        call.asked,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from equilibrist.certificates import STATES
 from equilibrist.checks import Certificate, Verdict
@@ -18,11 +19,10 @@ UNSEEN = 1e-4  # of the scores' spread: a part that moves them less is not in th
 SHARE = 0.9  # of the looks in the second half
 STILL = 0.8  # of the first distance to the data: samples that stay above have not got nearer
 FAR = 0.5  # of it, in the second half: samples that are still far from the data
-SLOW, FAST = (
-    0.2,
-    10.0,
-)  # of the generator's relative travel: outside, one player is much the quicker one
+SLOW = 0.2  # of the generator's relative travel: a critic below is much the slower player
+FAST = 10.0  # times it: a critic above is much the quicker one
 LONG = 300  # rounds before which players pass through all states
+SHORT = 150  # the same, of what does not pass: weights that hardly move, penalties, unseen parts
 CEILING = 0.05  # of the best critic's advantage: a penalty under which none of the class has more
 APART = 0.9  # share of pairs that a critic without the penalty orders rightly
 HELD = 0.1  # of the best advantage: a critic that is held back below it
@@ -98,28 +98,37 @@ class Way:
         )
 
 
-def states(found: CriticAudit, where: str, way: Way) -> list[Finding]:
+def states(found: CriticAudit | None, where: str, way: Way) -> list[Finding]:
     """What was established of a critic's state, as findings.
 
     An audit judges one moment. What is found then is a fault where the game's way there agrees: a critic that is at
     chance throughout, or separates nearly all samples throughout, or is much the slower or quicker player while samples
     stay far from the data. Otherwise it is a note, for players that go round one another pass through all of these
     states.
+
+    Args:
+        found: the audit of the critic at the end; None where it could not be had.
+        where: the critic's name.
+        way: how the game went.
+
+    Returns:
+        The findings.
     """
-    by = {c.claim: c for c in found.certificates if c.verdict is Verdict.REFUTED}
-    seen = {state: by[claim] for claim, state in STATES.items() if claim in by}
-    flat = "uninformative" in seen
-    if "saturated" not in seen and _far_ahead(way, flat):
-        seen["saturated"] = seen.get("uninformative", found["not-saturated"])
+    by = {c.claim: c for c in found.certificates} if found is not None else {}
+    seen: dict[str, Certificate | None] = {
+        state: by[claim]
+        for claim, state in STATES.items()
+        if claim in by and by[claim].verdict is Verdict.REFUTED
+    }
+    flat = seen.pop("uninformative", None)
+    if "saturated" not in seen and _far_ahead(way, flat is not None):
+        seen["saturated"] = flat
     if "lagging" not in seen and way.slow and way.far and not way.separates:
-        seen["lagging"] = found["not-lagging"]
-    if "lagging" in seen and "smothered" not in seen and flat and way.penalised:
+        seen["lagging"] = None
+    held = "lagging" in seen and "smothered" not in seen and way.penalised and not way.slow
+    if held and flat is not None:
         seen["smothered"] = seen.pop("lagging")
-    return [
-        _finding(state, certificate, where, way, flat)
-        for state, certificate in seen.items()
-        if state != "uninformative"
-    ]
+    return [_finding(state, found, where, way, flat is not None) for state, found in seen.items()]
 
 
 def _far_ahead(way: Way, flat: bool) -> bool:
@@ -131,58 +140,59 @@ def _far_ahead(way: Way, flat: bool) -> bool:
     return (flat and way.separates) or (len(way.orders) >= 4 and min(way.orders) > CERTAIN)
 
 
-def _finding(state: str, certificate: Certificate, where: str, way: Way, flat: bool) -> Finding:
-    evidence = numbers_of(certificate.evidence)
+def _finding(state: str, found: Certificate | None, where: str, way: Way, flat: bool) -> Finding:
+    evidence = {} if found is None else numbers_of(found.evidence)
     evidence |= {
         "orders": [round(o, 3) for o in way.orders],
         "progress": way.outcome.progress,
         "away": way.outcome.away,
         "travels": [round(t, 3) for t in way.travels],
     }
-    lasting = _lasting(state, certificate, way, flat)
-    text = certificate.summary
-    if lasting and state in ("saturated", "lagging"):
-        text = f"In the second half {way.describe()}."
-        if certificate.verdict is Verdict.REFUTED:
-            text += f" {certificate.summary}"
-    if state == "smothered" and "lagging" in certificate.summary:
-        text = (
-            "The critic pays a penalty, what it hands the generator hardly varies, and samples get no nearer. "
-            + certificate.summary
+    lasting = _lasting(state, found, way, flat)
+    texts = [] if found is None else [found.summary]
+    if (lasting and state in ("saturated", "lagging")) or not texts:
+        texts.insert(0, f"In the second half {way.describe()}.")
+    if state == "smothered" and found is not None and found.claim != "not-smothered":
+        texts.insert(
+            0,
+            "The critic pays a penalty, what it hands the generator hardly varies, and samples get no nearer.",
         )
     return Finding(
         state,
         where,
-        text,
+        " ".join(texts),
         level="fault" if lasting else "note",
         sure="likely" if lasting else "possible",
         evidence=evidence,
     )
 
 
-def _lasting(state: str, certificate: Certificate, way: Way, flat: bool) -> bool:
+def _lasting(state: str, found: Certificate | None, way: Way, flat: bool) -> bool:
     """Whether the game's way agrees with what was found at its end."""
-    if way.rounds < LONG:
+    evidence = {} if found is None else found.evidence
+    long = way.rounds >= LONG
+    if way.rounds < SHORT:
         return False
     if state == "memorising":
         return True
     if state == "blind":
-        depends = certificate.evidence.get("depends")
+        depends = evidence.get("depends")
         return isinstance(depends, float) and depends < UNSEEN
     if state == "saturated":
-        return way.separates
+        return way.separates and (long or way.far)
     if state == "smothered":
-        return _by_its_penalty(certificate) or (flat and way.still and _below(certificate, HELD))
+        held = _below(evidence, HELD)
+        return _by_its_penalty(evidence) or (long and flat and way.still and held)
     if state == "lagging":
         # Near the data a critic is at chance because the samples are good.
-        return (way.still and way.at_chance) or (way.slow and way.far)
+        return (long and way.still and way.at_chance) or (way.slow and way.far)
     return False
 
 
-def _by_its_penalty(certificate: Certificate) -> bool:
+def _by_its_penalty(evidence: Mapping[str, Any]) -> bool:
     """Whether no critic of its class has an advantage under the penalty, and without it one separates."""
-    missing = certificate.evidence.get("missing_under_the_penalty_interval")
-    apart = certificate.evidence.get("separation_without_penalty")
+    missing = evidence.get("missing_under_the_penalty_interval")
+    apart = evidence.get("separation_without_penalty")
     return (
         isinstance(missing, list | tuple)
         and isinstance(apart, float)
@@ -191,6 +201,6 @@ def _by_its_penalty(certificate: Certificate) -> bool:
     )
 
 
-def _below(certificate: Certificate, share: float) -> bool:
-    advantage = certificate.evidence.get("advantage")
+def _below(evidence: Mapping[str, Any], share: float) -> bool:
+    advantage = evidence.get("advantage")
     return isinstance(advantage, float) and advantage < share

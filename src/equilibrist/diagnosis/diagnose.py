@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equilibrist.certificates import Json
 from equilibrist.critics import CriticAudit, audit_critic
@@ -29,6 +29,7 @@ from equilibrist.games import Modules, parameters_of, roles
 from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.progress import showing
 
+RARE = 0.5  # steps a round: a critic below is kept from following
 WHOLE = 40  # rounds after which a player without a step is never stepped
 SAMPLES = 2_000
 CRITIC = "critic"
@@ -156,7 +157,8 @@ def diagnose(
         skipped["the critic's state"] = "what is found already explains it: mend that first"
     elif run.stopped is None:
         audit = _critic(loop, gradients, seed, progress, skipped)
-        found += [] if audit is None else states(audit, critic, _way(run, critic, generator))
+        found += states(audit, critic, _way(run, critic, generator))
+        found = _rarely(run, critic, found)
     return Diagnosis(
         ordered(with_causes(found)),
         run.done,
@@ -216,6 +218,18 @@ def _asleep(run: Running, found: Sequence[Finding]) -> list[Finding]:
     ]
 
 
+def _rarely(run: Running, critic: str, found: list[Finding]) -> list[Finding]:
+    """Narrow samples as a note where the critic lags because it is stepped in few rounds only."""
+    lags = any(f.name == "lagging" and f.level == "fault" for f in found)
+    if not lags or run.steps[critic] > RARE * run.done:
+        return found
+    because = f" (the critic is stepped {run.steps[critic]} times in {run.done} rounds, and lags)."
+    return [
+        replace(f, level="note", text=f.text.rstrip(".") + because) if f.name == "collapsed" else f
+        for f in found
+    ]
+
+
 # -- the critic at the end -------------------------------------------------------------------------
 
 
@@ -245,6 +259,12 @@ def _critic(
         return None
     if not isinstance(critic, nn.Module):
         skipped["the critic's state"] = "several critics: audit_critic takes one at a time"
+        return None
+    if not isinstance(loop.real, Tensor) and not is_formulation(loop.loss) and callable(loop.loss):
+        skipped["the critic's state"] = (
+            "your losses show generated samples with the conditions of real ones: give audit_critic the samples of "
+            "both with their own, and a named loss"
+        )
         return None
     if not all(bool(torch.isfinite(p).all()) for p in critic.parameters()):
         skipped["the critic's state"] = "its weights are not finite"

@@ -181,7 +181,7 @@ class Running:
             whose = {self._owners[id(p)] for p in group["params"] if id(p) in self._owners}
             for name in whose - set(rates):
                 rates[name] = float(group.get("lr", 0.0))
-        self.steps.update(rates)
+        self.steps.update(rates.keys())
         if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
             for name, rate in rates.items():
                 self.rates[name][id(optimizer)].append((self._count, rate))

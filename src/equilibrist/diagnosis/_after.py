@@ -24,7 +24,7 @@ SAMPLES = 512
 CONFIDENCE = 0.95
 LONG = 300  # rounds before which samples may well be alike
 SHORT = 150  # the same, of samples that move together
-HOPS = 1.5  # times as far as they lie apart: samples that move together, from look to look
+HOPS = 4.0  # times as far as they lie apart: samples that move together, from look to look (cycling players: 3)
 LEAST = 8  # steps whose terms are compared
 
 

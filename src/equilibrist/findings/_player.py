@@ -58,8 +58,8 @@ PLAYER: dict[str, Kind] = {
         "the critic's loss is near zero, the generator stands still",
         "the critic separates nearly all held-out samples and gives little slope or reward",
         "fewer critic steps, a lower critic rate, a gradient penalty, or a reward that goes on falling",
-        "a critic orders over 98% of held-out pairs throughout the second half, while its slope or "
-        "reward where the generator is nearly vanishes",
+        "a critic orders over 98% of held-out pairs throughout the second half, while samples get no nearer, or while "
+        "they are far from the data and its weights move ten times as far as the generator's, relative to their size",
         "Arjovsky and Bottou 2017, section 2",
     ),
     "smothered": Kind(
@@ -67,8 +67,8 @@ PLAYER: dict[str, Kind] = {
         "the critic is near chance and its reward is flat",
         "the critic is held back by its penalty or its rate, although its class could separate",
         "a smaller penalty weight or a larger critic rate",
-        "the critic is at chance throughout, and one of its class without the penalty, or with "
-        "another rate, separates held-out samples",
+        "under the penalty no critic of its class has a twentieth of the best one's advantage, and without it one "
+        "separates held-out samples; or the critic is at chance throughout and hands on hardly anything",
         "Mescheder et al. 2018",
     ),
     "memorising": Kind(
@@ -84,7 +84,8 @@ PLAYER: dict[str, Kind] = {
         "the critic is at chance in training",
         "the critic lags: a fresh one still separates the samples",
         "more critic steps, a larger critic rate, or newer generated samples in its batches",
-        "the critic is at chance throughout, and a fresh one trained on frozen samples separates held-out ones",
+        "the critic is at chance throughout, and a fresh one trained on frozen samples separates held-out ones; or its "
+        "weights move by less than a fifth of what the generator's do, and samples stay far from the data",
         "Lopez-Paz and Oquab 2017 (classifier two-sample tests)",
     ),
     "blind": Kind(
@@ -92,15 +93,16 @@ PLAYER: dict[str, Kind] = {
         "a part of the samples never improves",
         "the critic does not see a part of its input that tells the samples apart",
         "see what becomes of that part on its way into the critic (left out, masked, scaled down), and give it to it",
-        "a part of the input tells samples of one score apart, and dealing it out anew does not move the score",
+        "a part of the input tells samples of one score apart, and dealing it out anew does not move the score; or "
+        "conditions can be exchanged among samples without moving it",
     ),
     "collapsed": Kind(
         "player",
         "samples look alike",
         "generated samples vary much less than real ones",
         "a gradient penalty, minibatch statistics in the critic, or more critic steps",
-        "distances between generated samples against those between held-out real ones, and the share "
-        "of real samples' places that they miss, in the middle and at the end of the run",
+        "distances between generated samples against those between held-out real ones, and the share of real samples' "
+        "places that they miss; or samples that lie close together and move all at once, farther than they lie apart",
         "Salimans et al. 2016 (minibatch discrimination)",
     ),
     "latent-ignored": Kind(
@@ -108,7 +110,8 @@ PLAYER: dict[str, Kind] = {
         "one condition gives one sample",
         "the generator's samples do not depend on its latent",
         "a smaller reconstruction weight, or a term that rewards diversity",
-        "the variance over the latent at one condition against the data's own there (the Gamma test)",
+        "the variance over the latent at one condition against the data's own there (the Gamma test), or what a "
+        "regression on the condition leaves",
         "Isola et al. 2017; Zhu et al. 2017 (BicycleGAN)",
     ),
     "opposed-terms": Kind(

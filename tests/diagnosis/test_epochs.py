@@ -38,7 +38,7 @@ def batches(how: str) -> Iterator[Tensor]:
             yield TRAIN[torch.randint(ROWS, (BATCH,))]
     if how == "sliced":
         while True:
-            yield from TRAIN[torch.randperm(ROWS)].split(BATCH)
+            yield from TRAIN[torch.randperm(ROWS)].split(BATCH)[:-1]  # left out by hand
     loader = DataLoader(TensorDataset(TRAIN), BATCH, shuffle=True, drop_last=how == "dropped")
     while True:
         yield from (x for (x,) in loader)
@@ -46,7 +46,7 @@ def batches(how: str) -> Iterator[Tensor]:
 
 @pytest.mark.parametrize(
     ("how", "level"),
-    [("loaded", "fault"), ("dropped", "note"), ("sliced", "warning"), ("drawn", "note")],
+    [("loaded", "fault"), ("dropped", "note"), ("sliced", "note"), ("drawn", "note")],
 )
 def test_a_last_batch_of_one_is_foreseen(how: str, level: str) -> None:
     torch.manual_seed(0)

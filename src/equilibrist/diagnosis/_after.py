@@ -64,25 +64,19 @@ def _single(run: Running) -> list[Finding]:
         whole = next((args for args in reversed(given) if _rows(args) > 1), None)
         if isinstance(module, nn.Module) and whole is not None:
             args = tuple(a.detach() if isinstance(a, Tensor) else a for a in whole)
-            seen = run.least.get(name, 2) == 1
-            batch = run.epochs.batch if name == run.critic and not seen else None
+            # Whoever makes the batches without a loader of torch may leave the last one out.
+            batch = run.epochs.batch if name == run.critic else None
             loader = run.epochs.loader() if batch else None
-            said = check_single(
+            found += check_single(
                 module,
                 *args,
                 where=name,
-                rows=run.epochs.rows if batch else None,
+                rows=run.epochs.rows if loader is not None else None,
                 batch=batch,
                 drop_last=loader is not None and loader.drop_last,
-                seen=seen,
+                seen=run.least.get(name, 2) == 1,
                 seed=run.seed,
             )
-            # Whoever makes the batches without a loader of torch may leave the last one out.
-            guess = batch is not None and loader is None
-            found += [
-                replace(f, level="warning", sure="likely") if guess and f.level == "fault" else f
-                for f in said
-            ]
     return found
 
 

@@ -65,10 +65,10 @@ class Epochs:
         return next(iter(self._sizes))
 
     def loader(self) -> DataLoader[object] | None:
-        """The loader of torch that makes these batches, where there is one."""
+        """The loader of torch that may make these batches: of several, one that leaves the last batch out."""
         every = (t for t in gc.get_objects() if issubclass(type(t), DataLoader))
         fitting = [t for t in every if t.batch_size == self.batch and _length(t) == self.rows]
-        return next((t for t in fitting if not t.drop_last), fitting[0] if fitting else None)
+        return next((t for t in fitting if t.drop_last), fitting[0] if fitting else None)
 
 
 def _length(loader: DataLoader[object]) -> int:

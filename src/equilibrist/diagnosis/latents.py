@@ -16,7 +16,7 @@ from equilibrist.findings import Finding
 from equilibrist.statistics import estimate
 
 BLOCKS = 10  # independent parts of the samples, from which intervals are made
-IGNORED = 0.25  # the variance over the latent against that of the data at the same condition
+IGNORED = 0.15  # the variance over the latent against that of the data at the same condition
 VARIES = 0.02  # of the data's variance must be left at one condition, for something to generate
 NEIGHBOURS = 8
 UNEXPLAINED = 0.1  # of the data's variance must be left by a regression on the condition

@@ -67,7 +67,7 @@ PLAYER: dict[str, Kind] = {
         "the critic is near chance and its reward is flat",
         "the critic is held back by its penalty or its rate, although its class could separate",
         "a smaller penalty weight or a larger critic rate",
-        "under the penalty no critic of its class has a twentieth of the best one's advantage, and without it one "
+        "under the penalty no critic of its class has a fortieth of the best one's advantage, and without it one "
         "separates held-out samples; or the critic is at chance throughout and hands on hardly anything",
         "Mescheder et al. 2018",
     ),

@@ -21,6 +21,7 @@ VARIES = 0.02  # of the data's variance must be left at one condition, for somet
 NEIGHBOURS = 8
 UNEXPLAINED = 0.1  # of the data's variance must be left by a regression on the condition
 HALF = 0.5  # of the variance that neighbours tell, where they tell one
+APART = 0.1  # of the conditions must be different ones for a regression
 WORSE = 1.5  # times a regression's error: a generator that errs more has not learnt the mean
 
 
@@ -78,6 +79,8 @@ def check_latent(
     else:
         # Neighbours of conditions of many entries are far apart, and what they tell is too little: what a regression
         # leaves is too much, and what both tell is likely. One that errs far more has not learnt the mean either.
+        if len(torch.unique(conditions, dim=0)) < APART * n:
+            return ()  # labels: neighbours tell all there is to tell
         left, missed = _unexplained(conditions, rows, torch.stack(made).mean(0))
         data, level, what = estimate(left, confidence), "warning", "a regression on it leaves"
         if not (

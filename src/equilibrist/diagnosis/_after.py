@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equilibrist.diagnosis._conditions import drawn, is_noise, known, latent, unseen
+from equilibrist.diagnosis._conditions import drawn, draws, is_noise, known, latent, unseen
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
@@ -18,7 +18,7 @@ from equilibrist.diagnosis.samples import NARROW, check_diversity, opposed
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
-from equilibrist.nn.wrapped import unwrapped
+from equilibrist.nn.wrapped import copied, unwrapped
 
 SAMPLES = 512
 CONFIDENCE = 0.95
@@ -149,7 +149,12 @@ def _terms(run: Running, generator: str, critic: str) -> list[Finding]:
         return []
     undone, cosines, sizes = (list(column) for column in zip(*rows, strict=True))
     found = list(opposed(undone, cosines, sizes, generator, CONFIDENCE))
-    if all(known(run, critic, args) for args in list(run.given[generator])[-LEAST:-1]):
+    calls = list(run.given[generator])[-LEAST:-1]
+    module = run.loop.players[generator]
+    silent = isinstance(module, nn.Module) and not draws(
+        copied(unwrapped(module), generator).eval(), calls[-1]
+    )
+    if silent and all(known(run, critic, args) for args in calls):
         return found
     # A generator with a latent is meant to leave what the other term asks for: the one most likely answer.
     return [replace(f, level="note", sure="possible") for f in found]

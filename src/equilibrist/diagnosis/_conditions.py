@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._running import Running
+from equilibrist.diagnosis._untouched import untouched
 from equilibrist.diagnosis.latents import check_latent
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import copied, unwrapped
 
 NOISE = 0.25  # largest correlation between entries of independent noise
+NONE = 1e-3  # of the data's variance: no effect at all
 LONG = 200  # rounds before which samples may well be alike
 CALLS, LEAST = 10, 4  # of the generator whose inputs are used, and are needed
 UNSEEN = 1e-4  # of the scores' spread: an input that moves them less is not in the network's reach
@@ -47,10 +49,19 @@ def latent(run: Running, generator: str, critic: str) -> list[Finding]:
     net = copied(unwrapped(module), generator).eval()  # batch statistics would mix the samples
     look = _of_one if len(shape) == 1 else _of_two
     found = look(run, generator, critic, net, calls)
-    if run.done >= LONG:
-        return found
-    # Samples of a generator that has only begun to learn vary little, whatever they depend on.
-    return [replace(f, level="note", sure="possible") for f in found]
+    # Samples of a generator that has only begun to learn vary little, whatever they depend on; so do those of labels.
+    labels = any(not t.is_floating_point() for t in calls[-1])
+    return [
+        f
+        if run.done >= LONG and (not labels or _vanishes(f))
+        else replace(f, level="note", sure="possible")
+        for f in found
+    ]
+
+
+def _vanishes(finding: Finding) -> bool:
+    value, data = finding.evidence.get("value"), finding.evidence.get("data")
+    return isinstance(value, float) and isinstance(data, float) and value < NONE * data
 
 
 def unseen(run: Running, critic: str) -> list[Finding]:
@@ -95,7 +106,9 @@ def unseen(run: Running, critic: str) -> list[Finding]:
 def _of_one(
     run: Running, generator: str, critic: str, net: nn.Module, calls: list[tuple[Tensor, ...]]
 ) -> list[Finding]:
-    """Condition and latent are columns of one input."""
+    """Condition and latent are columns of one input, or the input is the condition and noise is drawn within."""
+    if all(_met(run, critic, args[0]) for args in calls[-CALLS:]):
+        return _within_module(run, generator, critic, net, calls)
     calls = calls[-CALLS:]
     whole = torch.cat([args[0] for args in calls]).detach()
     if whole.ndim != 2 or not whole.is_floating_point():
@@ -118,6 +131,20 @@ def _of_one(
     return list(check_latent(sample, conditions, real, where=generator, seed=run.seed))
 
 
+def _within_module(
+    run: Running, generator: str, critic: str, net: nn.Module, calls: list[tuple[Tensor, ...]]
+) -> list[Finding]:
+    """The only input is the condition: a latent there is where two calls differ."""
+    if not draws(net, calls[-1]):
+        return []
+    conditions, real = _pairs(run, critic, calls, 0)
+
+    def sample(given: Tensor) -> Tensor:
+        return next(tensors_of(net(given)))
+
+    return list(check_latent(sample, conditions, real, where=generator, seed=run.seed))
+
+
 def _of_two(
     run: Running, generator: str, critic: str, net: nn.Module, calls: list[tuple[Tensor, ...]]
 ) -> list[Finding]:
@@ -125,17 +152,8 @@ def _of_two(
     place = _place(run, critic, calls)
     if place is None:
         return []
-    conditions = torch.cat([args[place] for args in calls[-CALLS:]]).detach()
     rest = torch.cat([args[1 - place] for args in calls[-CALLS:]]).detach()
-    real: Tensor | None = None
-    pairs = _held_out(run, conditions)
-    if pairs is None:
-        shown = [(args[place], _shown(run, critic, args[place])) for args in calls]
-        both = [(c.detach(), x) for c, x in shown if x is not None][-CALLS:]
-        if len(both) >= LEAST:
-            pairs = torch.cat([c for c, _ in both]), torch.cat([x for _, x in both])
-    if pairs is not None:
-        conditions, real = pairs
+    conditions, real = _pairs(run, critic, calls, place)
 
     def sample(given: Tensor) -> Tensor:
         args: list[Any] = [None, None]
@@ -143,6 +161,21 @@ def _of_two(
         return next(tensors_of(net(*args)))
 
     return list(check_latent(sample, conditions, real, where=generator, seed=run.seed))
+
+
+def _pairs(
+    run: Running, critic: str, calls: list[tuple[Tensor, ...]], place: int
+) -> tuple[Tensor, Tensor | None]:
+    """Conditions, and a real sample of each: held-out ones, or those that the critic was shown; None without."""
+    conditions = torch.cat([args[place] for args in calls[-CALLS:]]).detach()
+    held = _held_out(run, conditions)
+    if held is not None:
+        return held
+    shown = [(args[place], _shown(run, critic, args[place])) for args in calls]
+    both = [(c.detach(), x) for c, x in shown if x is not None][-CALLS:]
+    if len(both) < LEAST:
+        return conditions, None
+    return torch.cat([c for c, _ in both]), torch.cat([x for _, x in both])
 
 
 def _place(run: Running, critic: str, calls: list[tuple[Tensor, ...]]) -> int | None:
@@ -218,6 +251,18 @@ def known(run: Running, critic: str, args: tuple[Any, ...]) -> bool:
         for t in tensors_of(args)
         if t.is_floating_point()
     )
+
+
+def draws(net: nn.Module, args: tuple[Any, ...]) -> bool:
+    """Whether a module gives something else when it is called again, for it draws random numbers.
+
+    Args:
+        net: the module.
+        args: what it is called with.
+    """
+    with torch.no_grad(), untouched(0):
+        one, two = (next(tensors_of(net(*args))) for _ in range(2))
+    return not torch.equal(one, two)
 
 
 def drawn(noise: Tensor, n: int) -> Tensor:

@@ -181,8 +181,9 @@ def _lasting(state: str, found: Certificate | None, way: Way, flat: bool) -> boo
     if state == "saturated":
         return way.separates and (long or way.far)
     if state == "smothered":
-        held = _below(evidence, HELD)
-        return _by_its_penalty(evidence) or (long and flat and way.still and held)
+        held = flat and way.still and _below(evidence, HELD)
+        # A critic that hardly moves is at chance whatever it pays.
+        return _by_its_penalty(evidence) or (long and held and not (way.slow and way.far))
     if state == "lagging":
         # Near the data a critic is at chance because the samples are good.
         return (long and way.still and way.at_chance) or (way.slow and way.far)

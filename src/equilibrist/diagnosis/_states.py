@@ -19,6 +19,7 @@ UNSEEN = 1e-4  # of the scores' spread: a part that moves them less is not in th
 SHARE = 0.9  # of the looks in the second half
 STILL = 0.8  # of the first distance to the data: samples that stay above have not got nearer
 FAR = 0.5  # of it, in the second half: samples that are still far from the data
+NEAR = 0.15  # of it, in the second half: samples that are as good as those of sound loops
 SLOW = 0.2  # of the generator's relative travel: a critic below is much the slower player
 FAST = 10.0  # times it: a critic above is much the quicker one
 LONG = 300  # rounds before which players pass through all states
@@ -183,7 +184,11 @@ def _lasting(state: str, found: Certificate | None, way: Way, flat: bool) -> boo
     if state == "smothered":
         held = flat and way.still and _below(evidence, HELD)
         # A critic that hardly moves is at chance whatever it pays.
-        return _by_its_penalty(evidence) or (long and held and not (way.slow and way.far))
+        # Near the data a critic is at chance because the samples are good.
+        near = way.outcome.away is not None and way.outcome.away < NEAR
+        return (_by_its_penalty(evidence) and not near) or (
+            long and held and not (way.slow and way.far)
+        )
     if state == "lagging":
         # Near the data a critic is at chance because the samples are good.
         return (long and way.still and way.at_chance) or (way.slow and way.far)

@@ -244,7 +244,15 @@ def _loss(loop: Loop) -> Any:
     def loss(module: nn.Module, real: Any, fake: Any) -> Any:
         # Whatever the generator is given, it gives these samples.
         stand_in = Modules({name: (lambda *_, **__: fake) for name in called} | {critic: module})
-        return losses(*(stand_in, real, None)[:count])[critic]
+        if count < 3:
+            return losses(*(stand_in, real)[:count])[critic]
+        try:
+            return losses(stand_in, real, None)[critic]
+        except (
+            AttributeError,
+            TypeError,
+        ):  # an autoencoder's z is a sample, which it is compared with
+            return losses(stand_in, real, real)[critic]
 
     return loss
 

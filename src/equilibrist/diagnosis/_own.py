@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from equilibrist.diagnosis._calls import Coordinates
+from equilibrist.diagnosis._seen import CRITIC
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.games import Modules, parameters_of
 from equilibrist.interop.origin import tensors_of
 
 Losses = Callable[..., Mapping[str, Tensor]]
-CRITIC = "critic"
 TERMS = 12  # of a sum that are told apart
 DEPTH = 24  # of nested sums
 SUMS = ("AddBackward0", "SubBackward0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, relu, softplus
 
+from equilibrist.checks import Certificate, Verdict
 from equilibrist.diagnosis import Loop, check_wiring, diagnose
+from equilibrist.diagnosis._conditions import draws
 from equilibrist.diagnosis._judge_data import _descends
 from equilibrist.diagnosis._outcome import Look, Outcome
 from equilibrist.diagnosis._seen import last_function
@@ -196,3 +199,39 @@ def test_a_hinge_beyond_its_margin_misses_no_term() -> None:
 
     found = check_wiring({"generator": G, "critic": D}, "hinge", step=step)
     assert "missing-term" not in [f.name for f in found.findings]
+
+
+@pytest.mark.parametrize(("away", "level"), [(0.5, "fault"), (0.1, "note")])
+def test_a_critic_at_chance_beside_good_samples_is_not_blamed_on_its_penalty(
+    away: float, level: str
+) -> None:
+    evidence = {
+        "missing_under_the_penalty_interval": [0.99, 1.0],
+        "separation_without_penalty": 0.97,
+    }
+    certificate = Certificate(
+        "not-smothered", Verdict.REFUTED, "The critic is smothered.", evidence
+    )
+    audit: Any = SimpleNamespace(certificates=[certificate])
+    (found,) = states(audit, "critic", way(0.6, away, (1.0, 1.0), penalised=True))
+    assert (found.name, found.level) == ("smothered", level)
+
+
+class Within(nn.Module):
+    """One input, the condition; noise of a size is drawn within."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.size * torch.randn_like(x)
+
+
+@pytest.mark.parametrize(("size", "random"), [(0.0, False), (0.1, True)])
+def test_noise_within_a_module_is_seen_and_random_states_are_put_back(
+    size: float, random: bool
+) -> None:
+    before = torch.get_rng_state()
+    assert draws(Within(size), (torch.ones(4, 2),)) is random
+    assert torch.equal(before, torch.get_rng_state())

@@ -111,7 +111,7 @@ def with_verdicts(run: Path, **verdicts: str | None) -> None:
         (
             {"nash": None, "generator": None, "critic": None},
             "unknown",
-            "The generator has come to rest: unassessed",
+            "The generator is at rest: unassessed",
         ),
     ],
 )

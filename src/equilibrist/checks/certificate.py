@@ -74,7 +74,9 @@ WHOLE: dict[str, dict[Verdict, str]] = {
         Verdict.REFUTED: "Training has not come to rest. ",
         Verdict.UNASSESSED: "Cannot tell whether training has come to rest. ",
         Verdict.NOT_REFUTED: "No player is seen to move, within what the noise allows to see.",
-        Verdict.VERIFIED: "Training has come to rest: every player's gradient is below the tolerance.",
+        # No word of training: the weights of a pair that was never trained may be as small as their slopes.
+        Verdict.VERIFIED: "At rest, to first order: no player's small move down its gradient promises more than the "
+        "tolerance.",
     },
     "local-nash": {
         Verdict.REFUTED: "Not a local Nash equilibrium. ",

@@ -73,7 +73,7 @@ def claim_title(certificate: Certificate) -> str:
     if kind == "nash":
         return "The pair is a Nash equilibrium: neither player can gain alone"
     if kind == "stationary":
-        return f"The {player} has come to rest" if player else "Both players have come to rest"
+        return f"The {player} is at rest" if player else "Both players are at rest"
     known = _known(certificate)
     return _filled(known.sentence, player) if known else label(certificate.claim)
 

@@ -14,7 +14,7 @@ from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.numerics import check_single
-from equilibrist.diagnosis.samples import NARROW, check_diversity, opposed
+from equilibrist.diagnosis.samples import NARROW, UNDONE, check_diversity, opposed
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
@@ -140,15 +140,23 @@ def _diversity(run: Running, generator: str) -> list[Finding]:
         earlier = check_diversity(middle, real, where=generator, seed=run.seed)
         if earlier and earlier[0].level != "note":
             return found
-    return [replace(f, level="note", sure="possible") for f in found]
+    return _as_notes(found)
 
 
 def _terms(run: Running, generator: str, critic: str) -> list[Finding]:
     rows = run.late.oppositions if run.late is not None else []
     if len(rows) < LEAST:
         return []
-    undone, cosines, sizes = (list(column) for column in zip(*rows, strict=True))
-    found = list(opposed(undone, cosines, sizes, generator, CONFIDENCE))
+    first = run.early.oppositions
+    from_the_start = len(first) >= LEAST and bool(_opposed(first, generator))
+    # What was so all along needs fewer of the last steps to be still there.
+    found = _opposed(
+        [*first, *rows] if from_the_start and _mean(rows) > UNDONE else rows, generator
+    )
+    # Terms that agreed while there was a way to go oppose one another where samples have come near: at the minimum of a
+    # sum each term's gradient is the other's, turned round.
+    if not found or (run.outcome.near and len(first) >= LEAST and not from_the_start):
+        return _as_notes(found)
     calls = list(run.given[generator])[-LEAST:-1]
     module = run.loop.players[generator]
     silent = isinstance(module, nn.Module) and not draws(
@@ -157,4 +165,17 @@ def _terms(run: Running, generator: str, critic: str) -> list[Finding]:
     if silent and all(known(run, critic, args) for args in calls):
         return found
     # A generator with a latent is meant to leave what the other term asks for: the one most likely answer.
+    return _as_notes(found)
+
+
+def _opposed(rows: list[tuple[float, float, float]], generator: str) -> list[Finding]:
+    undone, cosines, sizes = (list(column) for column in zip(*rows, strict=True))
+    return list(opposed(undone, cosines, sizes, generator, CONFIDENCE))
+
+
+def _mean(rows: list[tuple[float, float, float]]) -> float:
+    return sum(undone for undone, _, _ in rows) / len(rows)
+
+
+def _as_notes(found: list[Finding]) -> list[Finding]:
     return [replace(f, level="note", sure="possible") for f in found]

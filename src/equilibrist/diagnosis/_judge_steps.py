@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from equilibrist.certificates import Json
 from equilibrist.diagnosis._calls import Call
 from equilibrist.diagnosis._explain import OTHER, Explained
 from equilibrist.diagnosis._hidden import judge_hidden
@@ -15,6 +21,7 @@ from equilibrist.diagnosis._seen import BEFORE, CRITIC, Side, Step
 from equilibrist.findings import Finding
 
 LEAST = 3
+ENTRIES = 32  # of a layer's weights, from which their distribution is told
 
 
 def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Finding]:
@@ -217,6 +224,7 @@ def _parts(side: Side, mine: Sequence[Step]) -> list[Finding]:
                 evidence={"weights": touched[:20], "steps": len(mine)},
             )
         )
+    found += _switched_off(side, stepped, len(mine))
     alone = [
         side.names[id(p)] for p in side.params if id(p) in side.reached and id(p) not in stepped
     ]
@@ -242,6 +250,51 @@ def _parts(side: Side, mine: Sequence[Step]) -> list[Finding]:
             )
         )
     return found
+
+
+def _switched_off(side: Side, stepped: set[int], steps: int) -> list[Finding]:
+    """Layers whose gradients are switched off, which an optimiser holds and which were never trained.
+
+    A pretrained part is frozen on purpose. One that still is as PyTorch draws its layers, uniform in
+    +-1/sqrt(fan_in), and that the optimiser was given, is frozen by what was left over.
+    """
+    off = [
+        f"{path}.weight" if path else "weight"
+        for module in side.modules
+        for path, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | _ConvNd)
+        and id(layer.weight) in stepped
+        and id(layer.weight) not in side.reached
+        and not layer.weight.requires_grad
+        and untrained(layer.weight.detach())
+    ]
+    if not off or all(not p.requires_grad for p in side.params):
+        return []
+    text = (
+        f"requires_grad is False for {_few(off)} of the {side.name}: its optimiser holds these weights and never "
+        "moves them, and they still are as PyTorch draws a new layer's."
+    )
+    cure = "set requires_grad to True for them; layers that are frozen on purpose do not belong into the optimiser"
+    evidence: Json = {"weights": off[:20], "steps": steps}
+    where = f"{side.name}: {_few(off)}"
+    return [Finding("frozen-part", where, text, "warning", "likely", evidence, cure)]
+
+
+def untrained(weight: Tensor) -> bool:
+    """Whether a layer's weights are as PyTorch draws them: uniform in +-1/sqrt(fan_in).
+
+    Args:
+        weight: [out, in, ...].
+
+    Returns:
+        Whether none lies outside, and Kolmogorov and Smirnov's test does not reject at 1%.
+    """
+    flat = weight.double().flatten(1)
+    bound = 1 / math.sqrt(flat.shape[1])
+    if flat.numel() < ENTRIES or float(flat.abs().max()) > bound * (1 + 1e-6):
+        return False
+    uniform = stats.uniform(-bound, 2 * bound)
+    return bool(stats.kstest(flat.flatten().cpu().numpy(), uniform.cdf).pvalue > 0.01)
 
 
 def _in_optimizers(mine: Sequence[Step]) -> set[int]:

@@ -17,6 +17,7 @@ from equilibrist.errors import GameError
 from equilibrist.nn.wrapped import copied, unwrapped
 
 ROWS = 256
+NEAR = 0.15  # of the first distance: samples that are as good as those of sound loops
 LEAST = 4  # looks, from which a mean is told
 
 
@@ -113,6 +114,11 @@ class Outcome:
             return None
         late = [look.distance for look in self.late]
         return sum(late) / len(late) / self.looks[0].distance
+
+    @property
+    def near(self) -> bool:
+        """Whether samples of the second half are as near to the data as those of sound loops."""
+        return self.away is not None and self.away < NEAR
 
     @property
     def variety(self) -> float | None:

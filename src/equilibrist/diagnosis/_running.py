@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from equilibrist.diagnosis._ages import Ages
 from equilibrist.diagnosis._epochs import Epochs
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._seen import Ear
@@ -41,6 +42,7 @@ class Running:
         middle: generated samples past the middle of the run.
         sizes: what was found of the size of steps early on.
         epochs: whether the critic is shown the data in order.
+        ages: of the generated samples that the critic is trained on.
         rates: by player and optimiser, (number among all steps, learning rate) of steps that no scheduler of torch
             governs.
     """
@@ -63,10 +65,16 @@ class Running:
             name: defaultdict(list) for name in loop.players
         }
         self.epochs = Epochs(loop.seen)
+        self.ages = Ages()
         self._count = 0  # of all optimisers' steps
         self.done = 0
         self._sizes: set[int] = set()
         self._single = False  # a batch of one sample was met, and nothing happened
+        self._modules = {
+            f"{name}{k or ''}": unwrapped(m)
+            for name, held in loop.players.items()
+            for k, m in enumerate(modules_of(held))
+        }
         self._owners = {
             id(p): name
             for name, held in loop.players.items()
@@ -90,15 +98,21 @@ class Running:
             self._rounds(self.done, late, None, progress, {i for i in looks if i > watch})
             if late < self.rounds and self.stopped is None:
                 self.late = self._check(LATE)
+                self.ages.listening = True
                 with self.late:
                     self._rounds(late, self.rounds, self.late, progress, set())
         if self.stopped is None and self.rounds > watch:
             self._look(self.rounds)
 
     def one(self) -> None:
-        """Runs the next round."""
-        self.loop.step(self.first + self.done)
-        self.done += 1
+        """Runs the next round.
+
+        Raises:
+            RuntimeError: it has ended the run; see `stopped`.
+        """
+        self._round(self.done, None)
+        if self.stopped is not None:
+            raise RuntimeError(self.stopped.text)
 
     def _check(self, rounds: int) -> Wiring:
         loop = self.loop
@@ -119,36 +133,35 @@ class Running:
         progress: Callable[[int], None],
         looks: set[int],
     ) -> None:
-        players = {
-            f"{name}{k or ''}": unwrapped(m)
-            for name, held in self.loop.players.items()
-            for k, m in enumerate(modules_of(held))
-        }
         for i in range(begin, end):
             if self.stopped is not None:
                 return
-            self._sizes = set()
-            with watched(players, self.first + i) as found:
-                try:
-                    if check is None:
-                        self.loop.step(self.first + i)
-                    else:
-                        check.round(i, self.loop.step, self.first)
-                except EquilibristError:
-                    raise
-                except Exception as error:
-                    if not found and 1 not in self._sizes:
-                        raise
-                    # The loop has stopped itself at a value that is not finite, or at a single sample.
-                    found.append(self._alone(i, f"{type(error).__name__}: {error}"))
-            self.done = i + 1
-            if found:
-                single = 1 in self._sizes and not self._single
-                self.stopped = self._alone(i, found[0].text) if single else found[0]
-            self._single |= 1 in self._sizes
+            self._round(i, check)
             progress(self.done)
             if self.done in looks and self.stopped is None:
                 self._look(self.done)
+
+    def _round(self, i: int, check: Wiring | None) -> None:
+        """Runs round i; a value that is not finite or a batch of one that fails ends the run."""
+        self._sizes = set()
+        with watched(self._modules, self.first + i) as found:
+            try:
+                if check is None:
+                    self.loop.step(self.first + i)
+                else:
+                    check.round(i, self.loop.step, self.first)
+            except EquilibristError:
+                raise
+            except Exception as error:
+                if not found and 1 not in self._sizes:
+                    raise
+                # The loop has stopped itself at a value that is not finite, or at a single sample.
+                found.append(self._alone(i, f"{type(error).__name__}: {error}"))
+        self.done = i + 1
+        if found:
+            single = 1 in self._sizes and not self._single
+            self.stopped = self._alone(i, found[0].text) if single else found[0]
+        self._single |= 1 in self._sizes
 
     def _alone(self, i: int, what: str) -> Finding:
         text = f"In round {self.first + i} the loop meets a batch of one sample: {what.splitlines()[0]}"
@@ -172,6 +185,8 @@ class Running:
             for module in modules_of(held):
                 hook = module.register_forward_pre_hook(Ear(self._called(name)), with_kwargs=True)
                 stack.callback(hook.remove)
+                if name != self.critic:
+                    stack.callback(module.register_forward_hook(Ear(self._made)).remove)
         return stack
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -186,6 +201,11 @@ class Running:
             for name, rate in rates.items():
                 self.rates[name][id(optimizer)].append((self._count, rate))
 
+    def _made(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not torch.compiler.is_compiling():
+            for made in tensors_of(output):
+                self.ages.made(self.done, made)
+
     def _called(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             if torch.compiler.is_compiling() or not torch.is_grad_enabled():
@@ -194,6 +214,8 @@ class Running:
             sizes = [len(t) for t in shown]
             if name == self.critic and shown:
                 self.epochs.meet(shown[0].detach())
+                if not shown[0].requires_grad:
+                    self.ages.shown(self.done, shown[0])
             if sizes:
                 self.least[name] = min(self.least.get(name, sizes[0]), *sizes)
                 self._sizes.update(sizes)

@@ -19,7 +19,6 @@ UNSEEN = 1e-4  # of the scores' spread: a part that moves them less is not in th
 SHARE = 0.9  # of the looks in the second half
 STILL = 0.8  # of the first distance to the data: samples that stay above have not got nearer
 FAR = 0.5  # of it, in the second half: samples that are still far from the data
-NEAR = 0.15  # of it, in the second half: samples that are as good as those of sound loops
 SLOW = 0.2  # of the generator's relative travel: a critic below is much the slower player
 FAST = 10.0  # times it: a critic above is much the quicker one
 LONG = 300  # rounds before which players pass through all states
@@ -39,12 +38,14 @@ class Way:
             last; without those in which one of them stood still.
         rounds: that were run.
         penalised: whether the critic pays a penalty.
+        old: the age in rounds of the generated samples that the critic is trained on, where all are old.
     """
 
     outcome: Outcome
     travels: tuple[float, ...]
     rounds: int
     penalised: bool
+    old: float | None = None
 
     @property
     def orders(self) -> list[float]:
@@ -153,6 +154,10 @@ def _finding(state: str, found: Certificate | None, where: str, way: Way, flat: 
     texts = [] if found is None else [found.summary]
     if (lasting and state in ("saturated", "lagging")) or not texts:
         texts.insert(0, f"In the second half {way.describe()}.")
+    if state == "lagging" and way.old is not None:
+        old = f"The critic is trained on generated samples that were made {way.old:.0f} rounds before."
+        texts.insert(0, old)
+        evidence["age"] = way.old
     if state == "smothered" and found is not None and found.claim != "not-smothered":
         texts.insert(
             0,
@@ -185,13 +190,14 @@ def _lasting(state: str, found: Certificate | None, way: Way, flat: bool) -> boo
         held = flat and way.still and _below(evidence, HELD)
         # A critic that hardly moves is at chance whatever it pays.
         # Near the data a critic is at chance because the samples are good.
-        near = way.outcome.away is not None and way.outcome.away < NEAR
-        return (_by_its_penalty(evidence) and not near) or (
+        return (_by_its_penalty(evidence) and not way.outcome.near) or (
             long and held and not (way.slow and way.far)
         )
     if state == "lagging":
         # Near the data a critic is at chance because the samples are good.
-        return (long and way.still and way.at_chance) or (way.slow and way.far)
+        return (
+            (long and way.still and way.at_chance) or (way.slow and way.far) or way.old is not None
+        )
     return False
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from equilibrist.certificates import Json
 from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.diagnosis._after import after, early_sizes
+from equilibrist.diagnosis._frame import without_the_frame
 from equilibrist.diagnosis._judge_rates import ruled
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._running import Running
@@ -140,7 +141,7 @@ def diagnose(
         run.run(lambda done: bar.update(done, {}), lambda: early_sizes(run, generator, critic))
     found = [*run.early.findings]
     found += [f for f in (run.late.findings if run.late else ()) if _new(f, found)]
-    found = without_echoes(found)
+    found = without_the_frame(without_echoes(found), loop, generator, seed)
     found += _asleep(run, found)
     if not any(f.name == "rate-rewritten" and f.level != "note" for f in found):
         found += [f for f in ruled(run.rates, critic) if f.level != "note" or _new(f, found)]
@@ -151,6 +152,7 @@ def diagnose(
     if run.stopped is None:
         others, skipped = after(run, generator, critic)
         found += [f for f in others if _new(f, found)]
+        found += [run.stopped] if run.stopped is not None else []  # in the rounds that it ran
     if fresh is not None and run.stopped is None:
         found += _resumed(fresh, seed, skipped)
     if any(map(is_cause, found)):
@@ -184,7 +186,7 @@ def _names(players: Mapping[str, Any]) -> tuple[str, str]:
 def _way(run: Running, critic: str, generator: str) -> Way:
     travels = [check.travel for check in (run.early, run.late) if check is not None]
     ratios = (t[critic] / t[generator] for t in travels if t[critic] > 0 and t[generator] > 0)
-    return Way(run.outcome, tuple(ratios), run.done, bool(run.loop.penalties))
+    return Way(run.outcome, tuple(ratios), run.done, bool(run.loop.penalties), run.ages.old)
 
 
 def _new(finding: Finding, found: Sequence[Finding]) -> bool:

@@ -171,6 +171,8 @@ def _of_critic(step: Step, known: Sequence[str]) -> Explained:
         as_good = best is not None and fit.residual <= best[0] * TIES + 1e-6
         if better or (as_good and right > positive):
             best, positive = (fit.residual, fit, kinds, base), right
+        if fit.residual < EXACT and right == len(base):
+            break  # no other order can do better
     assert best is not None
     plain, _, kinds, base = best
     fit, _ = step.problem.widened(base, _extras(step, kinds, known))

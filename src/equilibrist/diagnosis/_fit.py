@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,10 +40,12 @@ class Problem:
         self.names = [name for name, size in sizes.items() if SMALL < size < float("inf")]
         if self.names:
             stacked = torch.stack([columns[name] for name in self.names]).double()
-            self._norms = stacked.norm(dim=1)
-            unit = stacked / self._norms[:, None]
-            self._gram = unit @ unit.T
-            self._with = unit @ (received.double() / max(self.size, SMALL))
+            norms = stacked.norm(dim=1)
+            unit = stacked / norms[:, None]
+            self._norms = norms.numpy()
+            # Small from here on, where NumPy is several times as quick as tensors.
+            self._gram = (unit @ unit.T).numpy()
+            self._with = (unit @ (received.double() / max(self.size, SMALL))).numpy()
         self._unit = {name: i for i, name in enumerate(self.names)}
 
     def cosine(self, one: str, other: str) -> float:
@@ -72,15 +75,14 @@ class Problem:
         if not kept or self.size <= SMALL:
             return Fit({}, 1.0 if self.size > SMALL else 0.0)
         at = [self._unit[name] for name in kept]
-        gram, right = self._gram[at][:, at], self._with[at]
-        solution = torch.linalg.lstsq(gram, right[:, None], driver="gelsd")
-        found = solution.solution[:, 0]
+        gram, right = self._gram[np.ix_(at, at)], self._with[at]
+        found, _, rank, _ = np.linalg.lstsq(gram, right)
         rest = 1 - 2 * float(found @ right) + float(found @ gram @ found)
         scaled = found * self.size / self._norms[at]
         return Fit(
             dict(zip(kept, map(float, scaled), strict=True)),
             max(rest, 0.0) ** 0.5,
-            int(solution.rank),
+            int(rank),
             merged,
         )
 

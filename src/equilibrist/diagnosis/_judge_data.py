@@ -42,7 +42,7 @@ def judge_data(
     recorder: Recorder, by: dict[str, list[Explained]], real: Tensor | None, train: Tensor | None
 ) -> list[Finding]:
     """All findings of this kind; `real` and `train` are real samples as the generated ones are meant to be."""
-    shown = _shown(by.get(CRITIC, []))
+    shown = _shown(recorder, by.get(CRITIC, []))
     if not shown[REAL] or not shown[FAKE]:
         return []
     rows = {kind: _rows(call.samples for call in calls) for kind, calls in shown.items()}
@@ -58,10 +58,19 @@ def judge_data(
     return found + (ranges or _altered(recorder, shown, rows, real, train))
 
 
-def _shown(steps: Sequence[Explained]) -> dict[str, list[Call]]:
+def _shown(recorder: Recorder, explained: Sequence[Explained]) -> dict[str, list[Call]]:
     found: dict[str, list[Call]] = {REAL: [], FAKE: []}
-    for e in steps:
-        for i, (kind, call) in enumerate(zip(e.kinds, e.step.calls, strict=True)):
+    by = {id(e.step): e for e in explained}
+    usual: Explained | None = None
+    for step in recorder.steps:
+        e = by.get(id(step))
+        if e is None and (step.player != CRITIC or usual is None or step.problem is None):
+            continue
+        usual = e = e or usual  # a step that was not compared goes like the one before
+        assert e is not None
+        if len(step.calls) != len(e.kinds):
+            continue
+        for i, (kind, call) in enumerate(zip(e.kinds, step.calls, strict=True)):
             # A second pass for a penalty on slopes is no batch that a loss is taken of, whatever it fits.
             again = call.asked and not call.kind and kind == FAKE
             mine = kind == FAKE and call.linked and call.kind
@@ -274,10 +283,11 @@ def _of_real(rows: Tensor, reference: tuple[Tensor, Tensor], train: Tensor | Non
     scale, shift = _against(rows, reference[0])
     p, ratio = _farther(rows, *reference)
     evidence |= {"scale": scale, "shift": shift, "p": p, "distance": ratio}
-    _, undone = _farther((rows - shift) / scale, *reference)
     spread = float(reference[0].std())
-    if (abs(scale - 1) > FACTOR or abs(shift) > FACTOR * spread) and undone < FARTHER + 0.1:
-        return Change("rescaled", scale, shift, evidence=evidence)
+    if abs(scale - 1) > FACTOR or abs(shift) > FACTOR * spread:
+        _, undone = _farther((rows - shift) / scale, *reference)
+        if undone < FARTHER + 0.1:
+            return Change("rescaled", scale, shift, evidence=evidence)
     # Rows that the critic is trained on lie on the data; altered a little, they lie near their own originals.
     near = train is not None and members < 0.05 and (ratio < NEARER or _descends(rows, *reference))
     if not near and not (p < LEVEL and ratio > FARTHER and members < WHOLE):

@@ -19,7 +19,6 @@ from equilibrist.diagnosis._explain import (
     SWAPPED_REAL,
     TERM,
     Explained,
-    explain,
 )
 from equilibrist.diagnosis._recorder import Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC
@@ -36,7 +35,7 @@ SCALE = 64.0  # a factor on all parts from which it is a loss scale
 
 def explained(recorder: Recorder, role: str) -> list[Explained]:
     """All steps of a player, explained."""
-    found = [explain(s, recorder.known) for s in recorder.steps if s.player == role]
+    found = (recorder.explained.get(id(s)) for s in recorder.steps if s.player == role)
     return [e for e in found if e is not None]
 
 

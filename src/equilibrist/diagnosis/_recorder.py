@@ -19,6 +19,7 @@ from torch.optim.optimizer import (
 
 from equilibrist.diagnosis._calls import (
     FAKE,
+    GENERATOR,
     REAL,
     ROLES,
     Call,
@@ -31,9 +32,11 @@ from equilibrist.diagnosis._calls import (
     wrong_norms,
 )
 from equilibrist.diagnosis._clips import ClipEar
+from equilibrist.diagnosis._explain import Explained, explain
 from equilibrist.diagnosis._fit import Problem
 from equilibrist.diagnosis._hidden import Hidden
 from equilibrist.diagnosis._own import Declared
+from equilibrist.diagnosis._routine import Routine
 from equilibrist.diagnosis._seen import (
     BEFORE,
     CRITIC,
@@ -122,8 +125,9 @@ class Recorder:
         self.made: set[int] = set()
         self.end = ""  # the function that makes the generator's samples
         self.wrappers: dict[str, list[int]] = {}
-        self.suspicious, self._told = False, False
-        self.doubts: Callable[[Step], bool] | None = None
+        self._told = False
+        self._routine = Routine()
+        self.explained: dict[int, Explained | None] = {}  # by the identity of a step
         self.round = 0
         self.hidden: dict[str, Hidden] = {}
         self.stepped: set[int] = set()  # identities of what optimisers hold that step
@@ -184,6 +188,21 @@ class Recorder:
             side.travel = side.moved / max(float(side.start.norm()), 1e-12)
             side.calls, side.last = [], None
             side.counts.clear()
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether a step of the critic was not explained: then other labels and wrong penalties are looked for."""
+        return CRITIC in self._routine.puzzled
+
+    def begin(self, i: int) -> None:
+        """Round i begins."""
+        self.round = i
+        self._routine.rounds += 1
+
+    @property
+    def resting(self) -> bool:
+        """Whether this round's steps are not compared."""
+        return self.declared is None and self._routine.resting
 
     def hears(self) -> bool:
         """Whether what happens now is to be heard."""
@@ -320,10 +339,11 @@ class Recorder:
             and _is_probability(heads[0])
         ):
             self.loss = replace(self.loss, probabilities=True)
-        if self.loss is not None:
+        if self.loss is not None and not self.resting:
             for role in self._roles(kind, linked, samples):
                 self._column(call, role, scores, players)
-        if samples.requires_grad and rows is None and (samples.is_leaf or not kind):
+        penalised = samples.requires_grad and rows is None and (samples.is_leaf or not kind)
+        if penalised and not self.resting:
             self._penalty(call, samples, scores)
         self.calls.append(call)
         for side in self.sides.values():
@@ -335,7 +355,8 @@ class Recorder:
     def _roles(self, kind: str, linked: bool, samples: Tensor) -> Sequence[str]:
         """Whose terms a call may be part of. Other labels are looked at first, and where something is not explained."""
         if linked:
-            return ROLES
+            # What a generator's steps received twice without the critic's terms, the later ones need not be tried for.
+            return (GENERATOR,) if self._routine.apart else ROLES
         self._told |= kind == FAKE
         sure = kind or (self._told and not samples.requires_grad)
         if self.suspicious or self.round < FIRST or not sure:
@@ -453,7 +474,7 @@ class Recorder:
         raw, received = ascended(optimizer, side, grads)
         turned, whole = received is not raw, received
         size = None if not some else float(torch.stack([g.detach().norm() for g in some]).norm())
-        columns, names = self._declared(side) if self.declared else self._columns(side)
+        columns, names = self._compared(side)
         # Weights that the optimiser does not hold are no part of what it receives.
         chosen = side.at.of(held)
         if chosen is not None:
@@ -490,13 +511,12 @@ class Recorder:
                 turned,
             )
         )
-        if side.role == CRITIC and not self.suspicious and self.doubts is not None:
-            self.suspicious = self.doubts(self.steps[-1])
-        side.last = whole if some else None
-        side.calls = []
-        side.counts.clear()
-        side.versions.clear()
-        side.steps += 1
+        self._explain(self.steps[-1])
+        side.end_step(whole if some else None)
+
+    def _explain(self, step: Step) -> None:
+        found = self.explained[id(step)] = explain(step, self.known)
+        self._routine.note(step, found)
 
     def _opposition(
         self, side: Side, received: Tensor, problem: Problem | None, columns: dict[str, Tensor]
@@ -520,6 +540,12 @@ class Recorder:
             if held & set(side.names):
                 side.optimizers.add(id(optimizer))
         return {s.role for s in self.sides.values() if len(s.optimizers) > SEVERAL}
+
+    def _compared(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
+        """What a step is compared with."""
+        if self.resting:
+            return {}, {}
+        return self._declared(side) if self.declared else self._columns(side)
 
     def _columns(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
         found: dict[str, Tensor] = {}

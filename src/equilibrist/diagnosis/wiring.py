@@ -18,9 +18,7 @@ from equilibrist.diagnosis._explain import (
     SWAPPED_REAL,
     TERM,
     Explained,
-    explain,
 )
-from equilibrist.diagnosis._fit import EXACT
 from equilibrist.diagnosis._judge_data import judge_data
 from equilibrist.diagnosis._judge_gradients import (
     judge_gradients,
@@ -31,7 +29,6 @@ from equilibrist.diagnosis._judge_loss import judge_loss
 from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._recorder import Recorder
-from equilibrist.diagnosis._seen import Step
 from equilibrist.diagnosis.loop import Held, Loss, modules_of
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError, RecipeError, warn_user
@@ -60,7 +57,6 @@ class Wiring(Shown):
         self, recorder: Recorder, rounds: int, real: Tensor | None, train: Tensor | None
     ) -> None:
         self._recorder, self._rounds, self._real, self._train = recorder, rounds, real, train
-        recorder.doubts = self._doubts
         self.findings: tuple[Finding, ...] = ()
         self.residuals: dict[str, float] = {}
         self.coefficients: dict[str, dict[str, float]] = {}
@@ -106,7 +102,7 @@ class Wiring(Shown):
 
     def round(self, i: int, step: Callable[[int], Any], first: int = 0) -> None:
         """Runs one round, step(first + i), within the block."""
-        self._recorder.round = i
+        self._recorder.begin(i)
         step(first + i)
 
     def run(self, step: Callable[[int], Any], first: int = 0) -> None:
@@ -114,11 +110,6 @@ class Wiring(Shown):
         with self:
             for i in range(self._rounds):
                 self.round(i, step, first)
-
-    def _doubts(self, step: Step) -> bool:
-        """Whether a step of the critic is not explained: then other labels and wrong penalties are looked for."""
-        found = explain(step, self._recorder.known)
-        return found is not None and found.residual > EXACT
 
     def _judge(self) -> None:
         recorder = self._recorder

@@ -168,3 +168,14 @@ def test_nothing_is_prescribed_from_one_verdict() -> None:
     (line,) = remarks_on(certificates)
     assert line.endswith("by moving alone: it does not answer best.")
     assert pair_findings(certificates) == ()
+
+
+def test_the_place_names_the_largest_move_that_was_measured() -> None:
+    parts = [
+        made("stationary/generator", R, "generator", measured={"gain": 0.125}),
+        made("stationary/critic", R, "critic", measured={"gain": 0.5}),
+        made("stationary", R),
+    ]
+    assert "a small move of the critic alone gains 0.5 nats" in place(parts)
+    unmeasured = [made("stationary/critic", R, "critic"), made("stationary", R)]
+    assert "small move" not in place(unmeasured)

@@ -16,23 +16,28 @@ from torch import Tensor, nn
 import equilibrist as eq
 from equilibrist import tree
 from equilibrist.checks import (
+    REGISTRY,
     Certificate,
     Settings,
     Tolerance,
     Verdict,
+    _budget,
     _complement,
     _culprit,
     _level,
     _minimax,
     _probes,
+    local_lambda,
 )
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._eigen import confirmed, seen_at
 from equilibrist.checks._second_order import free
 from equilibrist.checks.context import AuditContext
-from equilibrist.checks.proximal import profile
+from equilibrist.checks.context_exact import ExactContext
+from equilibrist.checks.proximal import _sampled, profile, search
 from equilibrist.checks.proximal._exact import ExactProx
 from equilibrist.checks.spectrum import _leaving
+from equilibrist.core.game import Plain
 
 # -- numbers ---------------------------------------------------------------------------------------------
 
@@ -265,3 +270,125 @@ def test_the_search_for_a_layer_at_fault_leaves_no_hook_behind() -> None:
     before = len(looked)
     context.game.losses(context.players, context.constants, draw)
     assert len(looked) == before
+
+
+# -- what a check may not mix up ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdict", "slack"),
+    [(Verdict.REFUTED, 1.0), (Verdict.NOT_REFUTED, 2.0), (Verdict.VERIFIED, 2.0)],
+)
+def test_the_critics_slack_is_what_its_gradient_gains_only_where_that_is_refuted(
+    verdict: Verdict, slack: float
+) -> None:
+    seen: Any = SimpleNamespace(
+        moving=SimpleNamespace(verdict=verdict),
+        followed=SimpleNamespace(gain=1.0),
+        own=SimpleNamespace(measured=2.0),
+    )
+    getter: Any = local_lambda._Seen.slack
+    assert getter.fget(seen) == slack
+
+
+@pytest.mark.parametrize(("sampled", "where"), [(True, '"stationary"'), (False, "first order")])
+def test_limits_of_a_local_lambda_name_the_check_that_tells_rest(
+    sampled: bool, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing: Any = SimpleNamespace(limits=lambda *_: ())
+    monkeypatch.setattr(local_lambda, "free", lambda context: nothing)
+    ends = SimpleNamespace(smallest=1.0, zero=0.0, complete=True)
+    seen: Any = SimpleNamespace(
+        context=SimpleNamespace(sampled=sampled),
+        own=SimpleNamespace(ends=ends, limits=()),
+        star=SimpleNamespace(limits=()),
+        players=("generator", "critic"),
+        led=SimpleNamespace(limits=()),
+        followed=SimpleNamespace(limits=()),
+    )
+    assert where in local_lambda._limits(seen, Verdict.NOT_REFUTED)[0]
+
+
+def test_a_lambda_is_lowered_from_a_thousand_times_the_largest_that_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A deviation that gains from lambda = 5,000 on, where lambdas of 0.1 to 10 were asked: found from above."""
+
+    def scored(context: Any, prox: Any, lam: float, deviation: Any) -> Any:
+        return SimpleNamespace(lam=lam, deviation=deviation, verdict=None)
+
+    monkeypatch.setattr(search, "scored", scored)
+    monkeypatch.setattr(
+        search,
+        "verdict_of",
+        lambda trial, tolerance: Verdict.REFUTED if trial.lam >= 5_000 else Verdict.NOT_REFUTED,
+    )
+    context: Any = SimpleNamespace(
+        settings=SimpleNamespace(prox_lambdas=(0.1, 10.0), prox_width=0.1)
+    )
+    best = SimpleNamespace(deviation={}, lam=math.inf)
+    found: Any = SimpleNamespace(best=best, low=0.0, high=math.inf, trials=[])
+    search._lowered(context, SimpleNamespace(concave=True), found, 0.1)  # type: ignore[arg-type]
+    assert 5_000 <= found.high < 5_500
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_how_many_minibatches_the_fixed_samples_are(
+    small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large players four, in turn; of small ones as many as 128 KiB hold, 8 to 32, in one pass."""
+    if not small:
+        monkeypatch.setattr(_sampled, "is_small", lambda context: False)
+    prox = _sampled.SampledProx(bench_of(16, 8), lambda gradients: None)
+    found = prox.chunks()
+    assert len(found) == (1 if small else 4)
+    assert len(found[0]["real"]) == 16 * (32 if small else 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (80.0, "80 s"), (110.0, "2 minutes"), (145.0, "2 minutes")]
+)
+def test_costs_are_announced_in_seconds_and_rounded_minutes(
+    seconds: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costly = next(name for name, check in REGISTRY.items() if not check.default)
+    clock = iter([10.0, 10.5])
+    monkeypatch.setattr(_budget.time, "perf_counter", lambda: next(clock))
+    _budget.announce(bench_of(16, 8), {costly: 2 * seconds, "nash": 1e9})
+    assert capsys.readouterr().err.strip().endswith(f"{said} on this machine")
+
+
+class Positive:
+    """x >= 0 for the generator."""
+
+    player, coordinatewise = "generator", True
+
+    def __call__(self, part: Any) -> Any:
+        return {name: x.clamp(min=0) for name, x in part.items()}
+
+
+class Held(Plain):
+    """The generator's loss is |x + 1|^2 over x >= 0."""
+
+    players, projections = ("generator", "critic"), (Positive(),)
+
+    def losses(self, players: Any, constants: Any, draw: Any, only: Any = None) -> Any:
+        x = players["generator"]["x"]
+        return {
+            "generator": (x + 1).square().sum(),
+            "critic": players["critic"]["y"].square().sum(),
+        }
+
+    def project(self, players: Any) -> Any:
+        return {**players, "generator": Positive()(players["generator"])}
+
+
+def test_a_coordinate_at_a_wall_at_zero_is_held_by_it() -> None:
+    players = {
+        "generator": {"x": torch.tensor([0.0, 1.0], dtype=F64)},
+        "critic": {"y": torch.ones(1, dtype=F64)},
+    }
+    context = ExactContext(Held(), players, Settings(groups=3, group_batches=1, linear_batches=1))
+    found = free(context)
+    assert found.masks["generator"].tolist() == [False, True]
+    assert found.walls["generator"] == 1

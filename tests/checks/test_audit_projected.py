@@ -102,3 +102,16 @@ def test_a_tensor_at_zero_has_the_size_of_the_others() -> None:
     assert found["W"] == pytest.approx(math.sqrt(2.0))
     assert found["b"] == pytest.approx(math.sqrt(8 / 6))
     assert scales(part(b=[0.0]))["b"] == 1.0
+
+
+@pytest.mark.parametrize(("slope", "settled"), [(1e-3, True), (1.0, False)])
+def test_a_promise_below_the_values_rounding_ends_the_descent(slope: float, settled: bool) -> None:
+    """A value of 1000 that nothing lowers: what a gradient promises counts relative to it."""
+
+    def objective(at: Part) -> tuple[float, Part]:
+        moved = bool((at["x"] != 1).any())
+        return 1000.0 + moved, {"x": torch.full((1,), slope, dtype=F64)}
+
+    found = minimise(objective, free, part(x=[1.0]), 60, 0.0, length=0.1)
+    assert found.value == 1000.0
+    assert found.settled is settled

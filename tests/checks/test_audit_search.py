@@ -261,3 +261,22 @@ def test_150_gradients_find_three_tolerances_in_a_box(i: int) -> None:
     """Line searches on one minibatch lead these astray; training's own rule takes twenty steps."""
     ((row, verdict),) = C.nash_case(C.address(0, "nash", 3.0, i), 3.0, i, i)
     assert (row, verdict) == ("nash/critic", "REFUTED")
+
+
+@pytest.mark.parametrize(("cool", "last"), [(True, [1.0, 2 / 3, 1 / 3]), (False, [1.0] * 3)])
+def test_step_sizes_fall_to_zero_over_the_last_three_tenths(cool: bool, last: list[float]) -> None:
+    paces: list[float] = []
+
+    class Watched(Relative):
+        def update(self, v: Any, state: Any, params: Any, pace: float = 1.0) -> None:
+            paces.append(pace)
+            super().update(v, state, params, pace)
+
+    game = SinglePlayerGame(lambda p: (p["u"] - 3).square().sum())
+    players = pair(u=torch.ones(1, dtype=F64))
+    context = ExactContext(game, players, Settings(groups=3, group_batches=1))
+    engine = _Engine(Objective(context, "generator", lambda gradients: None), None)
+    rule = Watched(0.1, {"u": torch.ones((), dtype=F64)}, ())
+    descent = Descent("the pair", 0.0, rule, players["generator"])
+    engine.run(descent, 10, 2, cool=cool)
+    assert paces == pytest.approx([1.0] * 7 + last)

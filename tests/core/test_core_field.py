@@ -513,3 +513,30 @@ def test_products_in_the_games_order() -> None:
 @pytest.mark.parametrize(("order", "direction"), [("yx", "yx"), ("xy", "yx"), ("yx", "xy")])
 def test_products_for_players_in_another_order(order: str, direction: str) -> None:
     _products(order, direction)
+
+
+class Counting(Plain):
+    """A game whose members are computed one by one, and whose constant follows the draw."""
+
+    players, one_by_one = ("x", "y"), True
+
+    def losses(self, players: Any, constants: Any, draw: Any, only: Any = None) -> Any:
+        x, y = players["x"]["value"], players["y"]["value"]
+        return {"x": (x * y).sum(), "y": -(x * y).sum()}
+
+    def refresh(self, players: Any, constants: Any, draw: Any, exact: bool = False) -> Any:
+        return {"x": {"mean": constants["x"]["mean"] + draw["at"].mean()}, "y": {}}
+
+
+@pytest.mark.parametrize("members", [0, 2])
+def test_constants_of_a_game_that_is_computed_one_by_one(members: int) -> None:
+    game, players = Counting(), at(2, 2)
+    constants: Any = {"x": {"mean": torch.tensor([1.0, 10.0], dtype=F64)}, "y": {}}
+    draw = {"at": torch.tensor([3.0, 5.0], dtype=F64)}
+    if not members:
+        found = VectorField(game).refresh(players, constants, draw)
+        assert found["x"]["mean"].tolist() == [5.0, 14.0]
+        return
+    stacked = [tree.stack([t, tree.map(lambda v: 2 * v, t)]) for t in (players, constants, draw)]
+    found = VectorField(game, stacked=members).refresh(*stacked)
+    assert found["x"]["mean"].tolist() == [[5.0, 14.0], [10.0, 28.0]]

@@ -130,3 +130,10 @@ def test_images_are_refused() -> None:
 def test_settings(setting: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"MixtureQuality.{next(iter(setting))} must be at least"):
         MixtureQuality(**setting)
+
+
+def test_what_a_score_keeps_of_the_data_is_no_part_of_what_it_is() -> None:
+    used, fresh = (MixtureQuality(samples=50, transport=20) for _ in range(2))
+    used(torch.randn(60, 2).double(), eight_gaussians(), np.random.default_rng(1))
+    assert used == fresh
+    assert fresh != MixtureQuality(samples=51, transport=20)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.core.field import VectorField
 from equilibrist.games import Quadratic, bilinear
 from equilibrist.optimizers import SGD
 from equilibrist.schedules import Scheduled
@@ -174,3 +175,15 @@ def test_falling_updates_converge_if_the_look_ahead_does_not_fall_with_them() ->
     truth = foretold(lambda t: 0.5 * fall(t), lambda t: 0.5 * fall(t), steps)
     agrees(equal[-1:], truth[-1:])
     assert equal[-1] > 0.9 * NOISE**2
+
+
+def test_the_plain_look_ahead_is_the_rules_own_step_bit_for_bit() -> None:
+    """x + 1 (y - x) is not always y in floating point: with explore = 1 nothing is scaled."""
+    game = monotone(0)
+    solver = Extragradient(SGD(0.3))
+    players: Any = {p: {"value": torch.tensor([0.1, 1e-3, 7.0, 1e4])} for p in ("x", "y")}
+    v: Any = {p: {"value": torch.tensor([1.0, -0.3, 1e-3, 0.7])} for p in ("x", "y")}
+    field = VectorField(game)
+    ahead = solver._ahead(field, v, solver.init(players), players, 1)
+    for p in ("x", "y"):
+        assert torch.equal(ahead[p]["value"], players[p]["value"] - 0.3 * v[p]["value"])

@@ -60,7 +60,7 @@ types: $(VENV)/developer
 	$(BIN)/mypy
 
 bench: $(VENV)/developer
-	status=0; for one in own_losses training_step solver_steps public_solvers audit_spectrum listening; do $(BIN)/python benchmarks/$$one.py || status=1; done; exit $$status
+	status=0; for one in own_losses training_step solver_steps public_solvers audit_spectrum listening wiring_check; do $(BIN)/python benchmarks/$$one.py || status=1; done; exit $$status
 
 kill: $(VENV)/developer
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill_campaign.py --kills 200

@@ -281,3 +281,13 @@ def test_names_of_ones_own_reach_the_findings() -> None:
     assert found.where == "painter"
     assert found.text.startswith("The painter's weights")
     assert audit.to_json()["findings"]["list"][0]["where"] == "painter"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "q", "named_so"), [(N, 2.5, True), (V, 2.5, True), (N, 1.9, False), (R, 2.5, False)]
+)
+def test_rotation_is_named_where_it_turns_twice_as_fast_as_it_contracts(
+    verdict: Verdict, q: float, named_so: bool
+) -> None:
+    found = pair_findings([certificate("stable", verdict, q=q, rotation=0.1)], FINE, OWN)
+    assert ("rotation" in named(found)) == named_so

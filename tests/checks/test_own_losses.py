@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+import equilibrist as eq
 from equilibrist import GAN, AdversarialGame, GradientPenalty
 from equilibrist.auxiliary import Term
 from equilibrist.checks import CHECKS, Settings, audit_game
@@ -253,3 +254,20 @@ def test_every_certificate_is_that_of_the_gan(name: str) -> None:
         assert mine.keys() == theirs.keys(), claim
         for key, value in mine.items():
             assert near(value, theirs[key]), (claim, key, value, theirs[key])
+
+
+def test_an_audit_within_inference_mode_differentiates_all_the_same() -> None:
+    players = {"generator": net(2, 3, 2), "critic": net(2, 3, 1, seed=1)}
+
+    def losses(modules: Any, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+        real, fake = (scored(modules, made) for made in plain(modules, x, z))
+        on_both = F.softplus(-real).mean() + F.softplus(fake).mean()
+        return {"critic": on_both, "generator": F.softplus(-fake).mean()}
+
+    made = AdversarialGame(players, losses, X, latent=2)
+    asked: Any = {"gradients": 150, "checks": ("stationary",), "progress": "none"}
+    alone = eq.audit(made, **asked)
+    with torch.inference_mode():
+        within = eq.audit(made, **asked)
+    for claim in ("stationary/generator", "stationary/critic"):
+        assert within[claim].evidence["residual"] == alone[claim].evidence["residual"] > 0

@@ -179,11 +179,12 @@ def test_falling_updates_converge_if_the_look_ahead_does_not_fall_with_them() ->
 
 def test_the_plain_look_ahead_is_the_rules_own_step_bit_for_bit() -> None:
     """x + 1 (y - x) is not always y in floating point: with explore = 1 nothing is scaled."""
-    game = monotone(0)
-    solver = Extragradient(SGD(0.3))
-    players: Any = {p: {"value": torch.tensor([0.1, 1e-3, 7.0, 1e4])} for p in ("x", "y")}
-    v: Any = {p: {"value": torch.tensor([1.0, -0.3, 1e-3, 0.7])} for p in ("x", "y")}
-    field = VectorField(game)
-    ahead = solver._ahead(field, v, solver.init(players), players, 1)
+    game, solver = monotone(0), Extragradient(SGD(0.3))
+    g = torch.Generator().manual_seed(0)
+    players: Any = {p: {"value": torch.randn(100, generator=g)} for p in ("x", "y")}
+    v: Any = {p: {"value": torch.randn(100, generator=g)} for p in ("x", "y")}
+    ahead = solver._ahead(VectorField(game), v, solver.init(players), players, 1)
     for p in ("x", "y"):
-        assert torch.equal(ahead[p]["value"], players[p]["value"] - 0.3 * v[p]["value"])
+        x, there = players[p]["value"], players[p]["value"] - 0.3 * v[p]["value"]
+        assert torch.equal(ahead[p]["value"], there)
+        assert not torch.equal(x + (there - x), there)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from equilibrist import tree
 from equilibrist.checks._audit import audit_game
 from equilibrist.checks._result import Audit
@@ -43,7 +41,6 @@ class OwnGame:
 
     game: AdversarialGame
 
-    @torch.inference_mode(False)
     def audit(
         self,
         settings: Settings | Mapping[str, Any] | None = None,

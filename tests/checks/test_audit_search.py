@@ -280,3 +280,4 @@ def test_step_sizes_fall_to_zero_over_the_last_three_tenths(cool: bool, last: li
     descent = Descent("the pair", 0.0, rule, players["generator"])
     engine.run(descent, 10, 2, cool=cool)
     assert paces == pytest.approx([1.0] * 7 + last)
+    assert descent.steps == [0, 5, 10]  # where it was looked at

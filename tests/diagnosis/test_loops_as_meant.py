@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import binary_cross_entropy, softplus
 
 from equilibrist.diagnosis import Loop, check_wiring, diagnose
 from equilibrist.diagnosis._after import _terms
 from equilibrist.diagnosis._ages import Ages
+from equilibrist.diagnosis._calls import GENERATOR, slopes_of
+from equilibrist.diagnosis._decay import judge_decay, taken
 from equilibrist.diagnosis._frame import without_the_frame
+from equilibrist.diagnosis._judge_loss import _misfit
 from equilibrist.diagnosis._judge_steps import untrained
 from equilibrist.diagnosis._outcome import Look, Outcome
 from equilibrist.findings import Finding
+from equilibrist.formulations import Vanilla
 
 OPPOSED = [
     (0.6, -0.6, 1.0),
@@ -43,6 +47,11 @@ def mlp(first: int, last: int) -> nn.Sequential:
     ],
 )
 def test_terms_that_oppose_one_another(early: Any, late: Any, away: float, level: str) -> None:
+    assert [f.level for f in terms_of(early, late, away)] == ([level] if level else [])
+
+
+def terms_of(early: Any, late: Any, away: float) -> list[Finding]:
+    """What is found of an autoencoder's terms, from rows of its first and last rounds."""
     generator = mlp(3, 3)
     looks = [Look(k, 0.5, 1.0 if k == 0 else away) for k in range(10)]
     calls = [(torch.randn(8, 3),) for _ in range(9)]
@@ -56,8 +65,7 @@ def test_terms_that_oppose_one_another(early: Any, late: Any, away: float, level
     )
     run.loop.seen = torch.cat([c for (c,) in calls])  # an autoencoder: its inputs are the data
     run.loop.held_out = run.loop.seen
-    found = _terms(run, "generator", "critic")
-    assert [f.level for f in found] == ([level] if level else [])
+    return _terms(run, "generator", "critic")
 
 
 def scaled(by: float, data_spread: float) -> tuple[Loop, list[Finding]]:
@@ -178,3 +186,85 @@ def test_a_batch_of_one_in_rounds_that_measure_steps() -> None:
     )
     assert found.first is not None
     assert (found.first.name, found.rounds) == ("batch-of-one", 17)
+
+
+DROWNED = [(1.2, 0.1, 4.0), (-1.1, -0.2, 4.4)] * 5  # many times the other's size, and no help
+
+
+@pytest.mark.parametrize(
+    ("late", "away", "level"), [(DROWNED, 0.6, "warning"), (DROWNED, 0.02, "")]
+)
+def test_a_term_that_drowns_the_other(late: Any, away: float, level: str) -> None:
+    assert [f.level for f in terms_of(AGREE, late, away)] == ([level] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "share"),
+    [
+        (torch.optim.AdamW, {"lr": 1e-3, "weight_decay": 100.0}, 0.1),
+        (torch.optim.Adam, {"lr": 1e-3, "weight_decay": 100.0}, 0.0),  # scaled with the gradient
+        (torch.optim.SGD, {"lr": 0.1, "weight_decay": 0.1}, 0.01),
+        (torch.optim.SGD, {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.9}, 0.01),
+        (torch.optim.RMSprop, {"lr": 0.1, "weight_decay": 0.1}, 0.0),
+    ],
+)
+def test_what_weight_decay_takes_at_a_step(kind: Any, group: Any, share: float) -> None:
+    """Against steps themselves: the weights without a gradient shrink by that share, once momentum has built up."""
+    weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimizer = kind([weight], **group)
+    assert taken(optimizer, optimizer.param_groups) == pytest.approx(share)
+    if share:
+        sizes = []
+        for _ in range(60):
+            weight.grad = torch.zeros_like(weight)
+            optimizer.step()
+            sizes.append(weight.item())
+        shrunk = 1 - (sizes[-1] / sizes[-21]) ** (1 / 20)
+        assert shrunk == pytest.approx(share, rel=0.3)
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.1, ["smothered", "collapsed"]), (1e-5, [])])
+def test_weight_decay_that_empties_a_player(share: float, found: list[str]) -> None:
+    sides: Any = {r: SimpleNamespace(role=r, name=f"my {r}") for r in ("critic", "generator")}
+    steps: Any = [SimpleNamespace(player=r, decay=share) for r in sides for _ in range(4)]
+    judged = judge_decay(sides, steps)
+    assert [f.name for f in judged] == found
+    assert all("10%" in f.text for f in judged)
+
+
+def test_slopes_of_probabilities_that_are_rounded_away_tell_no_other_loss() -> None:
+    """torch's loss of probabilities is cut off below 1e-12, where log(1 - p) is not."""
+    loss, scores = Vanilla(saturating=True, probabilities=True), torch.full((16,), 1e-20)
+    usual = torch.linspace(0.1, 0.9, 16)
+    for p, told in ((scores, False), (usual, True)):
+        leaf = p.clone().requires_grad_()
+        binary_cross_entropy(leaf, torch.zeros_like(p)).neg().backward()
+        assert leaf.grad is not None
+        declared = slopes_of(loss, GENERATOR, p, p).double()
+        call: Any = SimpleNamespace(scores=[p], received=[leaf.grad])
+        found = _misfit(loss, call, GENERATOR, [declared], 1.0)
+        assert (found is not None) == told
+        assert found is None or found.size < 1e-3
+
+
+def test_a_generator_that_pleases_by_either_name_has_the_wrong_sign() -> None:
+    """Where scores are near zero, the critic's loss on generated samples is minus the generator's, nearly."""
+    torch.manual_seed(0)
+    g, d = mlp(4, 2), mlp(2, 1)
+    with torch.no_grad():
+        for p in d.parameters():
+            p *= 0.1
+    opt_g, opt_d = torch.optim.Adam(g.parameters(), 5e-4), torch.optim.Adam(d.parameters(), 1e-3)
+
+    def step(i: int) -> None:
+        fake = g(torch.randn(64, 4))
+        opt_d.zero_grad()
+        (softplus(-d(torch.randn(64, 2))).mean() + softplus(d(fake.detach())).mean()).backward()
+        opt_d.step()
+        opt_g.zero_grad()
+        softplus(d(fake)).mean().backward()
+        opt_g.step()
+
+    check = check_wiring({"generator": g, "critic": d}, "vanilla")
+    check.run(step)
+    assert [f.name for f in check.findings if f.level != "note"] == ["wrong-sign"]

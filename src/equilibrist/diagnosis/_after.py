@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equilibrist.certificates import Json
 from equilibrist.diagnosis._conditions import drawn, draws, is_noise, known, latent, unseen
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._sizes import exploded, step_sizes
@@ -19,6 +20,7 @@ from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import copied, unwrapped
+from equilibrist.statistics import estimate
 
 SAMPLES = 512
 CONFIDENCE = 0.95
@@ -26,6 +28,10 @@ LONG = 300  # rounds before which samples may well be alike
 SHORT = 150  # the same, of samples that move together
 HOPS = 4.0  # times as far as they lie apart: samples that move together, from look to look (cycling players: 3)
 LEAST = 8  # steps whose terms are compared
+DROWNS = (
+    2.5  # times the other terms' size, from which an adversarial term leaves them little of a step
+)
+HELPS = 0.25  # the cosine above which it goes their way
 
 
 def after(run: Running, generator: str, critic: str) -> tuple[list[Finding], dict[str, str]]:
@@ -155,8 +161,12 @@ def _terms(run: Running, generator: str, critic: str) -> list[Finding]:
     )
     # Terms that agreed while there was a way to go oppose one another where samples have come near: at the minimum of a
     # sum each term's gradient is the other's, turned round.
-    if not found or (run.outcome.near and len(first) >= LEAST and not from_the_start):
+    if run.outcome.near and len(first) >= LEAST and not from_the_start:
         return _as_notes(found)
+    if not found and not run.outcome.near:
+        found = _drowned(rows, generator)
+    if not found:
+        return []
     calls = list(run.given[generator])[-LEAST:-1]
     module = run.loop.players[generator]
     silent = isinstance(module, nn.Module) and not draws(
@@ -171,6 +181,25 @@ def _terms(run: Running, generator: str, critic: str) -> list[Finding]:
 def _opposed(rows: list[tuple[float, float, float]], generator: str) -> list[Finding]:
     undone, cosines, sizes = (list(column) for column in zip(*rows, strict=True))
     return list(opposed(undone, cosines, sizes, generator, CONFIDENCE))
+
+
+def _drowned(rows: list[tuple[float, float, float]], generator: str) -> list[Finding]:
+    """The same finding of an adversarial term that is no help to the other, and many times its size."""
+    _, cosines, sizes = (estimate(list(column), CONFIDENCE) for column in zip(*rows, strict=True))
+    if sizes.low is None or cosines.high is None or sizes.low < DROWNS or cosines.high > HELPS:
+        return []
+    text = (
+        f"The adversarial term's gradient has {sizes} times the size of the other term's, at cosine {cosines}: of a "
+        "step hardly anything serves the other term."
+    )
+    evidence: Json = {
+        "value": sizes.mean,
+        "interval": [sizes.low, sizes.high],
+        "cosine": cosines.mean,
+        "cosine_interval": [cosines.low, cosines.high],
+        "confidence": CONFIDENCE,
+    }
+    return [Finding("opposed-terms", generator, text, "warning", "likely", evidence)]
 
 
 def _mean(rows: list[tuple[float, float, float]]) -> float:

@@ -34,8 +34,13 @@ class Ages:
             self._ages += [i - made for made in known if made is not None]
 
     @property
+    def known(self) -> bool:
+        """Whether samples that the generator made are shown to the critic bit for bit, whenever they were made."""
+        return len(self._ages) >= ENOUGH
+
+    @property
     def old(self) -> float | None:
         """The median age of generated samples in rounds, where the critic is trained on old ones only; else None."""
-        if len(self._ages) < ENOUGH or min(self._ages) < OLD:
+        if not self.known or min(self._ages) < OLD:
             return None
         return float(median(self._ages))

@@ -165,6 +165,9 @@ class Restored(Beside):
         what = "buffers" if buffers else "weights"
         some = f"{len(keys)} of its tensors, first {keys[0][1]}"
         if (source := self._taken_from(keys, "average")) is not None:
+            if self._rests(source):
+                old = f"{owner}'s weights are those of {source}, bit for bit: an older copy was loaded in their place"
+                return name, old, {"equals": source}
             return (
                 "average-not-restored",
                 f"{owner}'s weights are those of {source}, bit for bit: the average was loaded in their place",
@@ -273,6 +276,12 @@ class Restored(Beside):
             if all(self.loaded[k].mark in marks for k in floats):
                 return other
         return None
+
+    def _rests(self, owner: str) -> bool:
+        """Whether it stayed as it was in the last round, as a copy does and an average does not."""
+        before = self.saving.states.get(self.rounds - 1, {})
+        mine = [key for key, leaf in self.saved.items() if leaf.owner == owner and key in before]
+        return bool(mine) and all(before[key].mark == self.saved[key].mark for key in mine)
 
     def _rounded(self, keys: list[Key]) -> str | None:
         for dtype in (torch.float16, torch.bfloat16):

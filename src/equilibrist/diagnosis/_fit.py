@@ -52,6 +52,12 @@ class Problem:
         """Of two columns."""
         return float(self._gram[self._unit[one], self._unit[other]])
 
+    def share(self, name: str) -> float:
+        """|column| / |received|; 0 of a column that is none."""
+        if name not in self._unit:
+            return 0.0
+        return float(self._norms[self._unit[name]]) / max(self.size, SMALL)
+
     def ratio(self, one: str, other: str) -> float:
         """c where one = c * other; 0 where they are two columns."""
         cosine = self.cosine(one, other)

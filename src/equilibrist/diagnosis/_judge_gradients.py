@@ -27,6 +27,7 @@ from equilibrist.findings import Finding
 LEAST = 3  # steps before a coefficient is spoken of
 SHARE = 0.8  # of the steps that must agree
 SMALL = 0.02  # coefficients below are none
+FAINT = 1e-3  # of what is received: gradients below are not seen
 NOTHING = 2e-4  # of a penalty's coefficient: a smaller weight than declared is no penalty without gradient
 LEAKS = 0.05  # residuals above leave open whether it is the other player's loss
 CLEAR = 0.3  # residuals above leave coefficients unclear
@@ -57,7 +58,10 @@ def share(steps: Sequence[Explained], test: Callable[[Explained], bool]) -> floa
 
 def _constant(steps: Sequence[Explained], part: str) -> bool:
     """Whether a coefficient is the same at all steps, as that of a loss that is added up is."""
-    values = [e.get(part) for e in steps]
+    return _alike([e.get(part) for e in steps])
+
+
+def _alike(values: Sequence[float]) -> bool:
     return statistics.pstdev(values) < 0.2 * abs(statistics.fmean(values))
 
 
@@ -291,7 +295,8 @@ def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding
 def _penalties(recorder: Recorder, name: str, steps: list[Explained]) -> list[Finding]:
     found = []
     for penalty in recorder.known:
-        paying = [e for e in steps if penalty in e.paid and e.residual < CLEAR]
+        # Where slopes have vanished, as in a critic whose layers are saturated, a penalty has no gradient to miss.
+        paying = [e for e in steps if e.residual < CLEAR and _weighs(e, penalty)]
         if len(paying) < LEAST:
             continue
         if share(paying, _below(penalty, -0.3)) >= SHARE:
@@ -325,6 +330,15 @@ def _penalties(recorder: Recorder, name: str, steps: list[Explained]) -> list[Fi
                 )
             )
     return found
+
+
+def _weighs(e: Explained, penalty: str) -> bool:
+    """Whether a penalty's gradient would be seen in what was received."""
+    problem = e.step.problem
+    return problem is not None and any(
+        role == penalty and problem.share(name) > FAINT
+        for name, (_, role) in e.step.columns.items()
+    )
 
 
 def _usual(recorder: Recorder) -> set[str]:
@@ -397,6 +411,8 @@ def _generator(
     )
     # What is added up has one coefficient; another loss, not declared, may look like any number of these.
     told = any(_constant(clear, part) for part in (AGAINST, OTHER) if median(clear, part))
+    # Where scores are near zero the two are nearly one column, and a step is told as either.
+    told |= bool(clear) and _alike([e.get(OTHER) - e.get(AGAINST) for e in clear])
     if helps >= SHARE and told:
         if flipped or _shared_calls(recorder, clear):
             return []  # both players have the labels the other way round; or gradients are reversed on their way

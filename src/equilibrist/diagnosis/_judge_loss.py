@@ -23,6 +23,7 @@ CLEAR = 0.3  # of the received slopes: what no sum of declared ones explains
 FITS = 2e-3  # another loss that explains all but this is the loop's
 MOST = 0.8  # of a batch's scores that a loss must move, to be compared (the best k of a batch are a choice)
 FUNCTION = 0.9  # of the slopes' variation that must be a function of the score
+CUT = 1e-8  # of p (1 - p): probabilities whose logarithms are rounded away, or cut off
 NEAR = 1e-3  # of the received slopes: less is rounding
 NAMED: tuple[tuple[str, Formulation], ...] = (
     ("vanilla", Vanilla()),
@@ -155,10 +156,15 @@ def _misfit(
     loss: Formulation, call: Call, kind: str, declared: Sequence[Tensor], sign: float
 ) -> Misfit | None:
     # A call may have had several backward passes: the one that fits best is this player's.
-    scores = call.scores[0].reshape(-1)
+    scores = call.scores[0].reshape(-1).cpu()
+    told = _told(loss, scores)
+    if not bool(told.any()):
+        return None
+    scores, declared = scores[told], [slopes[told] for slopes in declared]
     best: tuple[float, Tensor] | None = None
     for received in call.received:
         got = sign * _flat(received)
+        got = got[told] if got.numel() == told.numel() else got
         if got.numel() == scores.numel() and float((got != 0).double().mean()) > MOST:
             size = _left_over(got, declared)
             if best is None or size < best[0]:
@@ -175,6 +181,14 @@ def _misfit(
     return Misfit(size, _as_function(scores.double(), got), named, _varied(loss, kind, call))
 
 
+def _told(loss: Formulation, scores: Tensor) -> Tensor:
+    """Scores whose slopes are not rounded away: torch's loss of probabilities is cut off where they are 0 or 1."""
+    if not (isinstance(loss, Vanilla) and loss.probabilities):
+        return torch.ones_like(scores, dtype=torch.bool)
+    p = scores.double()
+    return p * (1 - p) > CUT
+
+
 def _bounded(
     loss: Formulation, kind: str, scores: Tensor, bound: Callable[[Tensor], Tensor]
 ) -> Tensor:
@@ -188,7 +202,7 @@ def _bounded(
 
 
 def _flat(t: Tensor) -> Tensor:
-    return t.detach().double().reshape(-1)
+    return t.detach().cpu().double().reshape(-1)
 
 
 def _left_over(got: Tensor, columns: Sequence[Tensor]) -> float:

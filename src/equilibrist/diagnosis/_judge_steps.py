@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._calls import Call
+from equilibrist.diagnosis._decay import judge_decay
 from equilibrist.diagnosis._explain import OTHER, Explained
 from equilibrist.diagnosis._hidden import judge_hidden
 from equilibrist.diagnosis._judge_clips import judge_clips
@@ -35,6 +36,7 @@ def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Find
         if len(mine) >= LEAST and any(s.received for s in mine) and side.role in recorder.hidden:
             found += judge_hidden(side, recorder.hidden[side.role].unstepped(recorder.stepped))
     found += judge_rates(recorder.sides, recorder.steps)
+    found += judge_decay(recorder.sides, recorder.steps)
     return found + judge_clips(recorder, by) + _wrappers(recorder)
 
 

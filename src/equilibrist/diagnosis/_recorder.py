@@ -32,6 +32,7 @@ from equilibrist.diagnosis._calls import (
     wrong_norms,
 )
 from equilibrist.diagnosis._clips import ClipEar
+from equilibrist.diagnosis._decay import taken
 from equilibrist.diagnosis._explain import Explained, explain
 from equilibrist.diagnosis._fit import Problem
 from equilibrist.diagnosis._hidden import Hidden
@@ -509,6 +510,7 @@ class Recorder:
                 *self._schedules(optimizer),
                 self._count,
                 turned,
+                taken(optimizer, groups),
             )
         )
         self._explain(self.steps[-1])

@@ -48,6 +48,7 @@ class Step:
         overwritten: whether the rate is not the one that its only scheduler has set.
         count: of all steps of optimisers so far.
         turned: whether the optimiser maximises, so that what it received is minus what was compared.
+        decay: share of the weights that weight decay takes at a step, where it does so by itself.
     """
 
     player: str
@@ -70,6 +71,7 @@ class Step:
     overwritten: bool = False
     count: int = 0
     turned: bool = False
+    decay: float = 0.0
 
 
 @dataclass

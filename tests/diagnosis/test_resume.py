@@ -386,3 +386,43 @@ def test_errors_in_one_line(tmp_path: Path) -> None:
 
 def test_it_has_a_public_name() -> None:
     assert equilibrist.check_resume is check_resume
+
+
+class Measured:
+    """A running mean of the loss, which from some value on decides how much noise the data get, or decides nothing."""
+
+    def __init__(self, decides: bool) -> None:
+        self.mean, self.decides = 0.0, decides
+
+    def noise(self) -> float:
+        return 0.1 if self.decides and self.mean > 0.7 else 0.0
+
+
+@pytest.mark.parametrize("decides", [True, False])
+def test_a_measured_number_that_decides_later_is_missed_by_then(decides: bool) -> None:
+    def make() -> dict[str, Any]:
+        net = nn.Linear(2, 1)
+        optimizer, rule = torch.optim.SGD(net.parameters(), 1e-3), Measured(decides)
+
+        def step(i: int) -> None:
+            loss = (net(torch.randn(8, 2) * (1 + rule.noise())) - 2).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rule.mean += 0.04 * (1.0 - rule.mean)  # above 0.7 from round 30 on
+
+        return {
+            "step": step,
+            "save": lambda: (net.state_dict(), optimizer.state_dict(), torch.get_rng_state()),
+            "load": lambda saved: (
+                net.load_state_dict(saved[0]),
+                optimizer.load_state_dict(saved[1]),
+                torch.set_rng_state(saved[2]),
+            ),
+        }
+
+    found = check_resume(make)
+    assert found.more == 60
+    assert found.exact is not decides
+    names = [f.name for f in found.findings if f.level != "note"]
+    assert names == (["state-not-restored"] if decides else [])

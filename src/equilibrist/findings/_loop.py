@@ -64,7 +64,8 @@ LOOP: dict[str, Kind] = {
         "some of a player's weights never get a gradient, or no optimiser steps them",
         "set requires_grad, use the layers in forward, and hand all parameters to the optimiser",
         "the layers are called and no backward pass reaches their weights; or one does, and no optimiser holds them, "
-        "as those of layers in a plain list, which are no parameters",
+        "as those of layers in a plain list, which are no parameters; or an optimiser holds layers that are switched "
+        "off and still as PyTorch drew them",
     ),
     "stale-parameters": Kind(
         "wiring",

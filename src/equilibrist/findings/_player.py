@@ -65,10 +65,11 @@ PLAYER: dict[str, Kind] = {
     "smothered": Kind(
         "player",
         "the critic is near chance and its reward is flat",
-        "the critic is held back by its penalty or its rate, although its class could separate",
-        "a smaller penalty weight or a larger critic rate",
+        "the critic is held back by its penalty, its weight decay or its rate, although its class could separate",
+        "a smaller penalty weight or weight decay, or a larger critic rate",
         "under the penalty no critic of its class has a fortieth of the best one's advantage, and without it one "
-        "separates held-out samples; or the critic is at chance throughout and hands on hardly anything",
+        "separates held-out samples; or the critic is at chance throughout and hands on hardly anything; or weight "
+        "decay takes a fiftieth of its weights or more at every step",
         "Mescheder et al. 2018",
     ),
     "memorising": Kind(
@@ -117,10 +118,11 @@ PLAYER: dict[str, Kind] = {
     "opposed-terms": Kind(
         "player",
         "reconstruction gets worse once the critic takes part",
-        "the adversarial term's gradient works against another term's",
+        "the adversarial term's gradient works against another term's, or drowns it",
         "a smaller adversarial weight, if the other term matters more",
         "the share of what a step along one term gains that the adversarial term takes back, with an "
-        "interval over batches",
+        "interval over batches; or its size over the other's, where it is no help to it and samples stay far from the "
+        "data",
         "Esser et al. 2021 (the adaptive weight)",
     ),
 }

@@ -14,7 +14,7 @@ from equilibrist.diagnosis import Loop, check_wiring, diagnose
 from equilibrist.diagnosis._after import _terms
 from equilibrist.diagnosis._ages import Ages
 from equilibrist.diagnosis._calls import GENERATOR, slopes_of
-from equilibrist.diagnosis._decay import judge_decay, taken
+from equilibrist.diagnosis._decay import decay_share, judge_decay
 from equilibrist.diagnosis._frame import without_the_frame
 from equilibrist.diagnosis._judge_loss import _misfit
 from equilibrist.diagnosis._judge_steps import untrained
@@ -212,7 +212,7 @@ def test_what_weight_decay_takes_at_a_step(kind: Any, group: Any, share: float) 
     """Against steps themselves: the weights without a gradient shrink by that share, once momentum has built up."""
     weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
     optimizer = kind([weight], **group)
-    assert taken(optimizer, optimizer.param_groups) == pytest.approx(share)
+    assert decay_share(optimizer, optimizer.param_groups) == pytest.approx(share)
     if share:
         sizes = []
         for _ in range(60):

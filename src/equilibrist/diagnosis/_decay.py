@@ -15,7 +15,7 @@ LEAST = 3
 MUCH = 0.02  # of the weights at each step: half of them in 34
 
 
-def taken(optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]]) -> float:
+def decay_share(optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]]) -> float:
     """The share of the weights that weight decay takes at a step.
 
     lr * weight_decay where the decay is decoupled, lr * weight_decay / (1 - momentum) of SGD. Where it is a term of a

@@ -1,15 +1,25 @@
-"""Findings from what the optimisers received: signs, missing terms, leaks, penalties, scales, another loss."""
+"""Findings from what the optimisers received: signs, missing terms, leaks, scales, another loss."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
-
-from equilibrist.certificates import Json
-from equilibrist.diagnosis._calls import FAKE, REAL, Norm, wrong_norms
+from equilibrist.diagnosis._calls import FAKE, REAL
+from equilibrist.diagnosis._coefficients import (
+    CLEAR,
+    LEAST,
+    SHARE,
+    alike,
+    as_evidence,
+    below,
+    constant,
+    explained,
+    median,
+    share,
+    within,
+)
 from equilibrist.diagnosis._explain import (
     AGAINST,
     MIXED,
@@ -20,59 +30,14 @@ from equilibrist.diagnosis._explain import (
     TERM,
     Explained,
 )
+from equilibrist.diagnosis._judge_penalties import judge_penalties
 from equilibrist.diagnosis._recorder import Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC
 from equilibrist.findings import Finding
 
-LEAST = 3  # steps before a coefficient is spoken of
-SHARE = 0.8  # of the steps that must agree
 SMALL = 0.02  # coefficients below are none
-FAINT = 1e-3  # of what is received: gradients below are not seen
-NOTHING = 2e-4  # of a penalty's coefficient: a smaller weight than declared is no penalty without gradient
 LEAKS = 0.05  # residuals above leave open whether it is the other player's loss
-CLEAR = 0.3  # residuals above leave coefficients unclear
 SCALE = 64.0  # a factor on all parts from which it is a loss scale
-
-
-def explained(recorder: Recorder, role: str) -> list[Explained]:
-    """All steps of a player, explained."""
-    found = (recorder.explained.get(id(s)) for s in recorder.steps if s.player == role)
-    return [e for e in found if e is not None]
-
-
-def median(steps: Sequence[Explained], part: str) -> float:
-    """Of a part's coefficient over the steps."""
-    return statistics.median(e.get(part) for e in steps) if steps else 0.0
-
-
-def spread(steps: Sequence[Explained], part: str) -> tuple[float, float]:
-    """The smallest and the largest coefficient."""
-    values = [e.get(part) for e in steps]
-    return min(values), max(values)
-
-
-def share(steps: Sequence[Explained], test: Callable[[Explained], bool]) -> float:
-    """Of the steps for which it holds."""
-    return sum(map(test, steps)) / len(steps) if steps else 0.0
-
-
-def _constant(steps: Sequence[Explained], part: str) -> bool:
-    """Whether a coefficient is the same at all steps, as that of a loss that is added up is."""
-    return _alike([e.get(part) for e in steps])
-
-
-def _alike(values: Sequence[float]) -> bool:
-    return statistics.pstdev(values) < 0.2 * abs(statistics.fmean(values))
-
-
-def _within(part: str, size: float, *others: str) -> Callable[[Explained], bool]:
-    """Whether these coefficients are below a size."""
-    return lambda e: max(abs(e.get(p)) for p in (part, *others)) < size
-
-
-def _below(part: str, limit: float) -> Callable[[Explained], bool]:
-    """Whether a coefficient is below a limit."""
-    return lambda e: e.get(part) < limit
 
 
 def judge_gradients(recorder: Recorder) -> tuple[list[Finding], dict[str, list[Explained]]]:
@@ -94,17 +59,6 @@ def judge_gradients(recorder: Recorder) -> tuple[list[Finding], dict[str, list[E
         if len(steps) >= LEAST:
             findings += _stale(recorder, role, steps) + _scale(recorder, role, steps)
     return findings, by
-
-
-def _numbers(steps: Sequence[Explained], *parts: str) -> Json:
-    """Evidence: medians and ranges of coefficients, residuals, how many steps."""
-    found: Json = {
-        "coefficients": {p: round(median(steps, p), 4) for p in parts},
-        "ranges": {p: [round(v, 4) for v in spread(steps, p)] for p in parts},
-        "residual": round(statistics.median(e.residual for e in steps), 5),
-        "steps": len(steps),
-    }
-    return found
 
 
 def _flipped(critic: Sequence[Explained]) -> bool:
@@ -139,17 +93,17 @@ def _own(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]
         if not any(e.step.problem and term in e.step.problem.names for e in clear):
             continue  # the declared term has no gradient: its weight is zero
         where = f"term {term.removeprefix(TERM)} ({said}) of the {name}'s loss"
-        numbers = _numbers(clear, *words)
-        if share(clear, _below(term, -0.3 * largest)) >= SHARE and largest > SMALL:
+        evidence = as_evidence(clear, *words)
+        if share(clear, below(term, -0.3 * largest)) >= SHARE and largest > SMALL:
             text = (
                 f"The {where} enters with the opposite sign (coefficient {median(clear, term):.2f} "
                 "where 1 is declared)."
             )
-            found.append(Finding("wrong-sign", where, text, evidence=numbers))
+            found.append(Finding("wrong-sign", where, text, evidence=evidence))
         elif (
             len(words) > 1
             and largest > SMALL
-            and share(clear, _within(term, SMALL * largest)) >= SHARE
+            and share(clear, within(term, SMALL * largest)) >= SHARE
         ):
             text = (
                 f"The {where} contributes nothing to what its optimiser receives (coefficient "
@@ -157,7 +111,7 @@ def _own(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]
                 f"1 is declared), in {len(clear)} steps."
             )
             kind = "constant-penalty" if said == "gradient penalty" else "missing-term"
-            found.append(Finding(kind, where, text, evidence=numbers))
+            found.append(Finding(kind, where, text, evidence=evidence))
     return found + _leak(recorder, role, clear)
 
 
@@ -172,7 +126,7 @@ def _critic(recorder: Recorder, steps: list[Explained], flipped: bool) -> list[F
         if not found and not flipped:
             found += _missing(recorder, name, clear)
         found += _leak(recorder, CRITIC, clear)
-    return found + _penalties(recorder, name, steps)
+    return found + judge_penalties(recorder, name, steps)
 
 
 def _signs(name: str, steps: list[Explained]) -> list[Finding]:
@@ -203,7 +157,7 @@ def _signs(name: str, steps: list[Explained]) -> list[Finding]:
                 "wrong-sign",
                 f"{name}, {words} term",
                 f"The {words} part of the {name}'s gradient enters with {what}, in {len(wrong)} of {len(steps)} steps.",
-                evidence=_numbers(wrong, REAL, FAKE, swapped),
+                evidence=as_evidence(wrong, REAL, FAKE, swapped),
             )
         )
     return found
@@ -222,7 +176,7 @@ def _missing(recorder: Recorder, name: str, steps: list[Explained]) -> list[Find
         if len(sloped) < LEAST:
             continue
         present = [e for e in sloped if part in e.kinds]
-        gone = share(sloped, _within(part, SMALL * largest, swapped))
+        gone = share(sloped, within(part, SMALL * largest, swapped))
         if gone < SHARE or median(sloped, OTHER) > SMALL:
             continue
         seen = bool(present) or _quiet(recorder, part)
@@ -234,7 +188,7 @@ def _missing(recorder: Recorder, name: str, steps: list[Explained]) -> list[Find
                     f"The {words} samples contribute nothing to the {name}'s gradient (coefficient "
                     f"{median(steps, part):.2f} where 1 is declared), in {round(gone * len(steps))} of {len(steps)} "
                     f"steps: the critic is called on them {'with' if present else 'without'} gradients.",
-                    evidence=_numbers(steps, REAL, FAKE),
+                    evidence=as_evidence(steps, REAL, FAKE),
                 )
             )
     return found
@@ -261,7 +215,7 @@ def _quiet(recorder: Recorder, part: str) -> bool:
 def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:
     side = recorder.sides[role]
     leaking = [e for e in steps if abs(e.get(OTHER)) > 0.1 and e.residual < LEAKS]
-    if len(leaking) < LEAST or len(leaking) < 0.3 * len(steps) or not _constant(leaking, OTHER):
+    if len(leaking) < LEAST or len(leaking) < 0.3 * len(steps) or not constant(leaking, OTHER):
         return []
     only = all(
         max(abs(v) for part, v in e.totals.items() if part != OTHER) < SMALL for e in leaking
@@ -272,7 +226,7 @@ def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding
         f"The {side.name} receives the {other}'s loss{' and nothing else' if only else ' as well'} (coefficient "
         f"{median(leaking, OTHER):.2f}), in {len(leaking)} of {len(steps)} steps."
     )
-    evidence = _numbers(leaking, *((REAL, FAKE) if role == CRITIC else (OWN,)), OTHER)
+    evidence = as_evidence(leaking, *((REAL, FAKE) if role == CRITIC else (OWN,)), OTHER)
     sure = "likely" if any(e.inferred for e in leaking) else "certain"
     found = [Finding("gradient-leak", side.name, text, sure=sure, evidence=evidence)]
     if shared:
@@ -289,113 +243,6 @@ def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding
     return found
 
 
-# -- penalties -------------------------------------------------------------------------------------
-
-
-def _penalties(recorder: Recorder, name: str, steps: list[Explained]) -> list[Finding]:
-    found = []
-    for penalty in recorder.known:
-        # Where slopes have vanished, as in a critic whose layers are saturated, a penalty has no gradient to miss.
-        paying = [e for e in steps if e.residual < CLEAR and _weighs(e, penalty)]
-        if len(paying) < LEAST:
-            continue
-        if share(paying, _below(penalty, -0.3)) >= SHARE:
-            text = (
-                f"The penalty ({penalty}) enters with the opposite sign (coefficient "
-                f"{median(paying, penalty):.2f} where 1 is "
-                "declared): steep slopes are paid for."
-            )
-            evidence = _numbers(paying, REAL, FAKE, penalty)
-            found.append(Finding("wrong-sign", f"{name}, penalty", text, evidence=evidence))
-            continue
-        if share(paying, _within(penalty, NOTHING)) < SHARE:
-            continue
-        wrong = _normed(recorder, paying)
-        if wrong is not None:
-            found.append(wrong)
-            continue
-        plain = statistics.median(e.residual for e in paying)
-        if plain < 0.1 and not any(set(e.totals) - _usual(recorder) for e in paying[-LEAST:]):
-            slope = _slope(paying)
-            found.append(
-                Finding(
-                    "constant-penalty",
-                    f"{name}, penalty",
-                    f"The penalty ({penalty}) is computed and has no gradient: what the {name} "
-                    "receives is the unpenalised "
-                    f"loss to {plain:.1g} (the penalty's coefficient is {median(paying, penalty):.3f} "
-                    "where 1 is declared)"
-                    + (f"; slopes are {slope:.3g} now." if math.isfinite(slope) else "."),
-                    evidence={**_numbers(paying, REAL, FAKE, penalty), "slope": slope},
-                )
-            )
-    return found
-
-
-def _weighs(e: Explained, penalty: str) -> bool:
-    """Whether a penalty's gradient would be seen in what was received."""
-    problem = e.step.problem
-    return problem is not None and any(
-        role == penalty and problem.share(name) > FAINT
-        for name, (_, role) in e.step.columns.items()
-    )
-
-
-def _usual(recorder: Recorder) -> set[str]:
-    return {
-        REAL,
-        FAKE,
-        BEFORE,
-        OTHER,
-        SWAPPED_FAKE,
-        SWAPPED_REAL,
-        OWN,
-        AGAINST,
-        MIXED,
-        *recorder.known,
-    }
-
-
-def _slope(steps: Sequence[Explained]) -> float:
-    sizes = [c.slopes["norm"].mean() for e in steps for c in e.step.calls if "norm" in c.slopes]
-    return float(torch.stack(sizes[-4:]).mean()) if sizes else math.nan
-
-
-def _normed(recorder: Recorder, steps: Sequence[Explained]) -> Finding | None:
-    """The norm over the wrong axes that explains the received gradients, if one does."""
-    with_norms = [e for e in steps if set(e.totals) - _usual(recorder)]
-    if len(with_norms) < LEAST:
-        return None
-    names = [n for e in with_norms for n in e.totals if n not in _usual(recorder)]
-    best = statistics.mode(names)
-    fitting = [e for e in with_norms if abs(e.get(best)) > 0.3 and e.residual < 0.1]
-    if len(fitting) < LEAST:
-        return None
-    shape = next(
-        c.samples.shape for e in fitting for c in reversed(e.step.calls) if "norm" in c.slopes
-    )
-    norm = next((n for n in wrong_norms(recorder.penalties, shape) if n.name == best), None)
-    if norm is None:
-        return None
-    return _norm_finding(recorder, norm, fitting)
-
-
-def _norm_finding(recorder: Recorder, norm: Norm, fitting: Sequence[Explained]) -> Finding:
-    target = next(p.target for p in recorder.penalties if getattr(p, "target", 0))
-    name = recorder.sides[CRITIC].name
-    return Finding(
-        "penalty-norm",
-        f"{name}, penalty",
-        f"The penalty takes {norm.name}, not one norm for each sample: the {name}'s slopes will settle at about "
-        f"{norm.law * target:.3g} where {target:g} is asked for; that is {norm.why}.",
-        evidence={
-            **_numbers(fitting, REAL, FAKE, norm.name),
-            "expected_slope": norm.law * target,
-            "slope": _slope(fitting),
-        },
-    )
-
-
 # -- the generator ---------------------------------------------------------------------------------
 
 
@@ -410,9 +257,9 @@ def _generator(
         clear, lambda e: e.get(OWN) < SMALL and (e.get(AGAINST) < -0.3 or e.get(OTHER) > 0.3)
     )
     # What is added up has one coefficient; another loss, not declared, may look like any number of these.
-    told = any(_constant(clear, part) for part in (AGAINST, OTHER) if median(clear, part))
+    told = any(constant(clear, part) for part in (AGAINST, OTHER) if median(clear, part))
     # Where scores are near zero the two are nearly one column, and a step is told as either.
-    told |= bool(clear) and _alike([e.get(OTHER) - e.get(AGAINST) for e in clear])
+    told |= bool(clear) and alike([e.get(OTHER) - e.get(AGAINST) for e in clear])
     if helps >= SHARE and told:
         if flipped or _shared_calls(recorder, clear):
             return []  # both players have the labels the other way round; or gradients are reversed on their way
@@ -423,7 +270,7 @@ def _generator(
                 f"The {side.name} is trained to make its samples easier to tell: its gradient is the declared one the "
                 f"other way (coefficient {min(median(clear, AGAINST), -median(clear, OTHER)):.2f} "
                 "where 1 is declared).",
-                evidence=_numbers(clear, OWN, AGAINST, OTHER),
+                evidence=as_evidence(clear, OWN, AGAINST, OTHER),
             )
         ]
     if flipped and helps < SHARE and share(clear, lambda e: e.get(OWN) > 0.3) >= SHARE:
@@ -434,7 +281,7 @@ def _generator(
                 f"The critic is trained with all labels the other way round, the {side.name} is not: "
                 "it learns what the "
                 "critic calls generated.",
-                evidence=_numbers(clear, OWN, OTHER),
+                evidence=as_evidence(clear, OWN, OTHER),
             )
         ]
     reverse = share(
@@ -447,7 +294,7 @@ def _generator(
                 f"{side.name}'s loss",
                 f"The {side.name} minimises minus the critic's loss (the saturating form) where another is declared.",
                 level="warning",
-                evidence=_numbers(clear, OWN, OTHER),
+                evidence=as_evidence(clear, OWN, OTHER),
                 cure="declare the saturating form, as in Vanilla(saturating=True), or use the other one",
             )
         ]
@@ -459,7 +306,7 @@ def _generator(
             f"{median(mixed, OWN):.2f} times the "
             f"declared loss and {median(mixed, OTHER):.2f} times the critic's, from one backward pass."
         )
-        evidence = _numbers(mixed, OWN, AGAINST, OTHER)
+        evidence = as_evidence(mixed, OWN, AGAINST, OTHER)
         return [
             Finding("wrong-loss", f"{side.name}'s loss", text, sure="likely", evidence=evidence)
         ]
@@ -476,7 +323,7 @@ def _generator(
                 f"The {side.name} receives the {critic}'s loss as well (coefficient {amount:.2f}), in "
                 f"{len(leaking)} of "
                 f"{len(steps)} steps: it is taught to be told apart.",
-                evidence=_numbers(leaking, OWN, AGAINST, OTHER),
+                evidence=as_evidence(leaking, OWN, AGAINST, OTHER),
             )
         ]
     return []
@@ -512,7 +359,7 @@ def _stale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Findin
             f"The {side.name}'s gradients are never cleared: in {len(old)} of {len(later)} steps what "
             "it receives is the new "
             f"gradient plus all earlier ones (coefficient {median(old, BEFORE):.2f}).",
-            evidence=_numbers(old, BEFORE),
+            evidence=as_evidence(old, BEFORE),
         )
     ]
 
@@ -542,13 +389,6 @@ def _scale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Findin
             + (f" (2^{round(power)})" if exact else "")
             + ": a loss scale is not undone before its optimiser steps.",
             sure="certain" if exact else "likely",
-            evidence={**_numbers(steps, *parts), "factor": size},
+            evidence={**as_evidence(steps, *parts), "factor": size},
         )
     ]
-
-
-def residuals(by: dict[str, list[Explained]]) -> dict[str, float]:
-    """The median residual by player."""
-    return {
-        role: statistics.median(e.residual for e in steps) for role, steps in by.items() if steps
-    }

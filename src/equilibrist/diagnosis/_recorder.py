@@ -32,7 +32,7 @@ from equilibrist.diagnosis._calls import (
     wrong_norms,
 )
 from equilibrist.diagnosis._clips import ClipEar
-from equilibrist.diagnosis._decay import taken
+from equilibrist.diagnosis._decay import decay_share
 from equilibrist.diagnosis._explain import Explained, explain
 from equilibrist.diagnosis._fit import Problem
 from equilibrist.diagnosis._hidden import Hidden
@@ -510,7 +510,7 @@ class Recorder:
                 *self._schedules(optimizer),
                 self._count,
                 turned,
-                taken(optimizer, groups),
+                decay_share(optimizer, groups),
             )
         )
         self._explain(self.steps[-1])

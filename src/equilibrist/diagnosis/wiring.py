@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
+from equilibrist.diagnosis._coefficients import median, residuals
 from equilibrist.diagnosis._explain import (
     AGAINST,
     MIXED,
@@ -20,11 +21,7 @@ from equilibrist.diagnosis._explain import (
     Explained,
 )
 from equilibrist.diagnosis._judge_data import judge_data
-from equilibrist.diagnosis._judge_gradients import (
-    judge_gradients,
-    median,
-    residuals,
-)
+from equilibrist.diagnosis._judge_gradients import judge_gradients
 from equilibrist.diagnosis._judge_loss import judge_loss
 from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared

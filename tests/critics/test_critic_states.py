@@ -278,3 +278,18 @@ def test_a_score_that_is_the_wrong_way_round_is_asked_about() -> None:
     turned = audited(bayes(), real, fake, "vanilla", score=lambda out: -out)
     assert "the wrong way round?" in turned.place
     assert "wrong way" not in audited(bayes(), real, fake, "vanilla").place
+
+
+@pytest.mark.parametrize(("side", "lags"), [(-1.0, False), (0.0, True)])
+def test_a_critic_that_orders_nearly_all_pairs_by_small_margins_does_not_lag(
+    side: float, lags: bool
+) -> None:
+    """The loss counts margins: at 2% of the best critic's slope hardly any of its advantage is there."""
+    real, fake = gaussians()
+    fake = fake + torch.tensor([3.0, 0.0, 0.0], dtype=fake.dtype)
+    found = audited(linear([0.02 * side, 0.0, 0.0]), real, fake, "vanilla", gradients=600)
+    assert ("lagging" in found.states) == lags
+    if not lags:
+        assert found["not-lagging"].verdict is Verdict.NOT_REFUTED
+        assert "by smaller margins" in found["not-lagging"].summary
+        assert found["not-lagging"].evidence["missing"] > 0.75

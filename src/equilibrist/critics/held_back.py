@@ -19,6 +19,7 @@ MISSING = 0.75  # of the best critic's advantage over chance: a critic without i
 TURNED = (
     0.3  # of pairs ordered rightly: below, samples or score were rather given the wrong way round
 )
+ORDERS = 0.85  # of held-out pairs: a critic that orders more rightly is not behind, whatever its margins are
 BY_PENALTY = 0.5  # of that worth, which the best critic under the penalty must be without
 BY_PENALTY_ALONE = 0.95  # of it: under such a penalty no critic of the class tells anything
 TOLERANCE = Tolerance(
@@ -111,9 +112,14 @@ def held_back(case: Case, found: Nearness, explained: str) -> list[Certificate]:
 
 
 def _lagging(found: Nearness) -> Verdict:
-    if found.under_separation.low <= TELLS:
+    if found.under_separation.low <= TELLS or _orders(found):
         return Verdict.NOT_REFUTED  # nothing that it could be behind of
     return decide(found.behind, MISSING).verdict
+
+
+def _orders(found: Nearness) -> bool:
+    """Whether it tells samples apart all the same; a loss that grows with margins is lower for a surer critic."""
+    return found.own_separation.low > ORDERS
 
 
 def _smothered(case: Case, found: Nearness) -> Verdict:
@@ -222,6 +228,11 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
         return (
             f"Not {state}, as far as the search reaches: {who} does not tell the samples apart either ({apart:.1%} of "
             "pairs)."
+        )
+    if lag and _orders(found) and share.low > MISSING:
+        return (
+            f"Not {state}: it orders {found.own_separation.mean:.1%} of held-out pairs rightly, by smaller margins "
+            f"than the best critic ({near})."
         )
     if not lag and verdict is Verdict.NOT_REFUTED and share.low > MISSING:
         return f"Not {state}: the critic is near chance, but not by its penalty ({near})."

@@ -326,6 +326,11 @@ REAL = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
         ({"critic": lambda x: x}, GameError, "pass an nn.Module"),
         ({"critic": nn.Flatten()}, GameError, "has no parameters"),
         ({"critic": nn.Linear(3, 1)}, GameError, r"cannot be run on samples \[16, 2\]"),
+        (
+            {"critic": nn.Linear(8, 1), "pack": 2},
+            GameError,
+            r"cannot be run on samples \[32, 2\].*2 to a pack: let it reshape them",
+        ),
         ({"critic": nn.LazyLinear(1)}, GameError, "has no shape yet"),
         ({"real": REAL[:10]}, DataError, "real: 10 samples are too few"),
         ({"fake": REAL[:, :1]}, DataError, r"fake: samples have shape \[1\], real ones \[2\]"),

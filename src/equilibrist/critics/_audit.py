@@ -349,8 +349,11 @@ def _probe(judge: Judge, module: nn.Module, batch: _samples.Inputs) -> tuple[int
             if takes_two(module) and not judge.conditional
             else ""
         )
+        if judge.pack > 1:
+            hint = f" (it is shown rows, {judge.pack} to a pack: let it reshape them, as its loop does)"
+        shape = list(judge.spread(few.x).shape)
         raise GameError(
-            f"the critic cannot be run on samples {list(few.x.shape)}: {type(error).__name__}: {said}{hint}"
+            f"the critic cannot be run on samples {shape}: {type(error).__name__}: {said}{hint}"
         ) from error
     if not all(bool(torch.isfinite(head).all()) for head in first):
         raise GameError(

@@ -34,6 +34,17 @@ def mlp(first: int, last: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(first, 16), nn.Tanh(), nn.Linear(16, last))
 
 
+def round_of(g: nn.Module, d: nn.Module, opt_g: Any, opt_d: Any, x: Tensor) -> None:
+    """A round of a usual loop."""
+    fake = g(torch.randn(len(x), 4))
+    opt_d.zero_grad()
+    (softplus(-d(x)).mean() + softplus(d(fake.detach())).mean()).backward()
+    opt_d.step()
+    opt_g.zero_grad()
+    softplus(-d(fake)).mean().backward()
+    opt_g.step()
+
+
 @pytest.mark.parametrize(
     ("early", "late", "away", "level"),
     [
@@ -126,17 +137,8 @@ def test_layers_that_are_switched_off(case: str) -> None:
     )
     opt_g, opt_d = torch.optim.Adam(g.parameters(), 1e-3), torch.optim.Adam(held, 1e-3)
 
-    def step(i: int) -> None:
-        fake = g(torch.randn(16, 4))
-        opt_d.zero_grad()
-        (softplus(-d(torch.randn(16, 2))).mean() + softplus(d(fake.detach())).mean()).backward()
-        opt_d.step()
-        opt_g.zero_grad()
-        softplus(-d(fake)).mean().backward()
-        opt_g.step()
-
     check = check_wiring({"generator": g, "critic": d}, "vanilla")
-    check.run(step)
+    check.run(lambda i: round_of(g, d, opt_g, opt_d, torch.randn(16, 2)))
     loud = [(f.name, f.where) for f in check.findings if f.level != "note"]
     assert loud == ([("frozen-part", "critic: 0.weight")] if case == "left over" else [])
 
@@ -172,14 +174,7 @@ def test_a_batch_of_one_in_rounds_that_measure_steps() -> None:
     data = torch.randn(257, 2)
 
     def step(i: int) -> None:
-        x = data[16 * (i % 17) : 16 * (i % 17) + 16]
-        fake = g(torch.randn(len(x), 4))
-        opt_d.zero_grad()
-        (softplus(-d(x)).mean() + softplus(d(fake.detach())).mean()).backward()
-        opt_d.step()
-        opt_g.zero_grad()
-        softplus(-d(fake)).mean().backward()
-        opt_g.step()
+        round_of(g, d, opt_g, opt_d, data[16 * (i % 17) : 16 * (i % 17) + 16])
 
     found = diagnose(
         Loop(step, {"generator": g, "critic": d}, "vanilla", train=data), 100, progress="none"

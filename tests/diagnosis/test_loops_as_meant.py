@@ -21,6 +21,7 @@ from equilibrist.diagnosis._judge_steps import untrained
 from equilibrist.diagnosis._outcome import Look, Outcome
 from equilibrist.findings import Finding
 from equilibrist.formulations import Vanilla
+from equilibrist.penalties import R1
 
 OPPOSED = [
     (0.6, -0.6, 1.0),
@@ -263,3 +264,31 @@ def test_a_generator_that_pleases_by_either_name_has_the_wrong_sign() -> None:
     check = check_wiring({"generator": g, "critic": d}, "vanilla")
     check.run(step)
     assert [f.name for f in check.findings if f.level != "note"] == ["wrong-sign"]
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_penalty_of_a_critic_without_slopes_has_no_gradient_to_miss(dead: bool) -> None:
+    torch.manual_seed(0)
+    g, d = mlp(4, 2), mlp(2, 1)
+    with torch.no_grad():
+        d.get_submodule("0").get_parameter("bias").add_(
+            60.0 if dead else 0.0
+        )  # tanh is 1 to rounding
+    opt_g, opt_d = (torch.optim.Adam(m.parameters(), 1e-3) for m in (g, d))
+
+    def step(i: int) -> None:
+        x, fake = torch.randn(32, 2).requires_grad_(), g(torch.randn(32, 4))
+        real = d(x)
+        (slope,) = torch.autograd.grad(real.sum(), x, create_graph=True)
+        slope.flatten(1).square().sum(1).mean()  # the penalty is computed, and forgotten
+        opt_d.zero_grad()
+        (softplus(-real).mean() + softplus(d(fake.detach())).mean()).backward()
+        opt_d.step()
+        opt_g.zero_grad()
+        softplus(-d(fake)).mean().backward()
+        opt_g.step()
+
+    check = check_wiring({"generator": g, "critic": d}, "vanilla", penalties=[R1(1.0)])
+    check.run(step)
+    named = [f.name for f in check.findings if f.level != "note"]
+    assert ("constant-penalty" in named) is not dead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 import types
@@ -426,3 +427,27 @@ def test_a_measured_number_that_decides_later_is_missed_by_then(decides: bool) -
     assert found.exact is not decides
     names = [f.name for f in found.findings if f.level != "note"]
     assert names == (["state-not-restored"] if decides else [])
+
+
+def test_an_older_copy_that_is_loaded_as_the_weights_is_no_average() -> None:
+    def make() -> dict[str, Any]:
+        net = nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        kept = {"best": copy.deepcopy(net.state_dict())}
+
+        def step(i: int) -> None:
+            optimizer.zero_grad()
+            (net(torch.randn(8, 2)) - 2).square().mean().backward()
+            optimizer.step()
+
+        def load(saved: Any) -> None:
+            net.load_state_dict(saved["net"])
+            kept["best"] = saved["net"]
+            torch.set_rng_state(saved["random"])
+
+        save = lambda: {"net": kept["best"], "random": torch.get_rng_state()}  # noqa: E731
+        return {"step": step, "save": save, "load": load}
+
+    found = check_resume(make).findings[0]
+    assert (found.name, found.where) == ("weights-not-restored", "net")
+    assert "an older copy was loaded" in found.text

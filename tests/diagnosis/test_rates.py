@@ -7,7 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, LRScheduler
 
+from equilibrist.diagnosis import check_wiring
 from equilibrist.diagnosis._judge_rates import ruled
 from equilibrist.findings import Finding
 
@@ -93,3 +97,46 @@ def test_schedules_by_hand_and_rules_of_one_player_are_no_fault(name: str, share
     found = written(SCHEDULES[name], shared)
     assert all(f.level == "note" for f in found), found
     assert bool(found) == ("one is" in name or "two" in name)  # rates that go up and down are noted
+
+
+def scheduled(order: str) -> list[Finding]:
+    """What is found of a critic whose rate a warm-up by hand and a scheduler of torch write, in this order."""
+    torch.manual_seed(0)
+    players = {"generator": nn.Linear(2, 2), "critic": nn.Linear(2, 1)}
+    adam = {name: torch.optim.Adam(p.parameters(), 1e-3) for name, p in players.items()}
+    rule = LambdaLR(adam["critic"], lambda epoch: 1.0)
+    if "falls" in order:
+        rule = ExponentialLR(adam["critic"], 0.99)
+
+    def warm_up(i: int) -> None:
+        for group in adam["critic"].param_groups:
+            group["lr"] = 1e-3 * min(1.0, (i + 2) / 100)
+
+    def step(i: int) -> None:
+        fake = players["generator"](torch.randn(16, 2))
+        critic = players["critic"]
+        adam["critic"].zero_grad()
+        (critic(fake.detach()).relu().mean() - critic(torch.ones(16, 2)).mean()).backward()
+        adam["critic"].step()
+        adam["generator"].zero_grad()
+        (-critic(fake).mean()).backward()
+        adam["generator"].step()
+        for what in order.split():
+            {"hand": lambda: warm_up(i), "rule": rule.step, "falls": rule.step}[what]()
+
+    before = LRScheduler.step
+    found = check_wiring(players, None, step=step).findings
+    assert LRScheduler.step is before  # torch's own is put back
+    return [f for f in found if f.name == "rate-rewritten" and f.level != "note"]
+
+
+def test_a_rate_that_is_overwritten_before_it_acts() -> None:
+    (found,) = scheduled("hand rule")
+    assert found.where == "critic's learning rate"
+    assert found.evidence == {"overwritten": 12, "written": 1e-3 * 13 / 100, "instead": 1e-3}
+
+
+@pytest.mark.parametrize("order", ["rule", "rule hand", "hand falls", "hand"])
+def test_a_rate_that_acts_is_no_fault(order: str) -> None:
+    """The last one to write is heard; a rule that multiplies what it finds keeps what was written."""
+    assert scheduled(order) == []

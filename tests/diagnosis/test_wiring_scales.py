@@ -176,6 +176,23 @@ def test_a_leak_that_is_one_column_with_a_term_of_ones_own(cleared: bool) -> Non
     assert names == ([] if cleared else [("gradient-leak", "critic")]), wiring
 
 
+@pytest.mark.parametrize("slip", ["", "leak", "missing"])
+def test_a_leak_that_cancels_the_critics_term(slip: str) -> None:
+    """Under a hinge the generator's loss is minus the critic's on the same samples: both slips leave the real term."""
+    wiring = checked(
+        "hinge",
+        lambda real, fake: hinge(real, fake.detach() if slip == "missing" else fake),
+        lambda scores, fake: -scores.mean(),
+        after_generator=lambda adam: adam.zero_grad() if slip != "leak" else None,
+    )
+    names = {"": [], "leak": ["gradient-leak"], "missing": ["missing-term"]}[slip]
+    assert [f.name for f in wiring.findings] == names, wiring
+    if slip == "leak":
+        found = wiring.findings[0].evidence["coefficients"]
+        assert found["fake"] == pytest.approx(1, abs=0.05)
+        assert found["the other player's loss"] == pytest.approx(1, abs=0.05)
+
+
 def test_compiled_modules_are_not_compiled_anew_under_every_hook() -> None:
     generator, critic = networks()
     compiled = torch.compile(critic, backend="eager")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from equilibrist.diagnosis._calls import FAKE, GENERATOR, REAL, Call
 from equilibrist.diagnosis._fit import EXACT, Fit, Problem
-from equilibrist.diagnosis._seen import BEFORE, CRITIC, Step
+from equilibrist.diagnosis._seen import BEFORE, CRITIC, Step, factor_of
 
 # Parts of a received gradient: declared ones, then what is none.
 OWN = "its own loss"
@@ -21,6 +21,7 @@ TIES = 1.05  # of residuals that are taken for the same
 TERM = "own:"
 USED = 0.02  # coefficients below are none
 ALIKE = 0.01  # of coefficients that are taken for 1
+CANCELS = 0.1  # of a coefficient, from which another part is in it
 GUESSES = 6  # calls of a step whose kind is told by the fit; of more, by their order
 
 
@@ -187,6 +188,7 @@ def _of_critic(step: Step, known: Sequence[str]) -> Explained:
             part, value = (OTHER, value * factor) if factor else (part, value)
         if part != BEFORE:
             totals[part] = totals.get(part, 0.0) + value
+    inferred = plain < EXACT and _cancelled(step, kinds, fit, totals)
     names = {n for n, v in fit.coefficients.items() if abs(v) > USED}
     names |= {twin for n in names for twin in fit.merged.get(n, [])}
     used = frozenset(step.columns[n][0] for n in names)
@@ -200,7 +202,35 @@ def _of_critic(step: Step, known: Sequence[str]) -> Explained:
         paid,
         _tangled(step.problem, fit, step, kinds),
         used,
+        inferred,
     )
+
+
+def _cancelled(step: Step, kinds: Sequence[str], fit: Fit, totals: dict[str, float]) -> bool:
+    """Tells the generator's loss from a missing term, where the one is minus the other.
+
+    Where nobody cleared the critic's gradient after the generator's backward pass, and the generator's loss is a
+    multiple r of the critic's term of the same samples, detached, the fit gives the term c + b r: 0 with c = b = 1,
+    r = -1. What the loop's own backward pass sent into the scores is c.
+    """
+    assert step.problem is not None
+    linked = [i for i, call in enumerate(step.calls) if call.linked and call.received]
+    for i, (kind, call) in enumerate(zip(kinds, step.calls, strict=True)):
+        name, slope = f"{i}:{FAKE}", call.slopes.get(FAKE)
+        if kind != FAKE or call.linked or slope is None or name not in step.problem.names:
+            continue
+        sent = sum(factor_of(got.reshape(slope.shape), slope) or 0.0 for got in call.received)
+        lost = fit.coefficients.get(name, 0.0) - sent
+        if not call.received or abs(lost) < CANCELS:
+            continue
+        for j in linked:
+            other = f"{j}:{GENERATOR}"
+            ratio = step.problem.ratio(other, name) if other in step.problem.names else 0.0
+            if ratio:
+                totals[FAKE] -= lost
+                totals[OTHER] = totals.get(OTHER, 0.0) + lost / ratio
+                return True
+    return False
 
 
 def _opposite(problem: Problem, place: int) -> float:

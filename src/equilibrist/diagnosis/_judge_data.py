@@ -149,7 +149,7 @@ def _range(recorder: Recorder, rows: dict[str, Tensor]) -> list[Finding]:
         "generated": [float(fake.min()), float(fake.max())],
     }
     seen = f"[{real.min():.3g}, {real.max():.3g}]"
-    bounds = _bounds(generator.modules) or ENDS.get(recorder.end)
+    bounds = _bounds(generator.modules) or ENDS.get(recorder.generated.end)
     if bounds is not None and not _is_rescaled(fake, bounds):
         low, high = bounds
         slack = 0.02 * (high - low)
@@ -389,7 +389,7 @@ def _some(rows: Tensor, most: int = 200) -> Tensor:
 
 def _share_made(recorder: Recorder, fake: Tensor) -> float:
     marks = fingerprints(_some(fake))
-    return sum(m in recorder.made for m in marks) / len(marks)
+    return sum(m in recorder.generated.rows for m in marks) / len(marks)
 
 
 def _share_in(rows: Tensor, train: Tensor | None) -> float:

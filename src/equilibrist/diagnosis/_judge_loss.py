@@ -67,7 +67,9 @@ def judge_loss(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Findi
     found = []
     for role in recorder.sides:
         steps = by.get(role, [])
-        misfits = [m for e in steps for m in _misfits(recorder.loss, e, role, recorder.separable)]
+        misfits = [
+            m for e in steps for m in _misfits(recorder.loss, e, role, recorder.columns.separable)
+        ]
         if len(misfits) < LEAST:
             continue
         finding = _finding(recorder, role, misfits)
@@ -98,7 +100,7 @@ def _finding(recorder: Recorder, role: str, misfits: Sequence[Misfit]) -> Findin
                 f"{statistics.median(m.size for m in off):.0%}.",
                 evidence={"loss": other, "difference": statistics.median(m.size for m in off)},
             )
-    if not recorder.separable:
+    if not recorder.columns.separable:
         return None
     far = [m for m in misfits if m.size > CLEAR and m.function > FUNCTION]
     if len(far) < LEAST or len(far) < SHARE * len(misfits):

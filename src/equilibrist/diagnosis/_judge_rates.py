@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from equilibrist.certificates import Json
+from equilibrist.diagnosis._schedulers import Schedulers
 from equilibrist.diagnosis._seen import CRITIC, Side, Step
 from equilibrist.findings import Finding
 
@@ -73,10 +74,13 @@ class RateSeries:
         )
 
 
-def judge_rates(sides: Mapping[str, Side], steps: Sequence[Step]) -> list[Finding]:
+def judge_rates(
+    sides: Mapping[str, Side], steps: Sequence[Step], schedulers: Schedulers | None = None
+) -> list[Finding]:
     """Findings from the watched steps: schedulers that write one another's rates, and rules beside them."""
     found: list[Finding] = []
     for side in sides.values():
+        found += _never_acts(side, steps, schedulers) if schedulers else []
         found += _scheduled(sides, side, [s for s in steps if s.player == side.role], steps)
     if found:
         return found
@@ -220,6 +224,28 @@ def _equal(a: float, b: float) -> bool:
 
 
 # -- schedulers of torch ---------------------------------------------------------------------------
+
+
+def _never_acts(side: Side, steps: Sequence[Step], schedulers: Schedulers) -> list[Finding]:
+    """Rates that are written between two steps and overwritten by a scheduler before the second."""
+    for key in {s.optimizer for s in steps if s.player == side.role}:
+        count, last = schedulers.count[key], schedulers.last.get(key)
+        if count < LEAST or last is None:
+            continue
+        text = (
+            f"What is written to the {side.name}'s learning rate never acts: {count} times its scheduler "
+            f"({last.scheduler}) wrote over it before the optimiser's next step (last {last.instead:.3g} over "
+            f"{last.written:.3g})."
+        )
+        evidence: Json = {
+            "overwritten": count,
+            "written": last.written,
+            "instead": last.instead,
+        }
+        cure = "write the rate after scheduler.step(), or let one of the two alone write it (a warm-up: LambdaLR)"
+        where = f"{side.name}'s learning rate"
+        return [Finding("rate-rewritten", where, text, evidence=evidence, cure=cure)]
+    return []
 
 
 def _scheduled(

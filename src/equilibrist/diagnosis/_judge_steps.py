@@ -35,7 +35,7 @@ def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Find
         found += _parts(side, mine)
         if len(mine) >= LEAST and any(s.received for s in mine) and side.role in recorder.hidden:
             found += judge_hidden(side, recorder.hidden[side.role].unstepped(recorder.stepped))
-    found += judge_rates(recorder.sides, recorder.steps)
+    found += judge_rates(recorder.sides, recorder.steps, recorder.schedulers)
     found += judge_decay(recorder.sides, recorder.steps)
     return found + judge_clips(recorder, by) + _wrappers(recorder)
 

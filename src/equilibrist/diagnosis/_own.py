@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from equilibrist.diagnosis._calls import Coordinates
-from equilibrist.diagnosis._seen import CRITIC
+from equilibrist.diagnosis._seen import CRITIC, opposed_parts
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.games import Modules, parameters_of
 from equilibrist.interop.origin import tensors_of
@@ -96,6 +96,16 @@ class Declared:
             if others:
                 columns["other"] = _gradient(torch.stack([o.reshape(()) for o in others]).sum(), at)
         return columns, words
+
+    def opposition(
+        self, columns: Mapping[str, Tensor], terms: Iterable[str]
+    ) -> tuple[float, float, float] | None:
+        """How the generator's terms that go through the critic lie to its others: see `opposed_parts`."""
+        own = [columns[name] for name in self.through if name in columns]
+        rest = [columns[k] for k in terms if k in columns and k not in self.through]
+        if not own or not rest:
+            return None
+        return opposed_parts(torch.stack(own).sum(0), torch.stack(rest).sum(0))
 
     def _evaluated(self, modules: Modules, batch: Any, z: Any) -> Any:
         """What the losses return; of a generator with several inputs, the one that they take for z."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -19,25 +16,20 @@ from torch.optim.optimizer import (
 
 from equilibrist.diagnosis._calls import (
     FAKE,
-    GENERATOR,
-    REAL,
-    ROLES,
     Call,
-    Coordinates,
-    Vectors,
-    gradients,
     right_norms,
-    separable,
-    slopes_of,
-    wrong_norms,
 )
 from equilibrist.diagnosis._clips import ClipEar
+from equilibrist.diagnosis._columns import Columns, columns_of
 from equilibrist.diagnosis._decay import decay_share
 from equilibrist.diagnosis._explain import Explained, explain
 from equilibrist.diagnosis._fit import Problem
+from equilibrist.diagnosis._generated import Generated, parts_of
 from equilibrist.diagnosis._hidden import Hidden
+from equilibrist.diagnosis._layers import layers_used, wrappers_called
 from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._routine import Routine
+from equilibrist.diagnosis._schedulers import Schedulers
 from equilibrist.diagnosis._seen import (
     BEFORE,
     CRITIC,
@@ -47,39 +39,23 @@ from equilibrist.diagnosis._seen import (
     Step,
     ascended,
     bare,
-    factor_of,
-    fingerprints,
     heads_of,
     hooked,
-    last_function,
-    opposed_parts,
     opposition,
     side_of,
     stranger,
 )
 from equilibrist.errors import GameError
-from equilibrist.formulations import Formulation, Vanilla
-from equilibrist.interop.origin import ancestor, block_of, storage, tensors_of
-from equilibrist.nn.wrapped import uncompiled, unwrapped
-from equilibrist.penalties import R1, R2, GradientPenalty
+from equilibrist.formulations import Formulation
+from equilibrist.interop.origin import ancestor, tensors_of
+from equilibrist.nn.wrapped import uncompiled
+from equilibrist.penalties import R1, GradientPenalty
 
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
 FIRST = 2  # rounds in which every term of every call is looked at
 SEVERAL = 3  # optimisers of one player
 OUTPUTS = 6  # of a generator, by which its samples are known again
 UNDECLARED = (GradientPenalty(1.0), R1(2.0))  # that an undeclared penalty may be
-
-
-def _is_probability(head: Tensor) -> bool:
-    """Whether scores are what a sigmoid returned."""
-    node, steps = head.grad_fn, 0
-    while node is not None and steps < 3:
-        if node.name().startswith("Sigmoid"):
-            return True
-        if not node.name().startswith(("View", "Reshape", "Squeeze", "UnsafeView")):
-            return False
-        node, steps = node.next_functions[0][0], steps + 1
-    return False
 
 
 def _same(t: Any) -> Any:
@@ -108,7 +84,7 @@ class Recorder:
         declared: Declared | None = None,
         inputs: Callable[[], Sequence[Any]] | None = None,
     ) -> None:
-        self.loss, self.penalties, self.score = loss, list(penalties), score
+        self.penalties, self.score = list(penalties), score
         self.declared, self.inputs = declared, inputs
         self.batch: Any = None
         self.latent: Any = None
@@ -117,19 +93,17 @@ class Recorder:
         self.owners = {id(p): s.role for s in self.sides.values() for p in s.params}
         self.feeders = {k: role for k, role in self.owners.items() if role != CRITIC}
         self.known = [*right_norms(penalties)]
-        self.separable = loss is None or separable(loss)
         self.steps: list[Step] = []
         self.calls: list[Call] = []
         self.quiet: list[tuple[int, Tensor, bool]] = []
         self.clips: list[Clip] = []
-        self.outputs: list[tuple[int, Tensor]] = []
-        self.made: set[int] = set()
-        self.end = ""  # the function that makes the generator's samples
+        self.generated = Generated()
         self.wrappers: dict[str, list[int]] = {}
-        self._told = False
         self._routine = Routine()
+        self.columns = Columns(loss, penalties, self.sides[CRITIC], self._routine)
         self.explained: dict[int, Explained | None] = {}  # by the identity of a step
         self.round = 0
+        self.schedulers: Schedulers | None = None
         self.hidden: dict[str, Hidden] = {}
         self.stepped: set[int] = set()  # identities of what optimisers hold that step
         self.on = False
@@ -139,7 +113,6 @@ class Recorder:
         self._closed = False
         self._handles: list[Any] = []
         self._eager = contextlib.ExitStack()
-        self._schedulers: dict[int, list[Any]] = {}
 
     # -- on and off --------------------------------------------------------------------------------
 
@@ -173,10 +146,11 @@ class Recorder:
                         self._handles.append(
                             p.register_post_accumulate_grad_hook(self._reached(side))
                         )
-            self._watch_layers(side)
-            self._find_wrappers(side)
+            self._handles += layers_used(side)
+            self._handles += wrappers_called(side, self.wrappers)
             self.hidden[side.role] = Hidden(side)
-        self._handles.append(ClipEar(self))
+        self.schedulers = Schedulers(self.hears)
+        self._handles += [ClipEar(self), self.schedulers]
 
     def stop(self) -> None:
         """Takes them off."""
@@ -184,16 +158,16 @@ class Recorder:
             self._handles.pop().remove()
         self._eager.close()
         self.on = False
-        self.outputs.clear()
+        self.generated.forget()
         for side in self.sides.values():
             side.travel = side.moved / max(float(side.start.norm()), 1e-12)
             side.calls, side.last = [], None
             side.counts.clear()
 
     @property
-    def suspicious(self) -> bool:
-        """Whether a step of the critic was not explained: then other labels and wrong penalties are looked for."""
-        return CRITIC in self._routine.puzzled
+    def loss(self) -> Formulation | None:
+        """The declared formulation."""
+        return self.columns.loss
 
     def begin(self, i: int) -> None:
         """Round i begins."""
@@ -224,55 +198,15 @@ class Recorder:
         finally:
             self._own = False
 
-    def _watch_layers(self, side: Side) -> None:
-        """Which layers with weights of their own are called."""
-        for i, module in enumerate(side.modules):
-            for name, layer in unwrapped(module).named_modules():
-                if next(layer.parameters(recurse=False), None) is None:
-                    continue
-                full = name if len(side.modules) == 1 else f"{i}.{name}"
-
-                def called(*_: object, full: str = full) -> None:
-                    side.used.add(full)
-
-                with contextlib.suppress(RuntimeError):
-                    self._handles.append(layer.register_forward_pre_hook(Ear(called)))
-
-    def _find_wrappers(self, side: Side) -> None:
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
-        for module in side.modules:
-            inner = unwrapped(module)
-            for thing in gc.get_objects():
-                if type(thing).__name__ == "DistributedDataParallel" and (
-                    thing.__dict__.get("_modules", {}).get("module") is inner
-                ):
-                    counts = self.wrappers.setdefault(side.role, [0, 0])
-
-                    def outer(*_: object, counts: list[int] = counts) -> None:
-                        counts[0] += torch.is_grad_enabled()
-
-                    def inner_called(*_: object, counts: list[int] = counts) -> None:
-                        counts[1] += torch.is_grad_enabled()
-
-                    self._handles.append(thing.register_forward_pre_hook(Ear(outer)))
-                    self._handles.append(inner.register_forward_pre_hook(Ear(inner_called)))
-
     # -- calls -------------------------------------------------------------------------------------
 
     def _generator_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
         if not self.hears():
             return
-        every = list(tensors_of(made))[:2]
-        found = [t.detach() for t in every]
-        if every and every[0].grad_fn is not None:
-            self.end = last_function(every[0])
         if args:
             self.latent = args[0] if len(args) == 1 else args
             self.recorded = (args[0], made)
-        self.outputs = (self.outputs + [(storage(t), t) for t in found])[-OUTPUTS:]
-        if found and found[0].ndim:
-            self.made.update(fingerprints(found[0]))
+        self.generated.add(made)
 
     def _critic_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
         if not self.hears():
@@ -280,7 +214,7 @@ class Recorder:
         samples = next(tensors_of((args, kwargs)), None)
         if samples is None or samples.ndim == 0:
             return
-        kind, rows = self._kind(samples)
+        kind, rows = self.generated.kind(samples)
         out = made if self.score is None else self.score(made)
         heads = list(heads_of(out))
         if not torch.is_grad_enabled() or not any(h.requires_grad for h in heads):
@@ -291,31 +225,8 @@ class Recorder:
             linked = ancestor(samples, self.feeders) is not None
             if not linked and kind != FAKE and args and not samples.requires_grad:
                 self.batch = args[0] if len(args) == 1 else args
-            for part, chosen in self._parts(kind, rows, heads, samples):
+            for part, chosen in parts_of(kind, rows, heads, samples):
                 self._record(part, linked, samples, heads, chosen)
-
-    def _kind(self, samples: Tensor) -> tuple[str, slice | None]:
-        """FAKE where memory or values are those of a generator's output, and the rows where not all are."""
-        where = storage(samples)
-        if where and any(where == held for held, _ in self.outputs):
-            return FAKE, None
-        for _, made in reversed(self.outputs):
-            block = block_of(samples.detach(), made)
-            if block is not None:
-                whole = block.stop - block.start == len(samples)
-                return FAKE, None if whole else block
-        return "", None
-
-    def _parts(
-        self, kind: str, rows: slice | None, heads: Sequence[Tensor], samples: Tensor
-    ) -> Iterator[tuple[str, Tensor | None]]:
-        if rows is None or any(len(h) != len(samples) for h in heads):
-            yield kind, None
-            return
-        fakes = torch.zeros(len(samples), dtype=torch.bool, device=samples.device)
-        fakes[rows] = True
-        yield REAL, ~fakes
-        yield FAKE, fakes
 
     def _record(
         self,
@@ -332,98 +243,17 @@ class Recorder:
         call.asked = samples.requires_grad and samples.is_leaf
         players = {role: side.at for role, side in self.sides.items() if role == CRITIC or linked}
         if not kind:
-            same = (t for _, t in reversed(self.outputs) if t.shape == shown.shape)
-            call.source = next(same, None)
-        if (
-            isinstance(self.loss, Vanilla)
-            and not self.loss.probabilities
-            and _is_probability(heads[0])
-        ):
-            self.loss = replace(self.loss, probabilities=True)
-        if self.loss is not None and not self.resting:
-            for role in self._roles(kind, linked, samples):
-                self._column(call, role, scores, players)
-        penalised = samples.requires_grad and rows is None and (samples.is_leaf or not kind)
-        if penalised and not self.resting:
-            self._penalty(call, samples, scores)
+            call.source = self.generated.like(shown.shape)
+        if not self.resting:
+            self.columns.take(call, heads[0], scores, players, asked=samples.requires_grad)
+            if samples.requires_grad and rows is None and (samples.is_leaf or not kind):
+                self.columns.penalty(call, samples, scores)
         self.calls.append(call)
         for side in self.sides.values():
             if side.role == CRITIC or linked:
                 side.calls = [*side.calls, call][-CALLS:]
         if rows is None or kind == FAKE:
-            self._listen(call, heads[0], rows)
-
-    def _roles(self, kind: str, linked: bool, samples: Tensor) -> Sequence[str]:
-        """Whose terms a call may be part of. Other labels are looked at first, and where something is not explained."""
-        if linked:
-            # What a generator's steps received twice without the critic's terms, the later ones need not be tried for.
-            return (GENERATOR,) if self._routine.apart else ROLES
-        self._told |= kind == FAKE
-        sure = kind or (self._told and not samples.requires_grad)
-        if self.suspicious or self.round < FIRST or not sure:
-            return FAKE, REAL
-        return (kind or REAL,)
-
-    def _column(
-        self,
-        call: Call,
-        role: str,
-        scores: Sequence[Tensor],
-        players: Mapping[str, Coordinates],
-    ) -> None:
-        assert self.loss is not None
-        others = self._others(call, role)
-        slopes = [slopes_of(self.loss, role, s, others(s)).to(s.dtype) for s in scores]
-        call.slopes[role] = slopes[0]
-        for done, held in call.columns.items():
-            factor = factor_of(slopes[0], call.slopes[done]) if len(scores) == 1 else None
-            if factor is not None:  # the same column, up to a factor
-                call.columns[role] = {name: factor * v for name, v in held.items()}
-                return
-        call.columns[role] = gradients(scores, slopes, players)
-
-    def _others(self, call: Call, role: str) -> Callable[[Tensor], Tensor]:
-        """Scores of the other kind, which a paired loss needs: the last of the same size; else none would do."""
-        if self.separable:
-            return lambda s: s
-        for other in reversed(self.sides[CRITIC].calls):
-            if other.kind != call.kind and other.scores[0].shape == call.scores[0].shape:
-                return lambda s: other.scores[0].reshape(s.shape)
-        return torch.zeros_like
-
-    def _penalty(self, call: Call, samples: Tensor, scores: Sequence[Tensor]) -> None:
-        total = torch.stack([s.sum() for s in scores]).sum()
-        found: Sequence[Tensor | None] = torch.autograd.grad(
-            total, samples, create_graph=True, allow_unused=True
-        )
-        slope = found[0]
-        if slope is None:
-            return
-        # R1 is taken at real samples, R2 at generated ones: at one call they would be one column.
-        kinds = {R1, R2} & {type(p) for p in self.penalties}
-        other = {R1 if call.kind == FAKE else R2} if len(kinds) == 2 else set()
-        norms = right_norms([p for p in self.penalties if type(p) not in other] or UNDECLARED)
-        if self.suspicious and self.penalties:
-            norms.update({n.name: n.value for n in wrong_norms(self.penalties, slope.shape)})
-        critic = {CRITIC: self.sides[CRITIC].at}
-        for name, value in norms.items():
-            paid = value(slope)
-            if paid.requires_grad:
-                call.penalties[name] = gradients([paid], [torch.ones_like(paid)], critic)
-        sizes = slope.detach().flatten(1).norm(dim=1)
-        call.slopes["norm"] = sizes
-
-    def _listen(self, call: Call, head: Tensor, rows: Tensor | None) -> None:
-        """What the loop's own backward passes send into the scores."""
-        if not head.requires_grad:
-            return
-
-        def hook(received: Tensor) -> None:
-            if not self._own and self.on:
-                got = received.detach() if rows is None else received.detach()[rows]
-                call.received.append(got.clone())
-
-        head.register_hook(hook)
+            call.listen(heads[0], rows, lambda: self.on and not self._own)
 
     # -- backward passes and steps -----------------------------------------------------------------
 
@@ -470,7 +300,8 @@ class Recorder:
         grads = [p.grad for p in side.params]
         some = [g for g in grads if g is not None]
         side.reached |= {id(p) for p in side.params if p.grad is not None and p.requires_grad}
-        if side.role in self._many(optimizer):  # one optimiser a weight: no step is the player's
+        side.optimizers.add(id(optimizer))
+        if len(side.optimizers) > SEVERAL:  # one optimiser a weight: no step is the player's
             return
         raw, received = ascended(optimizer, side, grads)
         turned, whole = received is not raw, received
@@ -507,7 +338,7 @@ class Recorder:
                 None
                 if chosen is not None or altered
                 else self._opposition(side, raw, problem, columns),
-                *self._schedules(optimizer),
+                *(self.schedulers.at_step(optimizer) if self.schedulers else (0, False)),
                 self._count,
                 turned,
                 decay_share(optimizer, groups),
@@ -520,74 +351,12 @@ class Recorder:
         found = self.explained[id(step)] = explain(step, self.known)
         self._routine.note(step, found)
 
-    def _opposition(
-        self, side: Side, received: Tensor, problem: Problem | None, columns: dict[str, Tensor]
-    ) -> tuple[float, float, float] | None:
-        """How the part of the generator's gradient that goes through the critic lies to the rest."""
-        if self.declared is None:
-            return opposition(side, received, problem)
-        through = self.declared.through
-        own = [columns[name] for name in through if name in columns]
-        rest = [
-            columns[k] for k in self.words.get(side.role, ()) if k in columns and k not in through
-        ]
-        if side.role == CRITIC or not own or not rest:
-            return None
-        return opposed_parts(torch.stack(own).sum(0), torch.stack(rest).sum(0))
-
-    def _many(self, optimizer: torch.optim.Optimizer) -> set[str]:
-        """Players that more optimisers step than a loop has for them on purpose."""
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for side in self.sides.values():
-            if held & set(side.names):
-                side.optimizers.add(id(optimizer))
-        return {s.role for s in self.sides.values() if len(s.optimizers) > SEVERAL}
-
     def _compared(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
         """What a step is compared with."""
         if self.resting:
             return {}, {}
-        return self._declared(side) if self.declared else self._columns(side)
-
-    def _columns(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
-        found: dict[str, Tensor] = {}
-        names: dict[str, tuple[int, str]] = {}
-        for i, call in enumerate(side.calls):
-            held: dict[str, Vectors] = {**call.columns, **call.penalties}
-            for role, vectors in held.items():
-                if side.role in vectors:
-                    found[f"{i}:{role}"] = vectors[side.role]
-                    names[f"{i}:{role}"] = (i, role)
-        if side.last is not None:
-            found[BEFORE] = side.last
-            names[BEFORE] = (-1, BEFORE)
-        return found, names
-
-    def _schedules(self, optimizer: torch.optim.Optimizer) -> tuple[int, bool]:
-        """How many schedulers hold an optimiser, and whether its rate is not the one that they have set."""
-        if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-            return 0, False
-        key = id(optimizer)
-        if key not in self._schedulers:
-            kinds = (LRScheduler, ReduceLROnPlateau)
-            every = [t for t in gc.get_objects() if issubclass(type(t), kinds)]
-            inner = {id(part) for t in every for part in getattr(t, "_schedulers", ())}
-            self._schedulers[key] = [
-                t for t in every if id(getattr(t, "optimizer", None)) == key and id(t) not in inner
-            ]
-        mine = self._schedulers[key]
-        if len(mine) != 1 or isinstance(mine[0], ReduceLROnPlateau):
-            return len(mine), False
-        set_to = [float(lr) for lr in getattr(mine[0], "_last_lr", [])]
-        now = [float(g["lr"]) for g in optimizer.param_groups]
-        differ = len(set_to) == len(now) and any(
-            abs(a - b) > 1e-6 * max(abs(a), abs(b)) for a, b in zip(set_to, now, strict=True)
-        )
-        return 1, differ
-
-    def _declared(self, side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
-        """Columns of losses of one's own."""
-        assert self.declared is not None
+        if self.declared is None:
+            return columns_of(side)
         given = (self.batch, self.latent) if self.inputs is None else tuple(self.inputs())
         if given[0] is None:
             return {}, {}
@@ -599,6 +368,16 @@ class Recorder:
         if side.last is not None:
             columns[BEFORE], names[BEFORE] = side.last, (-1, BEFORE)
         return columns, names
+
+    def _opposition(
+        self, side: Side, received: Tensor, problem: Problem | None, columns: dict[str, Tensor]
+    ) -> tuple[float, float, float] | None:
+        """How the part of the generator's gradient that goes through the critic lies to the rest."""
+        if side.role == CRITIC:
+            return None
+        if self.declared is None:
+            return opposition(side, received, problem)
+        return self.declared.opposition(columns, self.words.get(side.role, ()))
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if self.hears() and self._depth:

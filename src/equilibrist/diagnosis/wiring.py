@@ -308,10 +308,8 @@ def without_echoes(found: Sequence[Finding]) -> list[Finding]:
         explained |= {"wrong-loss"}
     if "wrong-loss" in names and any(f.name == "wrong-loss" and f.level != "note" for f in found):
         explained |= {"gradient-leak", "wrong-sign", "missing-term"}
-    kept = {f.where for f in found if f.name == "stale-gradients"}
-    # What was never cleared holds the other player's gradients as well.
-    return [
-        f
-        for f in found
-        if f.name not in explained and not (f.name == "gradient-leak" and f.where in kept)
-    ]
+    # What was never cleared holds the other player's gradients as well; and a critic that also minimises the
+    # generator's loss may end where its own has no slope.
+    echo = {("gradient-leak", f.where) for f in found if f.name == "stale-gradients"}
+    echo |= {("no-gradient", f.where) for f in found if f.name == "gradient-leak"}
+    return [f for f in found if f.name not in explained and (f.name, f.where) not in echo]

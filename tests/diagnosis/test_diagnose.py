@@ -21,11 +21,18 @@ def loop(fault: str = "") -> Loop:
     adam_g = torch.optim.Adam(generator.parameters(), 1e-3)
     adam_c = torch.optim.Adam(critic.parameters(), 4e-3)
     data = torch.randn(1200, 2, generator=torch.Generator().manual_seed(1)) + 1
+    pool = torch.zeros(0, 2)
 
     def step(i: int) -> None:
+        nonlocal pool
         x, fake = data[torch.randint(800, (32,))], generator(torch.randn(32, 2))
+        shown = fake.detach()
+        if fault == "pool":  # nearly all of what the critic is shown was made earlier
+            old = pool[torch.randperm(len(pool))[:32]] if len(pool) >= 1024 else shown
+            pool = torch.cat([pool, shown])[-1024:]
+            shown = torch.where(torch.rand(32, 1) < 0.97, old, shown)
         adam_c.zero_grad()
-        (softplus(-critic(x)).mean() + softplus(critic(fake.detach())).mean()).backward()
+        (softplus(-critic(x)).mean() + softplus(critic(shown)).mean()).backward()
         adam_c.step()
         if fault == "asleep":
             return
@@ -56,6 +63,14 @@ def test_a_healthy_loop_has_no_fault() -> None:
     assert found.critic is not None
     assert len(found.outcome.looks) > 4
     assert not torch.equal(before, torch.get_rng_state())  # the loop's own draws, nothing put back
+
+
+def test_samples_of_a_pool_are_not_taken_for_altered_ones() -> None:
+    """The check of the last rounds has not seen them made."""
+    result = diagnose(loop("pool"), rounds=80, progress="none")
+    assert result.late is not None
+    assert any(f.name == "augmentation-mismatch" for f in result.late.findings)
+    assert not any(f.name == "augmentation-mismatch" for f in result.findings), result
 
 
 def test_a_generator_that_never_steps_is_told_after_a_while() -> None:

@@ -15,6 +15,7 @@ from equilibrist.diagnosis import Loop, check_wiring, diagnose
 from equilibrist.diagnosis._conditions import draws
 from equilibrist.diagnosis._judge_data import _descends
 from equilibrist.diagnosis._outcome import Look, Outcome
+from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._seen import last_function
 from equilibrist.diagnosis._states import Way, states
 
@@ -121,6 +122,18 @@ def test_terms_of_losses_of_ones_own_are_held_against_one_another() -> None:
     torch.testing.assert_close(
         torch.tensor(told), torch.tensor(seen[-len(told) :]), rtol=1e-3, atol=1e-4
     )
+
+
+def test_terms_are_compared_over_the_second_half_of_a_run() -> None:
+    step, (players, losses), seen = autoencoder(0.5)
+    loop = Loop(step, players, losses)
+    run = Running(loop, rounds=300, first=0, critic="critic", seed=0)
+    run.run(lambda done: None)
+    assert run.spread is not None
+    assert run.done == len(seen) == 300
+    told = torch.tensor([row.undone for row in run.spread.oppositions])
+    meant = torch.tensor([seen[150 + round(138 * k / 16)] for k in range(16)])
+    torch.testing.assert_close(told, meant, rtol=1e-3, atol=1e-4)
 
 
 def conditional(blind: bool) -> Loop:

@@ -10,8 +10,9 @@ import torch
 from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor, nn
 
+from equilibrist.diagnosis import check_terms
 from equilibrist.diagnosis.latents import check_latent
-from equilibrist.diagnosis.samples import check_diversity, check_terms
+from equilibrist.diagnosis.samples import check_diversity
 from equilibrist.errors import DataError
 
 

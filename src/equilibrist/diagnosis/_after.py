@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from equilibrist.certificates import Json
 from equilibrist.diagnosis._conditions import drawn, draws, is_noise, known, latent, unseen
 from equilibrist.diagnosis._running import Running
+from equilibrist.diagnosis._seen import Opposition
 from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.numerics import check_single
-from equilibrist.diagnosis.samples import NARROW, UNDONE, check_diversity, opposed
+from equilibrist.diagnosis.samples import NARROW, check_diversity
+from equilibrist.diagnosis.terms import UNDONE, drowned, opposed
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import copied, unwrapped
-from equilibrist.statistics import estimate
 
 SAMPLES = 512
 CONFIDENCE = 0.95
@@ -28,10 +28,6 @@ LONG = 300  # rounds before which samples may well be alike
 SHORT = 150  # the same, of samples that move together
 HOPS = 4.0  # times as far as they lie apart: samples that move together, from look to look (cycling players: 3)
 LEAST = 8  # steps whose terms are compared
-DROWNS = (
-    2.5  # times the other terms' size, from which an adversarial term leaves them little of a step
-)
-HELPS = 0.25  # the cosine above which it goes their way
 
 
 def after(run: Running, generator: str, critic: str) -> tuple[list[Finding], dict[str, str]]:
@@ -150,21 +146,21 @@ def _diversity(run: Running, generator: str) -> list[Finding]:
 
 
 def _terms(run: Running, generator: str, critic: str) -> list[Finding]:
-    rows = run.late.oppositions if run.late is not None else []
+    rows = [*(run.spread.oppositions if run.spread is not None else [])]
+    rows += run.late.oppositions if run.late is not None else []
     if len(rows) < LEAST:
         return []
     first = run.early.oppositions
-    from_the_start = len(first) >= LEAST and bool(_opposed(first, generator))
+    from_the_start = len(first) >= LEAST and bool(opposed(first, generator, CONFIDENCE))
     # What was so all along needs fewer of the last steps to be still there.
-    found = _opposed(
-        [*first, *rows] if from_the_start and _mean(rows) > UNDONE else rows, generator
-    )
+    still = from_the_start and _mean(rows) > UNDONE
+    found = list(opposed([*first, *rows] if still else rows, generator, CONFIDENCE))
     # Terms that agreed while there was a way to go oppose one another where samples have come near: at the minimum of a
     # sum each term's gradient is the other's, turned round.
     if run.outcome.near and len(first) >= LEAST and not from_the_start:
         return _as_notes(found)
     if not found and not run.outcome.near:
-        found = _drowned(rows, generator)
+        found = list(drowned(rows, generator, CONFIDENCE))
     if not found:
         return []
     calls = list(run.given[generator])[-LEAST:-1]
@@ -178,32 +174,8 @@ def _terms(run: Running, generator: str, critic: str) -> list[Finding]:
     return _as_notes(found)
 
 
-def _opposed(rows: list[tuple[float, float, float]], generator: str) -> list[Finding]:
-    undone, cosines, sizes = (list(column) for column in zip(*rows, strict=True))
-    return list(opposed(undone, cosines, sizes, generator, CONFIDENCE))
-
-
-def _drowned(rows: list[tuple[float, float, float]], generator: str) -> list[Finding]:
-    """The same finding of an adversarial term that is no help to the other, and many times its size."""
-    _, cosines, sizes = (estimate(list(column), CONFIDENCE) for column in zip(*rows, strict=True))
-    if sizes.low is None or cosines.high is None or sizes.low < DROWNS or cosines.high > HELPS:
-        return []
-    text = (
-        f"The adversarial term's gradient has {sizes} times the size of the other term's, at cosine {cosines}: of a "
-        "step hardly anything serves the other term."
-    )
-    evidence: Json = {
-        "value": sizes.mean,
-        "interval": [sizes.low, sizes.high],
-        "cosine": cosines.mean,
-        "cosine_interval": [cosines.low, cosines.high],
-        "confidence": CONFIDENCE,
-    }
-    return [Finding("opposed-terms", generator, text, "warning", "likely", evidence)]
-
-
-def _mean(rows: list[tuple[float, float, float]]) -> float:
-    return sum(undone for undone, _, _ in rows) / len(rows)
+def _mean(rows: Sequence[Opposition]) -> float:
+    return sum(row.undone for row in rows) / len(rows)
 
 
 def _as_notes(found: list[Finding]) -> list[Finding]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from equilibrist.diagnosis._calls import Coordinates
-from equilibrist.diagnosis._seen import CRITIC, opposed_parts
+from equilibrist.diagnosis._seen import CRITIC, Opposition, opposed_parts
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.games import Modules, parameters_of
 from equilibrist.interop.origin import tensors_of
@@ -97,9 +97,7 @@ class Declared:
                 columns["other"] = _gradient(torch.stack([o.reshape(()) for o in others]).sum(), at)
         return columns, words
 
-    def opposition(
-        self, columns: Mapping[str, Tensor], terms: Iterable[str]
-    ) -> tuple[float, float, float] | None:
+    def opposition(self, columns: Mapping[str, Tensor], terms: Iterable[str]) -> Opposition | None:
         """How the generator's terms that go through the critic lie to its others: see `opposed_parts`."""
         own = [columns[name] for name in self.through if name in columns]
         rest = [columns[k] for k in terms if k in columns and k not in self.through]

@@ -35,6 +35,7 @@ from equilibrist.diagnosis._seen import (
     CRITIC,
     Clip,
     Ear,
+    Opposition,
     Side,
     Step,
     ascended,
@@ -110,7 +111,7 @@ class Recorder:
         self.fault: Exception | None = None
         self.recorded: tuple[Any, Any] = (None, None)
         self._own, self._depth, self._thread, self._count = False, 0, 0, 0
-        self._closed = False
+        self._closed = self._paused = False
         self._handles: list[Any] = []
         self._eager = contextlib.ExitStack()
 
@@ -161,8 +162,7 @@ class Recorder:
         self.generated.forget()
         for side in self.sides.values():
             side.travel = side.moved / max(float(side.start.norm()), 1e-12)
-            side.calls, side.last = [], None
-            side.counts.clear()
+            side.forget()
 
     @property
     def loss(self) -> Formulation | None:
@@ -179,9 +179,15 @@ class Recorder:
         """Whether this round's steps are not compared."""
         return self.declared is None and self._routine.resting
 
+    def rest(self, resting: bool) -> None:
+        """Hears nothing until told otherwise; what comes then is of steps of its own."""
+        self._paused = resting
+        for side in self.sides.values():
+            side.forget()
+
     def hears(self) -> bool:
         """Whether what happens now is to be heard."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self._paused:
             return False
         return not self._own and self.fault is None and threading.get_ident() == self._thread
 
@@ -371,7 +377,7 @@ class Recorder:
 
     def _opposition(
         self, side: Side, received: Tensor, problem: Problem | None, columns: dict[str, Tensor]
-    ) -> tuple[float, float, float] | None:
+    ) -> Opposition | None:
         """How the part of the generator's gradient that goes through the critic lies to the rest."""
         if side.role == CRITIC:
             return None

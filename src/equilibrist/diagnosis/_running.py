@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,9 +23,11 @@ from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
 from equilibrist.nn.wrapped import uncompiled, unwrapped
 
+OneRound = Callable[[int, Callable[[int], Any], int], None]
 LATE = 12  # rounds at the end that are watched again
 LOOKS = 32  # on the way
 KEPT = 48  # calls whose inputs are kept
+SPREAD = 16  # rounds of the second half in which two terms of one loss are compared
 MEASURED = 40  # rounds that must be left for the size of steps to be measured early
 
 
@@ -35,6 +37,7 @@ class Running:
     Attributes:
         steps: of every player, by name.
         early, late: wiring checks of the first and the last rounds.
+        spread: what two terms of the generator's loss were like in rounds of the second half.
         outcome: looks at the game on the way.
         stopped: the finding that ended the run early; None where it ran to its end.
         given: what each player was given in its last rounds, (arguments, output's rows) by name.
@@ -58,6 +61,7 @@ class Running:
         self.outcome = Outcome()
         self.early = self._check(ROUNDS)
         self.late: Wiring | None = None
+        self.spread: Wiring | None = None
         self.stopped: Finding | None = None
         self.middle: Tensor | None = None
         self.sizes: list[Finding] = []
@@ -95,7 +99,15 @@ class Running:
                 self._rounds(0, watch, self.early, progress, set())
             if measure is not None and self.stopped is None and self.done + MEASURED < late:
                 self.sizes = measure()
-            self._rounds(self.done, late, None, progress, {i for i in looks if i > watch})
+            looks = {i for i in looks if i > watch}
+            if self.early.oppositions and late - self.done >= 4 * SPREAD:
+                half = max(self.done, self.rounds // 2)
+                self._rounds(self.done, half, None, progress, looks)
+                self.spread = self._check(LATE)
+                chosen = {half + round((late - half) * k / SPREAD) for k in range(SPREAD)}
+                with self.spread.sampling() as sampled:
+                    self._rounds(self.done, late, None, progress, looks, chosen, sampled)
+            self._rounds(self.done, late, None, progress, looks)
             if late < self.rounds and self.stopped is None:
                 self.late = self._check(LATE)
                 self.ages.listening = True
@@ -132,24 +144,28 @@ class Running:
         check: Wiring | None,
         progress: Callable[[int], None],
         looks: set[int],
+        chosen: Container[int] = (),
+        sampled: OneRound | None = None,
     ) -> None:
+        """Runs these rounds; those that are chosen by `sampled`, the others by the check's."""
+        usual = None if check is None else check.round
         for i in range(begin, end):
             if self.stopped is not None:
                 return
-            self._round(i, check)
+            self._round(i, sampled if i in chosen else usual)
             progress(self.done)
             if self.done in looks and self.stopped is None:
                 self._look(self.done)
 
-    def _round(self, i: int, check: Wiring | None) -> None:
+    def _round(self, i: int, run: OneRound | None) -> None:
         """Runs round i; a value that is not finite or a batch of one that fails ends the run."""
         self._sizes = set()
         with watched(self._modules, self.first + i) as found:
             try:
-                if check is None:
+                if run is None:
                     self.loop.step(self.first + i)
                 else:
-                    check.round(i, self.loop.step, self.first)
+                    run(i, self.loop.step, self.first)
             except EquilibristError:
                 raise
             except Exception as error:

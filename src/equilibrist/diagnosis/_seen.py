@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,20 @@ CRITIC = "critic"
 ALONE = 0.05  # residual below which a generator receives its adversarial loss alone
 BEFORE = "before"
 RESHAPES = {"View", "Reshape", "ReshapeAlias", "UnsafeView", "Unsqueeze", "Squeeze", "Transpose"}
+
+
+class Opposition(NamedTuple):
+    """How the adversarial gradient a of a generator lies to the rest of what it receives, o.
+
+    Attributes:
+        undone: -<a, o> / |o|^2, the share of what a step along o gains that a takes back.
+        cosine: of a and o.
+        ratio: |a| / |o|.
+    """
+
+    undone: float
+    cosine: float
+    ratio: float
 
 
 @dataclass
@@ -41,9 +55,8 @@ class Step:
         held: identities of the player's weights in the optimiser.
         foreign: tensors in the optimiser that no player uses.
         finite: whether the gradient is.
-        opposition: of a generator's step, (-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and
-        what it
-            received besides, o; None where it received nothing besides, or the slopes are not the declared ones.
+        opposition: of a generator's step; None where it received nothing but the adversarial gradient, or the slopes
+            are not the declared ones.
         schedules: schedulers of torch that hold the optimiser.
         overwritten: whether the rate is not the one that its only scheduler has set.
         count: of all steps of optimisers so far.
@@ -66,7 +79,7 @@ class Step:
     held: frozenset[int]
     foreign: int
     finite: bool
-    opposition: tuple[float, float, float] | None = None
+    opposition: Opposition | None = None
     schedules: int = 0
     overwritten: bool = False
     count: int = 0
@@ -129,6 +142,11 @@ class Side:
         self.counts.clear()
         self.versions.clear()
         self.steps += 1
+
+    def forget(self) -> None:
+        """What was seen since its last step, and its gradient there."""
+        self.end_step(None)
+        self.steps -= 1
 
     @property
     def moved(self) -> float:
@@ -222,9 +240,7 @@ def side_of(role: str, name: str, modules: list[nn.Module]) -> Side:
     return Side(role, name, modules, held, names, at, at.vector(held))
 
 
-def opposition(
-    side: Side, received: Tensor, problem: Problem | None
-) -> tuple[float, float, float] | None:
+def opposition(side: Side, received: Tensor, problem: Problem | None) -> Opposition | None:
     """How a generator's adversarial gradient lies to the rest of what it receives.
 
     Its size is told by the slopes that the loop's loss sent into the scores.
@@ -251,13 +267,13 @@ def opposition(
     return opposed_parts(own, received - own)
 
 
-def opposed_parts(own: Tensor, rest: Tensor) -> tuple[float, float, float] | None:
-    """(-<a, o> / |o|^2, cosine, |a| / |o|) of the adversarial gradient a and the others' o; None where one is zero."""
+def opposed_parts(own: Tensor, rest: Tensor) -> Opposition | None:
+    """How the adversarial gradient lies to the others'; None where one of them is zero."""
     a, o = float(own.norm()), float(rest.norm())
     if not a > 0 or not o > 1e-3 * float((own + rest).norm()):
         return None
     inner = float(own @ rest)
-    return -inner / o**2, inner / (a * o), a / o
+    return Opposition(-inner / o**2, inner / (a * o), a / o)
 
 
 def ascended(

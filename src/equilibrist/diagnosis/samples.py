@@ -1,9 +1,8 @@
-"""Generated samples that vary too little; terms of a loss that work against one another."""
+"""Generated samples that vary too little."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -11,7 +10,6 @@ from torch import Tensor
 from equilibrist.certificates import Json
 from equilibrist.core.draws import Use
 from equilibrist.diagnosis._intervals import Ratio, wilson_share
-from equilibrist.diagnosis._untouched import untouched
 from equilibrist.errors import DataError
 from equilibrist.findings import Finding
 from equilibrist.statistics import Estimate, estimate
@@ -28,7 +26,6 @@ NEAR = (
 )
 AWAY = 0.75  # times as far from the mean as real samples: nearer to it, a narrow cloud is near everything
 FELL = 0.7  # of the variation that earlier samples had
-UNDONE = 0.1  # of what one term's step gains, taken back by the other term
 
 
 def check_diversity(
@@ -162,86 +159,3 @@ def _looks_real(cells: Tensor, held: Tensor, y: Tensor, confidence: float) -> bo
     centre = cells.mean(0)
     away = [float((rows - centre).norm(dim=1).median()) for rows in (y, held)]
     return nearer.low > NEAR and away[0] >= AWAY * away[1]
-
-
-def check_terms(
-    losses: Callable[[], tuple[Tensor, Tensor]],
-    parameters: Iterable[Tensor],
-    *,
-    where: str = "generator",
-    repeats: int = 16,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> tuple[Finding, ...]:
-    """Whether the adversarial term works against another term of the same loss.
-
-    With the gradients a of the adversarial term and o of the other one on the same batch, a step along -(a + o) lowers
-    the other term by |o|^2 + <a, o> to first order, where a step along -o lowers it by |o|^2: the adversarial
-    term takes back the share -<a, o> / |o|^2. Above 1, the other term rises.
-
-    Args:
-        losses: losses() draws a batch and returns the adversarial term and the other one, weighted as they are
-            added up.
-        parameters: the generator's, or those of its last layer.
-        where: the generator's name.
-        repeats: batches.
-        confidence: of the intervals.
-        seed: of the random states in which `losses` is called; they and all buffers are put back.
-
-    Returns:
-        The finding "opposed-terms", or nothing.
-    """
-    weights = [p for p in parameters if p.requires_grad]
-    undone, cosines, sizes = [], [], []
-    for k in range(repeats):
-        with torch.enable_grad(), untouched(seed, k):
-            a, o = (_gradient(term, weights) for term in losses())
-        size, other = float(a.norm()), float(o.norm())
-        if size > 0 and other > 0 and math.isfinite(size + other):
-            inner = float(a @ o)
-            undone.append(-inner / other**2)
-            cosines.append(inner / (size * other))
-            sizes.append(size / other)
-    return opposed(undone, cosines, sizes, where, confidence)
-
-
-def opposed(
-    undone: list[float], cosines: list[float], sizes: list[float], where: str, confidence: float
-) -> tuple[Finding, ...]:
-    """The finding "opposed-terms", or nothing, from several batches.
-
-    Args:
-        undone: -<a, o> / |o|^2, a the adversarial term's gradient and o the other one's.
-        cosines: of a and o.
-        sizes: |a| / |o|.
-        where: the generator's name.
-        confidence: of the intervals.
-    """
-    share, cosine, ratio = (estimate(v, confidence) for v in (undone, cosines, sizes))
-    if share.low is None or share.low < UNDONE:
-        return ()
-    text = (
-        f"The adversarial term's gradient has {ratio} times the size of the other term's at cosine {cosine}: it takes "
-        f"back {share.mean:.0%} of what a step along the other term gains"
-    )
-    text += ", and more than that: the other term rises." if share.low > 1 else "."
-    evidence = {
-        "value": share.mean,
-        "interval": [share.low, share.high],
-        "cosine": cosine.mean,
-        "cosine_interval": [cosine.low, cosine.high],
-        "ratio": ratio.mean,
-        "confidence": confidence,
-    }
-    return (Finding("opposed-terms", where, text, "warning", "certain", evidence),)
-
-
-def _gradient(term: Tensor, weights: list[Tensor]) -> Tensor:
-    if not term.requires_grad:
-        return torch.zeros(sum(p.numel() for p in weights), dtype=torch.float64)
-    found = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
-    flat = [
-        (torch.zeros_like(p) if g is None else g).reshape(-1)
-        for p, g in zip(weights, found, strict=True)
-    ]
-    return torch.cat(flat).double().cpu()

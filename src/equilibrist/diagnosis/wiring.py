@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,7 @@ from equilibrist.diagnosis._judge_loss import judge_loss
 from equilibrist.diagnosis._judge_steps import judge_steps
 from equilibrist.diagnosis._own import Declared
 from equilibrist.diagnosis._recorder import Recorder
+from equilibrist.diagnosis._seen import Opposition
 from equilibrist.diagnosis.loop import Held, Loss, modules_of
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError, RecipeError, warn_user
@@ -102,6 +104,28 @@ class Wiring(Shown):
         self._recorder.begin(i)
         step(first + i)
 
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[Callable[[int, Callable[[int], Any], int], None]]:
+        """Watches single rounds of a longer stretch: those that are run by what it returns, as by `round`.
+
+        Only gradients are taken down (`oppositions`), nothing is judged.
+        """
+        recorder = self._recorder
+        recorder.start()
+        recorder.rest(True)
+
+        def one(i: int, step: Callable[[int], Any], first: int = 0) -> None:
+            recorder.rest(False)
+            try:
+                self.round(i, step, first)
+            finally:
+                recorder.rest(True)
+
+        try:
+            yield one
+        finally:
+            recorder.stop()
+
     def run(self, step: Callable[[int], Any], first: int = 0) -> None:
         """Runs `rounds` rounds of a loop, step(first), step(first + 1), ..., and watches them."""
         with self:
@@ -125,7 +149,7 @@ class Wiring(Shown):
         self.findings = ordered(without_echoes(found))
 
     @property
-    def oppositions(self) -> list[tuple[float, float, float]]:
+    def oppositions(self) -> list[Opposition]:
         """Of the generator's steps, how its adversarial gradient lies to the rest: see `check_terms`."""
         return [s.opposition for s in self._recorder.steps if s.opposition is not None]
 

@@ -54,13 +54,16 @@ def penalty_not_added(kit: Kit, faulty: bool) -> Loop:
     return kit.loop(step, G, D, [opt_g, opt_d], penalties=(R1(1.0),))
 
 
+LIGHT = 0.02  # at 0.1 the autoencoder of digits errs 12 to 33% more than without a critic: that is a fault of its own
+
+
 def auto_encoding(modules: Any, x: Tensor, z: Tensor) -> dict[str, Tensor]:
     """The game of an autoencoder (it is given x as z) with an L1 term and a critic."""
     fake = modules.generator(z)
     real_score, fake_score = modules.critic(x), modules.critic(fake)
     return {
         "critic": softplus(-real_score).mean() + softplus(fake_score).mean(),
-        "generator": 0.1 * softplus(-fake_score).mean() + (fake - x).abs().mean(),
+        "generator": LIGHT * softplus(-fake_score).mean() + (fake - x).abs().mean(),
     }
 
 
@@ -79,7 +82,7 @@ def reconstruction_under_no_grad(kit: Kit, faulty: bool) -> Loop:
         opt_g.zero_grad()
         with torch.set_grad_enabled(not faulty):  # fault: no_grad
             error = (fake - x).abs().mean()
-        (0.1 * softplus(-D(fake)).mean() + error).backward()
+        (LIGHT * softplus(-D(fake)).mean() + error).backward()
         opt_g.step()
         opt_d.zero_grad()
         (softplus(-D(x)).mean() + softplus(D(fake.detach())).mean()).backward()

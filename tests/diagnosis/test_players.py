@@ -136,6 +136,59 @@ def test_terms_are_compared_over_the_second_half_of_a_run() -> None:
     torch.testing.assert_close(told, meant, rtol=1e-3, atol=1e-4)
 
 
+def two_critics(own: bool) -> Loop:
+    """A least-squares game with two critics whose optimiser hardly moves them."""
+    torch.manual_seed(0)
+    data = 0.5 * torch.randn(900, 4, generator=seeded(0)) + 1
+    G = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 4))
+    both = [nn.Sequential(nn.Linear(4, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1)) for _ in range(2)]
+    adam_g = torch.optim.Adam(G.parameters(), 3e-3)
+    adam_d = torch.optim.Adam([p for D in both for p in D.parameters()], 1e-6)
+
+    def critic_loss(critics: Any, x: Tensor, fake: Tensor) -> Tensor:
+        return torch.stack(
+            [(1 - D(x)).square().mean() + D(fake).square().mean() for D in critics]
+        ).mean()
+
+    def generator_loss(critics: Any, fake: Tensor) -> Tensor:
+        return torch.stack([(1 - D(fake)).square().mean() for D in critics]).mean()
+
+    def losses(modules: Any, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+        fake, critics = modules.generator(z), modules.critic.values()
+        return {
+            "critic": critic_loss(critics, x, fake),
+            "generator": generator_loss(critics, fake),
+        }
+
+    def step(i: int) -> None:
+        x, fake = data[torch.randint(600, (32,))], G(torch.randn(32, 4))
+        adam_d.zero_grad()
+        critic_loss(both, x, fake.detach()).backward()
+        adam_d.step()
+        adam_g.zero_grad()
+        generator_loss(both, fake).backward()
+        adam_g.step()
+
+    return Loop(
+        step,
+        {"generator": G, "critic": dict(zip("ab", both, strict=True)) if own else both},
+        losses if own else "least-squares",
+        real=data[600:],
+        train=data[:600],
+        sample=lambda n: G(torch.randn(n, 4)).detach(),
+    )
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_several_critics_are_audited_as_one(own: bool) -> None:
+    result = diagnose(two_critics(own), rounds=160, gradients=100, progress="none")
+    assert "the critic's state" not in result.skipped
+    assert result.critic is not None
+    assert result.first is not None
+    assert (result.first.name, result.first.where) == ("lagging", "critic"), result
+    assert max(result.first.evidence["orders"]) < 0.65
+
+
 def conditional(blind: bool) -> Loop:
     """Labelled points in the plane, hinge; the critic sees the label, or is handed it in vain."""
     torch.manual_seed(0)

@@ -59,7 +59,7 @@ class Outcome:
     def look(
         self,
         round: int,
-        critic: nn.Module | None,
+        critic: nn.Module,
         real: Samples,
         sample: Callable[[int], Samples],
         seed: int,
@@ -75,7 +75,7 @@ class Outcome:
                     _rows(made, slice(ROWS)),
                     _rows(real, torch.randperm(len(first_of(real)))[:ROWS]),
                 )
-                order = None if critic is None else _order(critic, shown, fake)
+                order = _order(critic, shown, fake)
                 x, y = (t[0].detach().double().flatten(1).cpu() for t in (shown, fake))
                 scale = max(float(torch.pdist(x).mean()), 1e-12)
                 centre = y.mean(0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from equilibrist.diagnosis._ages import Ages
+from equilibrist.diagnosis._critic import critic_of
 from equilibrist.diagnosis._epochs import Epochs
 from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._seen import Ear
@@ -187,10 +188,8 @@ class Running:
         loop = self.loop
         if loop.real is None or loop.sample is None:
             return
-        critic = loop.players[self.critic]
-        self.outcome.look(
-            i, critic if isinstance(critic, nn.Module) else None, loop.real, loop.sample, self.seed
-        )
+        critic = critic_of(loop.players[self.critic])
+        self.outcome.look(i, critic, loop.real, loop.sample, self.seed)
         if self.middle is None and i >= self.rounds * 0.6:
             self.middle = self.outcome.last
 

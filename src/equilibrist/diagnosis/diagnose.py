@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from equilibrist.certificates import Json
-from equilibrist.critics import CriticAudit, audit_critic
+from equilibrist.critics import CriticAudit
 from equilibrist.diagnosis._after import after, early_sizes
+from equilibrist.diagnosis._critic import audit_of
 from equilibrist.diagnosis._frame import without_the_frame
 from equilibrist.diagnosis._judge_rates import ruled
 from equilibrist.diagnosis._outcome import Outcome
@@ -22,18 +20,14 @@ from equilibrist.diagnosis.loop import Loop
 from equilibrist.diagnosis.resume import check_resume
 from equilibrist.diagnosis.wiring import Wiring, without_echoes
 from equilibrist.display import Rows, Shown
-from equilibrist.errors import EquilibristError, GameError, RecipeError
+from equilibrist.errors import GameError, RecipeError
 from equilibrist.findings import Finding, foremost, is_cause, ordered, with_causes
-from equilibrist.formulations.named import is_formulation
-from equilibrist.games import Modules, parameters_of, roles
-from equilibrist.nn.noise import GLOBAL, derived, seeded
-from equilibrist.nn.wrapped import copied, unwrapped
+from equilibrist.games import roles
 from equilibrist.progress import showing
 
 ALTERED = ("augmentation-mismatch", "normalization-mismatch")
 RARE = 0.5  # steps a round: a critic below is kept from following
 WHOLE = 40  # rounds after which a player without a step is never stepped
-SAMPLES = 2_000
 CRITIC = "critic"
 
 
@@ -161,7 +155,7 @@ def diagnose(
     if any(map(is_cause, found)):
         skipped["the critic's state"] = "what is found already explains it: mend that first"
     elif run.stopped is None:
-        audit = _critic(loop, gradients, seed, progress, skipped)
+        audit = audit_of(loop, critic, gradients, seed, progress, skipped)
         found += states(audit, critic, _way(run, critic, generator))
         found = _rarely(run, critic, found)
     return Diagnosis(
@@ -233,70 +227,3 @@ def _rarely(run: Running, critic: str, found: list[Finding]) -> list[Finding]:
         replace(f, level="note", text=f.text.rstrip(".") + because) if f.name == "collapsed" else f
         for f in found
     ]
-
-
-# -- the critic at the end -------------------------------------------------------------------------
-
-
-def _loss(loop: Loop) -> Any:
-    """The critic's loss as `audit_critic` takes it."""
-    if not callable(loop.loss) or is_formulation(loop.loss):
-        return loop.loss
-    called = roles(tuple(loop.players))
-    critic = _names(loop.players)[0]
-    losses, count = loop.loss, parameters_of(loop.loss)[0]
-
-    def loss(module: nn.Module, real: Any, fake: Any) -> Any:
-        # Whatever the generator is given, it gives these samples.
-        stand_in = Modules({name: (lambda *_, **__: fake) for name in called} | {critic: module})
-        if count < 3:
-            return losses(*(stand_in, real)[:count])[critic]
-        try:
-            return losses(stand_in, real, None)[critic]
-        except (
-            AttributeError,
-            TypeError,
-        ):  # an autoencoder's z is a sample, which it is compared with
-            return losses(stand_in, real, real)[critic]
-
-    return loss
-
-
-def _critic(
-    loop: Loop, gradients: int, seed: int, progress: str, skipped: dict[str, str]
-) -> CriticAudit | None:
-    """The audit of the critic as training left it; None where it cannot be had, with the reason in `skipped`."""
-    critic = loop.players[_names(loop.players)[0]]
-    if loop.real is None or loop.sample is None:
-        skipped["the critic's state"] = "it needs real= (held-out samples) and sample="
-        return None
-    if not isinstance(critic, nn.Module):
-        skipped["the critic's state"] = "several critics: audit_critic takes one at a time"
-        return None
-    if not isinstance(loop.real, Tensor) and not is_formulation(loop.loss) and callable(loop.loss):
-        skipped["the critic's state"] = (
-            "your losses show generated samples with the conditions of real ones: give audit_critic the samples of "
-            "both with their own, and a named loss"
-        )
-        return None
-    if not all(bool(torch.isfinite(p).all()) for p in critic.parameters()):
-        skipped["the critic's state"] = "its weights are not finite"
-        return None
-    try:
-        with seeded(derived(seed), GLOBAL):
-            with torch.no_grad():
-                fake = loop.sample(SAMPLES)
-            return audit_critic(
-                copied(unwrapped(critic), "critic"),
-                loop.real,
-                fake,
-                _loss(loop),
-                penalties=loop.penalties,
-                train_real=loop.train,
-                gradients=gradients,
-                seed=seed,
-                progress=progress,
-            )
-    except EquilibristError as error:
-        skipped["the critic's state"] = str(error)
-        return None

@@ -1,0 +1,135 @@
+"""The audit of a critic as a loop left it; several critics are one, whose scores are means over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equilibrist.critics import CriticAudit, audit_critic
+from equilibrist.diagnosis.loop import Held, Loop, modules_of
+from equilibrist.errors import EquilibristError
+from equilibrist.formulations.named import is_formulation
+from equilibrist.games import Modules, parameters_of, roles
+from equilibrist.nn.noise import GLOBAL, derived, seeded
+from equilibrist.nn.wrapped import copied, unwrapped
+
+SAMPLES = 2_000
+
+
+class Critics(nn.Module):
+    """Several critics as one module, which returns a list of their outputs."""
+
+    def __init__(self, critics: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.critics = nn.ModuleList(critics)
+
+    def forward(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """The critics' outputs, in order."""
+        return [critic(*args, **kwargs) for critic in self.critics]
+
+
+def critic_of(held: Held) -> nn.Module:
+    """A player's module, or its modules as one.
+
+    Args:
+        held: a module, or several in a list or dictionary.
+
+    Returns:
+        The module itself, without what wraps it, or `Critics` of them.
+    """
+    modules = [unwrapped(module) for module in modules_of(held)]
+    return modules[0] if isinstance(held, nn.Module) else Critics(modules)
+
+
+def audit_of(
+    loop: Loop, critic: str, gradients: int, seed: int, progress: str, skipped: dict[str, str]
+) -> CriticAudit | None:
+    """The audit of the critic as training left it.
+
+    Args:
+        loop: the loop.
+        critic: its critic's name.
+        gradients: that the audit may spend.
+        seed: of what it draws.
+        progress: "auto", "bar", "lines" or "none".
+        skipped: is given the reason where there is none.
+
+    Returns:
+        The audit; None where it cannot be had.
+    """
+    found = _audited(loop, critic, gradients, seed, progress)
+    if isinstance(found, str):
+        skipped["the critic's state"] = found
+        return None
+    return found
+
+
+def _audited(
+    loop: Loop, critic: str, gradients: int, seed: int, progress: str
+) -> CriticAudit | str:
+    """The audit, or why there is none."""
+    module = critic_of(loop.players[critic])
+    if loop.real is None or loop.sample is None:
+        return "it needs real= (held-out samples) and sample="
+    if not isinstance(loop.real, Tensor) and not is_formulation(loop.loss) and callable(loop.loss):
+        return (
+            "your losses show generated samples with the conditions of real ones: give audit_critic the samples of "
+            "both with their own, and a named loss"
+        )
+    if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+        return "its weights are not finite"
+    try:
+        with seeded(derived(seed), GLOBAL):
+            with torch.no_grad():
+                fake = loop.sample(SAMPLES)
+            return audit_critic(
+                copied(module, "critic"),
+                loop.real,
+                fake,
+                _loss(loop, critic),
+                penalties=loop.penalties,
+                train_real=loop.train,
+                gradients=gradients,
+                seed=seed,
+                progress=progress,
+            )
+    except EquilibristError as error:
+        return str(error)
+
+
+def _loss(loop: Loop, critic: str) -> Any:
+    """The critic's loss as `audit_critic` takes it."""
+    if not callable(loop.loss) or is_formulation(loop.loss):
+        return loop.loss
+    called = roles(tuple(loop.players))
+    losses, count = loop.loss, parameters_of(loop.loss)[0]
+
+    def loss(module: Any, real: Any, fake: Any) -> Any:
+        if not isinstance(loop.players[critic], nn.Module):
+            module = _like(loop.players[critic], module)
+        # Whatever the generator is given, it gives these samples.
+        stand_in = Modules({name: (lambda *_, **__: fake) for name in called} | {critic: module})
+        if count < 3:
+            return losses(*(stand_in, real)[:count])[critic]
+        try:
+            return losses(stand_in, real, None)[critic]
+        except (
+            AttributeError,
+            TypeError,
+        ):  # an autoencoder's z is a sample, which it is compared with
+            return losses(stand_in, real, real)[critic]
+
+    return loss
+
+
+def _like(held: Held, module: Callable[..., Any]) -> Any:
+    """The critics in the form in which the loop holds them: each is one output of the module of all."""
+
+    def part(k: int) -> Callable[..., Any]:
+        return lambda *args, **kwargs: module(*args, **kwargs)[k]
+
+    parts = [part(k) for k in range(len(held))]  # type: ignore[arg-type]
+    return dict(zip(held, parts, strict=True)) if isinstance(held, Mapping) else parts

@@ -19,6 +19,7 @@ from equilibrist.diagnosis._frame import without_the_frame
 from equilibrist.diagnosis._judge_loss import _misfit
 from equilibrist.diagnosis._judge_steps import untrained
 from equilibrist.diagnosis._outcome import Look, Outcome
+from equilibrist.diagnosis._seen import Opposition
 from equilibrist.findings import Finding
 from equilibrist.formulations import Vanilla
 from equilibrist.penalties import R1
@@ -68,8 +69,9 @@ def terms_of(early: Any, late: Any, away: float) -> list[Finding]:
     looks = [Look(k, 0.5, 1.0 if k == 0 else away) for k in range(10)]
     calls = [(torch.randn(8, 3),) for _ in range(9)]
     run: Any = SimpleNamespace(
-        early=SimpleNamespace(oppositions=early),
-        late=SimpleNamespace(oppositions=late, real_given=None),
+        early=SimpleNamespace(oppositions=[Opposition(*row) for row in early]),
+        spread=SimpleNamespace(oppositions=[Opposition(*row) for row in late[::2]]),
+        late=SimpleNamespace(oppositions=[Opposition(*row) for row in late[1::2]], real_given=None),
         outcome=Outcome(looks),
         given={"generator": calls, "critic": calls},
         loop=SimpleNamespace(players={"generator": generator}, held_out=None, seen=None),

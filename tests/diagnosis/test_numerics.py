@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from equilibrist.diagnosis.numerics import check_finite, check_single, check_step_size
+from equilibrist.diagnosis.numerics import check_finite, check_single
+from equilibrist.diagnosis.step_size import check_step_size
 
 
 class Minibatch(nn.Module):

@@ -12,8 +12,8 @@ from torch.nn.functional import l1_loss, relu, softplus
 
 from equilibrist.checks import Certificate, Verdict
 from equilibrist.diagnosis import Loop, check_wiring, diagnose
+from equilibrist.diagnosis._alterations import _descends
 from equilibrist.diagnosis._conditions import draws
-from equilibrist.diagnosis._judge_data import _descends
 from equilibrist.diagnosis._outcome import Look, Outcome
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._seen import last_function

@@ -12,6 +12,7 @@ from equilibrist.diagnosis._recorder import Recorder
 LEAST = 3  # steps before a coefficient is spoken of
 SHARE = 0.8  # of the steps that must agree
 CLEAR = 0.3  # residuals above leave coefficients unclear
+SMALL = 0.02  # coefficients below are none
 
 
 def explained(recorder: Recorder, role: str) -> list[Explained]:

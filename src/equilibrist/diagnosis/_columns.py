@@ -145,7 +145,7 @@ class Columns:
         call.slopes["norm"] = slope.detach().flatten(1).norm(dim=1)
 
 
-def columns_of(side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
+def columns_since_step(side: Side) -> tuple[dict[str, Tensor], dict[str, tuple[int, str]]]:
     """All columns of a player since its last step, and its last gradient; of each, (place of the call, role)."""
     found: dict[str, Tensor] = {}
     names: dict[str, tuple[int, str]] = {}

@@ -19,7 +19,7 @@ from equilibrist.nn.wrapped import copied, unwrapped
 SAMPLES = 2_000
 
 
-class Critics(nn.Module):
+class SeveralCritics(nn.Module):
     """Several critics as one module, which returns a list of their outputs."""
 
     def __init__(self, critics: Sequence[nn.Module]) -> None:
@@ -38,10 +38,10 @@ def critic_of(held: Held) -> nn.Module:
         held: a module, or several in a list or dictionary.
 
     Returns:
-        The module itself, without what wraps it, or `Critics` of them.
+        The module itself, without what wraps it, or `SeveralCritics` of them.
     """
     modules = [unwrapped(module) for module in modules_of(held)]
-    return modules[0] if isinstance(held, nn.Module) else Critics(modules)
+    return modules[0] if isinstance(held, nn.Module) else SeveralCritics(modules)
 
 
 def audit_of(

@@ -59,7 +59,7 @@ class Generated:
         return next((t for _, t in reversed(self._kept) if t.shape == shape), None)
 
 
-def parts_of(
+def split_by_kind(
     kind: str, rows: slice | None, heads: Sequence[Tensor], samples: Tensor
 ) -> Iterator[tuple[str, Tensor | None]]:
     """A batch as its real and its generated rows, where `rows` are generated: (kind, which rows); else as one."""

@@ -11,7 +11,7 @@ from equilibrist.diagnosis._coefficients import (
     CLEAR,
     LEAST,
     SHARE,
-    alike,
+    SMALL,
     as_evidence,
     below,
     constant,
@@ -21,7 +21,6 @@ from equilibrist.diagnosis._coefficients import (
     within,
 )
 from equilibrist.diagnosis._explain import (
-    AGAINST,
     MIXED,
     OTHER,
     OWN,
@@ -30,12 +29,12 @@ from equilibrist.diagnosis._explain import (
     TERM,
     Explained,
 )
+from equilibrist.diagnosis._judge_generator import judge_generator
 from equilibrist.diagnosis._judge_penalties import judge_penalties
 from equilibrist.diagnosis._recorder import Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC
 from equilibrist.findings import Finding
 
-SMALL = 0.02  # coefficients below are none
 LEAKS = 0.05  # residuals above leave open whether it is the other player's loss
 SCALE = 64.0  # a factor on all parts from which it is a loss scale
 
@@ -55,7 +54,7 @@ def judge_gradients(recorder: Recorder) -> tuple[list[Finding], dict[str, list[E
         findings += _critic(recorder, critic, flipped)
     for role, steps in by.items():
         if role != CRITIC and len(steps) >= LEAST:
-            findings += _generator(recorder, role, steps, flipped)
+            findings += judge_generator(recorder, role, steps, flipped)
         if len(steps) >= LEAST:
             findings += _stale(recorder, role, steps) + _scale(recorder, role, steps)
     return findings, by
@@ -241,101 +240,6 @@ def _leak(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding
             ),
         )
     return found
-
-
-# -- the generator ---------------------------------------------------------------------------------
-
-
-def _generator(
-    recorder: Recorder, role: str, steps: list[Explained], flipped: bool
-) -> list[Finding]:
-    side = recorder.sides[role]
-    clear = [e for e in steps if e.residual < CLEAR]
-    if len(clear) < LEAST:
-        return []
-    helps = share(
-        clear, lambda e: e.get(OWN) < SMALL and (e.get(AGAINST) < -0.3 or e.get(OTHER) > 0.3)
-    )
-    # What is added up has one coefficient; another loss, not declared, may look like any number of these.
-    told = any(constant(clear, part) for part in (AGAINST, OTHER) if median(clear, part))
-    # Where scores are near zero the two are nearly one column, and a step is told as either.
-    told |= bool(clear) and alike([e.get(OTHER) - e.get(AGAINST) for e in clear])
-    if helps >= SHARE and told:
-        if flipped or _shared_calls(recorder, clear):
-            return []  # both players have the labels the other way round; or gradients are reversed on their way
-        return [
-            Finding(
-                "wrong-sign",
-                f"{side.name}'s loss",
-                f"The {side.name} is trained to make its samples easier to tell: its gradient is the declared one the "
-                f"other way (coefficient {min(median(clear, AGAINST), -median(clear, OTHER)):.2f} "
-                "where 1 is declared).",
-                evidence=as_evidence(clear, OWN, AGAINST, OTHER),
-            )
-        ]
-    if flipped and helps < SHARE and share(clear, lambda e: e.get(OWN) > 0.3) >= SHARE:
-        return [
-            Finding(
-                "wrong-sign",
-                "labels",
-                f"The critic is trained with all labels the other way round, the {side.name} is not: "
-                "it learns what the "
-                "critic calls generated.",
-                evidence=as_evidence(clear, OWN, OTHER),
-            )
-        ]
-    reverse = share(
-        clear, lambda e: e.get(OTHER) < -0.1 and abs(e.get(OWN)) < SMALL + 0.1 * abs(e.get(OTHER))
-    )
-    if reverse >= SHARE:
-        return [
-            Finding(
-                "wrong-loss",
-                f"{side.name}'s loss",
-                f"The {side.name} minimises minus the critic's loss (the saturating form) where another is declared.",
-                level="warning",
-                evidence=as_evidence(clear, OWN, OTHER),
-                cure="declare the saturating form, as in Vanilla(saturating=True), or use the other one",
-            )
-        ]
-    mixed = [e for e in clear if e.get(MIXED) > 0.3 * max(abs(e.get(OWN)), abs(e.get(OTHER)))]
-    if len(mixed) >= SHARE * len(clear):
-        # One backward pass through one call sends slopes that are of neither loss.
-        text = (
-            f"The loop's loss of the {side.name} is not the declared one: what it receives is "
-            f"{median(mixed, OWN):.2f} times the "
-            f"declared loss and {median(mixed, OTHER):.2f} times the critic's, from one backward pass."
-        )
-        evidence = as_evidence(mixed, OWN, AGAINST, OTHER)
-        return [
-            Finding("wrong-loss", f"{side.name}'s loss", text, sure="likely", evidence=evidence)
-        ]
-    leaking = [
-        e for e in clear if e.residual < LEAKS and (e.get(OTHER) > 0.1 or e.get(AGAINST) < -0.1)
-    ]
-    if len(leaking) >= LEAST and len(leaking) >= SHARE * len(clear):
-        amount = max(median(leaking, OTHER), -median(leaking, AGAINST))
-        critic = recorder.sides[CRITIC].name
-        return [
-            Finding(
-                "gradient-leak",
-                side.name,
-                f"The {side.name} receives the {critic}'s loss as well (coefficient {amount:.2f}), in "
-                f"{len(leaking)} of "
-                f"{len(steps)} steps: it is taught to be told apart.",
-                evidence=as_evidence(leaking, OWN, AGAINST, OTHER),
-            )
-        ]
-    return []
-
-
-def _shared_calls(recorder: Recorder, steps: Sequence[Explained]) -> bool:
-    """Whether the generator learns from the very calls that the critic's loss is made of, as it does where its gradient
-    is reversed on the way (domain-adversarial training)."""
-    critic = [e for e in explained(recorder, CRITIC) if e.kinds]
-    used = {e.step.calls[i].place for e in critic for i in e.used if e.kinds[i] == FAKE}
-    linked = [c.place for e in steps for c in e.step.calls if c.linked]
-    return bool(linked) and all(place in used for place in linked)
 
 
 # -- both ------------------------------------------------------------------------------------------

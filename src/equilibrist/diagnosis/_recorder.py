@@ -9,22 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
+from torch.optim import optimizer as of_torch
 
-from equilibrist.diagnosis._calls import (
-    FAKE,
-    Call,
-    right_norms,
-)
+from equilibrist.diagnosis._calls import FAKE, Call, right_norms
 from equilibrist.diagnosis._clips import ClipEar
-from equilibrist.diagnosis._columns import Columns, columns_of
+from equilibrist.diagnosis._columns import Columns, columns_since_step
 from equilibrist.diagnosis._decay import decay_share
 from equilibrist.diagnosis._explain import Explained, explain
 from equilibrist.diagnosis._fit import Problem
-from equilibrist.diagnosis._generated import Generated, parts_of
+from equilibrist.diagnosis._generated import Generated, split_by_kind
 from equilibrist.diagnosis._hidden import Hidden
 from equilibrist.diagnosis._layers import layers_used, wrappers_called
 from equilibrist.diagnosis._own import Declared
@@ -50,13 +43,9 @@ from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation
 from equilibrist.interop.origin import ancestor, tensors_of
 from equilibrist.nn.wrapped import uncompiled
-from equilibrist.penalties import R1, GradientPenalty
 
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
-FIRST = 2  # rounds in which every term of every call is looked at
 SEVERAL = 3  # optimisers of one player
-OUTPUTS = 6  # of a generator, by which its samples are known again
-UNDECLARED = (GradientPenalty(1.0), R1(2.0))  # that an undeclared penalty may be
 
 
 def _same(t: Any) -> Any:
@@ -124,8 +113,8 @@ class Recorder:
         self.on, self._thread = True, threading.get_ident()
         self._eager.enter_context(uncompiled())
         self._handles = [
-            register_optimizer_step_pre_hook(self._before_step),
-            register_optimizer_step_post_hook(self._after_step),
+            of_torch.register_optimizer_step_pre_hook(self._before_step),
+            of_torch.register_optimizer_step_post_hook(self._after_step),
         ]
         for side in self.sides.values():
             # Hooks on the inner module would be traced by torch.compile; DDP hands its calls on to it.
@@ -231,7 +220,7 @@ class Recorder:
             linked = ancestor(samples, self.feeders) is not None
             if not linked and kind != FAKE and args and not samples.requires_grad:
                 self.batch = args[0] if len(args) == 1 else args
-            for part, chosen in parts_of(kind, rows, heads, samples):
+            for part, chosen in split_by_kind(kind, rows, heads, samples):
                 self._record(part, linked, samples, heads, chosen)
 
     def _record(
@@ -362,7 +351,7 @@ class Recorder:
         if self.resting:
             return {}, {}
         if self.declared is None:
-            return columns_of(side)
+            return columns_since_step(side)
         given = (self.batch, self.latent) if self.inputs is None else tuple(self.inputs())
         if given[0] is None:
             return {}, {}

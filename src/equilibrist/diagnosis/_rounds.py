@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from equilibrist.diagnosis._reach import reached
 from equilibrist.diagnosis._state import Roles, State, bits, digest, look, look_at
 
+ROUNDING = 1e-5  # of the largest gradient: entries below are none
 ALIKE = 0.01  # an update is the learning rate where it is within one per cent of it
 INPUTS = 32  # calls of a round whose inputs are looked at
 
@@ -162,12 +163,17 @@ def _whose(optimizer: torch.optim.Optimizer, found: Mapping[str, Any]) -> str:
 
 
 def _share(weights: list[tuple[Tensor, Tensor]], rates: tuple[float, ...]) -> float:
-    """The share of entries with a gradient that moved by a learning rate."""
+    """The share of entries with a gradient that moved by a learning rate.
+
+    A gradient that is rounding alone, such as that of a bias before batch norm, counts as none: it may be below Adam's
+    epsilon.
+    """
     moved, count = 0, 0
+    largest = max((float(p.grad.abs().max()) for p, _ in weights if p.grad is not None), default=0)
     for p, before in weights:
         assert p.grad is not None
         step = (p.detach() - before).abs().double()
-        reached = p.grad != 0
+        reached = p.grad.abs() > ROUNDING * largest
         near = torch.zeros_like(reached)
         for rate in rates:
             near |= (step - rate).abs() <= ALIKE * rate

@@ -311,6 +311,11 @@ def bare(call: Call) -> Call:
     )
 
 
+def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All tensors that an optimiser steps."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 def stranger(optimizer: torch.optim.Optimizer, round: int, strangers: int) -> Step:
     rates = tuple(float(g["lr"]) for g in optimizer.param_groups if "lr" in g)
     name = type(optimizer).__name__

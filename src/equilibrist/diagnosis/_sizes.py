@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from equilibrist.diagnosis._running import Running
-from equilibrist.diagnosis.numerics import check_step_size
+from equilibrist.diagnosis.step_size import check_step_size
 from equilibrist.findings import Finding
 from equilibrist.formulations import formulation_of
 from equilibrist.formulations.named import is_formulation

@@ -13,7 +13,7 @@ from equilibrist.core.draws import Use
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.errors import DataError
 from equilibrist.findings import Finding
-from equilibrist.statistics import estimate
+from equilibrist.statistics import Estimate, estimate
 
 BLOCKS = 10  # independent parts of the samples, from which intervals are made
 IGNORED = 0.15  # the variance over the latent against that of the data at the same condition
@@ -90,6 +90,12 @@ def check_latent(
             and (due is None or not known or mine.mean < HALF * estimate(due, confidence).mean)
         ):
             return ()
+    return (_ignored(where, mine, data, what, level, confidence),)
+
+
+def _ignored(
+    where: str, mine: Estimate, data: Estimate, what: str, level: str, confidence: float
+) -> Finding:
     evidence: Json = {
         "value": mine.mean,
         "interval": [mine.low, mine.high],
@@ -101,7 +107,7 @@ def check_latent(
         f"At one condition, samples vary by {mine} over the latent, where {what} {data}: the latent has hardly any "
         "effect."
     )
-    return (Finding("latent-ignored", where, text, level, "likely", evidence),)
+    return Finding("latent-ignored", where, text, level, "likely", evidence)
 
 
 def _below(value: float | None, values: list[float], confidence: float) -> bool:

@@ -106,16 +106,13 @@ def diagnose(
         print(equilibrist.diagnose(loop, rounds=500))
 
     The wiring is checked in the first rounds and in the last, numbers in all; then the samples, the average and the
-    size
-    of steps are looked at, and the critic is audited on held-out samples. The loop is stepped as it is: its modules
-    train.
-    Random states are the loop's own while it runs.
+    size of steps are looked at, and the critic is audited on held-out samples. The loop is stepped as it is: its
+    modules train. Random states are the loop's own while it runs.
 
     Args:
         loop: the loop.
         rounds: how many of its rounds are run; some twenty more measure the size of steps.
-        fresh: makes the loop anew, from its beginning: with it, whether the loop resumes is checked too
-        (`check_resume`).
+        fresh: makes the loop anew: with it, whether the loop resumes is checked too (`check_resume`).
         first: the number of the first round.
         gradients: that the audit of the critic may spend.
         seed: of what the checks draw.
@@ -134,16 +131,7 @@ def diagnose(
     run = Running(loop, rounds, first, critic, seed)
     with showing(progress, "rounds", rounds) as bar:
         run.run(lambda done: bar.update(done, {}), lambda: early_sizes(run, generator, critic))
-    found = [*run.early.findings]
-    late = run.late.findings if run.late else ()
-    # A check of the last rounds takes samples that were made before them for altered ones.
-    found += [f for f in late if _new(f, found) and not (run.ages.known and f.name in ALTERED)]
-    found = without_the_frame(without_echoes(found), loop, generator, seed)
-    found += _asleep(run, found)
-    if not any(f.name == "rate-rewritten" and f.level != "note" for f in found):
-        found += [f for f in ruled(run.rates, critic) if f.level != "note" or _new(f, found)]
-    found += [run.stopped] if run.stopped is not None else []
-    found += run.sizes or (exploded(run) if run.stopped is not None else [])
+    found = _of_loop(run, loop, generator, critic, seed)
     skipped: dict[str, str] = {}
     audit = None
     if run.stopped is None:
@@ -153,21 +141,29 @@ def diagnose(
     if fresh is not None and run.stopped is None:
         found += _resumed(fresh, seed, skipped)
     if any(map(is_cause, found)):
-        skipped["the critic's state"] = "what is found already explains it: mend that first"
+        skipped["the critic's state"] = "what is found already explains it: fix that first"
     elif run.stopped is None:
         audit = audit_of(loop, critic, gradients, seed, progress, skipped)
         found += states(audit, critic, _way(run, critic, generator))
         found = _rarely(run, critic, found)
+    findings = ordered(with_causes(found))
     return Diagnosis(
-        ordered(with_causes(found)),
-        run.done,
-        dict(run.steps),
-        run.early,
-        run.late,
-        audit,
-        run.outcome,
-        skipped,
+        findings, run.done, dict(run.steps), run.early, run.late, audit, run.outcome, skipped
     )
+
+
+def _of_loop(run: Running, loop: Loop, generator: str, critic: str, seed: int) -> list[Finding]:
+    """What was found while the loop ran: wiring, data, rates, numbers."""
+    found = [*run.early.findings]
+    late = run.late.findings if run.late else ()
+    # A check of the last rounds takes samples that were made before them for altered ones.
+    found += [f for f in late if _new(f, found) and not (run.ages.known and f.name in ALTERED)]
+    found = without_the_frame(without_echoes(found), loop, generator, seed)
+    found += _asleep(run, found)
+    if not any(f.name == "rate-rewritten" and f.level != "note" for f in found):
+        found += [f for f in ruled(run.rates, critic) if f.level != "note" or _new(f, found)]
+    found += [run.stopped] if run.stopped is not None else []
+    return found + (run.sizes or (exploded(run) if run.stopped is not None else []))
 
 
 def _names(players: Mapping[str, Any]) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -59,10 +59,7 @@ def check_latent(
     """
     n = len(conditions)
     order = torch.from_numpy(Use.DIAGNOSIS_ROWS.at(place=3).generator(seed).permutation(n))
-    made = []
-    for k in range(4):
-        with torch.no_grad(), untouched(seed, k):
-            made.append(_samples("sample(conditions)", sample(conditions), n)[order])
+    made = [m[order] for m in _four_times(sample, conditions, seed)]
     within = (_halved(made[0], made[1]) + _halved(made[2], made[3])) / 2
     whole = _halved(torch.cat(made[:2]), torch.cat(made[:2]).roll(n // 2, 0))[:n]
     parts = [float(p.mean()) for p in within.chunk(BLOCKS)]
@@ -83,14 +80,20 @@ def check_latent(
             return ()  # labels: neighbours tell all there is to tell
         left, missed = _unexplained(conditions, rows, torch.stack(made).mean(0))
         data, level, what = estimate(left, confidence), "warning", "a regression on it leaves"
-        if not (
-            _below(UNEXPLAINED * total, left, confidence)
-            and missed < WORSE * data.mean
-            and _below(mine.high, [IGNORED * v for v in left], confidence)
-            and (due is None or not known or mine.mean < HALF * estimate(due, confidence).mean)
-        ):
+        varies = _below(UNEXPLAINED * total, left, confidence) and missed < WORSE * data.mean
+        beside = not known or due is None or mine.mean < HALF * estimate(due, confidence).mean
+        if not (varies and beside and _below(mine.high, [IGNORED * v for v in left], confidence)):
             return ()
     return (_ignored(where, mine, data, what, level, confidence),)
+
+
+def _four_times(
+    sample: Callable[[Tensor], Tensor], conditions: Tensor, seed: int
+) -> Iterator[Tensor]:
+    """Samples of all conditions, with four latents."""
+    for k in range(4):
+        with torch.no_grad(), untouched(seed, k):
+            yield _samples("sample(conditions)", sample(conditions), len(conditions))
 
 
 def _ignored(

@@ -245,21 +245,18 @@ def check_wiring(
 
     At each call of the critic the gradients of the declared loss's parts are taken through the loop's own graph, at its
     own weights, samples and random numbers; at each step of an optimiser what it received is decomposed into them by
-    least squares. A few rounds are enough. The training is not changed: no random number is drawn, no weight, gradient
-    or buffer written.
+    least squares. The training is not changed: no random number is drawn, no weight, gradient or buffer written.
 
     Args:
-        players: the modules that are trained, by name, as the loop holds them; a list of modules is one player.
-        loss: what the critic and the generator minimise: a formulation or its name; or losses of your own,
-            `losses(modules, batch[, z])` as an `AdversarialGame` takes them, whose terms are told apart; None looks at
-            steps alone.
+        players: the modules that are trained, by name; a list of modules is one player.
+        loss: a formulation or its name; or losses of your own, `losses(modules, batch[, z])` as an `AdversarialGame`
+            takes them, whose terms are told apart; None looks at steps alone.
         step: step(i) runs round i of the loop; without it the result is a context manager.
         penalties: what the critic pays besides (`GradientPenalty`, `R1`, `R2`).
         rounds: how many rounds are watched, at most 20.
         real, train: real samples that the critic is not, and is, trained on, in the form in which generated ones are
             compared with them: for findings about scaling and augmentation.
-        score: from the critic's output to its scores, where that is not a tensor, the first of a tuple, or a list of
-        them.
+        score: from the critic's output to scores, where that is not a tensor, the first of a tuple, or a list of them.
         inputs: inputs() returns what losses of your own are given at the present step, (batch,) or (batch, z); without
             it, what the critic was last shown of real samples and what the generator was last given.
 

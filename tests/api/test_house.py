@@ -20,11 +20,11 @@ spec.loader.exec_module(house)
 
 # What is still larger than it should be: lower a number when it has fallen.
 MOST = {
-    "statements": 42_083,
+    "statements": 42_081,
     "files over 400 lines": 9,
-    "functions over 60 lines": 21,
+    "functions over 60 lines": 18,
     "signatures over 8 parameters": 27,
-    "`Any`": 1343,
+    "`Any`": 1246,
     "public names in several packages": 91,
 }
 

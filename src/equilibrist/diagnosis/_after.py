@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +81,7 @@ def _single(run: Running) -> list[Finding]:
     return found
 
 
-def _rows(args: Any) -> int:
+def _rows(args: object) -> int:
     first = next(tensors_of(args), None)
     return len(first) if first is not None and first.ndim else 0
 
@@ -113,7 +112,7 @@ def _average(run: Running, generator: str) -> list[Finding]:
     )
 
 
-def _fresh(args: tuple[Any, ...], turn: int) -> tuple[Any, ...]:
+def _fresh(args: tuple[object, ...], turn: int) -> tuple[object, ...]:
     """Inputs anew: each entry's values in another order where they are noise, as they are where not."""
     if not turn:
         return args

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -204,7 +203,7 @@ class Norm:
     why: str = ""
 
 
-def named(penalty: Any) -> str:
+def named(penalty: object) -> str:
     """A declared penalty in words."""
     if isinstance(penalty, GradientPenalty):
         side = "one-sided " if penalty.one_sided else ""
@@ -212,7 +211,7 @@ def named(penalty: Any) -> str:
     return f"{type(penalty).__name__} of weight {getattr(penalty, 'weight', 1):g}"
 
 
-def right_norms(penalties: Sequence[Any]) -> dict[str, Callable[[Tensor], Tensor]]:
+def right_norms(penalties: Sequence[object]) -> dict[str, Callable[[Tensor], Tensor]]:
     """The declared penalties as functions of the input gradient [B, ...], by name."""
     found: dict[str, Callable[[Tensor], Tensor]] = {}
     for penalty in penalties:
@@ -240,7 +239,7 @@ def _gradient_penalty(
     return value
 
 
-def wrong_norms(penalties: Sequence[Any], shape: Sequence[int]) -> list[Norm]:
+def wrong_norms(penalties: Sequence[object], shape: Sequence[int]) -> list[Norm]:
     """Norms over the wrong axes, for gradients of this shape."""
     found = []
     count = max(1, int(torch.Size(shape[1:]).numel()))

@@ -30,7 +30,7 @@ class ClipEar:
     NORM, VALUE = "_clip_grads_with_norm_", "_group_tensors_by_device_and_dtype"
 
     def __init__(self, recorder: Hearing) -> None:
-        self._home: Any = torch.nn.utils.clip_grad
+        self._home: object = torch.nn.utils.clip_grad
         self._before = {
             name: getattr(self._home, name)
             for name in (self.NORM, self.VALUE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +46,7 @@ class Columns:
     """
 
     def __init__(
-        self, loss: Formulation | None, penalties: Sequence[Any], critic: Side, routine: Routine
+        self, loss: Formulation | None, penalties: Sequence[object], critic: Side, routine: Routine
     ) -> None:
         self.loss, self.penalties = loss, list(penalties)
         self.separable = loss is None or separable(loss)

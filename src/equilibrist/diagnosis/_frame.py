@@ -40,7 +40,7 @@ def without_the_frame(found: list[Finding], loop: Loop, generator: str, seed: in
     return [f for f in found if f not in doubtful or not _equal(_generated(f), frame)]
 
 
-def _generated(finding: Finding) -> dict[str, Any]:
+def _generated(finding: Finding) -> dict[str, object]:
     """What was found of generated samples, where they are scaled and real ones are shown as they are."""
     real, made = finding.evidence.get("real"), finding.evidence.get("generated")
     if not isinstance(real, dict) or not isinstance(made, dict):
@@ -61,7 +61,7 @@ def _frame(loop: Loop, generator: str, seed: int) -> tuple[float, float] | None:
         return None
     outputs: list[Tensor] = []
 
-    def heard(_: Any, __: Any, output: Any) -> None:
+    def heard(_: object, __: object, output: object) -> None:
         if isinstance(output, Tensor):
             outputs.append(output.detach())
 

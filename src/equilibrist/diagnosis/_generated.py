@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ class Generated:
         self.end = ""
         self._kept: list[tuple[int, Tensor]] = []
 
-    def add(self, output: Any) -> None:
+    def add(self, output: object) -> None:
         """The generator has returned this."""
         every = list(tensors_of(output))[:2]
         found = [t.detach() for t in every]

@@ -54,7 +54,7 @@ class Declared:
         self,
         losses: Losses,
         players: Mapping[str, tuple[str, list[nn.Module]]],
-        shown: Mapping[str, Any],
+        shown: Mapping[str, object],
     ) -> None:
         self.losses, self.players = losses, players
         self.modules = Modules(shown)
@@ -63,7 +63,13 @@ class Declared:
         self.through: set[str] = set()  # terms of the generator's loss that go through the critic
 
     def columns(
-        self, role: str, at: Coordinates, batch: Any, z: Any = None, *, made: tuple[Any, Any]
+        self,
+        role: str,
+        at: Coordinates,
+        batch: object,
+        z: object = None,
+        *,
+        made: tuple[object, object],
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Gradients for a player's weights: of each term of its own loss ("own:1"), and of the other players' losses
         ("other").
@@ -105,7 +111,7 @@ class Declared:
             return None
         return opposed_parts(torch.stack(own).sum(0), torch.stack(rest).sum(0))
 
-    def _evaluated(self, modules: Modules, batch: Any, z: Any) -> Any:
+    def _evaluated(self, modules: Modules, batch: object, z: object) -> object:
         """What the losses return; of a generator with several inputs, the one that they take for z."""
         for latent in (z, *reversed(z)) if isinstance(z, tuple) else (z,):
             try:
@@ -118,28 +124,28 @@ class Declared:
 class _Recorded:
     """A module that gives for one input what it gave before."""
 
-    def __init__(self, module: nn.Module, given: Any, made: Any) -> None:
+    def __init__(self, module: nn.Module, given: object, made: object) -> None:
         self._module, self._given, self._made = module, given, made
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if args and args[0] is self._given and len(args) + len(kwargs) == 1:
             return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, self._made)
         return self._module(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._module, name)
 
 
-def _recorded(held: Any, given: Any, made: Any) -> Any:
+def _recorded(held: object, given: object, made: object) -> object:
     return _Recorded(held, given, made) if isinstance(held, nn.Module) else held
 
 
 @contextlib.contextmanager
-def _outputs(modules: Sequence[nn.Module]) -> Iterator[set[Any]]:
+def _outputs(modules: Sequence[nn.Module]) -> Iterator[set[object]]:
     """The places in graphs of what these modules return, while they are called."""
-    places: set[Any] = set()
+    places: set[object] = set()
 
-    def note(module: nn.Module, args: Any, made: Any) -> None:
+    def note(module: nn.Module, args: object, made: object) -> None:
         places.update(t.grad_fn for t in tensors_of(made) if t.grad_fn is not None)
 
     handles = [module.register_forward_hook(note) for module in modules]

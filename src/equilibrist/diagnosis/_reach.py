@@ -63,7 +63,7 @@ _FOREIGN = frozenset(
 )
 
 
-def reached(loop: Any) -> dict[str, Any]:
+def reached(loop: object) -> dict[str, object]:
     """Everything of interest that a loop refers to, by name; the nearest first.
 
     Looked at are the loop's own fields, what its functions close over, the globals that they name, the attributes
@@ -75,7 +75,7 @@ def reached(loop: Any) -> dict[str, Any]:
     Returns:
         Modules (none inside another), optimisers, schedules, scalers, random generators, tensors, arrays, numbers.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     seen: set[int] = set()
     left = deque((name, value, 0) for name, value in _fields(loop))
     while left and len(seen) < MOST:
@@ -103,7 +103,7 @@ def _fields(loop: Any) -> Iterator[tuple[str, Any]]:
         yield "", getattr(loop, key, None)
 
 
-def _is_end(value: Any) -> bool:
+def _is_end(value: object) -> bool:
     if isinstance(value, nn.Module | torch.optim.Optimizer | LRScheduler | torch.amp.GradScaler):
         return True
     return isinstance(value, _ENDS + _PLAIN)
@@ -113,7 +113,7 @@ def _joined(name: str, key: str) -> str:
     return f"{name}.{key}" if name and key else name or key
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+def _parts(value: object) -> Iterator[tuple[str, object]]:
     """What is one step further, each with its name."""
     if isinstance(value, _FUNCTIONS):
         yield from _of_function(value)
@@ -140,7 +140,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from vars(value).items()
 
 
-def _few(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+def _few(pairs: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:
     """A long container is data, or a log."""
     for count, pair in enumerate(pairs):
         if count >= WIDEST:
@@ -148,7 +148,7 @@ def _few(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         yield pair
 
 
-def _is_theirs(value: Any) -> bool:
+def _is_theirs(value: object) -> bool:
     if isinstance(value, type | types.ModuleType) or not hasattr(value, "__dict__"):
         return False
     whole = str(type(value).__module__)
@@ -181,7 +181,7 @@ def _of_function(value: Any) -> Iterator[tuple[str, Any]]:
             yield ("" if isinstance(inside, _FUNCTIONS) else key), inside
 
 
-def _outermost(found: dict[str, Any], given: set[str]) -> dict[str, Any]:
+def _outermost(found: dict[str, object], given: set[str]) -> dict[str, object]:
     """Without what is part of a module that is there as well, but for players that were given by name."""
     modules = [value for value in found.values() if isinstance(value, nn.Module)]
     inner = {id(part) for whole in modules for part in whole.modules() if part is not whole}

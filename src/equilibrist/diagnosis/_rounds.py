@@ -95,7 +95,7 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
     parts = {id(p) for m in found.values() if isinstance(m, nn.Module) for p in m.modules()}
     stepped: dict[int, tuple[str, list[tuple[Tensor, Tensor]]]] = {}
 
-    def meet(value: Any, kind: str) -> str:
+    def meet(value: object, kind: str) -> str:
         """An object that is in nobody's reach is named by its place among those of its kind."""
         if isinstance(value, torch.optim.Optimizer):
             kind = f"{kind}{_whose(value, found)}"
@@ -110,7 +110,7 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
             start.update(look_at(name, value, run.found()))
         return name
 
-    def called(module: nn.Module, arguments: Any) -> None:
+    def called(module: nn.Module, arguments: object) -> None:
         if torch.compiler.is_compiling():
             return
         if id(module) not in parts and any(True for _ in module.state_dict(keep_vars=True)):
@@ -150,7 +150,7 @@ def _hooks(run: Watched, i: int, closely: bool) -> Iterator[None]:
             handle.remove()
 
 
-def _whose(optimizer: torch.optim.Optimizer, found: Mapping[str, Any]) -> str:
+def _whose(optimizer: torch.optim.Optimizer, found: Mapping[str, object]) -> str:
     """Whose weights it steps, as the end of its name."""
     own = {id(p) for group in optimizer.param_groups for p in group["params"]}
     names = []
@@ -182,7 +182,7 @@ def _share(weights: list[tuple[Tensor, Tensor]], rates: tuple[float, ...]) -> fl
     return moved / count if count else 0.0
 
 
-def required(function: Callable[..., Any]) -> int:
+def required(function: Callable[..., object]) -> int:
     """How many arguments a function needs."""
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -194,7 +194,7 @@ def required(function: Callable[..., Any]) -> int:
     )
 
 
-def call(function: Callable[..., Any], value: Any) -> Any:
+def call(function: Callable[..., object], value: object) -> object:
     """Calls it with the value, unless it takes none."""
     try:
         takes = bool(inspect.signature(function).parameters)

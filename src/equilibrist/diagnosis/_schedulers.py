@@ -39,7 +39,7 @@ class Schedulers:
     def __init__(self, hears: Callable[[], bool]) -> None:
         self.count: Counter[int] = Counter()
         self.last: dict[int, Overwritten] = {}
-        self._held: dict[int, list[Any]] = {}
+        self._held: dict[int, list[object]] = {}
         self._used: dict[int, list[float]] = {}
         self._before = before = LRScheduler.step
 
@@ -65,7 +65,7 @@ class Schedulers:
         set_to = [float(lr) for lr in getattr(mine[0], "_last_lr", [])]
         return 1, len(set_to) == len(now) and not _equal(set_to, now)
 
-    def _of(self, optimizer: Optimizer) -> list[Any]:
+    def _of(self, optimizer: Optimizer) -> list[object]:
         if not hasattr(optimizer.step, "_wrapped_by_lr_sched"):
             return []
         key = id(optimizer)

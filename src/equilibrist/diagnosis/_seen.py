@@ -163,17 +163,17 @@ class Ear:
     def __init__(self, call: Callable[..., None]) -> None:
         self._call = call
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, *args: object, **kwargs: object) -> None:
         self._call(*args, **kwargs)
 
     def __reduce__(self) -> Any:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    def __deepcopy__(self, memo: dict[int, object]) -> object:
         return contextlib.nullcontext().__exit__
 
 
-def heads_of(output: Any) -> Iterator[Tensor]:
+def heads_of(output: object) -> Iterator[Tensor]:
     """The scores in what a critic returns: a tensor, the first entry of a tuple, every entry of a list."""
     if isinstance(output, Tensor):
         if output.is_floating_point() and output.ndim:

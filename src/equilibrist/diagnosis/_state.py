@@ -60,7 +60,7 @@ class Roles:
         given: the name of the average, where the user gave one.
     """
 
-    def __init__(self, found: Mapping[str, Any], given: str | None = None) -> None:
+    def __init__(self, found: Mapping[str, object], given: str | None = None) -> None:
         stepped = {
             id(p)
             for value in found.values()
@@ -90,7 +90,7 @@ class Roles:
 
 
 def _shadows(
-    found: Mapping[str, Any],
+    found: Mapping[str, object],
     all_modules: list[nn.Module],
     players: set[str],
     modules: Mapping[str, nn.Module],
@@ -110,7 +110,7 @@ def _shadows(
     return {name for name, shapes in groups.items() if len(shapes) > 1 and sorted(shapes) in wanted}
 
 
-def _container(name: str, found: Mapping[str, Any]) -> str:
+def _container(name: str, found: Mapping[str, object]) -> str:
     """What a loose tensor lies in: keys such as "0.weight" have dots of their own."""
     head = name.partition(".")[0]
     siblings = [n for n in found if n.startswith(f"{head}.")]
@@ -123,7 +123,7 @@ def _container(name: str, found: Mapping[str, Any]) -> str:
     return head
 
 
-def look(found: Mapping[str, Any], roles: Roles | None = None, keep: bool = False) -> State:
+def look(found: Mapping[str, object], roles: Roles | None = None, keep: bool = False) -> State:
     """The state of what a loop refers to.
 
     Args:
@@ -158,14 +158,14 @@ def _box(name: str, roles: Roles | None) -> str:
     return next((box for box in roles.shadows if name.startswith(f"{box}.")), "")
 
 
-def look_at(owner: str, value: Any, found: Mapping[str, Any], keep: bool = True) -> State:
+def look_at(owner: str, value: object, found: Mapping[str, object], keep: bool = True) -> State:
     """The state of one object that was found late."""
     leaves = _leaves(owner, value, _names(found))
     return {(owner, part): _leaf(kind, owner, part, leaf, keep) for kind, part, leaf in leaves}
 
 
-def _leaf(kind: str, owner: str, part: str, value: Any, keep: bool) -> Leaf:
-    kept: Any = None
+def _leaf(kind: str, owner: str, part: str, value: object, keep: bool) -> Leaf:
+    kept: object = None
     if isinstance(value, Tensor):
         kept = value.detach().clone() if keep else None
     elif isinstance(value, bool | int | float):
@@ -173,7 +173,7 @@ def _leaf(kind: str, owner: str, part: str, value: Any, keep: bool) -> Leaf:
     return Leaf(kind, owner, part, bits(value), kept)
 
 
-def _names(found: Mapping[str, Any]) -> dict[int, str]:
+def _names(found: Mapping[str, object]) -> dict[int, str]:
     return {
         id(p): f"{name}.{path}"
         for name, module in reversed(list(found.items()))
@@ -182,7 +182,9 @@ def _names(found: Mapping[str, Any]) -> dict[int, str]:
     }
 
 
-def _leaves(owner: str, value: Any, names: Mapping[int, str]) -> Iterator[tuple[str, str, Any]]:
+def _leaves(
+    owner: str, value: object, names: Mapping[int, str]
+) -> Iterator[tuple[str, str, object]]:
     if isinstance(value, nn.Module):
         yield from _of_module(value)
     elif isinstance(value, torch.optim.Optimizer):
@@ -206,7 +208,7 @@ def _leaves(owner: str, value: Any, names: Mapping[int, str]) -> Iterator[tuple[
         yield "value", "", value
 
 
-def _of_module(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
+def _of_module(module: nn.Module) -> Iterator[tuple[str, str, object]]:
     yield from (("weight", path, p) for path, p in module.named_parameters())
     yield from (("buffer", path, b) for path, b in module.named_buffers())
     graded = ((path, p.grad) for path, p in module.named_parameters() if p.grad is not None)
@@ -216,7 +218,7 @@ def _of_module(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
 
 def _of_optimizer(
     optimizer: torch.optim.Optimizer, names: Mapping[int, str]
-) -> Iterator[tuple[str, str, Any]]:
+) -> Iterator[tuple[str, str, object]]:
     for g, group in enumerate(optimizer.param_groups):
         where = f" of group {g}" if len(optimizer.param_groups) > 1 else ""
         for key, value in group.items():
@@ -247,7 +249,7 @@ def _of_schedule(prefix: str, schedule: Any) -> Iterator[tuple[str, str, Any]]:
             yield "schedule", f"{prefix}{key}", value
 
 
-def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _flat(path: str, value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _flat(f"{path}.{key}", part)
@@ -258,7 +260,7 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def bits(value: Any) -> Any:
+def bits(value: object) -> object:
     """Equal for two values where their bits are."""
     if isinstance(value, Tensor):
         return _of_tensor(value)
@@ -271,7 +273,7 @@ def bits(value: Any) -> Any:
     return value
 
 
-def _of_tensor(value: Tensor) -> Any:
+def _of_tensor(value: Tensor) -> object:
     try:
         dense = value.detach().cpu().contiguous().reshape(-1)
         dense = torch.view_as_real(dense) if dense.is_complex() else dense

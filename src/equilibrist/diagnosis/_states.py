@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from equilibrist.certificates import STATES
 from equilibrist.checks import Certificate, Verdict
@@ -201,7 +200,7 @@ def _lasting(state: str, found: Certificate | None, way: Way, flat: bool) -> boo
     return False
 
 
-def _by_its_penalty(evidence: Mapping[str, Any]) -> bool:
+def _by_its_penalty(evidence: Mapping[str, object]) -> bool:
     """Whether no critic of its class has an advantage under the penalty, and without it one separates."""
     missing = evidence.get("missing_under_the_penalty_interval")
     apart = evidence.get("separation_without_penalty")
@@ -213,6 +212,6 @@ def _by_its_penalty(evidence: Mapping[str, Any]) -> bool:
     )
 
 
-def _below(evidence: Mapping[str, Any], share: float) -> bool:
+def _below(evidence: Mapping[str, object], share: float) -> bool:
     advantage = evidence.get("advantage")
     return isinstance(advantage, float) and advantage < share

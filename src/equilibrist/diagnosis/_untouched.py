@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ def fresh_buffers() -> Iterator[None]:
     """Every module that is called within works on copies of its buffers."""
     kept: dict[int, tuple[nn.Module, dict[str, Tensor | None]]] = {}
 
-    def keep(module: nn.Module, _: Any) -> None:
+    def keep(module: nn.Module, _: object) -> None:
         if torch.compiler.is_compiling() or id(module) in kept or not module._buffers:
             return
         kept[id(module)] = (module, dict(module._buffers))

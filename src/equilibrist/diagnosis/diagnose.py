@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from equilibrist.certificates import Json
 from equilibrist.critics import CriticAudit
@@ -166,7 +165,7 @@ def _of_loop(run: Running, loop: Loop, generator: str, critic: str, seed: int) -
     return found + (run.sizes or (exploded(run) if run.stopped is not None else []))
 
 
-def _names(players: Mapping[str, Any]) -> tuple[str, str]:
+def _names(players: Mapping[str, object]) -> tuple[str, str]:
     """The critic's name and the generator's."""
     called = {role: name for name, role in roles(tuple(players)).items()}
     if set(called) != {CRITIC, "generator"}:

@@ -102,7 +102,7 @@ class ResumeCheck(Shown):
 
 
 def check_resume(
-    make: Callable[[], Any], *, rounds: int = 5, more: int = 5, seed: int = 0
+    make: Callable[[], object], *, rounds: int = 5, more: int = 5, seed: int = 0
 ) -> ResumeCheck:
     """Whether a training that is saved and loaded goes on as if nothing had happened, and what was forgotten.
 
@@ -173,7 +173,7 @@ def _require(make: object, rounds: int, more: int) -> None:
         )
 
 
-def _loop(make: Callable[[], Any]) -> Loop:
+def _loop(make: Callable[[], object]) -> Loop:
     made = make()
     if isinstance(made, tuple) and len(made) == 3:
         made = dict(zip(("step", "save", "load"), made, strict=True))
@@ -198,12 +198,12 @@ def _loop(make: Callable[[], Any]) -> Loop:
     )
 
 
-def _begin(make: Callable[[], Any]) -> Watched:
+def _begin(make: Callable[[], object]) -> Watched:
     loop = _loop(make)
     return Watched(loop, "average" if loop.average is not None else None)
 
 
-def _plain(make: Callable[[], Any], seed: int, rounds: int, more: int) -> Watched:
+def _plain(make: Callable[[], object], seed: int, rounds: int, more: int) -> Watched:
     """A run that is never saved."""
     with seeded(seed, GLOBAL):
         run = _begin(make)
@@ -214,8 +214,8 @@ def _plain(make: Callable[[], Any], seed: int, rounds: int, more: int) -> Watche
 
 
 def _saving(
-    make: Callable[[], Any], seed: int, rounds: int, more: int, path: Path
-) -> tuple[Watched, Callable[[], Any]]:
+    make: Callable[[], object], seed: int, rounds: int, more: int, path: Path
+) -> tuple[Watched, Callable[[], object]]:
     """A run that is saved and goes on, and what gives its saved state again and again."""
     with seeded(seed, GLOBAL):
         run = _begin(make)
@@ -291,7 +291,7 @@ def _equal(a: Watched, b: Watched, rounds: int, more: int) -> bool:
     )
 
 
-def _carried(state: State) -> dict[tuple[str, str], Any]:
+def _carried(state: State) -> dict[tuple[str, str], object]:
     return {key: leaf.mark for key, leaf in state.items() if leaf.kind in CARRIED}
 
 

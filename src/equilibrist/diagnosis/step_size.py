@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from scipy import stats
@@ -26,7 +25,7 @@ PARTS = (1.0, 0.5, 0.1, 0.01)  # of a step
 
 
 def check_step_size(
-    step: Callable[[int], Any],
+    step: Callable[[int], object],
     players: Mapping[str, nn.Module],
     losses: Mapping[str, Callable[[], Tensor]],
     *,

@@ -99,13 +99,13 @@ class Wiring(Shown):
             )
         return "no step of a player could be compared with the declared loss"
 
-    def round(self, i: int, step: Callable[[int], Any], first: int = 0) -> None:
+    def round(self, i: int, step: Callable[[int], object], first: int = 0) -> None:
         """Runs one round, step(first + i), within the block."""
         self._recorder.begin(i)
         step(first + i)
 
     @contextlib.contextmanager
-    def sampling(self) -> Iterator[Callable[[int, Callable[[int], Any], int], None]]:
+    def sampling(self) -> Iterator[Callable[[int, Callable[[int], object], int], None]]:
         """Watches single rounds of a longer stretch: those that are run by what it returns, as by `round`.
 
         Only gradients are taken down (`oppositions`), nothing is judged.
@@ -114,7 +114,7 @@ class Wiring(Shown):
         recorder.start()
         recorder.rest(True)
 
-        def one(i: int, step: Callable[[int], Any], first: int = 0) -> None:
+        def one(i: int, step: Callable[[int], object], first: int = 0) -> None:
             recorder.rest(False)
             try:
                 self.round(i, step, first)
@@ -126,7 +126,7 @@ class Wiring(Shown):
         finally:
             recorder.stop()
 
-    def run(self, step: Callable[[int], Any], first: int = 0) -> None:
+    def run(self, step: Callable[[int], object], first: int = 0) -> None:
         """Runs `rounds` rounds of a loop, step(first), step(first + 1), ..., and watches them."""
         with self:
             for i in range(self._rounds):

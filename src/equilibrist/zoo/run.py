@@ -24,7 +24,7 @@ from equilibrist.progress import showing
 from equilibrist.zoo._case import CASES, HALVES, Case, isolated
 from equilibrist.zoo._matrix import Matrix, Record
 
-Tool = Callable[[Loop, int], Iterable[Any]]
+Tool = Callable[[Loop, int], Iterable[object]]
 CHECKED = ("diagnosis", "critics", "zoo")  # whose code decides what our own tool says
 SEEDS, SEEDS_OF_PRACTICE = (0,), (0, 1, 2)
 
@@ -93,7 +93,7 @@ def diagnose_case(case: Case, seed: int, diagnose: Tool | None = None, key: str 
         The record.
     """
     begun = time.perf_counter()
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     error = ""
     with warnings.catch_warnings(), isolated(seed):
         warnings.simplefilter("ignore")  # faulty loops are warned about, and meant to be

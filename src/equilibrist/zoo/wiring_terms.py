@@ -157,7 +157,7 @@ def real_term_negative(kit: Kit, faulty: bool) -> Loop:
 def generator_told_fake(kit: Kit, faulty: bool) -> Loop:
     """The generator's target is the label of generated samples: it learns to be found out."""
     G, D, opt_g, opt_d = kit.players()
-    losses: dict[Any, nn.Module] = {
+    losses: dict[object, nn.Module] = {
         Vanilla(): nn.BCEWithLogitsLoss(),
         Vanilla(probabilities=True): nn.BCELoss(),
         LeastSquares(1, 0, 1): nn.MSELoss(),

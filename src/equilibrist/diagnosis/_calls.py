@@ -94,13 +94,13 @@ class Call:
     source: Tensor | None = None
     asked: bool = False
 
-    def listen(self, head: Tensor, rows: Tensor | None, hears: Callable[[], bool]) -> None:
-        """Keeps what the loop's own backward passes send into these rows of a head's scores, while it is heard."""
+    def listen(self, head: Tensor, rows: Tensor | None, listening: Callable[[], bool]) -> None:
+        """Keeps what the loop's own backward passes send into these rows of a head's scores, while `listening`."""
         if not head.requires_grad:
             return
 
         def hook(received: Tensor) -> None:
-            if hears():
+            if listening():
                 got = received.detach() if rows is None else received.detach()[rows]
                 self.received.append(got.clone())
 

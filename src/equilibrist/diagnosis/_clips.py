@@ -1,4 +1,4 @@
-"""torch's gradient clipping, heard."""
+"""Hooks on torch's gradient clipping."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from equilibrist.diagnosis._seen import Side
 
 
-class Hearing(Protocol):
+class ClippingListener(Protocol):
     """Who is told of it."""
 
     sides: dict[str, Side]
@@ -21,15 +21,15 @@ class Hearing(Protocol):
         """Clipping was called."""
 
 
-class ClipEar:
-    """Hears torch's clip_grad_norm_ and clip_grad_value_, however the loop has imported them.
+class ClippingHook:
+    """Notices calls of torch's clip_grad_norm_ and clip_grad_value_, however the loop has imported them.
 
-    It hears nothing where torch has no such inner names.
+    Nothing is noticed where torch has no such inner names.
     """
 
     NORM, VALUE = "_clip_grads_with_norm_", "_group_tensors_by_device_and_dtype"
 
-    def __init__(self, recorder: Hearing) -> None:
+    def __init__(self, recorder: ClippingListener) -> None:
         self._home: object = torch.nn.utils.clip_grad
         self._before = {
             name: getattr(self._home, name)
@@ -58,9 +58,9 @@ class ClipEar:
                         recorder.clipped(params, 0.0, 0.0)
             return self._before[self.VALUE](tensors, *a, **k)
 
-        for name, heard in ((self.NORM, by_norm), (self.VALUE, by_value)):
+        for name, hook in ((self.NORM, by_norm), (self.VALUE, by_value)):
             if name in self._before:
-                setattr(self._home, name, heard)
+                setattr(self._home, name, hook)
 
     def remove(self) -> None:
         """Puts torch's own back."""

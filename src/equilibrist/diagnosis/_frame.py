@@ -61,11 +61,13 @@ def _frame(loop: Loop, generator: str, seed: int) -> tuple[float, float] | None:
         return None
     outputs: list[Tensor] = []
 
-    def heard(_: object, __: object, output: object) -> None:
+    def keep_output(_: object, __: object, output: object) -> None:
         if isinstance(output, Tensor):
             outputs.append(output.detach())
 
-    hooks = [unwrapped(m).register_forward_hook(heard) for m in modules_of(loop.players[generator])]
+    hooks = [
+        unwrapped(m).register_forward_hook(keep_output) for m in modules_of(loop.players[generator])
+    ]
     try:
         with untouched(seed, 0), torch.no_grad():
             made = first_of(loop.sample(ROWS)).detach()

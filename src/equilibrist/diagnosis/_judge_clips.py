@@ -55,9 +55,9 @@ def _small(side: Side, steps: Sequence[Explained], clips: Sequence[Clip]) -> lis
     if len(small) < LEAST or len(small) < SHARE * len(sizes):
         return []
     size = statistics.median(small)
-    heard = sum(side.role in c.players for c in clips) >= LEAST
+    seen = sum(side.role in c.players for c in clips) >= LEAST
     constant = statistics.pstdev(small) < 0.02 * size
-    name = "loss-scale" if constant or not heard else "clipping"
+    name = "loss-scale" if constant or not seen else "clipping"
     why = (
         "the loss, or its gradient, is divided by a number that was not declared"
         if name == "loss-scale"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equilibrist.diagnosis._seen import Ear, Side
+from equilibrist.diagnosis._seen import ModuleHook, Side
 from equilibrist.nn.wrapped import unwrapped
 
 
@@ -26,7 +26,7 @@ def layers_used(side: Side) -> Iterator[Any]:
                 side.used.add(full)
 
             with contextlib.suppress(RuntimeError):
-                yield layer.register_forward_pre_hook(Ear(called))
+                yield layer.register_forward_pre_hook(ModuleHook(called))
 
 
 def wrappers_called(side: Side, counts: dict[str, list[int]]) -> Iterator[Any]:
@@ -45,8 +45,8 @@ def wrappers_called(side: Side, counts: dict[str, list[int]]) -> Iterator[Any]:
                 thing.__dict__.get("_modules", {}).get("module") is inner
             ):
                 mine = counts.setdefault(side.role, [0, 0])
-                yield thing.register_forward_pre_hook(Ear(_counter(mine, 0)))
-                yield inner.register_forward_pre_hook(Ear(_counter(mine, 1)))
+                yield thing.register_forward_pre_hook(ModuleHook(_counter(mine, 0)))
+                yield inner.register_forward_pre_hook(ModuleHook(_counter(mine, 1)))
 
 
 def _counter(counts: list[int], place: int) -> Any:

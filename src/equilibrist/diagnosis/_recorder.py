@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import optimizer as of_torch
 
 from equilibrist.diagnosis._calls import FAKE, Call, right_norms
-from equilibrist.diagnosis._clips import ClipEar
+from equilibrist.diagnosis._clips import ClippingHook
 from equilibrist.diagnosis._columns import Columns, columns_since_step
 from equilibrist.diagnosis._decay import decay_share
 from equilibrist.diagnosis._explain import Explained, explain
@@ -27,7 +27,7 @@ from equilibrist.diagnosis._seen import (
     BEFORE,
     CRITIC,
     Clip,
-    Ear,
+    ModuleHook,
     Opposition,
     Side,
     Step,
@@ -120,9 +120,9 @@ class Recorder:
             # Hooks on the inner module would be traced by torch.compile; DDP hands its calls on to it.
             for module in side.modules:
                 inner = hooked(module)
-                heard = self._critic_called if side.role == CRITIC else self._generator_called
+                hook = self._critic_called if side.role == CRITIC else self._generator_called
                 try:
-                    handle = inner.register_forward_hook(Ear(heard), with_kwargs=True)
+                    handle = inner.register_forward_hook(ModuleHook(hook), with_kwargs=True)
                 except RuntimeError as error:  # scripted modules take no hooks
                     self.stop()
                     raise GameError(
@@ -139,8 +139,8 @@ class Recorder:
             self._handles += layers_used(side)
             self._handles += wrappers_called(side, self.wrappers)
             self.hidden[side.role] = Hidden(side)
-        self.schedulers = Schedulers(self.hears)
-        self._handles += [ClipEar(self), self.schedulers]
+        self.schedulers = Schedulers(self.listening)
+        self._handles += [ClippingHook(self), self.schedulers]
 
     def stop(self) -> None:
         """Takes them off."""
@@ -174,8 +174,8 @@ class Recorder:
         for side in self.sides.values():
             side.forget()
 
-    def hears(self) -> bool:
-        """Whether what happens now is to be heard."""
+    def listening(self) -> bool:
+        """Whether what happens now is recorded."""
         if torch.compiler.is_compiling() or self._paused:
             return False
         return not self._own and self.fault is None and threading.get_ident() == self._thread
@@ -196,7 +196,7 @@ class Recorder:
     # -- calls -------------------------------------------------------------------------------------
 
     def _generator_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
-        if not self.hears():
+        if not self.listening():
             return
         if args:
             self.latent = args[0] if len(args) == 1 else args
@@ -204,7 +204,7 @@ class Recorder:
         self.generated.add(made)
 
     def _critic_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
-        if not self.hears():
+        if not self.listening():
             return
         samples = next(tensors_of((args, kwargs)), None)
         if samples is None or samples.ndim == 0:
@@ -254,7 +254,7 @@ class Recorder:
 
     def _reached(self, side: Side) -> Callable[[Tensor], None]:
         def hook(p: Tensor) -> None:
-            if self.hears() and p.grad is not None:
+            if self.listening() and p.grad is not None:
                 side.counts[id(p)] = side.counts.get(id(p), 0) + 1
                 side.versions[id(p)] = p.grad._version
                 side.reached.add(id(p))
@@ -262,7 +262,7 @@ class Recorder:
         return hook
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if not self.hears():
+        if not self.listening():
             return
         self._depth += 1
         if self._depth > 1:  # an optimiser around another
@@ -375,14 +375,14 @@ class Recorder:
         return self.declared.opposition(columns, self.words.get(side.role, ()))
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if self.hears() and self._depth:
+        if self.listening() and self._depth:
             self._depth -= 1
             if not self._depth and self._closed:
                 self._taken(optimizer)
 
     def clipped(self, params: Sequence[Tensor], limit: float, norm: float) -> None:
         """torch's clipping was called."""
-        if not self.hears():
+        if not self.listening():
             return
         whose = [s for s in self.sides.values() if any(id(p) in s.names for p in params)]
         self.clips.append(

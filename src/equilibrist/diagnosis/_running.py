@@ -15,7 +15,7 @@ from equilibrist.diagnosis._ages import Ages
 from equilibrist.diagnosis._critic import critic_of
 from equilibrist.diagnosis._epochs import Epochs
 from equilibrist.diagnosis._outcome import Outcome
-from equilibrist.diagnosis._seen import Ear
+from equilibrist.diagnosis._seen import ModuleHook
 from equilibrist.diagnosis.loop import Loop, modules_of
 from equilibrist.diagnosis.numerics import watched
 from equilibrist.diagnosis.wiring import ROUNDS, Wiring, check_wiring
@@ -198,10 +198,12 @@ class Running:
         stack.callback(register_optimizer_step_post_hook(self._stepped).remove)
         for name, held in self.loop.players.items():
             for module in modules_of(held):
-                hook = module.register_forward_pre_hook(Ear(self._called(name)), with_kwargs=True)
+                hook = module.register_forward_pre_hook(
+                    ModuleHook(self._called(name)), with_kwargs=True
+                )
                 stack.callback(hook.remove)
                 if name != self.critic:
-                    stack.callback(module.register_forward_hook(Ear(self._made)).remove)
+                    stack.callback(module.register_forward_hook(ModuleHook(self._made)).remove)
         return stack
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:

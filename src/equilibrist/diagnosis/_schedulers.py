@@ -29,14 +29,14 @@ class Schedulers:
     """Watches torch's schedulers step. While it does, `LRScheduler.step` is wrapped; `remove` puts it back.
 
     Args:
-        hears: whether what happens now is part of the loop.
+        listening: whether what happens now is part of the loop.
 
     Attributes:
         count: by identity of an optimiser, how many rates were overwritten before they acted.
         last: the last of them.
     """
 
-    def __init__(self, hears: Callable[[], bool]) -> None:
+    def __init__(self, listening: Callable[[], bool]) -> None:
         self.count: Counter[int] = Counter()
         self.last: dict[int, Overwritten] = {}
         self._held: dict[int, list[object]] = {}
@@ -44,7 +44,7 @@ class Schedulers:
         self._before = before = LRScheduler.step
 
         def step(scheduler: LRScheduler, *args: Any, **kwargs: Any) -> None:
-            found = _rates(scheduler.optimizer) if hears() else None
+            found = _rates(scheduler.optimizer) if listening() else None
             before(scheduler, *args, **kwargs)
             if found is not None:
                 with contextlib.suppress(Exception):  # no fault of ours reaches the loop

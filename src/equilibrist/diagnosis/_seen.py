@@ -154,8 +154,8 @@ class Side:
         return float((self.at.vector(self.params) - self.start).norm())
 
 
-class Ear:
-    """A hook on one of the user's modules. Copies and pickles of the module hear nothing, and need nothing of this
+class ModuleHook:
+    """A hook on one of the user's modules. Copies and pickles of the module do not call it, and need nothing of this
     library."""
 
     __slots__ = ("_call",)

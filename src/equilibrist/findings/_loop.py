@@ -11,8 +11,8 @@ LOOP: dict[str, Kind] = {
         "a player's loss is logged and does not improve",
         "no optimiser steps the player's weights",
         "call backward on its loss, and step() of the optimiser that holds its weights",
-        "optimisers are listened to: none holds the player's weights when it steps, and the weights "
-        "are the first ones, bit for bit",
+        "no optimiser that steps holds the player's weights, and the weights are the initial ones, bit for "
+        "bit",
     ),
     "wrong-optimizer": Kind(
         "wiring",
@@ -25,20 +25,20 @@ LOOP: dict[str, Kind] = {
     "stepped-twice": Kind(
         "wiring",
         "training is jumpy, as with a learning rate twice as large",
-        "the optimiser steps again with a gradient that it has already used",
+        "the optimiser steps again with a gradient that it has already applied",
         "step once for each backward pass (scaler.step(optimizer) already steps)",
         "no backward pass reached the player between two of its steps, and the gradient is not zero",
     ),
     "stale-gradients": Kind(
         "wiring",
-        "losses swing more and more",
+        "losses oscillate more and more",
         "gradients of earlier rounds are still in .grad when the optimiser steps",
         "call zero_grad() before the backward pass of every step",
         "the received gradient is the new one plus 1.00 times the one before, at every step",
     ),
     "gradient-leak": Kind(
         "wiring",
-        "the critic is near chance, or training is lame",
+        "the critic is near chance, or training makes little progress",
         "a player's optimiser receives the gradient of the other player's loss as well",
         "clear the player's gradients between the two backward passes, or detach the generated samples",
         "the received gradient is the player's own plus a constant times the other's, taken at the same call",
@@ -126,10 +126,12 @@ LOOP: dict[str, Kind] = {
     "rate-rewritten": Kind(
         "wiring",
         "a player's learning rate is not what was configured",
-        "a rule or a scheduler that was meant for the other player writes the learning rate as well",
+        "a rule or a scheduler that was meant for the other player writes the learning rate as well, or a scheduler "
+        "overwrites what was written by hand",
         "give the player a parameter group, or an optimiser, that the rule does not touch",
         "both players' rates jump up and down by one factor, or to one value, at the same moments, and no scheduler of "
-        "torch holds the optimisers; a rate that only its own player's rule moves, or a schedule by hand, is none",
+        "torch holds the optimisers; or a scheduler replaces rates before any step has used them; a rate that only its "
+        "own player's rule moves, or a schedule by hand, is none",
     ),
     "bypassed-wrapper": Kind(
         "wiring",
@@ -141,7 +143,7 @@ LOOP: dict[str, Kind] = {
     ),
     "wrong-loss": Kind(
         "wiring",
-        "verdicts about training are of another game",
+        "an audit of the declared loss describes another game",
         "the gradients that are received are not those of the declared loss",
         "declare the loss that the loop minimises, or correct the loop",
         "the slopes that the backward pass sends into the critic's scores are those of another loss, "
@@ -196,7 +198,7 @@ LOOP: dict[str, Kind] = {
     ),
     "step-too-large": Kind(
         "numerics",
-        "losses swing without an end, or explode",
+        "losses keep oscillating, or explode",
         "the updates are larger than the landscape allows",
         "lower the learning rate",
         "along the player's own step its loss on the same batch falls and rises again: the whole "
@@ -217,7 +219,7 @@ LOOP: dict[str, Kind] = {
     # -- resumption ------------------------------------------------------------------------------
     "weights-not-restored": Kind(
         "resume",
-        "training begins anew after a resumption",
+        "training starts over after a resumption",
         "weights or buffers of a player are not restored",
         "save and load the state_dict of every module",
         "right after loading, weights or buffers differ from those that were saved",
@@ -245,30 +247,30 @@ LOOP: dict[str, Kind] = {
     ),
     "random-not-restored": Kind(
         "resume",
-        "a resumed run is another run",
+        "a resumed run differs from an uninterrupted one",
         "random states, or the place in the data, are not restored",
         "save and load the random states and the loader's place",
         "weights agree right after loading, and the first batch or the first noise does not",
     ),
     "state-not-restored": Kind(
         "resume",
-        "a resumed run is another run",
+        "a resumed run differs from an uninterrupted one",
         "something that the loop keeps between rounds (a loss scale, a mode, a running mean, a pool) is not restored",
         "save and load it beside the modules and optimisers",
         "right after loading, something else that the loop keeps differs",
     ),
     "save-disturbs": Kind(
         "resume",
-        "a run that saves is another run than one that does not",
+        "a run that saves differs from one that does not",
         "saving changes weights, buffers or modes of the run that it saves",
         "save from copies, and put back what was swapped in or switched",
-        "a run that saves is another one than a run that does not",
+        "a run that saves differs from one that does not",
     ),
     "not-repeatable": Kind(
         "resume",
         "two runs from one seed differ",
-        "something is not deterministic, or is kept outside of what begins a run",
-        "torch.use_deterministic_algorithms(True), loaders without workers, all state made anew",
+        "something is not deterministic, or survives from one run to the next",
+        "torch.use_deterministic_algorithms(True), loaders without workers, all state created afresh",
         "two uninterrupted runs from one seed differ",
     ),
 }

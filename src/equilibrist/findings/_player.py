@@ -10,7 +10,7 @@ PLAYER: dict[str, Kind] = {
         "audit",
         "a Wasserstein critic's loss falls without end",
         "nothing bounds the critic's slope, so that its loss has no least value and measures no distance",
-        "add a gradient penalty, weight clipping or spectral norm; where training has one, tell the audit of it",
+        "add a gradient penalty, weight clipping or spectral norm; if training has one, pass it to the audit",
         "the declared game is Wasserstein's, without penalty, projection, spectral or weight norm",
         "Arjovsky et al. 2017; Gulrajani et al. 2017",
     ),
@@ -18,7 +18,7 @@ PLAYER: dict[str, Kind] = {
         "audit",
         "samples look alike, or flicker between two batches",
         "hardly anything reaches a layer of batch norm, which amplifies what is left",
-        "look at what comes before the layer: a latent that is scaled down, or a layer that is dead",
+        "look at what comes before the layer: a latent that is scaled down, or a dead layer",
         "the running variance of the layer's input is within 20 times its eps",
         "Ioffe and Szegedy 2015",
     ),
@@ -32,15 +32,15 @@ PLAYER: dict[str, Kind] = {
     "copied-samples": Kind(
         "audit",
         "samples are too good",
-        "the generator gives back rows of the data",
-        "more data, a smaller generator, or fewer steps; see that data and generated samples are not mixed up",
+        "the generator reproduces rows of the data",
+        "more data, a smaller generator, or fewer steps; check that data and generated samples are not mixed up",
         "generated samples coincide with rows of the data to rounding, held-out real ones do not (a share, with an "
         "interval)",
     ),
     "rotation": Kind(
         "audit",
-        "losses swing and do not settle",
-        "near the pair the players turn around one another faster than they come to rest",
+        "losses oscillate and do not settle",
+        "near the pair the players rotate around one another faster than they converge",
         "a solver that damps rotation (consensus, extragradient, optimistic), or an average of the iterates",
         "the Jacobian's eigenvalue with the largest ratio of imaginary to real part",
         "Mescheder, Nowozin and Geiger 2017",
@@ -49,15 +49,15 @@ PLAYER: dict[str, Kind] = {
         "audit",
         "the reward does not vary from sample to sample",
         "the critic's reward is flat where the generator's samples are",
-        "another function of the score, such as one that goes on falling (softplus); or a critic in another state",
+        "another function of the score, one that keeps a slope (softplus); or a critic in another state",
         "the share of generated samples at which the reward has no slope, with an interval",
     ),
     # -- players ---------------------------------------------------------------------------------
     "saturated": Kind(
         "player",
-        "the critic's loss is near zero, the generator stands still",
+        "the critic's loss is near zero, the generator does not move",
         "the critic separates nearly all held-out samples and gives little slope or reward",
-        "fewer critic steps, a lower critic rate, a gradient penalty, or a reward that goes on falling",
+        "fewer critic steps, a lower critic rate, a gradient penalty, or a reward that keeps a slope",
         "a critic orders over 98% of held-out pairs throughout the second half, while samples get no nearer, or while "
         "they are far from the data and its weights move ten times as far as the generator's, relative to their size",
         "Arjovsky and Bottou 2017, section 2",
@@ -68,8 +68,8 @@ PLAYER: dict[str, Kind] = {
         "the critic is held back by its penalty, its weight decay or its rate, although its class could separate",
         "a smaller penalty weight or weight decay, or a larger critic rate",
         "under the penalty no critic of its class has a fortieth of the best one's advantage, and without it one "
-        "separates held-out samples; or the critic is at chance throughout and hands on hardly anything; or weight "
-        "decay takes a fiftieth of its weights or more at every step",
+        "separates held-out samples; or the critic is at chance throughout and passes on hardly any gradient; or "
+        "weight decay takes a fiftieth of its weights or more at every step",
         "Mescheder et al. 2018",
     ),
     "memorising": Kind(
@@ -93,8 +93,8 @@ PLAYER: dict[str, Kind] = {
         "player",
         "a part of the samples never improves",
         "the critic does not see a part of its input that tells the samples apart",
-        "see what becomes of that part on its way into the critic (left out, masked, scaled down), and give it to it",
-        "a part of the input tells samples of one score apart, and dealing it out anew does not move the score; or "
+        "check what happens to that part on its way into the critic (left out, masked, scaled down), and pass it in",
+        "a part of the input tells samples of one score apart, and permuting it does not move the score; or "
         "conditions can be exchanged among samples without moving it",
     ),
     "collapsed": Kind(

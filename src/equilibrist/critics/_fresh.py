@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -72,9 +71,11 @@ def _redrawn(module: nn.Module) -> list[str]:
     return kept
 
 
-def _of_parametrised(path: str, layer: Any) -> set[str]:
+def _of_parametrised(path: str, layer: nn.Module) -> set[str]:
     """A layer whose weights are computed (weight norm, spectral norm): drawn anew through what computes them."""
-    for name in list(layer.parametrizations):
+    parametrizations = layer.parametrizations
+    assert isinstance(parametrizations, nn.ModuleDict)
+    for name in list(parametrizations):
         drawn = torch.empty_like(getattr(layer, name))
         if drawn.ndim > 1:
             nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
@@ -83,7 +84,7 @@ def _of_parametrised(path: str, layer: Any) -> set[str]:
         try:
             setattr(layer, name, drawn)
         except (NotImplementedError, RuntimeError):  # no way back from weights to parameters
-            for p in layer.parametrizations[name].parameters():
+            for p in parametrizations[name].parameters():
                 if p.ndim > 1:
                     nn.init.kaiming_uniform_(p, a=math.sqrt(5))
     bias = layer._parameters.get("bias")

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
-from equilibrist.critics._case import TELLS, Case
+from equilibrist.critics._case import TELLS, CriticCase
 from equilibrist.critics._rates import missing_share
 
 SMOTHERED, LAGGING = "not-smothered", "not-lagging"
 STATES = {SMOTHERED: "smothered", LAGGING: "lagging"}
 MISSING = 0.75  # of the best critic's advantage over chance: a critic without it is near chance
-TURNED = (
-    0.3  # of pairs ordered rightly: below, samples or score were rather given the wrong way round
-)
+# Of pairs ordered rightly: below, samples or scores were probably given the wrong way round.
+TURNED = 0.3
 ORDERS = 0.85  # of held-out pairs: a critic that orders more rightly is not behind, whatever its margins are
 BY_PENALTY = 0.5  # of that worth, which the best critic under the penalty must be without
 BY_PENALTY_ALONE = 0.95  # of it: under such a penalty no critic of the class tells anything
@@ -56,7 +55,7 @@ class Nearness:
     free_separation: Interval
 
 
-def nearness(case: Case) -> Nearness:
+def nearness(case: CriticCase) -> Nearness:
     """The numbers of both states."""
     under = min((("trained on", case.on), ("fresh", case.anew)), key=lambda e: e[1].chosen)[0]
     free = "freed of its penalty" if case.freed is not None else under
@@ -85,7 +84,7 @@ def lags(found: Nearness) -> bool:
     return _lagging(found) is Verdict.REFUTED
 
 
-def held_back(case: Case, found: Nearness, explained: str) -> list[Certificate]:
+def held_back(case: CriticCase, found: Nearness, explained: str) -> list[Certificate]:
     """Both certificates.
 
     Args:
@@ -122,7 +121,7 @@ def _orders(found: Nearness) -> bool:
     return found.own_separation.low > ORDERS
 
 
-def _smothered(case: Case, found: Nearness) -> Verdict:
+def _smothered(case: CriticCase, found: Nearness) -> Verdict:
     if not case.penalised:
         return (
             decide(found.below, MISSING).verdict
@@ -138,7 +137,7 @@ def _smothered(case: Case, found: Nearness) -> Verdict:
 
 
 def _certificate(
-    case: Case, claim: str, verdict: Verdict, found: Nearness, explained: str
+    case: CriticCase, claim: str, verdict: Verdict, found: Nearness, explained: str
 ) -> Certificate:
     lag = claim == LAGGING
     share = found.behind if lag else found.below
@@ -191,7 +190,7 @@ def _turned(found: Nearness) -> str:
     )
 
 
-def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: str) -> str:
+def _says(case: CriticCase, claim: str, verdict: Verdict, found: Nearness, explained: str) -> str:
     lag = claim == LAGGING
     state = STATES[claim]
     share = found.behind if lag else found.below

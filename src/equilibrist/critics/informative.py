@@ -9,7 +9,7 @@ import torch
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
 from equilibrist.checks.context import student
-from equilibrist.critics._case import TELLS, Case
+from equilibrist.critics._case import TELLS, CriticCase
 from equilibrist.critics._rates import wilson
 from equilibrist.critics._reward import FLAT, Reward
 
@@ -25,7 +25,7 @@ LIMITS = (
 )
 
 
-def informative(case: Case, reward: Reward) -> Certificate:
+def informative(case: CriticCase, reward: Reward) -> Certificate:
     """The certificate."""
     fields: Json = {
         "tolerance": TOLERANCE,
@@ -84,5 +84,5 @@ def _says(verdict: Verdict, reward: Reward, share: Interval, varies: Interval) -
     return f"Informative: {flat}, and {among}."
 
 
-def _spread(case: Case, reward: Reward) -> float:
+def _spread(case: CriticCase, reward: Reward) -> float:
     return float(reward.at(case.critic, case.held_out[1]).std())

@@ -72,7 +72,7 @@ def seeded(seed: int, sources: Sequence[str] = (TORCH,)) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def states() -> dict[str, Any]:
+def random_states() -> dict[str, Any]:
     """The global random states as values that can be compared (`drawn_since`)."""
     numpy_state: Any = np.random.get_state()
     return {
@@ -83,8 +83,8 @@ def states() -> dict[str, Any]:
 
 
 def drawn_since(before: dict[str, Any]) -> tuple[str, ...]:
-    """The sources from which random numbers were drawn since `states()` was asked."""
-    now = states()
+    """The sources from which random numbers were drawn since `random_states()` was called."""
+    now = random_states()
     return tuple(name for name in GLOBAL if not _equal(before[name], now[name]))
 
 

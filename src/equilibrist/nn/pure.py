@@ -277,7 +277,7 @@ class Watch:
         """Note what is drawn outside of layers from now on, and (unless `afresh`) what was until now."""
         if not afresh:
             self._leave_outside()
-        self._outside = noise.states()
+        self._outside = noise.random_states()
 
     def end(self) -> None:
         """Take the hooks off."""
@@ -294,7 +294,7 @@ class Watch:
             self._leave_outside()
         # A version counts in-place writes, also those that happen to write the same value.
         own = [(k, b, b._version) for k, b in layer._buffers.items() if b is not None]
-        self._before[id(layer)] = (noise.states(), len(self.noise), own)
+        self._before[id(layer)] = (noise.random_states(), len(self.noise), own)
 
     def _leave(self, where: str, layer: nn.Module, made: Any) -> None:
         state, noisy, own = self._before.pop(id(layer))
@@ -308,7 +308,7 @@ class Watch:
         if drawn and noisy == len(self.noise):  # no layer within it did
             self.noise.append(where)
         if not self._before and self._outside is not None:
-            self._outside = noise.states()
+            self._outside = noise.random_states()
         if self.impure:
             return
         for key, value, version in own:

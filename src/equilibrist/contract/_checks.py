@@ -29,7 +29,7 @@ STILL = 1e-7  # for staying at a point over a few steps, relative to 1 + its siz
 MEMBERS, STEPS, PATIENCE = 2, 2, 40
 
 
-class Outcome(NamedTuple):
+class CheckOutcome(NamedTuple):
     """One check: `seen` says what was measured, what went wrong, or why it was left out."""
 
     check: str
@@ -98,7 +98,7 @@ def check_solver(
     *,
     only: Iterable[str] | None = None,
     excluded: Mapping[str, str] | None = None,
-) -> tuple[Outcome, ...]:
+) -> tuple[CheckOutcome, ...]:
     """Every check of `CHECKS` on one solver and one game.
 
     Args:
@@ -133,19 +133,19 @@ def _outcome(
     check: Callable[[], str],
     excluded: str | None = None,
     failures: type[Exception] | tuple[type[Exception], ...] = AssertionError,
-) -> Outcome:
+) -> CheckOutcome:
     """What became of one check; `excluded` is the reason to leave it out."""
     if excluded is not None:
-        return Outcome(name, "excluded", excluded)
+        return CheckOutcome(name, "excluded", excluded)
     try:
-        return Outcome(name, "passed", check())
+        return CheckOutcome(name, "passed", check())
     except _Left as why:
-        return Outcome(name, "excluded", str(why))
+        return CheckOutcome(name, "excluded", str(why))
     except failures as why:
-        return Outcome(name, "failed", str(why))
+        return CheckOutcome(name, "failed", str(why))
 
 
-def require(outcomes: Iterable[Outcome]) -> None:
+def require(outcomes: Iterable[CheckOutcome]) -> None:
     """Raise an error that names every failed check; do nothing where none failed.
 
     Args:

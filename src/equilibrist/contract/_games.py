@@ -11,14 +11,16 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.contract._arena import Arena, arena
-from equilibrist.contract._checks import Outcome, _Left, _outcome, _points, _require
+from equilibrist.contract._checks import CheckOutcome, _Left, _outcome, _points, _require
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Game, check_zero_sum
 from equilibrist.errors import GameError
 from equilibrist.games.truth import classify, sizes_of
 
 
-def check_game(where: Game | Arena, *, only: Iterable[str] | None = None) -> tuple[Outcome, ...]:
+def check_game(
+    where: Game | Arena, *, only: Iterable[str] | None = None
+) -> tuple[CheckOutcome, ...]:
     """Every check of `GAME_CHECKS` on one game (or `Arena`), in float64.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from equilibrist.data._waiting import watched
+from equilibrist.data._waiting import with_progress_bar
 from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource, check_range
 from equilibrist.errors import DataError
@@ -94,7 +94,7 @@ def folder(
     if limit is not None and limit < len(found):
         found = [found[i * len(found) // limit] for i in range(limit)]
     data: NDArray[np.uint8] | None = None
-    for i, file in enumerate(watched(found, where)):
+    for i, file in enumerate(with_progress_bar(found, where)):
         pixels = _pixels(root / file, extent, crop is not None, channels)
         if data is None:
             data = np.empty((len(found), *pixels.shape), np.uint8)

@@ -16,7 +16,7 @@ from equilibrist.errors import GameError
 from equilibrist.games._own_players import tops
 from equilibrist.games._own_returned import AGREE, failure
 from equilibrist.nn.memo import Memo
-from equilibrist.nn.stop_gradient import named
+from equilibrist.nn.stop_gradient import place_name
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
@@ -171,7 +171,7 @@ def stops(game: AdversarialGame, players: Players, constants: Constants, draw: D
     game._passing = former | passing
     if passing and not same():
         game._passing, passing = former, set()
-    kept = (named(place) for place in game._seen if place not in game._passing)
+    kept = (place_name(place) for place in game._seen if place not in game._passing)
     game.stops = tuple(dict.fromkeys(kept))
 
 

@@ -30,7 +30,7 @@ class Modules(dict[str, Any]):
 
 
 class Several(nn.Module):
-    """A player of several modules; `shown` hands them over in a list or dictionary, as they were given."""
+    """A player of several modules; `shown` returns them in a list or dictionary, as they were given."""
 
     def __init__(self, modules: Mapping[str, nn.Module], listed: bool) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Several(nn.Module):
 
 
 class Tensors(nn.Module):
-    """A player that chooses tensors; `shown` hands over their values."""
+    """A player that chooses tensors; `shown` returns their values."""
 
     def __init__(self, tensors: Mapping[str, nn.Parameter], single: bool) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def tops(module: nn.Module) -> list[nn.Module]:
     return [] if isinstance(module, Tensors) else [module]
 
 
-def shown(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
+def in_given_form(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
     """What a user's function is handed of a player, in the form in which it was given."""
     return module.shown(values) if isinstance(module, Several | Tensors) else module
 
@@ -193,7 +193,7 @@ def class_of(module: nn.Module) -> str:
     return "tensors" if isinstance(module, Tensors) else type(module).__name__
 
 
-def listed(projections: Any) -> Sequence[Any]:
+def projection_list(projections: Any) -> Sequence[Any]:
     """Projections in a list, also where one is given by itself."""
     return [projections] if hasattr(projections, "player") else projections
 

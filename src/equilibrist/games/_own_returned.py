@@ -60,7 +60,7 @@ def returned(game: AdversarialGame, given: Any, only: str | None) -> Mapping[str
     return given
 
 
-def number(name: str, loss: Any) -> Tensor:
+def scalar_loss(name: str, loss: Any) -> Tensor:
     """A player's loss as a 0-d tensor; GameError where it is none."""
     if not isinstance(loss, Tensor):
         kind = type(loss).__name__

@@ -161,7 +161,7 @@ def check_functions(**given: Any) -> None:
             raise GameError(f"{name}={function!r}: give a function, or leave it out")
 
 
-def parameters_of(function: Callable[..., Any]) -> tuple[int, set[str]]:
+def accepted_arguments(function: Callable[..., Any]) -> tuple[int, set[str]]:
     """What a function can be given.
 
     Args:
@@ -196,7 +196,7 @@ def apart(t: Tensor) -> Tensor:
     return t if t.requires_grad else t.detach()
 
 
-def kind_of(players: Players) -> torch.dtype:
+def precision_of(players: Players) -> torch.dtype:
     """The precision of the players."""
     return next(t.dtype for part in players.values() for t in part.values())
 

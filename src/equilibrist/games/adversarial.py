@@ -23,25 +23,25 @@ from equilibrist.games._own_players import (
     Modules,
     check_frozen,
     functions_of,
-    listed,
+    in_given_form,
+    projection_list,
     renamed,
     roles,
-    shown,
 )
-from equilibrist.games._own_returned import number, returned
+from equilibrist.games._own_returned import returned, scalar_loss
 from equilibrist.games._own_scale import equality, stake
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
+    accepted_arguments,
     apart,
     batch_size,
     check_functions,
     detached,
-    kind_of,
     laws_of,
     leaf,
     moved,
-    parameters_of,
+    precision_of,
 )
 from equilibrist.games.sampled import seed_of
 from equilibrist.nn import noise
@@ -72,7 +72,7 @@ class AdversarialGame(OwnModules):
     weights). Each loss is descended by its own player alone. Random numbers that the function or a module draws
     (torch's, NumPy's or Python's global ones) are part of a draw. Gradients that the function stops (`detach`,
     `no_grad`) only for another player's sake pass where derivatives need them; places where a player's own gradient
-    is stopped are kept as they are and listed in `stops`.
+    is stopped are kept as they are and projection_list in `stops`.
 
     Modules are copied, never touched; torch's spectral norm divides by the exact norm in the copies.
 
@@ -149,14 +149,16 @@ class AdversarialGame(OwnModules):
             condition=None,
             penalties=(),
             auxiliary=(),
-            projections=[renamed(p, called) for p in listed(projections)],
+            projections=[renamed(p, called) for p in projection_list(projections)],
         )
         self._hold(players, check_frozen(frozen, tuple(players)))
         self.heads, self.normalised = 1, ()
         self._probed = False
         self._counts: dict[int, int] = {}
         self._memos: list[Memo] = []
-        self._asks = not isinstance(self._losses, dict) and "only" in parameters_of(self._losses)[1]
+        self._asks = (
+            not isinstance(self._losses, dict) and "only" in accepted_arguments(self._losses)[1]
+        )
         # Where the functions stop gradients, whether they freeze anything, and where gradients may pass.
         self._seen: dict[Place, None] = {}
         self._stopping, self._froze, self._passing = False, False, frozenset[Place]()
@@ -188,7 +190,7 @@ class AdversarialGame(OwnModules):
                 returned(self, given, only)
             found = {p: given[self.names[p]] for p in wanted}
         return {
-            p: loss if type(loss) is Tensor and loss.ndim == 0 else number(self.names[p], loss)
+            p: loss if type(loss) is Tensor and loss.ndim == 0 else scalar_loss(self.names[p], loss)
             for p, loss in found.items()
         }
 
@@ -245,7 +247,7 @@ class AdversarialGame(OwnModules):
     def _count(self, function: Callable[..., Any]) -> int:
         """How many arguments a function of the user's takes."""
         if id(function) not in self._counts:
-            self._counts[id(function)] = parameters_of(function)[0]
+            self._counts[id(function)] = accepted_arguments(function)[0]
         return self._counts[id(function)]
 
     def _surround(
@@ -255,7 +257,7 @@ class AdversarialGame(OwnModules):
         if self._sources:
             seed = noise.derived(seed_of(draw) or 0)
             stack.enter_context(noise.seeded(seed, self._sources))
-        if self._follows and (kind := kind_of(players)) != self.native:
+        if self._follows and (kind := precision_of(players)) != self.native:
             stack.enter_context(InPrecision(kind))
         if stopped is not None:
             stack.enter_context(stopped)
@@ -264,7 +266,9 @@ class AdversarialGame(OwnModules):
 
     def _modules_of(self, players: Players) -> Modules:
         """What the user's functions are handed of the players, and the frozen modules."""
-        found = {self.names[p]: shown(self._pure[p].module, players[p]) for p in self.players}
+        found = {
+            self.names[p]: in_given_form(self._pure[p].module, players[p]) for p in self.players
+        }
         return Modules({**found, **{pure.name: pure.module for pure in self._frozen.values()}})
 
     def _latents(self, draw: Draw) -> tuple[Any, ...]:

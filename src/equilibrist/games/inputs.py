@@ -74,7 +74,8 @@ class FromSource:
         return self.source.to(device, dtype).sample(rng, max(n, least))[:n]
 
 
-def each(name: str, values: Any, attribute: str, example: str) -> None:
+def check_parts(name: str, values: object, attribute: str, example: str) -> None:
+    """GameError unless `values` is a list of objects that have this attribute."""
     if not isinstance(values, list | tuple):
         raise GameError(f"{name} must be a list: write {name}=[{example}]")
     for value in values:

@@ -15,7 +15,7 @@ from equilibrist.games import inputs as _setup
 from equilibrist.games._scores import Scores
 from equilibrist.games.gan import GAN
 from equilibrist.games.sampled import SampledGame, Start
-from equilibrist.nn.stacked import by_member
+from equilibrist.nn.stacked import vmap_members
 
 
 class Mixture(SampledGame):
@@ -251,7 +251,7 @@ class Mixture(SampledGame):
         return {**remarks, "latent": latent, "players": counted, "particles": self.particles}
 
 
-class Paired(Wrapped):
+class PairedMixture(Wrapped):
     """Generator i against critic i of a `Mixture`, each pair on its share of the minibatch: rows i B / particles up to
     (i + 1) B / particles. What `MirrorGAN` differentiates, after it has dealt out the opponents.
 
@@ -265,7 +265,7 @@ class Paired(Wrapped):
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
         count, base = self.game.particles, self.game.base
-        found = by_member(lambda p, c, d: base.losses(p, c, d, only), count)(
+        found = vmap_members(lambda p, c, d: base.losses(p, c, d, only), count)(
             players, constants, self._shares(draw)
         )
         return {player: loss.mean() for player, loss in found.items()}

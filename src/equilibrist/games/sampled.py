@@ -24,7 +24,7 @@ from equilibrist.games.inputs import Latent
 from equilibrist.nn.pure import PureModule
 from equilibrist.optimizers import Coupled
 from equilibrist.penalties import Penalty
-from equilibrist.projections import Projection, coupled
+from equilibrist.projections import Projection, coupled_by
 
 
 class Reals(Protocol):
@@ -85,9 +85,9 @@ class SampledGame(Shown, ABC):
         projections: Sequence[Projection],
     ) -> None:
         self.formulation = formulation_of(formulation)
-        _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
-        _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
-        _setup.each("projections", projections, "player", "WeightClipping()")
+        _setup.check_parts("penalties", penalties, "needs_mix", "GradientPenalty()")
+        _setup.check_parts("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
+        _setup.check_parts("projections", projections, "player", "WeightClipping()")
         self.latent, self.condition = _setup.law_of(latent), _setup.condition_of(condition)
         self.penalties, self.projections = tuple(penalties), tuple(projections)
         self.auxiliary = tuple(auxiliary)
@@ -146,7 +146,7 @@ class SampledGame(Shown, ABC):
     def coupled(self) -> dict[str, Coupled]:
         """What the projections couple, by player."""
         return {
-            player: coupled([one for one in self.projections if one.player == player])
+            player: coupled_by([one for one in self.projections if one.player == player])
             for player in self.players
         }
 

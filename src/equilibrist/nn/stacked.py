@@ -104,7 +104,9 @@ def raise_trim_threshold() -> None:
     torch.empty(2**25 - 2**14, dtype=torch.uint8)
 
 
-def by_member(fn: Callable[..., dict[str, Tensor]], size: int) -> Callable[..., dict[str, Tensor]]:
+def vmap_members(
+    fn: Callable[..., dict[str, Tensor]], size: int
+) -> Callable[..., dict[str, Tensor]]:
     """`fn` of trees of tensors [size, ...], member by member: values [size].
 
     `torch.func.vmap` without its walk through nested dictionaries, twice a call in Python: a sixth of a small

@@ -138,6 +138,6 @@ def _freezes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return not wanted
 
 
-def named(place: Place) -> str:
-    """A place for people: "train.py:12"."""
+def place_name(place: Place) -> str:
+    """A place as messages show it: "train.py:12"."""
     return f"{Path(place[0]).name}:{place[1]}"

@@ -50,7 +50,7 @@ def unsound(samples: Tensor) -> int:
     return int((~torch.isfinite(samples.flatten(1))).any(dim=1).sum())
 
 
-def blocks(x: Tensor, columns: int) -> Iterator[tuple[slice, Tensor]]:
+def row_blocks(x: Tensor, columns: int) -> Iterator[tuple[slice, Tensor]]:
     """Slices of the rows of x, each so short that `columns` numbers a row make at most one block."""
     size = max(1, BLOCK // columns)
     for start in range(0, len(x), size):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist.errors import DataError
-from equilibrist.scores._arrays import Array, blocks, pair
+from equilibrist.scores._arrays import Array, pair, row_blocks
 from equilibrist.scores._base import FeatureScore
 
 
@@ -103,7 +103,7 @@ def _off_diagonal(x: Tensor) -> float:
 
 
 def _total(x: Tensor, y: Tensor) -> float:
-    return sum(float(_kernel(part, y).sum()) for _, part in blocks(x, len(y)))
+    return sum(float(_kernel(part, y).sum()) for _, part in row_blocks(x, len(y)))
 
 
 def _all_subsets(
@@ -127,7 +127,7 @@ def _indicators(x: Tensor, picked: list[Tensor]) -> Tensor:
 
 def _sums(x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """u_s^T K(x, y) v_s for each subset s."""
-    parts = (u[:, where] @ _kernel(part, y) for where, part in blocks(x, len(y)))
+    parts = (u[:, where] @ _kernel(part, y) for where, part in row_blocks(x, len(y)))
     total = torch.zeros_like(v)
     for part in parts:
         total += part

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from equilibrist.contract._arena import Arena, arena
-from equilibrist.contract._checks import CheckOutcome, check_solver
+from equilibrist.contract._checks import check_solver
+from equilibrist.contract._outcomes import CheckOutcome
 from equilibrist.core.draws import normal
 from equilibrist.core.game import Game
 from equilibrist.formulations import W2GAN, Vanilla
@@ -87,7 +87,8 @@ class Cell:
 
 
 def cells(
-    solvers: dict[str, SolverRow] | None = None, games: dict[str, Any] | None = None
+    solvers: dict[str, SolverRow] | None = None,
+    games: dict[str, tuple[Callable[[], Arena], float]] | None = None,
 ) -> Iterator[Cell]:
     """The table: `SOLVERS` x `GAMES`, or yours.
 

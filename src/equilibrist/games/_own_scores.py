@@ -199,11 +199,3 @@ def apart(t: Tensor) -> Tensor:
 def precision_of(players: Players) -> torch.dtype:
     """The precision of the players."""
     return next(t.dtype for part in players.values() for t in part.values())
-
-
-def moved(rows: Mapping[str, Tensor], device: Any, dtype: torch.dtype) -> Draw:
-    """Rows where the players are; floats in their precision."""
-    return {
-        key: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
-        for key, t in rows.items()
-    }

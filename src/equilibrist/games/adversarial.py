@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equilibrist import tree
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
-from equilibrist.data.nested import SAMPLES, Structure, nested_source
+from equilibrist.data.nested import nested_source
+from equilibrist.data.structure import SAMPLES, Structure
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _own_probe
@@ -40,7 +42,6 @@ from equilibrist.games._own_scores import (
     detached,
     laws_of,
     leaf,
-    moved,
     precision_of,
 )
 from equilibrist.games.sampled import seed_of
@@ -382,12 +383,12 @@ class AdversarialGame(OwnModules):
         """One minibatch: rows of the data, then latents in their order, then the noise's seed."""
         rows = source.sample_rows(rng, batch) if hasattr(source, "sample_rows") else None
         rows = {SAMPLES: source.sample(rng, batch)} if rows is None else rows
-        return self._around(rng, moved(rows, device, dtype), dtype)
+        return self._around(rng, tree.to(rows, device=device, dtype=dtype), dtype)
 
     def draw_around(self, rng: np.random.Generator, real: Any, condition: Any = None) -> Draw:
         """The draw of this batch, in the structure of the data's batches."""
         anchor = next(self._live[self.players[0]].parameters())
-        rows = moved(self.structure.flat(real), anchor.device, anchor.dtype)
+        rows = tree.to(self.structure.flat(real), device=anchor.device, dtype=anchor.dtype)
         return self._around(rng, rows, anchor.dtype)
 
     def _around(self, rng: np.random.Generator, rows: Draw, dtype: torch.dtype) -> Draw:
@@ -400,5 +401,5 @@ class AdversarialGame(OwnModules):
     def covered(self, source: Any, rows: Tensor, device: Any, dtype: torch.dtype) -> Draw:
         """These rows of a finite source."""
         if hasattr(source, "take_rows"):
-            return moved(source.take_rows(rows), device, dtype)
+            return tree.to(source.take_rows(rows), device=device, dtype=dtype)
         return super().covered(source, rows, device, dtype)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from equilibrist.certificates import STATES, Json
 from equilibrist.checks import Certificate, Verdict, require_place
+from equilibrist.checks.context import Meter
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.critics._case import CriticCase
 from equilibrist.critics._groups import Columns
@@ -36,7 +37,7 @@ from equilibrist.files.owned import require_free
 from equilibrist.formulations import Formulation
 from equilibrist.nn import torch_spectral_norm
 from equilibrist.nn.wrapped import unwrapped
-from equilibrist.progress import Progress, showing
+from equilibrist.progress import showing
 from equilibrist.projections import Projection
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
@@ -141,6 +142,11 @@ def audit_critic(
         judge = Judge(score, pack, takes_two(module) and held["real"].batch.y is not None)
         heads, noisy = probed(judge, module, held["fake"].batch)
         with showing(progress, "critic", gradients) as bar:
+
+            def shown(gradients: float = 1.0) -> None:
+                bar.update(round(meter.spent), {})
+
+            meter = Meter(shown)
             case = CriticCase(
                 module,
                 CriticLoss(judge, formulation, own, penalties, heads),
@@ -151,7 +157,7 @@ def audit_critic(
                 fresh=fresh,
                 projections=projections,
                 columns=columns,
-                meter=_Meter(bar),
+                meter=meter,
                 noisy=noisy,
                 normalised=normalised,
             )
@@ -165,17 +171,6 @@ def audit_critic(
         found.save(Path(out))
         write_report(Path(out))
     return found
-
-
-class _Meter:
-    """Counts the gradients that trainings spend, and shows the count."""
-
-    def __init__(self, bar: Progress) -> None:
-        self.bar, self.spent = bar, 0.0
-
-    def __call__(self, gradients: float) -> None:
-        self.spent += gradients
-        self.bar.update(round(self.spent), {})
 
 
 def _certificates(case: CriticCase) -> list[Certificate]:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Interval, Tolerance
+from equilibrist.checks.context import Meter
 from equilibrist.core.draws import Use
 from equilibrist.critics._fresh import fresh_critic
 from equilibrist.critics._groups import Columns
@@ -50,18 +50,6 @@ class Measured:
     real: Tensor
     fake: Tensor
     spread: float
-
-
-class Meter(Protocol):
-    """Counts the gradients that trainings spend.
-
-    Attributes:
-        spent: how many so far.
-    """
-
-    spent: float
-
-    def __call__(self, gradients: float) -> None: ...
 
 
 @dataclass

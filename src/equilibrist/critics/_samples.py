@@ -133,7 +133,7 @@ def read_samples(
     return Samples(Inputs(x, y), places, names, rows.origin)
 
 
-class Table(Protocol):
+class NamedColumns(Protocol):
     """A table with named columns, as pandas' DataFrame."""
 
     @property
@@ -142,11 +142,11 @@ class Table(Protocol):
     def to_numpy(self) -> np.ndarray[Any, Any]: ...
 
 
-def _is_table(data: object) -> TypeGuard[Table]:
+def _is_table(data: object) -> TypeGuard[NamedColumns]:
     return hasattr(data, "to_numpy") and hasattr(data, "columns")
 
 
-def _table_values(kind: str, table: Table) -> np.ndarray[Any, Any]:
+def _table_values(kind: str, table: NamedColumns) -> np.ndarray[Any, Any]:
     """The numbers of a table.
 
     Raises:

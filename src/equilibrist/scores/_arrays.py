@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
-
-Array = Tensor | np.ndarray[Any, Any]
 
 BLOCK = 1 << 20
 """Numbers in one block of pairs: 8 MiB of float64. A few of them live at a time."""

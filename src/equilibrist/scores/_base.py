@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from equilibrist.data import Source
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
 from equilibrist.files.atomic import finite
-from equilibrist.scores._arrays import Array, unsound
+from equilibrist.scores._arrays import unsound
 from equilibrist.scores.network import FeatureNetwork, pixels
 
 T = TypeVar("T")

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
-from equilibrist.scores._arrays import Array, pair, row_blocks
+from equilibrist.scores._arrays import pair, row_blocks
 from equilibrist.scores._base import FeatureScore
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from equilibrist.data import Source
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
-from equilibrist.scores._arrays import Array, pair
+from equilibrist.scores._arrays import pair
 from equilibrist.scores._base import FeatureCache, Result, evaluate
 
 

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from equilibrist.errors import GameError
 from equilibrist.nn.noise import GLOBAL, seeded
+from equilibrist.nn.torch_hooks import is_norm_hook
 from equilibrist.nn.wrapped import copied
 
 
@@ -96,8 +97,8 @@ def _of_parametrised(path: str, layer: nn.Module) -> set[str]:
 def _of_hooks(layer: nn.Module) -> None:
     """torch's older weight norm: the magnitude is that of the direction drawn anew."""
     for hook in layer._forward_pre_hooks.values():
-        if type(hook).__name__ == "WeightNorm":
-            name, dim = hook.name, hook.dim  # type: ignore[attr-defined]
+        if is_norm_hook(hook, "WeightNorm"):
+            name, dim = hook.name, hook.dim
             v, g = layer._parameters[f"{name}_v"], layer._parameters[f"{name}_g"]
             assert v is not None
             assert g is not None

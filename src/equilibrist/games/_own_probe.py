@@ -17,7 +17,7 @@ from equilibrist.games._own_gradients import differentiated, follows, memos, sto
 from equilibrist.games._own_returned import AGREE, failure, only_one, tried
 from equilibrist.games._probe import moved_off
 from equilibrist.nn import noise
-from equilibrist.nn.pure import Watch
+from equilibrist.nn.layer_watch import LayerWatch
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
@@ -61,7 +61,7 @@ def _look(game: AdversarialGame, players: Players, constants: Constants, draw: D
     """The losses, twice under one seed, with an eye on every layer."""
     game._needs_gradients = game._stopping = True
     before = {key: (t.clone(), t._version) for key, t in draw.items()}
-    watch = Watch()
+    watch = LayerWatch()
     for p in game.players:
         watch.begin(game._pure[p].module, game.names[p])
     try:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Tree = dict[str, Any]
-Device = torch.device | str | int | None  # where tensors lie; None: where they are
+Device = torch.device | str | None  # where tensors lie; None: where they are
 
 
 def leaves(tree: Mapping[str, Any]) -> list[Tensor]:

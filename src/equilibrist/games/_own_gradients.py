@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -136,8 +136,8 @@ def follows(game: AdversarialGame, players: Players, constants: Constants, draw:
 
 def _wide(players: Players, constants: Constants, draw: Draw) -> tuple[Players, Constants, Draw]:
     """The same in float64."""
-    found: Any = tuple(tree.to(t, dtype=torch.float64) for t in (players, constants, draw))
-    return found  # type: ignore[no-any-return]
+    wide = torch.float64
+    return tree.to(players, dtype=wide), tree.to(constants, dtype=wide), tree.to(draw, dtype=wide)
 
 
 def stops(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:

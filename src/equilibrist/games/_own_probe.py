@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -218,5 +218,5 @@ def _samplewise(
     return torch.allclose(seen[0][::2], seen[1][::2], rtol=AGREE, atol=1e-6)
 
 
-def _shape(x: Any) -> str:
+def _shape(x: object) -> str:
     return f"of shape {list(x.shape)}" if isinstance(x, Tensor) else f"of type {type(x).__name__}"

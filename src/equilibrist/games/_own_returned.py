@@ -5,14 +5,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
-from equilibrist.errors import GameError
+from equilibrist.errors import GameError, first_line
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
@@ -32,17 +32,16 @@ def tried(game: AdversarialGame, evaluate: Callable[[], dict[str, Tensor]]) -> d
 
 def failure(error: Exception) -> str:
     """An error in a line, with the place in the user's code at which it came up."""
-    first = str(error).splitlines()[0] if str(error) else ""
     ours = str(Path(__file__).parents[1])
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(ours)
     ]
     where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {first}{where}"
+    return f"{type(error).__name__}: {first_line(error)}{where}"
 
 
-def returned(game: AdversarialGame, given: Any, only: str | None) -> Mapping[str, Tensor]:
+def returned(game: AdversarialGame, given: object, only: str | None) -> Mapping[str, Tensor]:
     """What the user's one function returned, seen to hold each player's loss, or that of one alone.
 
     Raises:
@@ -60,8 +59,12 @@ def returned(game: AdversarialGame, given: Any, only: str | None) -> Mapping[str
     return given
 
 
-def scalar_loss(name: str, loss: Any) -> Tensor:
-    """A player's loss as a 0-d tensor; GameError where it is none."""
+def scalar_loss(name: str, loss: object) -> Tensor:
+    """A player's loss as a 0-d tensor.
+
+    Raises:
+        GameError: it is no number.
+    """
     if not isinstance(loss, Tensor):
         kind = type(loss).__name__
         raise GameError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from equilibrist.core.draws import Draw
@@ -149,7 +149,7 @@ def _reach(
 def _scoring(game: AdversarialGame, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """What the critic's modules return, changed."""
 
-    def hook(module: Any, given: Any, made: Any) -> Any:
+    def hook(module: nn.Module, given: object, made: object) -> object:
         return tree_map(
             lambda t: change(t) if isinstance(t, Tensor) and t.is_floating_point() else t, made
         )

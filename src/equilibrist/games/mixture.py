@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
-from equilibrist.games import inputs as _setup
+from equilibrist.games import inputs
 from equilibrist.games._scores import Scores
 from equilibrist.games.gan import GAN
 from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn.stacked import vmap_members
+from equilibrist.tree import Device
 
 
 class Mixture(SampledGame):
@@ -66,7 +66,7 @@ class Mixture(SampledGame):
             )
         super().__init__(
             base.formulation,
-            latent=_setup.chooses(base.latent),
+            latent=inputs.chooses(base.latent),
             condition=base.condition,
             penalties=base.penalties,
             auxiliary=base.auxiliary,
@@ -198,7 +198,7 @@ class Mixture(SampledGame):
         return self.base.critic(at, fixed, condition)
 
     def init(
-        self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
+        self, seed: int | None = None, *, device: Device = None, dtype: torch.dtype | None = None
     ) -> Start:
         """A stack of the base GAN's starts, each from a seed of its own."""
         seeds: list[int | None] = [None] * self.particles
@@ -240,7 +240,7 @@ class Mixture(SampledGame):
             fixed = self.base.refresh(averaged, tree.member(constants, 0), {}, exact=True)
         return Start(averaged, fixed)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """The base GAN's, with all particles' parameters, and how many networks each player mixes."""
         remarks = self.base.describe()
         counted = {

@@ -18,8 +18,8 @@ from equilibrist.critics._prepare import (
     check_mode,
     checked_settings,
     copied_critic,
-    loss_of,
-    probed,
+    heads_and_noise,
+    parsed_loss,
     read_kinds,
 )
 from equilibrist.critics._result import CriticAudit
@@ -135,12 +135,12 @@ def audit_critic(
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")
     module, normalised, half = copied_critic(critic, mode)
-    formulation, own = loss_of(loss)
+    formulation, own = parsed_loss(loss)
     given = {"real": real, "fake": fake, "train_real": train_real, "train_fake": train_fake}
     with torch_spectral_norm.by_itself(module):
         held, notes = read_kinds(module, given, limit, pack)
         judge = Judge(score, pack, takes_two(module) and held["real"].batch.y is not None)
-        heads, noisy = probed(judge, module, held["fake"].batch)
+        heads, noisy = heads_and_noise(judge, module, held["fake"].batch)
         with showing(progress, "critic", gradients) as bar:
 
             def shown(gradients: float = 1.0) -> None:

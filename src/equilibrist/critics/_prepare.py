@@ -79,7 +79,7 @@ def copied_critic(critic: object, mode: str) -> tuple[nn.Module, bool, str]:
     return module.train(mode == "train"), bool(made.spectral), note
 
 
-def loss_of(
+def parsed_loss(
     loss: Formulation | str | Callable[..., Tensor],
 ) -> tuple[Formulation | None, Callable[..., Tensor] | None]:
     """(formulation, None), or (None, the user's own loss).
@@ -149,7 +149,7 @@ def _without_training_samples(held: dict[str, Samples], pack: int) -> list[str]:
     return notes
 
 
-def probed(judge: Judge, module: nn.Module, batch: Inputs) -> tuple[int, bool]:
+def heads_and_noise(judge: Judge, module: nn.Module, batch: Inputs) -> tuple[int, bool]:
     """Run the critic twice on a few samples.
 
     Returns:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from equilibrist.core.draws import Use
@@ -139,14 +140,14 @@ class NamedColumns(Protocol):
     @property
     def columns(self) -> Iterable[object]: ...
 
-    def to_numpy(self) -> np.ndarray[Any, Any]: ...
+    def to_numpy(self) -> NDArray[np.generic]: ...
 
 
 def _is_table(data: object) -> TypeGuard[NamedColumns]:
     return hasattr(data, "to_numpy") and hasattr(data, "columns")
 
 
-def _table_values(kind: str, table: NamedColumns) -> np.ndarray[Any, Any]:
+def _table_values(kind: str, table: NamedColumns) -> NDArray[np.generic]:
     """The numbers of a table.
 
     Raises:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from equilibrist.data.arrays import Array
@@ -109,7 +110,7 @@ def _total(x: Tensor, y: Tensor) -> float:
 
 def _all_subsets(
     x: Tensor, y: Tensor, picked_x: list[Tensor], picked_y: list[Tensor]
-) -> np.ndarray[Any, Any]:
+) -> NDArray[np.float64]:
     """`_mmd` of every pair of subsets, each value of the kernel computed once.
 
     A sum of k over a subset is w^T K w with w the indicator of its rows.
@@ -118,7 +119,7 @@ def _all_subsets(
     u, v = _indicators(x, picked_x), _indicators(y, picked_y)
     within = _sums(x, x, u, u) - u @ _diagonal(x) + _sums(y, y, v, v) - v @ _diagonal(y)
     values = within / (size * (size - 1)) - 2 * _sums(x, y, u, v) / size**2
-    return values.cpu().numpy()
+    return np.asarray(values.cpu().numpy())
 
 
 def _indicators(x: Tensor, picked: list[Tensor]) -> Tensor:

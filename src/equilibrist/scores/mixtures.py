@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ class MixtureQuality:
         modes, sigma = getattr(real, "modes", None), getattr(real, "sigma", None)
 
         def figures(x: Tensor, y: Tensor, _: np.random.Generator) -> dict[str, float]:
-            named: dict[str, Any] = {}
+            named: dict[str, float] = {}
             if modes is not None and sigma is not None:
                 found = mode_figures(y, modes, float(sigma))
                 named = {"modes": float(found.covered), "good": found.good}

@@ -166,7 +166,7 @@ def _still(solver: Solver, where: Arena) -> str:
 
 
 def _attraction(solver: Solver, where: Arena) -> str:
-    """Runs beside a point come nearer or go away as `linear_map` at the point's J foretells."""
+    """Runs beside a point come nearer or go away as `linear_map` at the point's J predicts."""
     game = where.game
     if getattr(game, "linear", False):
         raise NotApplicable("where the field is linear the factor tells it")
@@ -180,20 +180,20 @@ def _attraction(solver: Solver, where: Arena) -> str:
         start = tree.flatten(point.players)
         shift = 1e-6 * torch.linspace(0.6, -1.0, len(start), dtype=start.dtype)
         z = torch.cat([shift, shift.new_zeros(len(matrix) - len(shift))])
-        foretold, steps = 1.0, 0
-        while 0.2 < foretold < 5 and steps < PATIENCE:
+        predicted, steps = 1.0, 0
+        while 0.2 < predicted < 5 and steps < PATIENCE:
             z, steps = matrix @ z, steps + 1
-            foretold = float(z[: len(shift)].norm() / shift.norm())
+            predicted = float(z[: len(shift)].norm() / shift.norm())
         reached = radius < 1
-        if (foretold < 0.5) != reached or (foretold > 2) == reached:
+        if (predicted < 0.5) != reached or (predicted > 2) == reached:
             reported.append(f"{point.kind}: radius {radius:.4f}, too slow to tell in {steps} steps")
             continue
         run = SolverRun(solver, where, at=tree.unflatten(start + shift, point.players)).go(steps)
         ratio = float((tree.flatten(run.players) - start).norm() / shift.norm())
         ensure(
-            0.5 < ratio / foretold < 2,
+            0.5 < ratio / predicted < 2,
             f"{point.kind}: after {steps} steps the distance has changed {ratio:.2g}-fold where "
-            f"linear_map foretells {foretold:.2g}",
+            f"linear_map predicts {predicted:.2g}",
         )
         reported.append(f"{point.kind}: {'reached' if reached else 'left'}")
     if not any("reached" in t or "left" in t for t in reported):

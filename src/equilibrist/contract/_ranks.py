@@ -47,7 +47,7 @@ def on_two_ranks(play: Callable[[int, Reduce], T]) -> list[T]:
             offered[rank] = tensors
             barrier.wait()
             mean = [(a + b) / 2 for a, b in zip(*offered, strict=True)]
-            barrier.wait()  # nobody offers anew before both have read
+            barrier.wait()  # no thread writes again before both have read
             return mean
 
         return reduce

@@ -77,7 +77,7 @@ def audit_critic(
     """Audit a critic whose generator is out of reach: a policy, a simulator, a frozen model, recorded samples.
 
     The critic is copied, never touched. Critics are trained on half of the samples, chosen on a fifth and scored on
-    the rest; what is said of the critic as it is needs no training and reads all of them.
+    the rest; checks of the critic as it stands need no training and read all of them.
 
     Args:
         critic: the module. It returns one score a sample, [n] or [n, 1]; a map of scores [n, 1, h, w], of which the
@@ -89,11 +89,11 @@ def audit_critic(
             or not.
         penalties: what is added to it: `GradientPenalty()`, `R1()`, or functions `penalty(critic, real, fake)`.
             Only a penalty that is named here can be lifted.
-        reward: what the generator is paid: `reward(scores)` or `reward(critic, samples)`. Without it, minus the
+        reward: what the generator receives: `reward(scores)` or `reward(critic, samples)`. Without it, minus the
             generator's loss of the formulation; of a loss of your own, the score. Samples come as the loss gets them.
-        score: makes of the critic's output one score a sample, where it is something else.
+        score: maps the critic's output to one score a sample, where it is something else.
         train_real, train_fake: samples that the critic was trained on, to judge whether it memorises them.
-        fresh: returns an untrained critic of the class; without it a copy's parameters are drawn anew.
+        fresh: returns an untrained critic of the class; without it a copy's parameters are drawn again.
         columns: names of the input's entries, or a mapping from a group's name to its entries.
         projections: the critic's feasible set (`WeightClipping()`).
         pack: rows that the critic judges at once.
@@ -101,8 +101,8 @@ def audit_critic(
         gradients: minibatch gradients that all trainings may spend together.
         batch: samples of each kind in a minibatch.
         confidence: of the intervals; those of the states hold together at this confidence.
-        tolerance: what gain is called nothing, relative to the formulation's scale (of a loss of your own: to
-            the critic's advantage over chance); `absolute` says it in the loss's unit.
+        tolerance: the gain up to which counts as none, relative to the formulation's scale (of a loss of your own: to
+            the critic's advantage over chance); `absolute` gives it in the loss's unit.
         limit: at most this many samples of each kind are read.
         seed: of every draw.
         progress: "auto", "bar", "lines" or "none".
@@ -206,7 +206,7 @@ def _answer(
 ) -> CriticAudit:
     """The audit with what it cost and what has to be noted."""
     kept = [
-        f"the parameters {', '.join(case.kept[:3])} of the critic have no rule to draw them anew and kept their "
+        f"the parameters {', '.join(case.kept[:3])} of the critic have no rule to draw them again and kept their "
         "trained values in fresh critics: pass fresh=, which makes an untrained critic"
     ] * bool(case.kept)
     cost = {

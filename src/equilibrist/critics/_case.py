@@ -118,16 +118,16 @@ class CriticCase:
     def shares(self) -> dict[str, int]:
         """Gradients of each training."""
         parts = (
-            {"on": 0.25, "fresh": 0.3, "freed": 0.2, "free": 0.25}
+            {"continued": 0.25, "fresh": 0.3, "unpenalised": 0.2, "fresh unpenalised": 0.25}
             if self.penalised
-            else {"on": 0.4, "fresh": 0.6}
+            else {"continued": 0.4, "fresh": 0.6}
         )
         return {name: max(2, int(self.settings.gradients * part)) for name, part in parts.items()}
 
     @cached_property
-    def on(self) -> Trained:
-        """The critic, trained on."""
-        return train_critic(self, self.critic, True, self.shares["on"], 0)
+    def continued(self) -> Trained:
+        """The critic, trained further."""
+        return train_critic(self, self.critic, True, self.shares["continued"], 0)
 
     @cached_property
     def untrained(self) -> nn.Module:
@@ -139,22 +139,26 @@ class CriticCase:
         return made
 
     @cached_property
-    def anew(self) -> Trained:
+    def retrained(self) -> Trained:
         """A fresh critic of the class, trained under the same loss."""
         return train_critic(self, self.untrained, True, self.shares["fresh"], 1)
 
     @cached_property
-    def freed(self) -> Trained | None:
+    def unpenalised(self) -> Trained | None:
         """The best critic without the penalty, from the critic's weights or from new ones; None without penalties."""
         if not self.penalised:
             return None
-        own = train_critic(self, self.critic, False, self.shares["freed"], 2)
-        return own.better(train_critic(self, self.untrained, False, self.shares["free"], 3))
+        own = train_critic(self, self.critic, False, self.shares["unpenalised"], 2)
+        return own.better(
+            train_critic(self, self.untrained, False, self.shares["fresh unpenalised"], 3)
+        )
 
     def of_class(self) -> list[tuple[str, Trained]]:
         """All trainings by name."""
-        found = [("trained on", self.on), ("fresh", self.anew)]
-        return found + ([("freed of its penalty", self.freed)] if self.freed is not None else [])
+        found = [("trained on", self.continued), ("fresh", self.retrained)]
+        return found + (
+            [("freed of its penalty", self.unpenalised)] if self.unpenalised is not None else []
+        )
 
     def measured(self, name: str) -> Measured:
         """A critic on the rows that score: "own", or the name of a training."""
@@ -310,7 +314,7 @@ class CriticCase:
         return Measured(torch.stack(paid), a, b - a, scores[0], scores[1], spread)
 
     def advantage(self, name: str, scaled: bool) -> Tensor:
-        """What telling real from generated is worth, by chunk: in the loss's unit where it has a scale (`scaled`),
+        """The critic's advantage over chance, by chunk: in the loss's unit where it has a scale (`scaled`),
         else in standard deviations of the critic's scores."""
         found = self.measured(name)
         if scaled:
@@ -319,7 +323,7 @@ class CriticCase:
 
     @cached_property
     def tolerance(self) -> Tolerance:
-        """What is called nothing."""
+        """Differences up to which count as none."""
         unit = self.unit
         if self.settings.absolute > 0:
             return Tolerance(self.settings.absolute, unit, "as set")

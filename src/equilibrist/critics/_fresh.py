@@ -1,4 +1,4 @@
-"""A critic of the same class that has learnt nothing: the copied module with its parameters drawn anew."""
+"""An untrained critic of the same class: a copy of the module whose parameters are drawn again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def fresh_critic(
 
     Args:
         module: the trained critic, which is left alone.
-        make: makes an untrained critic; None to draw the parameters of a copy anew.
+        make: makes an untrained critic; None to draw the parameters of a copy again.
         seed: of the draws.
 
     Returns:
-        The critic, and the names of parameters that kept their trained values for want of a rule.
+        The critic, and the names of parameters without a rule, which kept their trained values.
 
     Raises:
         GameError: what `make` returns is no module.
@@ -46,7 +46,7 @@ def fresh_critic(
 
 @torch.no_grad()
 def _redrawn(module: nn.Module) -> list[str]:
-    """Draw parameters anew by each layer's own rule, and matrices without a rule as linear layers draw theirs."""
+    """Draw parameters again by each layer's own rule, and matrices without a rule as linear layers draw theirs."""
     before = {name: p.clone() for name, p in module.named_parameters()}
     ruled: set[str] = set()
     for path, layer in module.named_modules():
@@ -73,7 +73,7 @@ def _redrawn(module: nn.Module) -> list[str]:
 
 
 def _of_parametrised(path: str, layer: nn.Module) -> set[str]:
-    """A layer whose weights are computed (weight norm, spectral norm): drawn anew through what computes them."""
+    """A layer whose weights are computed (weight norm, spectral norm): drawn again through what computes them."""
     parametrizations = layer.parametrizations
     assert isinstance(parametrizations, nn.ModuleDict)
     for name in list(parametrizations):
@@ -95,7 +95,7 @@ def _of_parametrised(path: str, layer: nn.Module) -> set[str]:
 
 
 def _of_hooks(layer: nn.Module) -> None:
-    """torch's older weight norm: the magnitude is that of the direction drawn anew."""
+    """torch's older weight norm: the magnitude is that of the newly drawn direction."""
     for hook in layer._forward_pre_hooks.values():
         if is_norm_hook(hook, "WeightNorm"):
             name, dim = hook.name, hook.dim

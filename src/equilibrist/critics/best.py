@@ -21,11 +21,11 @@ REFERENCES = (
 def best(case: CriticCase) -> list[Certificate]:
     """The three certificates."""
     found = [
-        _gain(case, CLAIMS[0], "trained on", case.on, True),
-        _gain(case, CLAIMS[1], "fresh", case.anew, True),
+        _gain(case, CLAIMS[0], "trained on", case.continued, True),
+        _gain(case, CLAIMS[1], "fresh", case.retrained, True),
     ]
-    if case.freed is not None and case.bounded:
-        found.append(_gain(case, CLAIMS[2], "freed of its penalty", case.freed, False))
+    if case.unpenalised is not None and case.bounded:
+        found.append(_gain(case, CLAIMS[2], "freed of its penalty", case.unpenalised, False))
     else:
         why = (
             "without its penalty this loss has no least value"

@@ -29,7 +29,7 @@ ROWS = 1000  # of each kind
 TOLERANCE = Tolerance(LEANS, "of the scores' standard deviation", "less is no dependence")
 LIMITS = (
     "a part tells by its values or their spread: what only several columns together tell is not seen",
-    "a critic that answered best would leave nothing to be told among samples of one score, for its score is a "
+    "a critic that answered best would leave no difference among samples of one score, for its score is a "
     "sufficient statistic",
 )
 REFERENCES = (
@@ -45,14 +45,14 @@ class InputPart:
     relative to the typical part."""
 
     group: Group
-    told: GroupTest
+    test: GroupTest
     leans: Interval
     spread: float = 1.0
 
     def unseen(self, most: float) -> bool:
         """Whether the critic does not look where there is something to see."""
         seen = self.spread >= FAINT
-        return seen and self.leans.high < most and self.told.effect > TELLING
+        return seen and self.leans.high < most and self.test.effect > TELLING
 
 
 def blind(case: CriticCase, lags: bool) -> Certificate:
@@ -68,7 +68,7 @@ def blind(case: CriticCase, lags: bool) -> Certificate:
     scores = case.scores(case.critic, both)
     kinds = np.arange(len(both)) < len(real)
     rows = by_row(case, both, kinds, strata_of(scores.cpu().numpy(), STRATA))
-    told = tested(*rows, groups)
+    tests = tested(*rows, groups)
     spreads = _spreads(rows[0], groups)
     level = 1 - case.of_states
     spread = float(scores.std())
@@ -87,7 +87,7 @@ def blind(case: CriticCase, lags: bool) -> Certificate:
             player="critic",
         )
     found = []
-    for k, (group, one) in enumerate(zip(groups, told, strict=True)):
+    for k, (group, one) in enumerate(zip(groups, tests, strict=True)):
         telling = one.p < level
         leans = (
             dependence(case, both, scores, group, k)
@@ -96,8 +96,8 @@ def blind(case: CriticCase, lags: bool) -> Certificate:
         )
         found.append(InputPart(group, one, leans, spreads[k]))
     most = UNLEARNT if lags else LEANS
-    unseen = [part for part in found if part.told.p < level and part.unseen(most)]
-    unseen.sort(key=lambda part: -part.told.effect)
+    unseen = [part for part in found if part.test.p < level and part.unseen(most)]
+    unseen.sort(key=lambda part: -part.test.effect)
     verdict = Verdict.REFUTED if unseen else Verdict.NOT_REFUTED
     return Certificate(
         CLAIM,
@@ -115,7 +115,7 @@ def blind(case: CriticCase, lags: bool) -> Certificate:
 def dependence(
     case: CriticCase, both: Inputs, scores: torch.Tensor, group: Group, place: int
 ) -> Interval:
-    """How much the critic's scores change when a part is dealt out anew among all samples: the root of the mean
+    """How much the critic's scores change when a part is shuffled among all samples: the root of the mean
     square, relative to their standard deviation."""
     rng = Use.CRITIC_COLUMN.at(group=place).generator(case.seed)
     order = torch.from_numpy(rng.permutation(len(both))).to(both.x.device)
@@ -155,7 +155,7 @@ def by_row(
 
 def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
     if not unseen:
-        telling = sum(part.told.p < level for part in found)
+        telling = sum(part.test.p < level for part in found)
         rest = (
             f"{telling} of {len(found)} parts of the input tell more than its score says, and its score depends on "
             "each of them noticeably or they tell little"
@@ -171,7 +171,7 @@ def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
     return (
         f"The critic is blind to {names}{more}: its score {moves if size.high > 1e-6 else 'does not change'} when "
         f"{first.group.name} is shuffled among samples, which tells real from generated in "
-        f"{0.5 + first.told.effect:.0%} of pairs of one score."
+        f"{0.5 + first.test.effect:.0%} of pairs of one score."
     )
 
 
@@ -189,11 +189,11 @@ def _evidence(
         "parts": [
             {
                 "name": part.group.name,
-                "tells_beyond_score": part.told.effect,
-                "p": part.told.p,
+                "tells_beyond_score": part.test.effect,
+                "p": part.test.p,
                 "depends": part.leans.mean if part in measured else None,
                 "depends_at_most": part.leans.high if part in measured else None,
             }
-            for part in sorted(found, key=lambda part: part.told.p)[:30]
+            for part in sorted(found, key=lambda part: part.test.p)[:30]
         ],
     }

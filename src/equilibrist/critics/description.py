@@ -48,7 +48,7 @@ class LoneCritic:
         """The audit of this critic.
 
         Args:
-            options: arguments of `audit_critic` in the place of its own, or besides.
+            options: arguments of `audit_critic`, which replace its own or are added to them.
 
         Returns:
             The audit.

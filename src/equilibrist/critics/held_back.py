@@ -57,11 +57,13 @@ class Nearness:
 
 def nearness(case: CriticCase) -> Nearness:
     """The numbers of both states."""
-    under = min((("trained on", case.on), ("fresh", case.anew)), key=lambda e: e[1].chosen)[0]
-    free = "freed of its penalty" if case.freed is not None else under
+    under = min(
+        (("trained on", case.continued), ("fresh", case.retrained)), key=lambda e: e[1].chosen
+    )[0]
+    free = "freed of its penalty" if case.unpenalised is not None else under
     own, best = (case.advantage(name, case.scaled) for name in ("own", under))
     # Without its penalty a WGAN's loss has no scale: only the order of samples can be compared then.
-    loose = case.bounded if case.freed is not None else case.scaled
+    loose = case.bounded if case.unpenalised is not None else case.scaled
     below, under_free, freed = (case.advantage(name, loose) for name in ("own", under, free))
     c = case.of_states
     return Nearness(
@@ -152,16 +154,18 @@ def _certificate(
         "separation_interval": found.own_separation.ends,
         "separation_under_the_same_loss": found.under_separation.mean,
         "best_under_the_same_loss": found.under,
-        "budget": {"gradients": case.on.steps + case.anew.steps},
+        "budget": {"gradients": case.continued.steps + case.retrained.steps},
     }
-    if case.freed is not None:
+    if case.unpenalised is not None:
         evidence |= {
             "advantage_without_penalty": found.worth_free,
             "separation_without_penalty": found.free_separation.mean,
             "missing_under_the_penalty": found.penalty.mean,
             "missing_under_the_penalty_interval": found.penalty.ends,
         }
-        evidence["budget"] = {"gradients": case.on.steps + case.anew.steps + case.freed.steps}
+        evidence["budget"] = {
+            "gradients": case.continued.steps + case.retrained.steps + case.unpenalised.steps
+        }
     return Certificate(
         claim,
         verdict,

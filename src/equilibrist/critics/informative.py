@@ -33,7 +33,7 @@ def informative(case: CriticCase, reward: Reward) -> Certificate:
         "limits": LIMITS,
         "player": "critic",
     }
-    free = case.freed is not None and case.bounded
+    free = case.unpenalised is not None and case.bounded
     names = ["trained on", "fresh", *(["freed of its penalty"] if free else [])]
     best = max(names, key=case.order_on_select)
     apart = case.separation(best)

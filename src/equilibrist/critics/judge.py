@@ -241,7 +241,7 @@ def takes_two(module: nn.Module) -> bool:
 
 
 def required_arguments(function: Callable[..., object]) -> int:
-    """How many positional arguments without a default a function has; 0 where that cannot be told."""
+    """How many positional arguments without a default a function has; 0 where that is unknown."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):

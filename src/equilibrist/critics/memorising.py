@@ -1,4 +1,4 @@
-"""Memorising: the samples that the critic was trained on score otherwise than others of the same law."""
+"""Memorising: the samples that the critic was trained on score differently from others of the same law."""
 
 from __future__ import annotations
 

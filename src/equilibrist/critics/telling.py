@@ -1,4 +1,4 @@
-"""What gives the generated samples away: whether they can be told at all, by which columns, and which rows most."""
+"""Indistinguishable: whether generated samples can be told from real ones, by which columns, and which rows most."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MOST = 10  # columns and rows that are named
 BEYOND = 0.02  # of pairs above one half
 TOLERANCE = Tolerance(BEYOND, "of pairs, above one half", "less than two in a hundred pairs")
 LIMITS = (
-    "critics of this class, trained by the stated number of gradients: another class may tell more",
+    "critics of this class, trained by the stated number of gradients: another class may do better",
 )
 
 
 def telling(case: CriticCase) -> Certificate:
-    """The certificate: the best critic's separation, the columns and rows that betray generated samples."""
+    """The certificate: the best critic's separation, the columns and rows that give generated samples away."""
     names = ["own", *(name for name, _ in case.of_class())]
     best = max(names, key=case.order_on_select)
     apart = case.separation(best, case.settings.confidence)
@@ -57,12 +57,12 @@ def telling(case: CriticCase) -> Certificate:
             f"{columns[0]['name']} alone orders {0.5 + alone.mean:.0%} of held-out pairs; {orders}"
         )
     summary = {
-        Verdict.REFUTED: f"Generated samples can be told: {orders}.",
-        Verdict.UNASSESSED: f"Cannot tell whether generated samples can be told: {orders}.",
+        Verdict.REFUTED: f"Generated samples can be told from real ones: {orders}.",
+        Verdict.UNASSESSED: f"Cannot say whether generated samples can be told from real ones: {orders}.",
     }.get(
         verdict,
-        f"No critic of the class was found that tells generated samples: the best orders {apart.mean:.1%} of held-out "
-        f"pairs{by}.",
+        f"No critic of the class was found that tells generated samples from real ones: the best orders "
+        f"{apart.mean:.1%} of held-out pairs{by}.",
     )
     return Certificate(
         CLAIM,
@@ -95,23 +95,23 @@ def _alone(case: CriticCase, columns: list[Json]) -> Interval:
 
 
 def _columns(case: CriticCase) -> list[Json]:
-    """The columns that tell by themselves, most telling first."""
+    """The columns that tell real from generated samples by themselves, the largest effect first."""
     real, fake = (b.rows(slice(ROWS)) for b in case.held_out)
     both = joined(real, fake)
     groups = groups_of(sample_shape(case, both), case.columns, case.samples.real.names)
     kinds = np.arange(len(both)) < len(real)
-    told = tested(*by_row(case, both, kinds, np.zeros(len(both), dtype=np.int64)), groups)
+    tests = tested(*by_row(case, both, kinds, np.zeros(len(both), dtype=np.int64)), groups)
     level = 1 - case.settings.confidence
     found: list[Json] = [
         {"name": g.name, "effect": t.effect, "p": t.p}
-        for g, t in zip(groups, told, strict=True)
+        for g, t in zip(groups, tests, strict=True)
         if t.p < level
     ]
     return sorted(found, key=lambda c: -c["effect"])[:MOST]
 
 
 def _rows(case: CriticCase, best: str) -> list[Json]:
-    """The generated rows that the best critic is surest of, none of which it was trained on."""
+    """The generated rows that the best critic scores lowest, none of which it was trained on."""
     parts = ("select", "score") if best != "own" else ("optimise", "select", "score")
     index = torch.cat([case.samples.indices[part][1] for part in parts])
     scores = case.sign * case.scores(case.module(best), case.samples.fake.batch.rows(index))

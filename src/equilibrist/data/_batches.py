@@ -125,7 +125,7 @@ def read_rows(raw: bytes) -> Batch:
 
 
 def unpacked(stream: IO[bytes], wanted: Mapping[str, str]) -> dict[str, bytes]:
-    """The regular files of a tar by what `wanted` calls them; those that lack are left out.
+    """The regular files of a tar under the names that `wanted` gives them; missing ones are left out.
 
     Links and extensions are passed over: what Python's own reader does with them takes any amount of
     memory. Raises `ValueError`, with what is wrong, for a damaged archive.

@@ -86,7 +86,7 @@ def cifar10(
     cifar-10-batches-bin (rows of bytes), and the archives of each. They are looked for under
     `root`, else under the folder that the environment variable EQUILIBRIST_DATA names, as ROOT/
     (also if it is one of those folders) or ROOT/cifar10/. A folder that was named is never written
-    to. Where none was, the binary archive comes from the user's cache folder; if it lacks there it
+    to. Where none was, the binary archive comes from the user's cache folder; if it is missing there it
     is fetched from `mirrors`, unless `download` is false. Nothing that the pickles name is executed.
 
     Every archive and every pickled batch is held against the checksum that `md5` has for its name
@@ -162,7 +162,7 @@ def _find(root: Path, setting: str, mirrors: Sequence[str]) -> tuple[_Form, Path
             for folder in (root / form.folder, root / "cifar10" / form.folder):
                 if folder.is_dir():
                     return form, folder
-            # A folder that holds some of the batches: whichever lacks is named later.
+            # A folder that holds some of the batches: missing ones are named later.
             stems = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
             if any((root / (stem + form.suffix)).exists() for stem in stems):
                 return form, root

@@ -103,7 +103,7 @@ def _read(file: Path, key: str | None, labels_key: str | None) -> Read:
         ) from None
     except Exception as error:  # damaged archives make their readers raise nearly anything
         why = reason(error)
-        other = why.startswith("it holds ")  # all sound, but no numbers
+        other = why.startswith("it holds ")  # intact, but no numbers
         why = why.removeprefix("it ") if other else f"truncated or damaged ({why})"
         raise DataError(f"{where}: {why}; save the array again, as numbers") from None
 

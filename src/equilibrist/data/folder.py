@@ -61,7 +61,7 @@ def folder(
     is aliased. A file may hold PNG, JPEG, BMP, WEBP, GIF or PPM, whatever its name ends in, and nothing
     else: some formats that Pillow knows are programs. It may have as many pixels as Pillow allows (89
     million; of WEBP, which takes more memory, 33 million). Images are turned upright as their EXIF data say;
-    transparency is laid on white; 16 bits are rounded to 8; of an animation the first frame is taken. All
+    transparent pixels are blended with white; 16 bits are rounded to 8; of an animation the first frame is taken. All
     images are kept in memory, as bytes.
 
     Where every image lies in a subfolder, the first folder of its path is its class: classes are
@@ -182,7 +182,7 @@ def _walk(root: Path) -> Iterator[Path]:
             f"{name}: cannot be read ({error.strerror}); make it a folder that you may read"
         ) from None
 
-    # Links to folders are followed, as whoever put them there expects.
+    # Links to folders are followed, as their author expects.
     seen = set()
     for parent, folders, files in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)
@@ -258,7 +258,7 @@ class _Opening:
 def _require_bounds(stream: IO[bytes]) -> None:
     """_LargeError for a file whose size or header says that decoding it would take too long
     or too much."""
-    if Image.MAX_IMAGE_PIXELS is None:  # whoever has set it so wants no bounds
+    if Image.MAX_IMAGE_PIXELS is None:  # set so by a user who wants no bounds
         return
     most = Image.MAX_IMAGE_PIXELS
     head = stream.read(30)

@@ -177,7 +177,7 @@ class FunctionSource(ShownSource):
         return torch.cat(found)[:n]
 
     def all(self) -> Tensor:
-        """Not to be had."""
+        """Not available: the batches have no end."""
         raise DataError(f"{self.name} gives batches without end: there is no tensor of all of them")
 
     def split(

@@ -51,7 +51,7 @@ def differentiated(
 def _reaches(
     game: AdversarialGame, players: Players, constants: Constants, draw: Draw, player: str
 ) -> bool:
-    """Whether a player's loss is computed from its weights, be its gradient zero."""
+    """Whether a player's loss is computed from its weights, even if its gradient is zero."""
     leaves = {k: t.detach().requires_grad_() for k, t in players[player].items()}
     with torch.enable_grad():
         loss = game.losses({**players, player: leaves}, constants, draw)[player]
@@ -82,7 +82,7 @@ def _alike_without(
 
 def memos(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
     """Outputs are kept where a module is shown an input twice, and where that changes neither losses nor gradients:
-    not, say, where a module is told in between to compute something else, or where a graph is freed."""
+    not, for example, where a module is switched in between to compute something else, or where a graph is freed."""
     made = [] if game.noise else [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
 
     def seen() -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -78,10 +78,10 @@ def scalar_loss(name: str, loss: object) -> Tensor:
 
 
 def only_one(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """Whether a function that is told whose loss is needed gives the same loss then.
+    """Check that a function that takes `only` gives the same loss with it.
 
     Raises:
-        GameError: it does not, and random numbers that it draws in another order are not the reason.
+        GameError: it does not, and random numbers drawn in another order are not the reason.
     """
     if not game._asks:
         return

@@ -180,11 +180,11 @@ def full_precision(device: str) -> AbstractContextManager[object]:
 
 
 def penalised_together(critic: nn.Module, penalty: str) -> str:
-    """What is to be said of a penalty on a critic whose scores depend on the whole batch: of a layer that compares
-    samples (minibatch standard deviation) it is what training loops take.
+    """A note on a penalty of a critic whose scores depend on the whole batch: with a layer that compares samples
+    (minibatch standard deviation) it is what training loops compute.
 
     Raises:
-        GameError: batch norm, of which it means nothing.
+        GameError: batch norm, with which it has no meaning.
     """
     for layer in critic.modules():
         norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)

@@ -74,7 +74,7 @@ class Mixture(SampledGame):
         )
         self.base, self.particles, self.heads = base, particles, particles
         self.modules, self.normalised, self._pure = base.modules, base.normalised, base._pure
-        # What the base was seen to be, and what was said of it.
+        # What was found of the base, and its notes.
         self.zero_sum, self.samplewise = base.zero_sum, base.samplewise
         self.separable, self.why_not_separable = base.separable, base.why_not_separable
         self.notes = base.notes
@@ -253,7 +253,7 @@ class Mixture(SampledGame):
 
 class PairedMixture(Wrapped):
     """Generator i against critic i of a `Mixture`, each pair on its share of the minibatch: rows i B / particles up to
-    (i + 1) B / particles. What `MirrorGAN` differentiates, after it has dealt out the opponents.
+    (i + 1) B / particles. What `MirrorGAN` differentiates, after it has assigned the opponents.
 
     Losses are means over the pairs. `only` is needed where the opponents are copies (a mean network).
     """

@@ -103,7 +103,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Ten
 
 
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
-    """`torch.nn.functional.pdist`, likewise."""
+    """`torch.nn.functional.pdist` by differences, in the same way."""
     rows, columns = torch.triu_indices(len(input), len(input), 1, device=input.device)
     return _norm(input[rows] - input[columns], p)
 

@@ -70,7 +70,7 @@ class StopGradients(TorchFunctionMode):
         super().__exit__(*how)  # type: ignore[no-untyped-call]
 
     def _variable(self) -> Callable[..., object]:
-        """What calling `torch.autograd.Variable` is within: it cuts the graph, and no function mode is told."""
+        """What calling `torch.autograd.Variable` is within: it cuts the graph without notice to function modes."""
         former, thread = self._former, threading.get_ident()
 
         def called(kind: type, *args: object, **kwargs: object) -> object:

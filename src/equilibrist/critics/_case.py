@@ -207,8 +207,8 @@ class CriticCase:
         name = max((name for name, _ in self.of_class()), key=self.order_on_select)
         module = self.module(name)
         real, fake = self.samples.parts["select"]
-        value = float(self._on(module, real, fake, penalised, 0))
-        large = float(self._on(_Scaled(module), real, fake, penalised, 0))
+        value = float(self._loss_on(module, real, fake, penalised, 0))
+        large = float(self._loss_on(_Scaled(module), real, fake, penalised, 0))
         return not large < value - 20 * (abs(value) + 1e-12)
 
     # --- numbers ------------------------------------------------------------------------------
@@ -262,9 +262,9 @@ class CriticCase:
 
     def choose(self, module: nn.Module, penalised: bool) -> float:
         """The loss on the rows that choose."""
-        return float(self._on(module, *self.samples.parts["select"], penalised, 0))
+        return float(self._loss_on(module, *self.samples.parts["select"], penalised, 0))
 
-    def _on(
+    def _loss_on(
         self, module: nn.Module, real: Inputs, fake: Inputs, penalised: bool, place: int
     ) -> Tensor:
         """The loss on some samples, with the noise that belongs to the place."""
@@ -305,9 +305,11 @@ class CriticCase:
     def _measure(self, module: nn.Module) -> Measured:
         paid, plain, mixed = [], [], []
         for place, (real, fake, first, second) in enumerate(self.chunks, 1):
-            plain.append(self._on(module, real, fake, False, place))
-            mixed.append(self._on(module, first, second, False, place))
-            paid.append(self._on(module, real, fake, True, place) if self.penalised else plain[-1])
+            plain.append(self._loss_on(module, real, fake, False, place))
+            mixed.append(self._loss_on(module, first, second, False, place))
+            paid.append(
+                self._loss_on(module, real, fake, True, place) if self.penalised else plain[-1]
+            )
         scores = [self.scores(module, b) for b in self.samples.parts["score"]]
         a, b = torch.stack(plain), torch.stack(mixed)
         spread = float(torch.cat(scores).std())

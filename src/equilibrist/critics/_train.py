@@ -88,7 +88,9 @@ def _descend(
     rule = torch.optim.Adam(params, lr=rate, betas=(0.9, 0.99), fused=True)
     rng = Use.CRITIC_BATCH.at(run=run).generator(case.seed)
     real, fake = case.samples.parts["optimise"]
-    drawn = _drawn(rng, len(real), len(fake), case.settings.batch, steps, case.dtype, case.device)
+    drawn = _drawn_steps(
+        rng, len(real), len(fake), case.settings.batch, steps, case.dtype, case.device
+    )
     found = Trained(rate=rate)
     found.chosen = first = case.choose(module, penalised)
     best, curve = copy.deepcopy(module.state_dict()), [(0, first)]
@@ -129,7 +131,7 @@ def _ended(curve: Sequence[tuple[int, float]], first: float) -> bool:
     return before - after <= UNFINISHED * max(first - after, 0.0) + 1e-12
 
 
-def _drawn(
+def _drawn_steps(
     rng: np.random.Generator,
     real: int,
     fake: int,

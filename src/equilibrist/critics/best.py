@@ -69,7 +69,7 @@ def _gain(
     return Certificate(
         claim,
         decision.verdict,
-        _says(name, trained, gain, case, decision.verdict),
+        _summary(name, trained, gain, case, decision.verdict),
         evidence,
         tolerance,
         case.scope(),
@@ -109,7 +109,9 @@ _WHO = {
 }
 
 
-def _says(name: str, trained: Trained, gain: Interval, case: CriticCase, verdict: Verdict) -> str:
+def _summary(
+    name: str, trained: Trained, gain: Interval, case: CriticCase, verdict: Verdict
+) -> str:
     words, who = gain.in_words(case.unit), _WHO[name]
     spent = f"{trained.steps:,} gradients"
     if verdict is Verdict.REFUTED:

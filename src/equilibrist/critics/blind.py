@@ -102,7 +102,7 @@ def blind(case: CriticCase, lags: bool) -> Certificate:
     return Certificate(
         CLAIM,
         verdict,
-        _says(unseen, found, level),
+        _summary(unseen, found, level),
         _evidence(case, unseen, found, level),
         TOLERANCE,
         case.scope(),
@@ -153,7 +153,7 @@ def by_row(
     return rows, np.repeat(kinds, pack), np.repeat(strata, pack)
 
 
-def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
+def _summary(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
     if not unseen:
         telling = sum(part.test.p < level for part in found)
         rest = (

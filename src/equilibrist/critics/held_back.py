@@ -169,7 +169,7 @@ def _certificate(
     return Certificate(
         claim,
         verdict,
-        _says(case, claim, verdict, found, explained),
+        _summary(case, claim, verdict, found, explained),
         evidence,
         TOLERANCE,
         case.scope(),
@@ -184,7 +184,7 @@ def _percent(share: float) -> str:
     return "0%" if shown == "-0%" else shown
 
 
-def _turned(found: Nearness) -> str:
+def _hint_of_wrong_sign(found: Nearness) -> str:
     """A word on a critic that is far from chance on the wrong side."""
     if found.own_separation.high > TURNED:
         return ""
@@ -194,7 +194,9 @@ def _turned(found: Nearness) -> str:
     )
 
 
-def _says(case: CriticCase, claim: str, verdict: Verdict, found: Nearness, explained: str) -> str:
+def _summary(
+    case: CriticCase, claim: str, verdict: Verdict, found: Nearness, explained: str
+) -> str:
     lag = claim == LAGGING
     state = STATES[claim]
     share = found.behind if lag else found.below
@@ -219,7 +221,7 @@ def _says(case: CriticCase, claim: str, verdict: Verdict, found: Nearness, expla
         )
         return (
             f"The critic is {state}: {near}, while {who} separates {apart:.1%} of held-out pairs{rest}."
-            f"{_turned(found)}"
+            f"{_hint_of_wrong_sign(found)}"
         )
     if explained and share.low > MISSING:
         return f"Not assessed: the critic is near chance, but it is {explained}, which explains it."

@@ -66,10 +66,10 @@ def informative(case: CriticCase, reward: Reward) -> Certificate:
         "variation": varies.mean,
         "variation_interval": varies.ends,
     }
-    return Certificate(CLAIM, verdict, _says(verdict, reward, share, varies), evidence, **fields)
+    return Certificate(CLAIM, verdict, _summary(verdict, reward, share, varies), evidence, **fields)
 
 
-def _says(verdict: Verdict, reward: Reward, share: Interval, varies: Interval) -> str:
+def _summary(verdict: Verdict, reward: Reward, share: Interval, varies: Interval) -> str:
     flat = f"{reward.name} is flat at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated samples"
     among = (
         f"its standard deviation among generated samples is {varies.mean:.2g} ({varies.low:.2g} to {varies.high:.2g}) "

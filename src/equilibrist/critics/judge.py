@@ -173,10 +173,10 @@ class CriticLoss:
         self, module: nn.Module, real: Inputs, fake: Inputs, mix: Tensor, penalised: bool = True
     ) -> Tensor:
         """The loss, 0-d; without the penalties where not `penalised`."""
-        total = self._own(module, real, fake)
+        total = self._loss_without_penalties(module, real, fake)
         if penalised:
             for penalty in self.penalties:
-                total = total + self._paid(penalty, module, real, fake, mix)
+                total = total + self._penalty_on(penalty, module, real, fake, mix)
         return total
 
     def views(self, module: nn.Module, real: Inputs, fake: Inputs) -> list[_Head]:
@@ -184,7 +184,7 @@ class CriticLoss:
         kept: dict[int, list[Tensor]] = {}
         return [_Head(self.judge, module, real, fake, k, kept) for k in range(self.heads)]
 
-    def _own(self, module: nn.Module, real: Inputs, fake: Inputs) -> Tensor:
+    def _loss_without_penalties(self, module: nn.Module, real: Inputs, fake: Inputs) -> Tensor:
         if self.formulation is None:
             assert self.loss is not None
             given = self.judge.as_given
@@ -195,7 +195,7 @@ class CriticLoss:
         ]
         return torch.stack(losses).mean()
 
-    def _paid(
+    def _penalty_on(
         self, penalty: CriticPenalty, module: nn.Module, real: Inputs, fake: Inputs, mix: Tensor
     ) -> Tensor:
         if not _of_library(penalty):

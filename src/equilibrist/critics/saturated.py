@@ -62,14 +62,14 @@ def saturated(case: CriticCase, reward: Reward) -> Certificate:
     return Certificate(
         CLAIM,
         verdict,
-        _says(verdict, separation, share, reward),
+        _summary(verdict, separation, share, reward),
         evidence,
         chart=_chart(found.slopes),
         **fields,
     )
 
 
-def _says(verdict: Verdict, separation: Interval, share: Interval, reward: Reward) -> str:
+def _summary(verdict: Verdict, separation: Interval, share: Interval, reward: Reward) -> str:
     apart = f"it separates {_percent(separation)} of held-out pairs"
     flat = (
         f"{reward.name} has no slope at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated "

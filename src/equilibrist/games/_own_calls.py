@@ -14,10 +14,10 @@ from equilibrist.games._own_players import Function, Modules, in_given_form
 from equilibrist.games._own_scores import (
     Laws,
     accepted_arguments,
-    apart,
     detached,
     leaf,
     precision_of,
+    with_own_flag,
 )
 from equilibrist.games.sampled import seed_of
 from equilibrist.nn import noise
@@ -74,7 +74,9 @@ class OwnCalls(OwnModules, ABC):
         if self._needs_gradients:
             players = {p: {k: leaf(t) for k, t in part.items()} for p, part in players.items()}
         elif self._froze:  # a function that freezes modules thaws them too: not these tensors
-            players = {p: {k: apart(t) for k, t in part.items()} for p, part in players.items()}
+            players = {
+                p: {k: with_own_flag(t) for k, t in part.items()} for p, part in players.items()
+            }
         for memo in self._memos:
             memo.clear()
         if self._writes:

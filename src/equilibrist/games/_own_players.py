@@ -87,7 +87,7 @@ def one_module(name: str, held: Held) -> nn.Module:
     )
 
 
-def tops(module: nn.Module) -> list[nn.Module]:
+def called_modules(module: nn.Module) -> list[nn.Module]:
     """The modules that a user's function calls by themselves."""
     if isinstance(module, Several):
         return list(module.children())

@@ -13,8 +13,13 @@ from equilibrist.core.draws import Draw, Use
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players, check_separable
 from equilibrist.errors import GameError
-from equilibrist.games._own_gradients import differentiated, follows, memos, stops
-from equilibrist.games._own_returned import AGREE, failure, only_one, tried
+from equilibrist.games._own_gradients import (
+    check_differentiable,
+    find_memos,
+    find_precision,
+    find_stops,
+)
+from equilibrist.games._own_returned import AGREE, check_only, evaluated, failure
 from equilibrist.games._probe import moved_off
 from equilibrist.nn import noise
 from equilibrist.nn.layer_watch import LayerWatch
@@ -48,11 +53,11 @@ def probe(game: AdversarialGame) -> None:
     draw = game.with_noise(rng, draw)
     players = game.project(moved_off(start.players, rng))
     at = players, start.constants, draw
-    only_one(game, *at)
-    differentiated(game, *at)
-    follows(game, *at)
-    stops(game, *at)
-    memos(game, *at)
+    check_only(game, *at)
+    check_differentiable(game, *at)
+    find_precision(game, *at)
+    find_stops(game, *at)
+    find_memos(game, *at)
     _forms(game, *at)
     _pieces(game, *at)
 
@@ -67,7 +72,7 @@ def _look(game: AdversarialGame, players: Players, constants: Constants, draw: D
     try:
         with noise.seeded(0, noise.GLOBAL):
             watch.start()
-            losses = tried(game, lambda: game.losses(players, constants, draw))
+            losses = evaluated(game, lambda: game.losses(players, constants, draw))
             watch.start()
         # Some are drawn with a probability.
         for seed in range(1, SEEDS if watch.sources | watch.between else 1):
@@ -98,7 +103,7 @@ def _look(game: AdversarialGame, players: Players, constants: Constants, draw: D
                 "kept between calls, or for random numbers from a generator of its own"
             )
     game.noise = tuple(dict.fromkeys([*watch.noise, *(["the losses"] if watch.between else [])]))
-    game._sources = noise.of(watch.sources | watch.between)
+    game._sources = noise.sources_to_seed(watch.sources | watch.between)
 
 
 def _forms(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 AGREE = 1e-5  # of a loss or gradient: two ways of computing the same
 
 
-def tried(game: AdversarialGame, evaluate: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def evaluated(
+    game: AdversarialGame, evaluate: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     """The losses; GameError with the line of the user's function where it fails, or where it returns no losses."""
     try:
         return evaluate()
@@ -41,7 +43,7 @@ def failure(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}{where}"
 
 
-def returned(game: AdversarialGame, given: object, only: str | None) -> Mapping[str, Tensor]:
+def check_returned(game: AdversarialGame, given: object, only: str | None) -> Mapping[str, Tensor]:
     """What the user's one function returned, seen to hold each player's loss, or that of one alone.
 
     Raises:
@@ -77,7 +79,7 @@ def scalar_loss(name: str, loss: object) -> Tensor:
     return loss if loss.ndim == 0 else loss.reshape(())
 
 
-def only_one(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+def check_only(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
     """Check that a function that takes `only` gives the same loss with it.
 
     Raises:
@@ -88,7 +90,7 @@ def only_one(game: AdversarialGame, players: Players, constants: Constants, draw
     with torch.no_grad():
         whole = game.losses(players, constants, draw)
         for p, name in game.names.items():
-            alone = tried(game, lambda p=p: game.losses(players, constants, draw, only=p))[p]  # type: ignore[misc]
+            alone = evaluated(game, lambda p=p: game.losses(players, constants, draw, only=p))[p]  # type: ignore[misc]
             if torch.allclose(alone, whole[p], rtol=AGREE, atol=1e-7):
                 continue
             if not game.noise:

@@ -195,7 +195,7 @@ def leaf(t: Tensor) -> Tensor:
     return t if t.requires_grad or not t.is_floating_point() else t.detach().requires_grad_()
 
 
-def apart(t: Tensor) -> Tensor:
+def with_own_flag(t: Tensor) -> Tensor:
     """The tensor, or its value with a flag of its own where it has no gradient."""
     return t if t.requires_grad else t.detach()
 

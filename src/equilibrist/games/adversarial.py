@@ -20,7 +20,7 @@ from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _own_probe
 from equilibrist.games._own_calls import OwnCalls
-from equilibrist.games._own_gradients import met
+from equilibrist.games._own_gradients import find_new_stops
 from equilibrist.games._own_players import (
     Held,
     check_frozen,
@@ -29,8 +29,8 @@ from equilibrist.games._own_players import (
     renamed,
     roles,
 )
-from equilibrist.games._own_returned import returned, scalar_loss
-from equilibrist.games._own_scale import equality, stake
+from equilibrist.games._own_returned import check_returned, scalar_loss
+from equilibrist.games._own_scale import loss_scale, losses_at_equality
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
@@ -169,7 +169,7 @@ class AdversarialGame(OwnCalls):
             extra = {} if only is None or not self._asks else {"only": self.names[only]}
             given = self._call(function, players, constants, draw, mover=only, **extra)
             if only is None or not self._probed:
-                returned(self, given, only)
+                check_returned(self, given, only)
             found = {p: given[self.names[p]] for p in wanted}
         return {
             p: loss if type(loss) is Tensor and loss.ndim == 0 else scalar_loss(self.names[p], loss)
@@ -177,7 +177,7 @@ class AdversarialGame(OwnCalls):
         }
 
     def _met(self, players: Players, constants: Constants, draw: Draw) -> bool:
-        return met(self, players, constants, draw)
+        return find_new_stops(self, players, constants, draw)
 
     def batch_of(self, draw: Draw) -> object:
         """The batch of a draw, in the structure in which the data give it."""
@@ -252,14 +252,14 @@ class AdversarialGame(OwnCalls):
     def yardstick(
         self, players: Players, constants: Constants, bank: Sequence[Draw], player: str
     ) -> float:
-        """The formulation's scale where one is named; else what is at stake for the player (`_own_scale.stake`)."""
+        """The formulation's scale where one is named; else that of the player's own loss (`_own_scale.loss_scale`)."""
         if self.named is not None and not self.lacks("samples", "score"):
             return super().yardstick(players, constants, bank, player)
-        return stake(self, players, constants, bank, player)
+        return loss_scale(self, players, constants, bank, player)
 
     def at_equality(self, players: Players, constants: Constants, draw: Draw) -> dict[str, float]:
         """The players' losses against a critic that tells nothing apart, where that can be seen."""
-        return equality(self, players, constants, draw)
+        return losses_at_equality(self, players, constants, draw)
 
     @property
     def own_scale(self) -> bool:

@@ -35,7 +35,7 @@ def derived(seed: int, *words: int) -> int:
     return state >> 1
 
 
-def of(seen: Collection[str]) -> tuple[str, ...]:
+def sources_to_seed(seen: Collection[str]) -> tuple[str, ...]:
     """The sources to seed where random numbers were seen to be drawn from these.
 
     Python's and NumPy's numbers often decide whether others are drawn at all (an augmentation with some probability):

@@ -254,7 +254,7 @@ class PureModule:
                 "generator of its own (take torch's, NumPy's or Python's global one, or make them part of the latent)"
             )
         self.noise = tuple(dict.fromkeys((*self.noise, *watch.noise)))
-        self.noise_sources = noise.of({*self.noise_sources, *watch.sources})
+        self.noise_sources = noise.sources_to_seed({*self.noise_sources, *watch.sources})
         return output
 
 

@@ -27,7 +27,7 @@ def rows(what: str, values: Array, least: int = 1) -> Tensor:
         )
     if len(tensor) < least:
         raise DataError(f"{what}: {len(tensor)} rows are too few; give at least {least}")
-    if bad := unsound(tensor):
+    if bad := nonfinite_rows(tensor):
         raise DataError(f"{what}: {bad} of {len(tensor)} rows are NaN or infinite; remove them")
     return tensor.double()
 
@@ -42,7 +42,7 @@ def pair(real: Array, fake: Array, least: int = 1) -> tuple[Tensor, Tensor]:
     return x, y.to(x.device)
 
 
-def unsound(samples: Tensor) -> int:
+def nonfinite_rows(samples: Tensor) -> int:
     """How many of the samples [n, ...] hold a value that is NaN or infinite."""
     return int((~torch.isfinite(samples.flatten(1))).any(dim=1).sum())
 

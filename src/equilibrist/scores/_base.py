@@ -16,7 +16,7 @@ from equilibrist.data import Source
 from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError, first_line
 from equilibrist.files.atomic import finite
-from equilibrist.scores._arrays import unsound
+from equilibrist.scores._arrays import nonfinite_rows
 from equilibrist.scores.network import FeatureNetwork, pixels
 
 T = TypeVar("T")
@@ -189,10 +189,10 @@ def evaluate(
     rng.bit_generator.state = known.state
     undefined = dict.fromkeys(known.floor, float("nan"))
     fake = fake[:n].detach()
-    if bad := unsound(fake):
+    if bad := nonfinite_rows(fake):
         return undefined, known.floor, n, f"{bad} of {n} generated samples are NaN or infinite"
     features = represent(fake)
-    if bad := unsound(features):
+    if bad := nonfinite_rows(features):
         return undefined, known.floor, n, f"the features of {bad} of {n} samples are not finite"
     try:
         values = figures(known.features, features, rng)

@@ -168,13 +168,13 @@ def _still(solver: Solver, where: Arena) -> str:
 def _attraction(solver: Solver, where: Arena) -> str:
     """Runs beside a point come nearer or go away as `linear_map` at the point's J predicts."""
     game = where.game
-    if getattr(game, "linear", False):
+    if gives(game, "linear"):
         raise NotApplicable("where the field is linear the factor tells it")
     reported = []
     for point in _one_of_each(where):
         if point.held:
             continue
-        assert states_truth(game)
+        assert gives(game, "jacobian")
         matrix = _map(solver, game.jacobian(point.players), sizes_of(point.players))
         radius = float(torch.linalg.eigvals(matrix).abs().max())
         start = tree.flatten(point.players)
@@ -277,9 +277,9 @@ CHECKS: dict[str, Callable[[Solver, Arena], str]] = {
 }
 
 
-def states_truth(game: Game) -> TypeGuard[Known]:
-    """Whether the game states its stationary points."""
-    return hasattr(game, "points")
+def gives(game: Game, attribute: str) -> TypeGuard[Known]:
+    """Whether the game gives this part of its truth: "points", "jacobian" or "linear"."""
+    return bool(getattr(game, attribute, False))
 
 
 def stated_points(where: Arena) -> tuple[Point, ...]:
@@ -289,7 +289,7 @@ def stated_points(where: Arena) -> tuple[Point, ...]:
         NotApplicable: it states none.
     """
     game = where.game
-    if not states_truth(game):
+    if not gives(game, "points"):
         raise NotApplicable(f"{type(game).__name__} does not give its stationary points")
     found = game.points()
     if not found:
@@ -304,14 +304,10 @@ def _one_of_each(where: Arena) -> list[Point]:
 
 def _matrix(solver: Solver, where: Arena) -> Tensor:
     game = where.game
-    if not _is_linear(game):
+    if not gives(game, "linear"):
         raise NotApplicable("the field is not linear")
     players, _ = where.start(0)
     return _map(solver, game.jacobian(players), sizes_of(players))
-
-
-def _is_linear(game: Game) -> TypeGuard[Known]:
-    return bool(getattr(game, "linear", False))
 
 
 def _map(solver: Solver, jacobian: Tensor, sizes: Mapping[str, int]) -> Tensor:

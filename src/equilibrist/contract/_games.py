@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.contract._arena import Arena, arena
-from equilibrist.contract._checks import stated_points, states_truth
+from equilibrist.contract._checks import gives, stated_points
 from equilibrist.contract._outcomes import CheckOutcome, NotApplicable, ensure, outcome_of
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Game, Players, check_zero_sum
 from equilibrist.errors import GameError
-from equilibrist.games.truth import Known, classify, sizes_of
+from equilibrist.games.truth import classify, sizes_of
 
 
 def check_game(
@@ -101,7 +100,7 @@ def _stationary(where: Arena) -> str:
 def _jacobian(where: Arena) -> str:
     """The Jacobian equals central differences of the field, at a start and at every point."""
     game = where.game
-    if not _gives_jacobian(game):
+    if not gives(game, "jacobian"):
         raise NotApplicable(f"{type(game).__name__} does not give its Jacobian")
     field, worst = VectorField(game), 0.0
     for players in [where.start(0)[0], *(point.players for point in game.points())]:
@@ -118,16 +117,12 @@ def _jacobian(where: Arena) -> str:
     return f"{worst:.1e}"
 
 
-def _gives_jacobian(game: Game) -> TypeGuard[Known]:
-    return hasattr(game, "jacobian")
-
-
 def _kinds(where: Arena) -> str:
     """Kinds, attraction and leaders are those of J's eigenvalues. Points that the feasible set holds, or
     with a singular own Hessian, need proofs of their own."""
     game, reported = where.game, []
     for point in stated_points(where):
-        assert states_truth(game)
+        assert gives(game, "jacobian")
         J = game.jacobian(point.players)
         sizes = sizes_of(point.players)
         sure = not point.held

@@ -17,7 +17,6 @@ from equilibrist.data._source import Kind, ShownSource, Source, check_count, cum
 from equilibrist.data.loaders import loader_of, unmoved
 from equilibrist.data.structure import Structure
 from equilibrist.errors import DataError, first_line
-from equilibrist.tree import Device
 
 _WHEEL = 1000  # batches of a function are dealt to parts by their number modulo this
 
@@ -136,7 +135,7 @@ class FunctionSource(ShownSource):
         self.kind: Kind = "images" if first.ndim == 4 else "points"
         self.shape = tuple(first.shape[1:])
         self._numbers: Sequence[int] = range(_WHEEL)
-        self._to: tuple[Device, torch.dtype | None] = (None, None)
+        self._to: tuple[tree.Device, torch.dtype | None] = (None, None)
 
     def sample_rows(self, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
         """The batch of a number drawn from this part's, with its own number of rows (`n` is not read)."""

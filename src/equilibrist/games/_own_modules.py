@@ -20,7 +20,6 @@ from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn.pure import Former, PureModule
 from equilibrist.nn.torch_spectral_norm import Foreign, foreign
 from equilibrist.nn.wrapped import copied, unwrapped
-from equilibrist.tree import Device
 
 
 class OwnModules(SampledGame, ABC):
@@ -89,7 +88,11 @@ class OwnModules(SampledGame, ABC):
     # -- values and modules ------------------------------------------------------------------------
 
     def init(
-        self, seed: int | None = None, *, device: Device = None, dtype: torch.dtype | None = None
+        self,
+        seed: int | None = None,
+        *,
+        device: tree.Device = None,
+        dtype: torch.dtype | None = None,
     ) -> Start:
         """Copies of the parameters and buffers that the players were given with; a seed changes nothing."""
         return self._values(self.modules, device, dtype, copies=True)
@@ -101,7 +104,7 @@ class OwnModules(SampledGame, ABC):
     def _values(
         self,
         modules: Mapping[str, nn.Module],
-        device: Device,
+        device: tree.Device,
         dtype: torch.dtype | None,
         copies: bool,
     ) -> Start:

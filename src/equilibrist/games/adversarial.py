@@ -40,7 +40,6 @@ from equilibrist.games._own_scores import (
     laws_of,
 )
 from equilibrist.projections import Projection
-from equilibrist.tree import Device
 
 Losses = Callable[..., Mapping[str, Tensor]] | Mapping[str, Callable[..., Tensor]]
 BATCH = 64
@@ -280,7 +279,7 @@ class AdversarialGame(OwnCalls):
         source: Any,
         batch: int,
         dtype: torch.dtype = torch.float32,
-        device: Device = None,
+        device: tree.Device = None,
     ) -> Draw:
         """One minibatch: rows of the data, then latents in their order, then the noise's seed."""
         rows = source.sample_rows(rng, batch) if hasattr(source, "sample_rows") else None
@@ -302,7 +301,7 @@ class AdversarialGame(OwnCalls):
             draw[name] = law.sample(rng, len(first), dtype, first.device)
         return self.with_noise(rng, draw)
 
-    def covered(self, source: Any, rows: Tensor, device: Device, dtype: torch.dtype) -> Draw:
+    def covered(self, source: Any, rows: Tensor, device: tree.Device, dtype: torch.dtype) -> Draw:
         """These rows of a finite source."""
         if hasattr(source, "take_rows"):
             return tree.to(source.take_rows(rows), device=device, dtype=dtype)

@@ -26,7 +26,6 @@ from equilibrist.nn.pure import Output, PureModule
 from equilibrist.nn.wrapped import copied
 from equilibrist.penalties import Penalty
 from equilibrist.projections import Projection
-from equilibrist.tree import Device
 
 
 class GAN(SampledGame):
@@ -210,7 +209,11 @@ class GAN(SampledGame):
         )
 
     def init(
-        self, seed: int | None = None, *, device: Device = None, dtype: torch.dtype | None = None
+        self,
+        seed: int | None = None,
+        *,
+        device: tree.Device = None,
+        dtype: torch.dtype | None = None,
     ) -> Start:
         """Copies of the modules' parameters and buffers, and the power vectors at them.
 

@@ -15,7 +15,6 @@ from equilibrist.games._scores import Scores
 from equilibrist.games.gan import GAN
 from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn.stacked import vmap_members
-from equilibrist.tree import Device
 
 
 class Mixture(SampledGame):
@@ -198,7 +197,11 @@ class Mixture(SampledGame):
         return self.base.critic(at, fixed, condition)
 
     def init(
-        self, seed: int | None = None, *, device: Device = None, dtype: torch.dtype | None = None
+        self,
+        seed: int | None = None,
+        *,
+        device: tree.Device = None,
+        dtype: torch.dtype | None = None,
     ) -> Start:
         """A stack of the base GAN's starts, each from a seed of its own."""
         seeds: list[int | None] = [None] * self.particles

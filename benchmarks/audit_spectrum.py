@@ -107,8 +107,8 @@ def measured(name: str, recipe: Recipe, options: argparse.Namespace) -> int:
         )
         for end in ends:
             i = found.outermost(end)
-            said = "not converged" if i is None else f"{found.values[i]:.6g}"
-            print(f"    {end}: {said}")
+            value = "not converged" if i is None else f"{found.values[i]:.6g}"
+            print(f"    {end}: {value}")
         complete = min(found.converged.values()) >= k
         missed += int(cost > bound or (not complete and "smallest real part" not in ends))
     assert set(ENDS) >= {end for ends, _, _ in searches for end in ends}

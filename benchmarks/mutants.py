@@ -3,7 +3,7 @@
 Cosmic Ray's operators give every fault that could be planted; a fixed seed draws some of them. Each is
 planted in a copy of the tree, never in the checkout, and the tests that run the line it stands on (by coverage
 of every test, measured first) are run, quick ones first, until one fails or `--patience` seconds of tests have passed.
-Results are kept: the same command goes on where it was stopped, and `--again` runs survivors anew, against the
+Results are kept: the same command goes on where it was stopped, and `--again` runs survivors again, against the
 tests as they are now.
 
     python benchmarks/mutants.py --count 240 --seed 0
@@ -285,7 +285,7 @@ class Campaign:
                 code = child(lambda n=name, i=into: covered(self.tree, n, i), self.log, 1800)
                 seconds = time.monotonic() - begun
                 if code != 0:
-                    sys.exit(f"{name} fails without any fault (see {self.log}): mend it first")
+                    sys.exit(f"{name} fails without any fault (see {self.log}): fix it first")
                 found = json.loads(into.read_text())
                 files = {path: self._digest(path) for path in found["lines"]}
                 self.map[name] = found | {"sha256": digest, "seconds": seconds, "files": files}
@@ -400,7 +400,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=240, help="faults to draw (default: 240)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--areas", nargs="+", choices=AREAS, default=list(AREAS))
-    parser.add_argument("--again", action="store_true", help="run survivors anew")
+    parser.add_argument("--again", action="store_true", help="run survivors again")
     parser.add_argument(
         "--patience",
         type=float,

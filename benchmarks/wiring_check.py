@@ -109,7 +109,7 @@ def seconds(case: Case, watched: bool) -> float:
     if watched:
         check.run(step)
         if not check.ok:
-            sys.exit(f"a sound loop is not: {check}")
+            sys.exit(f"a healthy loop got findings: {check}")
     else:
         for i in range(ROUNDS):
             step(i)

@@ -701,8 +701,10 @@ def exact(games: int, seed: int, bar: Any) -> str:
     """Rows: verdicts on exact losses beside what they must be."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for i in range(games):
-        for claim, (said, must) in exact_case(address(seed, "exact", 0.0, i), seed + i).items():
-            counts[claim, must, said] += 1
+        for claim, (verdict, expected) in exact_case(
+            address(seed, "exact", 0.0, i), seed + i
+        ).items():
+            counts[claim, expected, verdict] += 1
         bar({})
     return "\n".join(f"| {' | '.join(key)} | {n} |" for key, n in sorted(counts.items()))
 

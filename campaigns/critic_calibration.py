@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
+from audit_power import share
 from torch import Tensor, nn
 
 import equilibrist as eq
@@ -346,14 +346,6 @@ def run(folder: Path, kinds: list[str], halves: str, count: int | None) -> None:
 def half(seed: int) -> str:
     """Which half a seed belongs to."""
     return "held-back" if seed % 2 else "development"
-
-
-def share(hits: int, of: int) -> str:
-    """A share with its exact 95% interval."""
-    if not of:
-        return "-"
-    interval = binomtest(hits, of).proportion_ci(0.95, method="exact")
-    return f"{hits}/{of} = {hits / of:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
 def report(folder: Path) -> None:

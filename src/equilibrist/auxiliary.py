@@ -13,9 +13,9 @@ from equilibrist.formulations import Critic
 
 
 class Auxiliary(Protocol):
-    """A 0-d tensor that `player` pays besides. A game with one is not zero-sum.
+    """A 0-d tensor added to the loss of `player`. A game with one is not zero-sum.
 
-    Called with the critic at the present parameters, the generated samples [B, ...] and the draw
+    Called with the critic at the current parameters, the generated samples [B, ...] and the draw
     (real, latent, condition); a mean over the batch keeps the game separable.
     """
 

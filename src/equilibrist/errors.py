@@ -70,6 +70,11 @@ class UnknownClaimError(RequirementError, KeyError):
     __str__ = Exception.__str__  # not KeyError's, which quotes the message
 
 
+def first_line(error: BaseException, otherwise: str = "") -> str:
+    """The first line of an error's message; `otherwise` where the message is empty."""
+    return (str(error).splitlines() or [otherwise])[0]
+
+
 def did_you_mean(word: str, options: Iterable[str], n: int = 1, cutoff: float = 0.6) -> str:
     """ " (did you mean ...?)" with the `n` options closest to `word`; empty where none is close."""
     by_letters = {option.lower(): option for option in options}  # "Gan" is near "GAN"

@@ -39,7 +39,7 @@ class Optimizer(Protocol):
     def update(self, grads: Params, state: Tree, params: Params) -> None: ...
 
 
-def metric(rule: Any, state: Tree) -> Params | None:
+def metric(rule: object, state: Tree) -> Params | None:
     """What the rule's last update divided each gradient by, entry by entry: its preconditioner. None for a
     rule that divides by nothing (`SGD`, and rules of one's own without a method `metric`).
 
@@ -88,11 +88,7 @@ def _check(rule: Any, **bounds: tuple[float, float]) -> None:
         if not isinstance(value, float | int):
             raise ValueError(f"{type(rule).__name__}.{field.name} must be a number, not {value!r}")
         low, high = bounds.get(field.name, (0.0, _LARGEST))
-        if (
-            isinstance(value, float | int)
-            and not isinstance(value, bool)
-            and not low <= value <= high
-        ):
+        if not isinstance(value, bool) and not low <= value <= high:
             raise ValueError(
                 f"{type(rule).__name__}.{field.name} must lie in [{low}, {high}], not {value}"
             )

@@ -166,7 +166,7 @@ class EigenvalueCap:
         return {**params, self.name: matrix - (vectors * excess) @ vectors.mT}
 
 
-def coupled(sets: Sequence[Projection]) -> Coupled:
+def coupled_by(sets: Sequence[Projection]) -> Coupled:
     """The parameters whose entries these sets of one player couple (`schedules.update`): none of a box; all
     at once under a set of one's own, unless it says `coordinatewise = True`.
 
@@ -208,7 +208,7 @@ def step(
         The feasible parameters.
     """
     with torch.no_grad():
-        update(rule, grads, state, params, members, coupled(sets))
+        update(rule, grads, state, params, members, coupled_by(sets))
         for one in sets:
             params = torch.func.vmap(one)(params) if members else one(params)
     return params

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Tree = dict[str, Any]
+Device = torch.device | str | None  # where tensors lie; None: where they are
 
 
 def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
@@ -120,7 +121,7 @@ def zeros_like(tree: Mapping[str, Any]) -> Tree:
     return map(torch.zeros_like, tree)
 
 
-def to(tree: Mapping[str, Any], *, device: Any = None, dtype: torch.dtype | None = None) -> Tree:
+def to(tree: Mapping[str, Any], *, device: Device = None, dtype: torch.dtype | None = None) -> Tree:
     """Move leaves to `device`, and those of floating type to `dtype`.
 
     Args:

@@ -38,14 +38,13 @@ def gaussian_w2gan(
     from equilibrist.solvers import Alternating
     from equilibrist_recipes._references import FARNIA
 
-    kind = {"dtype": torch.float64}
     unit = torch.eye(dim, dtype=torch.float64)
     group = batch if exact else 0
     zero = torch.zeros(dim, dtype=torch.float64)
     return Recipe(
         game=GAN(
-            lambda: LinearGenerator(dim, dim, **kind),
-            lambda: QuadraticCritic(dim, **kind),
+            lambda: LinearGenerator(dim, dim, dtype=torch.float64),
+            lambda: QuadraticCritic(dim, dtype=torch.float64),
             W2GAN(eta),
             latent=Gaussian(zero, unit, exact_moments=group, name="latents", dtype=torch.float64),
             projections=[

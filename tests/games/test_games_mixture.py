@@ -15,7 +15,7 @@ from equilibrist.data import ArraySource
 from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN, Hinge, Vanilla
 from equilibrist.games import GAN, Mixture, SampledGame
-from equilibrist.games.mixture import Paired
+from equilibrist.games.mixture import PairedMixture
 from equilibrist.networks import CriticEnsemble, GeneratorMixture
 from equilibrist.penalties import GradientPenalty
 from equilibrist.projections import WeightClipping
@@ -146,7 +146,7 @@ def test_pairs_are_lone_games(kind: str) -> None:
     game, players, constants = start(kind)
     drawn = draw(game, 12)
     for only in (None, "critic", "generator"):
-        found = VectorField(Paired(game))(players, constants, drawn, only=only)
+        found = VectorField(PairedMixture(game))(players, constants, drawn, only=only)
         for i in range(COUNT):
             rows = {k: t[4 * i : 4 * i + 4] for k, t in drawn.items()}
             rows["latent"] = rows["latent"][:, :-1]
@@ -162,7 +162,7 @@ def test_random_pairs_estimate_the_mixture() -> None:
     """The mean over all permutations and many minibatches is V; one pairing is another number."""
     game, players, constants = start("zero-sum")
     players = tree.map(lambda t: 2 * t, players)
-    paired = Paired(game)
+    paired = PairedMixture(game)
     shifts = [torch.tensor([(i + s) % COUNT for i in range(COUNT)]) for s in range(COUNT)]
     whole, parts_, single = [], [], []
     for seed in range(60):

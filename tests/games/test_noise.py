@@ -127,7 +127,7 @@ def test_gradients_over_draws_are_those_of_the_closed_form() -> None:
 def test_numpys_and_pythons_noise_is_seeded_too(source: str) -> None:
     built = GAN(Noisy(source=source), nn.Linear(DIM, 1).double(), "hinge", latent=2)
     start, draw = built.init(), draw_of(2, 8, built)
-    states = noise.states()
+    states = noise.random_states()
     assert torch.equal(built.fakes(*start, draw), built.fakes(*start, draw))
     assert not torch.equal(
         built.fakes(*start, draw), built.fakes(*start, {**draw, "noise": draw["noise"] + 1})

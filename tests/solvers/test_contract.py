@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from equilibrist import contract, tree
-from equilibrist.contract import Arena, Outcome, arena, check_game, check_solver, require
+from equilibrist.contract import Arena, CheckOutcome, arena, check_game, check_solver, require
 from equilibrist.core.field import VectorField
 from equilibrist.errors import GameError
 from equilibrist.games import Analytic, Point, Quadratic, bilinear, false_attractor
@@ -98,7 +98,7 @@ def test_sampled_games_are_pure() -> None:
 # -- broken solvers ------------------------------------------------------------------------------
 
 
-def failed(outcomes: tuple[Outcome, ...]) -> set[str]:
+def failed(outcomes: tuple[CheckOutcome, ...]) -> set[str]:
     return {o.check for o in outcomes if o.status == "failed"}
 
 
@@ -312,7 +312,7 @@ def test_a_game_and_a_solver_of_ones_own() -> None:
     status = {o.check: o.status for o in outcomes}
     assert status["attraction"] == status["still"] == status["stacked"] == "passed"
     assert status["linear map"] == status["two ranks"] == "excluded"
-    rows = {"mine": contract.Row(lambda h, x, y: Simultaneous(SGD(h)))}
+    rows = {"mine": contract.SolverRow(lambda h, x, y: Simultaneous(SGD(h)))}
     games = {"cubic": (lambda: arena(Cubic()), 0.1)}
     (cell,) = contract.cells(rows, games)
     assert (cell.solver, cell.game) == ("mine", "cubic")

@@ -19,7 +19,7 @@ from equilibrist.core.game import Plain, coupled
 from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, GaussianW2GAN, GaussianWGAN
-from equilibrist.games.mixture import Mixture, Paired
+from equilibrist.games.mixture import Mixture, PairedMixture
 from equilibrist.interop import TorchRule
 from equilibrist.langevin import SGLD, RMSPropSGLD
 from equilibrist.optimizers import SGD, Adam, RMSProp, TFRMSProp
@@ -177,7 +177,7 @@ def test_what_couples_is_known_behind_wrappers_and_in_mixtures() -> None:
     assert VectorField(game).coupled == {"generator": ("bias",), "critic": ()}
     assert VectorField(Exact(game)).coupled == coupled(game)
     many = Mixture(game, 2)
-    assert coupled(many) == coupled(Paired(many)) == coupled(game)
+    assert coupled(many) == coupled(PairedMixture(many)) == coupled(game)
     assert coupled(GaussianW2GAN())["generator"] == ("u", "W")
     assert coupled(GaussianWGAN()) == {"generator": (), "critic": ()}
 

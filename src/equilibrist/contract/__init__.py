@@ -9,9 +9,10 @@ for cell in contract.cells():
 """
 
 from equilibrist.contract._arena import Arena, arena
-from equilibrist.contract._checks import CHECKS, Outcome, check_solver, require
+from equilibrist.contract._checks import CHECKS, check_solver
 from equilibrist.contract._games import GAME_CHECKS, check_game
-from equilibrist.contract._table import GAMES, SOLVERS, Cell, Row, cells
+from equilibrist.contract._outcomes import CheckOutcome, require
+from equilibrist.contract._table import GAMES, SOLVERS, Cell, SolverRow, cells
 
 __all__ = [
     "CHECKS",
@@ -20,8 +21,8 @@ __all__ = [
     "SOLVERS",
     "Arena",
     "Cell",
-    "Outcome",
-    "Row",
+    "CheckOutcome",
+    "SolverRow",
     "arena",
     "cells",
     "check_game",

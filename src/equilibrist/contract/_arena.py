@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from equilibrist import tree
 from equilibrist.core.draws import Draw, Draws, Stream, generator, normal
 from equilibrist.core.game import Constants, Game, Players
 from equilibrist.games import Known, SampledGame
+from equilibrist.games.sampled import Reals
 
 Start = Callable[[int], tuple[Players, Constants]]
 
@@ -42,7 +42,7 @@ class Arena:
         return bool(self.make(generator(0, Stream.DATA)))
 
 
-def arena(game: Game, source: Any = None, batch: int = 6, spread: float = 0.3) -> Arena:
+def arena(game: Game, source: Reals | None = None, batch: int = 6, spread: float = 0.3) -> Arena:
     """The arena of a game that carries its truth, or of a GAN with data.
 
     Args:

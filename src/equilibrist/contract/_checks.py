@@ -6,90 +6,28 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.contract._arena import Arena, arena
+from equilibrist.contract._outcomes import CheckOutcome, NotApplicable, ensure, outcome_of
 from equilibrist.contract._ranks import Joined, on_two_ranks
+from equilibrist.contract._solver_run import SolverRun
 from equilibrist.core.draws import StackedDraws
-from equilibrist.core.field import VectorField
-from equilibrist.core.game import Game
+from equilibrist.core.field import Reduce, VectorField
+from equilibrist.core.game import Game, Players
 from equilibrist.errors import GameError
-from equilibrist.games.truth import Point, sizes_of
+from equilibrist.games.truth import Known, Point, sizes_of
 from equilibrist.solvers import Solver
-
-Status = Literal["passed", "failed", "excluded"]
+from equilibrist.solvers.base import DrawSource, Linear
 
 EXACT = 1e-12  # for one step, relative to the largest number in play
 FACTOR = 1e-6  # for contraction factors, relative
 STILL = 1e-7  # for staying at a point over a few steps, relative to 1 + its size
 MEMBERS, STEPS, PATIENCE = 2, 2, 40
-
-
-class Outcome(NamedTuple):
-    """One check: `seen` says what was measured, what went wrong, or why it was left out."""
-
-    check: str
-    status: Status
-    seen: str
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.status} ({self.seen})"
-
-
-class _Left(Exception):  # noqa: N818
-    """A check that does not apply, with the reason."""
-
-
-class _Run:
-    """Players, constants and state of one run, stepping forward."""
-
-    def __init__(self, solver: Solver, where: Arena, seed: int = 0, at: Any = None) -> None:
-        self.solver, self.where, self.seed, self.step = solver, where, seed, 0
-        self.field = VectorField(where.game)
-        players, constants = where.start(seed)
-        self.players = tree.clone(players if at is None else at)
-        self.constants = tree.clone(constants)
-        self.state = solver.init(self.players)
-        self.info: Any = {}
-
-    def go(self, steps: int = 1) -> _Run:
-        for _ in range(steps):
-            draws = self.where.draws(self.seed, self.step)
-            taken = self.solver.step(self.field, self.players, self.constants, self.state, draws)
-            self.players, self.constants, self.state, self.info = taken
-            self.step += 1
-        return self
-
-    def copy(self) -> _Run:
-        other = copy.copy(self)
-        other.players, other.constants = tree.clone(self.players), tree.clone(self.constants)
-        other.state = tree.clone(self.state)
-        return other
-
-    @property
-    def everything(self) -> dict[str, Any]:
-        return {"players": self.players, "constants": self.constants, "state": self.state}
-
-    @property
-    def floating(self) -> list[Tensor]:
-        """The numbers of `linear_map`: players, then the floating state."""
-        return [
-            *tree.leaves(self.players),
-            *(leaf for leaf in tree.leaves(self.state) if leaf.is_floating_point()),
-        ]
-
-    @property
-    def z(self) -> Tensor:
-        return torch.cat([leaf.reshape(-1) for leaf in self.floating]).clone()
-
-    def put(self, z: Tensor) -> None:
-        parts = z.split([leaf.numel() for leaf in self.floating])
-        for leaf, part in zip(self.floating, parts, strict=True):
-            leaf.copy_(part.reshape(leaf.shape))
 
 
 def check_solver(
@@ -98,7 +36,7 @@ def check_solver(
     *,
     only: Iterable[str] | None = None,
     excluded: Mapping[str, str] | None = None,
-) -> tuple[Outcome, ...]:
+) -> tuple[CheckOutcome, ...]:
     """Every check of `CHECKS` on one solver and one game.
 
     Args:
@@ -122,73 +60,42 @@ def check_solver(
     place = where if isinstance(where, Arena) else arena(where)
     left = excluded or {}
     return tuple(
-        _outcome(name, partial(check, solver, place), left.get(name, left.get("*")))
+        outcome_of(name, partial(check, solver, place), left.get(name, left.get("*")))
         for name, check in CHECKS.items()
         if only is None or name in only
     )
 
 
-def _outcome(
-    name: str,
-    check: Callable[[], str],
-    excluded: str | None = None,
-    failures: type[Exception] | tuple[type[Exception], ...] = AssertionError,
-) -> Outcome:
-    """What became of one check; `excluded` is the reason to leave it out."""
-    if excluded is not None:
-        return Outcome(name, "excluded", excluded)
-    try:
-        return Outcome(name, "passed", check())
-    except _Left as why:
-        return Outcome(name, "excluded", str(why))
-    except failures as why:
-        return Outcome(name, "failed", str(why))
-
-
-def require(outcomes: Iterable[Outcome]) -> None:
-    """Raise an error that names every failed check; do nothing where none failed.
-
-    Args:
-        outcomes: of `check_solver` or `check_game`.
-
-    Raises:
-        AssertionError: a check failed; each of them is named.
-    """
-    failed = [str(outcome) for outcome in outcomes if outcome.status == "failed"]
-    if failed:
-        raise AssertionError("; ".join(failed))
-
-
 def _frozen(solver: Solver, where: Arena) -> str:
     """Hyperparameters: a frozen dataclass that equals its copy."""
-    _require(dataclasses.is_dataclass(solver), "the solver is no dataclass")
-    _require(
+    ensure(dataclasses.is_dataclass(solver), "the solver is no dataclass")
+    ensure(
         type(solver).__dataclass_params__.frozen,  # type: ignore[attr-defined]
         "the dataclass is not frozen",
     )
-    _require(copy.deepcopy(solver) == solver, "a copy does not equal the solver")
+    ensure(copy.deepcopy(solver) == solver, "a copy does not equal the solver")
     return f"{len(dataclasses.fields(solver))} fields"  # type: ignore[arg-type]
 
 
 def _values(solver: Solver, where: Arena) -> str:
     """State and results: trees of tensors without a graph; shapes that stay; info of every player."""
-    run = _Run(solver, where)
+    run = SolverRun(solver, where)
     before = [(path, x.shape, x.dtype) for path, x in tree.items(run.everything)]
     run.go(2)
     after = [(path, x.shape, x.dtype) for path, x in tree.items(run.everything)]
-    _require(before == after, "players, constants or state change their names, shapes or types")
+    ensure(before == after, "players, constants or state change their names, shapes or types")
     leaves = [*tree.leaves(run.everything), *tree.leaves(run.info)]
-    _require(all(isinstance(x, Tensor) for x in leaves), "the state holds what is no tensor")
-    _require(not any(x.requires_grad for x in leaves), "a result still hangs on its graph")
+    ensure(all(isinstance(x, Tensor) for x in leaves), "the state holds what is no tensor")
+    ensure(not any(x.requires_grad for x in leaves), "a result still hangs on its graph")
     for kind in ("loss", "grad_norm"):
         held = set(run.info.get(kind, {}))
-        _require(held == set(where.game.players), f"info[{kind!r}] is of {sorted(held)}")
+        ensure(held == set(where.game.players), f"info[{kind!r}] is of {sorted(held)}")
     return f"{len(after)} tensors"
 
 
 def _replay(solver: Solver, where: Arena) -> str:
     """A run goes on from cloned values with the same bits: nothing else is remembered."""
-    live = _Run(solver, where).go(2)
+    live = SolverRun(solver, where).go(2)
     other = live.copy()
     for _ in range(STEPS):
         live.go()
@@ -196,31 +103,31 @@ def _replay(solver: Solver, where: Arena) -> str:
         for (path, a), b in zip(
             tree.items(live.everything), tree.leaves(other.everything), strict=True
         ):
-            _require(torch.equal(a, b), f"{'/'.join(path)} differs after resuming from copies")
+            ensure(torch.equal(a, b), f"{'/'.join(path)} differs after resuming from copies")
     return f"{STEPS} steps, the same bits"
 
 
 def _linear_map(solver: Solver, where: Arena) -> str:
     """One step is `linear_map` on games with a linear field: differences of two runs."""
     matrix = _matrix(solver, where)
-    runs = [_Run(solver, where, seed).go(2) for seed in (0, 1)]
+    runs = [SolverRun(solver, where, seed).go(2) for seed in (0, 1)]
     before = [run.z for run in runs]
     after = [run.go().z for run in runs]
     size = len(before[0])
-    _require(
+    ensure(
         matrix.shape == (size, size), f"linear_map is {list(matrix.shape)}, the state has {size}"
     )
     error = float((matrix @ (before[0] - before[1]) - (after[0] - after[1])).abs().max())
     error /= max(1.0, *(float(z.abs().max()) for z in (*before, *after)))
-    _require(error < EXACT, f"the step differs from linear_map by {error:.1e}")
+    ensure(error < EXACT, f"the step differs from linear_map by {error:.1e}")
     return f"{error:.1e}"
 
 
 def _factor(solver: Solver, where: Arena) -> str:
     """The observed factor of many steps is the spectral radius of `linear_map`."""
     radius = float(torch.linalg.eigvals(_matrix(solver, where)).abs().max())
-    origin = _Run(solver, where, at=_points(where)[0].players).go(2).z
-    run = _Run(solver, where).go(2)
+    origin = SolverRun(solver, where, at=stated_points(where)[0].players).go(2).z
+    run = SolverRun(solver, where).go(2)
     for _ in range(2):  # far below rounding, or beyond range, nothing could be seen
         away = run.z - origin
         if not bool(away.any()):
@@ -230,7 +137,7 @@ def _factor(solver: Solver, where: Arena) -> str:
     window = [run.z - origin] + [run.go().z - origin for _ in range(2 * len(origin) + 1)]
     seen = _growth(torch.stack(window, 1))
     error = abs(seen - radius) / max(radius, 1e-12)
-    _require(error < FACTOR, f"the factor is {seen:.9f}, the spectral radius {radius:.9f}")
+    ensure(error < FACTOR, f"the factor is {seen:.9f}, the spectral radius {radius:.9f}")
     return f"{seen:.9f}"
 
 
@@ -250,52 +157,53 @@ def _still(solver: Solver, where: Arena) -> str:
     """Known points, one of each kind, stay where they are."""
     worst = 0.0
     for point in _one_of_each(where):
-        run = _Run(solver, where, at=point.players).go(3)
+        run = SolverRun(solver, where, at=point.players).go(3)
         here = tree.flatten(point.players)
         moved = float((tree.flatten(run.players) - here).abs().max())
         worst = max(worst, moved / (1 + float(here.abs().max())))
-        _require(worst < STILL, f"a {point.kind} is left by {moved:.1e} in 3 steps")
+        ensure(worst < STILL, f"a {point.kind} is left by {moved:.1e} in 3 steps")
     return f"{worst:.1e}"
 
 
 def _attraction(solver: Solver, where: Arena) -> str:
-    """Runs beside a point come nearer or go away as `linear_map` at the point's J foretells."""
-    game: Any = where.game
-    if getattr(game, "linear", False):
-        raise _Left("where the field is linear the factor tells it")
+    """Runs beside a point come nearer or go away as `linear_map` at the point's J predicts."""
+    game = where.game
+    if gives(game, "linear"):
+        raise NotApplicable("where the field is linear the factor tells it")
     reported = []
     for point in _one_of_each(where):
         if point.held:
             continue
+        assert gives(game, "jacobian")
         matrix = _map(solver, game.jacobian(point.players), sizes_of(point.players))
         radius = float(torch.linalg.eigvals(matrix).abs().max())
         start = tree.flatten(point.players)
         shift = 1e-6 * torch.linspace(0.6, -1.0, len(start), dtype=start.dtype)
         z = torch.cat([shift, shift.new_zeros(len(matrix) - len(shift))])
-        foretold, steps = 1.0, 0
-        while 0.2 < foretold < 5 and steps < PATIENCE:
+        predicted, steps = 1.0, 0
+        while 0.2 < predicted < 5 and steps < PATIENCE:
             z, steps = matrix @ z, steps + 1
-            foretold = float(z[: len(shift)].norm() / shift.norm())
+            predicted = float(z[: len(shift)].norm() / shift.norm())
         reached = radius < 1
-        if (foretold < 0.5) != reached or (foretold > 2) == reached:
+        if (predicted < 0.5) != reached or (predicted > 2) == reached:
             reported.append(f"{point.kind}: radius {radius:.4f}, too slow to tell in {steps} steps")
             continue
-        run = _Run(solver, where, at=tree.unflatten(start + shift, point.players)).go(steps)
+        run = SolverRun(solver, where, at=tree.unflatten(start + shift, point.players)).go(steps)
         ratio = float((tree.flatten(run.players) - start).norm() / shift.norm())
-        _require(
-            0.5 < ratio / foretold < 2,
+        ensure(
+            0.5 < ratio / predicted < 2,
             f"{point.kind}: after {steps} steps the distance has changed {ratio:.2g}-fold where "
-            f"linear_map foretells {foretold:.2g}",
+            f"linear_map predicts {predicted:.2g}",
         )
         reported.append(f"{point.kind}: {'reached' if reached else 'left'}")
     if not any("reached" in t or "left" in t for t in reported):
-        raise _Left("; ".join(reported) or "the feasible set holds every known point")
+        raise NotApplicable("; ".join(reported) or "the feasible set holds every known point")
     return "; ".join(reported)
 
 
 def _stacked(solver: Solver, where: Arena) -> str:
     """One step of stacked members is the step of each."""
-    alone = [_Run(solver, where, seed) for seed in range(MEMBERS)]
+    alone = [SolverRun(solver, where, seed) for seed in range(MEMBERS)]
     together = tree.stack([run.players for run in alone])
     constants = tree.stack([run.constants for run in alone])
     field, state = VectorField(where.game, stacked=MEMBERS), solver.init(together)
@@ -314,33 +222,35 @@ def _stacked(solver: Solver, where: Arena) -> str:
             mine = a[index] if a.ndim > b.ndim else a
             error = float((mine.double() - b.double()).abs().max() / (1 + b.double().abs().max()))
             worst = max(worst, error)
-            _require(error < EXACT, f"member {index}: {'/'.join(path)} differs by {error:.1e}")
+            ensure(error < EXACT, f"member {index}: {'/'.join(path)} differs by {error:.1e}")
     return f"{MEMBERS} members, {worst:.1e}"
 
 
 def _two_ranks(solver: Solver, where: Arena) -> str:
     """Two machines with half of each batch do what one does with the whole."""
     if not where.drawn:
-        raise _Left("nothing is drawn: both machines would compute the same")
+        raise NotApplicable("nothing is drawn: both machines would compute the same")
     try:
-        own = _Run(solver, where)
+        own = SolverRun(solver, where)
         own.field = VectorField(where.game, reduce=lambda tensors: tensors)
         own.go()
     except GameError as refused:
-        raise _Left(f"refused: {refused}") from None
+        raise NotApplicable(f"refused: {refused}") from None
 
     # A game may write to modules of its own while it computes: each thread needs its own.
     games = [copy.deepcopy(where.game) for _ in range(3)]
 
-    def play(game: Game, reduce: Any, draws: Callable[[int], Any]) -> Any:
+    def play(game: Game, reduce: Reduce | None, draws: Callable[[int], DrawSource]) -> Players:
         run = runs.pop()
         field = VectorField(game, reduce=reduce)
-        values = (run.players, run.constants, run.state)
+        players, constants, state = run.players, run.constants, run.state
         for step in range(STEPS):
-            *values, _ = solver.step(field, *values, draws(step))  # type: ignore[assignment]
-        return values[0]
+            players, constants, state, _ = solver.step(
+                field, players, constants, state, draws(step)
+            )
+        return players
 
-    runs = [_Run(solver, where) for _ in games]
+    runs = [SolverRun(solver, where) for _ in games]
     found = on_two_ranks(
         lambda rank, reduce: play(games[rank], reduce, lambda k: where.draws(0, k, rank))
     )
@@ -350,7 +260,7 @@ def _two_ranks(solver: Solver, where: Arena) -> str:
         a, b = tree.flatten(players), tree.flatten(whole)
         error = float((a - b).abs().max() / (1 + b.abs().max()))
         worst = max(worst, error)
-        _require(error < 10 * EXACT, f"rank {rank} differs from one machine by {error:.1e}")
+        ensure(error < 10 * EXACT, f"rank {rank} differs from one machine by {error:.1e}")
     return f"{worst:.1e}"
 
 
@@ -367,38 +277,47 @@ CHECKS: dict[str, Callable[[Solver, Arena], str]] = {
 }
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
+def gives(game: Game, attribute: str) -> TypeGuard[Known]:
+    """Whether the game gives this part of its truth: "points", "jacobian" or "linear"."""
+    return bool(getattr(game, attribute, False))
 
 
-def _points(where: Arena) -> tuple[Point, ...]:
-    game: Any = where.game
-    if not hasattr(game, "points"):
-        raise _Left(f"{type(game).__name__} does not give its stationary points")
-    found: tuple[Point, ...] = game.points()
+def stated_points(where: Arena) -> tuple[Point, ...]:
+    """The game's stationary points.
+
+    Raises:
+        NotApplicable: it states none.
+    """
+    game = where.game
+    if not gives(game, "points"):
+        raise NotApplicable(f"{type(game).__name__} does not give its stationary points")
+    found = game.points()
     if not found:
-        raise _Left(f"there is no stationary point: {game.why_none}")
+        raise NotApplicable(f"there is no stationary point: {game.why_none}")
     return found
 
 
 def _one_of_each(where: Arena) -> list[Point]:
-    kinds = {(point.kind, point.attracts): point for point in reversed(_points(where))}
+    kinds = {(point.kind, point.attracts): point for point in reversed(stated_points(where))}
     return list(kinds.values())[::-1]
 
 
 def _matrix(solver: Solver, where: Arena) -> Tensor:
-    game: Any = where.game
-    if not getattr(game, "linear", False):
-        raise _Left("the field is not linear")
+    game = where.game
+    if not gives(game, "linear"):
+        raise NotApplicable("the field is not linear")
     players, _ = where.start(0)
     return _map(solver, game.jacobian(players), sizes_of(players))
 
 
-def _map(solver: Any, jacobian: Tensor, sizes: Mapping[str, int]) -> Tensor:
-    if not hasattr(solver, "linear_map"):
-        raise _Left(f"{type(solver).__name__} gives no linear_map")
+def _map(solver: Solver, jacobian: Tensor, sizes: Mapping[str, int]) -> Tensor:
+    if not _has_map(solver):
+        raise NotApplicable(f"{type(solver).__name__} gives no linear_map")
     try:
-        return cast(Tensor, solver.linear_map(jacobian, sizes))
+        return solver.linear_map(jacobian, sizes)
     except ValueError as why:
-        raise _Left(str(why)) from None
+        raise NotApplicable(str(why)) from None
+
+
+def _has_map(solver: Solver) -> TypeGuard[Linear]:
+    return hasattr(solver, "linear_map")

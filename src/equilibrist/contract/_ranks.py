@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.draws import Draw, Draws
 from equilibrist.core.field import Reduce
+
+T = TypeVar("T")
 
 
 class Joined:
@@ -24,12 +26,12 @@ class Joined:
         """All rows of minibatch `index`."""
         return tree.map(lambda *x: torch.cat(x), *(part.batch(index) for part in self.parts))
 
-    def noise(self, like: Mapping[str, Any], index: int = 0) -> tree.Tree:
+    def noise(self, like: Mapping[str, object], index: int = 0) -> tree.Tree:
         """The same on every machine."""
         return self.parts[0].noise(like, index)
 
 
-def on_two_ranks(play: Callable[[int, Reduce], Any]) -> list[Any]:
+def on_two_ranks(play: Callable[[int, Reduce], T]) -> list[T]:
     """[play(0, reduce), play(1, reduce)] at the same time; `reduce` averages over the two.
 
     Raises:
@@ -37,7 +39,7 @@ def on_two_ranks(play: Callable[[int, Reduce], Any]) -> list[Any]:
     """
     barrier = threading.Barrier(2, timeout=60)
     offered: list[list[Tensor]] = [[], []]
-    results: list[Any] = [None, None]
+    results: dict[int, T] = {}
     errors: list[BaseException] = []
 
     def reduce_of(rank: int) -> Reduce:
@@ -45,19 +47,19 @@ def on_two_ranks(play: Callable[[int, Reduce], Any]) -> list[Any]:
             offered[rank] = tensors
             barrier.wait()
             mean = [(a + b) / 2 for a, b in zip(*offered, strict=True)]
-            barrier.wait()  # nobody offers anew before both have read
+            barrier.wait()  # no thread writes again before both have read
             return mean
 
         return reduce
 
-    def work(rank: int) -> None:
+    def run_rank(rank: int) -> None:
         try:
             results[rank] = play(rank, reduce_of(rank))
         except BaseException as error:
             errors.append(error)
             barrier.abort()
 
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    threads = [threading.Thread(target=run_rank, args=(rank,)) for rank in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -65,4 +67,4 @@ def on_two_ranks(play: Callable[[int, Reduce], Any]) -> list[Any]:
     if errors:
         broken = [e for e in errors if not isinstance(e, threading.BrokenBarrierError)]
         raise (broken or errors)[0]
-    return results
+    return [results[rank] for rank in range(2)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from equilibrist.contract._arena import Arena, arena
-from equilibrist.contract._checks import Outcome, check_solver
+from equilibrist.contract._checks import check_solver
+from equilibrist.contract._outcomes import CheckOutcome
 from equilibrist.core.draws import normal
 from equilibrist.core.game import Game
 from equilibrist.formulations import W2GAN, Vanilla
@@ -59,7 +59,7 @@ F64 = torch.float64
 
 
 @dataclass(frozen=True)
-class Row:
+class SolverRow:
     """A solver of the table.
 
     Args:
@@ -81,13 +81,14 @@ class Cell:
     arena: Arena
     excluded: dict[str, str]
 
-    def run(self) -> tuple[Outcome, ...]:
+    def run(self) -> tuple[CheckOutcome, ...]:
         """The checks."""
         return check_solver(self.subject, self.arena, excluded=self.excluded)
 
 
 def cells(
-    solvers: dict[str, Row] | None = None, games: dict[str, Any] | None = None
+    solvers: dict[str, SolverRow] | None = None,
+    games: dict[str, tuple[Callable[[], Arena], float]] | None = None,
 ) -> Iterator[Cell]:
     """The table: `SOLVERS` x `GAMES`, or yours.
 
@@ -155,79 +156,81 @@ def _needs_samples(game: Game) -> dict[str, str]:
     return {"*": "its penalty is the critic's slope at real samples, which only a GAN has"}
 
 
-SOLVERS: dict[str, Row] = {
-    "simultaneous": Row(lambda h, x, y: Simultaneous(SGD(h))),
-    "simultaneous, two time scales": Row(
+SOLVERS: dict[str, SolverRow] = {
+    "simultaneous": SolverRow(lambda h, x, y: Simultaneous(SGD(h))),
+    "simultaneous, two time scales": SolverRow(
         lambda h, x, y: Simultaneous(optimizers={x: SGD(h / 3), y: SGD(h)})
     ),
-    "simultaneous, negative momentum": Row(lambda h, x, y: Simultaneous(SGD(h, -0.3))),
-    "simultaneous, Adam": Row(lambda h, x, y: Simultaneous(Adam(h)), _adaptive),
-    "alternating": Row(lambda h, x, y: Alternating(1, SGD(h), leader=x, follower=y)),
-    "alternating, 3 follower steps": Row(
+    "simultaneous, negative momentum": SolverRow(lambda h, x, y: Simultaneous(SGD(h, -0.3))),
+    "simultaneous, Adam": SolverRow(lambda h, x, y: Simultaneous(Adam(h)), _adaptive),
+    "alternating": SolverRow(lambda h, x, y: Alternating(1, SGD(h), leader=x, follower=y)),
+    "alternating, 3 follower steps": SolverRow(
         lambda h, x, y: Alternating(3, SGD(h), leader=x, follower=y)
     ),
-    "alternating, RMSProp": Row(
+    "alternating, RMSProp": SolverRow(
         lambda h, x, y: Alternating(2, RMSProp(h), leader=x, follower=y), _adaptive
     ),
-    "consensus": Row(lambda h, x, y: Consensus(SGD(h), gamma=0.3), _reads_the_free_field),
-    "consensus, two minibatches": Row(
+    "consensus": SolverRow(lambda h, x, y: Consensus(SGD(h), gamma=0.3), _reads_the_free_field),
+    "consensus, two minibatches": SolverRow(
         lambda h, x, y: Consensus(SGD(h), gamma=0.3, batches=2), _reads_the_free_field
     ),
-    "consensus, RMSProp of TensorFlow": Row(
+    "consensus, RMSProp of TensorFlow": SolverRow(
         lambda h, x, y: Consensus(TFRMSProp(h), gamma=0.3), _reads_the_free_field
     ),
-    "extragradient": Row(lambda h, x, y: Extragradient(SGD(h))),
-    "extragradient, fresh minibatch": Row(lambda h, x, y: Extragradient(SGD(h), fresh=True)),
-    "extragradient, look-ahead twice as far": Row(
+    "extragradient": SolverRow(lambda h, x, y: Extragradient(SGD(h))),
+    "extragradient, fresh minibatch": SolverRow(lambda h, x, y: Extragradient(SGD(h), fresh=True)),
+    "extragradient, look-ahead twice as far": SolverRow(
         lambda h, x, y: Extragradient(SGD(h), explore=2.0)
     ),
-    "extragradient, look-ahead by a schedule": Row(
+    "extragradient, look-ahead by a schedule": SolverRow(
         lambda h, x, y: Extragradient(SGD(h), fresh=True, explore=Piecewise(((0, 1.0), (8, 3.0))))
     ),
-    "extragradient, Adam": Row(lambda h, x, y: Extragradient(Adam(h)), _adaptive),
-    "anchored extragradient": Row(lambda h, x, y: AnchoredExtragradient(SGD(h))),
-    "anchored extragradient, restarted": Row(
+    "extragradient, Adam": SolverRow(lambda h, x, y: Extragradient(Adam(h)), _adaptive),
+    "anchored extragradient": SolverRow(lambda h, x, y: AnchoredExtragradient(SGD(h))),
+    "anchored extragradient, restarted": SolverRow(
         lambda h, x, y: AnchoredExtragradient(SGD(h), restart=2)
     ),
-    "extrapolation from the past": Row(lambda h, x, y: PastExtragradient(SGD(h))),
-    "optimistic": Row(lambda h, x, y: Optimistic(SGD(h))),
-    "optimistic Adam": Row(lambda h, x, y: Optimistic(Adam(h)), _adaptive),
-    "symplectic adjustment": Row(
+    "extrapolation from the past": SolverRow(lambda h, x, y: PastExtragradient(SGD(h))),
+    "optimistic": SolverRow(lambda h, x, y: Optimistic(SGD(h))),
+    "optimistic Adam": SolverRow(lambda h, x, y: Optimistic(Adam(h)), _adaptive),
+    "symplectic adjustment": SolverRow(
         lambda h, x, y: SymplecticAdjustment(SGD(h), strength=0.5), _reads_the_free_field
     ),
-    "symplectic adjustment, aligned": Row(
+    "symplectic adjustment, aligned": SolverRow(
         lambda h, x, y: SymplecticAdjustment(SGD(h), strength=0.5, align=True),
         _reads_the_free_field,
     ),
-    "competitive": Row(
+    "competitive": SolverRow(
         lambda h, x, y: Competitive(SGD(h), iterations=3, tolerance=0.0), _reads_the_free_field
     ),
-    "follow the ridge": Row(
+    "follow the ridge": SolverRow(
         lambda h, x, y: FollowTheRidge(SGD(h), leader=x, follower=y, iterations=4),
         _needs_a_regular_follower,
     ),
-    "follow the ridge, damped": Row(
+    "follow the ridge, damped": SolverRow(
         lambda h, x, y: FollowTheRidge(SGD(h), leader=x, follower=y, iterations=4, damping=0.1),
         _needs_a_regular_follower,
     ),
-    "mirror-gan without noise": Row(lambda h, x, y: MirrorGAN(SGLD(h, 0.0), inner=3, beta=0.8)),
-    "mirror-prox-gan without noise": Row(
+    "mirror-gan without noise": SolverRow(
+        lambda h, x, y: MirrorGAN(SGLD(h, 0.0), inner=3, beta=0.8)
+    ),
+    "mirror-prox-gan without noise": SolverRow(
         lambda h, x, y: MirrorProxGAN(SGLD(h, 0.0), inner=2, beta=0.9)
     ),
-    "implicit": Row(lambda h, x, y: Implicit(SGD(h), iterations=2), _reads_the_free_field),
-    "unrolled": Row(
+    "implicit": SolverRow(lambda h, x, y: Implicit(SGD(h), iterations=2), _reads_the_free_field),
+    "unrolled": SolverRow(
         lambda h, x, y: Unrolled(SGD(h), unroll=3, rate=h / 2, leader=x, follower=y),
         _needs_zero_sum,
     ),
-    "lookahead": Row(lambda h, x, y: Lookahead(Simultaneous(SGD(h)), 4)),
-    "averaged, uniform": Row(
+    "lookahead": SolverRow(lambda h, x, y: Lookahead(Simultaneous(SGD(h)), 4)),
+    "averaged, uniform": SolverRow(
         lambda h, x, y: Averaged(Simultaneous(SGD(h)), players=(x, y), kind="uniform")
     ),
-    "averaged, tail": Row(
+    "averaged, tail": SolverRow(
         lambda h, x, y: Averaged(Simultaneous(SGD(h)), players=(x, y), kind="tail", start=3)
     ),
-    "averaged": Row(lambda h, x, y: Averaged(Simultaneous(SGD(h)), 0.9, (x, y))),
-    "proximal": Row(
+    "averaged": SolverRow(lambda h, x, y: Averaged(Simultaneous(SGD(h)), 0.9, (x, y))),
+    "proximal": SolverRow(
         lambda h, x, y: Proximal(3, 0.2, SGD(h)),
         _needs_samples,
     ),

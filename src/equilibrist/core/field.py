@@ -20,7 +20,7 @@ from equilibrist.errors import GameError
 from equilibrist.nn.functional import grad
 from equilibrist.nn.slopes import Slopes
 from equilibrist.nn.spectral_norm import is_power_vector
-from equilibrist.nn.stacked import by_member, raise_trim_threshold
+from equilibrist.nn.stacked import raise_trim_threshold, vmap_members
 from equilibrist.optimizers import Params
 from equilibrist.schedules import update
 from equilibrist.tree import Tree
@@ -251,7 +251,7 @@ class VectorField:
             members = self._members(players, constants, draw)
             each = [self.game.losses(p, c, d, only) for p, c, d in members]
             return {player: torch.stack([losses[player] for losses in each]) for player in each[0]}
-        losses = by_member(lambda p, c, d: self.game.losses(p, c, d, only), self.stacked or 1)
+        losses = vmap_members(lambda p, c, d: self.game.losses(p, c, d, only), self.stacked or 1)
         return losses(players, constants, draw)
 
     def _members(self, *trees: Any) -> list[tuple[Any, ...]]:

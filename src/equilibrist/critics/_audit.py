@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import STATES, Json
 from equilibrist.checks import Certificate, Verdict, require_place
+from equilibrist.checks.context import Meter
 from equilibrist.core.numpy_errors import usual_errors
-from equilibrist.critics import _samples
-from equilibrist.critics._case import Case
-from equilibrist.critics._result import CriticAudit, CriticSettings
+from equilibrist.critics._case import CriticCase
+from equilibrist.critics._groups import Columns
+from equilibrist.critics._prepare import (
+    check_mode,
+    checked_settings,
+    copied_critic,
+    heads_and_noise,
+    parsed_loss,
+    read_kinds,
+)
+from equilibrist.critics._result import CriticAudit
 from equilibrist.critics._reward import Reward
+from equilibrist.critics._samples import split_samples
 from equilibrist.critics.best import best
 from equilibrist.critics.blind import blind
 from equilibrist.critics.held_back import held_back, lags, nearness
 from equilibrist.critics.informative import informative
-from equilibrist.critics.judge import CriticLoss, Judge, takes_two
+from equilibrist.critics.judge import CriticLoss, CriticPenalty, Judge, takes_two
 from equilibrist.critics.memorising import memorising
 from equilibrist.critics.saturated import saturated
 from equilibrist.critics.telling import telling
-from equilibrist.errors import DataError, GameError, RecipeError
 from equilibrist.files.owned import require_free
-from equilibrist.formulations import Formulation, formulation_of
-from equilibrist.formulations.named import is_formulation
+from equilibrist.formulations import Formulation
 from equilibrist.nn import torch_spectral_norm
-from equilibrist.nn.noise import GLOBAL, drawn_since, seeded, states
 from equilibrist.nn.wrapped import unwrapped
 from equilibrist.progress import showing
+from equilibrist.projections import Projection
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
 
-NATURAL = 0.1  # of rows that another is equal to: of discrete data
-LEAST_GRADIENTS = 100
 CLAIMS = (*STATES, "best-response", "best-of-class", "penalty-costs-nothing", "indistinguishable")
 
 
-# Longer than other signatures for what users may have: every argument after the fourth is a name.
+# Many parameters, for users hold their critics and samples in many forms; all but four are passed by name. Most lines
+# of the function are their documentation.
 @usual_errors
 def audit_critic(
     critic: nn.Module,
@@ -49,14 +54,14 @@ def audit_critic(
     fake: object,
     loss: Formulation | str | Callable[..., Tensor],
     *,
-    penalties: Sequence[Any] = (),
+    penalties: Sequence[CriticPenalty] = (),
     reward: Callable[..., object] | None = None,
     score: Callable[..., object] | None = None,
     train_real: object = None,
     train_fake: object = None,
     fresh: Callable[[], nn.Module] | None = None,
-    columns: Sequence[str] | Mapping[str, object] | None = None,
-    projections: Sequence[Any] = (),
+    columns: Columns | None = None,
+    projections: Sequence[Projection] = (),
     pack: int = 1,
     mode: str = "eval",
     gradients: int = 2000,
@@ -72,7 +77,7 @@ def audit_critic(
     """Audit a critic whose generator is out of reach: a policy, a simulator, a frozen model, recorded samples.
 
     The critic is copied, never touched. Critics are trained on half of the samples, chosen on a fifth and scored on
-    the rest; what is said of the critic as it is needs no training and reads all of them.
+    the rest; checks of the critic as it stands need no training and read all of them.
 
     Args:
         critic: the module. It returns one score a sample, [n] or [n, 1]; a map of scores [n, 1, h, w], of which the
@@ -84,11 +89,11 @@ def audit_critic(
             or not.
         penalties: what is added to it: `GradientPenalty()`, `R1()`, or functions `penalty(critic, real, fake)`.
             Only a penalty that is named here can be lifted.
-        reward: what the generator is paid: `reward(scores)` or `reward(critic, samples)`. Without it, minus the
+        reward: what the generator receives: `reward(scores)` or `reward(critic, samples)`. Without it, minus the
             generator's loss of the formulation; of a loss of your own, the score. Samples come as the loss gets them.
-        score: makes of the critic's output one score a sample, where it is something else.
+        score: maps the critic's output to one score a sample, where it is something else.
         train_real, train_fake: samples that the critic was trained on, to judge whether it memorises them.
-        fresh: returns an untrained critic of the class; without it a copy's parameters are drawn anew.
+        fresh: returns an untrained critic of the class; without it a copy's parameters are drawn again.
         columns: names of the input's entries, or a mapping from a group's name to its entries.
         projections: the critic's feasible set (`WeightClipping()`).
         pack: rows that the critic judges at once.
@@ -96,8 +101,8 @@ def audit_critic(
         gradients: minibatch gradients that all trainings may spend together.
         batch: samples of each kind in a minibatch.
         confidence: of the intervals; those of the states hold together at this confidence.
-        tolerance: what gain is called nothing, relative to the formulation's scale (of a loss of your own: to
-            the critic's advantage over chance); `absolute` says it in the loss's unit.
+        tolerance: the gain up to which counts as none, relative to the formulation's scale (of a loss of your own: to
+            the critic's advantage over chance); `absolute` gives it in the loss's unit.
         limit: at most this many samples of each kind are read.
         seed: of every draw.
         progress: "auto", "bar", "lines" or "none".
@@ -124,68 +129,42 @@ def audit_critic(
     """
     begun = time.monotonic()
     seed = require_seed(seed)
-    settings = _settings(gradients, batch, confidence, tolerance, absolute)
-    if mode not in ("eval", "train"):
-        raise RecipeError(f"mode={mode!r}: it must be 'eval' or 'train'")
-    if not isinstance(pack, int) or pack < 1:
-        raise RecipeError(f"pack={pack!r}: it must be a whole number of at least 1")
+    settings = checked_settings(gradients, batch, confidence, tolerance, absolute)
+    check_mode(mode, pack)
     if out is not None:
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")
-    module, normalised, half = _copied(critic, mode)
-    formulation, own = _of_loss(loss)
+    module, normalised, half = copied_critic(critic, mode)
+    formulation, own = parsed_loss(loss)
+    given = {"real": real, "fake": fake, "train_real": train_real, "train_fake": train_fake}
     with torch_spectral_norm.by_itself(module):
-        held, notes = _read(module, real, fake, train_real, train_fake, limit=limit, pack=pack)
-        conditional = takes_two(module) and held["real"].batch.y is not None
-        judge = Judge(score, pack, conditional)
-        heads, noisy = _probe(judge, module, held["fake"].batch)
-        objective = CriticLoss(judge, formulation, own, penalties, heads)
+        held, notes = read_kinds(module, given, limit, pack)
+        judge = Judge(score, pack, takes_two(module) and held["real"].batch.y is not None)
+        heads, noisy = heads_and_noise(judge, module, held["fake"].batch)
         with showing(progress, "critic", gradients) as bar:
-            spent = [0.0]
 
-            def meter(gradients: float) -> None:
-                spent[0] += gradients
-                bar.update(round(spent[0]), {})
+            def shown(gradients: float = 1.0) -> None:
+                bar.update(round(meter.spent), {})
 
-            case = Case(
+            meter = Meter(shown)
+            case = CriticCase(
                 module,
-                objective,
-                **_split(held, seed),
+                CriticLoss(judge, formulation, own, penalties, heads),
+                split_samples(held, seed),
+                settings,
+                seed,
                 reward=reward,
                 fresh=fresh,
                 projections=projections,
-                seed=seed,
-                batch=batch,
-                gradients=gradients,
-                confidence=confidence,
-                share=tolerance,
-                absolute=absolute,
                 columns=columns,
                 meter=meter,
                 noisy=noisy,
                 normalised=normalised,
             )
-            certificates = _asked(case)
+            certificates = _certificates(case)
     notes += [half] * bool(half)
-    notes += [
-        f"the parameters {', '.join(case.kept[:3])} of the critic have no rule to draw them anew and kept their "
-        "trained values in fresh critics: pass fresh=, which makes an untrained critic"
-    ] * bool(case.kept)
-    found = CriticAudit(
-        tuple(certificates),
-        settings,
-        time.monotonic() - begun,
-        _about(critic, case, mode, out is not None),
-        precision=str(case.dtype).removeprefix("torch."),
-        work={
-            "critics": {
-                "gradients": spent[0],
-                "planned": float(gradients),
-                "seconds": round(time.monotonic() - begun, 2),
-            }
-        },
-        notes=tuple(notes),
-    )
+    about = _about(critic, case, mode, out is not None)
+    found = _answer(case, certificates, about, notes, time.monotonic() - begun)
     if out is not None:
         from equilibrist.report import write_report  # pages are made on demand
 
@@ -194,22 +173,7 @@ def audit_critic(
     return found
 
 
-def _split(held: Mapping[str, _samples.Samples], seed: int) -> Json:
-    """The samples of a `Case`, and their parts."""
-    real, fake = held["real"], held["fake"]
-    split = zip(*(_samples.parts(held[k], k, seed) for k in ("real", "fake")), strict=True)
-    indices = dict(zip(("optimise", "select", "score"), split, strict=True))
-    return {
-        "real": real,
-        "fake": fake,
-        "train_real": held.get("train_real"),
-        "train_fake": held.get("train_fake"),
-        "indices": indices,
-        "parts": {n: (real.batch.rows(a), fake.batch.rows(b)) for n, (a, b) in indices.items()},
-    }
-
-
-def _asked(case: Case) -> list[Certificate]:
+def _certificates(case: CriticCase) -> list[Certificate]:
     """All certificates, in the order in which they are shown."""
     rewarded = Reward(case)
     near = nearness(case)
@@ -233,145 +197,40 @@ def _asked(case: Case) -> list[Certificate]:
     ]
 
 
-def _settings(
-    gradients: int, batch: int, confidence: float, tolerance: float, absolute: float
-) -> CriticSettings:
-    if not isinstance(gradients, int) or gradients < LEAST_GRADIENTS:
-        raise RecipeError(
-            f"gradients={gradients!r}: it must be a whole number of at least {LEAST_GRADIENTS}"
-        )
-    return CriticSettings(
-        batch=batch,
-        confidence=confidence,
-        tolerance=tolerance,
-        absolute=absolute,
-        gradients=gradients,
+def _answer(
+    case: CriticCase,
+    certificates: Sequence[Certificate],
+    about: Json,
+    notes: Sequence[str],
+    seconds: float,
+) -> CriticAudit:
+    """The audit with what it cost and what has to be noted."""
+    kept = [
+        f"the parameters {', '.join(case.kept[:3])} of the critic have no rule to draw them again and kept their "
+        "trained values in fresh critics: pass fresh=, which makes an untrained critic"
+    ] * bool(case.kept)
+    cost = {
+        "gradients": case.meter.spent,
+        "planned": float(case.settings.gradients),
+        "seconds": round(seconds, 2),
+    }
+    return CriticAudit(
+        tuple(certificates),
+        case.settings,
+        seconds,
+        about,
+        precision=str(case.dtype).removeprefix("torch."),
+        work={"critics": cost},
+        notes=(*notes, *kept),
     )
 
 
-def _copied(critic: object, mode: str) -> tuple[nn.Module, bool, str]:
-    """A copy to look at and to train: unwrapped, in single precision at least, spectral norms exact; whether it has
-    any; and a note on its precision."""
-    if not isinstance(critic, nn.Module):
-        kind = type(critic).__name__
-        raise GameError(
-            f"critic={kind}: pass an nn.Module (wrap a function in one, with its weights)"
-        )
-    made = torch_spectral_norm.foreign(critic, "critic", by_game=False)
-    module = made.module
-    for name, p in module.named_parameters():
-        if isinstance(p, nn.parameter.UninitializedParameter):
-            raise GameError(
-                f"the critic's {name} has no shape yet (a lazy layer): run it once on a batch"
-            )
-    floats = [p for p in module.parameters() if p.is_floating_point()]
-    if not floats:
-        raise GameError("the critic has no parameters: there is nothing that a search could train")
-    note = torch_spectral_norm.half_note("critic", made.half)
-    return module.train(mode == "train"), bool(made.spectral), note
-
-
-def _of_loss(loss: Any) -> tuple[Formulation | None, Callable[..., Tensor] | None]:
-    """(formulation, None) or (None, the user's own loss)."""
-    if isinstance(loss, str) or is_formulation(loss) or isinstance(loss, type):
-        return formulation_of(loss), None
-    if callable(loss):
-        return None, loss
-    raise GameError(
-        f"loss={type(loss).__name__}: pass a formulation, its name, or a function loss(critic, real, fake)"
-    )
-
-
-def _read(
-    module: nn.Module,
-    real: object,
-    fake: object,
-    train_real: object,
-    train_fake: object,
-    limit: int,
-    pack: int,
-) -> tuple[dict[str, _samples.Samples], list[str]]:
-    """All samples by kind, and notes on those that were left out."""
-    first = next(p for p in module.parameters() if p.is_floating_point())
-    whole = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())
-    held, notes = {}, []
-    given = {"real": real, "fake": fake, "train_real": train_real, "train_fake": train_fake}
-    for kind, data in given.items():
-        if data is None and kind in ("real", "fake"):
-            raise DataError(f"{kind}: no samples were given")
-        if data is not None:
-            least = (_samples.LEAST if kind in ("real", "fake") else 2) * pack
-            held[kind] = _samples.read_samples(
-                kind, data, limit, least, first.dtype, first.device, whole
-            )
-            _samples.same_shape(held["real"], held[kind], kind)
-    for kind, own in (("real", "train_real"), ("fake", "train_fake")):
-        if own not in held:
-            continue
-        left, count = _samples.without(held[kind], held[own])
-        if count and _samples.repeats(held[own]) > NATURAL:
-            notes.append(
-                f"{count} of the {kind} samples equal one of {own}, as rows of {own} equal one another: they were kept"
-            )
-        elif count:
-            held[kind] = left
-            notes.append(
-                f"{count} of the {kind} samples are among {own}, and were left out of {kind}"
-            )
-            if len(left) < _samples.LEAST * pack:
-                raise DataError(
-                    f"{kind}: {len(left)} samples are left without those of {own}: give held-out ones"
-                )
-    return {kind: _samples.packed(samples, pack) for kind, samples in held.items()}, notes
-
-
-def _probe(judge: Judge, module: nn.Module, batch: _samples.Inputs) -> tuple[int, bool]:
-    """How many heads the critic has, and whether it draws random numbers.
-
-    Raises:
-        GameError: it cannot be run, is not finite, or answers otherwise under the same seed.
-    """
-    few = batch.rows(slice(16))
-    try:
-        with torch.no_grad():
-            with seeded(0, GLOBAL):
-                before = states()
-                first = judge.heads(module, few)
-                noisy = bool(drawn_since(before))
-            with seeded(0, GLOBAL):
-                second = judge.heads(module, few)
-    except GameError:
-        raise
-    except Exception as error:
-        said = (str(error).splitlines() or [""])[0][:200]
-        hint = (
-            " (it takes two arguments: give real and fake as tuples (x, y))"
-            if takes_two(module) and not judge.conditional
-            else ""
-        )
-        if judge.pack > 1:
-            hint = f" (it is shown rows, {judge.pack} to a pack: let it reshape them, as its loop does)"
-        shape = list(judge.spread(few.x).shape)
-        raise GameError(
-            f"the critic cannot be run on samples {shape}: {type(error).__name__}: {said}{hint}"
-        ) from error
-    if not all(bool(torch.isfinite(head).all()) for head in first):
-        raise GameError(
-            "the critic's scores of the generated samples are not finite: look at its weights"
-        )
-    if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
-        raise GameError(
-            "the critic gives two answers to the same samples: look for state kept between calls, or a random "
-            "generator of its own (pass mode='eval')"
-        )
-    return len(first), noisy
-
-
-def _about(critic: nn.Module, case: Case, mode: str, session: bool) -> Json:
+def _about(critic: nn.Module, case: CriticCase, mode: str, session: bool) -> Json:
     formulation = case.objective.formulation
     count = sum(p.numel() for p in case.critic.parameters())
     name = type(unwrapped(critic)).__name__
     loss = "a loss of the user's own" if formulation is None else str(formulation)
+    real, fake = case.samples.real, case.samples.fake
     about: Json = {
         "pair": {"critic": name},
         "mode": mode,
@@ -385,9 +244,9 @@ def _about(critic: nn.Module, case: Case, mode: str, session: bool) -> Json:
         "data": {
             "name": "real and generated samples",
             "kind": "samples",
-            "size": len(case.real),
-            "shape": list(case.real.batch.x.shape[1:]),
-            "source": f"{case.real.origin}; {len(case.fake)} generated ones: {case.fake.origin}",
+            "size": len(real),
+            "shape": list(real.batch.x.shape[1:]),
+            "source": f"{real.origin}; {len(fake)} generated ones: {fake.origin}",
         },
     }
     if session:

@@ -1,31 +1,33 @@
-"""A critic with its samples: what every question about it reads."""
+"""A critic with its samples: what every check of it reads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Interval, Tolerance
+from equilibrist.checks.context import Meter
 from equilibrist.core.draws import Use
 from equilibrist.critics._fresh import fresh_critic
-from equilibrist.critics._rates import ordered
-from equilibrist.critics._samples import Inputs, Samples, joined
+from equilibrist.critics._groups import Columns
+from equilibrist.critics._rates import share_ordered
+from equilibrist.critics._result import CriticSettings
+from equilibrist.critics._samples import Inputs, SampleSets, joined
 from equilibrist.critics._train import Trained, train_critic
 from equilibrist.critics.judge import CriticLoss, Judge
 from equilibrist.nn.noise import GLOBAL, seeded
+from equilibrist.projections import Projection
 
 STATES = 6  # that a critic may be found in; the confidence holds for all of them together
-CHUNKS = (
-    40  # paired parts of the held-out samples, at most: the independent values behind an interval
-)
+# Paired parts of the held-out samples, at most: the independent values behind an interval.
+CHUNKS = 40
 SHOWN = 2000  # held-out samples of each kind whose scores are looked at
 TELLS = 0.6  # share of pairs ordered rightly from which on a critic tells real from generated
 
@@ -51,43 +53,36 @@ class Measured:
 
 
 @dataclass
-class Case:
+class CriticCase:
     """The critic under audit.
 
     Attributes:
         critic: a copy, in the mode that is audited.
         objective: what it minimises.
-        real, fake: held-out samples.
-        train_real, train_fake: samples that it was trained on, or None.
-        parts: (real, fake) to train on ("optimise"), to choose by ("select"), to score on ("score").
+        samples: real and generated samples, and their parts.
+        settings: the budget of trainings, the confidence and the tolerance.
+        seed: of all draws.
         reward: what users make of scores, or None.
         fresh: makes an untrained critic, or None.
-        gradients: the budget of trainings.
-        names: of columns.
-        noisy: whether the critic, as it is looked at, draws random numbers.
+        projections: the critic's feasible set.
+        columns: names of the input's entries, or groups of them.
+        meter: counts gradients.
+        noisy: whether the critic draws random numbers in this mode.
         normalised: whether its weights are divided by their spectral norms.
+        kept: parameters that kept their trained values in a fresh critic.
         sign: 1 where higher scores mean real, -1 where they mean generated.
     """
 
     critic: nn.Module
     objective: CriticLoss
-    real: Samples
-    fake: Samples
-    train_real: Samples | None
-    train_fake: Samples | None
-    parts: dict[str, tuple[Inputs, Inputs]]
-    indices: dict[str, tuple[Tensor, Tensor]]
+    samples: SampleSets
+    settings: CriticSettings
+    seed: int
     reward: Callable[..., object] | None
     fresh: Callable[[], nn.Module] | None
-    projections: Sequence[Any]
-    seed: int
-    batch: int
-    gradients: int
-    confidence: float
-    share: float
-    absolute: float
-    columns: Sequence[str] | Mapping[str, object] | None
-    meter: Callable[[float], None]
+    projections: Sequence[Projection]
+    columns: Columns | None
+    meter: Meter
     noisy: bool = False
     normalised: bool = False
     kept: list[str] = field(default_factory=list)
@@ -110,7 +105,7 @@ class Case:
     @property
     def of_states(self) -> float:
         """The confidence of one state's interval, such that all states together have the stated one."""
-        return 1 - (1 - self.confidence) / STATES
+        return 1 - (1 - self.settings.confidence) / STATES
 
     # --- critics ------------------------------------------------------------------------------
 
@@ -123,16 +118,16 @@ class Case:
     def shares(self) -> dict[str, int]:
         """Gradients of each training."""
         parts = (
-            {"on": 0.25, "fresh": 0.3, "freed": 0.2, "free": 0.25}
+            {"continued": 0.25, "fresh": 0.3, "unpenalised": 0.2, "fresh unpenalised": 0.25}
             if self.penalised
-            else {"on": 0.4, "fresh": 0.6}
+            else {"continued": 0.4, "fresh": 0.6}
         )
-        return {name: max(2, int(self.gradients * part)) for name, part in parts.items()}
+        return {name: max(2, int(self.settings.gradients * part)) for name, part in parts.items()}
 
     @cached_property
-    def on(self) -> Trained:
-        """The critic, trained on."""
-        return train_critic(self, self.critic, True, self.shares["on"], 0)
+    def continued(self) -> Trained:
+        """The critic, trained further."""
+        return train_critic(self, self.critic, True, self.shares["continued"], 0)
 
     @cached_property
     def untrained(self) -> nn.Module:
@@ -144,22 +139,26 @@ class Case:
         return made
 
     @cached_property
-    def anew(self) -> Trained:
+    def retrained(self) -> Trained:
         """A fresh critic of the class, trained under the same loss."""
         return train_critic(self, self.untrained, True, self.shares["fresh"], 1)
 
     @cached_property
-    def freed(self) -> Trained | None:
+    def unpenalised(self) -> Trained | None:
         """The best critic without the penalty, from the critic's weights or from new ones; None without penalties."""
         if not self.penalised:
             return None
-        own = train_critic(self, self.critic, False, self.shares["freed"], 2)
-        return own.better(train_critic(self, self.untrained, False, self.shares["free"], 3))
+        own = train_critic(self, self.critic, False, self.shares["unpenalised"], 2)
+        return own.better(
+            train_critic(self, self.untrained, False, self.shares["fresh unpenalised"], 3)
+        )
 
     def of_class(self) -> list[tuple[str, Trained]]:
         """All trainings by name."""
-        found = [("trained on", self.on), ("fresh", self.anew)]
-        return found + ([("freed of its penalty", self.freed)] if self.freed is not None else [])
+        found = [("trained on", self.continued), ("fresh", self.retrained)]
+        return found + (
+            [("freed of its penalty", self.unpenalised)] if self.unpenalised is not None else []
+        )
 
     def measured(self, name: str) -> Measured:
         """A critic on the rows that score: "own", or the name of a training."""
@@ -187,10 +186,12 @@ class Case:
         apart = []
         for name, found in self.of_class():
             assert found.module is not None
-            real, fake = (self.scores(found.module, b) for b in self.parts["select"])
-            apart.append((abs(float(ordered(real, fake, 0.9).mean) - 0.5), name))
-        real, fake = (self.scores(self.module(max(apart)[1]), b) for b in self.parts["select"])
-        return 1 if ordered(real, fake, 0.9).mean >= 0.5 else -1
+            real, fake = (self.scores(found.module, b) for b in self.samples.parts["select"])
+            apart.append((abs(float(share_ordered(real, fake, 0.9).mean) - 0.5), name))
+        real, fake = (
+            self.scores(self.module(max(apart)[1]), b) for b in self.samples.parts["select"]
+        )
+        return 1 if share_ordered(real, fake, 0.9).mean >= 0.5 else -1
 
     @cached_property
     def bounded(self) -> bool:
@@ -205,9 +206,9 @@ class Case:
     def _bounded(self, penalised: bool) -> bool:
         name = max((name for name, _ in self.of_class()), key=self.order_on_select)
         module = self.module(name)
-        real, fake = self.parts["select"]
-        value = float(self._on(module, real, fake, penalised, 0))
-        large = float(self._on(_Scaled(module), real, fake, penalised, 0))
+        real, fake = self.samples.parts["select"]
+        value = float(self._loss_on(module, real, fake, penalised, 0))
+        large = float(self._loss_on(_Scaled(module), real, fake, penalised, 0))
         return not large < value - 20 * (abs(value) + 1e-12)
 
     # --- numbers ------------------------------------------------------------------------------
@@ -231,8 +232,10 @@ class Case:
     def held_out(self) -> tuple[Inputs, Inputs]:
         """Held-out samples of both kinds, in random order: the critic under audit saw none of them."""
         both = []
-        for k, kind in enumerate((self.real, self.fake)):
-            index = torch.cat([self.indices[part][k] for part in ("score", "select", "optimise")])
+        for k, kind in enumerate((self.samples.real, self.samples.fake)):
+            index = torch.cat(
+                [self.samples.indices[part][k] for part in ("score", "select", "optimise")]
+            )
             both.append(kind.batch.rows(index[:SHOWN]))
         return both[0], both[1]
 
@@ -246,20 +249,22 @@ class Case:
         """The share of held-out pairs that a critic orders rightly."""
         confidence = self.of_states if confidence is None else confidence
         if name == "own":
-            return ordered(*self.own_scores, confidence)
+            return share_ordered(*self.own_scores, confidence)
         found = self.measured(name)
-        return ordered(self.sign * found.real, self.sign * found.fake, confidence)
+        return share_ordered(self.sign * found.real, self.sign * found.fake, confidence)
 
     def order_on_select(self, name: str) -> float:
         """The separation on the rows that choose: the best critic is not chosen by the rows that score it."""
-        real, fake = (self.sign * self.scores(self.module(name), b) for b in self.parts["select"])
-        return ordered(real, fake, 0.9).mean
+        real, fake = (
+            self.sign * self.scores(self.module(name), b) for b in self.samples.parts["select"]
+        )
+        return share_ordered(real, fake, 0.9).mean
 
     def choose(self, module: nn.Module, penalised: bool) -> float:
         """The loss on the rows that choose."""
-        return float(self._on(module, *self.parts["select"], penalised, 0))
+        return float(self._loss_on(module, *self.samples.parts["select"], penalised, 0))
 
-    def _on(
+    def _loss_on(
         self, module: nn.Module, real: Inputs, fake: Inputs, penalised: bool, place: int
     ) -> Tensor:
         """The loss on some samples, with the noise that belongs to the place."""
@@ -277,7 +282,7 @@ class Case:
     @cached_property
     def chunks(self) -> list[tuple[Inputs, Inputs, Inputs, Inputs]]:
         """The rows that score, in paired parts: real, generated, and the same two with halves exchanged."""
-        real, fake = self.parts["score"]
+        real, fake = self.samples.parts["score"]
         if self.objective.paired:
             n = min(len(real), len(fake))
             real, fake = real.rows(slice(n)), fake.rows(slice(n))
@@ -300,16 +305,18 @@ class Case:
     def _measure(self, module: nn.Module) -> Measured:
         paid, plain, mixed = [], [], []
         for place, (real, fake, first, second) in enumerate(self.chunks, 1):
-            plain.append(self._on(module, real, fake, False, place))
-            mixed.append(self._on(module, first, second, False, place))
-            paid.append(self._on(module, real, fake, True, place) if self.penalised else plain[-1])
-        scores = [self.scores(module, b) for b in self.parts["score"]]
+            plain.append(self._loss_on(module, real, fake, False, place))
+            mixed.append(self._loss_on(module, first, second, False, place))
+            paid.append(
+                self._loss_on(module, real, fake, True, place) if self.penalised else plain[-1]
+            )
+        scores = [self.scores(module, b) for b in self.samples.parts["score"]]
         a, b = torch.stack(plain), torch.stack(mixed)
         spread = float(torch.cat(scores).std())
         return Measured(torch.stack(paid), a, b - a, scores[0], scores[1], spread)
 
     def advantage(self, name: str, scaled: bool) -> Tensor:
-        """What telling real from generated is worth, by chunk: in the loss's unit where it has a scale (`scaled`),
+        """The critic's advantage over chance, by chunk: in the loss's unit where it has a scale (`scaled`),
         else in standard deviations of the critic's scores."""
         found = self.measured(name)
         if scaled:
@@ -318,13 +325,13 @@ class Case:
 
     @cached_property
     def tolerance(self) -> Tolerance:
-        """What is called nothing."""
+        """Differences up to which count as none."""
         unit = self.unit
-        if self.absolute > 0:
-            return Tolerance(self.absolute, unit, "as set")
+        if self.settings.absolute > 0:
+            return Tolerance(self.settings.absolute, unit, "as set")
         formulation = self.objective.formulation
         if formulation is not None:
-            real, fake = self.parts["select"]
+            real, fake = self.samples.parts["select"]
             with torch.no_grad():
                 views = self.objective.views(self.critic, real, fake)
                 scale = float(
@@ -332,14 +339,14 @@ class Case:
                         [formulation.scale(v, real.x, fake.x).double() for v in views]
                     ).mean()
                 )
-            why = f"{self.share:.0%} of the formulation's scale, {scale:.4g} {unit}"
+            why = f"{self.settings.tolerance:.0%} of the formulation's scale, {scale:.4g} {unit}"
         else:
             worth = [float(self.measured(name).advantage.mean()) for name in ("own", "trained on")]
             scale = max(*worth, 0.1 * abs(float(self.measured("own").plain.mean())))
-            why = f"{self.share:.0%} of the critic's advantage over chance, {scale:.4g} {unit}"
+            why = f"{self.settings.tolerance:.0%} of the critic's advantage over chance, {scale:.4g} {unit}"
         if not 0 < scale < math.inf:
             return Tolerance(math.nan, unit, "the loss has no scale here: set absolute")
-        return Tolerance(self.share * scale, unit, why)
+        return Tolerance(self.settings.tolerance * scale, unit, why)
 
     @property
     def unit(self) -> str:
@@ -361,8 +368,8 @@ class Case:
         loss = str(formulation) if formulation is not None else "the loss that was given"
         return {
             "game": f"the critic of {loss}, samples as they were given",
-            "real samples": len(self.real),
-            "generated samples": len(self.fake),
+            "real samples": len(self.samples.real),
+            "generated samples": len(self.samples.fake),
             "precision": str(self.dtype).removeprefix("torch."),
         }
 
@@ -374,11 +381,11 @@ class _Scaled(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Tensor) -> object:
         return _times(self.module(*inputs), 1000.0)
 
 
-def _times(output: Any, factor: float) -> Any:
+def _times(output: object, factor: float) -> object:
     if isinstance(output, Tensor):
         return output * factor if output.is_floating_point() else output
     if isinstance(output, tuple | list):

@@ -1,10 +1,9 @@
-"""A critic of the same class that has learnt nothing: the copied module with its parameters drawn anew."""
+"""An untrained critic of the same class: a copy of the module whose parameters are drawn again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from equilibrist.errors import GameError
 from equilibrist.nn.noise import GLOBAL, seeded
+from equilibrist.nn.torch_hooks import is_norm_hook
 from equilibrist.nn.wrapped import copied
 
 
@@ -22,11 +22,11 @@ def fresh_critic(
 
     Args:
         module: the trained critic, which is left alone.
-        make: makes an untrained critic; None to draw the parameters of a copy anew.
+        make: makes an untrained critic; None to draw the parameters of a copy again.
         seed: of the draws.
 
     Returns:
-        The critic, and the names of parameters that kept their trained values for want of a rule.
+        The critic, and the names of parameters without a rule, which kept their trained values.
 
     Raises:
         GameError: what `make` returns is no module.
@@ -46,7 +46,7 @@ def fresh_critic(
 
 @torch.no_grad()
 def _redrawn(module: nn.Module) -> list[str]:
-    """Draw parameters anew by each layer's own rule, and matrices without a rule as linear layers draw theirs."""
+    """Draw parameters again by each layer's own rule, and matrices without a rule as linear layers draw theirs."""
     before = {name: p.clone() for name, p in module.named_parameters()}
     ruled: set[str] = set()
     for path, layer in module.named_modules():
@@ -72,9 +72,11 @@ def _redrawn(module: nn.Module) -> list[str]:
     return kept
 
 
-def _of_parametrised(path: str, layer: Any) -> set[str]:
-    """A layer whose weights are computed (weight norm, spectral norm): drawn anew through what computes them."""
-    for name in list(layer.parametrizations):
+def _of_parametrised(path: str, layer: nn.Module) -> set[str]:
+    """A layer whose weights are computed (weight norm, spectral norm): drawn again through what computes them."""
+    parametrizations = layer.parametrizations
+    assert isinstance(parametrizations, nn.ModuleDict)
+    for name in list(parametrizations):
         drawn = torch.empty_like(getattr(layer, name))
         if drawn.ndim > 1:
             nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
@@ -83,7 +85,7 @@ def _of_parametrised(path: str, layer: Any) -> set[str]:
         try:
             setattr(layer, name, drawn)
         except (NotImplementedError, RuntimeError):  # no way back from weights to parameters
-            for p in layer.parametrizations[name].parameters():
+            for p in parametrizations[name].parameters():
                 if p.ndim > 1:
                     nn.init.kaiming_uniform_(p, a=math.sqrt(5))
     bias = layer._parameters.get("bias")
@@ -93,10 +95,10 @@ def _of_parametrised(path: str, layer: Any) -> set[str]:
 
 
 def _of_hooks(layer: nn.Module) -> None:
-    """torch's older weight norm: the magnitude is that of the direction drawn anew."""
+    """torch's older weight norm: the magnitude is that of the newly drawn direction."""
     for hook in layer._forward_pre_hooks.values():
-        if type(hook).__name__ == "WeightNorm":
-            name, dim = hook.name, hook.dim  # type: ignore[attr-defined]
+        if is_norm_hook(hook, "WeightNorm"):
+            name, dim = hook.name, hook.dim
             v, g = layer._parameters[f"{name}_v"], layer._parameters[f"{name}_g"]
             assert v is not None
             assert g is not None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,9 @@ from equilibrist.errors import DataError, did_you_mean
 from equilibrist.statistics import holm
 
 Array = NDArray[np.float64]
-MOST = 128  # columns that are looked at one by one; more are taken in blocks
+Entries = int | str | slice | Iterable[int | str]  # numbers or names of columns
+Columns = Sequence[str] | Mapping[str, Entries]  # a name for each column, or groups of columns
+MOST = 128  # columns that are tested one by one; more are taken in blocks
 BLOCKS = 64
 SIDE = 8  # patches along a side of an image, at most
 ENTRIES = 8  # of a group that are tested one by one; of larger groups mean and spread are
@@ -30,8 +31,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Told:
-    """How well one group tells real from generated samples by itself.
+class GroupTest:
+    """How well one group by itself tells real from generated samples.
 
     Attributes:
         effect: the share of pairs that its best feature orders, above one half.
@@ -44,7 +45,7 @@ class Told:
 
 def groups_of(
     shape: Sequence[int],
-    columns: Sequence[object] | Mapping[str, object] | None,
+    columns: Columns | None,
     names: Sequence[str],
 ) -> list[Group]:
     """The parts of a sample of this shape.
@@ -83,7 +84,7 @@ def groups_of(
     return [Group(f"columns {b[0]} to {b[-1]}", b) for b in blocks]
 
 
-def _entries(name: object, part: Any, size: int, names: Sequence[str]) -> NDArray[np.int64]:
+def _entries(name: str, part: Entries, size: int, names: Sequence[str]) -> NDArray[np.int64]:
     if isinstance(part, slice):
         return np.arange(size)[part]
     listed = [part] if isinstance(part, str | int) else list(part)
@@ -120,7 +121,7 @@ def _span(name: str, places: NDArray[np.int64]) -> str:
 
 def tested(
     rows: Array, real: NDArray[np.bool_], strata: NDArray[np.int64], groups: list[Group]
-) -> list[Told]:
+) -> list[GroupTest]:
     """Whether each group tells real from generated samples that lie in one stratum.
 
     Van Elteren's (1960) rank test, the weighted sum of Wilcoxon's over strata, of each entry of a group (of mean
@@ -149,7 +150,7 @@ def tested(
     for k in range(len(groups)):
         own = np.flatnonzero(owners == k)
         best = own[np.lexsort((-np.abs(effects[own]), p[own]))[0]]
-        found.append(Told(float(abs(effects[best])), float(p[best])))
+        found.append(GroupTest(float(abs(effects[best])), float(p[best])))
     return found
 
 

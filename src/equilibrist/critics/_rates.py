@@ -26,7 +26,7 @@ def wilson(share: float, count: float, confidence: float) -> Interval:
     return Interval(share, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
-def ordered(above: Tensor, below: Tensor, confidence: float) -> Interval:
+def share_ordered(above: Tensor, below: Tensor, confidence: float) -> Interval:
     """The share of pairs in which a score of `above` is the higher one, ties counting half.
 
     The variance is that of DeLong, DeLong and Clarke-Pearson (1988); the interval is Wilson's at the number of

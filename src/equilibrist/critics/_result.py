@@ -30,9 +30,9 @@ class CriticAudit(Audit):
     """Certificates about a critic by claim, as an `Audit` is.
 
     Attributes:
-        columns: of the input, those that tell generated samples from real ones by themselves, most telling first:
+        columns: of the input, those that tell generated samples from real ones by themselves, the largest effect first:
             name, effect (share of pairs above one half), p (corrected).
-        rows: of the generated samples, those that the best critic is surest of: row (its place in what was given),
+        rows: of the generated samples, those that the best critic scores lowest: row (its place in what was given),
             score.
     """
 
@@ -49,12 +49,12 @@ class CriticAudit(Audit):
 
     @property
     def columns(self) -> list[Json]:
-        """The columns that betray generated samples."""
+        """The columns that give generated samples away."""
         return list(self["indistinguishable"].evidence["columns"])
 
     @property
     def rows(self) -> list[Json]:
-        """The generated samples that are betrayed most."""
+        """The generated samples that are easiest to recognise."""
         return list(self["indistinguishable"].evidence["rows"])
 
     @property
@@ -64,17 +64,17 @@ class CriticAudit(Audit):
         if not first:
             apart = self["not-saturated"].evidence["separation"]
             first = [
-                f"No fault was found in the critic: it orders {apart:.1%} of held-out pairs rightly{self._betrays()}."
+                f"No fault was found in the critic: it orders {apart:.1%} of held-out pairs rightly{self._by_column()}."
             ]
         gain = self["best-response"]
         if gain.verdict is Verdict.REFUTED or not self.findings:
             first.append(gain.summary)
         return " ".join(first)
 
-    def _betrays(self) -> str:
+    def _by_column(self) -> str:
         """The column that gives generated samples away most, where one does."""
-        told = self["indistinguishable"]
-        if told.verdict is not Verdict.REFUTED or not self.columns:
+        found = self["indistinguishable"]
+        if found.verdict is not Verdict.REFUTED or not self.columns:
             return ""
         first = self.columns[0]
         share = f"{0.5 + first['effect']:.0%} of pairs"

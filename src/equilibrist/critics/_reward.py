@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from equilibrist.critics._case import Case
+from equilibrist.critics._case import CriticCase
 from equilibrist.critics._rates import pairs_apart
 from equilibrist.critics._samples import Inputs
-from equilibrist.errors import GameError
+from equilibrist.critics.judge import required_arguments
+from equilibrist.errors import GameError, first_line
 
 FLAT = 0.1  # of a straight line's slope: less is called none
-STEP = (
-    1e-3  # of finite differences, relative to the spread of scores or the distance between samples
-)
+# Step of finite differences, relative to the spread of scores or the distance between samples.
+STEP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ class Reward:
     else the score itself.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: CriticCase) -> None:
         self.case, self.given = case, case.reward
-        self.of_samples = self.given is not None and _takes_samples(self.given)
+        self.of_samples = self.given is not None and required_arguments(self.given) >= 2
         formulation = case.objective.formulation
         loss = getattr(formulation, "generator_loss", None)
         self._loss: Callable[[Tensor], Tensor] | None = loss if self.given is None else None
@@ -92,9 +91,10 @@ class Reward:
                 value = self.given(*arguments)
             found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, float)
         except Exception as error:
-            said = (str(error).splitlines() or [""])[0][:200]
             takes = "critic, samples" if self.of_samples else "scores"
-            raise GameError(f"reward({takes}) fails: {type(error).__name__}: {said}") from error
+            raise GameError(
+                f"reward({takes}) fails: {type(error).__name__}: {first_line(error)[:200]}"
+            ) from error
         if found.size != count:
             raise GameError(
                 f"reward returns {list(found.shape)} for {count} samples: it must return one number a sample"
@@ -169,17 +169,3 @@ class Reward:
         h = STEP * max(float(scores.std()), 1e-6 * float(scores.abs().mean()), 1e-30)
         rate = (self.of_scores(scores + h) - self.of_scores(scores - h)) / (2 * h)
         return np.asarray(rate * length.cpu().numpy())
-
-
-def _takes_samples(reward: Callable[..., object]) -> bool:
-    """Whether a user's reward takes (critic, samples) and not scores alone."""
-    try:
-        parameters = list(inspect.signature(reward).parameters.values())
-    except (TypeError, ValueError):
-        return False
-    needed = [
-        p
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    return len(needed) >= 2

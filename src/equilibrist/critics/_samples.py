@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, TypeGuard
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from equilibrist.core.draws import Use
@@ -58,9 +61,28 @@ class Samples:
         return len(self.batch)
 
 
+@dataclass(frozen=True)
+class SampleSets:
+    """All samples of an audit.
+
+    Attributes:
+        real, fake: held-out samples.
+        train_real, train_fake: samples that the critic was trained on, or None.
+        indices: rows of (real, fake) to train on ("optimise"), to choose by ("select"), to score on ("score").
+        parts: these rows.
+    """
+
+    real: Samples
+    fake: Samples
+    train_real: Samples | None
+    train_fake: Samples | None
+    indices: dict[str, tuple[Tensor, Tensor]]
+    parts: dict[str, tuple[Inputs, Inputs]]
+
+
 def read_samples(
     kind: str,
-    data: Any,
+    data: object,
     limit: int,
     least: int,
     like: torch.dtype,
@@ -82,8 +104,8 @@ def read_samples(
         DataError: no samples, too few, or entries that are not finite.
     """
     names: tuple[str, ...] = ()
-    if hasattr(data, "to_numpy") and hasattr(data, "columns"):
-        names, data = tuple(map(str, data.columns)), _numbers(kind, data)
+    if _is_table(data):
+        names, data = tuple(map(str, data.columns)), _table_values(kind, data)
     try:
         if isinstance(data, Source):
             if data.size is None:
@@ -100,9 +122,7 @@ def read_samples(
     if len(x) < least:
         raise DataError(f"{kind}: {len(x)} samples are too few to judge by: give at least {least}")
     x = x.to(device, like if x.dtype.is_floating_point or not whole else None)
-    if (
-        x.is_inference()
-    ):  # made under inference_mode: no derivative could be taken of anything that it meets
+    if x.is_inference():  # made under inference_mode, where nothing can be differentiated
         x = x.clone()
     if x.dtype.is_floating_point and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x.flatten(1))).any(1).nonzero()[0])
@@ -114,7 +134,25 @@ def read_samples(
     return Samples(Inputs(x, y), places, names, rows.origin)
 
 
-def _numbers(kind: str, table: Any) -> Any:
+class NamedColumns(Protocol):
+    """A table with named columns, as pandas' DataFrame."""
+
+    @property
+    def columns(self) -> Iterable[object]: ...
+
+    def to_numpy(self) -> NDArray[np.generic]: ...
+
+
+def _is_table(data: object) -> TypeGuard[NamedColumns]:
+    return hasattr(data, "to_numpy") and hasattr(data, "columns")
+
+
+def _table_values(kind: str, table: NamedColumns) -> NDArray[np.generic]:
+    """The numbers of a table.
+
+    Raises:
+        DataError: columns that are no numbers.
+    """
     values = table.to_numpy()
     if values.dtype == object:
         raise DataError(
@@ -155,6 +193,21 @@ def parts(samples: Samples, kind: str, seed: int) -> tuple[Tensor, Tensor, Tenso
     first = round(FRACTIONS[0] * len(samples))
     second = round((FRACTIONS[0] + FRACTIONS[1]) * len(samples))
     return order[:first], order[first:second], order[second:]
+
+
+def split_samples(held: Mapping[str, Samples], seed: int) -> SampleSets:
+    """The samples of each kind, the held-out ones in disjoint random parts."""
+    real, fake = held["real"], held["fake"]
+    split = zip(*(parts(held[k], k, seed) for k in ("real", "fake")), strict=True)
+    indices = dict(zip(("optimise", "select", "score"), split, strict=True))
+    return SampleSets(
+        real,
+        fake,
+        held.get("train_real"),
+        held.get("train_fake"),
+        indices,
+        {name: (real.batch.rows(a), fake.batch.rows(b)) for name, (a, b) in indices.items()},
+    )
 
 
 def repeats(samples: Samples) -> float:

@@ -1,4 +1,4 @@
-"""Training a critic against samples that stand still: on from where it is, or from new weights."""
+"""Training a critic against fixed samples: from its own weights on, or from new ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,14 +17,13 @@ from equilibrist.nn.noise import GLOBAL, seeded
 from equilibrist.nn.wrapped import copied
 
 if TYPE_CHECKING:
-    from equilibrist.critics._case import Case
+    from equilibrist.critics._case import CriticCase
 
 RATES = (1e-3, 1e-2)  # step sizes of Adam, each tried for its share of the steps
 LOOKS = 10  # at the loss on the rows that choose, for each step size
 COOLING = 0.3  # of the steps, over which the step size falls to zero
-UNFINISHED = (
-    0.05  # of all that was gained: a search that gained more in its last third had not ended
-)
+# Of all that was gained: a search that gained more in its last third had not ended.
+UNFINISHED = 0.05
 
 
 @dataclass
@@ -62,7 +61,9 @@ class Trained:
         )
 
 
-def train_critic(case: Case, start: nn.Module, penalised: bool, steps: int, run: int) -> Trained:
+def train_critic(
+    case: CriticCase, start: nn.Module, penalised: bool, steps: int, run: int
+) -> Trained:
     """Train copies of `start` with each step size; the rows that choose tell which weights are best.
 
     Args:
@@ -80,14 +81,16 @@ def train_critic(case: Case, start: nn.Module, penalised: bool, steps: int, run:
 
 
 def _descend(
-    case: Case, start: nn.Module, penalised: bool, steps: int, rate: float, run: int
+    case: CriticCase, start: nn.Module, penalised: bool, steps: int, rate: float, run: int
 ) -> Trained:
     module = copied(start, "critic")
     params = [p.requires_grad_() for p in module.parameters() if p.is_floating_point()]
     rule = torch.optim.Adam(params, lr=rate, betas=(0.9, 0.99), fused=True)
     rng = Use.CRITIC_BATCH.at(run=run).generator(case.seed)
-    real, fake = case.parts["optimise"]
-    drawn = _drawn(rng, len(real), len(fake), case.batch, steps, case.dtype, case.device)
+    real, fake = case.samples.parts["optimise"]
+    drawn = _drawn_steps(
+        rng, len(real), len(fake), case.settings.batch, steps, case.dtype, case.device
+    )
     found = Trained(rate=rate)
     found.chosen = first = case.choose(module, penalised)
     best, curve = copy.deepcopy(module.state_dict()), [(0, first)]
@@ -128,14 +131,14 @@ def _ended(curve: Sequence[tuple[int, float]], first: float) -> bool:
     return before - after <= UNFINISHED * max(first - after, 0.0) + 1e-12
 
 
-def _drawn(
+def _drawn_steps(
     rng: np.random.Generator,
     real: int,
     fake: int,
     batch: int,
     steps: int,
     dtype: torch.dtype,
-    device: Any,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows and mixing weights of every step."""
     rows = torch.from_numpy(rng.integers(0, real, (steps, batch))).to(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Verdict, decide
 from equilibrist.checks.context import student
-from equilibrist.critics._case import Case
+from equilibrist.critics._case import CriticCase
 from equilibrist.critics._train import RATES, Trained
 
 CLAIMS = ("best-response", "best-of-class", "penalty-costs-nothing")
@@ -18,14 +18,14 @@ REFERENCES = (
 )
 
 
-def best(case: Case) -> list[Certificate]:
+def best(case: CriticCase) -> list[Certificate]:
     """The three certificates."""
     found = [
-        _gain(case, CLAIMS[0], "trained on", case.on, True),
-        _gain(case, CLAIMS[1], "fresh", case.anew, True),
+        _gain(case, CLAIMS[0], "trained on", case.continued, True),
+        _gain(case, CLAIMS[1], "fresh", case.retrained, True),
     ]
-    if case.freed is not None and case.bounded:
-        found.append(_gain(case, CLAIMS[2], "freed of its penalty", case.freed, False))
+    if case.unpenalised is not None and case.bounded:
+        found.append(_gain(case, CLAIMS[2], "freed of its penalty", case.unpenalised, False))
     else:
         why = (
             "without its penalty this loss has no least value"
@@ -39,17 +39,19 @@ def best(case: Case) -> list[Certificate]:
     return found
 
 
-def _gain(case: Case, claim: str, name: str, trained: Trained, penalised: bool) -> Certificate:
+def _gain(
+    case: CriticCase, claim: str, name: str, trained: Trained, penalised: bool
+) -> Certificate:
     own, other = case.measured("own"), case.measured(name)
     gains = own.paid - other.paid if penalised else own.plain - other.plain
-    gain = student(gains, case.confidence)
+    gain = student(gains, case.settings.confidence)
     tolerance = case.tolerance
     decision = decide(gain, tolerance.value, finished=trained.finished)
     before, after = (m.paid if penalised else m.plain for m in (own, other))
     evidence: Json = {
         "gain": gain.mean,
         "interval": gain.ends,
-        "confidence": case.confidence,
+        "confidence": case.settings.confidence,
         "unit": case.unit,
         "loss_before": float(before.mean()),
         "loss_after": float(after.mean()),
@@ -67,7 +69,7 @@ def _gain(case: Case, claim: str, name: str, trained: Trained, penalised: bool) 
     return Certificate(
         claim,
         decision.verdict,
-        _says(name, trained, gain, case, decision.verdict),
+        _summary(name, trained, gain, case, decision.verdict),
         evidence,
         tolerance,
         case.scope(),
@@ -80,7 +82,7 @@ def _gain(case: Case, claim: str, name: str, trained: Trained, penalised: bool) 
     )
 
 
-def other_state(case: Case, name: str) -> Json:
+def other_state(case: CriticCase, name: str) -> Json:
     """The parameters and buffers of a trained critic."""
     return {k: v.detach().clone() for k, v in case.module(name).state_dict().items()}
 
@@ -107,7 +109,9 @@ _WHO = {
 }
 
 
-def _says(name: str, trained: Trained, gain: Interval, case: Case, verdict: Verdict) -> str:
+def _summary(
+    name: str, trained: Trained, gain: Interval, case: CriticCase, verdict: Verdict
+) -> str:
     words, who = gain.in_words(case.unit), _WHO[name]
     spent = f"{trained.steps:,} gradients"
     if verdict is Verdict.REFUTED:

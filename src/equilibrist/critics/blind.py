@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict
 from equilibrist.checks.context import student
 from equilibrist.core.draws import Use
-from equilibrist.critics._case import Case
-from equilibrist.critics._groups import Group, Told, groups_of, strata_of, tested
+from equilibrist.critics._case import CriticCase
+from equilibrist.critics._groups import Array, Group, GroupTest, groups_of, strata_of, tested
 from equilibrist.critics._samples import Inputs, joined
 
 CLAIM, STATE = "not-blind", "blind"
 LEANS = 0.02  # of the scores' standard deviation: a score that changes less does not depend on it
-UNLEARNT = (
-    0.0002  # the same, of a critic that lags: to what it has not learnt to use it is not blind
-)
+# The same for a critic that lags: it is not blind to what it has not learnt to use yet.
+UNLEARNT = 0.0002
 TELLING = 0.05  # of pairs above one half that a part must order among samples of one score
-FAINT = 0.05  # of the typical part's spread: a part that varies less, such as pixels that are nearly constant, is too
-# faint for any critic to look at
+# Of the typical part's spread: what varies less, such as pixels that are nearly constant, is too faint for any critic.
+FAINT = 0.05
 STRATA = 8  # bins of samples of about one score
 ROWS = 1000  # of each kind
 TOLERANCE = Tolerance(LEANS, "of the scores' standard deviation", "less is no dependence")
 LIMITS = (
     "a part tells by its values or their spread: what only several columns together tell is not seen",
-    "a critic that answered best would leave nothing to be told among samples of one score, for its score is a "
+    "a critic that answered best would leave no difference among samples of one score, for its score is a "
     "sufficient statistic",
 )
 REFERENCES = (
@@ -46,17 +45,17 @@ class InputPart:
     relative to the typical part."""
 
     group: Group
-    told: Told
+    test: GroupTest
     leans: Interval
     spread: float = 1.0
 
     def unseen(self, most: float) -> bool:
         """Whether the critic does not look where there is something to see."""
         seen = self.spread >= FAINT
-        return seen and self.leans.high < most and self.told.effect > TELLING
+        return seen and self.leans.high < most and self.test.effect > TELLING
 
 
-def blind(case: Case, lags: bool) -> Certificate:
+def blind(case: CriticCase, lags: bool) -> Certificate:
     """The certificate; the names of the parts are in its evidence and summary.
 
     Args:
@@ -65,11 +64,11 @@ def blind(case: Case, lags: bool) -> Certificate:
     """
     real, fake = (b.rows(slice(ROWS)) for b in case.held_out)
     both = joined(real, fake)
-    groups = groups_of(_shape(case, both), case.columns, case.real.names)
+    groups = groups_of(sample_shape(case, both), case.columns, case.samples.real.names)
     scores = case.scores(case.critic, both)
     kinds = np.arange(len(both)) < len(real)
-    rows = _by_row(case, both, kinds, strata_of(scores.cpu().numpy(), STRATA))
-    told = tested(*rows, groups)
+    rows = by_row(case, both, kinds, strata_of(scores.cpu().numpy(), STRATA))
+    tests = tested(*rows, groups)
     spreads = _spreads(rows[0], groups)
     level = 1 - case.of_states
     spread = float(scores.std())
@@ -88,7 +87,7 @@ def blind(case: Case, lags: bool) -> Certificate:
             player="critic",
         )
     found = []
-    for k, (group, one) in enumerate(zip(groups, told, strict=True)):
+    for k, (group, one) in enumerate(zip(groups, tests, strict=True)):
         telling = one.p < level
         leans = (
             dependence(case, both, scores, group, k)
@@ -97,13 +96,13 @@ def blind(case: Case, lags: bool) -> Certificate:
         )
         found.append(InputPart(group, one, leans, spreads[k]))
     most = UNLEARNT if lags else LEANS
-    unseen = [part for part in found if part.told.p < level and part.unseen(most)]
-    unseen.sort(key=lambda part: -part.told.effect)
+    unseen = [part for part in found if part.test.p < level and part.unseen(most)]
+    unseen.sort(key=lambda part: -part.test.effect)
     verdict = Verdict.REFUTED if unseen else Verdict.NOT_REFUTED
     return Certificate(
         CLAIM,
         verdict,
-        _says(unseen, found, level),
+        _summary(unseen, found, level),
         _evidence(case, unseen, found, level),
         TOLERANCE,
         case.scope(),
@@ -114,9 +113,9 @@ def blind(case: Case, lags: bool) -> Certificate:
 
 
 def dependence(
-    case: Case, both: Inputs, scores: torch.Tensor, group: Group, place: int
+    case: CriticCase, both: Inputs, scores: torch.Tensor, group: Group, place: int
 ) -> Interval:
-    """How much the critic's scores change when a part is dealt out anew among all samples: the root of the mean
+    """How much the critic's scores change when a part is shuffled among all samples: the root of the mean
     square, relative to their standard deviation."""
     rng = Use.CRITIC_COLUMN.at(group=place).generator(case.seed)
     order = torch.from_numpy(rng.permutation(len(both))).to(both.x.device)
@@ -131,7 +130,7 @@ def dependence(
     return Interval(*(math.sqrt(max(v, 0.0)) / spread for v in (found.mean, found.low, found.high)))
 
 
-def _spreads(rows: Any, groups: list[Group]) -> list[float]:
+def _spreads(rows: Array, groups: list[Group]) -> list[float]:
     """The root mean square spread of each part's entries, relative to the median of all that vary."""
     entries = rows.std(axis=0)
     sizes = [float(np.sqrt(np.mean(entries[group.entries] ** 2))) for group in groups]
@@ -140,20 +139,23 @@ def _spreads(rows: Any, groups: list[Group]) -> list[float]:
     return [s / typical for s in sizes]
 
 
-def _shape(case: Case, both: Inputs) -> list[int]:
+def sample_shape(case: CriticCase, both: Inputs) -> list[int]:
+    """Shape of one sample; of packs that of one of their rows."""
     return list(both.x.shape[2 if case.judge.pack > 1 else 1 :])
 
 
-def _by_row(case: Case, both: Inputs, kinds: Any, strata: Any) -> tuple[Any, Any, Any]:
+def by_row(
+    case: CriticCase, both: Inputs, kinds: NDArray[np.bool_], strata: NDArray[np.int64]
+) -> tuple[Array, NDArray[np.bool_], NDArray[np.int64]]:
     """Flattened rows, their kinds and strata; of packs each row."""
     pack = case.judge.pack
     rows = case.judge.spread(both.x).flatten(1).double().cpu().numpy()
     return rows, np.repeat(kinds, pack), np.repeat(strata, pack)
 
 
-def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
+def _summary(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
     if not unseen:
-        telling = sum(part.told.p < level for part in found)
+        telling = sum(part.test.p < level for part in found)
         rest = (
             f"{telling} of {len(found)} parts of the input tell more than its score says, and its score depends on "
             "each of them noticeably or they tell little"
@@ -169,11 +171,13 @@ def _says(unseen: list[InputPart], found: list[InputPart], level: float) -> str:
     return (
         f"The critic is blind to {names}{more}: its score {moves if size.high > 1e-6 else 'does not change'} when "
         f"{first.group.name} is shuffled among samples, which tells real from generated in "
-        f"{0.5 + first.told.effect:.0%} of pairs of one score."
+        f"{0.5 + first.test.effect:.0%} of pairs of one score."
     )
 
 
-def _evidence(case: Case, unseen: list[InputPart], found: list[InputPart], level: float) -> Json:
+def _evidence(
+    case: CriticCase, unseen: list[InputPart], found: list[InputPart], level: float
+) -> Json:
     measured = [part for part in found if math.isfinite(part.leans.mean)]
     least = unseen[:1] or sorted(measured, key=lambda part: part.leans.mean)[:1]
     return {
@@ -185,11 +189,11 @@ def _evidence(case: Case, unseen: list[InputPart], found: list[InputPart], level
         "parts": [
             {
                 "name": part.group.name,
-                "tells_beyond_score": part.told.effect,
-                "p": part.told.p,
+                "tells_beyond_score": part.test.effect,
+                "p": part.test.p,
                 "depends": part.leans.mean if part in measured else None,
                 "depends_at_most": part.leans.high if part in measured else None,
             }
-            for part in sorted(found, key=lambda part: part.told.p)[:30]
+            for part in sorted(found, key=lambda part: part.test.p)[:30]
         ],
     }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor, nn
 
 from equilibrist.critics._audit import audit_critic
+from equilibrist.critics._groups import Columns
 from equilibrist.critics._result import CriticAudit
+from equilibrist.critics.judge import CriticPenalty
 from equilibrist.formulations import Formulation
+from equilibrist.projections import Projection
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,14 @@ class LoneCritic:
     real: object
     fake: object
     loss: Formulation | str | Callable[..., Tensor]
-    penalties: Sequence[Any] = ()
+    penalties: Sequence[CriticPenalty] = ()
     reward: Callable[..., object] | None = None
     score: Callable[..., object] | None = None
     train_real: object = None
     train_fake: object = None
     fresh: Callable[[], nn.Module] | None = None
-    columns: Sequence[str] | Mapping[str, object] | None = None
-    projections: Sequence[Any] = ()
+    columns: Columns | None = None
+    projections: Sequence[Projection] = ()
     pack: int = 1
     mode: str = "eval"
     gradients: int = 2000
@@ -45,7 +48,7 @@ class LoneCritic:
         """The audit of this critic.
 
         Args:
-            options: arguments of `audit_critic` in the place of its own, or besides.
+            options: arguments of `audit_critic`, which replace its own or are added to them.
 
         Returns:
             The audit.

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
-from equilibrist.critics._case import TELLS, Case
+from equilibrist.critics._case import TELLS, CriticCase
 from equilibrist.critics._rates import missing_share
 
 SMOTHERED, LAGGING = "not-smothered", "not-lagging"
 STATES = {SMOTHERED: "smothered", LAGGING: "lagging"}
 MISSING = 0.75  # of the best critic's advantage over chance: a critic without it is near chance
-TURNED = (
-    0.3  # of pairs ordered rightly: below, samples or score were rather given the wrong way round
-)
+# Of pairs ordered rightly: below, samples or scores were probably given the wrong way round.
+TURNED = 0.3
 ORDERS = 0.85  # of held-out pairs: a critic that orders more rightly is not behind, whatever its margins are
 BY_PENALTY = 0.5  # of that worth, which the best critic under the penalty must be without
 BY_PENALTY_ALONE = 0.95  # of it: under such a penalty no critic of the class tells anything
@@ -56,13 +55,15 @@ class Nearness:
     free_separation: Interval
 
 
-def nearness(case: Case) -> Nearness:
+def nearness(case: CriticCase) -> Nearness:
     """The numbers of both states."""
-    under = min((("trained on", case.on), ("fresh", case.anew)), key=lambda e: e[1].chosen)[0]
-    free = "freed of its penalty" if case.freed is not None else under
+    under = min(
+        (("trained on", case.continued), ("fresh", case.retrained)), key=lambda e: e[1].chosen
+    )[0]
+    free = "freed of its penalty" if case.unpenalised is not None else under
     own, best = (case.advantage(name, case.scaled) for name in ("own", under))
     # Without its penalty a WGAN's loss has no scale: only the order of samples can be compared then.
-    loose = case.bounded if case.freed is not None else case.scaled
+    loose = case.bounded if case.unpenalised is not None else case.scaled
     below, under_free, freed = (case.advantage(name, loose) for name in ("own", under, free))
     c = case.of_states
     return Nearness(
@@ -85,7 +86,7 @@ def lags(found: Nearness) -> bool:
     return _lagging(found) is Verdict.REFUTED
 
 
-def held_back(case: Case, found: Nearness, explained: str) -> list[Certificate]:
+def held_back(case: CriticCase, found: Nearness, explained: str) -> list[Certificate]:
     """Both certificates.
 
     Args:
@@ -122,7 +123,7 @@ def _orders(found: Nearness) -> bool:
     return found.own_separation.low > ORDERS
 
 
-def _smothered(case: Case, found: Nearness) -> Verdict:
+def _smothered(case: CriticCase, found: Nearness) -> Verdict:
     if not case.penalised:
         return (
             decide(found.below, MISSING).verdict
@@ -138,7 +139,7 @@ def _smothered(case: Case, found: Nearness) -> Verdict:
 
 
 def _certificate(
-    case: Case, claim: str, verdict: Verdict, found: Nearness, explained: str
+    case: CriticCase, claim: str, verdict: Verdict, found: Nearness, explained: str
 ) -> Certificate:
     lag = claim == LAGGING
     share = found.behind if lag else found.below
@@ -153,20 +154,22 @@ def _certificate(
         "separation_interval": found.own_separation.ends,
         "separation_under_the_same_loss": found.under_separation.mean,
         "best_under_the_same_loss": found.under,
-        "budget": {"gradients": case.on.steps + case.anew.steps},
+        "budget": {"gradients": case.continued.steps + case.retrained.steps},
     }
-    if case.freed is not None:
+    if case.unpenalised is not None:
         evidence |= {
             "advantage_without_penalty": found.worth_free,
             "separation_without_penalty": found.free_separation.mean,
             "missing_under_the_penalty": found.penalty.mean,
             "missing_under_the_penalty_interval": found.penalty.ends,
         }
-        evidence["budget"] = {"gradients": case.on.steps + case.anew.steps + case.freed.steps}
+        evidence["budget"] = {
+            "gradients": case.continued.steps + case.retrained.steps + case.unpenalised.steps
+        }
     return Certificate(
         claim,
         verdict,
-        _says(case, claim, verdict, found, explained),
+        _summary(case, claim, verdict, found, explained),
         evidence,
         TOLERANCE,
         case.scope(),
@@ -181,7 +184,7 @@ def _percent(share: float) -> str:
     return "0%" if shown == "-0%" else shown
 
 
-def _turned(found: Nearness) -> str:
+def _hint_of_wrong_sign(found: Nearness) -> str:
     """A word on a critic that is far from chance on the wrong side."""
     if found.own_separation.high > TURNED:
         return ""
@@ -191,7 +194,9 @@ def _turned(found: Nearness) -> str:
     )
 
 
-def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: str) -> str:
+def _summary(
+    case: CriticCase, claim: str, verdict: Verdict, found: Nearness, explained: str
+) -> str:
     lag = claim == LAGGING
     state = STATES[claim]
     share = found.behind if lag else found.below
@@ -216,7 +221,7 @@ def _says(case: Case, claim: str, verdict: Verdict, found: Nearness, explained: 
         )
         return (
             f"The critic is {state}: {near}, while {who} separates {apart:.1%} of held-out pairs{rest}."
-            f"{_turned(found)}"
+            f"{_hint_of_wrong_sign(found)}"
         )
     if explained and share.low > MISSING:
         return f"Not assessed: the critic is near chance, but it is {explained}, which explains it."

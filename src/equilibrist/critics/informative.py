@@ -9,7 +9,7 @@ import torch
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
 from equilibrist.checks.context import student
-from equilibrist.critics._case import TELLS, Case
+from equilibrist.critics._case import TELLS, CriticCase
 from equilibrist.critics._rates import wilson
 from equilibrist.critics._reward import FLAT, Reward
 
@@ -25,7 +25,7 @@ LIMITS = (
 )
 
 
-def informative(case: Case, reward: Reward) -> Certificate:
+def informative(case: CriticCase, reward: Reward) -> Certificate:
     """The certificate."""
     fields: Json = {
         "tolerance": TOLERANCE,
@@ -33,7 +33,7 @@ def informative(case: Case, reward: Reward) -> Certificate:
         "limits": LIMITS,
         "player": "critic",
     }
-    free = case.freed is not None and case.bounded
+    free = case.unpenalised is not None and case.bounded
     names = ["trained on", "fresh", *(["freed of its penalty"] if free else [])]
     best = max(names, key=case.order_on_select)
     apart = case.separation(best)
@@ -66,10 +66,10 @@ def informative(case: Case, reward: Reward) -> Certificate:
         "variation": varies.mean,
         "variation_interval": varies.ends,
     }
-    return Certificate(CLAIM, verdict, _says(verdict, reward, share, varies), evidence, **fields)
+    return Certificate(CLAIM, verdict, _summary(verdict, reward, share, varies), evidence, **fields)
 
 
-def _says(verdict: Verdict, reward: Reward, share: Interval, varies: Interval) -> str:
+def _summary(verdict: Verdict, reward: Reward, share: Interval, varies: Interval) -> str:
     flat = f"{reward.name} is flat at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated samples"
     among = (
         f"its standard deviation among generated samples is {varies.mean:.2g} ({varies.low:.2g} to {varies.high:.2g}) "
@@ -84,5 +84,5 @@ def _says(verdict: Verdict, reward: Reward, share: Interval, varies: Interval) -
     return f"Informative: {flat}, and {among}."
 
 
-def _spread(case: Case, reward: Reward) -> float:
+def _spread(case: CriticCase, reward: Reward) -> float:
     return float(reward.at(case.critic, case.held_out[1]).std())

@@ -1,17 +1,21 @@
-"""What a critic says of samples, and what it pays for saying so: scores and losses of modules as users have them."""
+"""Scores and losses of critics, in whatever form users have them."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from equilibrist.critics._samples import Inputs
-from equilibrist.errors import EquilibristError, GameError
+from equilibrist.errors import EquilibristError, GameError, first_line
 from equilibrist.formulations import Formulation, ScoreFormulation
+from equilibrist.penalties import Penalty
+
+# A penalty of this library, or `penalty(critic, real, fake) -> scalar`.
+CriticPenalty = Penalty | Callable[..., Tensor]
 
 
 class Judge:
@@ -47,7 +51,7 @@ class Judge:
         heads = self.heads(module, batch)
         return torch.stack([head.mean(1) for head in heads]).mean(0)
 
-    def as_given(self, batch: Inputs) -> Any:
+    def as_given(self, batch: Inputs) -> Tensor | tuple[Tensor, Tensor]:
         """Samples as a user's own function takes them: x, or (x, y)."""
         if not self.conditional:
             return self.spread(batch.x)
@@ -100,7 +104,13 @@ class _Head:
     samplewise = False
 
     def __init__(
-        self, judge: Judge, module: nn.Module, real: Inputs, fake: Inputs, head: int, kept: Any
+        self,
+        judge: Judge,
+        module: nn.Module,
+        real: Inputs,
+        fake: Inputs,
+        head: int,
+        kept: dict[int, list[Tensor]],
     ) -> None:
         self.judge, self.module, self.real, self.fake, self.head = judge, module, real, fake, head
         self.kept = kept
@@ -112,7 +122,7 @@ class _Head:
             heads = self.kept[id(x)]
         else:
             heads = self._of(x)
-        scores: Tensor = heads[self.head]
+        scores = heads[self.head]
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def _of(self, x: Tensor) -> list[Tensor]:
@@ -141,7 +151,7 @@ class CriticLoss:
         judge: Judge,
         formulation: Formulation | None,
         loss: Callable[..., Tensor] | None,
-        penalties: Sequence[Any],
+        penalties: Sequence[CriticPenalty],
         heads: int,
     ) -> None:
         self.judge, self.formulation, self.loss = judge, formulation, loss
@@ -156,17 +166,17 @@ class CriticLoss:
     def paired(self) -> bool:
         """Whether it may ask for as many real as generated samples: a user's function that mixes them does, and so
         does a formulation that compares them pair by pair."""
-        own = [p for p in self.penalties if not hasattr(p, "needs_mix")]
-        return bool(own) or not isinstance(self.formulation, ScoreFormulation)
+        own = any(not _of_library(p) for p in self.penalties)
+        return own or not isinstance(self.formulation, ScoreFormulation)
 
     def __call__(
         self, module: nn.Module, real: Inputs, fake: Inputs, mix: Tensor, penalised: bool = True
     ) -> Tensor:
         """The loss, 0-d; without the penalties where not `penalised`."""
-        total = self._own(module, real, fake)
+        total = self._loss_without_penalties(module, real, fake)
         if penalised:
             for penalty in self.penalties:
-                total = total + self._paid(penalty, module, real, fake, mix)
+                total = total + self._penalty_on(penalty, module, real, fake, mix)
         return total
 
     def views(self, module: nn.Module, real: Inputs, fake: Inputs) -> list[_Head]:
@@ -174,7 +184,7 @@ class CriticLoss:
         kept: dict[int, list[Tensor]] = {}
         return [_Head(self.judge, module, real, fake, k, kept) for k in range(self.heads)]
 
-    def _own(self, module: nn.Module, real: Inputs, fake: Inputs) -> Tensor:
+    def _loss_without_penalties(self, module: nn.Module, real: Inputs, fake: Inputs) -> Tensor:
         if self.formulation is None:
             assert self.loss is not None
             given = self.judge.as_given
@@ -185,10 +195,10 @@ class CriticLoss:
         ]
         return torch.stack(losses).mean()
 
-    def _paid(
-        self, penalty: Any, module: nn.Module, real: Inputs, fake: Inputs, mix: Tensor
+    def _penalty_on(
+        self, penalty: CriticPenalty, module: nn.Module, real: Inputs, fake: Inputs, mix: Tensor
     ) -> Tensor:
-        if not hasattr(penalty, "needs_mix"):
+        if not _of_library(penalty):
             given = self.judge.as_given
             return _scalar("a penalty", penalty, module, given(real), given(fake))
         n = min(len(real), len(fake))
@@ -200,15 +210,18 @@ class CriticLoss:
 
 
 def _scalar(what: str, function: Callable[..., object], *arguments: object) -> Tensor:
-    """What a user's function returns, held to be one number."""
+    """What a user's function returns, a 0-d tensor.
+
+    Raises:
+        GameError: it fails, or returns something else than one number.
+    """
     try:
         value = function(*arguments)
     except EquilibristError:
         raise
     except Exception as error:
-        said = (str(error).splitlines() or [""])[0][:200]
         raise GameError(
-            f"{what}(critic, real, fake) fails: {type(error).__name__}: {said}"
+            f"{what}(critic, real, fake) fails: {type(error).__name__}: {first_line(error)[:200]}"
         ) from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         shown = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -218,15 +231,24 @@ def _scalar(what: str, function: Callable[..., object], *arguments: object) -> T
     return value.reshape(())
 
 
+def _of_library(penalty: CriticPenalty) -> TypeGuard[Penalty]:
+    return hasattr(penalty, "needs_mix")
+
+
 def takes_two(module: nn.Module) -> bool:
-    """Whether the module's forward asks for two arguments: samples and what lies beside them."""
+    """Whether the module's forward requires two arguments: samples and what lies beside them."""
+    return required_arguments(module.forward) >= 2
+
+
+def required_arguments(function: Callable[..., object]) -> int:
+    """How many positional arguments without a default a function has; 0 where that is unknown."""
     try:
-        parameters = list(inspect.signature(module.forward).parameters.values())
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        return False
+        return 0
     needed = [
         p
         for p in parameters
         if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    return len(needed) >= 2
+    return len(needed)

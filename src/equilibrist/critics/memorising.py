@@ -1,11 +1,11 @@
-"""Memorising: the samples that the critic was trained on score otherwise than others of the same law."""
+"""Memorising: the samples that the critic was trained on score differently from others of the same law."""
 
 from __future__ import annotations
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Interval, Tolerance, Verdict, decide
-from equilibrist.critics._case import Case
-from equilibrist.critics._rates import ordered
+from equilibrist.critics._case import CriticCase
+from equilibrist.critics._rates import share_ordered
 
 CLAIM, STATE = "not-memorising", "memorising"
 BEYOND = 0.05  # of pairs above one half: how much more often its own samples may come first
@@ -17,24 +17,24 @@ LIMITS = (
 )
 
 
-def memorising(case: Case) -> Certificate:
+def memorising(case: CriticCase) -> Certificate:
     """The certificate: UNASSESSED, with the argument's name, without the samples that it was trained on."""
     fields: Json = {"scope": case.scope(), "limits": LIMITS, "player": "critic"}
-    if case.train_real is None and case.train_fake is None:
+    if case.samples.train_real is None and case.samples.train_fake is None:
         summary = (
             "Not assessed: pass the real samples that the critic was trained on (train_real=)."
         )
         return Certificate(CLAIM, Verdict.UNASSESSED, summary, {}, TOLERANCE, **fields)
-    sides = 2 if case.train_real is not None and case.train_fake is not None else 1
+    sides = 2 if case.samples.train_real is not None and case.samples.train_fake is not None else 1
     confidence = 1 - (1 - case.of_states) / sides
     found: dict[str, Interval] = {}
     real, fake = case.own_scores
-    if case.train_real is not None:
-        own = case.sign * case.scores(case.critic, case.train_real.batch)
-        found["real"] = _less(ordered(own, real, confidence))
-    if case.train_fake is not None:
-        own = case.sign * case.scores(case.critic, case.train_fake.batch)
-        found["generated"] = _less(ordered(fake, own, confidence))
+    if case.samples.train_real is not None:
+        own = case.sign * case.scores(case.critic, case.samples.train_real.batch)
+        found["real"] = _less(share_ordered(own, real, confidence))
+    if case.samples.train_fake is not None:
+        own = case.sign * case.scores(case.critic, case.samples.train_fake.batch)
+        found["generated"] = _less(share_ordered(fake, own, confidence))
     kind = max(found, key=lambda k: found[k].low)
     worst = found[kind]
     verdict = decide(worst, BEYOND, exhaustive=True).verdict

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Chart, Interval, Tolerance, Verdict, decide
-from equilibrist.critics._case import Case
+from equilibrist.critics._case import CriticCase
 from equilibrist.critics._rates import wilson
 from equilibrist.critics._reward import FLAT, Reward
 
@@ -22,7 +21,7 @@ LIMITS = (
 )
 
 
-def saturated(case: Case, reward: Reward) -> Certificate:
+def saturated(case: CriticCase, reward: Reward) -> Certificate:
     """The certificate."""
     separation = case.separation("own")
     found = reward.without_slope("own", "own")
@@ -63,14 +62,14 @@ def saturated(case: Case, reward: Reward) -> Certificate:
     return Certificate(
         CLAIM,
         verdict,
-        _says(verdict, separation, share, reward),
+        _summary(verdict, separation, share, reward),
         evidence,
         chart=_chart(found.slopes),
         **fields,
     )
 
 
-def _says(verdict: Verdict, separation: Interval, share: Interval, reward: Reward) -> str:
+def _summary(verdict: Verdict, separation: Interval, share: Interval, reward: Reward) -> str:
     apart = f"it separates {_percent(separation)} of held-out pairs"
     flat = (
         f"{reward.name} has no slope at {share.mean:.0%} ({share.low:.0%} to {share.high:.0%}) of the generated "
@@ -89,9 +88,9 @@ def _percent(share: Interval) -> str:
     return f"{share.mean:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
-def _chart(slopes: Any) -> Chart | None:
+def _chart(slopes: NDArray[np.float64]) -> Chart | None:
     """The slopes at the generated samples, smallest first."""
-    values = np.sort(np.asarray(slopes, dtype=float))
+    values = np.sort(slopes)
     if len(values) < 2:
         return None
     at = np.unique(np.linspace(0, len(values) - 1, 60).round().astype(int))
@@ -103,5 +102,5 @@ def _chart(slopes: Any) -> Chart | None:
             "what counts as none": (FLAT,) * len(at),
         },
         "generated samples, per cent, flattest first",
-        f"RewardSlopes relative to a straight line, from {values[0]:.2g} to {values[-1]:.2g}",
+        f"Slopes relative to a straight line, from {values[0]:.2g} to {values[-1]:.2g}",
     )

@@ -1,4 +1,4 @@
-"""What gives the generated samples away: whether they can be told at all, by which columns, and which rows most."""
+"""Indistinguishable: whether generated samples can be told from real ones, by which columns, and which rows most."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from scipy import stats
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Chart, Interval, Tolerance, Verdict, decide
-from equilibrist.critics._case import Case
+from equilibrist.critics._case import CriticCase
 from equilibrist.critics._groups import groups_of, tested
 from equilibrist.critics._samples import joined
-from equilibrist.critics.blind import ROWS, _by_row, _shape
+from equilibrist.critics.blind import ROWS, by_row, sample_shape
 
 CLAIM = "indistinguishable"
 MOST = 10  # columns and rows that are named
 BEYOND = 0.02  # of pairs above one half
 TOLERANCE = Tolerance(BEYOND, "of pairs, above one half", "less than two in a hundred pairs")
 LIMITS = (
-    "critics of this class, trained by the stated number of gradients: another class may tell more",
+    "critics of this class, trained by the stated number of gradients: another class may do better",
 )
 
 
-def telling(case: Case) -> Certificate:
-    """The certificate: the best critic's separation, the columns and rows that betray generated samples."""
+def telling(case: CriticCase) -> Certificate:
+    """The certificate: the best critic's separation, the columns and rows that give generated samples away."""
     names = ["own", *(name for name, _ in case.of_class())]
     best = max(names, key=case.order_on_select)
-    apart = case.separation(best, case.confidence)
+    apart = case.separation(best, case.settings.confidence)
     excess = Interval(apart.mean - 0.5, apart.low - 0.5, apart.high - 0.5)
     columns, rows = _columns(case), _rows(case, best)
     alone = _alone(case, columns)
@@ -39,7 +39,7 @@ def telling(case: Case) -> Certificate:
     evidence: Json = {
         "excess": excess.mean,
         "interval": excess.ends,
-        "confidence": case.confidence,
+        "confidence": case.settings.confidence,
         "unit": TOLERANCE.unit,
         "by": columns[0]["name"] if by_column else best,
         "columns": columns,
@@ -57,12 +57,12 @@ def telling(case: Case) -> Certificate:
             f"{columns[0]['name']} alone orders {0.5 + alone.mean:.0%} of held-out pairs; {orders}"
         )
     summary = {
-        Verdict.REFUTED: f"Generated samples can be told: {orders}.",
-        Verdict.UNASSESSED: f"Cannot tell whether generated samples can be told: {orders}.",
+        Verdict.REFUTED: f"Generated samples can be told from real ones: {orders}.",
+        Verdict.UNASSESSED: f"Cannot say whether generated samples can be told from real ones: {orders}.",
     }.get(
         verdict,
-        f"No critic of the class was found that tells generated samples: the best orders {apart.mean:.1%} of held-out "
-        f"pairs{by}.",
+        f"No critic of the class was found that tells generated samples from real ones: the best orders "
+        f"{apart.mean:.1%} of held-out pairs{by}.",
     )
     return Certificate(
         CLAIM,
@@ -77,7 +77,7 @@ def telling(case: Case) -> Certificate:
     )
 
 
-def _alone(case: Case, columns: list[Json]) -> Interval:
+def _alone(case: CriticCase, columns: list[Json]) -> Interval:
     """What the most telling column orders by itself, above one half.
 
     The width is one that no law of the column exceeds: the share of ordered pairs has a variance of at most
@@ -87,41 +87,43 @@ def _alone(case: Case, columns: list[Json]) -> Interval:
         return Interval(0.0, -0.5, 0.5)
     effect = float(columns[0]["effect"])
     rows = min(min(len(b), ROWS) for b in case.held_out) * case.judge.pack
-    tests = 2 * math.prod(_shape(case, case.held_out[0]))
-    width = float(stats.norm.isf((1 - case.confidence) / (2 * tests))) / math.sqrt(4 * rows)
+    tests = 2 * math.prod(sample_shape(case, case.held_out[0]))
+    width = float(stats.norm.isf((1 - case.settings.confidence) / (2 * tests))) / math.sqrt(
+        4 * rows
+    )
     return Interval(effect, max(effect - width, -0.5), min(effect + width, 0.5))
 
 
-def _columns(case: Case) -> list[Json]:
-    """The columns that tell by themselves, most telling first."""
+def _columns(case: CriticCase) -> list[Json]:
+    """The columns that tell real from generated samples by themselves, the largest effect first."""
     real, fake = (b.rows(slice(ROWS)) for b in case.held_out)
     both = joined(real, fake)
-    groups = groups_of(_shape(case, both), case.columns, case.real.names)
+    groups = groups_of(sample_shape(case, both), case.columns, case.samples.real.names)
     kinds = np.arange(len(both)) < len(real)
-    told = tested(*_by_row(case, both, kinds, np.zeros(len(both), dtype=np.int64)), groups)
-    level = 1 - case.confidence
+    tests = tested(*by_row(case, both, kinds, np.zeros(len(both), dtype=np.int64)), groups)
+    level = 1 - case.settings.confidence
     found: list[Json] = [
         {"name": g.name, "effect": t.effect, "p": t.p}
-        for g, t in zip(groups, told, strict=True)
+        for g, t in zip(groups, tests, strict=True)
         if t.p < level
     ]
     return sorted(found, key=lambda c: -c["effect"])[:MOST]
 
 
-def _rows(case: Case, best: str) -> list[Json]:
-    """The generated rows that the best critic is surest of, none of which it was trained on."""
+def _rows(case: CriticCase, best: str) -> list[Json]:
+    """The generated rows that the best critic scores lowest, none of which it was trained on."""
     parts = ("select", "score") if best != "own" else ("optimise", "select", "score")
-    index = torch.cat([case.indices[part][1] for part in parts])
-    scores = case.sign * case.scores(case.module(best), case.fake.batch.rows(index))
+    index = torch.cat([case.samples.indices[part][1] for part in parts])
+    scores = case.sign * case.scores(case.module(best), case.samples.fake.batch.rows(index))
     order = scores.argsort()[:MOST]
-    places = case.fake.places[index[order]].reshape(len(order), -1)
+    places = case.samples.fake.places[index[order]].reshape(len(order), -1)
     return [
         {"row": p[0] if len(p) == 1 else p, "score": float(s)}
         for p, s in zip(places.tolist(), scores[order], strict=True)
     ]
 
 
-def _chart(case: Case) -> Chart | None:
+def _chart(case: CriticCase) -> Chart | None:
     """The own critic's scores of real and generated samples, as shares below each score."""
     real, fake = (np.sort(s.cpu().numpy()) for s in case.own_scores)
     low, high = min(real[0], fake[0]), max(real[-1], fake[-1])

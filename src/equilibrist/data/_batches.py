@@ -6,7 +6,7 @@ import io
 import pickle
 import pickletools
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +32,20 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 class _Array:
     """What a pickle says of an array: its state, not yet an array."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self.state: Any = None
+    def __init__(self, *arguments: object) -> None:
+        self.state: object = None
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
 
 class _Dtype:
     """What a pickle says of a dtype: its code."""
 
-    def __init__(self, code: Any = None, *flags: Any) -> None:
+    def __init__(self, code: object = None, *flags: object) -> None:
         self.code = code
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 
@@ -63,13 +63,13 @@ class _Reader(pickle.Unpickler):
         ("numpy", "dtype"): _Dtype,
     }
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> type:
         try:
             return self._KNOWN[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"names {module}.{name}, which is no array") from None
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> NoReturn:
         raise pickle.UnpicklingError("names an object outside of the file")
 
 
@@ -125,7 +125,7 @@ def read_rows(raw: bytes) -> Batch:
 
 
 def unpacked(stream: IO[bytes], wanted: Mapping[str, str]) -> dict[str, bytes]:
-    """The regular files of a tar by what `wanted` calls them; those that lack are left out.
+    """The regular files of a tar under the names that `wanted` gives them; missing ones are left out.
 
     Links and extensions are passed over: what Python's own reader does with them takes any amount of
     memory. Raises `ValueError`, with what is wrong, for a damaged archive.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equilibrist.data._batches import LARGEST, Batch, read_pickle, read_rows, unpacked
 from equilibrist.data._folders import cached, named_root, searching
@@ -85,7 +86,7 @@ def cifar10(
     cifar-10-batches-bin (rows of bytes), and the archives of each. They are looked for under
     `root`, else under the folder that the environment variable EQUILIBRIST_DATA names, as ROOT/
     (also if it is one of those folders) or ROOT/cifar10/. A folder that was named is never written
-    to. Where none was, the binary archive comes from the user's cache folder; if it lacks there it
+    to. Where none was, the binary archive comes from the user's cache folder; if it is missing there it
     is fetched from `mirrors`, unless `download` is false. Nothing that the pickles name is executed.
 
     Every archive and every pickled batch is held against the checksum that `md5` has for its name
@@ -112,9 +113,27 @@ def cifar10(
         form, place = _find(*named, mirrors)
     else:
         form, place = _FORMS[1], cached("cifar10", _BINARY, "CIFAR-10", download, mirrors, md5)
+    images, labels, checksum = _read(form, place, stems, md5, (mirrors or MIRRORS)[0])
+    return ArraySource(
+        images,
+        copy=False,
+        name="cifar10",
+        origin=(
+            f"CIFAR-10, {'training' if train else 'test'} part, {len(images)} images "
+            f"(Krizhevsky, 2009), from {place.name} (MD5 of the batches {checksum})"
+        ),
+        value_range=value_range,
+        labels=labels,
+        class_names=CLASSES,
+    )
 
+
+def _read(
+    form: _Form, place: Path, stems: Sequence[str], md5: Mapping[str, str], site: str
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
+    """Images [N, 3, 32, 32], labels [N] and the checksum of the batches that they are in."""
     names = [stem + form.suffix for stem in stems]
-    again = f"fetch {form.archive} again from {(mirrors or MIRRORS)[0]}"
+    again = f"fetch {form.archive} again from {site}"
     files = _from_folder if place.is_dir() else _from_archive
     pixels, labels, sums = [], [], hashlib.md5(usedforsecurity=False)
     for name, raw in files(place, form.folder, names, md5, again):
@@ -133,18 +152,7 @@ def cifar10(
         pixels.append(batch[0])
         labels.append(batch[1])
     images = np.concatenate(pixels).reshape(-1, 3, 32, 32)
-    return ArraySource(
-        images,
-        copy=False,
-        name="cifar10",
-        origin=(
-            f"CIFAR-10, {'training' if train else 'test'} part, {len(images)} images "
-            f"(Krizhevsky, 2009), from {place.name} (MD5 of the batches {sums.hexdigest()})"
-        ),
-        value_range=value_range,
-        labels=np.concatenate(labels),
-        class_names=CLASSES,
-    )
+    return images, np.concatenate(labels), sums.hexdigest()
 
 
 def _find(root: Path, setting: str, mirrors: Sequence[str]) -> tuple[_Form, Path]:
@@ -154,7 +162,7 @@ def _find(root: Path, setting: str, mirrors: Sequence[str]) -> tuple[_Form, Path
             for folder in (root / form.folder, root / "cifar10" / form.folder):
                 if folder.is_dir():
                     return form, folder
-            # A folder that holds some of the batches: whichever lacks is named later.
+            # A folder that holds some of the batches: missing ones are named later.
             stems = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
             if any((root / (stem + form.suffix)).exists() for stem in stems):
                 return form, root

@@ -28,7 +28,7 @@ def digits(value_range: tuple[float, float] = (0.0, 1.0)) -> ArraySource:
         ((1, 8, 8), 1797, 10)
     """
     low, high = check_range("digits", value_range)
-    # Importing scikit-learn takes about a second; whoever has other data need not wait for it.
+    # Importing scikit-learn takes about a second; other data need not wait for it.
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -49,7 +49,7 @@ def fetch(path: Path, md5: str, mirrors: Sequence[str], remedy: str) -> None:
     A file appears at `path` whole and verified, or not at all; several processes may fetch at
     once. Raises `DataError` with every mirror's reason, then `remedy`, if none serves the file.
     """
-    # Late: only whoever downloads waits for it.
+    # Imported late: needed only for a download.
     from pooch import HTTPDownloader
 
     part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")

@@ -51,8 +51,8 @@ def cached(
     mirrors: Sequence[str],
     md5: Mapping[str, str],
 ) -> Path:
-    """The file `name` in the user's cache, fetched if it is missing or spoilt there."""
-    # Late: only whoever has no folder of files needs it.
+    """The file `name` in the user's cache, fetched if it is missing or damaged there."""
+    # Imported late: needed only where no folder of files is named.
     import pooch
 
     path = Path(pooch.os_cache("equilibrist")) / folder / name

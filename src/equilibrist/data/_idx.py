@@ -33,7 +33,7 @@ class Idx(NamedTuple):
 def read_idx(path: Path, shape: tuple[int | None, ...], remedy: str) -> Idx:
     """Read an array of `shape`, where None leaves a dimension free.
 
-    Whether the file is gzipped is told from its first bytes, not from its name. Raises `DataError`
+    Whether the file is gzipped is read from its first bytes, not from its name. Raises `DataError`
     with one line (the file, its defect, then `remedy`) for a file that cannot be read, is
     truncated, damaged or too long, or holds something else.
     """

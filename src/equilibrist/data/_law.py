@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,7 +12,10 @@ import torch
 from equilibrist.data._source import Kind, ShownSource, cumulated
 from equilibrist.errors import DataError
 
-_NUMPY: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
+_NUMPY: dict[torch.dtype, type[np.float32] | type[np.float64]] = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+}
 
 
 class Law(ShownSource):

@@ -29,7 +29,7 @@ def mnist(
     The files are looked for under `root`, else under the folder that the environment variable
     EQUILIBRIST_DATA names, each as ROOT/, ROOT/mnist/ or ROOT/MNIST/raw/, gzipped or not. A folder
     that was named is never written to. Where none was, they come from the user's cache folder;
-    what it lacks is fetched from `mirrors` and held against the checksums `md5` (by file name),
+    missing ones are fetched from `mirrors` and checked against the checksums `md5` (by file name),
     unless `download` is false.
 
     Args:

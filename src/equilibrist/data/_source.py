@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -93,14 +93,14 @@ class Paired(Source, Protocol):
 class ShownSource(Shown):
     """How every source of this library shows itself."""
 
-    def _facts(self: Any) -> tuple[str, Rows]:
+    def _facts(self: Source) -> tuple[str, Rows]:
         size = "drawn afresh" if self.size is None else f"{self.size:,}"
         rows = [("samples", f"{size} of shape {list(self.shape)}"), ("from", self.origin)]
         if self.value_range is not None:
             low, high = self.value_range
             rows.append(("values", f"{low:g} to {high:g}"))
-        if getattr(self, "classes", None):
-            rows.append(("classes", str(self.classes)))
+        if classes := getattr(self, "classes", None):
+            rows.append(("classes", str(classes)))
         return f"{type(self).__name__} {self.name}: {self.kind}", rows
 
 

@@ -15,7 +15,7 @@ PATIENCE = 2.0
 Item = TypeVar("Item")
 
 
-def watched(items: Sequence[Item], name: str) -> Iterator[Item]:
+def with_progress_bar(items: Sequence[Item], name: str) -> Iterator[Item]:
     """The items, one by one; on a terminal with a bar once they have taken two seconds.
 
     The bar is drawn to standard error.

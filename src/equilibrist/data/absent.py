@@ -14,10 +14,11 @@ import torch
 from equilibrist.data._source import Kind, ShownSource, Source
 from equilibrist.errors import DataError
 
+Description = Mapping[str, Any]  # as a run's record has it: JSON
 P = ParamSpec("P")
 S = TypeVar("S", bound=Source)
 
-_described: ContextVar[Mapping[str, Any] | None] = ContextVar("described", default=None)
+_described: ContextVar[Description | None] = ContextVar("described", default=None)
 
 
 class Absent(ShownSource):
@@ -32,7 +33,7 @@ class Absent(ShownSource):
     value_range: tuple[float, float] | None = None
     classes: int | None = None
 
-    def __init__(self, described: Mapping[str, Any]) -> None:
+    def __init__(self, described: Description) -> None:
         try:
             self.name, self.origin = str(described["name"]), str(described["source"])
             named = described["kind"]
@@ -64,7 +65,7 @@ class Absent(ShownSource):
         return DataError(f"{self.name}: the samples were not read, and are needed here")
 
 
-def is_absent(source: Any) -> bool:
+def is_absent(source: object) -> bool:
     """Whether these data, or those that they are made of, were not read."""
     while not isinstance(source, Absent) and hasattr(source, "source"):
         source = source.source
@@ -72,7 +73,7 @@ def is_absent(source: Any) -> bool:
 
 
 @contextmanager
-def unread(described: Mapping[str, Any]) -> Iterator[None]:
+def unread(described: Description) -> Iterator[None]:
     """Within, every function that reads data gives an `Absent` source of this description instead."""
     token = _described.set(described)
     try:

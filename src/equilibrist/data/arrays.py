@@ -6,14 +6,16 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from equilibrist.data._rows import Rows
 from equilibrist.data._source import Kind, ShownSource, check_count, cumulated
 from equilibrist.errors import DataError
+
+Array = torch.Tensor | NDArray[np.generic]
 
 
 def check_range(name: str, value_range: Sequence[float]) -> tuple[float, float]:
@@ -65,25 +67,24 @@ class ArraySource(ShownSource):
         [50, 25, 25]
     """
 
-    unflattened: tuple[int, ...] | None = (
-        None  # the shape that samples had before they became points
-    )
-    why_unlabelled: str = (
-        ""  # why what came beside the samples was not taken for labels, and what to do
-    )
+    # The shape that samples had before they became points.
+    unflattened: tuple[int, ...] | None = None
+    # Why what came beside the samples was not taken for labels, and what to do.
+    why_unlabelled: str = ""
 
+    # Many parameters: each is one fact about the samples, and most arrays need two or three of them.
     def __init__(
         self,
-        data: torch.Tensor | np.ndarray[Any, Any],
+        data: Array,
         *,
         name: str = "array",
         origin: str = "an array in memory",
         kind: Kind = "images",
         value_range: tuple[float, float] | None = None,
-        labels: torch.Tensor | np.ndarray[Any, Any] | None = None,
+        labels: Array | None = None,
         classes: int | None = None,
         class_names: Sequence[str] | None = None,
-        conditions: torch.Tensor | np.ndarray[Any, Any] | None = None,
+        conditions: Array | None = None,
         dtype: torch.dtype = torch.float32,
         copy: bool = True,
     ) -> None:
@@ -234,9 +235,7 @@ def _check_dtype(name: str, dtype: torch.dtype | None) -> None:
         raise DataError(f"{name}: draws cannot be {dtype}; choose torch.float32 or torch.float64")
 
 
-def _tensor(
-    name: str, values: torch.Tensor | np.ndarray[Any, Any], copied: bool = True
-) -> torch.Tensor:
+def _tensor(name: str, values: Array, copied: bool = True) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         values = values.detach()
         # Floats are copied when they are checked; bytes may be kept as they are.
@@ -291,7 +290,7 @@ def _rows(
 
 def _paired(
     name: str,
-    conditions: torch.Tensor | np.ndarray[Any, Any],
+    conditions: Array,
     size: int,
     value_range: tuple[float, float] | None,
     dtype: torch.dtype,
@@ -307,7 +306,7 @@ def _paired(
     return _rows(f"{name}: conditions", tensor, bound, dtype)
 
 
-def _labels(name: str, labels: torch.Tensor | np.ndarray[Any, Any], size: int) -> torch.Tensor:
+def _labels(name: str, labels: Array, size: int) -> torch.Tensor:
     tensor = _tensor(name, labels)
     whole = not tensor.dtype.is_floating_point and not tensor.dtype.is_complex
     if tuple(tensor.shape) != (size,) or not whole:

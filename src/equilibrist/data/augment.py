@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from equilibrist.data._source import Kind, ShownSource, Source
 from equilibrist.errors import DataError
@@ -128,7 +128,7 @@ class Augmented(ShownSource):
         if not (self.flip or self.crop):
             return list(batches)
 
-        def delivered(values: Any) -> torch.Tensor:
+        def delivered(values: NDArray[np.int64]) -> torch.Tensor:
             return torch.from_numpy(values).to(device, non_blocking=True)
 
         rows = torch.arange(height, device=device).expand(n, height)

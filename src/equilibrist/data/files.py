@@ -6,14 +6,13 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
 import torch
 
 from equilibrist.data._source import Kind
 from equilibrist.data.absent import reads
-from equilibrist.data.arrays import ArraySource
+from equilibrist.data.arrays import Array, ArraySource
 from equilibrist.errors import DataError, did_you_mean
 from equilibrist.files.npy import read_npy
 from equilibrist.files.reading import named, open_regular, reason, shown
@@ -22,8 +21,6 @@ from equilibrist.files.safetensors import Held
 READABLE = (".npy", ".npz", ".safetensors")
 REFUSED = (".pt", ".pth", ".pkl", ".pickle")
 _CHANNELS = (1, 3, 4)
-
-Values = torch.Tensor | np.ndarray[Any, Any]
 
 
 @reads
@@ -44,7 +41,7 @@ def array_file(
 
     Shapes: [N, d] are points. Images are [N, C, H, W]; [N, H, W] are grey and get one channel;
     [N, H, W, C] is recognised by a last side of 1, 3 or 4 where the second is none of these, and
-    turned. `origin` says what was done. Values: uint8 (mapped onto `value_range`) or floats in it.
+    turned. `origin` says what was done. Array: uint8 (mapped onto `value_range`) or floats in it.
 
     Returns:
         The samples, with their labels where there are any.
@@ -54,36 +51,13 @@ def array_file(
             missing or not chosen, or what `ArraySource` refuses.
     """
     file = named(path)
-    where, ending = shown(file), file.suffix.lower()
-    if ending in REFUSED:
-        raise DataError(
-            f"{where}: reading {ending} files executes code that they hold; save the array with "
-            "numpy.save or safetensors.torch.save_file"
-        )
-    if ending not in READABLE:
-        raise DataError(f"{where}: not an array file; give {', '.join(READABLE)}")
-    try:
-        with open_regular(file) as stream:
-            values, labels, chosen = _READERS[ending](file, stream, key, labels_key)
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{where}: not found; name an array file") from None
-    except OSError as error:
-        raise DataError(
-            f"{where}: cannot be read ({reason(error)}); save or copy it again"
-        ) from None
-    except Exception as error:  # damaged archives make their readers raise nearly anything
-        why = reason(error)
-        other = why.startswith("it holds ")  # all sound, but no numbers
-        why = why.removeprefix("it ") if other else f"truncated or damaged ({why})"
-        raise DataError(f"{where}: {why}; save the array again, as numbers") from None
+    values, labels, chosen = _read(file, key, labels_key)
     values, kind, turned = _arranged(values)
     shape = "x".join(map(str, values.shape[1:]))
     what = "points" if kind == "points" else "images"
     source = ArraySource(
         values,
-        name=where,  # which is wanted where it is refused
+        name=shown(file),  # as messages need it where the array is refused
         origin=(
             f"{len(values) if values.ndim else 0} {what} {shape} of "
             f"{str(values.dtype).removeprefix('torch.')} from {shown(Path(file.name))}"
@@ -99,7 +73,39 @@ def array_file(
     return source
 
 
-Read = tuple[Values, Values | None, str | None]
+Read = tuple[Array, Array | None, str | None]  # samples, labels, and which array the samples are
+
+
+def _read(file: Path, key: str | None, labels_key: str | None) -> Read:
+    """What the file holds.
+
+    Raises:
+        DataError: a file that is missing, damaged or of another kind.
+    """
+    where, ending = shown(file), file.suffix.lower()
+    if ending in REFUSED:
+        raise DataError(
+            f"{where}: reading {ending} files executes code that they hold; save the array with "
+            "numpy.save or safetensors.torch.save_file"
+        )
+    if ending not in READABLE:
+        raise DataError(f"{where}: not an array file; give {', '.join(READABLE)}")
+    try:
+        with open_regular(file) as stream:
+            return _READERS[ending](file, stream, key, labels_key)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{where}: not found; name an array file") from None
+    except OSError as error:
+        raise DataError(
+            f"{where}: cannot be read ({reason(error)}); save or copy it again"
+        ) from None
+    except Exception as error:  # damaged archives make their readers raise nearly anything
+        why = reason(error)
+        other = why.startswith("it holds ")  # intact, but no numbers
+        why = why.removeprefix("it ") if other else f"truncated or damaged ({why})"
+        raise DataError(f"{where}: {why}; save the array again, as numbers") from None
 
 
 def _npy(file: Path, stream: IO[bytes], key: str | None, labels_key: str | None) -> Read:
@@ -119,7 +125,7 @@ def _npz(file: Path, stream: IO[bytes], key: str | None, labels_key: str | None)
         members = {m.filename.removesuffix(".npy"): m for m in held.infolist()}
         chosen = _choose(file, list(members), key, labels_key)
 
-        def array(name: str) -> Values:
+        def array(name: str) -> Array:
             member = members[name]
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError("compressed in a way that NumPy does not use")
@@ -163,14 +169,14 @@ def _listed(keys: list[str]) -> str:
     return (text if text.isprintable() else repr(text)) or "none"
 
 
-def _arranged(values: Values) -> tuple[Values, Kind, str]:
+def _arranged(values: Array) -> tuple[Array, Kind, str]:
     """The values as [N, d] or [N, C, H, W], which of them, and what was done, in words."""
     if values.ndim == 2:
         return values, "points", ""
     if values.ndim == 3:
         return values[:, None], "images", ", one channel added to [N, H, W]"
     if values.ndim == 4 and values.shape[3] in _CHANNELS and values.shape[1] not in _CHANNELS:
-        turned: Values
+        turned: Array
         if isinstance(values, torch.Tensor):
             turned = values.permute(0, 3, 1, 2)
         else:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from equilibrist.data._waiting import watched
+from equilibrist.data._waiting import with_progress_bar
 from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource, check_range
 from equilibrist.errors import DataError
@@ -61,9 +61,8 @@ def folder(
     is aliased. A file may hold PNG, JPEG, BMP, WEBP, GIF or PPM, whatever its name ends in, and nothing
     else: some formats that Pillow knows are programs. It may have as many pixels as Pillow allows (89
     million; of WEBP, which takes more memory, 33 million). Images are turned upright as their EXIF data say;
-    transparency is laid on white; 16
-    bits are rounded to 8; of an animation the first frame is taken. All images are kept in memory,
-    as bytes.
+    transparent pixels are blended with white; 16 bits are rounded to 8; of an animation the first frame is taken. All
+    images are kept in memory, as bytes.
 
     Where every image lies in a subfolder, the first folder of its path is its class: classes are
     counted in the order of their sorted names, which become `class_names`.
@@ -77,55 +76,84 @@ def folder(
     """
     root = named(path)
     where = shown(root)
-    check_range(where, value_range)
-    if channels not in (1, 3):
-        raise DataError(f"{where}: cannot read {channels} channels; use 3 for colour or 1 for grey")
-    if crop not in (None, "center"):
-        raise DataError(f'{where}: unknown crop {crop!r}; use "center" or None')
-    if limit is not None and limit < 1:
-        raise DataError(f"{where}: a limit of {limit} leaves no image; give at least 1")
-    extent = _extent(where, size)
-    if crop is not None and extent is None:
-        raise DataError(f"{where}: a crop needs a size; give both")
-
-    found = _images(root)
-    classes = sorted({file.parts[0] for file in found if len(file.parts) > 1})
-    labelled = all(len(file.parts) > 1 for file in found)
-    if limit is not None and limit < len(found):
-        found = [found[i * len(found) // limit] for i in range(limit)]
-    data: NDArray[np.uint8] | None = None
-    for i, file in enumerate(watched(found, where)):
-        pixels = _pixels(root / file, extent, crop is not None, channels)
-        if data is None:
-            data = np.empty((len(found), *pixels.shape), np.uint8)
-        if pixels.shape != data.shape[1:]:
-            first = " x ".join(map(str, data.shape[2:]))
-            raise DataError(
-                f"{shown(root / file)}: is {' x '.join(map(str, pixels.shape[1:]))} pixels, but "
-                f"{found[0].name} is {first}; give a size to resize them to"
-            )
-        data[i] = pixels
-    assert data is not None
-    height, width = data.shape[2:]
-    how = "as they are" if extent is None else "centre-cropped, resized" if crop else "resized"
+    _check_options(where, value_range, channels, limit)
+    extent = _extent(where, size, crop)
+    every = _images(root)
+    found = every if limit is None else [every[i] for i in _spread(len(every), limit)]
+    labels, class_names = _classes(every, found)
+    data = _stacked(root, found, extent, crop is not None, channels)
+    resized = f"{'centre-cropped, ' if crop else ''}resized (bicubic)"
     part = "" if limit is None else f", at most {limit} of them"
     return ArraySource(
         data,
         copy=False,
         name=shown(Path(root.resolve().name)),
         origin=(
-            f"{len(found)} images below {where}{part}, {how} (bicubic), "
-            f"{height}x{width}, {'colour' if channels == 3 else 'grey'}"
-        ).replace("as they are (bicubic)", "as they are"),
+            f"{len(found)} images below {where}{part}, {resized if extent else 'as they are'}, "
+            f"{data.shape[2]}x{data.shape[3]}, {'colour' if channels == 3 else 'grey'}"
+        ),
         value_range=value_range,
-        labels=np.array([classes.index(f.parts[0]) for f in found]) if labelled else None,
-        class_names=classes if labelled else None,
+        labels=labels,
+        class_names=class_names,
     )
 
 
-def _extent(where: str, size: int | Sequence[int] | None) -> tuple[int, int] | None:
+def _check_options(
+    where: str, value_range: tuple[float, float], channels: int, limit: int | None
+) -> None:
+    """DataError for a range of values, or a number of channels or images, that there cannot be."""
+    check_range(where, value_range)
+    if channels not in (1, 3):
+        raise DataError(f"{where}: cannot read {channels} channels; use 3 for colour or 1 for grey")
+    if limit is not None and limit < 1:
+        raise DataError(f"{where}: a limit of {limit} leaves no image; give at least 1")
+
+
+def _spread(count: int, limit: int) -> range | list[int]:
+    """At most `limit` of `count` places, at equal distances."""
+    return range(count) if limit >= count else [i * count // limit for i in range(limit)]
+
+
+def _classes(
+    every: Sequence[Path], found: Sequence[Path]
+) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+    """Labels of the files `found`, by the first folder of their paths, and the folders' names; (None, None) where a
+    file lies in no subfolder."""
+    if any(len(file.parts) < 2 for file in every):
+        return None, None
+    names = sorted({file.parts[0] for file in every})
+    return np.array([names.index(file.parts[0]) for file in found]), names
+
+
+def _stacked(
+    root: Path, files: Sequence[Path], extent: tuple[int, int] | None, crop: bool, channels: int
+) -> NDArray[np.uint8]:
+    """The images [N, channels, height, width] of these files below `root`."""
+    data: NDArray[np.uint8] | None = None
+    for i, file in enumerate(with_progress_bar(files, shown(root))):
+        pixels = _pixels(root / file, extent, crop, channels)
+        if data is None:
+            data = np.empty((len(files), *pixels.shape), np.uint8)
+        if pixels.shape != data.shape[1:]:
+            first = " x ".join(map(str, data.shape[2:]))
+            raise DataError(
+                f"{shown(root / file)}: is {' x '.join(map(str, pixels.shape[1:]))} pixels, but "
+                f"{files[0].name} is {first}; give a size to resize them to"
+            )
+        data[i] = pixels
+    assert data is not None
+    return data
+
+
+def _extent(
+    where: str, size: int | Sequence[int] | None, crop: str | None
+) -> tuple[int, int] | None:
     """(width, height), as Pillow has it."""
+    if crop not in (None, "center"):
+        raise DataError(f'{where}: unknown crop {crop!r}; use "center" or None')
     if size is None:
+        if crop is not None:
+            raise DataError(f"{where}: a crop needs a size; give both")
         return None
     sides = list(size) if isinstance(size, Sequence) else [size, size]
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
@@ -154,7 +182,7 @@ def _walk(root: Path) -> Iterator[Path]:
             f"{name}: cannot be read ({error.strerror}); make it a folder that you may read"
         ) from None
 
-    # Links to folders are followed, as whoever put them there expects.
+    # Links to folders are followed, as their author expects.
     seen = set()
     for parent, folders, files in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)
@@ -230,7 +258,7 @@ class _Opening:
 def _require_bounds(stream: IO[bytes]) -> None:
     """_LargeError for a file whose size or header says that decoding it would take too long
     or too much."""
-    if Image.MAX_IMAGE_PIXELS is None:  # whoever has set it so wants no bounds
+    if Image.MAX_IMAGE_PIXELS is None:  # set so by a user who wants no bounds
         return
     most = Image.MAX_IMAGE_PIXELS
     head = stream.read(30)

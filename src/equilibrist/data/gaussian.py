@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from equilibrist.data._law import Law
 from equilibrist.data._source import check_count
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
 
 
@@ -51,8 +51,8 @@ class Gaussian(Law):
 
     def __init__(
         self,
-        mean: torch.Tensor | np.ndarray[Any, Any] | Sequence[float],
-        covariance: torch.Tensor | np.ndarray[Any, Any] | Sequence[Sequence[float]],
+        mean: Array | Sequence[float],
+        covariance: Array | Sequence[Sequence[float]],
         *,
         exact_moments: bool | int = False,
         name: str = "gaussian",

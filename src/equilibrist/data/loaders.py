@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -14,13 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from equilibrist.data._source import Source
-from equilibrist.data.arrays import ArraySource, _tensor
+from equilibrist.data.arrays import Array, ArraySource, _tensor
 from equilibrist.errors import DataError
 
 _ARRAYS = (Tensor, np.ndarray)
 
 
-def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool = False) -> Source:
+def source_of(
+    data: object, limit: int = 10_000, name: str = "", conditions: bool = False
+) -> Source:
     """A source of real samples from what a training loop holds.
 
     Args:
@@ -50,16 +52,17 @@ def source_of(data: Any, limit: int = 10_000, name: str = "", conditions: bool =
     rows = rows_of(data, limit)
     shape, second, origin = tuple(rows.samples.shape[1:]), rows.second, rows.origin
     samples = _real(rows.samples)
-    given, why = ({}, "") if second is None else _second(second, len(samples), conditions)
+    beside = _Beside() if second is None else _beside(second, len(samples), conditions)
     source = ArraySource(
         samples,
         name=name or "the data",
         origin=origin,
         kind="images" if samples.ndim == 4 else "points",
         value_range=_usual_range(samples) if samples.ndim == 4 else None,
-        **given,
+        labels=beside.labels,
+        conditions=beside.conditions,
     )
-    source.why_unlabelled = why
+    source.why_unlabelled = beside.why_neither
     source.unflattened = shape if samples.ndim == 2 < len(shape) + 1 else None
     return source
 
@@ -81,7 +84,7 @@ class Rows:
     size: int
 
 
-def rows_of(data: Any, limit: int = 10_000) -> Rows:
+def rows_of(data: object, limit: int = 10_000) -> Rows:
     """Samples, and what comes beside them, from what a training loop holds.
 
     Args:
@@ -104,7 +107,7 @@ def rows_of(data: Any, limit: int = 10_000) -> Rows:
     if isinstance(data, tuple | list) and not _is_pair(data):
         data = _stacked(data)
     if isinstance(data, _ARRAYS) or _is_pair(data):
-        pair = data if isinstance(data, tuple | list) else (data,)
+        pair = (data,) if isinstance(data, _ARRAYS) else data
         samples, *rest = (_spread(_tensor("the data", part), limit) for part in pair)
         second, origin = rest[0] if rest else None, "an array in memory"
         size = len(pair[0]) if pair[0].ndim else 0
@@ -128,7 +131,7 @@ def as_made(source: Source, shape: tuple[int, ...]) -> Source:
     return source
 
 
-def _is_pair(data: Any) -> bool:
+def _is_pair(data: object) -> TypeGuard[Sequence[Array]]:
     """Whether these are (samples, labels) or (samples, conditions), not two batches of samples."""
     if not isinstance(data, tuple | list) or len(data) != 2:
         return False
@@ -139,11 +142,12 @@ def _is_pair(data: Any) -> bool:
     return len(first) == len(second) and not batches
 
 
-def _stacked(data: Sequence[Any]) -> Any:
+def _stacked(data: Sequence[object]) -> object:
     """Single samples in a list as one tensor; batches, and anything else, as they are."""
-    if not data or not all(isinstance(part, _ARRAYS) for part in data):
+    arrays = [part for part in data if isinstance(part, _ARRAYS)]
+    if not data or len(arrays) < len(data):
         return data
-    shapes = {tuple(part.shape) for part in data}
+    shapes = {tuple(part.shape) for part in arrays}
     shape = next(iter(shapes))
     if len(shape) < 2 and len(shapes) > 1:
         raise DataError(
@@ -156,7 +160,7 @@ def _stacked(data: Sequence[Any]) -> Any:
             "array (torch.stack makes one of images, torch.cat of batches)"
         )
     if len(shape) == 1 and len(shapes) == 1:
-        return torch.stack([_tensor("the data", part) for part in data])
+        return torch.stack([_tensor("the data", part) for part in arrays])
     return data
 
 
@@ -167,10 +171,10 @@ def _spread(values: Tensor, limit: int) -> Tensor:
     return values[torch.arange(limit) * len(values) // limit]
 
 
-def loader_of(data: Any, limit: int) -> Iterable[Any]:
+def loader_of(data: Iterable[object] | Dataset[object], limit: int) -> Iterable[object]:
     """Batches of a torch Dataset, whose own items are single samples; anything else as it is."""
     if not isinstance(data, Dataset):
-        return data  # type: ignore[no-any-return]
+        return data
     if isinstance(data, IterableDataset):
         return DataLoader(data, batch_size=256)
     count = len(data)  # type: ignore[arg-type]
@@ -203,30 +207,41 @@ def _usual_range(samples: Tensor) -> tuple[float, float] | None:
     return next((s for s in usual if s[0] <= low and high <= s[1]), (low, max(high, low + 1.0)))
 
 
-def _second(values: Tensor, size: int, conditions: bool) -> tuple[dict[str, Any], str]:
-    """The second entry as `ArraySource` takes it, and why it is neither labels nor conditions where it is not."""
+class _Beside(NamedTuple):
+    """What came beside the samples, as `ArraySource` takes it; why it is neither where it is not."""
+
+    labels: Tensor | None = None
+    conditions: Tensor | None = None
+    why_neither: str = ""
+
+
+def _beside(values: Tensor, size: int, conditions: bool) -> _Beside:
+    """The second entry as labels or (where asked for) as conditions of `size` samples."""
     values = values.detach().cpu()
     shape = list(values.shape)
     if conditions:
         if values.ndim > 1 and len(values) == size:
-            return {"conditions": values}, ""
-        return {}, f"what comes beside them has shape {shape}, and conditions are [N, ...]"
+            return _Beside(conditions=values)
+        why = f"what comes beside them has shape {shape}, and conditions are [N, ...]"
+        return _Beside(why_neither=why)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 2 and len(values) == size and bool((values.sum(1) == 1).all()):
-        return {}, f"labels of shape {shape} look one-hot: pass labels.argmax(1)"
+        return _Beside(why_neither=f"labels of shape {shape} look one-hot: pass labels.argmax(1)")
     if tuple(values.shape) != (size,) or values.is_complex():
-        return {}, f"labels of shape {shape} are not one whole number for each of {size} samples"
+        why = f"labels of shape {shape} are not one whole number for each of {size} samples"
+        return _Beside(why_neither=why)
     whole = values.to(torch.int64)
     # Negative numbers and fractions are something else than classes.
     if not bool((whole == values).all()):
-        return {}, "labels that are no whole numbers are no classes"
+        return _Beside(why_neither="labels that are no whole numbers are no classes")
     if int(whole.min()) < 0:
-        return {}, f"labels run from {int(whole.min())} to {int(whole.max())}: count classes from 0"
-    return {"labels": whole}, ""
+        why = f"labels run from {int(whole.min())} to {int(whole.max())}: count classes from 0"
+        return _Beside(why_neither=why)
+    return _Beside(labels=whole)
 
 
-def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None]:
+def _gathered(batches: Iterable[object], limit: int) -> tuple[Tensor, Tensor | None]:
     """The samples of the first batches, and their second entries where all have one."""
     samples: list[Tensor] = []
     others: list[Tensor] = []
@@ -266,7 +281,7 @@ def _gathered(batches: Iterable[Any], limit: int) -> tuple[Tensor, Tensor | None
 
 
 @contextmanager
-def unmoved(loader: Any) -> Iterator[None]:
+def unmoved(loader: object) -> Iterator[None]:
     """The global random states, and the generators and counters of a loader and its samplers, put back
     afterwards."""
     parts = [part for part in _parts(loader) if hasattr(part, "__dict__")]
@@ -297,9 +312,9 @@ def unmoved(loader: Any) -> Iterator[None]:
             vars(loader)["_iterator"] = running
 
 
-def _parts(loader: Any) -> list[Any]:
+def _parts(loader: object) -> list[object]:
     """A loader and the samplers within it, each once."""
-    found: list[Any] = []
+    found: list[object] = []
     waiting = [loader]
     while waiting:
         part = waiting.pop()

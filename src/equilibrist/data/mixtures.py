@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from equilibrist.data._law import Law
 from equilibrist.data._source import check_count
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
 
 
@@ -35,7 +36,7 @@ class Mixture2D(Law):
 
     def __init__(
         self,
-        modes: torch.Tensor | np.ndarray[Any, Any] | Sequence[Sequence[float]],
+        modes: Array | Sequence[Sequence[float]],
         sigma: float,
         *,
         balanced: bool = True,
@@ -80,9 +81,7 @@ class Mixture2D(Law):
         points, which = self._draw(rng, n)
         return self._delivered(points), self._delivered(torch.from_numpy(which))
 
-    def _draw(
-        self, rng: np.random.Generator, n: int
-    ) -> tuple[torch.Tensor, np.ndarray[Any, np.dtype[np.int64]]]:
+    def _draw(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
         check_count(self.name, n)
         modes = len(self._draw_centres)
         if self.balanced:

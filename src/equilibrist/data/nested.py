@@ -6,113 +6,19 @@ import copy
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from equilibrist import tree
 from equilibrist.data._source import Kind, ShownSource, Source, check_count, cumulated
 from equilibrist.data.loaders import loader_of, unmoved
-from equilibrist.errors import DataError
+from equilibrist.data.structure import Structure
+from equilibrist.errors import DataError, first_line
 
-SAMPLES = "real"  # the name of a batch that is one tensor
-# What draws hold besides batches: an entry of one of these names is called "batch.noise".
-_RESERVED = ("noise", "latent", "mix", "condition", "fake")
 _WHEEL = 1000  # batches of a function are dealt to parts by their number modulo this
-
-
-class Structure:
-    """How a batch is nested: a tensor, or tuples, lists and dictionaries of tensors.
-
-    Args:
-        batch: an example.
-
-    Attributes:
-        names: of its tensors, in order: "real" of one by itself, else the path, "0" or "image.1".
-
-    Raises:
-        DataError: something else than tensors and arrays within it, or none.
-    """
-
-    def __init__(self, batch: Any) -> None:
-        self._shape = _skeleton(batch, "")
-        self.names = tuple(_names(self._shape))
-        if not self.names:
-            raise DataError(
-                "a batch holds no tensor: give tensors, or tuples and dictionaries of them"
-            )
-        if twice := next((n for n in self.names if self.names.count(n) > 1), None):
-            raise DataError(
-                f"two entries of a batch are both called {twice!r}: rename the key that holds a dot"
-            )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and self._shape == other._shape
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def flat(self, batch: Any) -> dict[str, Tensor]:
-        """The tensors of a batch of this structure by name.
-
-        Raises:
-            DataError: a batch of another structure.
-        """
-        found: dict[str, Tensor] = {}
-        if _skeleton(batch, "", found) != self._shape:
-            raise DataError(
-                f"batches differ in structure: one holds {', '.join(self.names)}, another "
-                f"{', '.join(found) or 'no tensor'}"
-            )
-        return found
-
-    def nested(self, tensors: Mapping[str, Tensor]) -> Any:
-        """The batch of these tensors."""
-        return _built(self._shape, tensors)
-
-
-# A skeleton is the name of a tensor, or (type, keys or None, skeletons).
-def _skeleton(value: Any, path: str, found: dict[str, Tensor] | None = None) -> Any:
-    if isinstance(value, Tensor | np.ndarray):
-        name = f"batch.{path}" if path in _RESERVED else path or SAMPLES
-        if found is not None:
-            found[name] = torch.as_tensor(value)
-        return name
-    below = f"{path}." if path else ""
-    if isinstance(value, Mapping):
-        keys = tuple(value)
-        parts = tuple(_skeleton(value[key], f"{below}{key}", found) for key in keys)
-        return (dict, keys, parts)
-    if isinstance(value, tuple | list):
-        parts = tuple(_skeleton(part, f"{below}{i}", found) for i, part in enumerate(value))
-        kind: Any = (
-            type(value) if hasattr(value, "_fields") else list if isinstance(value, list) else tuple
-        )
-        return (kind, None, parts)
-    where = f"batch entry {path}" if path else "a batch"
-    raise DataError(
-        f"{where} is of type {type(value).__name__}: a batch may hold tensors and arrays, in tuples, lists and "
-        "dictionaries; leave it out (by collate_fn= of your DataLoader) or turn it into a tensor"
-    )
-
-
-def _names(shape: Any) -> Iterator[str]:
-    if isinstance(shape, str):
-        yield shape
-    else:
-        for part in shape[2]:
-            yield from _names(part)
-
-
-def _built(shape: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(shape, str):
-        return tensors[shape]
-    kind, keys, parts = shape
-    values = [_built(part, tensors) for part in parts]
-    if keys is not None:
-        return dict(zip(keys, values, strict=True))
-    return kind(*values) if hasattr(kind, "_fields") else kind(values)
 
 
 class NestedSource(ShownSource):
@@ -201,7 +107,7 @@ class NestedSource(ShownSource):
     ) -> NestedSource:
         """The same rows elsewhere; integers and booleans keep their type."""
         moved = copy.copy(self)
-        moved._rows = {key: _moved(t, device, dtype) for key, t in self._rows.items()}
+        moved._rows = tree.to(self._rows, device=device, dtype=dtype)
         return moved
 
 
@@ -219,7 +125,7 @@ class FunctionSource(ShownSource):
     value_range = None
     size = None
 
-    def __init__(self, function: Callable[[int], Any], name: str = "") -> None:
+    def __init__(self, function: Callable[[int], object], name: str = "") -> None:
         self.function = function
         self.name = name or getattr(function, "__name__", "a function")
         self.origin = f"batches of {self.name}(i)"
@@ -228,17 +134,18 @@ class FunctionSource(ShownSource):
         first = next(iter(self.structure.flat(batch).values()))
         self.kind: Kind = "images" if first.ndim == 4 else "points"
         self.shape = tuple(first.shape[1:])
-        self._numbers = range(_WHEEL)
-        self._to: tuple[Any, Any] = (None, None)
+        self._numbers: Sequence[int] = range(_WHEEL)
+        self._to: tuple[tree.Device, torch.dtype | None] = (None, None)
 
     def sample_rows(self, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
         """The batch of a number drawn from this part's, with its own number of rows (`n` is not read)."""
         low = int(rng.integers(2**31 // _WHEEL))
         number = low * _WHEEL + self._numbers[int(rng.integers(len(self._numbers)))]
-        batch = self.structure.flat(self._numbered(number))
-        return {key: _moved(t.detach(), *self._to) for key, t in batch.items()}
+        batch = tree.detach(self.structure.flat(self._numbered(number)))
+        device, dtype = self._to
+        return tree.to(batch, device=device, dtype=dtype)
 
-    def _numbered(self, number: int) -> Any:
+    def _numbered(self, number: int) -> object:
         """The batch of a number.
 
         Raises:
@@ -269,7 +176,7 @@ class FunctionSource(ShownSource):
         return torch.cat(found)[:n]
 
     def all(self) -> Tensor:
-        """Not to be had."""
+        """Not available: the batches have no end."""
         raise DataError(f"{self.name} gives batches without end: there is no tensor of all of them")
 
     def split(
@@ -282,7 +189,7 @@ class FunctionSource(ShownSource):
         parts = []
         for start, stop in itertools.pairwise(ends):
             part = copy.copy(self)
-            part._numbers = [self._numbers[i] for i in order[start:stop]]  # type: ignore[assignment]
+            part._numbers = [self._numbers[i] for i in order[start:stop]]
             parts.append(part)
         return tuple(parts)
 
@@ -298,7 +205,7 @@ class FunctionSource(ShownSource):
 Nested = NestedSource | FunctionSource
 
 
-def nested_source(data: Any, limit: int = 10_000, name: str = "") -> Nested | Source:
+def nested_source(data: object, limit: int = 10_000, name: str = "") -> Nested | Source:
     """A source of batches from what a training loop holds.
 
     Args:
@@ -336,7 +243,7 @@ def nested_source(data: Any, limit: int = 10_000, name: str = "") -> Nested | So
     )
 
 
-def _of_rows(data: Any) -> bool:
+def _of_rows(data: object) -> bool:
     """Whether a list is one batch (tensors with as many rows each) and not a list of batches."""
     if not isinstance(data, list) or not data:
         return False
@@ -348,7 +255,7 @@ def _of_rows(data: Any) -> bool:
     )
 
 
-def _read(batches: Iterable[Any], limit: int) -> tuple[dict[str, Tensor], Structure]:
+def _read(batches: Iterable[object], limit: int) -> tuple[dict[str, Tensor], Structure]:
     """The rows of the first batches."""
     found: list[dict[str, Tensor]] = []
     structure: Structure | None = None
@@ -387,10 +294,10 @@ def _seed(number: int) -> None:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _failing(batches: Iterable[Any]) -> Iterator[Any]:
+def _failing(batches: Iterable[object]) -> Iterator[object]:
     """The batches; DataError where the loader fails."""
     try:
         yield from batches
@@ -398,7 +305,3 @@ def _failing(batches: Iterable[Any]) -> Iterator[Any]:
         raise DataError(
             f"reading the data fails ({_line(error)}): look at what a batch of the loader holds"
         ) from error
-
-
-def _moved(t: Tensor, device: Any, dtype: torch.dtype | None) -> Tensor:
-    return t.to(device=device, dtype=dtype if t.is_floating_point() else None)

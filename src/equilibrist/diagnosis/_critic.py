@@ -12,7 +12,7 @@ from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.diagnosis.loop import Held, Loop, modules_of
 from equilibrist.errors import EquilibristError
 from equilibrist.formulations.named import is_formulation
-from equilibrist.games import Modules, parameters_of, roles
+from equilibrist.games import Modules, accepted_arguments, roles
 from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.nn.wrapped import copied, unwrapped
 
@@ -105,7 +105,7 @@ def _loss(loop: Loop, critic: str) -> Any:
     if not callable(loop.loss) or is_formulation(loop.loss):
         return loop.loss
     called = roles(tuple(loop.players))
-    losses, count = loop.loss, parameters_of(loop.loss)[0]
+    losses, count = loop.loss, accepted_arguments(loop.loss)[0]
 
     def loss(module: Any, real: Any, fake: Any) -> Any:
         if not isinstance(loop.players[critic], nn.Module):

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from equilibrist.diagnosis._calls import Coordinates
 from equilibrist.diagnosis._seen import CRITIC, Opposition, opposed_parts
 from equilibrist.diagnosis._untouched import untouched
-from equilibrist.games import Modules, parameters_of
+from equilibrist.games import Modules, accepted_arguments
 from equilibrist.interop.origin import tensors_of
 
 Losses = Callable[..., Mapping[str, Tensor]]
@@ -58,7 +58,7 @@ class Declared:
     ) -> None:
         self.losses, self.players = losses, players
         self.modules = Modules(shown)
-        self.count = parameters_of(losses)[0]
+        self.count = accepted_arguments(losses)[0]
         self.fault = ""
         self.through: set[str] = set()  # terms of the generator's loss that go through the critic
 

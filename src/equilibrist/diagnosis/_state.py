@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from equilibrist.nn.noise import states
+from equilibrist.nn.noise import random_states
 
 LARGEST = 2**24  # bytes of an array, or of a tensor that no module holds: what is larger is data
 # Kinds of leaves, in the order in which a difference is looked for; the first make two runs the same training.
@@ -146,7 +146,7 @@ def look(found: Mapping[str, object], roles: Roles | None = None, keep: bool = F
                     continue
                 taken.add(id(leaf))
             state[owner, part] = _leaf(kind, owner, part, leaf, keep)
-    for source, drawn in states().items():
+    for source, drawn in random_states().items():
         state["", source] = Leaf("random", f"{source}'s random state", "", bits(drawn))
     return state
 

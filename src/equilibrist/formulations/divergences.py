@@ -21,14 +21,14 @@ from equilibrist.errors import GameError, did_you_mean
 LOG2 = math.log(2)
 
 
-class Domain(NamedTuple):
+class ConjugateDomain(NamedTuple):
     """dom f*: all u below `upper` (itself excluded), and the same in words."""
 
     upper: float
     words: str
 
 
-EVERYWHERE = Domain(math.inf, "all u")
+EVERYWHERE = ConjugateDomain(math.inf, "all u")
 
 
 class Divergence(ABC):
@@ -45,7 +45,7 @@ class Divergence(ABC):
 
     name: ClassVar[str]
     direction: ClassVar[str]
-    domain: ClassVar[Domain] = EVERYWHERE
+    domain: ClassVar[ConjugateDomain] = EVERYWHERE
     unit: ClassVar[str] = "nats"
     curvature: ClassVar[float]
 
@@ -114,7 +114,7 @@ class ReverseKL(Divergence):
 
     name: ClassVar[str] = "reverse KL"
     direction: ClassVar[str] = "KL(Q || P), P the data's law, Q the generator's"
-    domain: ClassVar[Domain] = Domain(0.0, "u < 0")
+    domain: ClassVar[ConjugateDomain] = ConjugateDomain(0.0, "u < 0")
     curvature: ClassVar[float] = 1.0
 
     def f(self, t: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class JensenShannon(Divergence):
 
     name: ClassVar[str] = "Jensen-Shannon"
     direction: ClassVar[str] = "2 JS(P, Q), symmetric"
-    domain: ClassVar[Domain] = Domain(LOG2, "u < log 2")
+    domain: ClassVar[ConjugateDomain] = ConjugateDomain(LOG2, "u < log 2")
     curvature: ClassVar[float] = 0.5
 
     def f(self, t: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class VanillaDivergence(Divergence):
 
     name: ClassVar[str] = "vanilla"
     direction: ClassVar[str] = "2 JS(P, Q) - log 4, symmetric"
-    domain: ClassVar[Domain] = Domain(0.0, "u < 0")
+    domain: ClassVar[ConjugateDomain] = ConjugateDomain(0.0, "u < 0")
     curvature: ClassVar[float] = 0.5
 
     def f(self, t: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ class Neyman(Divergence):
 
     name: ClassVar[str] = "Neyman"
     direction: ClassVar[str] = "the integral of (p - q)^2 / p, p the data's density"
-    domain: ClassVar[Domain] = Domain(1.0, "u < 1")
+    domain: ClassVar[ConjugateDomain] = ConjugateDomain(1.0, "u < 1")
     unit: ClassVar[str] = "divergence units"
     curvature: ClassVar[float] = 2.0
 
@@ -250,7 +250,7 @@ class SquaredHellinger(Divergence):
 
     name: ClassVar[str] = "squared Hellinger"
     direction: ClassVar[str] = "the integral of (sqrt p - sqrt q)^2, symmetric"
-    domain: ClassVar[Domain] = Domain(1.0, "u < 1")
+    domain: ClassVar[ConjugateDomain] = ConjugateDomain(1.0, "u < 1")
     unit: ClassVar[str] = "divergence units"
     curvature: ClassVar[float] = 0.5
 

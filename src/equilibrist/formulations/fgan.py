@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from equilibrist.errors import GameError
@@ -82,9 +81,7 @@ class FGAN(ScoreFormulation):
         """One nat where the value is in nats, else f''(1): what one nat of KL is, to leading order, in the
         units of this divergence, so that a tolerance calls the same small shift of Q nothing."""
         nats = self.divergence.unit == "nats"
-        return torch.full(
-            (), 1.0 if nats else self.divergence.curvature, dtype=real.dtype, device=real.device
-        )
+        return real.new_full((), 1.0 if nats else self.divergence.curvature)
 
 
 def _found(given: object) -> Divergence:

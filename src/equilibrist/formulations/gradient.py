@@ -35,7 +35,7 @@ def input_gradient(critic: Critic, x: Tensor) -> Tensor:
             total = torch.func.grad(lambda points: critic(points).sum())
             gradient: Tensor = total(x)
         return gradient
-    # Outside vmap and its kin plain autograd does the same with less overhead.
+    # Outside of torch.func's transforms plain autograd does the same with less overhead.
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad(), Slopes():
         points = x if x.requires_grad and differentiable else x.detach().requires_grad_()

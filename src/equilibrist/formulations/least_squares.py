@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from equilibrist.formulations._base import Critic, ScoreFormulation
@@ -72,6 +71,4 @@ class LeastSquares(ScoreFormulation):
 
     def scale(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """(real - fake)^2 / 4: the loss of the best constant critic, which tells nothing apart."""
-        return torch.full(
-            (), (self.real - self.fake) ** 2 / 4, dtype=real.dtype, device=real.device
-        )
+        return real.new_full((), (self.real - self.fake) ** 2 / 4)

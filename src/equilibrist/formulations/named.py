@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TypeGuard, cast
 
 from torch import nn
 
@@ -33,7 +33,7 @@ _OF_TORCH = {
 }
 
 
-def is_formulation(value: Any) -> bool:
+def is_formulation(value: object) -> TypeGuard[Formulation | str]:
     """Whether this can only be meant as a formulation, or as a loss in its place."""
     return (
         (isinstance(value, str) and value in FORMULATIONS)
@@ -42,7 +42,7 @@ def is_formulation(value: Any) -> bool:
     )
 
 
-def formulation_of(value: Formulation | str) -> Formulation:
+def formulation_of(value: Formulation | str | type) -> Formulation:
     """A formulation as it is, or by its name.
 
     Args:
@@ -80,7 +80,7 @@ def formulation_of(value: Formulation | str) -> Formulation:
     return value
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     if isinstance(value, nn.Module):
         return type(value).__name__
     return str(getattr(value, "__name__", ""))

@@ -1,7 +1,7 @@
 """Games: players with losses. Analytic games carry their truth."""
 
 from equilibrist.games._own_players import Modules, roles
-from equilibrist.games._own_scores import parameters_of
+from equilibrist.games._own_scores import accepted_arguments
 from equilibrist.games.adversarial import AdversarialGame
 from equilibrist.games.dirac import Dirac
 from equilibrist.games.finite import FiniteGAN, draw_of_rows
@@ -34,12 +34,12 @@ __all__ = [
     "Quadratic",
     "SampledGame",
     "Uniform",
+    "accepted_arguments",
     "bilinear",
     "curved_ridge",
     "draw_of_rows",
     "false_attractor",
     "hidden_minimax",
-    "parameters_of",
     "roles",
     "three_nash",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,19 +13,19 @@ from equilibrist.core.draws import Draw
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
-from equilibrist.games._own_players import tops
+from equilibrist.games._own_players import called_modules
 from equilibrist.games._own_returned import AGREE, failure
 from equilibrist.nn.memo import Memo
-from equilibrist.nn.stop_gradient import named
+from equilibrist.nn.stop_gradient import place_name
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
 
 
-def differentiated(
+def check_differentiable(
     game: AdversarialGame, players: Players, constants: Constants, draw: Draw
 ) -> None:
-    """Whether the functions differentiate within themselves; and whether each loss depends on its player."""
+    """Find whether the functions differentiate within themselves, and check that each loss depends on its player."""
     try:
         reference = VectorField(game)(players, constants, draw)
     except Exception as error:
@@ -51,7 +51,7 @@ def differentiated(
 def _reaches(
     game: AdversarialGame, players: Players, constants: Constants, draw: Draw, player: str
 ) -> bool:
-    """Whether a player's loss is computed from its weights, be its gradient zero."""
+    """Whether a player's loss is computed from its weights, even if its gradient is zero."""
     leaves = {k: t.detach().requires_grad_() for k, t in players[player].items()}
     with torch.enable_grad():
         loss = game.losses({**players, player: leaves}, constants, draw)[player]
@@ -80,10 +80,14 @@ def _alike_without(
     return all(torch.allclose(plain[p], losses[p], rtol=AGREE, atol=1e-7) for p in losses)
 
 
-def memos(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """Outputs are kept where a module is shown an input twice, and where that changes neither losses nor gradients:
-    not, say, where a module is told in between to compute something else, or where a graph is freed."""
-    made = [] if game.noise else [Memo(m) for p in game.players for m in tops(game._pure[p].module)]
+def find_memos(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+    """Keep outputs where a module is shown an input twice, and where that changes neither losses nor gradients:
+    not, for example, where a module is switched in between to compute something else, or where a graph is freed."""
+    made = (
+        []
+        if game.noise
+        else [Memo(m) for p in game.players for m in called_modules(game._pure[p].module)]
+    )
 
     def seen() -> tuple[list[Tensor], dict[str, Tensor]]:
         with torch.no_grad():
@@ -117,8 +121,10 @@ def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
     )
 
 
-def follows(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """Whether the losses can be computed in float64, in which audits score, only where what they make in float32
+def find_precision(
+    game: AdversarialGame, players: Players, constants: Constants, draw: Draw
+) -> None:
+    """Find whether the losses can be computed in float64, in which audits score, only where what they make in float32
     (`torch.randn(64, 8)`, `x.float()`) follows."""
 
     def wide() -> bool:
@@ -136,13 +142,12 @@ def follows(game: AdversarialGame, players: Players, constants: Constants, draw:
 
 def _wide(players: Players, constants: Constants, draw: Draw) -> tuple[Players, Constants, Draw]:
     """The same in float64."""
-    found: Any = tuple(tree.to(t, dtype=torch.float64) for t in (players, constants, draw))
-    return found  # type: ignore[no-any-return]
+    wide = torch.float64
+    return tree.to(players, dtype=wide), tree.to(constants, dtype=wide), tree.to(draw, dtype=wide)
 
 
-def stops(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """At which of the places that were not yet looked at a stopped gradient is another player's affair, so that it may
-    pass."""
+def find_stops(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+    """Find at which of the new places a gradient is stopped for another player's sake only, so that it may pass."""
     game._stopping = bool(game._seen) or game._froze
     fresh = [place for place in game._seen if place not in game._known]
     game._known.update(fresh)
@@ -171,19 +176,20 @@ def stops(game: AdversarialGame, players: Players, constants: Constants, draw: D
     game._passing = former | passing
     if passing and not same():
         game._passing, passing = former, set()
-    kept = (named(place) for place in game._seen if place not in game._passing)
+    kept = (place_name(place) for place in game._seen if place not in game._passing)
     game.stops = tuple(dict.fromkeys(kept))
 
 
-def met(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> bool:
-    """Places that the probe did not meet (a branch that few batches take) are looked at when they are met; whether
-    there were any."""
+def find_new_stops(
+    game: AdversarialGame, players: Players, constants: Constants, draw: Draw
+) -> bool:
+    """Look at places that the probe did not meet (a branch that few batches take); whether there were any."""
     if not game._probed or game._looking or all(place in game._known for place in game._seen):
         return False
     game._looking = True
     try:
         with torch.enable_grad():
-            stops(game, tree.detach(players), constants, draw)
+            find_stops(game, tree.detach(players), constants, draw)
     finally:
         game._looking = False
     return True

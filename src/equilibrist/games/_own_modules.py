@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
-from equilibrist.games import inputs as _setup
+from equilibrist.games import inputs
 from equilibrist.games._own_players import Held, class_of, one_module
 from equilibrist.games.sampled import SampledGame, Start
 from equilibrist.nn.pure import Former, PureModule
@@ -36,7 +37,7 @@ class OwnModules(SampledGame, ABC):
         """Copies of the players' modules, and of those that nobody trains."""
         self._live = {p: one_module(name, players[name]) for p, name in self.names.items()}
         for a, b in combinations(self.players, 2):
-            _setup.apart(self._live[a], self._live[b], self.names[a], self.names[b])
+            inputs.apart(self._live[a], self._live[b], self.names[a], self.names[b])
         self._made: dict[str, Foreign] = {
             p: foreign(self._live[p], "generator") for p in self.players
         }
@@ -87,7 +88,11 @@ class OwnModules(SampledGame, ABC):
     # -- values and modules ------------------------------------------------------------------------
 
     def init(
-        self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
+        self,
+        seed: int | None = None,
+        *,
+        device: tree.Device = None,
+        dtype: torch.dtype | None = None,
     ) -> Start:
         """Copies of the parameters and buffers that the players were given with; a seed changes nothing."""
         return self._values(self.modules, device, dtype, copies=True)
@@ -97,7 +102,11 @@ class OwnModules(SampledGame, ABC):
         return self._values(self._live, None, None, copies=False)
 
     def _values(
-        self, modules: Mapping[str, nn.Module], device: Any, dtype: torch.dtype | None, copies: bool
+        self,
+        modules: Mapping[str, nn.Module],
+        device: tree.Device,
+        dtype: torch.dtype | None,
+        copies: bool,
     ) -> Start:
         players: Players = {}
         constants: Constants = {}
@@ -141,15 +150,10 @@ class OwnModules(SampledGame, ABC):
         """The precisions below float32 in which players were given, of which the copies have float32."""
         return [(p, self._made[p].half) for p in self.players]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """What was built, for the record: plain values only."""
         return {
-            "formulation": str(self.formulation),
-            "spec": repr(self.formulation),
-            "loss": self.formulation.formula,
-            "unit": self.formulation.unit,
-            "zero_sum": self.zero_sum,
-            "separable": self.separable,
+            **self._about_losses(),
             "projections": [repr(p) for p in self.projections],
             "spectral_norm": any(self._made[p].spectral for p in self.players),
             **({"noise": list(self.noise)} if self.noise else {}),
@@ -168,18 +172,18 @@ class OwnModules(SampledGame, ABC):
 
     # -- what other games have --------------------------------------------------------------------
 
-    def against(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Not to be had: these losses make their samples themselves."""
+    def against(self, *_: object, **__: object) -> NoReturn:
+        """Not available: these losses make their samples themselves."""
         raise GameError("losses of your own make their samples themselves")
 
-    def generate(self, *_: Any, **__: Any) -> Tensor:
-        """Not to be had: `samples` takes a batch."""
+    def generate(self, *_: object, **__: object) -> NoReturn:
+        """Not available: `samples` takes a batch."""
         raise GameError(
             "losses of your own make samples of a draw: take fakes(players, constants, draw)"
         )
 
-    def critic(self, *_: Any, **__: Any) -> Any:
-        """Not to be had: `score` takes a batch."""
+    def critic(self, *_: object, **__: object) -> NoReturn:
+        """Not available: `score` takes a batch."""
         raise GameError(
             "losses of your own score under a draw: take critic_of(players, constants, draw)"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from equilibrist.errors import GameError
 from equilibrist.nn.wrapped import unwrapped
+from equilibrist.projections import Projection
 
-Held = nn.Module | Tensor | Sequence[Any] | Mapping[str, Any]
+Held = nn.Module | Tensor | Sequence[object] | Mapping[str, object]
+Function = Callable[..., Any]  # of the user's: losses, samples, a score
 
 # How the two players of other trainers are called: which of them answers.
 _CRITICS = ("critic", "disc", "netd", "adversary")
@@ -30,7 +32,7 @@ class Modules(dict[str, Any]):
 
 
 class Several(nn.Module):
-    """A player of several modules; `shown` hands them over in a list or dictionary, as they were given."""
+    """A player of several modules; `shown` returns them in a list or dictionary, as they were given."""
 
     def __init__(self, modules: Mapping[str, nn.Module], listed: bool) -> None:
         super().__init__()
@@ -38,13 +40,13 @@ class Several(nn.Module):
         for key, module in modules.items():
             self.add_module(key, module)
 
-    def shown(self, values: Mapping[str, Tensor]) -> Any:
+    def shown(self, values: Mapping[str, Tensor]) -> object:
         """The modules."""
         return list(self._modules.values()) if self.listed else dict(self._modules)
 
 
 class Tensors(nn.Module):
-    """A player that chooses tensors; `shown` hands over their values."""
+    """A player that chooses tensors; `shown` returns their values."""
 
     def __init__(self, tensors: Mapping[str, nn.Parameter], single: bool) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class Tensors(nn.Module):
         for key, tensor in tensors.items():
             self.register_parameter(key, tensor)
 
-    def shown(self, values: Mapping[str, Tensor]) -> Any:
+    def shown(self, values: Mapping[str, Tensor]) -> object:
         """The tensors."""
         return values["value"] if self.single else {key: values[key] for key in self._parameters}
 
@@ -67,34 +69,37 @@ def one_module(name: str, held: Held) -> nn.Module:
         return unwrapped(held)
     if isinstance(held, Tensor):
         return Tensors({"value": _parameter(name, held)}, single=True)
-    parts: Any = held if isinstance(held, Mapping) else {}
+    given: Iterable[tuple[object, object]] = ()
     if isinstance(held, list | tuple):
-        parts = dict(enumerate(held))
-    parts = {_key(name, key): part for key, part in parts.items()}
-    if parts and all(isinstance(part, nn.Module) for part in parts.values()):
-        modules = {key: unwrapped(part) for key, part in parts.items()}
+        given = enumerate(held)
+    elif isinstance(held, Mapping):
+        given = held.items()
+    parts = {_key(name, key): part for key, part in given}
+    modules = {key: unwrapped(p) for key, p in parts.items() if isinstance(p, nn.Module)}
+    if parts and len(modules) == len(parts):
         return Several(modules, listed=not isinstance(held, Mapping))
-    if parts and isinstance(held, Mapping) and all(isinstance(p, Tensor) for p in parts.values()):
-        return Tensors({key: _parameter(name, part) for key, part in parts.items()}, single=False)
+    tensors = {key: part for key, part in parts.items() if isinstance(part, Tensor)}
+    if parts and isinstance(held, Mapping) and len(tensors) == len(parts):
+        return Tensors({key: _parameter(name, t) for key, t in tensors.items()}, single=False)
     raise GameError(
         f"the player {name!r} is of type {type(held).__name__}: give an nn.Module, a list or dictionary of them, or "
         "tensors that it chooses"
     )
 
 
-def tops(module: nn.Module) -> list[nn.Module]:
+def called_modules(module: nn.Module) -> list[nn.Module]:
     """The modules that a user's function calls by themselves."""
     if isinstance(module, Several):
         return list(module.children())
     return [] if isinstance(module, Tensors) else [module]
 
 
-def shown(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
+def in_given_form(module: nn.Module, values: Mapping[str, Tensor]) -> object:
     """What a user's function is handed of a player, in the form in which it was given."""
     return module.shown(values) if isinstance(module, Several | Tensors) else module
 
 
-def _parameter(name: str, value: Any) -> nn.Parameter:
+def _parameter(name: str, value: Tensor) -> nn.Parameter:
     if not value.is_floating_point():
         raise GameError(
             f"the player {name!r} holds a tensor of {value.dtype}: give floats, which can be descended"
@@ -102,7 +107,7 @@ def _parameter(name: str, value: Any) -> nn.Parameter:
     return value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach())
 
 
-def _key(name: str, key: Any) -> str:
+def _key(name: str, key: object) -> str:
     if "." in str(key) or not str(key):
         raise GameError(f"the player {name!r} holds a part called {str(key)!r}: leave the dot out")
     return str(key)
@@ -143,7 +148,7 @@ def _is_critic(name: str) -> bool | None:
     return True if called.startswith(_CRITICS) else _SHORT.get(called)
 
 
-def check_frozen(frozen: Any, names: Sequence[str]) -> dict[str, nn.Module]:
+def check_frozen(frozen: object, names: Sequence[str]) -> dict[str, nn.Module]:
     """The modules that no player trains, by name.
 
     Raises:
@@ -165,9 +170,7 @@ def check_frozen(frozen: Any, names: Sequence[str]) -> dict[str, nn.Module]:
     return dict(frozen)
 
 
-def functions_of(
-    losses: Any, names: Sequence[str]
-) -> dict[str, Callable[..., Any]] | Callable[..., Any]:
+def functions_of(losses: object, names: Sequence[str]) -> dict[str, Function] | Function:
     """The losses: one function, or one a player.
 
     Raises:
@@ -182,8 +185,7 @@ def functions_of(
         raise GameError(
             f"losses={type(losses).__name__}: give a function losses(modules, batch) that returns {{player: loss}}"
         )
-    function: Callable[..., Any] = losses
-    return function
+    return losses
 
 
 def class_of(module: nn.Module) -> str:
@@ -193,12 +195,12 @@ def class_of(module: nn.Module) -> str:
     return "tensors" if isinstance(module, Tensors) else type(module).__name__
 
 
-def listed(projections: Any) -> Sequence[Any]:
+def projection_list(projections: Any) -> Iterable[Projection]:
     """Projections in a list, also where one is given by itself."""
     return [projections] if hasattr(projections, "player") else projections
 
 
-def renamed(projection: Any, roles: Mapping[str, str]) -> Any:
+def renamed(projection: Projection, roles: Mapping[str, str]) -> Projection:
     """A projection of a player under the name that audits use.
 
     Raises:
@@ -207,9 +209,9 @@ def renamed(projection: Any, roles: Mapping[str, str]) -> Any:
     given: Any = projection
     role = roles.get(getattr(given, "player", ""), "")
     if not role or role == given.player:
-        return given
+        return projection
     if not is_dataclass(given):
         raise GameError(
             f"{given!r} is of the player {given.player!r}, which audits call {role!r}: give it player={role!r}"
         )
-    return replace(given, player=role)  # type: ignore[type-var]
+    return replace(given, player=role)  # type: ignore[type-var,return-value]

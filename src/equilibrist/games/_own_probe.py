@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,11 +13,16 @@ from equilibrist.core.draws import Draw, Use
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players, check_separable
 from equilibrist.errors import GameError
-from equilibrist.games._own_gradients import differentiated, follows, memos, stops
-from equilibrist.games._own_returned import AGREE, failure, only_one, tried
+from equilibrist.games._own_gradients import (
+    check_differentiable,
+    find_memos,
+    find_precision,
+    find_stops,
+)
+from equilibrist.games._own_returned import AGREE, check_only, evaluated, failure
 from equilibrist.games._probe import moved_off
 from equilibrist.nn import noise
-from equilibrist.nn.pure import Watch
+from equilibrist.nn.layer_watch import LayerWatch
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
@@ -48,11 +53,11 @@ def probe(game: AdversarialGame) -> None:
     draw = game.with_noise(rng, draw)
     players = game.project(moved_off(start.players, rng))
     at = players, start.constants, draw
-    only_one(game, *at)
-    differentiated(game, *at)
-    follows(game, *at)
-    stops(game, *at)
-    memos(game, *at)
+    check_only(game, *at)
+    check_differentiable(game, *at)
+    find_precision(game, *at)
+    find_stops(game, *at)
+    find_memos(game, *at)
     _forms(game, *at)
     _pieces(game, *at)
 
@@ -61,13 +66,13 @@ def _look(game: AdversarialGame, players: Players, constants: Constants, draw: D
     """The losses, twice under one seed, with an eye on every layer."""
     game._needs_gradients = game._stopping = True
     before = {key: (t.clone(), t._version) for key, t in draw.items()}
-    watch = Watch()
+    watch = LayerWatch()
     for p in game.players:
         watch.begin(game._pure[p].module, game.names[p])
     try:
         with noise.seeded(0, noise.GLOBAL):
             watch.start()
-            losses = tried(game, lambda: game.losses(players, constants, draw))
+            losses = evaluated(game, lambda: game.losses(players, constants, draw))
             watch.start()
         # Some are drawn with a probability.
         for seed in range(1, SEEDS if watch.sources | watch.between else 1):
@@ -98,7 +103,7 @@ def _look(game: AdversarialGame, players: Players, constants: Constants, draw: D
                 "kept between calls, or for random numbers from a generator of its own"
             )
     game.noise = tuple(dict.fromkeys([*watch.noise, *(["the losses"] if watch.between else [])]))
-    game._sources = noise.of(watch.sources | watch.between)
+    game._sources = noise.sources_to_seed(watch.sources | watch.between)
 
 
 def _forms(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
@@ -218,5 +223,5 @@ def _samplewise(
     return torch.allclose(seen[0][::2], seen[1][::2], rtol=AGREE, atol=1e-6)
 
 
-def _shape(x: Any) -> str:
+def _shape(x: object) -> str:
     return f"of shape {list(x.shape)}" if isinstance(x, Tensor) else f"of type {type(x).__name__}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
-from equilibrist.errors import GameError
+from equilibrist.errors import GameError, first_line
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 AGREE = 1e-5  # of a loss or gradient: two ways of computing the same
 
 
-def tried(game: AdversarialGame, evaluate: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def evaluated(
+    game: AdversarialGame, evaluate: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     """The losses; GameError with the line of the user's function where it fails, or where it returns no losses."""
     try:
         return evaluate()
@@ -32,17 +34,16 @@ def tried(game: AdversarialGame, evaluate: Callable[[], dict[str, Tensor]]) -> d
 
 def failure(error: Exception) -> str:
     """An error in a line, with the place in the user's code at which it came up."""
-    first = str(error).splitlines()[0] if str(error) else ""
     ours = str(Path(__file__).parents[1])
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(ours)
     ]
     where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {first}{where}"
+    return f"{type(error).__name__}: {first_line(error)}{where}"
 
 
-def returned(game: AdversarialGame, given: Any, only: str | None) -> Mapping[str, Tensor]:
+def check_returned(game: AdversarialGame, given: object, only: str | None) -> Mapping[str, Tensor]:
     """What the user's one function returned, seen to hold each player's loss, or that of one alone.
 
     Raises:
@@ -60,8 +61,12 @@ def returned(game: AdversarialGame, given: Any, only: str | None) -> Mapping[str
     return given
 
 
-def number(name: str, loss: Any) -> Tensor:
-    """A player's loss as a 0-d tensor; GameError where it is none."""
+def scalar_loss(name: str, loss: object) -> Tensor:
+    """A player's loss as a 0-d tensor.
+
+    Raises:
+        GameError: it is no number.
+    """
     if not isinstance(loss, Tensor):
         kind = type(loss).__name__
         raise GameError(
@@ -74,18 +79,18 @@ def number(name: str, loss: Any) -> Tensor:
     return loss if loss.ndim == 0 else loss.reshape(())
 
 
-def only_one(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
-    """Whether a function that is told whose loss is needed gives the same loss then.
+def check_only(game: AdversarialGame, players: Players, constants: Constants, draw: Draw) -> None:
+    """Check that a function that takes `only` gives the same loss with it.
 
     Raises:
-        GameError: it does not, and random numbers that it draws in another order are not the reason.
+        GameError: it does not, and random numbers drawn in another order are not the reason.
     """
     if not game._asks:
         return
     with torch.no_grad():
         whole = game.losses(players, constants, draw)
         for p, name in game.names.items():
-            alone = tried(game, lambda p=p: game.losses(players, constants, draw, only=p))[p]  # type: ignore[misc]
+            alone = evaluated(game, lambda p=p: game.losses(players, constants, draw, only=p))[p]  # type: ignore[misc]
             if torch.allclose(alone, whole[p], rtol=AGREE, atol=1e-7):
                 continue
             if not game.noise:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
-from equilibrist.games._own_players import tops
+from equilibrist.games._own_players import called_modules
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
@@ -37,14 +37,14 @@ class Chance(NamedTuple):
     level: dict[str, float]
 
 
-def stake(
+def loss_scale(
     game: AdversarialGame,
     players: Players,
     constants: Constants,
     bank: Sequence[Draw],
     player: str,
 ) -> float:
-    """What is at stake for a player: how large a difference of its loss is large.
+    """How large a difference of a player's loss is large.
 
     A critic that is far too strong makes its own loss tiny, and a share of that would call everything something. So
     the loss is taken where the critic tells nothing apart: every score replaced by the one that then costs it least,
@@ -70,7 +70,7 @@ def stake(
     return own if player == "critic" else max(own, found.reach[player])
 
 
-def equality(
+def losses_at_equality(
     game: AdversarialGame, players: Players, constants: Constants, draw: Draw
 ) -> dict[str, float]:
     """The losses against a critic that tells nothing apart, by player; of none where they call no critic's module, or
@@ -85,7 +85,7 @@ def chance(
     game: AdversarialGame, players: Players, constants: Constants, draw: Draw
 ) -> Chance | None:
     """None where the losses call no critic that could be silenced: a player of tensors, more than two players."""
-    if len(game.players) != 2 or not tops(game._pure["critic"].module):
+    if len(game.players) != 2 or not called_modules(game._pure["critic"].module):
         return None
     seen: list[Tensor] = []
     with _scoring(game, lambda t: seen.append(t.detach()) or t):  # type: ignore[func-returns-value]
@@ -149,12 +149,12 @@ def _reach(
 def _scoring(game: AdversarialGame, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """What the critic's modules return, changed."""
 
-    def hook(module: Any, given: Any, made: Any) -> Any:
+    def hook(module: nn.Module, given: object, made: object) -> object:
         return tree_map(
             lambda t: change(t) if isinstance(t, Tensor) and t.is_floating_point() else t, made
         )
 
-    handles = [m.register_forward_hook(hook) for m in tops(game._pure["critic"].module)]
+    handles = [m.register_forward_hook(hook) for m in called_modules(game._pure["critic"].module)]
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
-from equilibrist.formulations import Formulation
+from equilibrist.formulations import Critic, Formulation
 from equilibrist.games import inputs
+from equilibrist.games._own_players import Function
 from equilibrist.games.inputs import Latent
+from equilibrist.tree import Device
 
 if TYPE_CHECKING:
     from equilibrist.games.adversarial import AdversarialGame
@@ -33,7 +35,7 @@ class OwnLosses:
         named: the formulation whose unit and yardstick they have, or None.
     """
 
-    function: Any
+    function: Function | Mapping[str, Function]
     named: Formulation | None = None
     zero_sum: bool = False
 
@@ -65,13 +67,13 @@ class OwnLosses:
         """Whether derivatives of gradients are exact."""
         return bool(getattr(self.named, "second_order", True))
 
-    def scale(self, critic: Any, real: Tensor, fake: Tensor) -> Tensor:
+    def scale(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """That of the formulation that is named."""
         assert self.named is not None
         return self.named.scale(critic, real, fake)
 
-    def losses(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Not to be had from scores."""
+    def losses(self, *_: object, **__: object) -> NoReturn:
+        """Not available from scores."""
         raise GameError("losses of your own are no functions of scores alone")
 
 
@@ -89,7 +91,7 @@ class OwnScores:
         self._at, self._game = (players, constants, draw), game
 
     def __call__(self, x: Tensor) -> Tensor:
-        scores: Any = self._game.score_of(*self._at, x)
+        scores: object = self._game.score_of(*self._at, x)
         if not isinstance(scores, Tensor):
             what = type(scores).__name__
             raise GameError(f"score must return one tensor, a score for each sample, not {what}")
@@ -106,15 +108,17 @@ class Laws(dict[str, Latent]):
     def __str__(self) -> str:
         return ", ".join(f"{name}: {law}" for name, law in self.items()) or "none"
 
-    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
-        """Not to be had as one tensor."""
+    def sample(
+        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Device
+    ) -> Tensor:
+        """Not available as one tensor."""
         raise GameError("latents of own losses belong to a draw: take draw(rng, data, batch)")
 
 
 RESERVED = ("noise", "fake")  # what draws hold besides batches and latents
 
 
-def laws_of(latent: Any, taken: Sequence[str] = ()) -> Laws:
+def laws_of(latent: object, taken: Sequence[str] = ()) -> Laws:
     """The laws of what losses draw: none, one, or several by name.
 
     Args:
@@ -140,7 +144,7 @@ def laws_of(latent: Any, taken: Sequence[str] = ()) -> Laws:
     return laws
 
 
-def batch_size(batch: Any, data: Any, otherwise: int) -> int:
+def batch_size(batch: object, data: object, otherwise: int) -> int:
     """Samples in a minibatch: as given, else as the loader has it.
 
     Raises:
@@ -154,14 +158,14 @@ def batch_size(batch: Any, data: Any, otherwise: int) -> int:
     return batch
 
 
-def check_functions(**given: Any) -> None:
+def check_functions(**given: object) -> None:
     """GameError where an argument that must be a function is something else."""
     for name, function in given.items():
         if function is not None and not callable(function):
             raise GameError(f"{name}={function!r}: give a function, or leave it out")
 
 
-def parameters_of(function: Callable[..., Any]) -> tuple[int, set[str]]:
+def accepted_arguments(function: Callable[..., object]) -> tuple[int, set[str]]:
     """What a function can be given.
 
     Args:
@@ -177,7 +181,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[int, set[str]]:
     return len([p for p in plain if p.name != "only"]), {p.name for p in found}
 
 
-def detached(found: Any) -> Any:
+def detached(found: object) -> object:
     """What a function returned, without its graph."""
     if isinstance(found, Tensor):
         return found.detach()
@@ -191,19 +195,11 @@ def leaf(t: Tensor) -> Tensor:
     return t if t.requires_grad or not t.is_floating_point() else t.detach().requires_grad_()
 
 
-def apart(t: Tensor) -> Tensor:
+def with_own_flag(t: Tensor) -> Tensor:
     """The tensor, or its value with a flag of its own where it has no gradient."""
     return t if t.requires_grad else t.detach()
 
 
-def kind_of(players: Players) -> torch.dtype:
+def precision_of(players: Players) -> torch.dtype:
     """The precision of the players."""
     return next(t.dtype for part in players.values() for t in part.values())
-
-
-def moved(rows: Mapping[str, Tensor], device: Any, dtype: torch.dtype) -> Draw:
-    """Rows where the players are; floats in their precision."""
-    return {
-        key: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
-        for key, t in rows.items()
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from equilibrist.core.draws import Draw, normal, uniform
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
 from equilibrist.games import inputs
-from equilibrist.games._scores import Output, Reading, readings, shape_of_output
+from equilibrist.games._scores import Reading, readings, shape_of_output
 from equilibrist.games.sampled import SampledGame, Start
+from equilibrist.nn.pure import Output
 
 COUNT = 8
 # Of eight samples: no half of any grouping at equal distances, or of neighbours, is one of these.
@@ -28,9 +29,8 @@ _BOUNDS = {
     inputs.CONSTANT: "are one number for all samples, whatever its weights are (a softmax over one column?)",
 }
 
-Run = Callable[
-    ..., Any
-]  # (player, start, what it is given in words, *inputs) -> what the player's module returns
+# (player, start, what it is given in words, *inputs) -> what the player's module returns
+Run = Callable[..., Output]
 
 
 class Probe(NamedTuple):

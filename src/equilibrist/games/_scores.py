@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from equilibrist.formulations import Critic
 from equilibrist.games.inputs import HALF, full_precision
 from equilibrist.nn import noise
-from equilibrist.nn.pure import PureModule
+from equilibrist.nn.pure import Output, PureModule
 
-Output = Any  # whatever a critic returns
-Path = tuple[Any, ...]  # keys, outermost first
+Path = tuple[object, ...]  # keys, outermost first
 NAMES = ("score", "scores", "logit", "logits")  # of a dictionary's entry that is the score
 
 
@@ -93,6 +93,14 @@ def shape_of_output(output: Output) -> str:
     return f"a {type(output).__name__} of {', '.join(parts) or 'nothing'}"
 
 
+class CriticScores(Critic, Protocol):
+    """A critic as games hand it out: a `formulations.Critic` that knows one score for each sample too."""
+
+    def by_sample(self, x: Tensor) -> Tensor:
+        """One score for each sample [B]."""
+        ...
+
+
 @dataclass(eq=False, slots=True)  # not frozen: one is made at every evaluation, and that is slow
 class Scores:
     """Samples [B, ...] to scores [B], or [B, patches] of a critic that returns maps (see `formulations.Critic`).
@@ -133,10 +141,11 @@ class Scores:
         return scores if scores.ndim == 1 else scores.mean(1)
 
     def _scores(self, x: Tensor) -> Tensor:
-        found: Tensor = self.module(self.params, self.buffers, x, *self._shown(x), **self._which())
+        found = self.module(self.params, self.buffers, x, *self._shown(x), **self._which())
         for key in self.path:
             found = found[key]
-        return found
+        scores: Tensor = found
+        return scores
 
     def transform(self, x: Tensor, eta: float) -> Tensor:
         """D^c(x) = sup_x' D(x') - eta |x - x'|^2 [B], where the critic knows it (`closed_transform`)."""
@@ -154,5 +163,5 @@ class Scores:
             return (self.condition,)
         return (self.condition.repeat(times, *[1] * (self.condition.ndim - 1)),)
 
-    def _which(self) -> dict[str, Any]:
+    def _which(self) -> dict[str, int]:
         return {} if self.head is None else {"head": self.head}

@@ -10,51 +10,42 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equilibrist import tree
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
-from equilibrist.data.nested import SAMPLES, Structure, nested_source
+from equilibrist.data import Source
+from equilibrist.data.nested import Nested, nested_source
+from equilibrist.data.structure import SAMPLES, Structure
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.games import _own_probe
-from equilibrist.games._own_gradients import met
-from equilibrist.games._own_modules import OwnModules
+from equilibrist.games._own_calls import OwnCalls
+from equilibrist.games._own_gradients import find_new_stops
 from equilibrist.games._own_players import (
     Held,
-    Modules,
     check_frozen,
     functions_of,
-    listed,
+    projection_list,
     renamed,
     roles,
-    shown,
 )
-from equilibrist.games._own_returned import number, returned
-from equilibrist.games._own_scale import equality, stake
+from equilibrist.games._own_returned import check_returned, scalar_loss
+from equilibrist.games._own_scale import loss_scale, losses_at_equality
 from equilibrist.games._own_scores import (
     OwnLosses,
     OwnScores,
-    apart,
+    accepted_arguments,
     batch_size,
     check_functions,
-    detached,
-    kind_of,
     laws_of,
-    leaf,
-    moved,
-    parameters_of,
 )
-from equilibrist.games.sampled import seed_of
-from equilibrist.nn import noise
-from equilibrist.nn.memo import Memo
-from equilibrist.nn.precision import InPrecision
-from equilibrist.nn.stop_gradient import Place, StopGradients
 from equilibrist.projections import Projection
 
 Losses = Callable[..., Mapping[str, Tensor]] | Mapping[str, Callable[..., Tensor]]
 BATCH = 64
 
 
-class AdversarialGame(OwnModules):
+class AdversarialGame(OwnCalls):
     """Players with losses of your own, written as a training loop writes them.
 
         def losses(modules, batch, z):
@@ -72,7 +63,7 @@ class AdversarialGame(OwnModules):
     weights). Each loss is descended by its own player alone. Random numbers that the function or a module draws
     (torch's, NumPy's or Python's global ones) are part of a draw. Gradients that the function stops (`detach`,
     `no_grad`) only for another player's sake pass where derivatives need them; places where a player's own gradient
-    is stopped are kept as they are and listed in `stops`.
+    is stopped are kept as they are and projection_list in `stops`.
 
     Modules are copied, never touched; torch's spectral norm divides by the exact norm in the copies.
 
@@ -119,9 +110,9 @@ class AdversarialGame(OwnModules):
         self,
         players: Mapping[str, Held],
         losses: Losses,
-        data: Any,
+        data: object,
         *,
-        latent: Any = None,
+        latent: object = None,
         frozen: Mapping[str, nn.Module] | None = None,
         samples: Callable[..., tuple[Tensor, Tensor]] | None = None,
         score: Callable[..., Tensor] | None = None,
@@ -139,7 +130,7 @@ class AdversarialGame(OwnModules):
         self._losses = functions_of(losses, tuple(players))
         check_functions(samples=samples, score=score)
         self._samples, self._score = samples, score
-        self.data: Any = nested_source(data)
+        self.data: Nested | Source = nested_source(data)
         self._laws = laws_of(latent, self.structure.names)
         self.batch = batch_size(batch, data, BATCH)
         self.named = None if formulation is None else formulation_of(formulation)
@@ -149,23 +140,15 @@ class AdversarialGame(OwnModules):
             condition=None,
             penalties=(),
             auxiliary=(),
-            projections=[renamed(p, called) for p in listed(projections)],
+            projections=[renamed(p, called) for p in projection_list(projections)],
         )
         self._hold(players, check_frozen(frozen, tuple(players)))
         self.heads, self.normalised = 1, ()
-        self._probed = False
-        self._counts: dict[int, int] = {}
-        self._memos: list[Memo] = []
-        self._asks = not isinstance(self._losses, dict) and "only" in parameters_of(self._losses)[1]
-        # Where the functions stop gradients, whether they freeze anything, and where gradients may pass.
-        self._seen: dict[Place, None] = {}
-        self._stopping, self._froze, self._passing = False, False, frozenset[Place]()
-        self._known, self._looking = set[Place](), False
-        self._sources: tuple[str, ...] = ()
-        self._needs_gradients, self._stacks, self._writes = False, False, False
-        self._follows, self.native = False, torch.float32
-        self.stops: tuple[str, ...] = ()
-        self.any_rows, self.semi_gradient = True, bool(semi_gradient)
+        self._asks = (
+            not isinstance(self._losses, dict) and "only" in accepted_arguments(self._losses)[1]
+        )
+        self._expect_nothing()
+        self._stacks, self.any_rows, self.semi_gradient = False, True, bool(semi_gradient)
         _own_probe.probe(self)
         self._probed = True
 
@@ -185,96 +168,17 @@ class AdversarialGame(OwnModules):
             extra = {} if only is None or not self._asks else {"only": self.names[only]}
             given = self._call(function, players, constants, draw, mover=only, **extra)
             if only is None or not self._probed:
-                returned(self, given, only)
+                check_returned(self, given, only)
             found = {p: given[self.names[p]] for p in wanted}
         return {
-            p: loss if type(loss) is Tensor and loss.ndim == 0 else number(self.names[p], loss)
+            p: loss if type(loss) is Tensor and loss.ndim == 0 else scalar_loss(self.names[p], loss)
             for p, loss in found.items()
         }
 
-    def _call(
-        self,
-        function: Callable[..., Any],
-        players: Players,
-        constants: Constants,
-        draw: Draw,
-        *first: Any,
-        mover: str | None = None,
-        **extra: Any,
-    ) -> Any:
-        """What one of the user's functions returns with these values in the modules. Where gradients of one player
-        alone are taken, those that are stopped for another's sake need not pass."""
-        graph = torch.is_grad_enabled()
-        if self._needs_gradients:
-            players = {p: {k: leaf(t) for k, t in part.items()} for p, part in players.items()}
-        elif (
-            self._froze
-        ):  # a function that freezes modules thaws them too, and these tensors are not its own
-            players = {p: {k: apart(t) for k, t in part.items()} for p, part in players.items()}
-        for memo in self._memos:
-            memo.clear()
-        if self._writes:
-            draw = {key: t.detach().clone() for key, t in draw.items()}
-        given = (self._modules_of(players), *first, self.batch_of(draw), *self._latents(draw))
-        given = given[: self._count(function)]
-        stopped = None
-        asked = graph or self._needs_gradients
-        if self._stopping and (self._froze or (asked and (mover is None or not self._probed))):
-            stopped = StopGradients(self._passing)
-        held = self._enter(players, constants)
-        try:
-            # No context where none is needed: entering some is half of what a small game costs.
-            if not (stopped or self._sources or self._follows or self._needs_gradients):
-                found = function(*given, **extra)
-            else:
-                with ExitStack() as stack:
-                    self._surround(stack, players, draw, stopped)
-                    found = function(*given, **extra)
-        finally:
-            self._leave(held)
-            self._settle(graph)
-        for memo in self._memos:
-            memo.clear()
-        if stopped is not None:
-            self._seen.update(stopped.seen)
-            self._froze |= stopped.froze
-            if met(self, players, constants, draw):
-                return self._call(function, players, constants, draw, *first, mover=mover, **extra)
-        return detached(found) if self._needs_gradients and not graph else found
+    def _met(self, players: Players, constants: Constants, draw: Draw) -> bool:
+        return find_new_stops(self, players, constants, draw)
 
-    def _count(self, function: Callable[..., Any]) -> int:
-        """How many arguments a function of the user's takes."""
-        if id(function) not in self._counts:
-            self._counts[id(function)] = parameters_of(function)[0]
-        return self._counts[id(function)]
-
-    def _surround(
-        self, stack: ExitStack, players: Players, draw: Draw, stopped: StopGradients | None
-    ) -> None:
-        """The contexts in which the functions run."""
-        if self._sources:
-            seed = noise.derived(seed_of(draw) or 0)
-            stack.enter_context(noise.seeded(seed, self._sources))
-        if self._follows and (kind := kind_of(players)) != self.native:
-            stack.enter_context(InPrecision(kind))
-        if stopped is not None:
-            stack.enter_context(stopped)
-        if self._needs_gradients:
-            stack.enter_context(torch.enable_grad())
-
-    def _modules_of(self, players: Players) -> Modules:
-        """What the user's functions are handed of the players, and the frozen modules."""
-        found = {self.names[p]: shown(self._pure[p].module, players[p]) for p in self.players}
-        return Modules({**found, **{pure.name: pure.module for pure in self._frozen.values()}})
-
-    def _latents(self, draw: Draw) -> tuple[Any, ...]:
-        """The third argument of the user's functions, where there is one."""
-        if not self._laws:
-            return ()
-        z = {name: draw[name] for name in self._laws}
-        return (next(iter(z.values())) if self._laws.single else z,)
-
-    def batch_of(self, draw: Draw) -> Any:
+    def batch_of(self, draw: Draw) -> object:
         """The batch of a draw, in the structure in which the data give it."""
         return self.structure.nested(draw)
 
@@ -330,7 +234,9 @@ class AdversarialGame(OwnModules):
         """The generated samples [n, ...] of a draw, as `samples` gives them."""
         return self._both(players, constants, draw)[1]
 
-    def critic_of(self, players: Players, constants: Constants, draw: Draw, head: int = 0) -> Any:
+    def critic_of(
+        self, players: Players, constants: Constants, draw: Draw, head: int = 0
+    ) -> OwnScores:
         """The critic's scores as a function of samples, as `score` gives them."""
         if self._score is None:
             raise GameError("the game has no score: give AdversarialGame score=function")
@@ -345,14 +251,14 @@ class AdversarialGame(OwnModules):
     def yardstick(
         self, players: Players, constants: Constants, bank: Sequence[Draw], player: str
     ) -> float:
-        """The formulation's scale where one is named; else what is at stake for the player (`_own_scale.stake`)."""
+        """The formulation's scale where one is named; else that of the player's own loss (`_own_scale.loss_scale`)."""
         if self.named is not None and not self.lacks("samples", "score"):
             return super().yardstick(players, constants, bank, player)
-        return stake(self, players, constants, bank, player)
+        return loss_scale(self, players, constants, bank, player)
 
     def at_equality(self, players: Players, constants: Constants, draw: Draw) -> dict[str, float]:
         """The players' losses against a critic that tells nothing apart, where that can be seen."""
-        return equality(self, players, constants, draw)
+        return losses_at_equality(self, players, constants, draw)
 
     @property
     def own_scale(self) -> bool:
@@ -373,17 +279,19 @@ class AdversarialGame(OwnModules):
         source: Any,
         batch: int,
         dtype: torch.dtype = torch.float32,
-        device: Any = None,
+        device: tree.Device = None,
     ) -> Draw:
         """One minibatch: rows of the data, then latents in their order, then the noise's seed."""
         rows = source.sample_rows(rng, batch) if hasattr(source, "sample_rows") else None
         rows = {SAMPLES: source.sample(rng, batch)} if rows is None else rows
-        return self._around(rng, moved(rows, device, dtype), dtype)
+        return self._around(rng, tree.to(rows, device=device, dtype=dtype), dtype)
 
-    def draw_around(self, rng: np.random.Generator, real: Any, condition: Any = None) -> Draw:
+    def draw_around(
+        self, rng: np.random.Generator, real: object, condition: Tensor | None = None
+    ) -> Draw:
         """The draw of this batch, in the structure of the data's batches."""
         anchor = next(self._live[self.players[0]].parameters())
-        rows = moved(self.structure.flat(real), anchor.device, anchor.dtype)
+        rows = tree.to(self.structure.flat(real), device=anchor.device, dtype=anchor.dtype)
         return self._around(rng, rows, anchor.dtype)
 
     def _around(self, rng: np.random.Generator, rows: Draw, dtype: torch.dtype) -> Draw:
@@ -393,8 +301,8 @@ class AdversarialGame(OwnModules):
             draw[name] = law.sample(rng, len(first), dtype, first.device)
         return self.with_noise(rng, draw)
 
-    def covered(self, source: Any, rows: Tensor, device: Any, dtype: torch.dtype) -> Draw:
+    def covered(self, source: Any, rows: Tensor, device: tree.Device, dtype: torch.dtype) -> Draw:
         """These rows of a finite source."""
         if hasattr(source, "take_rows"):
-            return moved(source.take_rows(rows), device, dtype)
+            return tree.to(source.take_rows(rows), device=device, dtype=dtype)
         return super().covered(source, rows, device, dtype)

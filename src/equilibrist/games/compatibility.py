@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -151,7 +149,7 @@ def _span(values: Tensor) -> tuple[float, float]:
 
 
 def _probe(game: SampledGame, data: Source, players: Players, n: int) -> Draw:
-    anchor: Any = next(iter(players[game.players[0]].values()))
+    anchor = next(iter(players[game.players[0]].values()))
     rng = generator(0, Stream.SAMPLE, step=4)
     return game.draw(rng, data, n, anchor.dtype, anchor.device)
 

@@ -84,9 +84,9 @@ def _require(holds: bool, remedy: str) -> None:
 class FiniteGAN(Plain):
     """A GAN on a fixed bank of rows: a game without draws, whose losses are means over exactly these.
 
-    Whatever is said of it is deterministic and holds for this finite game: `checks.audit_game(finite, players)`
+    Every statement about it is deterministic and holds for this finite game: `checks.audit_game(finite, players)`
     has intervals of no width and may VERIFY, `solvers.iterate` takes full-batch steps, `spectra.jacobian` is exact.
-    Nothing is said of the laws that the rows come from: on other rows a generator that has learnt these by heart
+    Nothing follows for the laws that the rows come from: on other rows a generator that has learnt these by heart
     loses what it gains here. Singular vectors of spectrally normalised weights follow the weights, and batch norm
     takes the bank as one batch.
 
@@ -135,7 +135,7 @@ class FiniteGAN(Plain):
         return {
             "penalties": "part of the critic's own loss" if self.penalties else "none",
             "critic_class": "all weights of this architecture within its constraints",
-            "data": f"exactly these {rows} samples and {rows} latents: nothing is said of their laws",
+            "data": f"exactly these {rows} samples and {rows} latents: no statement about their laws",
         }
 
     def losses(

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
 from equilibrist.auxiliary import Auxiliary
+from equilibrist.certificates import Json
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Constants, Players, check_separable, check_zero_sum
 from equilibrist.data import Source
-from equilibrist.errors import GameError
-from equilibrist.formulations import Formulation
-from equilibrist.games import _probe
-from equilibrist.games import inputs as _setup
+from equilibrist.errors import GameError, first_line
+from equilibrist.formulations import Critic, Formulation
+from equilibrist.games import _probe, inputs
 from equilibrist.games._scores import Reading, Scores
-from equilibrist.games.inputs import Latent
+from equilibrist.games.inputs import Latent, Player
 from equilibrist.games.sampled import SampledGame, Start, seed_of
 from equilibrist.nn import noise, spectral_norm
-from equilibrist.nn.pure import PureModule
+from equilibrist.nn.pure import Output, PureModule
 from equilibrist.nn.wrapped import copied
 from equilibrist.penalties import Penalty
 from equilibrist.projections import Projection
-
-Player = nn.Module | Callable[[], nn.Module] | Sequence[nn.Module | Callable[[], nn.Module]]
 
 
 class GAN(SampledGame):
@@ -79,8 +77,8 @@ class GAN(SampledGame):
         spectral_norm: bool | Sequence[str] = False,
     ) -> None:
         self._build = {
-            "generator": _setup.builder(generator, "generator"),
-            "critic": _setup.builder(critic, "critic"),
+            "generator": inputs.builder(generator, "generator"),
+            "critic": inputs.builder(critic, "critic"),
         }
         self._fresh = {p: not isinstance(build, nn.Module) for p, build in self._build.items()}
         super().__init__(
@@ -92,14 +90,14 @@ class GAN(SampledGame):
             projections=projections,
         )
         if isinstance(generator, list | tuple):
-            self.latent = _setup.chooses(self.latent)
-        built = {player: _setup.built(build, 0) for player, build in self._build.items()}
-        _setup.apart(built["generator"], built["critic"])
-        self.heads = _setup.heads(built["critic"])
+            self.latent = inputs.chooses(self.latent)
+        built = {player: inputs.built(build, 0) for player, build in self._build.items()}
+        inputs.apart(built["generator"], built["critic"])
+        self.heads = inputs.heads(built["critic"])
         self._readings: tuple[Reading, ...] = (Reading(),)
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
-        self.normalised = _setup.normalised(self.modules["critic"], spectral_norm)
+        self.normalised = inputs.normalised(self.modules["critic"], spectral_norm)
         self._check()
 
     # -- the game -------------------------------------------------------------------------------
@@ -211,7 +209,11 @@ class GAN(SampledGame):
         )
 
     def init(
-        self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
+        self,
+        seed: int | None = None,
+        *,
+        device: tree.Device = None,
+        dtype: torch.dtype | None = None,
     ) -> Start:
         """Copies of the modules' parameters and buffers, and the power vectors at them.
 
@@ -224,7 +226,7 @@ class GAN(SampledGame):
         for index, player in enumerate(self.players):
             module = self.modules[player]
             if seed is not None and self._fresh[player]:
-                module = _setup.built(
+                module = inputs.built(
                     self._build[player],
                     Use.WEIGHTS.at(player=index).generator(seed).integers(2**63).item(),
                 )
@@ -297,15 +299,10 @@ class GAN(SampledGame):
             loaded[player] = module
         return loaded
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """What was built, for the record: plain values only."""
         return {
-            "formulation": str(self.formulation),
-            "spec": repr(self.formulation),
-            "loss": self.formulation.formula,
-            "unit": self.formulation.unit,
-            "zero_sum": self.zero_sum,
-            "separable": self.separable,
+            **self._about_losses(),
             "penalties": [repr(p) for p in self.penalties],
             **({"auxiliary": [repr(a) for a in self.auxiliary]} if self.auxiliary else {}),
             **({"condition": self.condition} if self.condition is not None else {}),
@@ -330,7 +327,7 @@ class GAN(SampledGame):
             return players["critic"]
         kind = next(iter(players["critic"].values())).device.type
         # In full precision under autocast too: the norm is what bounds the critic.
-        with _setup.full_precision(kind):
+        with inputs.full_precision(kind):
             return spectral_norm.effective(players["critic"], constants["critic"], self.normalised)
 
     def _check(self) -> None:
@@ -350,10 +347,10 @@ class GAN(SampledGame):
         )
         if self.penalties and not self.samplewise:
             penalty = str(self.penalties[0])
-            self.note(_setup.penalised_together(self.modules["critic"], penalty))
+            self.note(inputs.penalised_together(self.modules["critic"], penalty))
         for term in self.auxiliary:
             critic = self.critic_of(moved, constants, draw)
-            _setup.check_term(term, critic, seen.fake, draw)
+            inputs.check_term(term, critic, seen.fake, draw)
         check_zero_sum(self, moved, constants, draw)
         if self.noise:
             self.separable, why = False, f"random numbers are drawn within {self.noise[0]}"
@@ -361,7 +358,7 @@ class GAN(SampledGame):
             self.separable, why = check_separable(self, moved, constants, draw)
         self.why_not_separable = "" if self.separable else why
 
-    def _run(self, player: str, start: Start, what: str, *args: Tensor) -> Any:
+    def _run(self, player: str, start: Start, what: str, *args: Tensor) -> Output:
         """The player's module on `args`, checked for purity; GameError where it fails on `what` it was given."""
         params = self._seen(*start) if player == "critic" else start.players[player]
         try:
@@ -369,14 +366,14 @@ class GAN(SampledGame):
         except GameError:
             raise
         except Exception as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise GameError(f"the {player} fails on {what}: {first_line}") from error
+            why = first_line(error, type(error).__name__)
+            raise GameError(f"the {player} fails on {what}: {why}") from error
 
 
 def _paid(
-    penalty: Penalty, critic: Scores, real: Tensor, fake: Tensor, mix: Tensor | None
+    penalty: Penalty, critic: Critic, real: Tensor, fake: Tensor, mix: Tensor | None
 ) -> Tensor:
     """A penalty, in full precision also where the rest runs in less: squares of gradients overflow
     and lose their digits first."""
-    with _setup.full_precision(real.device.type):
+    with inputs.full_precision(real.device.type):
         return penalty(critic, real, fake, mix)

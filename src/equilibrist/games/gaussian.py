@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from equilibrist.theory import W2Gaussian, WGaussian1d
 
 
+def in_box(
+    generator: Mapping[str, Tensor], widths: tuple[float, float], t: float
+) -> dict[str, Tensor]:
+    """The nearest w z + u with w between the widths and |u| <= t."""
+    return {"w": generator["w"].clamp(*widths), "u": generator["u"].clamp(-t, t)}
+
+
 class GaussianW2GAN(Analytic):
     """W2GAN with data N(0, s^2 I_d), generator G(z) = W z + u, z ~ N(0, I_d), critic D(x) = x^T A x + b^T x.
 
@@ -248,12 +255,9 @@ class GaussianWGAN(Analytic):
 
     def project(self, players: Players) -> Players:
         """The nearest feasible pair."""
-        generator, critic = players["generator"], players["critic"]
+        critic = players["critic"]
         return {
-            "generator": {
-                "w": generator["w"].clamp(*self._widths),
-                "u": generator["u"].clamp(-self.t, self.t),
-            },
+            "generator": in_box(players["generator"], self._widths, self.t),
             "critic": {"a": critic["a"].clamp(-1, 1), "c": critic["c"]},
         }
 

@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Constants, Players
 from equilibrist.formulations.divergences import LOG2
-from equilibrist.games.gaussian import leading
+from equilibrist.games.gaussian import in_box, leading
 from equilibrist.games.truth import Analytic, Kind, Point
 from equilibrist.optimizers import Coupled
 from equilibrist.validation import positive
@@ -105,12 +105,9 @@ class GaussianFGAN(Analytic):
 
     def project(self, players: Players) -> Players:
         """The nearest feasible pair."""
-        generator, critic = players["generator"], players["critic"]
+        critic = players["critic"]
         return {
-            "generator": {
-                "w": generator["w"].clamp(*self._widths),
-                "u": generator["u"].clamp(-self.t, self.t),
-            },
+            "generator": in_box(players["generator"], self._widths, self.t),
             "critic": {**critic, "a": critic["a"].clamp(*self._curvatures)},
         }
 

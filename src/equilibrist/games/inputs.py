@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equilibrist.core.draws import normal, uniform
+from equilibrist.auxiliary import Auxiliary
+from equilibrist.core.draws import Draw, normal, uniform
 from equilibrist.data import Source
-from equilibrist.errors import GameError, did_you_mean
+from equilibrist.errors import GameError, did_you_mean, first_line
+from equilibrist.formulations import Critic
 from equilibrist.nn import spectral_norm
+from equilibrist.tree import Device
+
+Build = nn.Module | Callable[[], nn.Module]  # a module, or the function that builds it
+Player = Build | Sequence["Player"]
 
 
 class Latent(Protocol):
     """The law of the generator's input."""
 
     def sample(
-        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any
+        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Device
     ) -> Tensor: ...
 
 
@@ -38,7 +44,9 @@ class Normal:
         size = prod(self.dim) if isinstance(self.dim, tuple) else self.dim
         return f"z ~ N(0, I) in {size} dimensions{shape}"
 
-    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
+    def sample(
+        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Device
+    ) -> Tensor:
         tail = self.dim if isinstance(self.dim, tuple) else (self.dim,)
         return normal(rng, (n, *tail), dtype, device)
 
@@ -52,7 +60,9 @@ class Uniform:
     def __str__(self) -> str:
         return f"u ~ U[0, 1), shaped {list(self.shape)}"
 
-    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
+    def sample(
+        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Device
+    ) -> Tensor:
         return uniform(rng, (n, *self.shape), dtype, device)
 
 
@@ -68,13 +78,16 @@ class FromSource:
     def __str__(self) -> str:
         return f"z from {self.source.origin}"
 
-    def sample(self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Any) -> Tensor:
+    def sample(
+        self, rng: np.random.Generator, n: int, dtype: torch.dtype, device: Device
+    ) -> Tensor:
         # A few rows more for the game's own probe of eight: laws with exact moments need a group.
         least = 4 * (prod(self.source.shape) + 1)
         return self.source.to(device, dtype).sample(rng, max(n, least))[:n]
 
 
-def each(name: str, values: Any, attribute: str, example: str) -> None:
+def check_parts(name: str, values: object, attribute: str, example: str) -> None:
+    """GameError unless `values` is a list of objects that have this attribute."""
     if not isinstance(values, list | tuple):
         raise GameError(f"{name} must be a list: write {name}=[{example}]")
     for value in values:
@@ -85,7 +98,7 @@ def each(name: str, values: Any, attribute: str, example: str) -> None:
             )
 
 
-def law_of(latent: Any) -> Latent:
+def law_of(latent: object) -> Latent:
     """A latent law from a dimension, a shape or a law."""
     if isinstance(latent, Integral) and int(latent) > 0:
         return Normal(int(latent))
@@ -109,11 +122,11 @@ def chooses(latent: Latent) -> Latent:
     return Normal(latent.dim + 1)
 
 
-def condition_of(condition: Any) -> int | tuple[int, ...] | None:
+def condition_of(condition: object) -> int | tuple[int, ...] | None:
     """The number of classes, or the shape of one condition."""
     if condition is None:
         return None
-    if isinstance(condition, Integral) and condition is not True and int(condition) > 0:
+    if not isinstance(condition, bool) and isinstance(condition, Integral) and int(condition) > 0:
         return int(condition)
     if isinstance(condition, tuple | list) and condition and _counts(condition):
         return tuple(int(n) for n in condition)
@@ -122,7 +135,7 @@ def condition_of(condition: Any) -> int | tuple[int, ...] | None:
     )
 
 
-def as_condition(condition: Tensor, device: Any, dtype: torch.dtype) -> Tensor:
+def as_condition(condition: Tensor, device: Device, dtype: torch.dtype) -> Tensor:
     """Labels become int64, of whichever integers they are; anything else takes the players' precision."""
     labels = condition.ndim == 1 and not condition.is_floating_point()
     return condition.to(device, torch.int64 if labels else dtype)
@@ -133,7 +146,7 @@ def probe(
     rng: np.random.Generator,
     n: int,
     dtype: torch.dtype,
-    device: Any,
+    device: Device,
 ) -> Tensor | None:
     """Some n conditions of this kind."""
     if condition is None:
@@ -143,15 +156,15 @@ def probe(
     return normal(rng, (n, *condition), dtype, device)
 
 
-def check_term(term: Any, critic: Any, fake: Tensor, draw: dict[str, Tensor]) -> None:
+def check_term(term: Auxiliary, critic: Critic, fake: Tensor, draw: Draw) -> None:
     """GameError unless a further term gives one number on this draw."""
     try:
         with torch.no_grad():
-            value = term(critic, fake, draw)
+            value: object = term(critic, fake, draw)
     except Exception as error:
-        first_line = str(error).splitlines()[0] if str(error) else "no message"
+        why = first_line(error, "no message")
         raise GameError(
-            f"{term} fails on eight samples ({type(error).__name__}: {first_line}): it is called with the "
+            f"{term} fails on eight samples ({type(error).__name__}: {why}): it is called with the "
             f"critic, the generated samples and a draw of {', '.join(draw)}"
         ) from error
     if not isinstance(value, Tensor) or value.ndim:
@@ -160,18 +173,18 @@ def check_term(term: Any, critic: Any, fake: Tensor, draw: dict[str, Tensor]) ->
         )
 
 
-def full_precision(device: str) -> AbstractContextManager[Any]:
+def full_precision(device: str) -> AbstractContextManager[object]:
     """No autocast in here, where there is any."""
     on = torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def penalised_together(critic: nn.Module, penalty: str) -> str:
-    """What is to be said of a penalty on a critic whose scores depend on the whole batch: of a layer that compares
-    samples (minibatch standard deviation) it is what training loops take.
+    """A note on a penalty of a critic whose scores depend on the whole batch: with a layer that compares samples
+    (minibatch standard deviation) it is what training loops compute.
 
     Raises:
-        GameError: batch norm, of which it means nothing.
+        GameError: batch norm, with which it has no meaning.
     """
     for layer in critic.modules():
         norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)
@@ -193,7 +206,9 @@ def heads(critic: nn.Module) -> int:
     return critic.heads if isinstance(critic, CriticEnsemble) else 1
 
 
-def apart(generator: Any, critic: Any, first: str = "generator", second: str = "critic") -> None:
+def apart(
+    generator: object, critic: object, first: str = "generator", second: str = "critic"
+) -> None:
     """GameError where a trained tensor, or a running statistic, belongs to both players.
 
     Copies would make two of it, and the game played would be another one. What is frozen on both sides is a
@@ -208,7 +223,7 @@ def apart(generator: Any, critic: Any, first: str = "generator", second: str = "
             )
 
 
-def _own(module: Any) -> Iterator[tuple[str, tuple[Any, int]]]:
+def _own(module: object) -> Iterator[tuple[str, tuple[torch.device, int]]]:
     """Trained parameters and moving statistics, with where they lie in memory."""
     if not isinstance(module, nn.Module):
         return
@@ -233,7 +248,9 @@ DRAWS = (0.0, 1.0, 10.0, 10.0, 100.0)  # sizes of the noise on the weights
 MORE = (1.0, 10.0, 100.0) * 6  # a free score has one sign in all of these once in 2^18 times
 
 
-def bounded_by_form(score: Callable[[Any], Tensor], params: Mapping[str, Tensor]) -> str:
+def bounded_by_form(
+    score: Callable[[dict[str, Tensor]], Tensor], params: Mapping[str, Tensor]
+) -> str:
     """Where every score lies whatever the weights are.
 
     A free score that happens to lie there at these weights leaves it at others: they are drawn, far larger and of
@@ -283,11 +300,11 @@ def bounded_by_form(score: Callable[[Any], Tensor], params: Mapping[str, Tensor]
     return POSITIVE if low >= 0 else NEGATIVE if high <= 0 else ""
 
 
-def _counts(values: Any) -> bool:
+def _counts(values: Iterable[object]) -> bool:
     return all(isinstance(n, Integral) and int(n) > 0 for n in values)
 
 
-def builder(player: Any, name: str) -> Any:
+def builder(player: Player, name: str) -> Build:
     """A module, or the function that builds it; a list becomes one player of several."""
     if isinstance(player, list | tuple):
         return _several([builder(one, name) for one in player], name)
@@ -298,28 +315,31 @@ def builder(player: Any, name: str) -> Any:
     return player
 
 
-def _several(builds: list[Any], name: str) -> Any:
+def _several(builds: list[Build], name: str) -> Build:
     if len(builds) < 2:
         raise GameError(
             f"the {name} is a list of {len(builds)}: give two or more, or one by itself"
         )
     from equilibrist.networks import CriticEnsemble, GeneratorMixture
 
-    container: Any = GeneratorMixture if name == "generator" else CriticEnsemble
-    if all(isinstance(build, nn.Module) for build in builds):
-        return container(builds)
+    container: type[GeneratorMixture] | type[CriticEnsemble]
+    container = GeneratorMixture if name == "generator" else CriticEnsemble
+    modules = [build for build in builds if isinstance(build, nn.Module)]
+    if len(modules) == len(builds):
+        return container(modules)
     return lambda: container(
         [build if isinstance(build, nn.Module) else build() for build in builds]
     )
 
 
-def built(build: Any, seed: int) -> nn.Module:
+def built(build: Build, seed: int) -> nn.Module:
+    """The module; one that a function builds, from weights under the seed."""
     if isinstance(build, nn.Module):
         return build
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        module = build()
+        module: object = build()
     if not isinstance(module, nn.Module):
         raise GameError(
             f"a player's function must return an nn.Module, not {type(module).__name__}"
@@ -354,5 +374,6 @@ def normalised(critic: nn.Module, wanted: bool | Sequence[str]) -> tuple[str, ..
     return names
 
 
-def shape_of(value: Any) -> str:
+def shape_of(value: object) -> str:
+    """The shape of a tensor, or the type of anything else, in words."""
     return f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
-from equilibrist.games import inputs as _setup
+from equilibrist.games import inputs
 from equilibrist.games._scores import Scores
 from equilibrist.games.gan import GAN
 from equilibrist.games.sampled import SampledGame, Start
-from equilibrist.nn.stacked import by_member
+from equilibrist.nn.stacked import vmap_members
 
 
 class Mixture(SampledGame):
@@ -66,7 +65,7 @@ class Mixture(SampledGame):
             )
         super().__init__(
             base.formulation,
-            latent=_setup.chooses(base.latent),
+            latent=inputs.chooses(base.latent),
             condition=base.condition,
             penalties=base.penalties,
             auxiliary=base.auxiliary,
@@ -74,7 +73,7 @@ class Mixture(SampledGame):
         )
         self.base, self.particles, self.heads = base, particles, particles
         self.modules, self.normalised, self._pure = base.modules, base.normalised, base._pure
-        # What the base was seen to be, and what was said of it.
+        # What was found of the base, and its notes.
         self.zero_sum, self.samplewise = base.zero_sum, base.samplewise
         self.separable, self.why_not_separable = base.separable, base.why_not_separable
         self.notes = base.notes
@@ -198,7 +197,11 @@ class Mixture(SampledGame):
         return self.base.critic(at, fixed, condition)
 
     def init(
-        self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
+        self,
+        seed: int | None = None,
+        *,
+        device: tree.Device = None,
+        dtype: torch.dtype | None = None,
     ) -> Start:
         """A stack of the base GAN's starts, each from a seed of its own."""
         seeds: list[int | None] = [None] * self.particles
@@ -240,7 +243,7 @@ class Mixture(SampledGame):
             fixed = self.base.refresh(averaged, tree.member(constants, 0), {}, exact=True)
         return Start(averaged, fixed)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """The base GAN's, with all particles' parameters, and how many networks each player mixes."""
         remarks = self.base.describe()
         counted = {
@@ -251,9 +254,9 @@ class Mixture(SampledGame):
         return {**remarks, "latent": latent, "players": counted, "particles": self.particles}
 
 
-class Paired(Wrapped):
+class PairedMixture(Wrapped):
     """Generator i against critic i of a `Mixture`, each pair on its share of the minibatch: rows i B / particles up to
-    (i + 1) B / particles. What `MirrorGAN` differentiates, after it has dealt out the opponents.
+    (i + 1) B / particles. What `MirrorGAN` differentiates, after it has assigned the opponents.
 
     Losses are means over the pairs. `only` is needed where the opponents are copies (a mean network).
     """
@@ -265,7 +268,7 @@ class Paired(Wrapped):
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
     ) -> dict[str, Tensor]:
         count, base = self.game.particles, self.game.base
-        found = by_member(lambda p, c, d: base.losses(p, c, d, only), count)(
+        found = vmap_members(lambda p, c, d: base.losses(p, c, d, only), count)(
             players, constants, self._shares(draw)
         )
         return {player: loss.mean() for player, loss in found.items()}

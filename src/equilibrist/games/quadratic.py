@@ -144,7 +144,7 @@ def bilinear(n: int = 1, dtype: torch.dtype = torch.float64) -> Quadratic:
 
 
 def false_attractor(dtype: torch.dtype = torch.float64) -> Quadratic:
-    """f(x, y) = 3 x^2 + y^2 + 4 x y, y maximises: gradient steps and most of their kin converge to the
+    """f(x, y) = 3 x^2 + y^2 + 4 x y, y maximises: gradient steps and most related methods converge to the
     origin, where f is smallest in y: neither Nash nor minimax (Wang, Zhang and Ba 2020, section 5.1).
 
     Args:

@@ -12,19 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.auxiliary import Auxiliary
+from equilibrist.certificates import Json
 from equilibrist.core.draws import Draw, uniform
 from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation, formulation_of
-from equilibrist.games import inputs as _setup
-from equilibrist.games._scores import Scores
+from equilibrist.games import inputs
+from equilibrist.games._scores import CriticScores, Scores
 from equilibrist.games.inputs import Latent
 from equilibrist.nn.pure import PureModule
 from equilibrist.optimizers import Coupled
 from equilibrist.penalties import Penalty
-from equilibrist.projections import Projection, coupled
+from equilibrist.projections import Projection, coupled_by
+from equilibrist.tree import Device
 
 
 class Reals(Protocol):
@@ -85,10 +87,10 @@ class SampledGame(Shown, ABC):
         projections: Sequence[Projection],
     ) -> None:
         self.formulation = formulation_of(formulation)
-        _setup.each("penalties", penalties, "needs_mix", "GradientPenalty()")
-        _setup.each("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
-        _setup.each("projections", projections, "player", "WeightClipping()")
-        self.latent, self.condition = _setup.law_of(latent), _setup.condition_of(condition)
+        inputs.check_parts("penalties", penalties, "needs_mix", "GradientPenalty()")
+        inputs.check_parts("auxiliary", auxiliary, "player", "Reconstruction(100.0)")
+        inputs.check_parts("projections", projections, "player", "WeightClipping()")
+        self.latent, self.condition = inputs.law_of(latent), inputs.condition_of(condition)
         self.penalties, self.projections = tuple(penalties), tuple(projections)
         self.auxiliary = tuple(auxiliary)
         named: list[Projection | Auxiliary] = [*self.projections, *self.auxiliary]
@@ -146,7 +148,7 @@ class SampledGame(Shown, ABC):
     def coupled(self) -> dict[str, Coupled]:
         """What the projections couple, by player."""
         return {
-            player: coupled([one for one in self.projections if one.player == player])
+            player: coupled_by([one for one in self.projections if one.player == player])
             for player in self.players
         }
 
@@ -187,7 +189,7 @@ class SampledGame(Shown, ABC):
 
     def critic_of(
         self, players: Players, constants: Constants, draw: Draw, head: int = 0
-    ) -> Scores:
+    ) -> CriticScores:
         """Critic number `head` as a function of samples, under a draw's conditions and noise."""
         return self.critic(players, constants, draw.get("condition"), head, seed_of(draw))
 
@@ -208,13 +210,13 @@ class SampledGame(Shown, ABC):
             draw = {k: torch.cat([one[k] for one in bank]) for k in draw}
         return float(self.scale(players, constants, draw))
 
-    def covered(self, source: Any, rows: Tensor, device: Any, dtype: torch.dtype) -> Draw:
+    def covered(self, source: Any, rows: Tensor, device: Device, dtype: torch.dtype) -> Draw:
         """The part of a draw that these rows of a finite source are, with their conditions where there are any."""
         if self.condition is None:
             take = getattr(source, "take", None)
             return {"real": source.all()[rows] if take is None else take(rows)}
         real, condition = source.take_pairs(rows)
-        return {"real": real, "condition": _setup.as_condition(condition, device, dtype)}
+        return {"real": real, "condition": inputs.as_condition(condition, device, dtype)}
 
     def scale(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """The formulation's yardstick for differences of losses, on one draw; of several critics, the
@@ -237,7 +239,7 @@ class SampledGame(Shown, ABC):
         source: Reals,
         batch: int,
         dtype: torch.dtype = torch.float32,
-        device: Any = None,
+        device: Device = None,
     ) -> Draw:
         """One minibatch: real samples (with their conditions) first, then latents, mixing weights, and noise's seed."""
         if self.condition is None:
@@ -256,7 +258,7 @@ class SampledGame(Shown, ABC):
         precision and where they are."""
         draw: Draw = {"real": real}
         if self.condition is not None:
-            draw["condition"] = _setup.as_condition(condition, real.device, real.dtype)
+            draw["condition"] = inputs.as_condition(condition, real.device, real.dtype)
         draw["latent"] = self.latent.sample(rng, len(real), real.dtype, real.device)
         if self.needs_mix:
             draw["mix"] = uniform(rng, (len(real),), real.dtype, real.device)
@@ -270,7 +272,7 @@ class SampledGame(Shown, ABC):
 
     @abstractmethod
     def init(
-        self, seed: int | None = None, *, device: Any = None, dtype: torch.dtype | None = None
+        self, seed: int | None = None, *, device: Device = None, dtype: torch.dtype | None = None
     ) -> Start:
         """Where play begins, from fresh weights where there is a seed."""
 
@@ -281,8 +283,19 @@ class SampledGame(Shown, ABC):
     # -- the record -------------------------------------------------------------------------------
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """What was built, for the record: plain values only."""
+
+    def _about_losses(self) -> Json:
+        """What a record says of the losses."""
+        return {
+            "formulation": str(self.formulation),
+            "spec": repr(self.formulation),
+            "loss": self.formulation.formula,
+            "unit": self.formulation.unit,
+            "zero_sum": self.zero_sum,
+            "separable": self.separable,
+        }
 
     def note(self, text: str) -> None:
         """Warn of what was seen, and keep it for the certificates of every audit (`notes`)."""

@@ -8,10 +8,20 @@ PyTorch pads both ends alike, which would shift every image by a pixel per layer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, pad
+
+Device = torch.device | str | None
+
+
+class Placement(TypedDict):
+    """Where and in which precision parameters are made."""
+
+    device: Device
+    dtype: torch.dtype | None
 
 
 def check_shape(owner: nn.Module, what: str, value: Tensor, tail: Sequence[int]) -> None:
@@ -31,7 +41,7 @@ def check_counts(owner: nn.Module, least: int = 1, **counts: int) -> None:
 
 
 def batch_statistics(
-    layer: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int, wanted: bool, kind: dict[str, Any]
+    layer: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int, wanted: bool, kind: Placement
 ) -> nn.Module:
     """Batch norm that keeps no running estimate; nothing where it is not wanted."""
     return layer(features, track_running_stats=False, **kind) if wanted else nn.Identity()
@@ -72,8 +82,8 @@ class SameConv2d(nn.Conv2d):
         kernel_size: int = 5,
         stride: int = 2,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, device=device, dtype=dtype)
 
@@ -115,8 +125,8 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
         kernel_size: int = 5,
         stride: int = 2,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if kernel_size < stride:
             raise ValueError(f"kernel_size {kernel_size} is smaller than stride {stride}")

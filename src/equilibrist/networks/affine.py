@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from equilibrist.networks._layers import check_counts, check_shape
+from equilibrist.networks._layers import Device, check_counts, check_shape
 
 
 class LinearGenerator(nn.Module):
@@ -20,7 +20,9 @@ class LinearGenerator(nn.Module):
         device, dtype: of the parameters.
     """
 
-    def __init__(self, dim_in: int, dim_out: int, *, device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self, dim_in: int, dim_out: int, *, device: Device = None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         check_counts(self, dim_in=dim_in, dim_out=dim_out)
         self.W = nn.Parameter(torch.empty(dim_out, dim_in, device=device, dtype=dtype))
@@ -49,7 +51,9 @@ class QuadraticCritic(nn.Module):
 
     closed_transform: ClassVar[bool] = True
 
-    def __init__(self, dim: int, *, device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self, dim: int, *, device: Device = None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         check_counts(self, dim=dim)
         self.A = nn.Parameter(torch.zeros(dim, dim, device=device, dtype=dtype))

@@ -7,8 +7,9 @@ in [-1, 1].
 
 from __future__ import annotations
 
-from typing import Any
+import torch
 
+from equilibrist.networks._layers import Device
 from equilibrist.networks.dcgan import DCGANCritic, DCGANGenerator
 
 
@@ -44,8 +45,8 @@ class CIFAR10Generator(DCGANGenerator):
         batch_norm: bool = True,
         conditions: int = 0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             3, (3, 32), dim, latent, batch_norm, conditions, device=device, dtype=dtype
@@ -83,7 +84,7 @@ class CIFAR10Critic(DCGANCritic):
         batch_norm: bool = False,
         conditions: int = 0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(3, (3, 32), dim, batch_norm, conditions, device=device, dtype=dtype)

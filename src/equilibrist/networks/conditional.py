@@ -7,12 +7,12 @@ arXiv:1802.05637): score = psi(phi(x)) + <e_y, phi(x)>, with one vector e_y for 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Unpack, cast
 
 import torch
 from torch import Tensor, nn
 
-from equilibrist.networks._layers import GlorotLinear, check_shape
+from equilibrist.networks._layers import Device, GlorotLinear, Placement, check_shape
 from equilibrist.networks.digits_conv import DigitsCritic, DigitsGenerator
 
 
@@ -35,8 +35,8 @@ class LabelEmbedding(nn.Linear):
         features: int,
         std: float = 1.0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if classes < 1:
             raise ValueError(f"LabelEmbedding needs at least 1 class, got {classes}")
@@ -98,7 +98,19 @@ def label_vectors(
     return cast(Tensor, embedding(y))
 
 
-def projection_embedding(classes: int, width: int, **kind: Any) -> LabelEmbedding:
+def with_labels(
+    owner: nn.Module, embedding: LabelEmbedding | None, z: Tensor, y: Tensor | None
+) -> Tensor:
+    """[z, e_y] for each latent vector [B, latent]; z alone for an unconditional network.
+
+    Raises:
+        ValueError: as `label_vectors`.
+    """
+    vectors = label_vectors(owner, embedding, y, len(z))
+    return z if vectors is None else torch.cat([z, vectors], 1)
+
+
+def projection_embedding(classes: int, width: int, **kind: Unpack[Placement]) -> LabelEmbedding:
     """The label vectors of a projection critic, of variance 2 / (classes + width) (Glorot)."""
     return LabelEmbedding(classes, width, (2 / (classes + width)) ** 0.5, **kind)
 
@@ -127,8 +139,8 @@ class EmbeddingGenerator(nn.Module):
         classes: int,
         features: int | None = None,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.generator, self.latent, self.conditions = generator, latent, classes
@@ -138,9 +150,7 @@ class EmbeddingGenerator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent], [B] -> samples [B, ...]."""
         check_shape(self, "latent vectors", z, (self.latent,))
-        vectors = label_vectors(self, self.embedding, y, len(z))
-        assert vectors is not None
-        return cast(Tensor, self.generator(torch.cat([z, vectors], 1)))
+        return cast(Tensor, self.generator(with_labels(self, self.embedding, z, y)))
 
 
 class ProjectionCritic(nn.Module):
@@ -161,11 +171,11 @@ class ProjectionCritic(nn.Module):
         width: int,
         classes: int,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         self.features, self.width, self.conditions = features, width, classes
         self.linear = GlorotLinear(width, 1, **kind)
         self.embedding = projection_embedding(classes, width, **kind)
@@ -190,10 +200,10 @@ class ConditionalDigitsGenerator(EmbeddingGenerator):
         latent: int = 32,
         classes: int = 10,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         super().__init__(DigitsGenerator(dim, 2 * latent, **kind), latent, classes, **kind)
         self.dim = dim
 
@@ -206,9 +216,14 @@ class ProjectionDigitsCritic(DigitsCritic):
     """
 
     def __init__(
-        self, dim: int = 32, classes: int = 10, *, device: Any = None, dtype: Any = None
+        self,
+        dim: int = 32,
+        classes: int = 10,
+        *,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         super().__init__(dim, **kind)
         self.conditions = classes
         self.embedding = projection_embedding(classes, 32 * dim, **kind)

@@ -7,14 +7,15 @@ NeurIPS 2017, arXiv:1704.00028); `cifar10_dcgan` and `dcgan64` have the usual nu
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from equilibrist.networks._layers import (
+    Device,
     GlorotLinear,
+    Placement,
     SameConv2d,
     SameConvTranspose2d,
     batch_statistics,
@@ -26,6 +27,7 @@ from equilibrist.networks.conditional import (
     label_vectors,
     projection_embedding,
     projection_score,
+    with_labels,
 )
 
 
@@ -48,11 +50,11 @@ class DCGANGenerator(nn.Module):
         batch_norm: bool,
         conditions: int = 0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         channels, size = image
         _check(self, dim=dim, latent=latent, channels=channels, conditions=conditions)
         self.dim, self.latent, self.channels = dim, latent, channels
@@ -73,8 +75,7 @@ class DCGANGenerator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent] (and [B]) -> [B, channels, size, size]."""
         check_shape(self, "latent vectors", z, (self.latent,))
-        vectors = label_vectors(self, self.embedding, y, len(z))
-        h = z if vectors is None else torch.cat([z, vectors], 1)
+        h = with_labels(self, self.embedding, z, y)
         h = torch.relu(self.norms[0](self.linear(h))).reshape(len(z), -1, self.start, self.start)
         for deconv, norm in zip(self.deconvs[:-1], self.norms[1:], strict=True):
             h = torch.relu(norm(deconv(h)))
@@ -98,11 +99,11 @@ class DCGANCritic(nn.Module):
         batch_norm: bool,
         conditions: int = 0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         channels, size = image
         _check(self, dim=dim, channels=channels, conditions=conditions)
         self.dim, self.channels, self.size = dim, channels, size

@@ -9,8 +9,9 @@ normalise the generator's first layer by channel; here both follow their CIFAR-1
 
 from __future__ import annotations
 
-from typing import Any
+import torch
 
+from equilibrist.networks._layers import Device, Placement
 from equilibrist.networks.dcgan import DCGANCritic, DCGANGenerator
 
 
@@ -41,10 +42,10 @@ class DCGAN64Generator(DCGANGenerator):
         batch_norm: bool = True,
         conditions: int = 0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         super().__init__(4, (channels, 64), dim, latent, batch_norm, conditions, **kind)
 
 
@@ -73,8 +74,8 @@ class DCGAN64Critic(DCGANCritic):
         batch_norm: bool = False,
         conditions: int = 0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         super().__init__(4, (channels, 64), dim, batch_norm, conditions, **kind)

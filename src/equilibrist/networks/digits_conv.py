@@ -8,14 +8,14 @@ critic's first convolution has stride 1, as in the spectrally normalised critics
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from equilibrist.networks._layers import (
+    Device,
     GlorotLinear,
+    Placement,
     SameConv2d,
     SameConvTranspose2d,
     check_shape,
@@ -39,10 +39,15 @@ class DigitsGenerator(nn.Module):
     """
 
     def __init__(
-        self, dim: int = 32, latent: int = 32, *, device: Any = None, dtype: Any = None
+        self,
+        dim: int = 32,
+        latent: int = 32,
+        *,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         self.dim, self.latent = dim, latent
         self.linear = GlorotLinear(latent, 32 * dim, **kind)
         self.deconv = SameConvTranspose2d(2 * dim, dim, 4, 2, **kind)
@@ -70,9 +75,11 @@ class DigitsCritic(nn.Module):
     convolution, 4 / (16 in + 16 out / 4) in the second and 2 / (in + out) in the linear layer.
     """
 
-    def __init__(self, dim: int = 32, *, device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self, dim: int = 32, *, device: Device = None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         self.conv1 = SameConv2d(1, dim, 3, 1, **kind)
         self.conv2 = SameConv2d(dim, 2 * dim, 4, 2, **kind)
         self.linear = GlorotLinear(32 * dim, 1, **kind)

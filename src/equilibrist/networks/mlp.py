@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from equilibrist.networks._layers import GlorotLinear, check_shape
+from equilibrist.networks._layers import Device, GlorotLinear, Placement, check_shape
 
 
 class MLP(nn.Module):
@@ -32,8 +33,8 @@ class MLP(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
         *,
         glorot: bool = False,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if len(sizes) < 2:
@@ -69,10 +70,10 @@ class MixtureGenerator(MLP):
         depth: int = 4,
         *,
         glorot: bool = False,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         super().__init__([latent, *_hidden(width, depth), 2], glorot=glorot, **kind)
 
 
@@ -89,10 +90,10 @@ class MixtureCritic(MLP):
         depth: int = 4,
         *,
         glorot: bool = False,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         super().__init__([2, *_hidden(width, depth), 1], glorot=glorot, **kind)
 
     def forward(self, x: Tensor) -> Tensor:

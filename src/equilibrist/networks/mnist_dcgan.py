@@ -6,14 +6,14 @@ DCGAN (Radford, Metz and Chintala, ICLR 2016, arXiv:1511.06434).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from equilibrist.networks._layers import (
+    Device,
     GlorotLinear,
+    Placement,
     SameConv2d,
     SameConvTranspose2d,
     batch_statistics,
@@ -52,11 +52,11 @@ class MNISTGenerator(nn.Module):
         latent: int = 128,
         batch_norm: bool = False,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         self.dim, self.latent = dim, latent
         self.linear = GlorotLinear(latent, 64 * dim, **kind)
         self.deconv1 = SameConvTranspose2d(4 * dim, 2 * dim, **kind)
@@ -97,10 +97,15 @@ class MNISTCritic(nn.Module):
     """
 
     def __init__(
-        self, dim: int = 64, batch_norm: bool = False, *, device: Any = None, dtype: Any = None
+        self,
+        dim: int = 64,
+        batch_norm: bool = False,
+        *,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         self.conv1 = SameConv2d(1, dim, **kind)
         self.conv2 = SameConv2d(dim, 2 * dim, **kind)
         self.conv3 = SameConv2d(2 * dim, 4 * dim, **kind)

@@ -12,14 +12,14 @@ pairing with R1 and R2 penalties) is no part of the networks.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 
-from equilibrist.networks._layers import check_shape, doublings
-from equilibrist.networks.conditional import LabelEmbedding, label_vectors
+from equilibrist.networks._layers import Device, Placement, check_shape, doublings
+from equilibrist.networks.conditional import LabelEmbedding, label_vectors, with_labels
 
 SLOPE = 0.2
 GAIN = (2 / (1 + SLOPE**2)) ** 0.5
@@ -43,11 +43,11 @@ class R3Block(nn.Module):
         expansion: int = 2,
         group: int = 16,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         inner = expansion * width
         if group < 1 or inner % group:
             raise ValueError(
@@ -101,11 +101,11 @@ class R3GANGenerator(nn.Module):
         channels: int = 3,
         conditions: int = 0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         stages = doublings(self, size) + 1
         self.size, self.width, self.latent, self.channels = size, width, latent, channels
         self.conditions = conditions
@@ -122,8 +122,7 @@ class R3GANGenerator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent] (and [B]) -> [B, channels, size, size]."""
         check_shape(self, "latent vectors", z, (self.latent,))
-        vectors = label_vectors(self, self.embedding, y, len(z))
-        h = z if vectors is None else torch.cat([z, vectors], 1)
+        h = with_labels(self, self.embedding, z, y)
         h = self.stages[0](self.linear(h)[:, :, None, None] * self.basis)
         for stage in self.stages[1:]:
             h = stage(upsampled(h))
@@ -162,11 +161,11 @@ class R3GANCritic(nn.Module):
         channels: int = 3,
         conditions: int = 0,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         stages = doublings(self, size) + 1
         self.size, self.width, self.channels = size, width, channels
         self.conditions = conditions
@@ -223,7 +222,7 @@ def _halved(h: Tensor) -> Tensor:
 
 
 def _stages(
-    stages: int, blocks: int, width: int, expansion: int, group: int, kind: dict[str, Any]
+    stages: int, blocks: int, width: int, expansion: int, group: int, kind: Placement
 ) -> nn.ModuleList:
     if blocks < 1:
         raise ValueError(f"R3GAN needs at least 1 block for each resolution, not {blocks}")

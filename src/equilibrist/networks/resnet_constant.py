@@ -12,14 +12,14 @@ many levels as they need.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from equilibrist.networks._layers import (
+    Device,
     GlorotLinear,
+    Placement,
     SameConv2d,
     SameConvTranspose2d,
     check_counts,
@@ -36,9 +36,11 @@ class ResidualLayer(nn.Module):
     weights of variance 2 / (9 in + 9 out), uniform; biases 0.
     """
 
-    def __init__(self, dim: int, middle: int, *, device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self, dim: int, middle: int, *, device: Device = None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         self.conv1 = _glorot(SameConv2d(dim, middle, 3, 1, **kind))
         self.conv2 = _glorot(SameConv2d(middle, dim, 3, 1, **kind))
 
@@ -73,11 +75,11 @@ class ResNetConstantGenerator(nn.Module):
         latent: int = 256,
         channels: int = 3,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         levels = doublings(self, size)
         check_counts(self, 2, dim=dim)
         self.size, self.dim, self.latent, self.channels = size, dim, latent, channels
@@ -118,11 +120,11 @@ class ResNetConstantCritic(nn.Module):
         dim: int = 128,
         channels: int = 3,
         *,
-        device: Any = None,
-        dtype: Any = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        kind = {"device": device, "dtype": dtype}
+        kind = Placement(device=device, dtype=dtype)
         levels = doublings(self, size)
         check_counts(self, 2, dim=dim)
         self.size, self.dim, self.channels = size, dim, channels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ class CriticEnsemble(nn.Module):
         self.critics = nn.ModuleList(critics)
         self.heads = _count(self, self.critics, "critic")
 
-    def forward(self, x: Tensor, *condition: Any, head: int | None = None) -> Any:
+    def forward(self, x: Tensor, *condition: Tensor, head: int | None = None) -> object:
         """Samples [B, ...] -> [B, K], or [B] for one head."""
         if head is not None and not 0 <= head < self.heads:
             raise ValueError(f"head {head} is outside 0..{self.heads - 1} of this CriticEnsemble")
@@ -30,11 +29,11 @@ class CriticEnsemble(nn.Module):
         scores = [self._scores(k, x, condition) for k in chosen]
         if head is not None:
             return scores[0]
-        plain = all(isinstance(score, Tensor) and score.ndim == 1 for score in scores)
-        return torch.stack(scores, 1) if plain else scores
+        plain = [score for score in scores if isinstance(score, Tensor) and score.ndim == 1]
+        return torch.stack(plain, 1) if len(plain) == len(scores) else scores
 
-    def _scores(self, k: int, x: Tensor, condition: tuple[Any, ...]) -> Any:
-        scores = self.critics[k](x, *condition)
+    def _scores(self, k: int, x: Tensor, condition: tuple[Tensor, ...]) -> object:
+        scores: object = self.critics[k](x, *condition)
         if not isinstance(scores, Tensor):
             return scores
         if scores.numel() == len(x):
@@ -70,7 +69,7 @@ class GeneratorMixture(nn.Module):
         share: Tensor = torch.special.ndtr(z[:, -1].detach()) * self.heads
         return share.floor().clamp(0, self.heads - 1).long()  # Phi rounds to 1 far out
 
-    def forward(self, z: Tensor, *condition: Any) -> Tensor:
+    def forward(self, z: Tensor, *condition: Tensor) -> Tensor:
         """[B, latent + 1] -> samples [B, ...]."""
         if z.ndim != 2 or z.shape[1] < 2:
             raise ValueError(

@@ -9,8 +9,9 @@ Attention, `cdist`, `pdist` and hard sigmoid have no second derivative at all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,13 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equilibrist.errors import GameError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Replacements = dict[Callable[..., object], Callable[..., object]]  # by torch's own function
+# Of a call of one of torch's functions, as function modes are given them.
+Arguments = tuple[Any, ...]
+Options = dict[str, Any]
 
 
 def batch_norm(
@@ -41,7 +49,7 @@ def batch_norm(
         found = (input - _channels(running_mean, input)) / (
             _channels(running_var, input) + eps
         ).sqrt()
-    return _scaled(found, _channels(weight, input), _channels(bias, input))
+    return _scaled_channels(found, weight, bias)
 
 
 def instance_norm(
@@ -63,7 +71,7 @@ def instance_norm(
                 input.detach(), running_mean, running_var, None, None, True, momentum, eps
             )
     found = _standardised(input, list(range(2, input.ndim)), eps)
-    return _scaled(found, _channels(weight, input), _channels(bias, input))
+    return _scaled_channels(found, weight, bias)
 
 
 def layer_norm(
@@ -78,17 +86,15 @@ def layer_norm(
     return _scaled(_standardised(input, over, eps), weight, bias)
 
 
-def attention(*args: Any, **kwargs: Any) -> Tensor:
-    """`scaled_dot_product_attention` by matrix products, whose derivatives torch knows."""
-    with sdpa_kernel(SDPBackend.MATH):
-        found: Tensor = F.scaled_dot_product_attention(*args, **kwargs)
-    return found
+def by_matrix_products(attention: Callable[P, T]) -> Callable[P, T]:
+    """One of torch's functions of attention, by matrix products, whose derivatives torch knows."""
 
+    @functools.wraps(attention)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        with sdpa_kernel(SDPBackend.MATH):
+            return attention(*args, **kwargs)
 
-def multi_head(*args: Any, **kwargs: Any) -> Any:
-    """`multi_head_attention_forward`, likewise."""
-    with sdpa_kernel(SDPBackend.MATH):
-        return F.multi_head_attention_forward(*args, **kwargs)
+    return called
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Tensor:
@@ -97,7 +103,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Ten
 
 
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
-    """`torch.nn.functional.pdist`, likewise."""
+    """`torch.nn.functional.pdist` by differences, in the same way."""
     rows, columns = torch.triu_indices(len(input), len(input), 1, device=input.device)
     return _norm(input[rows] - input[columns], p)
 
@@ -125,20 +131,23 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
-def _channels(value: Tensor | None, like: Tensor) -> Any:
-    return None if value is None else value.reshape(-1, *[1] * (like.ndim - 2))
+def _scaled_channels(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    return _scaled(x, *(None if t is None else _channels(t, x) for t in (weight, bias)))
 
 
-Table = dict[Callable[..., Any], Callable[..., Any]]
-MISSING: Table = {
-    F.scaled_dot_product_attention: attention,
-    F.multi_head_attention_forward: multi_head,
+def _channels(value: Tensor, like: Tensor) -> Tensor:
+    return value.reshape(-1, *[1] * (like.ndim - 2))
+
+
+MISSING: Replacements = {
+    F.scaled_dot_product_attention: by_matrix_products(F.scaled_dot_product_attention),
+    F.multi_head_attention_forward: by_matrix_products(F.multi_head_attention_forward),
     torch.cdist: cdist,
     torch.pdist: pdist,
     F.pdist: pdist,
     F.hardsigmoid: hardsigmoid,
 }
-WRONG_THIRD: Table = {
+WRONG_THIRD: Replacements = {
     F.batch_norm: batch_norm,
     F.instance_norm: instance_norm,
     F.layer_norm: layer_norm,

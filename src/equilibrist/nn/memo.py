@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from operator import is_
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ class _Kept(NamedTuple):
     seen: int
     made: Tensor
     version: int
-    held: list[Tensor]
+    held: list[Tensor | None]
 
 
 class Memo:
@@ -37,7 +38,7 @@ class Memo:
     def __init__(self, module: nn.Module) -> None:
         self._forward, self.resting = module.forward, False
         self._module, self._own, self.hits = module, vars(module).get("forward"), 0
-        self._kept: dict[Any, _Kept] = {}
+        self._kept: dict[Hashable, _Kept] = {}
         self._slots = [
             (part, key)
             for layer in module.modules()
@@ -57,7 +58,7 @@ class Memo:
         """Forget everything: the parameters are others."""
         self._kept.clear()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if (
             self.resting
             or kwargs
@@ -68,9 +69,9 @@ class Memo:
             or args[0].is_inference()
         ):
             return self._forward(*args, **kwargs)
-        (x,) = args
+        x = args[0]
         key = _key(x)
-        held: list[Any] = [part[name] for part, name in self._slots]
+        held: list[Tensor | None] = [part[name] for part, name in self._slots]
         if (kept := self._kept.get(key)) is not None and self._holds(kept, held):
             self.hits += 1
             return kept.made
@@ -79,7 +80,7 @@ class Memo:
             self._kept[key] = _Kept(x, x._version, made, made._version, held)
         return made
 
-    def _holds(self, kept: _Kept, held: list[Any]) -> bool:
+    def _holds(self, kept: _Kept, held: list[Tensor | None]) -> bool:
         """Whether nothing that the output was computed from, nor the output, has changed."""
         return (
             kept.shown._version == kept.seen
@@ -88,7 +89,7 @@ class Memo:
         )
 
 
-def _key(x: Tensor) -> Any:
+def _key(x: Tensor) -> Hashable:
     """What identifies an input: itself where it has a graph, else the values that it points to."""
     graph = torch.is_grad_enabled()
     if x.requires_grad and graph:

@@ -14,6 +14,7 @@ from torch import Tensor
 TORCH, NUMPY, PYTHON = "torch", "numpy", "python"
 GLOBAL = (TORCH, NUMPY, PYTHON)
 
+RandomStates = dict[str, object]  # by source, as values that can be compared
 _MASK = 2**64 - 1
 
 
@@ -34,7 +35,7 @@ def derived(seed: int, *words: int) -> int:
     return state >> 1
 
 
-def of(seen: Collection[str]) -> tuple[str, ...]:
+def sources_to_seed(seen: Collection[str]) -> tuple[str, ...]:
     """The sources to seed where random numbers were seen to be drawn from these.
 
     Python's and NumPy's numbers often decide whether others are drawn at all (an augmentation with some probability):
@@ -53,7 +54,7 @@ def seeded(seed: int, sources: Sequence[str] = (TORCH,)) -> Iterator[None]:
     """
     generators = _torch_generators() if TORCH in sources else []
     before = [g.get_state() for g in generators]
-    numpy_state: Any = np.random.get_state() if NUMPY in sources else None
+    numpy_state = np.random.get_state() if NUMPY in sources else None
     python_state = random.getstate() if PYTHON in sources else None
     try:
         for g in generators:
@@ -72,7 +73,7 @@ def seeded(seed: int, sources: Sequence[str] = (TORCH,)) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def states() -> dict[str, Any]:
+def random_states() -> RandomStates:
     """The global random states as values that can be compared (`drawn_since`)."""
     numpy_state: Any = np.random.get_state()
     return {
@@ -82,17 +83,19 @@ def states() -> dict[str, Any]:
     }
 
 
-def drawn_since(before: dict[str, Any]) -> tuple[str, ...]:
-    """The sources from which random numbers were drawn since `states()` was asked."""
-    now = states()
+def drawn_since(before: RandomStates) -> tuple[str, ...]:
+    """The sources from which random numbers were drawn since `random_states()` was called."""
+    now = random_states()
     return tuple(name for name in GLOBAL if not _equal(before[name], now[name]))
 
 
-def _equal(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) else a == b
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return bool(a == b)
 
 
 def _torch_generators() -> list[torch.Generator]:
     ready = torch.cuda.is_available() and torch.cuda.is_initialized()
-    cuda: Any = torch.cuda.default_generators if ready else ()
+    cuda: Sequence[torch.Generator] = torch.cuda.default_generators if ready else ()
     return [torch.default_generator, *cuda]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from equilibrist.nn.functional import Arguments, Options
 
 
 class InPrecision(TorchFunctionMode):
@@ -28,17 +29,17 @@ class InPrecision(TorchFunctionMode):
         torch.set_default_dtype(self.dtype)
         return self
 
-    def __exit__(self, *how: Any) -> None:
+    def __exit__(self, *how: object) -> None:
         super().__exit__(*how)  # type: ignore[no-untyped-call]
         torch.set_default_dtype(self._former)
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        args: Arguments = (),
+        kwargs: Options | None = None,
+    ) -> object:
         if func is Tensor.float:
             return args[0].to(self.dtype)
         if any(a is torch.float32 for a in args):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,18 @@ from torch.utils._pytree import tree_leaves
 
 from equilibrist.errors import GameError
 from equilibrist.nn import noise, slopes
+from equilibrist.nn.layer_watch import LayerWatch
 from equilibrist.nn.stacked import fuse_linear_chains
+from equilibrist.nn.weight_norm import replace_weight_norm
 from equilibrist.nn.wrapped import Attributes, copied
 
 _Norm = nn.modules.batchnorm._NormBase
-Former = tuple[Any, list[Any], list[Any]]
+Output = Any  # whatever a module returns
+Slot = tuple[
+    dict[str, Any], str, str
+]  # where a layer keeps a tensor, its key there, and its name in the module
+# What `release` puts back: torch's cache of parametrisations, recurrent layers' lists of weights, and the tensors.
+Former = tuple[int, list[list[Tensor | None]], list[Tensor | None]]
 
 
 class PureModule:
@@ -39,9 +46,9 @@ class PureModule:
         self.noise: tuple[str, ...] = ()
         self.noise_sources: tuple[str, ...] = ()
         self._module = copied(module, name).to("meta")
-        _mend_weight_norm(self._module)
+        replace_weight_norm(self._module)
         fuse_linear_chains(self._module)
-        self._lists: list[Any] = [m for m in self._module.modules() if hasattr(m, "_flat_weights")]
+        self._lists = [m for m in self._module.modules() if _keeps_flat_weights(m)]
         self._recurrent = bool(self._lists)
         self._tracking = [
             m
@@ -54,8 +61,8 @@ class PureModule:
         # off the original: moving to "meta" has untied the copy.
         places = dict(self._module.named_modules(remove_duplicate=False))
         names = {id(t): path for path, t in [*module.named_parameters(), *module.named_buffers()]}
-        self._parameters: list[tuple[dict[str, Any], str, str]] = []
-        self._constants: list[tuple[dict[str, Any], str, str]] = []
+        self._parameters: list[Slot] = []
+        self._constants: list[Slot] = []
         for path, owner in module.named_modules():
             for key, p in owner._parameters.items():
                 if p is not None:
@@ -75,8 +82,12 @@ class PureModule:
         return bool(self._tracking)
 
     def __call__(
-        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
-    ) -> Any:
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        *args: Tensor,
+        **kwargs: object,
+    ) -> Output:
         # A cache that is switched on would go on giving the weights of an earlier call.
         enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
         called = self._called if self._attributes is None else self._following
@@ -86,8 +97,12 @@ class PureModule:
             parametrize._cache_enabled = enabled
 
     def _following(
-        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
-    ) -> Any:
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        *args: Tensor,
+        **kwargs: object,
+    ) -> Output:
         """The same with constants in the precision of the parameters, where that is not the module's own."""
         like = next(iter(params.values()), None)
         if self._attributes is None or like is None or (like.dtype, like.device) == self._native:
@@ -96,8 +111,12 @@ class PureModule:
             return self._called(params, buffers, *args, **kwargs)
 
     def _called(
-        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any, **kwargs: Any
-    ) -> Any:
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        *args: Tensor,
+        **kwargs: object,
+    ) -> Output:
         if self._recurrent:  # their forward reads a private list that only functional_call renews
             held = {**params, **buffers}
             if slopes.active():  # cuDNN's recurrent kernels have no second derivative
@@ -161,7 +180,7 @@ class PureModule:
                 layer.track_running_stats = False
 
     def statistics(
-        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Tensor
     ) -> dict[str, Tensor]:
         """`buffers` after one forward pass in which running statistics are moved on."""
         renewed = {key: b.clone() for key, b in buffers.items()}
@@ -169,7 +188,9 @@ class PureModule:
             self(params, renewed, *args)
         return renewed
 
-    def _put(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> list[Any]:
+    def _put(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> list[Tensor | None]:
         """Put values in their places; what was there."""
         former = [owner[key] for owner, key, _ in self._places]
         try:
@@ -182,18 +203,20 @@ class PureModule:
             raise
         return former
 
-    def _restore(self, former: list[Any]) -> None:
+    def _restore(self, former: list[Tensor | None]) -> None:
         for (owner, key, _), value in zip(self._places, former, strict=True):
             owner[key] = value
 
-    def check(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Any) -> Any:
+    def check(
+        self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *args: Tensor
+    ) -> Output:
         """Run twice under one seed; note where random numbers are drawn, and return the output.
 
         Raises:
             GameError: a layer writes a buffer, the input is changed, the output is not finite, or two runs differ.
         """
         held = {key: b.clone() for key, b in buffers.items()}
-        watch = Watch()
+        watch = LayerWatch()
         versions = [x._version for x in args]
         with watch.over(self._module, self.name), torch.no_grad():
             with noise.seeded(0, noise.GLOBAL):
@@ -231,130 +254,12 @@ class PureModule:
                 "generator of its own (take torch's, NumPy's or Python's global one, or make them part of the latent)"
             )
         self.noise = tuple(dict.fromkeys((*self.noise, *watch.noise)))
-        self.noise_sources = noise.of({*self.noise_sources, *watch.sources})
+        self.noise_sources = noise.sources_to_seed({*self.noise_sources, *watch.sources})
         return output
 
 
-class Watch:
-    """Looks at every layer of modules while they run.
-
-    Attributes:
-        impure: what the first layer does that writes a buffer, and the way out; or None.
-        noise, sources: the innermost layers that draw random numbers, and whose.
-        between: whose random numbers are drawn outside of all layers, since `start`.
-        unsound: layers whose output is not finite, the innermost first.
-    """
-
-    def __init__(self) -> None:
-        self.impure: tuple[str, str] | None = None
-        self.noise: list[str] = []
-        self.sources: set[str] = set()
-        self.between: set[str] = set()
-        self.unsound: list[str] = []
-        self._handles: list[Any] = []
-        self._outside: dict[str, Any] | None = None
-        self._before: dict[int, tuple[dict[str, Any], int, list[tuple[str, Tensor, int]]]] = {}
-
-    @contextmanager
-    def over(self, module: nn.Module, name: str) -> Iterator[None]:
-        """Hooks on all layers, for as long as the context lasts."""
-        self.begin(module, name)
-        try:
-            yield
-        finally:
-            self.end()
-
-    def begin(self, module: nn.Module, name: str) -> None:
-        """Put hooks on all layers of a module that is called `name`."""
-        for path, layer in module.named_modules():
-            where = f"{name}{'.' + path if path else ''} ({type(layer).__name__})"
-            self._handles.append(layer.register_forward_pre_hook(self._enter, prepend=True))
-            self._handles.append(
-                layer.register_forward_hook(lambda m, a, o, where=where: self._leave(where, m, o))
-            )
-
-    def start(self, afresh: bool = False) -> None:
-        """Note what is drawn outside of layers from now on, and (unless `afresh`) what was until now."""
-        if not afresh:
-            self._leave_outside()
-        self._outside = noise.states()
-
-    def end(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _leave_outside(self) -> None:
-        if self._outside is not None:
-            self.between.update(noise.drawn_since(self._outside))
-
-    def _enter(self, layer: nn.Module, _: Any) -> None:
-        if not self._before:
-            self._leave_outside()
-        # A version counts in-place writes, also those that happen to write the same value.
-        own = [(k, b, b._version) for k, b in layer._buffers.items() if b is not None]
-        self._before[id(layer)] = (noise.states(), len(self.noise), own)
-
-    def _leave(self, where: str, layer: nn.Module, made: Any) -> None:
-        state, noisy, own = self._before.pop(id(layer))
-        # Within torch.func's transforms values cannot be asked for.
-        if not torch._C._are_functorch_transforms_active() and not all(
-            torch.isfinite(t).all() for t in tree_leaves(made) if isinstance(t, Tensor)
-        ):
-            self.unsound.append(where)
-        drawn = noise.drawn_since(state)
-        self.sources.update(drawn)
-        if drawn and noisy == len(self.noise):  # no layer within it did
-            self.noise.append(where)
-        if not self._before and self._outside is not None:
-            self._outside = noise.states()
-        if self.impure:
-            return
-        for key, value, version in own:
-            if layer._buffers[key] is not value or value._version != version:
-                remedy = "freeze it with .eval(), or compute the new value outside the forward pass"
-                self.impure = (f"{where} overwrites its buffer {key!r} in its forward pass", remedy)
-                return
-
-
-class _WeightNorm(nn.Module):
-    """W = g v / |v|, the norm over all dimensions but `dim` (-1: over all).
-
-    torch's own kernel has a wrong second derivative (torch 2.13, CPU: its backward pass takes the norm for
-    a constant); this one is written out.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, g: Tensor, v: Tensor) -> Tensor:
-        return v * (g / torch.norm_except_dim(v, 2, self.dim))
-
-
-class _WeightNormHook:
-    """The same as torch's older form has it: a hook before the forward pass."""
-
-    def __init__(self, name: str, norm: _WeightNorm) -> None:
-        self.name, self.norm = name, norm
-
-    def __call__(self, module: nn.Module, inputs: Any) -> None:
-        own = module._parameters
-        vars(module)[self.name] = self.norm(own[f"{self.name}_g"], own[f"{self.name}_v"])
-
-
-def _mend_weight_norm(module: nn.Module) -> None:
-    """torch's weight norm, both forms, by one whose derivatives are right."""
-    for layer in list(module.modules()):
-        for key, hook in list(layer._forward_pre_hooks.items()):
-            if type(hook).__name__ == "WeightNorm":
-                made = _WeightNorm(hook.dim)  # type: ignore[attr-defined]
-                layer._forward_pre_hooks[key] = _WeightNormHook(hook.name, made)  # type: ignore[attr-defined]
-        if isinstance(layer, nn.utils.parametrize.ParametrizationList):
-            for index, part in enumerate(layer):
-                if type(part).__name__ == "_WeightNorm":
-                    layer[index] = _WeightNorm(part.dim)  # type: ignore[arg-type]
+def _keeps_flat_weights(layer: nn.Module) -> TypeGuard[nn.RNNBase]:
+    return hasattr(layer, "_flat_weights")
 
 
 def _refuse(module: nn.Module, name: str) -> None:

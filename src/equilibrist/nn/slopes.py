@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from equilibrist.nn.functional import MISSING, WRONG_THIRD
+from equilibrist.nn.functional import MISSING, WRONG_THIRD, Arguments, Options
 
 _depth: ContextVar[int] = ContextVar("slopes", default=0)
 
@@ -43,17 +42,17 @@ class Slopes(TorchFunctionMode):
         entered: Slopes = super().__enter__()  # type: ignore[no-untyped-call]
         return entered
 
-    def __exit__(self, *raised: Any) -> None:
+    def __exit__(self, *raised: object) -> None:
         super().__exit__(*raised)  # type: ignore[no-untyped-call]
         _depth.reset(self._outer)
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        args: Arguments = (),
+        kwargs: Options | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func in _RELU and len(args) == 1 and not kwargs.get("inplace"):
             x = args[0]
@@ -68,5 +67,5 @@ class Slopes(TorchFunctionMode):
 _RELU = (torch.relu, torch.nn.functional.relu, Tensor.relu)
 
 
-def _inplace(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _inplace(args: Arguments, kwargs: Options) -> bool:
     return bool(kwargs.get("inplace") or (len(args) > 2 and args[2]))

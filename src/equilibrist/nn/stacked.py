@@ -52,20 +52,20 @@ class Chain(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, in] -> [B, out]."""
-        plainly: Any = super().forward
+        plainly: Callable[[Tensor], Tensor] = super().forward
         top = _functorch.peek_interpreter_stack()
         if top is None or top.key() != _functorch.TransformType.Vmap or top.level() > 1:
-            return cast(Tensor, plainly(input))
+            return plainly(input)
         x, values = _members(input), [_members(t) for t in self._tensors()]
         if x is None or x.ndim != 3 or any(v is None for v in values):
-            return cast(Tensor, plainly(input))
+            return plainly(input)
         weights = cast(list[Tensor], values)
         with temporarily_pop_interpreter_stack():
             # Derivatives of the second order need a graph of every operation.
             if slopes.active() or torch.is_autocast_enabled(x.device.type):
                 out = self._recorded(x, weights)
             else:
-                out = cast(Any, _Stacked).apply(x, self.layers, *weights)
+                out = _Stacked.apply(x, self.layers, *weights)  # type: ignore[no-untyped-call]
         return cast(Tensor, _functorch._add_batch_dim(out, 0, 1))
 
     def _tensors(self) -> list[Tensor]:
@@ -104,7 +104,9 @@ def raise_trim_threshold() -> None:
     torch.empty(2**25 - 2**14, dtype=torch.uint8)
 
 
-def by_member(fn: Callable[..., dict[str, Tensor]], size: int) -> Callable[..., dict[str, Tensor]]:
+def vmap_members(
+    fn: Callable[..., dict[str, Tensor]], size: int
+) -> Callable[..., dict[str, Tensor]]:
     """`fn` of trees of tensors [size, ...], member by member: values [size].
 
     `torch.func.vmap` without its walk through nested dictionaries, twice a call in Python: a sixth of a small
@@ -113,10 +115,9 @@ def by_member(fn: Callable[..., dict[str, Tensor]], size: int) -> Callable[..., 
     if not _ABLE:
         return torch.func.vmap(fn)
 
-    def mapped(*trees: Any) -> dict[str, Tensor]:
-        nest: Any = _vmap
-        nest.lazy_load_decompositions()
-        with nest.vmap_increment_nesting(size, "error") as level:
+    def mapped(*trees: tree.Tree) -> dict[str, Tensor]:
+        _vmap.lazy_load_decompositions()  # type: ignore[attr-defined]
+        with _vmap.vmap_increment_nesting(size, "error") as level:
             inside = [tree.map(lambda t: _functorch._add_batch_dim(t, 0, level), t) for t in trees]
             found = fn(*inside)
             return {k: _functorch._remove_batch_dim(v, level, size, 0) for k, v in found.items()}
@@ -234,7 +235,7 @@ def _act_(x: Tensor, act: nn.Module) -> None:
 def _undone(slope: Tensor, y: Tensor, act: nn.Module, own: bool) -> Tensor:
     """`slope` times the activation's derivative, from its output y; in place in an `own` slope."""
     kernel = _ACTIVATIONS[type(act)][1]
-    options: tuple[Any, ...] = (0,) if isinstance(act, nn.ReLU) else ()
+    options: tuple[float, ...] = (0,) if isinstance(act, nn.ReLU) else ()
     if isinstance(act, nn.LeakyReLU):
         options = (act.negative_slope, True)
     if own:

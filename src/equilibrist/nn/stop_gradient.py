@@ -21,6 +21,7 @@ from torch.autograd.variable import Variable, VariableMeta
 from torch.overrides import TorchFunctionMode
 
 from equilibrist.errors import GameError
+from equilibrist.nn.functional import Arguments, Options
 
 Place = tuple[str, int, int]  # file, line and column
 
@@ -61,18 +62,18 @@ class StopGradients(TorchFunctionMode):
         VariableMeta.__call__ = self._variable()  # type: ignore[method-assign]
         return self
 
-    def __exit__(self, *how: Any) -> None:
+    def __exit__(self, *how: object) -> None:
         if self._former is type.__call__:
             del VariableMeta.__call__
         else:
             VariableMeta.__call__ = self._former  # type: ignore[method-assign]
         super().__exit__(*how)  # type: ignore[no-untyped-call]
 
-    def _variable(self) -> Callable[..., Any]:
-        """What calling `torch.autograd.Variable` is within: it cuts the graph, and no function mode is told."""
+    def _variable(self) -> Callable[..., object]:
+        """What calling `torch.autograd.Variable` is within: it cuts the graph without notice to function modes."""
         former, thread = self._former, threading.get_ident()
 
-        def called(kind: Any, *args: Any, **kwargs: Any) -> Any:
+        def called(kind: type, *args: object, **kwargs: object) -> object:
             given = args[0] if args else kwargs.get("data")
             mine = kind is Variable and threading.get_ident() == thread
             cuts = mine and isinstance(given, Tensor) and given.requires_grad
@@ -84,11 +85,11 @@ class StopGradients(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        args: Arguments = (),
+        kwargs: Options | None = None,
+    ) -> object:
         if func in _CUTS:
             if self._passes(_place(sys._getframe(1))):
                 return args[0]
@@ -133,11 +134,11 @@ def _place(frame: FrameType | None, through: bool = False) -> Place | None:
     return frame.f_code.co_filename, frame.f_lineno, column or 0
 
 
-def _freezes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _freezes(args: Arguments, kwargs: Options) -> bool:
     wanted = args[1] if len(args) > 1 else kwargs.get("requires_grad", True)
     return not wanted
 
 
-def named(place: Place) -> str:
-    """A place for people: "train.py:12"."""
+def place_name(place: Place) -> str:
+    """A place as messages show it: "train.py:12"."""
     return f"{Path(place[0]).name}:{place[1]}"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from equilibrist.nn import spectral_norm
 from equilibrist.nn.spectral_norm import singular_vectors
+from equilibrist.nn.torch_hooks import is_norm_hook
 from equilibrist.nn.wrapped import copied, in_full_precision, uncompiled, unwrapped
 
 
@@ -111,8 +112,7 @@ def foreign(module: nn.Module, player: str, by_game: bool | None = None) -> Fore
     for path, layer in list(made.named_modules()):
         dot = f"{path}." if path else ""
         for key, hook in list(layer._forward_pre_hooks.items()):
-            if type(hook).__name__ == "SpectralNorm":
-                hook = cast(Any, hook)
+            if is_norm_hook(hook, "SpectralNorm"):
                 weight = layer._parameters[f"{hook.name}_orig"]
                 assert weight is not None
                 own = left and hook.dim == 0 and weight.requires_grad
@@ -124,7 +124,7 @@ def foreign(module: nn.Module, player: str, by_game: bool | None = None) -> Fore
                 if type(part).__name__ != "_SpectralNorm":
                     continue
                 weight = layer.original
-                dim = int(cast(Any, part).dim)
+                dim = int(part.dim)  # type: ignore[arg-type]
                 first = index == 0 and dim == 0 and weight.ndim > 1
                 own = first and left and weight.requires_grad
                 layer[index] = _Exact(dim, not own, part)
@@ -198,7 +198,7 @@ class _Sigma(torch.autograd.Function):
         return torch.dot(u, torch.mv(matrix, v))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: object) -> None:
         ctx.save_for_backward(inputs[0])
 
     @staticmethod
@@ -231,6 +231,6 @@ class _Hook:
     def __init__(self, name: str, norm: _Exact) -> None:
         self.name, self.norm = name, norm
 
-    def __call__(self, module: nn.Module, inputs: Any) -> None:
+    def __call__(self, module: nn.Module, inputs: object) -> None:
         # Not by setattr: that would register a parameter.
         vars(module)[self.name] = self.norm(getattr(module, f"{self.name}_orig"))

@@ -20,7 +20,7 @@ _WRAPPERS = {
     "DistributedDataParallel": "module",
     "OptimizedModule": "_orig_mod",
 }
-Copies = dict[int, Any]  # what `deepcopy` has copied, by the original's identity
+Copies = dict[int, object]  # what `deepcopy` has copied, by the original's identity
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
@@ -108,7 +108,7 @@ def _uncompile(layer: nn.Module, copies: Copies) -> None:
     """Methods that were compiled one by one (`self.forward = torch.compile(self.forward)`, or a decorator) run in
     plain Python on the copy: compiled ones are bound to the original, or know no second derivative."""
     own = copies.get(id(layer))
-    if own is None:
+    if not isinstance(own, nn.Module):
         return
     for key, value in list(vars(layer).items()):
         method = getattr(value, "_torchdynamo_orig_callable", None)
@@ -137,9 +137,9 @@ class Attributes:
         held: (where a layer keeps its attributes, the attribute's name, its value).
     """
 
-    def __init__(self, held: list[tuple[dict[str, Any], str, Any]]) -> None:
+    def __init__(self, held: list[tuple[dict[str, object], str, object]]) -> None:
         self._held = held
-        self._moved: dict[tuple[torch.dtype, torch.device], list[Any]] = {}
+        self._moved: dict[tuple[torch.dtype, torch.device], list[object]] = {}
 
     @classmethod
     def of(cls, module: nn.Module) -> Attributes | None:

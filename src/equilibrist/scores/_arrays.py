@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
-
-Array = Tensor | np.ndarray[Any, Any]
 
 BLOCK = 1 << 20
 """Numbers in one block of pairs: 8 MiB of float64. A few of them live at a time."""
@@ -30,7 +27,7 @@ def rows(what: str, values: Array, least: int = 1) -> Tensor:
         )
     if len(tensor) < least:
         raise DataError(f"{what}: {len(tensor)} rows are too few; give at least {least}")
-    if bad := unsound(tensor):
+    if bad := nonfinite_rows(tensor):
         raise DataError(f"{what}: {bad} of {len(tensor)} rows are NaN or infinite; remove them")
     return tensor.double()
 
@@ -45,12 +42,12 @@ def pair(real: Array, fake: Array, least: int = 1) -> tuple[Tensor, Tensor]:
     return x, y.to(x.device)
 
 
-def unsound(samples: Tensor) -> int:
+def nonfinite_rows(samples: Tensor) -> int:
     """How many of the samples [n, ...] hold a value that is NaN or infinite."""
     return int((~torch.isfinite(samples.flatten(1))).any(dim=1).sum())
 
 
-def blocks(x: Tensor, columns: int) -> Iterator[tuple[slice, Tensor]]:
+def row_blocks(x: Tensor, columns: int) -> Iterator[tuple[slice, Tensor]]:
     """Slices of the rows of x, each so short that `columns` numbers a row make at most one block."""
     size = max(1, BLOCK // columns)
     for start in range(0, len(x), size):

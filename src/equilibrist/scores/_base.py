@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equilibrist.certificates import Json
 from equilibrist.data import Source
-from equilibrist.errors import DataError
+from equilibrist.data.arrays import Array
+from equilibrist.errors import DataError, first_line
 from equilibrist.files.atomic import finite
-from equilibrist.scores._arrays import Array, unsound
+from equilibrist.scores._arrays import nonfinite_rows
 from equilibrist.scores.network import FeatureNetwork, pixels
 
 T = TypeVar("T")
@@ -44,12 +46,12 @@ class Result:
     floor: dict[str, float]
     better: dict[str, str]
     samples: int
-    network: dict[str, Any] | None = None
+    network: Json | None = None
     failed: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Plain values for JSON; numbers that are not finite become None."""
-        plain: dict[str, Any] = finite(dict(vars(self)))
+        plain: Json = finite(dict(vars(self)))
         return plain
 
     def __str__(self) -> str:
@@ -126,15 +128,15 @@ class FeatureCache:
 
     def __init__(self) -> None:
         self._source: weakref.ref[Source] | None = None
-        self._key: Any = None
-        self._value: Any = None
+        self._key: object = None
+        self._value: _Real | None = None
 
-    def get(self, source: Source, key: Any) -> Any:
+    def get(self, source: Source, key: object) -> _Real | None:
         """What was put under this source (the same object) and key, or None."""
         same = self._source is not None and self._source() is source and self._key == key
         return self._value if same else None
 
-    def put(self, source: Source, key: Any, value: Any) -> None:
+    def put(self, source: Source, key: object, value: _Real) -> None:
         """Keep `value` in place of the last one, for as long as the source lives."""
         try:
             self._source = weakref.ref(source, self._drop)
@@ -179,7 +181,7 @@ def evaluate(
             "less than two to compare; give more"
         )
     key = (n, repr(rng.bit_generator.state))
-    known: _Real | None = kept.get(real, key)
+    known = kept.get(real, key)
     if known is None:
         first, second = (represent(part) for part in _halves(real, n, rng))
         known = _Real(first, figures(first, second, rng), rng.bit_generator.state)
@@ -187,16 +189,16 @@ def evaluate(
     rng.bit_generator.state = known.state
     undefined = dict.fromkeys(known.floor, float("nan"))
     fake = fake[:n].detach()
-    if bad := unsound(fake):
+    if bad := nonfinite_rows(fake):
         return undefined, known.floor, n, f"{bad} of {n} generated samples are NaN or infinite"
     features = represent(fake)
-    if bad := unsound(features):
+    if bad := nonfinite_rows(features):
         return undefined, known.floor, n, f"the features of {bad} of {n} samples are not finite"
     try:
         values = figures(known.features, features, rng)
     except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         # The same figures of real samples were sound, so it is the generated ones that break them.
-        return undefined, known.floor, n, str(error).splitlines()[0]
+        return undefined, known.floor, n, first_line(error)
     if not np.isfinite(list(values.values())).all():
         return undefined, known.floor, n, "the generated samples are too large for the figures"
     return values, known.floor, n, None

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
-from equilibrist.scores._arrays import Array, rows
+from equilibrist.scores._arrays import rows
 from equilibrist.scores._base import FeatureScore
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
-from equilibrist.scores._arrays import Array, blocks, pair
+from equilibrist.scores._arrays import pair, row_blocks
 from equilibrist.scores._base import FeatureScore
 
 
@@ -103,12 +105,12 @@ def _off_diagonal(x: Tensor) -> float:
 
 
 def _total(x: Tensor, y: Tensor) -> float:
-    return sum(float(_kernel(part, y).sum()) for _, part in blocks(x, len(y)))
+    return sum(float(_kernel(part, y).sum()) for _, part in row_blocks(x, len(y)))
 
 
 def _all_subsets(
     x: Tensor, y: Tensor, picked_x: list[Tensor], picked_y: list[Tensor]
-) -> np.ndarray[Any, Any]:
+) -> NDArray[np.float64]:
     """`_mmd` of every pair of subsets, each value of the kernel computed once.
 
     A sum of k over a subset is w^T K w with w the indicator of its rows.
@@ -117,7 +119,7 @@ def _all_subsets(
     u, v = _indicators(x, picked_x), _indicators(y, picked_y)
     within = _sums(x, x, u, u) - u @ _diagonal(x) + _sums(y, y, v, v) - v @ _diagonal(y)
     values = within / (size * (size - 1)) - 2 * _sums(x, y, u, v) / size**2
-    return values.cpu().numpy()
+    return np.asarray(values.cpu().numpy())
 
 
 def _indicators(x: Tensor, picked: list[Tensor]) -> Tensor:
@@ -127,7 +129,7 @@ def _indicators(x: Tensor, picked: list[Tensor]) -> Tensor:
 
 def _sums(x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """u_s^T K(x, y) v_s for each subset s."""
-    parts = (u[:, where] @ _kernel(part, y) for where, part in blocks(x, len(y)))
+    parts = (u[:, where] @ _kernel(part, y) for where, part in row_blocks(x, len(y)))
     total = torch.zeros_like(v)
     for part in parts:
         total += part

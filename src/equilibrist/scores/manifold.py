@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
-from equilibrist.scores._arrays import Array, blocks, pair
+from equilibrist.scores._arrays import pair, row_blocks
 from equilibrist.scores._base import FeatureScore
 
 
@@ -103,7 +104,7 @@ def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     over centred rows.
     """
     norms = y.square().sum(1)
-    for where, part in blocks(x, len(y)):
+    for where, part in row_blocks(x, len(y)):
         squares = torch.addmm(norms, part, y.T, alpha=-2)
         squares += part.square().sum(1, keepdim=True)
         yield where, squares

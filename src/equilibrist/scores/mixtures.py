@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from equilibrist.data import Source
+from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError
-from equilibrist.scores._arrays import Array, pair
+from equilibrist.scores._arrays import pair
 from equilibrist.scores._base import FeatureCache, Result, evaluate
 
 
@@ -132,7 +133,7 @@ class MixtureQuality:
         modes, sigma = getattr(real, "modes", None), getattr(real, "sigma", None)
 
         def figures(x: Tensor, y: Tensor, _: np.random.Generator) -> dict[str, float]:
-            named: dict[str, Any] = {}
+            named: dict[str, float] = {}
             if modes is not None and sigma is not None:
                 found = mode_figures(y, modes, float(sigma))
                 named = {"modes": float(found.covered), "good": found.good}

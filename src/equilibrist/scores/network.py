@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from equilibrist.certificates import Json
 from equilibrist.data.arrays import check_range
-from equilibrist.errors import DataError, RequirementError
+from equilibrist.errors import DataError, RequirementError, first_line
 from equilibrist.files.reading import reason, shown
 from equilibrist.files.safetensors import opened
 from equilibrist.nn.wrapped import copied
@@ -100,7 +101,7 @@ class FeatureNetwork:
         """Name and first eight digits of the checksum, as score labels have them."""
         return f"{self.name}, {self.sha256[:8] if self.sha256 else 'a function, no hash'}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Plain values."""
         return {
             "name": self.name,
@@ -155,7 +156,7 @@ class FeatureNetwork:
         side = (self.size, self.size)
         return functional.interpolate(x, side, mode="bilinear", align_corners=False, antialias=True)
 
-    def _checked(self, output: Any, n: int) -> Tensor:
+    def _checked(self, output: object, n: int) -> Tensor:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
             raise DataError(f"{self.name}: the network returned {kind}; return floats [n, d]")
@@ -311,9 +312,9 @@ def inception(
         found = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except (ImportError, RuntimeError) as error:
         # A torchvision that does not fit its torch fails with RuntimeError.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = first_line(error, type(error).__name__)
         raise RequirementError(
-            f"inception() needs torch-fidelity ({reason}): pip install 'equilibrist[inception]'"
+            f"inception() needs torch-fidelity ({why}): pip install 'equilibrist[inception]'"
         ) from None
     file = None if weights is None else str(weights)
     extractor = found.FeatureExtractorInceptionV3(

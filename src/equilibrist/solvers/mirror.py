@@ -15,7 +15,7 @@ from equilibrist.core.draws import Draw
 from equilibrist.core.field import Evaluation, VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
-from equilibrist.games.mixture import Mixture, Paired
+from equilibrist.games.mixture import Mixture, PairedMixture
 from equilibrist.langevin import SGLD, Langevin
 from equilibrist.optimizers import Optimizer
 from equilibrist.schedules import Schedule
@@ -236,7 +236,7 @@ class MirrorGAN:
             raise GameError(
                 "an ensemble of mixtures cannot pair their particles: train its seeds one by one, or take pairing='all'"
             )
-        return field.of(Paired(game))
+        return field.of(PairedMixture(game))
 
     def _evaluated(
         self,

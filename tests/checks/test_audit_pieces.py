@@ -24,6 +24,7 @@ from equilibrist.checks import (
     _budget,
     _complement,
     _culprit,
+    _lambda_verdict,
     _level,
     _minimax,
     _probes,
@@ -287,7 +288,7 @@ def test_the_critics_slack_is_what_its_gradient_gains_only_where_that_is_refuted
         followed=SimpleNamespace(gain=1.0),
         own=SimpleNamespace(measured=2.0),
     )
-    getter: Any = local_lambda._Seen.slack
+    getter: Any = _lambda_verdict.LambdaEvidence.slack
     assert getter.fget(seen) == slack
 
 

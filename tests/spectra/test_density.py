@@ -11,13 +11,9 @@ from equilibrist.core.jacobian import HessianOperator
 from equilibrist.spectra import Density, abscissa, exact_density, forecast, henrici, suggested
 from equilibrist.spectra.consensus import transposed
 from equilibrist.spectra.density import density, mixed
-from equilibrist.spectra.spectrum import (
-    described,
-    exact_densities,
-    lanczos_densities,
-    products_of,
-    symmetric_part,
-)
+from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
+from equilibrist.spectra.products import product_with, symmetric_part
+from equilibrist.spectra.spectrum import described
 
 
 def symmetric(n: int = 300, seed: int = 0) -> np.ndarray:
@@ -131,7 +127,7 @@ def test_densities_of_networks(name: str) -> None:
         block = J[op.block(player, player)]
         assert block == pytest.approx(block.T, abs=1e-10)
         w = u[: len(block)]
-        assert products_of(own)(w) == pytest.approx(block @ w, abs=1e-10)
+        assert product_with(own)(w) == pytest.approx(block @ w, abs=1e-10)
     whole = exact_densities(J, {p: tree.count(part) for p, part in op.players.items()})
     found = lanczos_densities(op, n, np.random.default_rng(0))
     for part in (*op.players, "symmetric"):

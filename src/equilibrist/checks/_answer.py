@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._second_order import found_draws, projected
 from equilibrist.checks.certificate import Verdict
@@ -83,7 +84,7 @@ class Answered:
             return f"{reason.value}: {self.found:.3g}"
         return str(reason.value)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         return {
             "gain": self.gain.mean,
@@ -166,7 +167,7 @@ def answered(
 
     Moves of size move * |t| and less that do not gain more than the tolerance even where the follower rests are
     passed over, for an answer only takes away. The follower answers by projected gradient steps (Barzilai and
-    Borwein's lengths, with a line search), begun at its own place and a little along each of `directions`
+    Borwein's lengths, with a line search), started at its own place and a little along each of `directions`
     [n_w]: at its own place the gradient along the null space of its Hessian vanishes with the move.
 
     Args:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._linear import DENSE, Extremes, Part, Value, finite, random_direction
+from equilibrist.checks._linear import DENSE, Extremes, Part, Value, random_direction
 from equilibrist.checks._pursuit import Pursuit, answered, missed, turned
 from equilibrist.checks._schur import restricted
 from equilibrist.checks._second_order import found_draws, score_draws
@@ -44,14 +45,14 @@ class Schur:
     singular: bool
     converged: bool
     verified: bool
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: Json = field(default_factory=dict)
     limits: tuple[str, ...] = ()
 
 
 _NOT_FINITE = Schur(math.nan, None, None, Interval.at(math.nan), (), True, False, False)
 
 
-def blocks(context: AuditContext, tick: Tick) -> tuple[Tensor, Tensor, Tensor]:
+def hessian_blocks(context: AuditContext, tick: Tick) -> tuple[Tensor, Tensor, Tensor]:
     """V_tt [n_t, n_t], V_wt [n_c, n_t] and -V_ww [n_c, n_c] over the free coordinates, dense."""
     value = Value(context, found_draws(context), tick)
     nt, nc = value.leader.n, value.follower.n
@@ -84,13 +85,13 @@ def schur_of(
 
 
 def _dense(context: AuditContext, tick: Tick) -> Schur:
-    a, g, c = blocks(context, tick)
-    if not finite(a, g, c):
+    a, g, c = hessian_blocks(context, tick)
+    if not tree.all_finite(a, g, c):
         return _NOT_FINITE
     found = restricted(a, g, c, NULL[context.sampled])
     value = 0.0 if math.isinf(found.value) else found.value
     limits = _restricted_limits(found.null.shape[1], found.room, len(a), NULL[context.sampled])
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "schur_smallest": None if math.isinf(found.value) else found.value,
         "complete": True,
         "flat_answers": found.null.shape[1],

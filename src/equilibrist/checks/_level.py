@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from equilibrist import tree
 from equilibrist.checks.context import AuditContext
 from equilibrist.formulations import WGAN, ScoreFormulation
 from equilibrist.penalties import R1, R2, GradientPenalty
@@ -66,7 +67,7 @@ def at_equality(context: AuditContext) -> dict[str, float | None]:
 def pull(context: AuditContext, scores: Tensor) -> float | None:
     """The mean slope of the generator's loss at these scores over the slope at equality."""
     best = _best(context)
-    if best is None or best.flat or not bool(torch.isfinite(scores).all()):
+    if best is None or best.flat or not tree.all_finite(scores):
         return None
 
     def slope(at: Tensor) -> float:

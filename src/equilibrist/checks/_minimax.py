@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._answer import FEWEST, Answered, answered
 from equilibrist.checks._complement import Schur, schur_of
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
@@ -63,7 +64,7 @@ def local_minimax(
         inner: "local-nash/<follower>", the inner half of the claim.
     """
     leader, follower = order_of(context.game)
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "leader": leader,
         "follower": follower,
         "follower_smallest": ends.smallest if ends else None,
@@ -105,7 +106,7 @@ def _asked(
     inner: Certificate,
     tolerance: Tolerance,
     tick: Tick,
-    evidence: dict[str, Any],
+    evidence: Json,
 ) -> _Found:
     """The leader's side: what its moves gain after the follower's answers. Adds to `evidence`."""
     leader, _ = order_of(context.game)

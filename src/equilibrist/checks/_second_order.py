@@ -1,15 +1,15 @@
-"""What the second-order checks share: where players may move, on which samples, and how it is said."""
+"""What the second-order checks share: where players may move, on which samples, and the words for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval
 from equilibrist.checks.certificate import Tolerance
 from equilibrist.checks.context import AuditContext, reach_of
@@ -37,7 +37,7 @@ class Free:
     residual: dict[str, float]
 
     def limits(self, *players: str) -> tuple[str, ...]:
-        """What must be said about coordinates that were held."""
+        """The limits that follow from coordinates that were held."""
         remarks = []
         for player in players:
             if self.held[player]:
@@ -122,7 +122,7 @@ def projected(context: AuditContext, player: str, flat: Tensor) -> Tensor:
     return tree.flatten(context.game.project({**players, player: moved})[player])
 
 
-def feasible(context: AuditContext, player: str, u: Tensor, gain: float) -> Tensor | None:
+def feasible_direction(context: AuditContext, player: str, u: Tensor, gain: float) -> Tensor | None:
     """A unit direction [n_p] near u or -u that stays in the feasible set for a move of move * |x| and does
     not climb the player's own loss to first order (by more than a tenth of `gain`); None if there is
     none. At most half of the move may be lost to the projection."""
@@ -152,7 +152,7 @@ def score_draws(context: AuditContext) -> list[Draw]:
     return context.bank("score")[: context.settings.local_batches]
 
 
-def products_of(context: AuditContext) -> int:
+def product_budget(context: AuditContext) -> int:
     """How many products a second-order check has on each of `found_draws`."""
     settings = context.settings
     return settings.local_products // min(settings.local_draws, settings.linear_batches)
@@ -183,7 +183,7 @@ def at_rest(context: AuditContext, player: str, tolerance: Tolerance) -> bool:
     return context.sampled or free(context).residual[player] <= tolerance.value
 
 
-def scope(context: AuditContext, **extra: Any) -> dict[str, Any]:
+def scope(context: AuditContext, **extra: object) -> Json:
     """The context's, with the precision of a second-order check."""
     how = (
         f"directions from {len(found_draws(context))} minibatches of {context.settings.batch}, scored on "

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.errors import RecipeError, did_you_mean
 from equilibrist.optimizers import Adam, Optimizer
 
@@ -190,7 +191,7 @@ class Settings:
         """The update rule of searches for `player`."""
         return self.optimizers.get(player, Adam())
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         plain = {k: v for k, v in vars(self).items() if k != "optimizers"}
         return plain | {"optimizers": {k: repr(v) for k, v in self.optimizers.items()}}

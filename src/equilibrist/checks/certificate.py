@@ -16,7 +16,7 @@ __all__ = [
     "Statement",
     "Tolerance",
     "Verdict",
-    "both",
+    "combined",
     "least_settled",
     "not_assessed",
     "of_all_players",
@@ -55,7 +55,7 @@ class Certificate(Shown, Statement):
         )
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     if isinstance(value, list | tuple):
         return " to ".join(map(_brief, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -109,10 +109,10 @@ def of_all_players(
     those = [pair for pair in zip(effects, parts, strict=True) if pair[1].verdict is verdict]
     reported = max(those, key=lambda pair: pair[0])[1].summary
     open_ = verdict in (Verdict.REFUTED, Verdict.UNASSESSED)
-    return both(claim, parts, WHOLE[claim][verdict] + (reported if open_ else ""))
+    return combined(claim, parts, WHOLE[claim][verdict] + (reported if open_ else ""))
 
 
-def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:
+def combined(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:
     """The claim that holds iff it holds of every player: refuted if one part is, verified if all are."""
     return Certificate(
         claim,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
 from equilibrist.checks._second_order import is_box
@@ -65,7 +65,7 @@ def stationarity(context: AuditContext, tick: Tick = no_tick) -> list[Certificat
     return [*parts, of_all_players("stationary", parts, residual)]
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """About how many minibatch gradients `stationarity` takes."""
     return context.settings.groups * context.settings.group_batches + planned(context)
 
@@ -195,7 +195,7 @@ def _judged(
     groups: torch.Tensor,
     tolerance: Tolerance,
     moved: FirstOrder,
-) -> tuple[Verdict, str, dict[str, Any]]:
+) -> tuple[Verdict, str, Json]:
     """The verdict on "the player is at rest", its sentence and its evidence."""
     settings = context.settings
     if not torch.isfinite(groups).all():

@@ -15,7 +15,7 @@ from equilibrist import tree
 from equilibrist.core._graph import Forward, Graph
 from equilibrist.core.draws import Draw
 from equilibrist.core.exact import followed_leaves
-from equilibrist.core.game import Constants, Game, Players, coupled, feasible_everywhere
+from equilibrist.core.game import Constants, Game, Players, coupled_parameters, feasible_everywhere
 from equilibrist.errors import GameError
 from equilibrist.nn.functional import grad
 from equilibrist.nn.slopes import Slopes
@@ -108,7 +108,7 @@ class VectorField:
         self.game, self.reduce, self.stacked = game, reduce, stacked
         self.parts, self.autocast, self.frozen = parts, autocast, frozen
         self._everywhere = feasible_everywhere(game)
-        self.coupled = coupled(game)
+        self.coupled = coupled_parameters(game)
         self._apart = bool(getattr(game, "one_by_one", False))
         if stacked:
             raise_trim_threshold()

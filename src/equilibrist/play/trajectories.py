@@ -208,7 +208,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Rate:
+class LocalRate:
     """How a solver behaves at one stationary point.
 
     Attributes:
@@ -226,7 +226,7 @@ class Rate:
     steps: int
 
 
-def beside(table: Table, index: int) -> Array:
+def starts_near(table: Table, index: int) -> Array:
     """Starts [NEAR, 2] for `rate`: stationary point `index`, and eight around it at each of two radii."""
     place = table.places[index]
     angles = np.arange(8) * np.pi / 4 + 0.3
@@ -234,8 +234,8 @@ def beside(table: Table, index: int) -> Array:
     return np.concatenate([place[None], *(place + radius * circle for radius in _RADII)])
 
 
-def rate(table: Table, solver: Any, index: int, path: Array) -> Rate:
-    """Prediction against observation at stationary point `index`, from the path [T, NEAR, 2] of `beside`.
+def rate(table: Table, solver: Any, index: int, path: Array) -> LocalRate:
+    """Prediction against observation at stationary point `index`, from the path [T, NEAR, 2] of `starts_near`.
 
     Observed: members start 1e-5 and 1e-10 (times max(1, |x*|)) beside one that starts at x*. The factor is
     exp of the slope of the mean of log |x_t - x_t*| by least squares, over the last two thirds of the steps at
@@ -254,9 +254,9 @@ def rate(table: Table, solver: Any, index: int, path: Array) -> Rate:
             best = (end // 3, end, gaps)
     first, end, gaps = best
     if end - first < 3:
-        return Rate(index, predicted, why, None, 0)
+        return LocalRate(index, predicted, why, None, 0)
     slope = np.polyfit(np.arange(first, end), np.log(gaps[first:end]).mean(axis=1), 1)[0]
-    return Rate(index, predicted, why, float(np.exp(slope)), end - first)
+    return LocalRate(index, predicted, why, float(np.exp(slope)), end - first)
 
 
 def _unit(place: Array) -> float:
@@ -276,7 +276,7 @@ def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, s
         return None, str(error)
 
 
-def spread(window: Sequence[float], count: int) -> Array:
+def halton_starts(window: Sequence[float], count: int) -> Array:
     """`count` starts in the window: Halton's points of bases 2 and 3 (first to be kept when more are asked
     for), in the middle 80% of each side."""
 

@@ -12,7 +12,7 @@ from equilibrist.tree import Tree
 Weight = float | tuple[float, ...]
 
 
-def each(weight: Weight) -> tuple[float, ...]:
+def weight_values(weight: Weight) -> tuple[float, ...]:
     """The numbers of a weight, one or one a member; ValueError for an empty tuple."""
     if weight == ():
         raise ValueError("an empty tuple has no number for any member")
@@ -21,7 +21,7 @@ def each(weight: Weight) -> tuple[float, ...]:
 
 def describe(weight: Weight) -> str:
     """A weight for people."""
-    return ", ".join(f"{w:g}" for w in each(weight)) + (
+    return ", ".join(f"{w:g}" for w in weight_values(weight)) + (
         " by member" if isinstance(weight, tuple) else ""
     )
 
@@ -33,7 +33,7 @@ def alone(weight: Weight) -> float:
     return weight
 
 
-def by_member(weight: Weight, like: Tree, stacked: int | None) -> Tensor | float:
+def member_weights(weight: Weight, like: Tree, stacked: int | None) -> Tensor | float:
     """The number, or a tensor [stacked]. RecipeError where there are not as many as members."""
     if not isinstance(weight, tuple):
         return float(weight)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Product = Callable[[Array], Array]
+from equilibrist.spectra.arrays import Array, Product
 
 REFERENCE = "Golub and Welsch 1969; Ghorbani, Krishnan and Xiao 2019, section 2 (Lanczos densities)"
 

@@ -11,13 +11,20 @@ from scipy.optimize import brentq
 
 from equilibrist.errors import GameError
 from equilibrist.theory import _raw
-from equilibrist.theory._statement import Number, Setting, Statement, at, in_general_position, made
+from equilibrist.theory._statement import (
+    CheckedStatement,
+    Number,
+    Setting,
+    at,
+    in_general_position,
+    made,
+)
 from equilibrist.theory.fgan import NAMES, FGaussian
 from equilibrist.theory.w2gan import W2Gaussian
 from equilibrist.theory.wgan1d import WGaussian1d
 
 
-def _proposition_2(setting: Setting) -> Iterator[Statement]:
+def _proposition_2(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     W, u, A, b = game.optimum()
     numbers = []
@@ -34,7 +41,7 @@ def _proposition_2(setting: Setting) -> Iterator[Statement]:
         )
     slack = game.max_value(W, u) - game.value(W, u, A, b)
     best, _, _ = _raw.v_prox(game.s, game.eta, W, u, 0 * A, b + 0.1, 0.0)
-    here = float(_raw.value(game.s, game.eta, *_raw.tensors(W, u, A, b)))
+    here = float(_raw.gan_value(game.s, game.eta, *_raw.tensors(W, u, A, b)))
     yield made(
         "proposition-2",
         "Definition 1 and Proposition 2",
@@ -55,7 +62,7 @@ def _proposition_2(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _corollary_1(setting: Setting) -> Iterator[Statement]:
+def _corollary_1(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     W, u, A, b = game.optimum()
     least = _raw.least_v_prox(game.s, game.eta, game.t, A, b, 0.0, 2)
@@ -75,7 +82,7 @@ def _corollary_1(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _proposition_3(setting: Setting) -> Iterator[Statement]:
+def _proposition_3(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     lams = game.lambda_star * np.geomspace(0.1, 100, 25)
     r = [game.profile(float(lam)) for lam in lams]
@@ -111,7 +118,7 @@ def _proposition_3(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _proposition_4(setting: Setting) -> Iterator[Statement]:
+def _proposition_4(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     W, u, A, b = in_general_position(game.d, game.eta, 3)
     lam = 0.8 * game.lambda_star
@@ -168,7 +175,7 @@ def _proposition_4(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _theorem_2(setting: Setting) -> Iterator[Statement]:
+def _theorem_2(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     *_, A, b = game.optimum()
     star = _raw.lambda_star(game.s, game.eta, game.d, A, b)
@@ -219,7 +226,7 @@ def _two_shifts(game: W2Gaussian, near: float, far: float, prox: Callable[..., f
     return math.exp(float(brentq(over, low, high, xtol=1e-12)))
 
 
-def _translations(setting: Setting) -> Iterator[Statement]:
+def _translations(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     near, far = game.t, 1.25 * game.t
 
@@ -248,7 +255,7 @@ def _translations(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _theorem_3(setting: Setting) -> Iterator[Statement]:
+def _theorem_3(setting: Setting) -> Iterator[CheckedStatement]:
     near = setting.t / 2
     still = WGaussian1d(1.0, setting.t)
     far = 60.0 + setting.t  # D = -x wherever there is mass, written a |x - c|
@@ -299,7 +306,7 @@ def _theorem_3(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _f_gans(setting: Setting) -> Iterator[Statement]:
+def _f_gans(setting: Setting) -> Iterator[CheckedStatement]:
     games = [FGaussian(name, setting.d, setting.wide.s, setting.t) for name in NAMES]
     local = {}
     for game in games:
@@ -328,7 +335,7 @@ def _f_gans(setting: Setting) -> Iterator[Statement]:
     )
 
 
-PARTS: tuple[Callable[[Setting], Iterator[Statement]], ...] = (
+PARTS: tuple[Callable[[Setting], Iterator[CheckedStatement]], ...] = (
     _proposition_2,
     _corollary_1,
     _proposition_3,

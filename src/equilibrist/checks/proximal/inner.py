@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
+from equilibrist.certificates import Json
 from equilibrist.checks.certificate import Certificate, not_assessed
 from equilibrist.checks.context import AuditContext, Tick, relative_noise
 from equilibrist.core.draws import Use
@@ -71,7 +71,7 @@ class Prox(Protocol):
     def solve(
         self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
     ) -> Answer:
-        """The critic's answer, begun at the trained critic (at a perturbed copy of it, number `fresh`, where that
+        """The critic's answer, starting at the trained critic (at a perturbed copy of it, number `fresh`, where that
         is positive; at `warm` where one is given), with `effort` times the inner steps."""
         ...
 
@@ -223,9 +223,9 @@ def perturbed_critic(context: AuditContext, critic: Part, fresh: int, size: floa
     return {name: x + noise[name] for name, x in critic.items()}
 
 
-def scope(context: AuditContext) -> dict[str, Any]:
+def scope(context: AuditContext) -> Json:
     """What the certificates of this folder are about: the zero-sum V, and the critics that may answer."""
-    own: dict[str, Any] = context.scope()
+    own: Json = context.scope()
     game: Any = context.game
     if not game.zero_sum:
         own["losses"] = "V = -(the critic's own loss), zero-sum"
@@ -235,8 +235,3 @@ def scope(context: AuditContext) -> dict[str, Any]:
         own["critic_class"] = str(named)
     own["lambda"] = "that of equation 11: V(G, D~) - lambda E_P |grad D~ - grad D|^2"
     return own
-
-
-def finite(*parts: Part) -> bool:
-    """Whether every entry is."""
-    return all(bool(torch.isfinite(x).all()) for part in parts for x in part.values())

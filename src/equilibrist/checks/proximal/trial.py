@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks.certificate import Verdict
 from equilibrist.checks.context import AuditContext
@@ -18,7 +18,7 @@ from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, st
 CLOSER = 3  # at most so many deviations of a trial are looked at again
 
 
-def number(x: float) -> float | str:
+def json_number(x: float) -> float | str:
     """For JSON, which has no infinity."""
     return x if math.isfinite(x) else "inf"
 
@@ -93,10 +93,10 @@ class Trial:
         """The generator found, None where staying put was best."""
         return None if self.deviation is None else self.deviation.generator
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Json:
         """Plain values."""
         return {
-            "lambda": number(self.lam),
+            "lambda": json_number(self.lam),
             "verdict": self.verdict.value.lower().replace("_", " "),
             "regret": self.regret.mean,
             "regret_interval": self.regret.ends,
@@ -132,9 +132,9 @@ def trial(
     at_rest = resting(context, prox, lam)
     base = prox.measure(stay, at_rest.answer.critic, lam, "select")
     found = [Deviation(prox.feasible(g)) for g in also or []]
-    begun = starts_around(context, stay, context.settings.prox_starts)
+    starts = starts_around(context, stay, context.settings.prox_starts)
     settled = True
-    for start in begun + [d.generator for d in found[: 1 if context.sampled else None]]:
+    for start in starts + [d.generator for d in found[: 1 if context.sampled else None]]:
         search = prox.descend(start, lam)
         found += [Deviation(g, promise=search.left) for g in search.iterates]
         settled = settled and (search.settled or search.left <= tolerance)
@@ -188,7 +188,9 @@ def _closer(
             break
         again = [solve_well(prox, g, lam) for g in found[best].sides]
         answers = [s.answer.critic for s in again]
-        gain = context.interval(base - value(prox, found[best], answers, lam, "select"), "select")
+        gain = context.interval(
+            base - prox_values(prox, found[best], answers, lam, "select"), "select"
+        )
         looked[best], worth[best] = gain.mean, _worth(gain)
         sound.remove(best)
         if looked[best] > 0 and (chosen is None or worth[best] > worth[chosen]):
@@ -228,7 +230,7 @@ def scored(
     solved, after = [at_rest], before
     if chosen is not None:
         solved = [solve_well(prox, g, lam) for g in chosen.sides] if answers is None else answers[1]
-        after = value(prox, chosen, [s.answer.critic for s in solved], lam, "score")
+        after = prox_values(prox, chosen, [s.answer.critic for s in solved], lam, "score")
     gaps = [s.answer.gap for s in solved]
     left, rest = sum(s.left for s in solved) / len(solved), at_rest.left
     if chosen is None:
@@ -254,7 +256,9 @@ def resting(context: AuditContext, prox: Prox, lam: float) -> Solved:
     return solve_well(prox, prox.trained["generator"], lam, staying=not context.sampled)
 
 
-def value(prox: Prox, deviation: Deviation, critics: list[Part], lam: float, part: str) -> Tensor:
+def prox_values(
+    prox: Prox, deviation: Deviation, critics: list[Part], lam: float, part: str
+) -> Tensor:
     """V - lam |D~ - D|^2 on every batch of a part's bank, the mean over the deviation's sides."""
     sides = zip(deviation.sides, critics, strict=True)
     return torch.stack([prox.measure(g, critic, lam, part) for g, critic in sides]).mean(0)
@@ -286,7 +290,7 @@ def verdict_of(found: Trial, tolerance: float) -> Verdict:
 
 
 def hints(prox: Prox, deviation: Deviation | None) -> list[Part]:
-    """Where to begin besides: the last deviation that gained, and half of it."""
+    """Further starts: the last deviation that gained, and half of it."""
     if deviation is None:
         return []
     return [deviation.generator, on_ray(prox, deviation.generator, 0.5)]

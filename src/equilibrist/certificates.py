@@ -226,7 +226,7 @@ class Statement:
         """The statement of a row of audit.json.
 
         Args:
-            row: The row, as `to_row` made it, or as a file of another hand has it.
+            row: The row, as `to_row` made it, or as a file from elsewhere has it.
             more: Fields that take the place of the row's.
 
         Raises:

@@ -60,7 +60,7 @@ def audit(
 ) -> Audit:
     """Audit the pair that `run` holds and write the answer to RUN/audit.
 
-    Finished checks are kept in the run directory until the audit is written: an interrupted audit goes on after
+    Finished checks are kept in the run directory until the audit is written: an interrupted audit continues after
     them when it is asked for again with the same pair, settings and number of threads.
 
     Args:
@@ -253,7 +253,7 @@ def audit_game(
     kept: CheckCache | None = None,
     origin: tuple[Players, str] | None = None,
 ) -> Audit:
-    """The same for a game and a pair at hand: nothing is read or written.
+    """The audit of a game and players in memory: nothing is read or written.
 
     `settings` are a `Settings` or some of its fields by name, `gradients` what the audit may spend (`Settings.within`).
     Without `data` the game's losses must be exact (`equilibrist.games` that draw nothing); default settings are then
@@ -299,7 +299,7 @@ def audit_game(
     )
 
 
-# Claims about V, of which a game that is not zero-sum has none of its own.
+# Claims about V, which a game that is not zero-sum does not have itself.
 _OF_VALUE = (
     "local-minimax",
     "proximal",

@@ -46,7 +46,7 @@ def culprit(game: Game, players: Players, constants: Constants, draw: Draw, brok
                     where = f"'s {path}" if path else ""
                     found.append(f"the {player}{where} ({type(layer).__name__})")
         except RuntimeError:
-            pass  # a layer that cannot be called so is none that can be named
+            pass  # a layer that cannot be called this way cannot be named either
         finally:
             busy = False
 

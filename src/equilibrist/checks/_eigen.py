@@ -217,7 +217,7 @@ def _column(
     size: float,
     tick: Tick,
 ) -> tuple[Complex | None, float]:
-    """The right eigenvector of the leftmost eigenvalue, where it can be had and may refute, and the residual of both
+    """The right eigenvector of the leftmost eigenvalue, where it is found and may refute, and the residual of both
     eigenvectors."""
     mask = np.concatenate(list(masks.values()))
     if context.game.zero_sum:

@@ -110,7 +110,7 @@ def _held_back(by: By, facts: Facts, found: Sequence[Finding]) -> list[Finding]:
 
 
 def _behind(facts: Facts, gain: float) -> bool:
-    """Whether the critic is without most of the advantage over saying nothing that it has after its gain."""
+    """Whether the critic lacks most of the advantage over a constant score that it has after its gain."""
     if facts.silent is None:
         return True
     own = max(facts.silent - facts.losses["critic"].value, 0.0)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Decision, Interval, decide
 from equilibrist.checks._second_order import projected
-from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.certificate import Json, Verdict
 from equilibrist.checks.context import (
     AuditContext,
     Tick,

@@ -223,5 +223,5 @@ def is_finite_number(value: object) -> TypeGuard[float]:
 
 
 def number_or_nan(value: object) -> float:
-    """The number, or NaN, which no comparison holds for."""
+    """The number, or NaN, for which every comparison is False."""
     return float(value) if is_finite_number(value) else math.nan

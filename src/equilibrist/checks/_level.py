@@ -1,4 +1,4 @@
-"""What a critic that says nothing is worth, and whether anything bounds one: references that the game alone fixes."""
+"""The loss of a constant critic, and whether anything bounds the critic: references that the game alone fixes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def at_equality(context: AuditContext) -> dict[str, float | None]:
     """Each player's loss against the best constant critic: what it is where generated samples have the data's law."""
     nothing: dict[str, float | None] = dict.fromkeys(context.game.players)
     game: Any = context.game
-    if hasattr(game, "at_equality"):  # losses of one's own: seen, where they can be
+    if hasattr(game, "at_equality"):  # own losses: evaluated, where that is possible
         return {**nothing, **game.at_equality(*context.wide, context.bank("select")[0])}
     best = _best(context)
     if best is None:

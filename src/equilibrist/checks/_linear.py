@@ -195,7 +195,7 @@ class Extremes:
         return math.isfinite(self.smallest) and math.isfinite(self.residual)
 
     def converged(self, nothing: float) -> bool:
-        """Whether the smallest eigenvalue is known: above -nothing for certain of what was seen, or to 5%."""
+        """Whether the smallest eigenvalue is known: certainly above -nothing, or known to 5%."""
         if self.complete:
             return True
         sure = self.smallest - self.residual >= -nothing

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._answer import FEWEST, Answered, answered
 from equilibrist.checks._complement import Schur, schur_of
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
@@ -23,7 +22,7 @@ from equilibrist.checks._second_order import (
     free,
     scope,
 )
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, Meter, Tick, order_of, reach_of
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players

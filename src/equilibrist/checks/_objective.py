@@ -92,7 +92,7 @@ class Objective:
         return context.losses_on(self.player, players, constants, bank[:QUICK] if quick else bank)
 
     def look_cost(self, quick: bool = False) -> float:
-        """Minibatch gradients that one look at the selection split costs."""
+        """What one evaluation on the selection split costs, in minibatch gradients."""
         bank = self.context.bank("select")
         rows = sum(map(rows_in, bank[:QUICK] if quick else bank))
         return FORWARD * max(rows / self.context.settings.batch, 1.0)

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 
-from equilibrist.certificates import Json
 from equilibrist.checks import facts
 from equilibrist.checks._findings import Training, pair_findings
 from equilibrist.checks._ladder import ladder, place
 from equilibrist.checks._measured import remarks_on
 from equilibrist.checks._save import witness_file, write_folder
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.certificate import Certificate, Json
 from equilibrist.data import Source
 from equilibrist.display import shortened, table
 from equilibrist.errors import UnknownClaimError, did_you_mean

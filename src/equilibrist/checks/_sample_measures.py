@@ -26,7 +26,7 @@ class Range:
     std: float = math.nan
 
     def __str__(self) -> str:
-        """ "0 to 1": an end that is a millionth of the other is zero to the eye."""
+        """ "0 to 1": an end that is less than a millionth of the other is written as zero."""
         least = 1e-6 * max(abs(self.low), abs(self.high))
         low, high = (0.0 if abs(end) < least else end for end in (self.low, self.high))
         return f"{low:.3g} to {high:.3g}"

@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from equilibrist import tree
-from equilibrist.certificates import Json
-from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.certificate import Certificate, Json
 from equilibrist.checks.registry import REGISTRY, Found
 from equilibrist.errors import RecordError
 from equilibrist.files.atomic import finite, json_bytes
@@ -25,7 +24,7 @@ State = dict[str, torch.Tensor]
 
 
 def witness_file(c: Certificate) -> str | None:
-    """The name of the file that holds the witness of a certificate; None where there is none."""
+    """The name of the file that holds the witness of a certificate; None without a witness."""
     return f"{file_stem(c.claim)}.safetensors" if c.witness else None
 
 
@@ -57,7 +56,7 @@ def write_folder(
     `states` are plain state_dicts by claim, which stand for the witnesses of those claims. Sheets are
     named "claim:when"; `sheet` turns one into the ending of a file's name and its content.
 
-    Raises: RecordError where a file of the user's is called audit.json, or a link is in the way.
+    Raises: RecordError where a file that this library did not write is called audit.json, or a link is in the way.
     """
     files: dict[str, bytes] = {}
     shown: dict[str, dict[str, str]] = {}
@@ -114,7 +113,7 @@ def _flat(witness: dict[str, State], whole: bool) -> State:
 
 
 class CheckCache:
-    """The finished checks of an audit that is not finished: an interrupted audit goes on after them.
+    """The finished checks of an audit that is not finished: an interrupted audit continues after them.
 
     Args:
         folder: where they lie; made on first use.
@@ -162,15 +161,15 @@ class CheckCache:
             f"{file_stem(check)}.safetensors": raw,
             f"{file_stem(check)}.json": json.dumps(value).encode(),
         }
-        # Nobody needs a link here: the answers are a few files, soon gone. Files of the user's are in the
-        # way, a place cannot be written, or another audit has just finished, and dropped it.
+        # A link is never needed here: the answers are a few temporary files. What is suppressed: files of the user in
+        # the way, a place that cannot be written, or another audit that has just finished, and dropped it.
         with contextlib.suppress(RecordError, OSError):
             if not self.folder.is_symlink():
                 with owned(self.folder) as place:
                     place.write(files)
 
     def drop(self) -> None:
-        """Forget everything that was kept: the audit is written. What the user has put there stays."""
+        """Delete everything that was kept, once the audit is written. The user's own files stay."""
         if self.folder.is_symlink() or not self.folder.is_dir():
             return
         with contextlib.suppress(RecordError, OSError):

@@ -174,13 +174,13 @@ def search_deviation(
     near and far, and where the line searches gained most, each with one of several step sizes over two decades
     relative to every tensor's scale, or with training's own rule; each round keeps the better half, judged on the
     selection split, and gives it twice the steps. The last descent ends with step sizes that fall to zero. One that
-    would exceed the tolerance by gaining on goes on, with a fifth of the budget kept for it.
+    would exceed the tolerance if it kept gaining is continued, with a fifth of the budget kept for it.
 
     Args:
         context: the pair and its splits.
         player: who deviates.
         budget: minibatch gradients in total.
-        tolerance: the gain below which a search that still gains must go on.
+        tolerance: the gain below which a search that still gains must continue.
         tick: takes what is spent.
         show: makes a sheet of samples at a point.
 

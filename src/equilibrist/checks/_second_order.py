@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval
-from equilibrist.checks.certificate import Tolerance
+from equilibrist.checks.certificate import Json, Tolerance
 from equilibrist.checks.context import AuditContext, reach_of
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Players
@@ -53,7 +52,7 @@ class Free:
         return tuple(remarks)
 
 
-AT_A_WALL = 4 * float(torch.finfo(torch.float32).eps)  # relative distance that is none
+AT_A_WALL = 4 * float(torch.finfo(torch.float32).eps)  # relative distance that counts as zero
 _FREE: WeakKeyDictionary[AuditContext, Free] = WeakKeyDictionary()
 
 
@@ -179,7 +178,7 @@ def inexact(context: AuditContext) -> str:
 
 
 def at_rest(context: AuditContext, player: str, tolerance: Tolerance) -> bool:
-    """Whether the gradient is nothing to first order; of exact losses only (see "stationary" for others)."""
+    """Whether the gradient is zero to within the tolerance; of exact losses only (see "stationary" for others)."""
     return context.sampled or free(context).residual[player] <= tolerance.value
 
 

@@ -29,7 +29,7 @@ def in_order(data: object, formulation: Any) -> tuple[object, Formulation]:
 
 
 def known_settings(settings: Mapping[str, object]) -> dict[str, Any]:
-    """These fields of `Settings`; RecipeError for a name that is none of them."""
+    """These fields of `Settings`; RecipeError for an unknown name."""
     names = [f.name for f in fields(Settings)]
     for key in settings:
         if key not in names:

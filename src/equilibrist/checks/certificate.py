@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from equilibrist.certificates import Statement, Tolerance, Verdict
+from equilibrist.certificates import Json, Statement, Tolerance, Verdict
 from equilibrist.core.game import Players
 from equilibrist.display import Rows, Shown, shortened
 from equilibrist.errors import RequirementError
 
 __all__ = [
     "Certificate",
+    "Json",
     "Statement",
     "Tolerance",
     "Verdict",
@@ -62,7 +63,7 @@ def _brief(value: object) -> str:
 
 
 def not_assessed(claim: str, why: str, **fields: Any) -> Certificate:
-    """The certificate of a claim that cannot be looked at here; `fields` as `Certificate` takes them."""
+    """The certificate of a claim that cannot be assessed here; `fields` as `Certificate` takes them."""
     player = claim.partition("/")[2] or None
     summary = f"Not assessed: {why}."
     return Certificate(claim, Verdict.UNASSESSED, summary, **{"player": player, **fields})

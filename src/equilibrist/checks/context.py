@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Tolerance
+from equilibrist.checks.certificate import Json, Tolerance
 from equilibrist.core.draws import Batch, Draw, Use, normal
 from equilibrist.core.exact import Exact
 from equilibrist.core.field import VectorField

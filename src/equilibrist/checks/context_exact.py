@@ -20,7 +20,7 @@ class ExactContext(AuditContext):
 
     The game may give `unit` (default: "value units") and `scale`, a number (default 1), and
     `best_response(player, players)`: the player's parameters that minimise its own loss over its feasible set,
-    the others held, or None where there are none.
+    the others held, or None where no such parameters exist.
     """
 
     sampled = False

@@ -185,7 +185,7 @@ def own_curvature(
         return found
     scored = context.interval(curvatures(context, player, direction, tick))
     found = replace(found, direction=direction, scored=scored)
-    # What promises next to nothing is not worth its measurement.
+    # A direction that promises next to nothing is not worth measuring.
     if max(gain, found.gains.high) > 0.25 * context.tolerance(player=player).value:
         return replace(found, moved=both_ways(context, player, direction, tick))
     return found

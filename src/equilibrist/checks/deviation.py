@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._objective import FORWARD
 from equilibrist.checks._search import SearchOutcome, search_deviation
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, of_all_players
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict, of_all_players
 from equilibrist.checks.context import AuditContext, Show, Tick, no_tick, rows_in
 
 REFERENCES = (
@@ -97,7 +96,7 @@ class BestDeviation:
 
     Attributes:
         gains: loss before less loss after, on every batch, float64 [batches]; zeros where nothing better was found, and
-            not numbers where the player's loss is none or every descent failed before it gained.
+            NaN where the player's loss is NaN or every descent failed before it gained.
         finished: whether the search had stopped gaining.
         gradients: what it cost, in minibatch gradients.
     """

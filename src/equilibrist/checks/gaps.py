@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._costs import MEASURED, PLAIN, POOL, trial_work, well_work

@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._complement import answered_curvature
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._first_order import (
@@ -29,7 +28,7 @@ from equilibrist.checks._second_order import (
     scope,
     score_draws,
 )
-from equilibrist.checks.certificate import Certificate, Verdict, not_assessed
+from equilibrist.checks.certificate import Certificate, Json, Verdict, not_assessed
 from equilibrist.checks.context import AuditContext, Tick, no_tick, order_of, reach_of, rows_in
 from equilibrist.checks.curvature import Curvature, own_curvature
 from equilibrist.core.draws import Use
@@ -109,7 +108,7 @@ def planned_gradients(context: AuditContext) -> float:
 
 
 def _why_not(context: AuditContext) -> str:
-    """Why lambda* has no meaning here, or cannot be had; "" where it can."""
+    """Why lambda* is not defined here, or cannot be computed; "" where it can."""
     game = context.game
     if why := inexact(context):
         return why

@@ -8,11 +8,17 @@ from typing import Any, Protocol
 
 import torch
 
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._result import Audit
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, combined, least_settled
+from equilibrist.checks.certificate import (
+    Certificate,
+    Json,
+    Tolerance,
+    Verdict,
+    combined,
+    least_settled,
+)
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import EquilibristError, GameError
 from equilibrist.mixed.matrix import MatrixGame, strategy

@@ -67,7 +67,7 @@ class Pair:
     def of(cls, value: object, where: str) -> Pair | OwnGame:
         """A pair from what a user's function returned.
 
-        Raises GameError for anything that is none, naming what is missing.
+        Raises GameError for anything else, naming what is missing.
         """
         names = [f.name for f in fields(cls)]
         needed = names[:5]
@@ -309,7 +309,7 @@ class Prepared:
         Returns the page's path.
         """
         from equilibrist.report import (
-            write_report,  # pages stand above audits: only here, on demand
+            write_report,  # pages stand above audits
         )
 
         with torch_spectral_norm.by_itself(self.modules["generator"]):

@@ -49,7 +49,7 @@ class Check:
         run: takes the context, a `Tick` and, where samples can be shown, a function from (players,
             constants) to a sheet of samples.
         default: whether an audit runs it by default.
-        claims: the certificates that it gives, where they are not one of its own name.
+        claims: the certificates that it gives, unless it gives just one under its own name.
         from_origin: whether it needs `context.origin`, the weights that training began with.
         any_number: whether it has a meaning for more than two players.
     """
@@ -196,7 +196,7 @@ def _load_offered() -> None:
 
 
 def named_checks(checks: Sequence[str]) -> tuple[str, ...]:
-    """The checks of these names in the ladder's order; RecipeError for a name that is none."""
+    """The checks of these names in the ladder's order; RecipeError for an unknown name."""
     if isinstance(checks, str):
         checks = (checks,)
     if any(check not in REGISTRY for check in checks):

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._eigen import (
     FORWARD,
@@ -27,7 +26,7 @@ from equilibrist.checks._eigen import (
     witness_of,
 )
 from equilibrist.checks._second_order import Free, free, inexact
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, not_assessed
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict, not_assessed
 from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.errors import GameError
 from equilibrist.spectra import consensus, density, krylov, normality, spectrum

@@ -7,11 +7,10 @@ import math
 import torch
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
 from equilibrist.checks._second_order import is_box
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, of_all_players
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict, of_all_players
 from equilibrist.checks.context import AuditContext, Tick, no_tick, reach_of
 from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField

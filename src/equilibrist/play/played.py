@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from equilibrist.certificates import Json
 from equilibrist.errors import RecipeError
+from equilibrist.games.truth import Known
 from equilibrist.optimizers import SGD
 from equilibrist.play import boards, pictures
 from equilibrist.play.trajectories import (
@@ -26,7 +27,7 @@ from equilibrist.play.trajectories import (
     starts_near,
 )
 from equilibrist.report.words import number
-from equilibrist.solvers import Averaged, Simultaneous
+from equilibrist.solvers import Averaged, Simultaneous, Solver
 from equilibrist.solvers.named import solver_from_text
 
 _CELLS = 60  # a basin's grid has so many cells a side
@@ -49,7 +50,7 @@ class PlayedSolver:
     """
 
     name: str
-    solver: Any
+    solver: Solver
     paths: Array
     outcomes: NDArray[np.int64]
     rates: tuple[LocalRate, ...]
@@ -143,34 +144,24 @@ def play(
     grid = pictures.arrows_at(frame, _CELLS) if basins else np.zeros((0, 2))
     near = [starts_near(laid, k) for k in range(len(laid.points))]
     every = np.concatenate([initial, *near, grid])
-    side = frame[1] - frame[0]
+    side, count, kept = frame[1] - frame[0], len(initial), len(every) - len(grid)
     far = _FAR * side + max(map(abs, frame))
     shown = []
     for solver, text in made:
-        kept = len(every) - len(grid)
         walk = laid.walk(solver, every, steps, far, kept)
         ends = laid.outcomes(walk, _REACH * side)
         rates = tuple(
-            rate(
-                laid,
-                solver,
-                k,
-                walk.path[:, len(initial) + NEAR * k : len(initial) + NEAR * (k + 1)],
-            )
+            rate(laid, solver, k, walk.path[:, count + NEAR * k : count + NEAR * (k + 1)])
             for k in range(len(laid.points))
         )
         cells = ends[kept:].reshape(_CELLS, _CELLS) if basins else None
-        shown.append(
-            PlayedSolver(
-                text, solver, walk.path[:, : len(initial)], ends[: len(initial)], rates, cells
-            )
-        )
+        shown.append(PlayedSolver(text, solver, walk.path[:, :count], ends[:count], rates, cells))
     return Played(name, chosen.line, options, laid, frame, lr, steps, initial, tuple(shown))
 
 
 def _solver(
-    text: str, lr: float, game: Any, defaults: Mapping[str, Mapping[str, str]]
-) -> tuple[Any, str]:
+    text: str, lr: float, game: Known, defaults: Mapping[str, Mapping[str, str]]
+) -> tuple[Solver, str]:
     """(the solver, its whole text): plain SGD of step `lr`, the board's own options where the text gives none,
     the game's players for leader and follower."""
     name, _, tail = text.partition(":")

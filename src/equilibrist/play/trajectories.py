@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
 from equilibrist.games.truth import Known, Point
+from equilibrist.solvers import Solver
 from equilibrist.spectra import local_convergence
 
 Array = NDArray[np.float64]
@@ -137,7 +138,7 @@ class Table:
         return self.positions(v).numpy()
 
     def walk(
-        self, solver: Any, starts: Array, steps: int, limit: float, kept: int | None = None
+        self, solver: Solver, starts: Array, steps: int, limit: float, kept: int | None = None
     ) -> Walk:
         """`steps` of the solver from starts [S, 2].
 
@@ -196,7 +197,7 @@ class Table:
     def _nothing(self) -> Constants:
         return {player: {} for player in self.like}
 
-    def _draws(self, members: int, step: int) -> Any:
+    def _draws(self, members: int, step: int) -> Draws:
         """Every member sees the same numbers."""
         draw = getattr(self.game, "draw", None)
 
@@ -234,7 +235,7 @@ def starts_near(table: Table, index: int) -> Array:
     return np.concatenate([place[None], *(place + radius * circle for radius in _RADII)])
 
 
-def rate(table: Table, solver: Any, index: int, path: Array) -> LocalRate:
+def rate(table: Table, solver: Solver, index: int, path: Array) -> LocalRate:
     """Prediction against observation at stationary point `index`, from the path [T, NEAR, 2] of `starts_near`.
 
     Observed: members start 1e-5 and 1e-10 (times max(1, |x*|)) beside one that starts at x*. The factor is
@@ -263,7 +264,7 @@ def _unit(place: Array) -> float:
     return max(1.0, float(np.linalg.norm(place)))
 
 
-def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, str]:
+def _predicted(table: Table, solver: Solver, point: Point) -> tuple[float | None, str]:
     if not hasattr(solver, "linear_map"):
         return None, f"{type(solver).__name__} has no linear map"
     # Its leader's rows use that the losses add up to zero.

@@ -38,7 +38,7 @@ def conjugate_gradients(
 ) -> Tree:
     """x with `apply`(x) = b for a symmetric positive definite `apply`, from x = 0 (Hestenes and Stiefel
     1952). At most `iterations` products; with a `tolerance`, none once |b - apply(x)| <= tolerance |b|, which
-    is looked at after each (a GPU waits for it). What has converged stays where it is, member by member."""
+    is checked after each (which synchronises a GPU). Members that have converged stay where they are."""
     x, r = tree.zeros_like(b), b
     p, square = b, stacked_dot(b, b, stacked)
     enough = tolerance**2 * square

@@ -34,7 +34,7 @@ def alone(weight: Weight) -> float:
 
 
 def member_weights(weight: Weight, like: Tree, stacked: int | None) -> Tensor | float:
-    """The number, or a tensor [stacked]. RecipeError where there are not as many as members."""
+    """The number, or a tensor [stacked]. RecipeError where their number is not that of the members."""
     if not isinstance(weight, tuple):
         return float(weight)
     if len(weight) != stacked:

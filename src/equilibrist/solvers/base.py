@@ -177,7 +177,7 @@ def identity_like(jacobian: Tensor) -> Tensor:
 
 
 def check_rules(*rules: object) -> None:
-    """ValueError for what is no update rule: a class instead of a value, or an optimiser of torch's."""
+    """ValueError for anything but an update rule: a class instead of an instance, or a torch optimiser."""
     for rule in rules:
         if isinstance(rule, type) or not (hasattr(rule, "init") and hasattr(rule, "update")):
             name = rule.__name__ if isinstance(rule, type) else type(rule).__name__

@@ -273,7 +273,7 @@ class MirrorGAN:
     ) -> Players:
         """One Langevin step of every player, in place, then the projection; `scales` of step size and noise."""
         for player, part in chain.items():
-            # Rules of one's own need not know of sets that couple parameters.
+            # A user's own rules need not know of sets that couple parameters.
             tied = field.coupled[player]
             also: Any = {} if tied == () else {"coupled": tied, "members": field.stacked}
             self.sampler_of(player).update(

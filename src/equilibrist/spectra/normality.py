@@ -87,7 +87,7 @@ def henrici_bounds(
 
         departure^2 |M|_F^2 = (|T|^2 - sum |f|^2) + |X|^2 + (|Y|^2 - sum |y|^2).
 
-    Of Y's m eigenvalues y = a + i b only sums are at hand, which bound sum |y|^2 = sum a^2 + sum b^2:
+    Of Y's m eigenvalues y = a + i b only sums are known, which bound sum |y|^2 = sum a^2 + sum b^2:
 
         from below by max(tr Y^2, 2 (tr Y)^2 / m - tr Y^2), as tr Y^2 = sum a^2 - sum b^2, (tr Y)^2 <= m sum a^2;
         from above by sqrt(|Y|^4 - |Y^T Y - Y Y^T|^2 / 2) (Kress, de Vries and Wegmann 1974).

@@ -42,7 +42,7 @@ def spectrum_of(  # its numbers are what callers choose one by one
         run: what `train` or `load` returned.
         gamma: see `spectrum_at`; None takes that of a run trained by `Consensus`.
         lr: the step size of the disc; None takes those of the run's update rules.
-        batches, batch: J is the mean over so many minibatches of so many samples (None: the run's own number).
+        batches, batch: the number of minibatches that J is averaged over, and of samples in each (None: the run's).
         iterate: "last", "average" or "auto", as in `Run.pair`.
         dense, k: see `spectrum_at`.
         progress: "auto", "bar", "lines" or "none".
@@ -94,7 +94,7 @@ def _own_gamma(run: Run) -> float | None:
 
 
 def _batch_size(run: Run, batches: int, batch: int | None, k: int) -> int:
-    """Samples in a minibatch. RecipeError for counts that are none, and more samples than the data have."""
+    """Samples in a minibatch. RecipeError for invalid counts, and for more samples than the data have."""
     for name, count in (("batches", batches), ("batch", batch), ("k", k)):
         whole = isinstance(count, int) and not isinstance(count, bool)
         if count is not None and (not whole or count < 1):

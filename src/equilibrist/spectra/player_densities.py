@@ -38,7 +38,7 @@ def lanczos_densities(
     """The same by stochastic Lanczos quadrature, `steps` products from one probe each; with `masks` (bool [n_p] of
     each player) on those coordinates alone.
 
-    The symmetric part of a zero-sum game's J is block diagonal: it then takes no products of its own.
+    The symmetric part of a zero-sum game's J is block diagonal: it then needs no further products.
     """
     found: dict[str, tuple[int, Density]] = {}
     masks = masks or {p: np.ones(tree.count(part), bool) for p, part in operator.players.items()}

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval
-from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.certificate import Json, Verdict
 from equilibrist.checks.context import AuditContext, Meter, SpentError
 from equilibrist.checks.proximal.inner import Part, Prox
 from equilibrist.checks.proximal.trial import (

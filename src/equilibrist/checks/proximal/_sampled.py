@@ -221,7 +221,7 @@ class SampledProx:
         return (here - draw["anchor"]).square().flatten(1).sum(1).mean()
 
     def draw(self, k: int) -> Draw:
-        """Minibatch k of the pool (they return in turn), with the trained critic's slopes."""
+        """Minibatch k of the pool (which is cycled through), with the trained critic's slopes."""
         k %= POOL
         if k not in self._pool:
             draw = self.context.minibatch(k, index=Batch.PROX_CRITIC)
@@ -290,7 +290,7 @@ class SampledProx:
         return values
 
     def _at_once(self, one: Callable[[Draw], Tensor], bank: list[Draw]) -> Tensor | None:
-        """The values of all batches in one pass, where they are small and alike; None where the modules forbid it."""
+        """The values of all batches in one pass, where their shapes are equal; None where modules do not allow it."""
         if not self._stackable or len({rows_in(x) for x in bank}) > 1:
             return None
         try:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, Show, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._costs import LEAD, MEASURED, PENALISED, PLAIN, POOL, well_work
@@ -32,7 +31,7 @@ LIMITS = (
 
 @dataclass
 class _Path:
-    """A generator's way down, looked at on the selection split."""
+    """A generator's descent, evaluated on the selection split."""
 
     steps: list[int] = field(default_factory=list)
     objective: list[float] = field(default_factory=list)

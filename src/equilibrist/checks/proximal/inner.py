@@ -13,8 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from equilibrist.certificates import Json
-from equilibrist.checks.certificate import Certificate, not_assessed
+from equilibrist.checks.certificate import Certificate, Json, not_assessed
 from equilibrist.checks.context import AuditContext, Tick, relative_noise
 from equilibrist.core.draws import Use
 from equilibrist.games import SampledGame
@@ -38,7 +37,7 @@ class Answer:
         critic: its parameters.
         gap: V_prox exceeds what this critic reaches by at most that much; None where no bound is known.
         residual: exact games: |projected gradient| of the inner problem. On samples: what the critic may
-            still gain by the solver's own model, in V's unit. None where it was not looked at.
+            still gain by the solver's own model, in V's unit. None where it was not computed.
         steps: what the solver spent.
         settled: whether it stopped because nothing was left to gain.
     """
@@ -117,7 +116,7 @@ class Solved:
     @property
     def shortfall(self) -> float:
         """By how much every search for an answer ended below the trained critic itself, where all began: above
-        noise, they went astray, and V_prox is not known. Infinite where none ended at a finite value."""
+        noise, the searches failed, and V_prox is unknown. Infinite where no search ended at a finite value."""
         staying = self.reached.get(STAYING)
         if staying is None:
             return 0.0
@@ -144,7 +143,7 @@ def why_not(context: AuditContext) -> str:
 
 
 def why_not_judged(context: AuditContext) -> str:
-    """Why nothing can be said of V_prox here: it is not defined, or there is no tolerance; "" where it can."""
+    """Why V_prox cannot be assessed here: it is not defined, or there is no tolerance; "" where it can."""
     tolerance = context.tolerance()
     none = f"there is no tolerance: {tolerance.why}" if math.isnan(tolerance.value) else ""
     return why_not(context) or none

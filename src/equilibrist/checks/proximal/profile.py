@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from equilibrist.certificates import Json
-from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Verdict
 from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._costs import PLAIN, POOL, trial_work

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval
-from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Verdict
 from equilibrist.checks.context import AuditContext, Meter, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._bracket import Bracket, bracket_within
@@ -20,7 +19,7 @@ CLAIM = "lambda-search"
 def lambda_search(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificate "lambda-search": lambda* as an interval, the generator's side of Definition 1.
 
-    A pair that is no lambda-proximal equilibrium is none for any greater lambda (Proposition 3), so
+    A pair that is no lambda-proximal equilibrium is not one for any greater lambda either (Proposition 3), so
     lambda* is bracketed. The upper end is the least lambda at which a generator was seen to gain more than the
     tolerance though the critic answered (`trial`).
 

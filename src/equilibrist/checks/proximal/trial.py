@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.certificate import Json, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, starts_around
 
-CLOSER = 3  # at most so many deviations of a trial are looked at again
+CLOSER = 3  # how many deviations of a trial are evaluated again at most
 
 
 def json_number(x: float) -> float | str:
@@ -24,7 +23,7 @@ def json_number(x: float) -> float | str:
 
 
 def closer(context: AuditContext) -> int:
-    """How many deviations of a trial are looked at again at most: fewer within a budget, one within a small one."""
+    """How many deviations of a trial are evaluated again at most: fewer within a budget, one within a small one."""
     settings = context.settings
     if not settings.gradients:
         return CLOSER
@@ -125,7 +124,7 @@ def trial(
     On the optimise part each search descends; on the selection part the best of its iterates, of `also` and of
     staying put is chosen, on samples each also with its mirror image; on the score part paired differences are taken.
 
-    Inner searches that stop short flatter some generators: whichever looks best is looked at again with four times
+    Inner searches that stop short flatter some generators: the best one is evaluated again with four times
     the inner steps and from a fresh start (or with a bound of the inner problem), until the best one has been.
     """
     stay = prox.trained["generator"]
@@ -162,7 +161,7 @@ def trial(
     result.searched, result.failed, result.settled = [x.mean for x in looks], failed, settled
     result.false_improvements = sum(a.mean > 0 >= b for a, b in zip(looks, looked, strict=True))
     result.verdict = verdict_of(result, tolerance)
-    # A deviation that looks better than the one chosen, and was not looked at again, leaves it open.
+    # A deviation that looks better than the one chosen, and was not evaluated again, leaves it open.
     if result.verdict is Verdict.NOT_REFUTED and any(looked[k] > tolerance for k in sound):
         result.verdict = Verdict.UNASSESSED
     return result
@@ -177,7 +176,7 @@ def _closer(
     looks: list[Interval],
 ) -> tuple[int | None, list[Solved], list[float], list[int]]:
     """The deviation that holds out best against good answers, these, all gains as they are known now, and the
-    deviations that were not looked at again. Those of which least noise is to be feared come first."""
+    deviations that were not evaluated again. The least noisy ones come first."""
     sound = [k for k, look in enumerate(looks) if math.isfinite(look.mean)]
     worth = [_worth(look) for look in looks]
     looked = [look.mean for look in looks]

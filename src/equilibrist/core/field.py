@@ -394,6 +394,6 @@ class VectorField:
         return tensors if self.reduce is None else self.reduce(tensors)
 
 
-def _mean(trees: list[Players]) -> Players:
+def _mean(trees: list[Tree]) -> Tree:
     """The mean of trees of the same structure."""
     return tree.map(lambda *leaves: torch.stack(leaves).mean(0), trees[0], *trees[1:])

@@ -29,11 +29,11 @@ from equilibrist.checks._complement import answered_curvature
 from equilibrist.checks._linear import (
     Hessian,
     Sobolev,
-    Value,
-    dense,
+    ValueHessian,
+    dense_extremes,
+    dense_symmetric,
     extremes_of,
     lanczos_extremes,
-    whole,
 )
 from equilibrist.checks._schur import restricted
 from equilibrist.checks._second_order import found_draws, free, inexact
@@ -442,10 +442,10 @@ def test_products_are_those_of_a_dense_hessian(spectral_norm: bool) -> None:
     for player, span in (("generator", slice(0, n)), ("critic", slice(n, None))):
         reference = hessian(own(player))(point)[span, span]
         operator = Hessian(b, player, found_draws(b), lambda gradients: None)
-        built = dense(operator, operator.n)
+        built = dense_symmetric(operator, operator.n)
         assert float((built - reference).abs().max()) < 1e-9 * float(reference.abs().max())
     H = -hessian(own("critic"))(point)  # of V
-    value = Value(b, found_draws(b), lambda gradients: None)
+    value = ValueHessian(b, found_draws(b), lambda gradients: None)
     rng = torch.Generator().manual_seed(0)
     u, q = (torch.randn(k, generator=rng, dtype=F64) for k in (n, len(point) - n))
     for found, truth in zip(
@@ -500,7 +500,7 @@ def test_lanczos_finds_both_ends() -> None:
     early = lanczos_extremes(lambda x: two @ x, torch.ones(4, dtype=F64), 4)
     assert early.steps == 2
     assert early.smallest == pytest.approx(-2)
-    assert not whole(torch.full((2, 2), float("nan"), dtype=F64), 2).finite
+    assert not dense_extremes(torch.full((2, 2), float("nan"), dtype=F64), 2).finite
 
 
 def test_by_products_as_by_dense() -> None:

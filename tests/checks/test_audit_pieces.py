@@ -263,7 +263,9 @@ def test_the_search_for_a_layer_at_fault_leaves_no_hook_behind() -> None:
         looked.append(1)
         return False
 
-    assert _culprit.culprit(context.game, context.players, context.constants, draw, broken) == ""
+    assert (
+        _culprit.faulty_layer(context.game, context.players, context.constants, draw, broken) == ""
+    )
     assert looked
     for pure in context.game._pure.values():
         for layer in pure._module.modules():

@@ -10,7 +10,7 @@ from equilibrist import tree
 from equilibrist.core.jacobian import HessianOperator
 from equilibrist.spectra import Density, abscissa, exact_density, forecast, henrici, suggested
 from equilibrist.spectra.consensus import transposed
-from equilibrist.spectra.density import density, mixed
+from equilibrist.spectra.density import block_diagonal, density
 from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
 from equilibrist.spectra.products import product_with, symmetric_part
 from equilibrist.spectra.spectrum import described
@@ -152,7 +152,7 @@ def test_densities_over_some_coordinates() -> None:
 
 def test_blocks_are_mixed_by_dimension() -> None:
     a, b = exact_density(np.diag([1.0, 2.0, 3.0])), exact_density(np.diag([-1.0]))
-    found = mixed([(3, a), (1, b)])
+    found = block_diagonal([(3, a), (1, b)])
     assert found.below(0) == pytest.approx(0.25)
     assert (found.lowest.value, found.highest.value) == (-1.0, 3.0)
 

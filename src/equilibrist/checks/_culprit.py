@@ -20,7 +20,9 @@ WRONG = 1e-4  # of a layer's own derivative: relative, by central differences in
 Test = Callable[[Callable[..., Tensor], list[Tensor]], bool]
 
 
-def culprit(game: Game, players: Players, constants: Constants, draw: Draw, broken: Test) -> str:
+def faulty_layer(
+    game: Game, players: Players, constants: Constants, draw: Draw, broken: Test
+) -> str:
     """The first layer, innermost first, that is `broken` on its input: "the critic's 2 (MinibatchStd)"; "" where
     there is none, or the game is not made of modules."""
     found: list[str] = []
@@ -82,7 +84,7 @@ def not_repeatable(function: Callable[..., Tensor], leaves: list[Tensor]) -> boo
     return not torch.equal(function(*leaves), function(*leaves))
 
 
-def wrong(function: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
+def wrong_derivative(function: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
     """Its first or second derivative is not that of its values, at every one of several steps and directions (a
     kink spoils some)."""
     for attempt in range(3):

@@ -12,7 +12,13 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.certificates import Json
 from equilibrist.checks._complement import damped, hessian_blocks, is_dense
-from equilibrist.checks._linear import Part, Sobolev, Value, dense, random_direction
+from equilibrist.checks._linear import (
+    Part,
+    Sobolev,
+    ValueHessian,
+    dense_symmetric,
+    random_direction,
+)
 from equilibrist.checks._pursuit import Pursuit, State, answered, turned
 from equilibrist.checks._schur import ReducedSchur
 from equilibrist.checks._second_order import found_draws
@@ -75,7 +81,7 @@ def gram(context: AuditContext, tick: Tick) -> Tensor:
         game: Any = context.game
         whole: Tensor = game.sobolev(context.wide[0])
         return whole[part.mask][:, part.mask]
-    return dense(Sobolev(context, found_draws(context), tick), part.n, context.device)
+    return dense_symmetric(Sobolev(context, found_draws(context), tick), part.n, context.device)
 
 
 def _dense(
@@ -140,7 +146,7 @@ def _by_products(
 ) -> LambdaStar:
     draws = found_draws(context)
     damping, least = damped(own.ends)
-    value = Value(context, draws, tick)
+    value = ValueHessian(context, draws, tick)
     if context.sampled:
         pursuit = Pursuit(value, Sobolev(context, draws, tick), damping, least, budget)
     else:

@@ -66,7 +66,7 @@ class Hessian:
         return (self._operator @ self.part.flat(x))[self.part.mask]
 
 
-class Value:
+class ValueHessian:
     """Products with the second derivatives of the zero-sum V = V(t, w), t the leader's and w the
     follower's free coordinates, averaged over draws.
 
@@ -202,7 +202,7 @@ class Extremes:
         return sure or self.residual <= 0.05 * abs(self.smallest)
 
 
-def dense(apply: Apply, n: int, device: torch.device | None = None) -> Tensor:
+def dense_symmetric(apply: Apply, n: int, device: torch.device | None = None) -> Tensor:
     """The symmetric matrix [n, n] of an operator, a product for each column; its symmetric part."""
     unit = torch.eye(n, dtype=torch.float64, device=device)
     if not n:
@@ -211,7 +211,7 @@ def dense(apply: Apply, n: int, device: torch.device | None = None) -> Tensor:
     return (matrix + matrix.mT) / 2
 
 
-def whole(matrix: Tensor, steps: int) -> Extremes:
+def dense_extremes(matrix: Tensor, steps: int) -> Extremes:
     """All eigenvalues of a symmetric matrix."""
     if not tree.all_finite(matrix):
         nothing = matrix.new_zeros(len(matrix))
@@ -260,7 +260,7 @@ def extremes_of(context: AuditContext, operator: Hessian, steps: int, where: Add
     losses are exact and the player has up to 2,500 free parameters."""
     n = operator.n
     if n <= steps or (not context.sampled and n <= DENSE):
-        return whole(dense(operator, n, context.device), n)
+        return dense_extremes(dense_symmetric(operator, n, context.device), n)
     return lanczos_extremes(operator, random_direction(context, n, where), steps)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks._linear import Value, orthogonal
+from equilibrist.checks._linear import ValueHessian, orthogonal
 from equilibrist.checks._schur import ReducedSchur
 
 FEWEST = 8  # directions of the leader, where it has as many
@@ -56,7 +56,7 @@ class Pursuit:
 
     def __init__(
         self,
-        value: Value,
+        value: ValueHessian,
         sobolev: Callable[[Tensor], Tensor] | None,
         damping: float,
         least: float,

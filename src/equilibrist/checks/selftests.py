@@ -215,8 +215,8 @@ _TESTS = {
     "finite": culprit.not_finite,
     "differentiable": culprit.no_derivative,
     "repeat": culprit.not_repeatable,
-    "slopes": culprit.wrong,
-    "differences": culprit.wrong,
+    "slopes": culprit.wrong_derivative,
+    "differences": culprit.wrong_derivative,
 }
 
 
@@ -241,12 +241,12 @@ def _blamed(result: SelfTestResult, point: EvaluationPoint) -> SelfTestResult:
     """The result with the layer that shows the same fault by itself, where there is one."""
     test = _TESTS.get(result.name.split("/")[0])
     at = point.context.game, point.players, point.constants, point.draw
-    layer = culprit.culprit(*at, test) if test else ""
+    layer = culprit.faulty_layer(*at, test) if test else ""
     if not layer:
         return result
     fault = (
         "its derivative is wrong by itself"
-        if test is culprit.wrong
+        if test is culprit.wrong_derivative
         else "it shows the same fault by itself"
     )
     return replace(result, means=f"{result.means}; look at {layer}: {fault}")

@@ -26,7 +26,7 @@ def describe(weight: Weight) -> str:
     )
 
 
-def alone(weight: Weight) -> float:
+def single_value(weight: Weight) -> float:
     """The number of a single run; ValueError for a tuple."""
     if isinstance(weight, tuple):
         raise ValueError(f"one number is needed here, not one a member: {weight}")

@@ -11,7 +11,13 @@ from equilibrist import tree
 from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Players
 from equilibrist.solvers._linear_solve import broadcast_weight
-from equilibrist.solvers._members import Weight, alone, describe, member_weights, weight_values
+from equilibrist.solvers._members import (
+    Weight,
+    describe,
+    member_weights,
+    single_value,
+    weight_values,
+)
 from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like, independent
 from equilibrist.validation import not_negative
 
@@ -74,7 +80,7 @@ class Consensus(Directed):
         """I - H (J + gamma J^T J)."""
         unit = identity_like(jacobian)
         rates = self.step_sizes(jacobian, sizes)[:, None]
-        return unit - rates * (jacobian + alone(self.gamma) * jacobian.mT @ jacobian)
+        return unit - rates * (jacobian + single_value(self.gamma) * jacobian.mT @ jacobian)
 
 
 def _mean(a: Players, b: Players) -> Players:

@@ -12,7 +12,13 @@ from equilibrist import tree
 from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Players
 from equilibrist.solvers._linear_solve import broadcast_weight, stacked_dot
-from equilibrist.solvers._members import Weight, alone, describe, member_weights, weight_values
+from equilibrist.solvers._members import (
+    Weight,
+    describe,
+    member_weights,
+    single_value,
+    weight_values,
+)
 from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like
 from equilibrist.validation import finite_number
 
@@ -71,4 +77,4 @@ class SymplecticAdjustment(Directed):
         unit = identity_like(jacobian)
         antisymmetric = (jacobian - jacobian.mT) / 2
         rates = self.step_sizes(jacobian, sizes)[:, None]
-        return unit - rates * ((unit + alone(self.strength) * antisymmetric.mT) @ jacobian)
+        return unit - rates * ((unit + single_value(self.strength) * antisymmetric.mT) @ jacobian)

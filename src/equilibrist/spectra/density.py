@@ -72,7 +72,7 @@ def density(product: Product, n: int, steps: int, probes: int, rng: np.random.Ge
     return _of_masses(nodes, weights, lows, highs, (probes, min(steps, n)))
 
 
-def mixed(parts: Sequence[tuple[int, Density]]) -> Density:
+def block_diagonal(parts: Sequence[tuple[int, Density]]) -> Density:
     """The density of a block diagonal operator from (dimension, density) of its blocks."""
     n = sum(size for size, _ in parts)
     blocks = [found for _, found in parts]

@@ -88,7 +88,7 @@ def spectrum_of(  # its numbers are what callers choose one by one
 
 def _own_gamma(run: Run) -> float | None:
     """That of consensus optimisation, where the run was trained by it with a constant one."""
-    solver = inner(run.recipe.solver)
+    solver = innermost(run.recipe.solver)
     own = solver.gamma if isinstance(solver, Consensus) else None
     return own if isinstance(own, float | int) and own > 0 else None
 
@@ -121,7 +121,7 @@ def _jacobian(run: Run, iterate: str, batches: int, size: int) -> JacobianOperat
     return JacobianOperator(VectorField(Exact(game)), players, constants, draws)
 
 
-def inner(solver: Solver) -> Any:
+def innermost(solver: Solver) -> Any:
     """The method inside of averages and lookahead."""
     while hasattr(solver, "solver"):
         solver = solver.solver
@@ -136,7 +136,7 @@ def rule_step_sizes(
     Raises:
         RecipeError: a rule without a step size.
     """
-    method = inner(solver)
+    method = innermost(solver)
     rates, notes = {}, []
     for player in players:
         rule = method.rule(player)

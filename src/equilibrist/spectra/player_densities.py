@@ -52,7 +52,7 @@ def lanczos_densities(
             found[player] = n, density.density(product, n, steps, 1, rng)
     densities = {player: part for player, (_, part) in found.items()}
     if operator.field.game.zero_sum:
-        densities["symmetric"] = density.mixed(list(found.values()))
+        densities["symmetric"] = density.block_diagonal(list(found.values()))
     else:
         whole = np.concatenate([masks[player] for player in operator.players])
         product = symmetric_part(operator, whole)

@@ -11,7 +11,13 @@ from scipy.stats import norm
 
 from equilibrist.theory import _raw
 from equilibrist.theory._raw_f import f_values
-from equilibrist.theory._statement import CheckedStatement, Number, Setting, at, made
+from equilibrist.theory._statement import (
+    CheckedStatement,
+    Number,
+    Setting,
+    game_in_words,
+    verdict_on,
+)
 from equilibrist.theory.fgan import NAMES, FGaussian, condition
 from equilibrist.theory.w2gan import W2Gaussian
 from equilibrist.theory.wgan1d import WGaussian1d
@@ -21,7 +27,7 @@ def _direction(setting: Setting) -> Iterator[CheckedStatement]:
     game = FGaussian("kl", setting.d, setting.wide.s, setting.t)
     earned, paid, _ = f_values("kl", game.d, game.s, game.t)
     reverse = replace(game, name="reverse_kl").optimal_value
-    yield made(
+    yield verdict_on(
         "direction",
         "Section 3.1, definition of d_f",
         "(7) with f minimises d_f(P, Q), the integral of p f(q/p).",
@@ -66,7 +72,7 @@ def _proposition_1(setting: Setting) -> Iterator[CheckedStatement]:
             "quadrature",
         ),
     ]
-    yield made(
+    yield verdict_on(
         "proposition-1",
         "Proposition 1",
         "If some G realises P, then G with a constant D is a Nash equilibrium.",
@@ -88,7 +94,7 @@ def _of_theorem_1_f(
     game: FGaussian, numbers: list[Number], holds: bool, why: str
 ) -> CheckedStatement:
     met, _, _ = condition(game.name)
-    return made(
+    return verdict_on(
         f"theorem-1-{game.name}",
         f"Theorem 1, f-GAN: {game.f.name}",
         "No Nash equilibrium.",
@@ -143,7 +149,7 @@ def _shift_gains(game: FGaussian) -> CheckedStatement:
 def _condition(broken: list[str]) -> CheckedStatement:
     """Of the theorem's condition; `broken`: the divergences whose t^2 f'' falls."""
     reverse = ", ".join(n for n in NAMES if not condition(n, reverse=True)[0])
-    return made(
+    return verdict_on(
         "condition",
         "Theorem 1, after its proof",
         "The condition (t^2 f''(t) never falls) holds for all f-GAN examples of Nowozin et al. 2016.",
@@ -184,11 +190,11 @@ def _theorem_1_w2(setting: Setting) -> Iterator[CheckedStatement]:
     uu, _, _, _ = _raw.shift_blocks(game.s, game.eta, game.d, A, b)
     mixed, zero = game.max_min_critic()
     worst = _raw.least_value(game.s, game.eta, game.t, mixed, zero)
-    yield made(
+    yield verdict_on(
         "theorem-1-w2gan",
         "Theorem 1, W2GAN",
         "With a quadratic critic there is no local Nash equilibrium.",
-        at(game),
+        game_in_words(game),
         [
             Number("V* = eta d (s - 1)^2", game.optimal_value, best, "search over (A, b)"),
             Number(
@@ -240,7 +246,7 @@ def _theorem_1_w1(setting: Setting) -> Iterator[CheckedStatement]:
             )
         )
         most = f" max-min {below:.6g} lies below min-max {game.optimal_value:.6g}: no pair is Nash."
-    yield made(
+    yield verdict_on(
         "theorem-1-wgan",
         "Theorem 1, WGAN, d = 1",
         "No Nash equilibrium.",
@@ -261,11 +267,11 @@ def _remark_1(setting: Setting) -> Iterator[CheckedStatement]:
         for w in (1.0, 1.1, 2.0)
         for v in (-game.t, -game.t / 3, 0.0, game.t / 2)
     ]
-    yield made(
+    yield verdict_on(
         "remark-1",
         "Remark 1",
         "For s < 1 and sigma_min(W) >= 1 the distance-minimising pair is Nash, for WGAN and W2GAN.",
-        at(game),
+        game_in_words(game),
         [
             Number(
                 "W2GAN: duality gap at the optimum",
@@ -293,11 +299,11 @@ def _c_concave(setting: Setting) -> Iterator[CheckedStatement]:
     held = low.eta * low.d * (0.5 - low.s**2)
     cut = -low.eta * np.eye(low.d)
     found, a, _ = _raw.v_prox(low.s, low.eta, W, u, cut / 2, b, 0.0)
-    yield made(
+    yield verdict_on(
         "c-concave",
         "Section 3.1 and Remark 1, c-concave critics",
         "c-concave read as A >= -eta I (a c-transform of something) leaves a best critic in.",
-        at(low),
+        game_in_words(low),
         [
             Number(
                 "largest eigenvalue of A* / eta, 1 - 1/s",

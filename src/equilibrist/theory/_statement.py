@@ -96,7 +96,7 @@ class Setting:
         return W2Gaussian(self.d, min(self.s, 1 / self.s), self.eta, self.t)
 
 
-def made(  # a statement has this many parts
+def verdict_on(  # a statement has this many parts
     key: str,
     title: str,
     claim: str,
@@ -116,7 +116,7 @@ def made(  # a statement has this many parts
     return CheckedStatement(key, title, claim, at, tuple(numbers), verdict, why, printed)
 
 
-def at(game: W2Gaussian) -> str:
+def game_in_words(game: W2Gaussian) -> str:
     return f"d = {game.d}, s = {game.s:g}, eta = {game.eta:g}, t = {game.t:g}"
 
 

@@ -14,7 +14,7 @@ from equilibrist.checks.certificate import Json, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, starts_around
 
-CLOSER = 3  # how many deviations of a trial are evaluated again at most
+REEVALUATED = 3  # how many deviations of a trial are evaluated again at most
 
 
 def json_number(x: float) -> float | str:
@@ -22,12 +22,12 @@ def json_number(x: float) -> float | str:
     return x if math.isfinite(x) else "inf"
 
 
-def closer(context: AuditContext) -> int:
+def most_reevaluations(context: AuditContext) -> int:
     """How many deviations of a trial are evaluated again at most: fewer within a budget, one within a small one."""
     settings = context.settings
     if not settings.gradients:
-        return CLOSER
-    return 1 if settings.inner_steps < 20 else CLOSER - 1
+        return REEVALUATED
+    return 1 if settings.inner_steps < 20 else REEVALUATED - 1
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def trial(
             seen[id(g)] = base - prox.measure(g, prox.solve(g, lam).critic, lam, "select")
     gained = [torch.stack([seen[id(g)] for g in d.sides]).mean(0) for d in found]
     looks = [context.interval(gains, "select") for gains in gained]
-    chosen, solved, looked, sound = _closer(context, prox, lam, base, found, looks)
+    chosen, solved, looked, sound = _reevaluated(context, prox, lam, base, found, looks)
     failed = _failure([look.mean for look in looks], tolerance)
     if not failed and chosen is not None and not max(s.shortfall for s in solved) <= tolerance:
         failed = (
@@ -167,7 +167,7 @@ def trial(
     return result
 
 
-def _closer(
+def _reevaluated(
     context: AuditContext,
     prox: Prox,
     lam: float,
@@ -181,7 +181,7 @@ def _closer(
     worth = [_worth(look) for look in looks]
     looked = [look.mean for look in looks]
     chosen, solved = None, []
-    for _ in range(closer(context)):
+    for _ in range(most_reevaluations(context)):
         best = max((k for k in sound if looked[k] > 0), key=lambda k: worth[k], default=None)
         if best is None or (chosen is not None and not worth[best] > 0):
             break

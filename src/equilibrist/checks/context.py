@@ -330,7 +330,7 @@ def _strategies(game: SampledGame) -> Json:
     }
 
 
-def rows_of(source: Source, rows: torch.Tensor) -> torch.Tensor:
+def source_rows(source: Source, rows: torch.Tensor) -> torch.Tensor:
     """These samples of a finite source."""
     take = getattr(source, "take", None)
     samples: torch.Tensor = source.all()[rows] if take is None else take(rows)

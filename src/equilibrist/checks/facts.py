@@ -28,7 +28,7 @@ from equilibrist.checks._sample_measures import (
 )
 from equilibrist.checks._search import Relative
 from equilibrist.checks._signs import SEPARATED, STARVED, signs
-from equilibrist.checks.context import AuditContext, Tick, no_tick, norm_of, rows_in, rows_of
+from equilibrist.checks.context import AuditContext, Tick, no_tick, norm_of, rows_in, source_rows
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.findings import Finding, ordered
 from equilibrist.games.compatibility import reach
@@ -285,7 +285,7 @@ def _copies(context: AuditContext, real: Tensor, fake: Tensor, share: float) -> 
     for part, size in zip(parts, sizes, strict=True):
         count = -(-(size or 0) * min(most, whole) // whole)
         rows = torch.from_numpy(rng.permutation(size or 0)[:count].copy())
-        kept.append(rows_of(part, rows.to(context.device)).double().cpu().flatten(1))
+        kept.append(source_rows(part, rows.to(context.device)).double().cpu().flatten(1))
     known = torch.cat(kept)
     shares, some = [], int(share * COPY_SAMPLES)
     for x in (fake, real):

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from equilibrist.certificates import Json
-
 
 class Estimate(NamedTuple):
     """A mean over seeds with Student's interval (None below two values), the values' number, and what a test of
@@ -22,7 +20,7 @@ class Estimate(NamedTuple):
     p: float = math.nan
     effect: float = math.nan
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """{"mean", "interval", "n"}; None for what is not known."""
         if not self.n:
             return {"mean": None, "interval": None, "n": 0}

@@ -356,7 +356,7 @@ def test_a_critic_of_the_wrong_sign_has_not_exploded() -> None:
     found, other = replace(FINE, separation=(0.3, 0.28, 0.32), losses=far).findings
     assert "exploded" in found.text
     assert "wrong way round" in other.text
-    still = replace(FINE, separation=(0.001, 0.0, 0.002), as_initialised=("critic",)).findings
+    still = replace(FINE, separation=(0.001, 0.0, 0.002), untouched=("critic",)).findings
     assert "no step was ever taken" in still[0].text
     assert [f.name for f in still] == ["never-stepped", "lagging"]
 

@@ -177,7 +177,11 @@ def test_what_couples_is_known_behind_wrappers_and_in_mixtures() -> None:
     assert VectorField(game).coupled == {"generator": ("bias",), "critic": ()}
     assert VectorField(Exact(game)).coupled == coupled_parameters(game)
     many = Mixture(game, 2)
-    assert coupled_parameters(many) == coupled_parameters(PairedMixture(many)) == coupled_parameters(game)
+    assert (
+        coupled_parameters(many)
+        == coupled_parameters(PairedMixture(many))
+        == coupled_parameters(game)
+    )
     assert coupled_parameters(GaussianW2GAN())["generator"] == ("u", "W")
     assert coupled_parameters(GaussianWGAN()) == {"generator": (), "critic": ()}
 

@@ -27,7 +27,7 @@ from equilibrist import JacobianOperator, VectorField, train, tree
 from equilibrist.core.exact import Exact
 from equilibrist.run import Recipe
 from equilibrist.spectra.krylov import ENDS, krylov
-from equilibrist.spectra.spectrum import products_of
+from equilibrist.spectra.products import product_with
 from equilibrist_recipes.digits import digits_sngan, digits_wgan_gp
 
 DIM = 27  # 76,628 parameters
@@ -73,7 +73,7 @@ def measured(name: str, recipe: Recipe, options: argparse.Namespace) -> int:
     draw = game.draw(np.random.Generator(np.random.SFC64(0)), data, 64, wide, "cpu")
     plain, n = VectorField(game), tree.count(players)
     operator = JacobianOperator(VectorField(Exact(game)), players, constants, [draw])
-    backward, u = products_of(operator.T), np.random.default_rng(0).standard_normal(n)
+    backward, u = product_with(operator.T), np.random.default_rng(0).standard_normal(n)
 
     def gradient() -> object:
         return plain(players, constants, draw)

@@ -31,7 +31,7 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def convert(value: Any, kind: Any, what: str) -> Any:
+def convert(value: object, kind: Any, what: str) -> Any:
     """`value`, or the text of it, as `kind`: int, float, bool, str, a Literal, or one of these or None."""
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
@@ -76,7 +76,7 @@ def convert(value: Any, kind: Any, what: str) -> Any:
     raise RecipeError(f"{what}={_text(value)} is not {_name(kind)}")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """The value as a message may show it."""
     try:
         text = str(value)

@@ -42,7 +42,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Words:
-    """A claim for somebody who has never met it.
+    """A claim in words for readers who do not know it.
 
     Attributes:
         question: What the check asks.
@@ -102,7 +102,7 @@ class Chart:
         }
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Chart:
+    def from_row(cls, row: Mapping[str, object]) -> Chart:
         """The chart of an entry of audit.json.
 
         Raises:
@@ -222,11 +222,11 @@ class Statement:
         }
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], **more: Any) -> Self:
+    def from_row(cls, row: Mapping[str, object], **more: Any) -> Self:
         """The statement of a row of audit.json.
 
         Args:
-            row: The row, as `to_row` made it, or as a file of another hand has it.
+            row: The row, as `to_row` made it, or as a file from elsewhere has it.
             more: Fields that take the place of the row's.
 
         Raises:
@@ -244,7 +244,7 @@ class Statement:
             ) from None
         tolerance = entry(row, "tolerance", dict)
         about, chart = entry(row, "about", dict), entry(row, "chart", dict)
-        values: dict[str, Any] = {
+        values: Json = {
             "claim": claim,
             "verdict": verdict,
             "summary": entry(row, "summary", str) or "",
@@ -309,7 +309,7 @@ STATES = {
 _KINDS: dict[type, str] = {str: "a text", dict: "an object", list: "a list"}
 
 
-def entry(row: Mapping[str, Any], name: str, kind: type) -> Any:
+def entry(row: Mapping[str, object], name: str, kind: type) -> Any:
     """An entry of a row, None where it is absent.
 
     Raises:
@@ -321,7 +321,7 @@ def entry(row: Mapping[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def as_number(value: Any) -> float | None:
+def as_number(value: object) -> float | None:
     """A float from a JSON number or from a text such as "NaN" or "-inf"; else None."""
     if isinstance(value, bool):
         return None
@@ -335,13 +335,13 @@ def as_number(value: Any) -> float | None:
     return None
 
 
-def _tolerance(row: Mapping[str, Any]) -> Tolerance:
+def _tolerance(row: Mapping[str, object]) -> Tolerance:
     value = as_number(row.get("value"))
     known = math.nan if value is None else value
     return Tolerance(known, str(row.get("unit") or ""), str(row.get("why") or ""))
 
 
-def _words(row: Mapping[str, Any]) -> Words:
+def _words(row: Mapping[str, object]) -> Words:
     return Words(
         *(entry(row, name, str) or "" for name in ("question", "sentence", "short", "meaning"))
     )

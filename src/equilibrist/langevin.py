@@ -21,7 +21,7 @@ Convention = Literal["langevin", "welling-teh"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
 
-class Langevin(Protocol):
+class LangevinRule(Protocol):
     """A Langevin rule. `update` overwrites `params` and `state`; it is called without a graph.
 
     `pace` multiplies the step size and `heat` the noise: the factors of schedules. Where a feasible set couples

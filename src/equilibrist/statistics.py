@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
     p: float = math.nan
     effect: float = math.nan
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """{"mean", "interval", "n"}; None for what is not known."""
         if not self.n:
             return {"mean": None, "interval": None, "n": 0}

@@ -12,11 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+# Of tensors or trees. Values are not typed: a state's structure is its solver's own.
 Tree = dict[str, Any]
+Nested = Mapping[str, "Tensor | Nested"]  # the same, to be read only
 Device = torch.device | str | None  # where tensors lie; None: where they are
 
 
-def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
+def leaves(tree: Nested) -> list[Tensor]:
     """All tensors of `tree`, in order.
 
     Args:
@@ -34,9 +36,7 @@ def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
     return found
 
 
-def items(
-    tree: Mapping[str, Any], prefix: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+def items(tree: Nested, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     """Pairs (path, tensor) of `tree`, in order."""
     for key, value in tree.items():
         if isinstance(value, Tensor):
@@ -45,7 +45,7 @@ def items(
             yield from items(value, (*prefix, key))
 
 
-def map(fn: Callable[..., Tensor], tree: Mapping[str, Any], *others: Mapping[str, Any]) -> Tree:
+def map(fn: Callable[..., Tensor], tree: Nested, *others: Mapping[str, Any]) -> Tree:
     """Apply `fn` leaf by leaf to trees of the same structure.
 
     Args:
@@ -71,7 +71,7 @@ def map(fn: Callable[..., Tensor], tree: Mapping[str, Any], *others: Mapping[str
     }
 
 
-def fill(tree: Mapping[str, Any], values: Sequence[Tensor]) -> Tree:
+def fill(tree: Nested, values: Sequence[Tensor]) -> Tree:
     """A tree shaped as `tree` whose leaves are `values`, in order.
 
     Args:
@@ -85,7 +85,7 @@ def fill(tree: Mapping[str, Any], values: Sequence[Tensor]) -> Tree:
     return map(lambda _: next(remaining), tree)
 
 
-def clone(tree: Mapping[str, Any]) -> Tree:
+def clone(tree: Nested) -> Tree:
     """A copy that shares no memory and no graph with `tree`.
 
     Args:
@@ -97,7 +97,7 @@ def clone(tree: Mapping[str, Any]) -> Tree:
     return map(lambda t: t.detach().clone(), tree)
 
 
-def detach(tree: Mapping[str, Any]) -> Tree:
+def detach(tree: Nested) -> Tree:
     """The same values without their graph; memory is shared.
 
     Args:
@@ -109,7 +109,7 @@ def detach(tree: Mapping[str, Any]) -> Tree:
     return map(lambda t: t.detach(), tree)
 
 
-def zeros_like(tree: Mapping[str, Any]) -> Tree:
+def zeros_like(tree: Nested) -> Tree:
     """A tree of zeros.
 
     Args:
@@ -121,7 +121,7 @@ def zeros_like(tree: Mapping[str, Any]) -> Tree:
     return map(torch.zeros_like, tree)
 
 
-def to(tree: Mapping[str, Any], *, device: Device = None, dtype: torch.dtype | None = None) -> Tree:
+def to(tree: Nested, *, device: Device = None, dtype: torch.dtype | None = None) -> Tree:
     """Move leaves to `device`, and those of floating type to `dtype`.
 
     Args:
@@ -135,7 +135,7 @@ def to(tree: Mapping[str, Any], *, device: Device = None, dtype: torch.dtype | N
     return map(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None), tree)
 
 
-def stack(trees: Sequence[Mapping[str, Any]]) -> Tree:
+def stack(trees: Sequence[Nested]) -> Tree:
     """Stack trees along a new leading dimension: one member of an ensemble each.
 
     Args:
@@ -154,7 +154,7 @@ def stack(trees: Sequence[Mapping[str, Any]]) -> Tree:
     return map(lambda *ts: torch.stack(ts), trees[0], *trees[1:])
 
 
-def member(tree: Mapping[str, Any], index: int) -> Tree:
+def member(tree: Nested, index: int) -> Tree:
     """Member `index` of a stacked tree (views).
 
     Args:
@@ -167,7 +167,7 @@ def member(tree: Mapping[str, Any], index: int) -> Tree:
     return map(lambda t: t[index], tree)
 
 
-def flatten(tree: Mapping[str, Any]) -> Tensor:
+def flatten(tree: Nested) -> Tensor:
     """One vector with all entries of `tree`.
 
     Args:
@@ -186,7 +186,7 @@ def flatten(tree: Mapping[str, Any]) -> Tensor:
     return torch.cat([leaf.reshape(-1) for leaf in leaves(tree)])
 
 
-def unflatten(vector: Tensor, like: Mapping[str, Any]) -> Tree:
+def unflatten(vector: Tensor, like: Nested) -> Tree:
     """The inverse of `flatten` for a tree shaped as `like`.
 
     Args:
@@ -208,7 +208,7 @@ def unflatten(vector: Tensor, like: Mapping[str, Any]) -> Tree:
     return map(lambda leaf: next(parts).reshape(leaf.shape), like)
 
 
-def dot(a: Mapping[str, Any], b: Mapping[str, Any]) -> Tensor:
+def dot(a: Nested, b: Nested) -> Tensor:
     """Euclidean inner product, a 0-d tensor.
 
     Args:
@@ -221,7 +221,7 @@ def dot(a: Mapping[str, Any], b: Mapping[str, Any]) -> Tensor:
     return torch.stack(products).sum()
 
 
-def norm(tree: Mapping[str, Any]) -> Tensor:
+def norm(tree: Nested) -> Tensor:
     """Euclidean norm, a 0-d tensor.
 
     Args:
@@ -241,7 +241,7 @@ def norm(tree: Mapping[str, Any]) -> Tensor:
     return cast(Tensor, torch.linalg.vector_norm(torch.stack(parts)))
 
 
-def axpy(alpha: float, x: Mapping[str, Any], y: Mapping[str, Any]) -> Tree:
+def axpy(alpha: float, x: Nested, y: Nested) -> Tree:
     """alpha * x + y, a new tree.
 
     Args:
@@ -261,7 +261,7 @@ def axpy(alpha: float, x: Mapping[str, Any], y: Mapping[str, Any]) -> Tree:
     return map(lambda a, b: torch.add(b, a, alpha=alpha), x, y)
 
 
-def scale(alpha: float, x: Mapping[str, Any]) -> Tree:
+def scale(alpha: float, x: Nested) -> Tree:
     """alpha * x, a new tree.
 
     Args:
@@ -287,7 +287,7 @@ def slices(sizes: Mapping[str, int]) -> dict[str, slice]:
     return where
 
 
-def mean(trees: Iterable[Mapping[str, Any]]) -> Tree:
+def mean(trees: Iterable[Nested]) -> Tree:
     """The mean of trees of the same structure; only their sum is held.
 
     Returns:
@@ -306,7 +306,7 @@ def mean(trees: Iterable[Mapping[str, Any]]) -> Tree:
     return scale(1 / number, total)
 
 
-def count(tree: Mapping[str, Any]) -> int:
+def count(tree: Nested) -> int:
     """Number of entries.
 
     Args:
@@ -323,3 +323,16 @@ def count(tree: Mapping[str, Any]) -> int:
         3
     """
     return sum(leaf.numel() for leaf in leaves(tree))
+
+
+def all_finite(*trees: Nested | Tensor) -> bool:
+    """Whether no tensor among these has an infinite or undefined entry.
+
+    Args:
+        trees: tensors, or trees of them.
+
+    Returns:
+        True also where there is none.
+    """
+    parts = [[x] if isinstance(x, Tensor) else leaves(x) for x in trees]
+    return all(bool(torch.isfinite(t).all()) for part in parts for t in part)

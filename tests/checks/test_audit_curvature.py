@@ -26,7 +26,15 @@ from torch import nn
 from equilibrist import GAN, WGAN, RecipeError, Vanilla, Verdict, WeightClipping, tree
 from equilibrist.checks import Settings, audit_game, curvature
 from equilibrist.checks._complement import answered_curvature
-from equilibrist.checks._linear import Hessian, Sobolev, Value, dense, extremes_of, lanczos, whole
+from equilibrist.checks._linear import (
+    Hessian,
+    Sobolev,
+    ValueHessian,
+    dense_extremes,
+    dense_symmetric,
+    extremes_of,
+    lanczos_extremes,
+)
 from equilibrist.checks._schur import restricted
 from equilibrist.checks._second_order import found_draws, free, inexact
 from equilibrist.checks.context import AuditContext
@@ -434,10 +442,10 @@ def test_products_are_those_of_a_dense_hessian(spectral_norm: bool) -> None:
     for player, span in (("generator", slice(0, n)), ("critic", slice(n, None))):
         reference = hessian(own(player))(point)[span, span]
         operator = Hessian(b, player, found_draws(b), lambda gradients: None)
-        built = dense(operator, operator.n)
+        built = dense_symmetric(operator, operator.n)
         assert float((built - reference).abs().max()) < 1e-9 * float(reference.abs().max())
     H = -hessian(own("critic"))(point)  # of V
-    value = Value(b, found_draws(b), lambda gradients: None)
+    value = ValueHessian(b, found_draws(b), lambda gradients: None)
     rng = torch.Generator().manual_seed(0)
     u, q = (torch.randn(k, generator=rng, dtype=F64) for k in (n, len(point) - n))
     for found, truth in zip(
@@ -477,22 +485,22 @@ def test_lanczos_finds_both_ends() -> None:
     A[0, 0] -= 60
     truth = torch.linalg.eigvalsh(A)
     start = torch.randn(120, generator=rng, dtype=F64)
-    found = lanczos(lambda x: A @ x, start, 40)
+    found = lanczos_extremes(lambda x: A @ x, start, 40)
     assert found.smallest == pytest.approx(float(truth[0]), rel=1e-8)
     assert found.largest == pytest.approx(float(truth[-1]), rel=1e-2)
     assert found.residual == pytest.approx(
         float((A @ found.vector - found.smallest * found.vector).norm()), abs=1e-9
     )
     assert found.steps == 40
-    few = lanczos(lambda x: A @ x, start, 3)
+    few = lanczos_extremes(lambda x: A @ x, start, 3)
     assert not few.converged(0.0)
     assert few.smallest > float(truth[0])
     # An invariant subspace ends it early: two distinct eigenvalues, two products.
     two = torch.diag(torch.tensor([1.0, 1.0, -2.0, -2.0], dtype=F64))
-    early = lanczos(lambda x: two @ x, torch.ones(4, dtype=F64), 4)
+    early = lanczos_extremes(lambda x: two @ x, torch.ones(4, dtype=F64), 4)
     assert early.steps == 2
     assert early.smallest == pytest.approx(-2)
-    assert not whole(torch.full((2, 2), float("nan"), dtype=F64), 2).finite
+    assert not dense_extremes(torch.full((2, 2), float("nan"), dtype=F64), 2).finite
 
 
 def test_by_products_as_by_dense() -> None:

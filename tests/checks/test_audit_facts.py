@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 
 import equilibrist as eq
 from equilibrist.checks import Settings
-from equilibrist.checks._initial import untouched
+from equilibrist.checks._initial import as_initialised
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.facts import Copies, Facts, Loss, Range, facts, separation, starved
 from equilibrist.data import ArraySource
@@ -116,9 +116,9 @@ def test_weights_that_no_step_has_moved_are_recognised(layers: str) -> None:
         torch.manual_seed(seed)
         module = LAYERS[layers]()
         params = {k: p.detach() for k, p in module.named_parameters()}
-        assert untouched(module, params)
+        assert as_initialised(module, params)
         moved = {k: p + 1e-2 * torch.randn_like(p) for k, p in params.items()}
-        assert not untouched(module, moved)
+        assert not as_initialised(module, moved)
 
 
 def test_other_initialisations_are_not_called_untouched() -> None:
@@ -126,10 +126,10 @@ def test_other_initialisations_are_not_called_untouched() -> None:
     module = mlp(8, 4, 64)
     for p in module.parameters():
         nn.init.normal_(p, std=0.02)
-    assert not untouched(module, dict(module.named_parameters()))
+    assert not as_initialised(module, dict(module.named_parameters()))
     clipped = {k: p.detach().clamp(-0.01, 0.01) for k, p in mlp(8, 4, 64).named_parameters()}
-    assert not untouched(module, clipped)
-    assert not untouched(nn.Sequential(nn.PReLU()), dict(nn.PReLU().named_parameters()))
+    assert not as_initialised(module, clipped)
+    assert not as_initialised(nn.Sequential(nn.PReLU()), dict(nn.PReLU().named_parameters()))
 
 
 def test_a_batch_norm_whose_input_hardly_varies_is_named() -> None:
@@ -416,12 +416,12 @@ def test_other_initialisations_with_zero_biases_are_recognised_until_a_step_is_t
     for seed in range(5):
         torch.manual_seed(seed)
         module = drawn(law)
-        assert untouched(module, dict(module.named_parameters()))
+        assert as_initialised(module, dict(module.named_parameters()))
         rule = torch.optim.Adam(module.parameters(), 2e-4)
         for _ in range(30):
             loss = (module(torch.randn(32, 8)) - 1).square().mean()
             rule.zero_grad(), loss.backward(), rule.step()
-        assert not untouched(module, dict(module.named_parameters()))
+        assert not as_initialised(module, dict(module.named_parameters()))
 
 
 def test_weights_set_by_hand_are_no_initialisation() -> None:
@@ -430,10 +430,10 @@ def test_weights_set_by_hand_are_no_initialisation() -> None:
         module.bias.zero_()
         for weight in (torch.eye(8), torch.full((8, 8), 0.3)):
             module.weight.copy_(weight)
-            assert not untouched(module, dict(module.named_parameters()))
+            assert not as_initialised(module, dict(module.named_parameters()))
     plain = nn.Linear(64, 64, bias=False)
     nn.init.normal_(plain.weight, std=0.02)  # nothing that a step would have moved off zero
-    assert not untouched(plain, dict(plain.named_parameters()))
+    assert not as_initialised(plain, dict(plain.named_parameters()))
 
 
 class Rows(nn.Module):

@@ -17,7 +17,7 @@ from torch import nn
 
 from equilibrist import Recipe, VectorField, Verdict, WeightClipping, audit_pair, resolve
 from equilibrist.checks import Audit, Settings
-from equilibrist.checks._second_order import feasible
+from equilibrist.checks._second_order import feasible_direction
 from equilibrist.checks.stationarity import unblocked
 from equilibrist.core.game import Plain
 from equilibrist.games import GAN
@@ -262,7 +262,7 @@ def test_a_direction_that_climbs_more_than_a_tenth_of_its_gain_is_not_followed(
     slope = 0.5
     b = context(boxed([-1.0], [-slope]), Gaussian(), move=MOVE, batch=16)
     climbs = slope * MOVE  # of a move of MOVE * |u| = MOVE
-    found = feasible(b, "generator", torch.ones(1, dtype=F64), climbs / share)
+    found = feasible_direction(b, "generator", torch.ones(1, dtype=F64), climbs / share)
     assert (found is not None) == followed
     if found is not None:
         torch.testing.assert_close(found, torch.ones(1, dtype=F64))

@@ -15,7 +15,8 @@ from test_audit_facts import FINE, mlp, trained
 import equilibrist as eq
 from equilibrist.checks import Certificate, Settings, Tolerance, Verdict
 from equilibrist.checks._findings import Training, pair_findings
-from equilibrist.checks.facts import Copies, Facts, Loss, Range, _spread
+from equilibrist.checks._sample_measures import mean_distance
+from equilibrist.checks.facts import Copies, Facts, Loss, Range
 from equilibrist.cli import main
 from equilibrist.findings import Finding, as_recorded, foremost, from_recorded, with_causes
 
@@ -165,7 +166,7 @@ def test_the_spectrum(evidence: dict[str, Any], rest: Verdict, found: list[Any])
 
 def test_the_error_of_a_spread_is_that_of_repeated_samples() -> None:
     rng = torch.Generator().manual_seed(0)
-    drawn = [_spread(torch.randn(120, 3, generator=rng).double(), 0) for _ in range(300)]
+    drawn = [mean_distance(torch.randn(120, 3, generator=rng).double(), 0) for _ in range(300)]
     means, errors = (torch.tensor(x) for x in zip(*drawn, strict=True))
     # Two standard normals in 3 dimensions lie 4 / sqrt(pi) apart on average.
     assert float(means.mean()) == pytest.approx(4 / math.sqrt(math.pi), rel=0.01)

@@ -250,7 +250,7 @@ def test_every_row_of_the_table_is_needed() -> None:
     """Each row by itself changes some pair of verdicts."""
     from equilibrist.checks import _implications as table
 
-    for row in table.ROWS:
+    for row in table.IMPLICATIONS:
         claims = [
             (row.premise.replace("{player}", p), row.consequence.replace("{player}", p))
             for p in PLAYERS

@@ -24,6 +24,7 @@ from equilibrist.checks import (
     _budget,
     _complement,
     _culprit,
+    _lambda_verdict,
     _level,
     _minimax,
     _probes,
@@ -262,7 +263,9 @@ def test_the_search_for_a_layer_at_fault_leaves_no_hook_behind() -> None:
         looked.append(1)
         return False
 
-    assert _culprit.culprit(context.game, context.players, context.constants, draw, broken) == ""
+    assert (
+        _culprit.faulty_layer(context.game, context.players, context.constants, draw, broken) == ""
+    )
     assert looked
     for pure in context.game._pure.values():
         for layer in pure._module.modules():
@@ -287,7 +290,7 @@ def test_the_critics_slack_is_what_its_gradient_gains_only_where_that_is_refuted
         followed=SimpleNamespace(gain=1.0),
         own=SimpleNamespace(measured=2.0),
     )
-    getter: Any = local_lambda._Seen.slack
+    getter: Any = _lambda_verdict.LambdaEvidence.slack
     assert getter.fget(seen) == slack
 
 

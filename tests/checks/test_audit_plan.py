@@ -150,7 +150,7 @@ def test_self_tests_spend_what_they_are_planned_to_where_all_pass(batch: int, sp
     ticks: list[float] = []
     assert selftests.self_tests(context, ticks.append).verdict is eq.Verdict.VERIFIED
     assert sum(ticks) == pytest.approx(spent)
-    assert selftests.work(context) == pytest.approx(spent)
+    assert selftests.planned_gradients(context) == pytest.approx(spent)
 
 
 def test_an_exact_game_of_single_precision_is_audited_in_double() -> None:

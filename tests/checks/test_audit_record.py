@@ -43,7 +43,7 @@ from equilibrist import (
     train,
 )
 from equilibrist.checks import Settings, Tolerance
-from equilibrist.checks.certificate import both
+from equilibrist.checks.certificate import combined
 from equilibrist.checks.context import AuditContext
 
 FAST: dict[str, Any] = {
@@ -84,7 +84,7 @@ def test_the_verdict_of_both(parts: str, whole: str) -> None:
     }
     for order in (parts, parts[::-1]):
         made = [Certificate(f"nash/{i}", names[letter], "said") for i, letter in enumerate(order)]
-        found = both("nash", made, "all")
+        found = combined("nash", made, "all")
         assert found.verdict is names[whole]
         assert found.evidence == {"nash/0": names[order[0]].value, "nash/1": names[order[1]].value}
 

@@ -19,7 +19,7 @@ from equilibrist.checks._eigen import ROUNDING, probe_cost, probes_of
 from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
-from equilibrist.checks.spectrum import stable, work
+from equilibrist.checks.spectrum import planned_gradients, stable
 from equilibrist.files.atomic import finite
 from equilibrist.games import Dirac, GaussianW2GAN, three_nash
 from equilibrist.penalties import R1
@@ -613,7 +613,7 @@ def test_the_interval_takes_a_seventh_of_the_check(saturating: bool) -> None:
     own = probe_cost(here) * probes_of(here) * 2
     assert sum(abs(s - own) < 1e-9 for s in spent) == 1
     assert 0 < own < 0.15 * sum(spent)
-    assert own < 0.15 * work(here)
+    assert own < 0.15 * planned_gradients(here)
 
 
 def test_planned_work_is_about_what_is_spent() -> None:
@@ -627,7 +627,7 @@ def test_planned_work_is_about_what_is_spent() -> None:
         here = AuditContext(game, start.players, start.constants, Gaussian(2), settings, 0)
         spent: list[float] = []
         stable(here, spent.append)
-        assert sum(spent) / 3 < work(here) < 3 * sum(spent)
+        assert sum(spent) / 3 < planned_gradients(here) < 3 * sum(spent)
 
 
 @pytest.mark.parametrize("dense", [100, 0])

@@ -14,7 +14,7 @@ from equilibrist import Verdict
 from equilibrist.checks import Settings
 from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.proximal.inner import Answer, Search
-from equilibrist.checks.proximal.trial import CLOSER, trial
+from equilibrist.checks.proximal.trial import REEVALUATED, trial
 from equilibrist.games import GaussianW2GAN
 
 TOLERANCE = 0.1
@@ -63,9 +63,9 @@ def verdict(seeming: list[float], true: list[float]) -> Any:
 
 
 def test_a_generator_that_only_seemed_to_gain_does_not_refute() -> None:
-    found = verdict([1.0] * CLOSER, [0.0] * CLOSER)
+    found = verdict([1.0] * REEVALUATED, [0.0] * REEVALUATED)
     assert found.verdict is Verdict.NOT_REFUTED
-    assert found.false_improvements == CLOSER
+    assert found.false_improvements == REEVALUATED
 
 
 def test_a_generator_that_holds_out_refutes() -> None:
@@ -79,5 +79,5 @@ def test_a_better_generator_that_was_not_looked_at_again_leaves_it_open(
     seems: float, expected: str
 ) -> None:
     """Only `CLOSER` are looked at again; of the next nothing is known but what it seems to gain."""
-    found = verdict([2.0] * CLOSER + [seems], [0.0] * CLOSER + [3.0])
+    found = verdict([2.0] * REEVALUATED + [seems], [0.0] * REEVALUATED + [3.0])
     assert found.verdict.value == expected

@@ -113,7 +113,7 @@ def test_spectrum(points, well):
 
 def test_spectrum_of_extremes(digits, well, monkeypatch):
     """A critic with spectral norm, and more parameters than a dense matrix may have here."""
-    monkeypatch.setattr("equilibrist.spectra.spectrum.DENSE", 100)
+    monkeypatch.setattr("equilibrist.spectra.of_run.DENSE", 100)
     answer = well(
         "spectrum", "--progress", "none", digits, "--extremes", 1, "--batches", 1, "--lr", 0.01
     )

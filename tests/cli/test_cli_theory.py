@@ -63,7 +63,7 @@ def test_theory_refuses_in_one_line(here, cli, words, code, message):
 def test_numbers_that_disagree_end_in_an_error(here, cli, monkeypatch):
     from equilibrist.theory import _statement, statements
 
-    wrong = _statement.made(
+    wrong = _statement.verdict_on(
         "k", "Theorem 0", "c", "a", [_statement.Number("x", 1.0, 2.0, "quadrature")], True, "w"
     )
     monkeypatch.setattr(statements, "statements", lambda setting: (wrong,))

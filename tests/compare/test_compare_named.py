@@ -26,7 +26,7 @@ from equilibrist.solvers import (
     SymplecticAdjustment,
     Unrolled,
 )
-from equilibrist.solvers.named import NAMES, named, options
+from equilibrist.solvers.named import NAMES, options, solver_from_text
 
 RULE, FAST = Adam(2e-3, 0.0, 0.9), SGD(0.5)
 TWO = {"critic": FAST}
@@ -66,7 +66,7 @@ MEANT = {
 
 @pytest.mark.parametrize("text", MEANT)
 def test_meaning(text):
-    assert named(text, OWN) == MEANT[text]
+    assert solver_from_text(text, OWN) == MEANT[text]
 
 
 def test_every_name_is_meant():
@@ -75,9 +75,11 @@ def test_every_name_is_meant():
 
 def test_averages_stay_around():
     own = Averaged(OWN, 0.9, ("generator", "critic"))
-    assert named("consensus", own) == dataclasses.replace(own, solver=Consensus(RULE, TWO))
-    assert named("lookahead", own) == dataclasses.replace(own, solver=Lookahead(OWN))
-    assert named("recipe", own) == own
+    assert solver_from_text("consensus", own) == dataclasses.replace(
+        own, solver=Consensus(RULE, TWO)
+    )
+    assert solver_from_text("lookahead", own) == dataclasses.replace(own, solver=Lookahead(OWN))
+    assert solver_from_text("recipe", own) == own
 
 
 @pytest.mark.parametrize(
@@ -103,13 +105,16 @@ def test_averages_asked_for(text, alone, within):
         ("recipe", OWN),
         ("lookahead", Lookahead(OWN)),
     ):
-        made, inside = named(f"{name}:{text}", OWN), named(f"{name}:{text}", own)
+        made, inside = (
+            solver_from_text(f"{name}:{text}", OWN),
+            solver_from_text(f"{name}:{text}", own),
+        )
         if not alone:
             assert made == inside == solver
             continue
         assert made == Averaged(solver, **alone)
         assert inside == Averaged(solver, players=both, **within)
-    assert named(f"consensus:gamma=2,{text},lr=0.5", own) in (
+    assert solver_from_text(f"consensus:gamma=2,{text},lr=0.5", own) in (
         Averaged(fast := Consensus(Adam(0.5, 0.0, 0.9), TWO, 2.0), players=both, **within),
         fast,
     )
@@ -117,16 +122,18 @@ def test_averages_asked_for(text, alone, within):
 
 def test_a_tail_keeps_its_start():
     own = Averaged(OWN, kind="tail", start=7)
-    assert named("recipe:average=tail", own) == own
-    assert named("recipe:average=tail,average.start=9", own).start == 9
-    assert named("recipe:average=uniform", own) == Averaged(OWN, kind="uniform")
+    assert solver_from_text("recipe:average=tail", own) == own
+    assert solver_from_text("recipe:average=tail,average.start=9", own).start == 9
+    assert solver_from_text("recipe:average=uniform", own) == Averaged(OWN, kind="uniform")
 
 
 def test_rules_of_what_is_around():
-    assert named("optimistic", Lookahead(OWN)) == Optimistic(RULE, TWO)
+    assert solver_from_text("optimistic", Lookahead(OWN)) == Optimistic(RULE, TWO)
     slow = Clipped(Adam(0.01), 0.5)
-    assert named("simultaneous:lr=1", Simultaneous(slow)) == Simultaneous(Clipped(Adam(1.0), 0.5))
-    assert named("competitive", Simultaneous(slow)) == Competitive(slow, eta=0.01)
+    assert solver_from_text("simultaneous:lr=1", Simultaneous(slow)) == Simultaneous(
+        Clipped(Adam(1.0), 0.5)
+    )
+    assert solver_from_text("competitive", Simultaneous(slow)) == Competitive(slow, eta=0.01)
 
 
 def test_options_are_hyperparameters_alone():
@@ -173,7 +180,7 @@ def test_options_are_hyperparameters_alone():
 )
 def test_refused(text, word):
     with pytest.raises(RecipeError) as caught:
-        named(text, OWN)
+        solver_from_text(text, OWN)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -187,7 +194,7 @@ class _Foreign:
 
 
 def test_a_solver_without_rules():
-    assert isinstance(named("recipe", _Foreign()), _Foreign)
+    assert isinstance(solver_from_text("recipe", _Foreign()), _Foreign)
     for text in ("consensus", "recipe:lr=1"):
         with pytest.raises(RecipeError, match="_Foreign has no update rules"):
-            named(text, _Foreign())
+            solver_from_text(text, _Foreign())

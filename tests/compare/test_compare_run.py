@@ -40,7 +40,7 @@ from equilibrist.solvers import (
     SymplecticAdjustment,
     Unrolled,
 )
-from equilibrist.solvers.named import named
+from equilibrist.solvers.named import solver_from_text
 from equilibrist.statistics import estimate
 
 ADAM = Adam(1e-2)
@@ -281,7 +281,9 @@ def test_a_sweep_has_common_random_numbers(tmp_path):
     """From each seed every entry has the same initial weights and minibatches, whatever its step size and method."""
     texts = ["recipe:lr=0.01", "recipe:lr=0.0101", "simultaneous:lr=0", "extragradient:lr=0"]
     recipe = tiny(Simultaneous(ADAM), steps=16, log_every=1, score_every=16)
-    found = go({text: named(text, recipe.solver) for text in texts}, tmp_path, recipe, range(4))
+    found = go(
+        {text: solver_from_text(text, recipe.solver) for text in texts}, tmp_path, recipe, range(4)
+    )
     first = {}
     for entry in found.facts["solvers"]:
         for seed in range(4):
@@ -331,7 +333,9 @@ def test_missing_pairs_are_counted():
 def test_averages_are_what_is_scored(tmp_path):
     texts = ["recipe", "recipe:average=uniform", "recipe:average=tail,average.start=8"]
     recipe = tiny(Simultaneous(ADAM))
-    found = go({text: named(text, recipe.solver) for text in texts}, tmp_path, recipe, (0, 1))
+    found = go(
+        {text: solver_from_text(text, recipe.solver) for text in texts}, tmp_path, recipe, (0, 1)
+    )
     last, mean, tail = (entry["folder"] for entry in found.facts["solvers"])
     scores = {
         name: Record(tmp_path / name / "seed_1").scores()[-1]["values"]

@@ -10,7 +10,7 @@ import torch
 from equilibrist import GAN, WGAN, VectorField, WeightClipping
 from equilibrist.checks.context import ValueGame
 from equilibrist.core.exact import Exact
-from equilibrist.core.game import Game, Wrapped, coupled
+from equilibrist.core.game import Game, Wrapped, coupled_parameters
 from equilibrist.games import Dirac, bilinear
 
 
@@ -77,7 +77,7 @@ def test_feasible_sets_are_those_of_the_innermost_game() -> None:
     game, far = clipped(), {"generator": {}, "critic": {"weight": torch.ones(1, 2)}}
     twice = Exact(Halved(game))
     assert torch.equal(twice.project(far)["critic"]["weight"], torch.full((1, 2), 0.1))
-    assert coupled(twice) == coupled(game)
+    assert coupled_parameters(twice) == coupled_parameters(game)
 
 
 def test_a_wrapper_with_a_projection_of_its_own_says_anew_what_it_couples() -> None:
@@ -86,7 +86,7 @@ def test_a_wrapper_with_a_projection_of_its_own_says_anew_what_it_couples() -> N
             return {p: {k: t.clamp(-1, 1) for k, t in v.items()} for p, v in players.items()}
 
     boxed = Boxed(bilinear())
-    assert coupled(boxed) == dict.fromkeys(boxed.players)
+    assert coupled_parameters(boxed) == dict.fromkeys(boxed.players)
     # Where every point is feasible a field projects nothing, behind wrappers too; but here.
     far = {p: {"value": torch.full((3, 1), 2.0)} for p in boxed.players}
     assert VectorField(boxed, stacked=3).project(far) is not far

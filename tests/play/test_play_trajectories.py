@@ -18,9 +18,9 @@ from equilibrist.play.trajectories import (
     NEAR,
     NONE,
     Table,
-    beside,
+    halton_starts,
     rate,
-    spread,
+    starts_near,
 )
 from equilibrist.solvers import (
     Alternating,
@@ -126,7 +126,7 @@ def test_rates_are_the_closed_forms(h):
         (Extragradient(rule), math.sqrt(1 - h**2 + h**4)),
         (Consensus(rule, gamma=0.5), math.sqrt((1 - 0.5 * h) ** 2 + h**2)),
     ):
-        walk = table.walk(solver, beside(table, 0), 100, 1e9)
+        walk = table.walk(solver, starts_near(table, 0), 100, 1e9)
         found = rate(table, solver, 0, walk.path)
         assert found.predicted == pytest.approx(expected, abs=1e-12)
         assert found.observed == pytest.approx(expected, abs=1e-5)
@@ -135,7 +135,7 @@ def test_rates_are_the_closed_forms(h):
 def test_a_rate_needs_a_linear_map():
     table = Table(bilinear())
     solver = Lookahead(Simultaneous(H))
-    path = table.walk(solver, beside(table, 0), 40, 1e9).path
+    path = table.walk(solver, starts_near(table, 0), 40, 1e9).path
     assert path.shape == (41, NEAR, 2)
     found = rate(table, solver, 0, path)
     assert found.predicted is None
@@ -161,11 +161,11 @@ def test_a_picture_needs_two_parameters():
 
 
 def test_starts_are_spread():
-    starts = spread((-1.0, 1.0, 0.0, 10.0), 8)
+    starts = halton_starts((-1.0, 1.0, 0.0, 10.0), 8)
     assert len(np.unique(starts, axis=0)) == 8
     assert (np.abs(starts[:, 0]) <= 0.8).all()
     assert ((starts[:, 1] >= 1) & (starts[:, 1] <= 9)).all()
-    assert (spread((-1.0, 1.0, 0.0, 10.0), 3) == starts[:3]).all()
+    assert (halton_starts((-1.0, 1.0, 0.0, 10.0), 3) == starts[:3]).all()
 
 
 def test_play_fills_in_what_is_not_said():

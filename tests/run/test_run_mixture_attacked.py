@@ -74,11 +74,11 @@ def test_a_paired_mixture_can_be_compared_from_one_seed(tmp_path: Path) -> None:
 
 def test_mirror_solvers_are_compared_by_their_own_numbers(tmp_path: Path) -> None:
     """mirror:noise=..., and lr=..., around a recipe that is Mirror-GAN already."""
-    from equilibrist.solvers.named import named
+    from equilibrist.solvers.named import solver_from_text
 
     own = MirrorGAN(SGLD(1e-2, 0.0), {"critic": SGLD(2e-2, 0.0)})
     for text in ("mirror:noise=0.01", "recipe:lr=0.1", "mirror-prox", "simultaneous"):
-        assert named(text, own) is not None
+        assert solver_from_text(text, own) is not None
 
 
 def test_searches_do_not_grow_weaker_with_the_number_of_particles(tmp_path: Path) -> None:

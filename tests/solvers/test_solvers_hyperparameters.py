@@ -41,7 +41,7 @@ from equilibrist.solvers import (
     SymplecticAdjustment,
     Unrolled,
 )
-from equilibrist.solvers.named import NAMES, named, options
+from equilibrist.solvers.named import NAMES, options, solver_from_text
 
 F64 = torch.float64
 
@@ -326,7 +326,7 @@ def test_one_batch_serves_who_needs_one() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_makes_its_solver_around_the_rules_of_the_recipe(name: str) -> None:
     own = Alternating(optimizer=SGD(0.125))
-    made = named(name, own)
+    made = solver_from_text(name, own)
     assert type(made) is NAMES[name]
     if name == "lookahead":
         assert made.solver == own

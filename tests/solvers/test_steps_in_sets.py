@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from equilibrist import tree
 from equilibrist.core.exact import Exact
 from equilibrist.core.field import VectorField
-from equilibrist.core.game import Plain, coupled
+from equilibrist.core.game import Plain, coupled_parameters
 from equilibrist.errors import GameError
 from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, GaussianW2GAN, GaussianWGAN
@@ -175,21 +175,25 @@ def test_what_couples_is_known_behind_wrappers_and_in_mixtures() -> None:
     sets = [NormBall("generator", "bias", 1.0), WeightClipping(0.1)]
     game = GAN(nn.Linear(2, 2), nn.Linear(2, 1), WGAN(), latent=2, projections=sets)
     assert VectorField(game).coupled == {"generator": ("bias",), "critic": ()}
-    assert VectorField(Exact(game)).coupled == coupled(game)
+    assert VectorField(Exact(game)).coupled == coupled_parameters(game)
     many = Mixture(game, 2)
-    assert coupled(many) == coupled(PairedMixture(many)) == coupled(game)
-    assert coupled(GaussianW2GAN())["generator"] == ("u", "W")
-    assert coupled(GaussianWGAN()) == {"generator": (), "critic": ()}
+    assert (
+        coupled_parameters(many)
+        == coupled_parameters(PairedMixture(many))
+        == coupled_parameters(game)
+    )
+    assert coupled_parameters(GaussianW2GAN())["generator"] == ("u", "W")
+    assert coupled_parameters(GaussianWGAN()) == {"generator": (), "critic": ()}
 
     class Walled(GAN):
         def project(self, players: Any) -> Any:
             return players
 
     walled = Walled(nn.Linear(2, 2), nn.Linear(2, 1), WGAN(), latent=2)
-    assert coupled(walled) == {"generator": None, "critic": None}
+    assert coupled_parameters(walled) == {"generator": None, "critic": None}
     open_ = GAN(nn.Linear(2, 2), nn.Linear(2, 1), WGAN(), latent=2)
     open_.project = lambda players: players  # type: ignore[method-assign]
-    assert coupled(open_) == {"generator": None, "critic": None}
+    assert coupled_parameters(open_) == {"generator": None, "critic": None}
 
 
 # -- in solvers ------------------------------------------------------------------------------------

@@ -10,14 +10,10 @@ from equilibrist import tree
 from equilibrist.core.jacobian import HessianOperator
 from equilibrist.spectra import Density, abscissa, exact_density, forecast, henrici, suggested
 from equilibrist.spectra.consensus import transposed
-from equilibrist.spectra.density import density, mixed
-from equilibrist.spectra.spectrum import (
-    described,
-    exact_densities,
-    lanczos_densities,
-    products_of,
-    symmetric_part,
-)
+from equilibrist.spectra.density import block_diagonal, density
+from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
+from equilibrist.spectra.products import product_with, symmetric_part
+from equilibrist.spectra.spectrum import described
 
 
 def symmetric(n: int = 300, seed: int = 0) -> np.ndarray:
@@ -131,7 +127,7 @@ def test_densities_of_networks(name: str) -> None:
         block = J[op.block(player, player)]
         assert block == pytest.approx(block.T, abs=1e-10)
         w = u[: len(block)]
-        assert products_of(own)(w) == pytest.approx(block @ w, abs=1e-10)
+        assert product_with(own)(w) == pytest.approx(block @ w, abs=1e-10)
     whole = exact_densities(J, {p: tree.count(part) for p, part in op.players.items()})
     found = lanczos_densities(op, n, np.random.default_rng(0))
     for part in (*op.players, "symmetric"):
@@ -156,7 +152,7 @@ def test_densities_over_some_coordinates() -> None:
 
 def test_blocks_are_mixed_by_dimension() -> None:
     a, b = exact_density(np.diag([1.0, 2.0, 3.0])), exact_density(np.diag([-1.0]))
-    found = mixed([(3, a), (1, b)])
+    found = block_diagonal([(3, a), (1, b)])
     assert found.below(0) == pytest.approx(0.25)
     assert (found.lowest.value, found.highest.value) == (-1.0, 3.0)
 

@@ -13,7 +13,7 @@ from equilibrist.spectra import extremes
 from equilibrist.spectra import krylov as krylov_module
 from equilibrist.spectra.eigenvalues import eigenpairs
 from equilibrist.spectra.krylov import ENDS, _extend, krylov, partner, refined
-from equilibrist.spectra.spectrum import products_of
+from equilibrist.spectra.products import product_with
 
 
 def outermost(values: np.ndarray, end: str) -> float:
@@ -34,7 +34,7 @@ def test_networks(name: str) -> None:
     op = operator(name)
     n, dense = len(J), op.dense().numpy()
     assert np.linalg.norm(dense - J, 2) < 1e-7 * norm
-    found = krylov(products_of(op.T), n, k=3, products=max(30, (3 * n) // 4), tolerance=1e-8)
+    found = krylov(product_with(op.T), n, k=3, products=max(30, (3 * n) // 4), tolerance=1e-8)
     assert found.converged["largest modulus"] >= 1
     left = J.T @ found.vectors - found.vectors * found.values
     assert np.linalg.norm(left, axis=0).max() < 1e-6 * norm
@@ -50,7 +50,7 @@ def test_networks(name: str) -> None:
             assert np.abs(whole - found.values[i]).min() < near
             assert outermost(found.values, end) == pytest.approx(far, abs=near)
     # The forward product, which needs another graph or the game's structure, has the same ends.
-    forward = krylov(products_of(op), n, k=1, products=n, tolerance=1e-8)
+    forward = krylov(product_with(op), n, k=1, products=n, tolerance=1e-8)
     i = forward.outermost("largest modulus")
     assert i is not None
     right = J @ forward.vectors[:, i] - forward.values[i] * forward.vectors[:, i]

@@ -16,7 +16,7 @@ from equilibrist.optimizers import SGD, Adam
 from equilibrist.schedules import Cosine, Scheduled
 from equilibrist.solvers import Alternating, Averaged, Consensus, Simultaneous
 from equilibrist.spectra import eigenvalues, extremes, spectrum_at
-from equilibrist.spectra.spectrum import step_sizes
+from equilibrist.spectra.of_run import rule_step_sizes
 
 
 def numbers(seed, *shape):
@@ -307,15 +307,15 @@ def test_singular_vectors_have_two_derivatives(shape):
 def test_the_step_size_in_use():
     players = ("generator", "critic")
     plain = Simultaneous(SGD(0.1), {"critic": SGD(0.4)})
-    assert step_sizes(plain, players) == ({"generator": 0.1, "critic": 0.4}, ())
-    rates, notes = step_sizes(
+    assert rule_step_sizes(plain, players) == ({"generator": 0.1, "critic": 0.4}, ())
+    rates, notes = rule_step_sizes(
         Averaged(Alternating(optimizer=Scheduled(Adam(2e-4), Cosine(10)))), players
     )
     assert rates == {"generator": 2e-4, "critic": 2e-4}
     said = " ".join(notes)
     for words in ("Adam preconditions", "plain gradient steps", "schedules", "is Alternating"):
         assert words in said
-    assert "momentum of -0.3" in step_sizes(Consensus(SGD(0.1, -0.3)), players)[1][0]
+    assert "momentum of -0.3" in rule_step_sizes(Consensus(SGD(0.1, -0.3)), players)[1][0]
 
     class Odd:
         def init(self, params):
@@ -325,7 +325,7 @@ def test_the_step_size_in_use():
             pass
 
     with pytest.raises(RecipeError, match="has no step size: give one with --lr"):
-        step_sizes(Simultaneous(Odd()), players)
+        rule_step_sizes(Simultaneous(Odd()), players)
 
 
 @pytest.mark.parametrize(

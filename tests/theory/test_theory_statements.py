@@ -67,9 +67,9 @@ def test_numbers_that_disagree_are_told() -> None:
     assert Number("x", math.inf, math.inf, "").agrees
     assert not Number("x", 1.0, math.nan, "").agrees
     assert Number("x", math.inf, None, "").agrees
-    from equilibrist.theory._statement import made
+    from equilibrist.theory._statement import verdict_on
 
-    told = made("k", "t", "c", "a", [Number("x", 1.0, 2.0, "")], True, "w")
+    told = verdict_on("k", "t", "c", "a", [Number("x", 1.0, 2.0, "")], True, "w")
     assert told.verdict == "numbers disagree"
 
 

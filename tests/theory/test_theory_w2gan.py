@@ -27,7 +27,7 @@ def pair(d: int, eta: float, seed: int) -> tuple[np.ndarray, ...]:
 def test_value_and_semi_norm_against_the_definitions_and_the_game(d, s, eta, t) -> None:
     game = W2Gaussian(d, s, eta, t)
     W, u, A, b = pair(d, eta, 0)
-    direct = float(_raw.value(s, eta, *_raw.tensors(W, u, A, b)))
+    direct = float(_raw.gan_value(s, eta, *_raw.tensors(W, u, A, b)))
     assert game.value(W, u, A, b) == pytest.approx(direct, rel=1e-12)
     assert game.value(*_raw.tensors(W, u, A, b)) == game.value(W, u, A, b)
     there = {"generator": {"W": W, "u": u}, "critic": {"A": A, "b": b}}
@@ -77,7 +77,9 @@ def test_best_generator_against_search_and_samples(d, s, eta, t) -> None:
         assert _raw.least_value(s, eta, t, A, b, 4) == pytest.approx(found.value, abs=1e-7)
         rng = np.random.default_rng(seed)
         for _ in range(200):
-            other = _raw.feasible(rng.standard_normal((d, d)) * 2, rng.standard_normal(d), s, t)
+            other = _raw.feasible_draw(
+                rng.standard_normal((d, d)) * 2, rng.standard_normal(d), s, t
+            )
             assert game.value(*other, A, b) >= found.value - 1e-12
         gap = game.duality_gap(W, u, A, b)
         assert gap == pytest.approx(game.max_value(W, u) - found.value)

@@ -17,15 +17,13 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._second_order import found_draws, projected
-from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.certificate import Json, Verdict
 from equilibrist.checks.context import AuditContext, Tick, no_tick, norm_of, order_of, reach_of
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Players
 
 SIZES = (1.0, 0.25, 0.0625)  # of the leader's moves, as parts of a small move
-AGAIN = (
-    4  # the winning ascent goes on for so many times the steps: what is still rising is no answer
-)
+AGAIN = 4  # the winning ascent continues for this many times the steps: an ascent that still rises has not converged
 FEWEST = 8  # evaluations at least: the leader's moves of all sizes, both ways, the follower at rest
 LEAST = 5  # evaluations of an ascent within a budget, at least
 STARTS = (0.0, 0.1, 1.0)  # how far along a direction an ascent begins, as parts of a small move
@@ -83,7 +81,7 @@ class Answered:
             return f"{reason.value}: {self.found:.3g}"
         return str(reason.value)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         return {
             "gain": self.gain.mean,
@@ -166,7 +164,7 @@ def answered(
 
     Moves of size move * |t| and less that do not gain more than the tolerance even where the follower rests are
     passed over, for an answer only takes away. The follower answers by projected gradient steps (Barzilai and
-    Borwein's lengths, with a line search), begun at its own place and a little along each of `directions`
+    Borwein's lengths, with a line search), started at its own place and a little along each of `directions`
     [n_w]: at its own place the gradient along the null space of its Hessian vanishes with the move.
 
     Args:

@@ -1,4 +1,4 @@
-"""Run the checks, collect the certificates, write them beside the run."""
+"""Run the checks, collect the certificates, write them into the run directory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from equilibrist import tree
 from equilibrist.checks import selftests
 from equilibrist.checks._budget import (
     allotted,
@@ -21,20 +22,20 @@ from equilibrist.checks._findings import Training
 from equilibrist.checks._implications import reconcile
 from equilibrist.checks._result import Audit
 from equilibrist.checks._save import CheckCache, require_place
-from equilibrist.checks._session import Session, meter
+from equilibrist.checks._session import AuditSession, meter
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import known_settings, settings_of
 from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.registry import CHECKS, REGISTRY, named_checks
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.game import Constants, Game, Players
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.data import Source
 from equilibrist.errors import RecipeError, warn_user
 from equilibrist.games import AdversarialGame, SampledGame
 from equilibrist.games.compatibility import misfits, require_fit
-from equilibrist.optimizers import SGD
+from equilibrist.optimizers import SGD, Optimizer
 from equilibrist.progress import showing
 from equilibrist.run import Run, samples
 from equilibrist.run.requirements import require_seed
@@ -54,17 +55,17 @@ def audit(
     write: bool = True,
     iterate: str = "auto",
     gradients: int | None = None,
-    settings: Settings | Mapping[str, Any] | None = None,
+    settings: Settings | Mapping[str, object] | None = None,
     **fields: Any,
 ) -> Audit:
     """Audit the pair that `run` holds and write the answer to RUN/audit.
 
-    Finished checks are kept beside the run until the audit is written: an interrupted audit goes on after
+    Finished checks are kept in the run directory until the audit is written: an interrupted audit continues after
     them when it is asked for again with the same pair, settings and number of threads.
 
     Args:
         run: what `train` or `load` returned; it is left as it was. Or an `AdversarialGame`, whose players are audited
-            as their modules are now, with `seed`, `batch` and `out` (a folder for the page) besides.
+            as their modules are now, with `seed`, `batch` and `out` (a folder for the page) as further arguments.
         checks: names of `equilibrist.checks.REGISTRY`.
         progress: "auto", "bar", "lines" or "none".
         write: False keeps the answer in memory only.
@@ -137,7 +138,9 @@ def _audited(
         progress=progress,
         generator_batch=recipe.batch,
         kept=kept,
-        origin=_begun(run) if any(REGISTRY[c].from_origin for c in named_checks(checks)) else None,
+        origin=_initial_weights(run)
+        if any(REGISTRY[c].from_origin for c in named_checks(checks))
+        else None,
     )
     return replace(
         result,
@@ -153,15 +156,12 @@ def _audited(
 
 
 def _training(run: Run) -> Training:
-    """What weights say of the run's training, beside those that it began with."""
-    finite = {
-        p: all(bool(t.isfinite().all()) for t in ts.values()) for p, ts in run.players.items()
-    }
-    broken = tuple(p for p, fine in finite.items() if not fine)
-    begun = _begun(run)[0] if run.step else {}
+    """What weights say of the run's training, compared with those that it began with."""
+    broken = tuple(p for p, part in run.players.items() if not tree.all_finite(part))
+    initial = _initial_weights(run)[0] if run.step else {}
     still = tuple(
         player
-        for player, first in begun.items()
+        for player, first in initial.items()
         if first and all(torch.equal(t, run.players[player][name]) for name, t in first.items())
     )
     return Training(run.step, still, broken, run.diverged)
@@ -169,9 +169,9 @@ def _training(run: Run) -> Training:
 
 def _settings_for(
     run: Run,
-    settings: Settings | Mapping[str, Any] | None,
+    settings: Settings | Mapping[str, object] | None,
     gradients: int | None,
-    fields: Mapping[str, Any],
+    fields: Mapping[str, object],
 ) -> Settings:
     """What was asked for, over the recipe's own, over what its update rules say."""
     if isinstance(settings, Settings):
@@ -187,7 +187,7 @@ def _settings_for(
     return replace(own, **known_settings(known))
 
 
-def _rules_of(run: Run) -> tuple[dict[str, Any], dict[str, float]]:
+def _rules_of(run: Run) -> tuple[dict[str, Optimizer], dict[str, float]]:
     """The update rules of the run's method by player, and their step sizes where all are plain gradient steps.
 
     Of rules that precondition their steps the spectrum of J says nothing, nor of chains with damped means.
@@ -209,7 +209,7 @@ def _rules_of(run: Run) -> tuple[dict[str, Any], dict[str, float]]:
     return rules, steps if len(steps) == len(rules) else {}
 
 
-def _begun(run: Run) -> tuple[Players, str]:
+def _initial_weights(run: Run) -> tuple[Players, str]:
     """The weights that training began with."""
     recipe, anchor = run.recipe, next(iter(run.players["generator"].values()))
     start = recipe.game.init(run.seed, device=anchor.device, dtype=recipe.dtype)
@@ -235,13 +235,14 @@ def replayable(
     }
 
 
+# Many parameters, each an option of one call by its name: a game and its players are all that is needed.
 @usual_errors
 def audit_game(
     game: Any,
     players: Players,
     constants: Constants | None = None,
     data: Source | None = None,
-    settings: Settings | Mapping[str, Any] | None = None,
+    settings: Settings | Mapping[str, object] | None = None,
     *,
     gradients: int | None = None,
     seed: int = 0,
@@ -252,18 +253,16 @@ def audit_game(
     kept: CheckCache | None = None,
     origin: tuple[Players, str] | None = None,
 ) -> Audit:
-    """The same for a game and a pair at hand: nothing is read or written.
+    """The audit of a game and players in memory: nothing is read or written.
 
-    `settings` are a `Settings` or some of its fields by name, `gradients` what the audit may spend
-    (`Settings.within`).
-
-    Without `data` the game's losses must be exact (`equilibrist.games` that draw nothing); default
-    settings are then those of exact arithmetic: a tolerance of 1e-6, one group a gradient.
+    `settings` are a `Settings` or some of its fields by name, `gradients` what the audit may spend (`Settings.within`).
+    Without `data` the game's losses must be exact (`equilibrist.games` that draw nothing); default settings are then
+    those of exact arithmetic: a tolerance of 1e-6, one group a gradient.
     """
     asked, seed = named_checks(checks), require_seed(seed)
     # Before any verdict, asked for or not: can what follows be believed?
     chosen = tuple(dict.fromkeys((selftests.CLAIM, *asked)))
-    begun = time.monotonic()
+    started = time.monotonic()
     context, notes = _context(game, players, constants, data, settings, gradients, seed, iterate)
     if origin is not None:
         context.origin, context.origin_name = origin
@@ -280,7 +279,7 @@ def audit_game(
         announce(context, costs)
     with showing(progress, "audit", round(sum(costs.values()))) as bar:
         shows = data is not None and not getattr(game, "lacks", lambda what: "")("samples")
-        session = Session(context, costs, meter(bar, costs), kept, show if shows else None)
+        session = AuditSession(context, costs, meter(bar, costs), kept, show if shows else None)
         for k, name in enumerate(chosen):
             # Self-tests that fail take longer than planned, and have to say why.
             session.run(name, limit_of(context.settings, costs, chosen[k + 1 :]) if k else math.inf)
@@ -291,7 +290,7 @@ def audit_game(
         tuple(replace(c, limits=(*c.limits, *_of_game(game, c.claim))) for c in agreed),
         context.settings,
         # Of finished checks of an interrupted session too.
-        max(time.monotonic() - begun, sum(spent["seconds"] for spent in session.work.values())),
+        max(time.monotonic() - started, sum(spent["seconds"] for spent in session.work.values())),
         sheets=session.sheets | _shown_again(agreed, context, show, session.sheets),
         precision=str(context.dtype).removeprefix("torch."),
         work=session.work,
@@ -300,7 +299,7 @@ def audit_game(
     )
 
 
-# Claims about V, of which a game that is not zero-sum has none of its own.
+# Claims about V, which a game that is not zero-sum does not have itself.
 _OF_VALUE = (
     "local-minimax",
     "proximal",
@@ -312,7 +311,7 @@ _OF_VALUE = (
 )
 
 
-def _of_game(game: Any, claim: str) -> list[str]:
+def _of_game(game: Game, claim: str) -> list[str]:
     """What the certificate of a claim about this game has among its limits."""
     drawn = [f"losses are expectations over the noise of {x}" for x in getattr(game, "noise", ())]
     value = (
@@ -328,7 +327,7 @@ def _context(
     players: Players,
     constants: Constants | None,
     data: Source | None,
-    settings: Settings | Mapping[str, Any] | None,
+    settings: Settings | Mapping[str, object] | None,
     gradients: int | None,
     seed: int,
     iterate: str,

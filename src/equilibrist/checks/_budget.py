@@ -24,7 +24,7 @@ from equilibrist.games import SampledGame
 
 Plan = Callable[[AuditContext], dict[str, float]]
 
-FACTS = "facts"  # beside the checks in the record of what was spent
+FACTS = "facts"  # the entry of the facts in the record of what was spent
 SHARED = {
     planned: ("stationary", "local", "proximal"),
     planned_value: ("local", "proximal"),
@@ -39,7 +39,9 @@ PROXIMAL = (
 )  # searches against answering critics
 SEARCH = 12.0  # gradients that the search of one player needs at least
 SEARCH_SHARE = 0.35  # of the budget, that the search should have
-PROXIMAL_SHARE = 0.5  # of the budget, for searches against answering critics beside other checks
+PROXIMAL_SHARE = (
+    0.5  # of the budget, for searches against answering critics where other checks run too
+)
 SHRINK = 0.75
 LEVELS = 20  # sizes of searches against answering critics, from the least to the defaults
 SLACK = 0.1  # of the budget, that may be spent above it
@@ -132,15 +134,15 @@ def _proximal_sizes(
 ) -> Settings:
     """The largest searches against answering critics that their part of the budget affords, or the least."""
     n = context.settings.gradients
-    beside = [name for name in checks if name not in (*PROXIMAL, "self-tests")]
+    plain = [name for name in checks if name not in (*PROXIMAL, "self-tests")]
     least = _open(base, _second(0.0))
-    share = n if not beside else PROXIMAL_SHARE * n
+    share = n if not plain else PROXIMAL_SHARE * n
     rest = n - (2 * SEARCH if "nash" in checks else 0.0)
 
     def cost(level: int) -> float:
         return others(_searching(_open(least, _against(level / LEVELS)), 2 * SEARCH))
 
-    floor = cost(0) if beside else 0.0
+    floor = cost(0) if plain else 0.0
     low, high = 0, LEVELS
     while low < high:
         level = (low + high + 1) // 2
@@ -154,7 +156,7 @@ def _first(settings: Settings) -> Settings:
     """The settings of first-order checks, and the banks of samples."""
     n = settings.gradients
     groups = 10 if n >= 1200 else 5
-    wanted: dict[str, Any] = {
+    wanted = {
         "groups": groups,
         "group_batches": max(1, min(8, n // (25 * groups))),
         "batches": 64 if n >= 6000 else 32 if n >= 1500 else 16 if n >= 300 else 8,
@@ -164,7 +166,7 @@ def _first(settings: Settings) -> Settings:
     return _open(settings, wanted)
 
 
-def _second(share: float) -> dict[str, Any]:
+def _second(share: float) -> dict[str, int]:
     """With about `share` gradients for each second-order check."""
     return {
         # A product costs about two and a half gradients on each of its minibatches, a Krylov step about six.
@@ -177,7 +179,7 @@ def _second(share: float) -> dict[str, Any]:
     }
 
 
-def _against(level: float) -> dict[str, Any]:
+def _against(level: float) -> dict[str, object]:
     """Of searches against answering critics: the least at 0, the defaults at 1."""
     defaults = Settings()
 
@@ -192,7 +194,7 @@ def _against(level: float) -> dict[str, Any]:
         "inner_steps": between(8, defaults.inner_steps),
         "prox_trials": between(2, defaults.prox_trials),
         "experiment_steps": between(10, defaults.experiment_steps),
-        # Held-out losses in float64 are dear beside steps of so few.
+        # Held-out losses in float64 cost much more than steps of so few.
         "batches": between(8, 32),
         "look_batches": between(4, defaults.look_batches),
     }
@@ -215,7 +217,7 @@ def _searching(settings: Settings, gradients: float) -> Settings:
     return _open(settings, {"starts": starts, "steps": steps})
 
 
-def _open(settings: Settings, wanted: dict[str, Any]) -> Settings:
+def _open(settings: Settings, wanted: Mapping[str, Any]) -> Settings:
     return replace(settings, **{k: v for k, v in wanted.items() if k not in settings.fixed})
 
 
@@ -274,21 +276,21 @@ def planner(checks: tuple[str, ...]) -> Plan:
         for part, those in SHARED.items() if context.sampled else ():
             for name in [name for name in checks if name in those][1:]:
                 costs[name] -= part(context)
-        return costs | {FACTS: facts.work(context, deep(context.settings))}
+        return costs | {FACTS: facts.planned_gradients(context, deep(context.settings))}
 
     return plan
 
 
 def announce(context: AuditContext, planned: dict[str, float]) -> None:
-    """Say what the checks that no audit runs unasked are about to cost, before they cost it."""
+    """Announce the cost of the checks that no audit runs by default, before they run."""
     costly = [name for name in planned if name in REGISTRY and not REGISTRY[name].default]
     if not costly:
         return
     field, draw = VectorField(context.game), context.minibatch(0)
     field(context.players, context.constants, draw)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     field(context.players, context.constants, draw)
-    one = time.perf_counter() - begun
+    one = time.perf_counter() - started
     for name in costly:
         seconds = planned[name] * one
         spent = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval
-from equilibrist.checks._linear import DENSE, Extremes, Part, Value, finite, random_direction
+from equilibrist.checks._linear import DENSE, Extremes, Part, ValueHessian, random_direction
 from equilibrist.checks._pursuit import Pursuit, answered, missed, turned
 from equilibrist.checks._schur import restricted
 from equilibrist.checks._second_order import found_draws, score_draws
@@ -44,16 +45,16 @@ class Schur:
     singular: bool
     converged: bool
     verified: bool
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: Json = field(default_factory=dict)
     limits: tuple[str, ...] = ()
 
 
 _NOT_FINITE = Schur(math.nan, None, None, Interval.at(math.nan), (), True, False, False)
 
 
-def blocks(context: AuditContext, tick: Tick) -> tuple[Tensor, Tensor, Tensor]:
+def hessian_blocks(context: AuditContext, tick: Tick) -> tuple[Tensor, Tensor, Tensor]:
     """V_tt [n_t, n_t], V_wt [n_c, n_t] and -V_ww [n_c, n_c] over the free coordinates, dense."""
-    value = Value(context, found_draws(context), tick)
+    value = ValueHessian(context, found_draws(context), tick)
     nt, nc = value.leader.n, value.follower.n
     unit_t, unit_c = (torch.eye(n, dtype=torch.float64, device=context.device) for n in (nt, nc))
     led = [value.of_leader(row) for row in unit_t]
@@ -84,13 +85,13 @@ def schur_of(
 
 
 def _dense(context: AuditContext, tick: Tick) -> Schur:
-    a, g, c = blocks(context, tick)
-    if not finite(a, g, c):
+    a, g, c = hessian_blocks(context, tick)
+    if not tree.all_finite(a, g, c):
         return _NOT_FINITE
     found = restricted(a, g, c, NULL[context.sampled])
     value = 0.0 if math.isinf(found.value) else found.value
     limits = _restricted_limits(found.null.shape[1], found.room, len(a), NULL[context.sampled])
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "schur_smallest": None if math.isinf(found.value) else found.value,
         "complete": True,
         "flat_answers": found.null.shape[1],
@@ -130,7 +131,9 @@ def _by_products(
     tick: Tick,
 ) -> Schur:
     damping, least = damped(ends)
-    pursuit = Pursuit(Value(context, found_draws(context), tick), None, damping, least, products)
+    pursuit = Pursuit(
+        ValueHessian(context, found_draws(context), tick), None, damping, least, products
+    )
     # A random direction misses nothing.
     if start is not None:
         pursuit.add_leader(start)
@@ -230,7 +233,7 @@ def answered_curvature(
     """
     values, rests = [], []
     for i, draw in enumerate(score_draws(context)):
-        value = Value(context, [draw], tick)
+        value = ValueHessian(context, [draw], tick)
         au, gu = value.of_leader(u)
         _, cw = value.of_follower(w)
         if held is not None:

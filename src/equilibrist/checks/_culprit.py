@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from equilibrist import tree
 from equilibrist.core.draws import Draw
-from equilibrist.core.game import Constants, Players
+from equilibrist.core.game import Constants, Game, Players
 from equilibrist.nn.slopes import Slopes
 
 STEP = 1e-5
@@ -19,22 +20,24 @@ WRONG = 1e-4  # of a layer's own derivative: relative, by central differences in
 Test = Callable[[Callable[..., Tensor], list[Tensor]], bool]
 
 
-def culprit(game: Any, players: Players, constants: Constants, draw: Draw, broken: Test) -> str:
+def faulty_layer(
+    game: Game, players: Players, constants: Constants, draw: Draw, broken: Test
+) -> str:
     """The first layer, innermost first, that is `broken` on its input: "the critic's 2 (MinibatchStd)"; "" where
     there is none, or the game is not made of modules."""
     found: list[str] = []
-    handles: list[Any] = []
+    handles: list[RemovableHandle] = []
     busy = False
 
-    def look(player: str, path: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def look(player: str, path: str, layer: nn.Module, inputs: tuple[object, ...]) -> None:
         nonlocal busy
-        plain = len(inputs) == 1 and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point()
-        if busy or found or not plain:
+        given = inputs[0] if len(inputs) == 1 else None
+        if busy or found or not isinstance(given, Tensor) or not given.is_floating_point():
             return
         busy = True
         try:
             named = dict(layer.named_parameters())
-            leaves = [inputs[0].detach(), *(p.detach() for p in named.values())]
+            leaves = [given.detach(), *(p.detach() for p in named.values())]
 
             def function(x: Tensor, *params: Tensor) -> Tensor:
                 made = torch.func.functional_call(layer, dict(zip(named, params, strict=True)), x)
@@ -45,7 +48,7 @@ def culprit(game: Any, players: Players, constants: Constants, draw: Draw, broke
                     where = f"'s {path}" if path else ""
                     found.append(f"the {player}{where} ({type(layer).__name__})")
         except RuntimeError:
-            pass  # a layer that cannot be called so is none that can be named
+            pass  # a layer that cannot be called this way cannot be named either
         finally:
             busy = False
 
@@ -67,14 +70,13 @@ def culprit(game: Any, players: Players, constants: Constants, draw: Draw, broke
 
 def not_finite(function: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
     """The layer makes values that are not finite of finite ones."""
-    given = all(bool(torch.isfinite(t).all()) for t in leaves)
-    return given and not bool(torch.isfinite(function(*leaves)).all())
+    return tree.all_finite(*leaves) and not tree.all_finite(function(*leaves))
 
 
 def no_derivative(function: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
     """Its first or second derivative is not finite, though its values are."""
     made = _derivatives(function, leaves)
-    return made is not None and not all(bool(torch.isfinite(t).all()) for t in made)
+    return made is not None and not tree.all_finite(*made)
 
 
 def not_repeatable(function: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
@@ -82,7 +84,7 @@ def not_repeatable(function: Callable[..., Tensor], leaves: list[Tensor]) -> boo
     return not torch.equal(function(*leaves), function(*leaves))
 
 
-def wrong(function: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
+def wrong_derivative(function: Callable[..., Tensor], leaves: list[Tensor]) -> bool:
     """Its first or second derivative is not that of its values, at every one of several steps and directions (a
     kink spoils some)."""
     for attempt in range(3):
@@ -125,13 +127,21 @@ def _derivatives(
     total = _combined(function(*leaves))
     if not total.requires_grad:
         return None
-    options: Any = {"allow_unused": True, "materialize_grads": True}
-    first = torch.autograd.grad(total, leaves, create_graph=True, **options)
+    first = _gradients(total, leaves, create_graph=True)
     w = w or _random(leaves, 1)
     along = torch.stack([(a * b).sum() for a, b in zip(first, w, strict=True)]).sum()
     if not along.requires_grad:
         return [*(g.detach() for g in first), *(torch.zeros_like(x) for x in leaves)]
-    return [*(g.detach() for g in first), *torch.autograd.grad(along, leaves, **options)]
+    return [*(g.detach() for g in first), *_gradients(along, leaves)]
+
+
+def _gradients(
+    total: Tensor, leaves: list[Tensor], create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Zero in what the total does not depend on."""
+    return torch.autograd.grad(
+        total, leaves, create_graph=create_graph, allow_unused=True, materialize_grads=True
+    )
 
 
 def _value(function: Callable[..., Tensor], leaves: list[Tensor]) -> float:

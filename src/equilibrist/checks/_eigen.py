@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,12 @@ from equilibrist.checks.context import AuditContext, Tick, rows_in
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
 from equilibrist.core.jacobian import JacobianOperator
-from equilibrist.spectra import krylov, normality, spectrum
+from equilibrist.spectra import krylov, normality
+from equilibrist.spectra.arrays import Array, Complex, Mask
 from equilibrist.spectra.density import Density
-from equilibrist.spectra.eigenvalues import Array, Complex, Eigenvalues, eigenpairs
-from equilibrist.spectra.spectrum import Mask
+from equilibrist.spectra.eigenvalues import Eigenvalues, eigenpairs
+from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
+from equilibrist.spectra.products import product_with
 
 TRANSPOSED, FORWARD, OWN = (
     2.1,
@@ -103,7 +104,7 @@ def search_cost(context: AuditContext) -> float:
 
 def probes_of(context: AuditContext) -> int:
     """Random vectors for the departure from normality, four products each: as many as a sixth of the search's cost
-    affords, at most 8; 0 where that is fewer than 3, of which no error could be told."""
+    affords, at most 8; 0 where that is fewer than 3, too few to estimate an error."""
     probes = min(8, int(search_cost(context) / 6 / probe_cost(context)))
     return probes if probes >= 3 else 0
 
@@ -149,7 +150,7 @@ def _dense(
     found, right, left = eigenpairs(whole[kept][:, kept])
     J = whole[kept][:, kept].numpy()
     sizes = {player: int(own.sum()) for player, own in masks.items()}
-    densities = spectrum.exact_densities(J, sizes)
+    densities = exact_densities(J, sizes)
     size = float(np.abs(found.values).max())
     index = int(np.argmin(found.values.real))
     row, column = left[:, index].conj(), right[:, index]
@@ -168,27 +169,24 @@ def _sparse(
     quick = _quick(context, exact)
     close = _close(quick)
     n = int(mask.sum())
-    budget: dict[str, Any] = {
-        "tolerance": close,
-        "products": settings.spectrum_products,
-        "rounding": 1e-15 if quick.dtype == torch.float64 else 5e-6,
-    }
     first = krylov.krylov(
-        spectrum.products_of(quick.T, mask=mask),
+        product_with(quick.T, mask=mask),
         n,
         k=K,
         rng=_rng(context, Use.EIGENVALUES),
-        **budget,
+        tolerance=close,
+        products=settings.spectrum_products,
+        rounding=1e-15 if quick.dtype == torch.float64 else 5e-6,
     )
     tick(TRANSPOSED * first.products * count)
-    found = krylov.listed(first, K)
+    found = krylov.without_vectors(first, K)
     rng = _rng(context, Use.DENSITIES)
-    densities = spectrum.lanczos_densities(quick, lanczos_steps(context), rng, masks)
+    densities = lanczos_densities(quick, lanczos_steps(context), rng, masks)
     steps = densities["symmetric"].steps
     whole = 0.0 if context.game.zero_sum else TRANSPOSED + FORWARD
     tick(steps * count * (OWN * len(masks) + whole))
     if probes := probes_of(context):
-        back, forth = (spectrum.products_of(op, mask=mask) for op in (quick.T, quick))
+        back, forth = (product_with(op, mask=mask) for op in (quick.T, quick))
         rng = _rng(context, Use.NORMALITY)
         bounds = normality.henrici_bounds(
             back, forth, n, probes, rng, first.values, first.vectors, settings.confidence
@@ -198,7 +196,7 @@ def _sparse(
     # The eigenvalues that decide, in float64: the leftmost, and whichever converged at each end.
     assert first.first is not None
     decide = sorted({i for end in krylov.ENDS if (i := first.outermost(end)) is not None})
-    backward = spectrum.products_of(exact.T, mask=mask)
+    backward = product_with(exact.T, mask=mask)
     sharp = krylov.refined(
         backward,
         np.concatenate([[first.first.value], first.values[decide]]),
@@ -206,7 +204,7 @@ def _sparse(
     )
     tick(TRANSPOSED * sharp.products * count)
     found = _sharpened(found, sharp, decide, close * first.size)
-    row = krylov.Pair(complex(sharp.values[0]), float(sharp.residuals[0]), sharp.vectors[:, 0])
+    row = krylov.Eigenpair(complex(sharp.values[0]), float(sharp.residuals[0]), sharp.vectors[:, 0])
     column, residual = _column(context, quick, row, masks, first.size, tick)
     return JacobianSpectrum(found, first.size, row.value, residual, row.vector, column, densities)
 
@@ -214,12 +212,12 @@ def _sparse(
 def _column(
     context: AuditContext,
     quick: JacobianOperator,
-    row: krylov.Pair,
+    row: krylov.Eigenpair,
     masks: dict[str, Mask],
     size: float,
     tick: Tick,
 ) -> tuple[Complex | None, float]:
-    """The right eigenvector of the leftmost eigenvalue, where it can be had and may refute, and the residual of both
+    """The right eigenvector of the leftmost eigenvalue, where it is found and may refute, and the residual of both
     eigenvectors."""
     mask = np.concatenate(list(masks.values()))
     if context.game.zero_sum:
@@ -230,7 +228,7 @@ def _column(
         return signs[mask] * row.vector, row.residual
     if not row.value.real < -share_of(context) * size:
         return None, row.residual
-    forward = spectrum.products_of(quick, mask=mask)
+    forward = product_with(quick, mask=mask)
     aim = max(0.02 * abs(row.value.real), _close(quick) * size)
     most = context.settings.spectrum_products
     pair = krylov.partner(forward, row.vector, row.value, most, aim)
@@ -298,7 +296,7 @@ def confirmed(context: AuditContext, seen: JacobianSpectrum, moves: Free, tick: 
     values, samples = [], 0
     for draw in context.bank("score"):
         operator = JacobianOperator(context.smooth(), *context.wide, [draw])
-        backward = spectrum.products_of(operator.T, mask=mask)
+        backward = product_with(operator.T, mask=mask)
         image = backward(np.ascontiguousarray(seen.row.real)) + 0j
         if np.abs(seen.row.imag).max() > 0:
             image = image + 1j * backward(np.ascontiguousarray(seen.row.imag))

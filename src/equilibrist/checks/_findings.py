@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from equilibrist.certificates import HOLDS, Json
 from equilibrist.checks._implications import measured_gain, reconcile
-from equilibrist.checks._ladder import number_or_nan, total_rotation, unit_of, verdict_of
+from equilibrist.checks._ladder import gain_unit, number_or_nan, total_rotation, verdict_of
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.facts import Facts
 from equilibrist.findings import Finding, numbers_of, ordered, weighed, with_causes
@@ -16,7 +16,7 @@ from equilibrist.findings import Finding, numbers_of, ordered, weighed, with_cau
 By = dict[str, Certificate]
 
 CHANCE = 0.15  # around one half: a critic whose order of held-out pairs is there is at chance
-MUCH = 20.0  # tolerances: what a critic at chance gains for certain before it is said to lag
+MUCH = 20.0  # tolerances: what a critic at chance must gain for certain to count as lagging
 KEPT = 0.25  # of the best critic's advantage over chance: one that has less is near chance
 DIFFER = ("collapsed", "range-mismatch", "normalization-mismatch", "starved-layer")
 
@@ -47,7 +47,7 @@ def pair_findings(
 
     Args:
         certificates: of the audit.
-        facts: beside them; None where losses are exact.
+        facts: the audit's plain facts; None where losses are exact.
         training: of a run; None where another loop trained the pair, of whose wiring nothing is known.
     """
     by = {c.claim: c for c in reconcile(certificates)}
@@ -96,7 +96,7 @@ def _held_back(by: By, facts: Facts, found: Sequence[Finding]) -> list[Finding]:
         tolerance = critic.tolerance.value if critic.tolerance else math.inf
         if not (interval[0] >= MUCH * tolerance and _behind(facts, interval[0])):
             return []
-        text = f"{orders}, and gains {gain:.3g} {unit_of(critic)} by moving alone: it does not answer best."
+        text = f"{orders}, and gains {gain:.3g} {gain_unit(critic)} by moving alone: it does not answer best."
         return [Finding("lagging", "critic", text, "fault", "possible", evidence)]
     if critic.verdict not in HOLDS or not any(f.name in DIFFER for f in found):
         return []
@@ -110,7 +110,7 @@ def _held_back(by: By, facts: Facts, found: Sequence[Finding]) -> list[Finding]:
 
 
 def _behind(facts: Facts, gain: float) -> bool:
-    """Whether the critic is without most of the advantage over saying nothing that it has after its gain."""
+    """Whether the critic lacks most of the advantage over a constant score that it has after its gain."""
     if facts.silent is None:
         return True
     own = max(facts.silent - facts.losses["critic"].value, 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, decide
 from equilibrist.checks._second_order import projected
-from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.certificate import Json, Verdict
 from equilibrist.checks.context import (
     AuditContext,
     Tick,
@@ -62,14 +62,14 @@ class FirstOrder:
 
     @classmethod
     def without(cls, player: str, gain: float, promised: float, value: bool) -> FirstOrder:
-        """No move: it would gain nothing (0), or cannot be told (not a number)."""
+        """No move: it would gain nothing (0), or that is unknown (not a number)."""
         return cls(player, Interval.at(gain), 0.0, promised, None, value)
 
     def decision(self, context: AuditContext) -> Decision:
         """The verdict on "no small move down the gradient gains more than the tolerance"."""
         return decide(self.gain, _nothing(context, self.player, self.value))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         return {
             "gain": self.gain.mean,
@@ -108,7 +108,7 @@ def first_order(
 
 
 def elsewhere(context: AuditContext, player: str, tick: Tick = no_tick) -> str:
-    """What must stand beside a verdict on V where the player's own loss is another, and it gains there; or ""."""
+    """What must accompany a verdict on V where the player's own loss is another, and it gains there; or ""."""
     if context.game.zero_sum:
         return ""
     own = first_order(context, player, tick)

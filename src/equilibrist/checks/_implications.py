@@ -18,7 +18,7 @@ LEADER, FOLLOWER = "generator", "critic"
 
 
 @dataclass(frozen=True)
-class Row:
+class Implication:
     """One implication.
 
     Attributes:
@@ -46,37 +46,37 @@ class Row:
 
 
 # Farnia and Ozdaglar 2020, inequalities (2) and Propositions 2 and 3; Jin, Netrapalli and Jordan 2020, section 2.
-ROWS = (
-    Row(
+IMPLICATIONS = (
+    Implication(
         "stationary/{player}",
         "local-nash/{player}",
         True,
         "a small move down the gradient gains",
         witnessed=True,
     ),
-    Row(
+    Implication(
         "stationary/{player}",
         "local-nash/{player}",
         False,
         "second order decides only where first order is settled",
     ),
-    Row(
+    Implication(
         "stationary/{player}",
         "nash/{player}",
         True,
         "a small move down the gradient gains",
         witnessed=True,
     ),
-    Row(
+    Implication(
         "stationary/{player}",
         "nash/{player}",
         False,
         "the player is not at rest, and what the move down its gradient gains was not evaluated",
         verified=True,
     ),
-    Row("local-nash/{player}", "nash/{player}", True, "a small deviation is a deviation"),
+    Implication("local-nash/{player}", "nash/{player}", True, "a small deviation is a deviation"),
     *(
-        Row(premise, consequence, refutes, why)
+        Implication(premise, consequence, refutes, why)
         for premise, refutes, why in (
             (
                 f"stationary/{LEADER}",
@@ -96,8 +96,8 @@ ROWS = (
         )
         for consequence in ("local-minimax", "proximal")
     ),
-    Row("local-minimax", "proximal", True, "a proximal equilibrium is a minimax point"),
-    Row(
+    Implication("local-minimax", "proximal", True, "a proximal equilibrium is a minimax point"),
+    Implication(
         "local-minimax",
         f"local-nash/{LEADER}",
         True,
@@ -143,10 +143,10 @@ def contradictions(certificates: Sequence[Certificate]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _applicable(by: dict[str, Certificate]) -> list[tuple[str, str, Row]]:
+def _applicable(by: dict[str, Certificate]) -> list[tuple[str, str, Implication]]:
     """The rows whose premise is refuted and whose consequence was asked about."""
     found = []
-    for row in ROWS:
+    for row in IMPLICATIONS:
         players = (LEADER, FOLLOWER) if "{player}" in row.premise else ("",)
         for player in players:
             premise = row.premise.replace("{player}", player)
@@ -171,7 +171,9 @@ def _of_value(by: dict[str, Certificate]) -> bool:
     return any("zero-sum" in str(c.scope.get("losses", "")) for c in by.values() if c.player)
 
 
-def _applied(premise: Certificate, consequence: Certificate, row: Row) -> Certificate | None:
+def _applied(
+    premise: Certificate, consequence: Certificate, row: Implication
+) -> Certificate | None:
     """The consequence as the row has it; None where it says so already."""
     if consequence.verdict is Verdict.REFUTED:
         return None
@@ -212,7 +214,7 @@ def _own(witness: Players | None, player: str | None) -> Players | None:
 def measured_gain(certificate: Certificate) -> tuple[float | None, list[float] | None]:
     """What a certificate's deviation gains where it was evaluated, with its interval; None for what it has not.
 
-    "stationary" measures beside what a gradient promises, under "measured"; the others under their own names.
+    "stationary" measures in addition to what a gradient promises, under "measured"; the others under their own names.
     """
     evidence = certificate.evidence
     if certificate.claim.startswith("stationary"):

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-LEAST = 64  # entries of a weight that its law can be told from
+LEAST = 64  # entries of a weight, with fewer of which its law cannot be recognised
 GAINS = (1.0, 2.0, 25 / 9, 2 / 1.04)  # squared: linear, ReLU, tanh, leaky ReLU (0.2)
 
 
-def untouched(module: nn.Module, params: Mapping[str, Tensor]) -> bool:
+def as_initialised(module: nn.Module, params: Mapping[str, Tensor]) -> bool:
     """Whether weights are as an initialisation leaves them, by either trace of it:
 
     - torch's own: every linear and convolutional weight uniform in +-1/sqrt(fan in) and filling that interval, every

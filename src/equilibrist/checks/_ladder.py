@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeGuard
 
 from equilibrist.certificates import HOLDS, RUNGS, Rung
 from equilibrist.checks._implications import FOLLOWER, LEADER, measured_gain, reconcile
@@ -106,7 +106,7 @@ def _at_most(by: dict[str, Certificate]) -> str:
 
     most = max(parts, key=found)
     assert most.tolerance is not None
-    remarks = f" ({most.tolerance.value:.3g} {unit_of(most)}) by deviating alone"
+    remarks = f" ({most.tolerance.value:.3g} {gain_unit(most)}) by deviating alone"
     if found(most) > 0.1 * most.tolerance.value:  # what is near the tolerance is worth a word
         remarks += f", though the {most.player} gains {found(most):.3g}"
     return remarks
@@ -127,7 +127,7 @@ def _moves(by: dict[str, Certificate]) -> str:
     if not parts:
         return ""
     gain, most = max(parts, key=lambda part: part[0])
-    return f": a small move of the {most.player} alone gains {gain:.3g} {unit_of(most)}"
+    return f": a small move of the {most.player} alone gains {gain:.3g} {gain_unit(most)}"
 
 
 def _gains(by: dict[str, Certificate]) -> str:
@@ -135,7 +135,7 @@ def _gains(by: dict[str, Certificate]) -> str:
         (number_or_nan(c.evidence.get("gain")), c) for c in parts_of(by, "nash", Verdict.REFUTED)
     ]
     remarks = [
-        f"the {c.player} gains {gain:.3g} {unit_of(c)}"
+        f"the {c.player} gains {gain:.3g} {gain_unit(c)}"
         for gain, c in sorted(parts, key=lambda part: -part[0])
     ]
     return f"{' and '.join(remarks) or 'a player gains'} by deviating alone"
@@ -174,7 +174,7 @@ def _stability(by: dict[str, Certificate]) -> list[str]:
     if stable is None or moving(by):
         return []
     if stable.verdict is Verdict.REFUTED:
-        # Else it was said already that no small move gains more.
+        # Otherwise another line says already that no small move gains more.
         slow = all(verdict_of(by, claim) in HOLDS for claim in ("local-nash", "nash"))
         return [
             "gradient flow leaves it, though small moves gain less than the tolerance"
@@ -185,7 +185,7 @@ def _stability(by: dict[str, Certificate]) -> list[str]:
         return ["gradient flow circles it, and simultaneous steps of any size leave it"]
     if stable.verdict is Verdict.VERIFIED:
         return ["gradient flow comes back to it"]
-    # Where rest could not be told, a search that saw no way out is no comfort worth a headline.
+    # Where it is unknown whether the pair is at rest, a search that found no gain is no headline.
     if (
         stable.verdict is Verdict.NOT_REFUTED
         and verdict_of(by, "stationary") is not Verdict.UNASSESSED
@@ -211,17 +211,17 @@ def proximal_words(found: Certificate | None) -> str:
     return f"lambda-proximal up to lambda* = {low:.3g}" + (f" to {high:.3g}" if several else "")
 
 
-def unit_of(certificate: Certificate) -> str:
+def gain_unit(certificate: Certificate) -> str:
     """The unit of a certificate's gains."""
     unit = certificate.tolerance.unit if certificate.tolerance else ""
     return unit.partition(" per ")[0]
 
 
-def is_finite_number(value: Any) -> bool:
+def is_finite_number(value: object) -> TypeGuard[float]:
     """Whether a piece of evidence is a finite number."""
     return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def number_or_nan(value: Any) -> float:
-    """The number, or NaN, which no comparison holds for."""
+def number_or_nan(value: object) -> float:
+    """The number, or NaN, for which every comparison is False."""
     return float(value) if is_finite_number(value) else math.nan

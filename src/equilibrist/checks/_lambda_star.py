@@ -9,8 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equilibrist.checks._complement import blocks, damped, is_dense
-from equilibrist.checks._linear import Part, Sobolev, Value, dense, random_direction
+from equilibrist import tree
+from equilibrist.certificates import Json
+from equilibrist.checks._complement import damped, hessian_blocks, is_dense
+from equilibrist.checks._linear import (
+    Part,
+    Sobolev,
+    ValueHessian,
+    dense_symmetric,
+    random_direction,
+)
 from equilibrist.checks._pursuit import Pursuit, State, answered, turned
 from equilibrist.checks._schur import ReducedSchur
 from equilibrist.checks._second_order import found_draws
@@ -34,7 +42,7 @@ class LambdaStar:
     nash: float
     u: Tensor | None
     w: Tensor | None
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: Json = field(default_factory=dict)
     converged: bool = True
     strict: bool = False
     failed: str = ""
@@ -45,7 +53,7 @@ _NOT_FINITE = LambdaStar(0.0, math.inf, *3 * (math.nan,), None, None, failed="no
 
 
 def lambda_star_of(context: AuditContext, own: Curvature, nothing: float, tick: Tick) -> LambdaStar:
-    """lambda*, for the threshold 0 where losses are exact and the blocks dense, else -`nothing`.
+    """lambda*, for the threshold 0 where losses are exact and the hessian_blocks dense, else -`nothing`.
 
     Args:
         own: of the follower.
@@ -73,15 +81,15 @@ def gram(context: AuditContext, tick: Tick) -> Tensor:
         game: Any = context.game
         whole: Tensor = game.sobolev(context.wide[0])
         return whole[part.mask][:, part.mask]
-    return dense(Sobolev(context, found_draws(context), tick), part.n, context.device)
+    return dense_symmetric(Sobolev(context, found_draws(context), tick), part.n, context.device)
 
 
 def _dense(
     context: AuditContext, own: Curvature, cut: float, nothing: float, tick: Tick
 ) -> LambdaStar:
-    a, g, c = blocks(context, tick)
+    a, g, c = hessian_blocks(context, tick)
     M = gram(context, tick)
-    finite = all(bool(torch.isfinite(t).all()) for t in (a, g, c)) and not bool(M.isnan().any())
+    finite = tree.all_finite(a, g, c) and not bool(M.isnan().any())
     if not finite:
         return _NOT_FINITE
     curved = float(torch.linalg.eigvalsh(c)[0]) if len(c) else 1.0
@@ -138,12 +146,12 @@ def _by_products(
 ) -> LambdaStar:
     draws = found_draws(context)
     damping, least = damped(own.ends)
-    value = Value(context, draws, tick)
+    value = ValueHessian(context, draws, tick)
     if context.sampled:
         pursuit = Pursuit(value, Sobolev(context, draws, tick), damping, least, budget)
     else:
         M = gram(context, tick)
-        if not bool(torch.isfinite(M).all()):
+        if not tree.all_finite(M):
             return _NOT_FINITE
         pursuit = Pursuit(value, M.__matmul__, damping, least, budget)
     # A third of the budget goes to V_tt alone: the end of infinite lambda, and where to begin.

@@ -1,4 +1,4 @@
-"""What a critic that says nothing is worth, and whether anything bounds one: references that the game alone fixes."""
+"""The loss of a constant critic, and whether anything bounds the critic: references that the game alone fixes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from equilibrist import tree
 from equilibrist.checks.context import AuditContext
 from equilibrist.formulations import WGAN, ScoreFormulation
 from equilibrist.penalties import R1, R2, GradientPenalty
@@ -50,7 +51,7 @@ def at_equality(context: AuditContext) -> dict[str, float | None]:
     """Each player's loss against the best constant critic: what it is where generated samples have the data's law."""
     nothing: dict[str, float | None] = dict.fromkeys(context.game.players)
     game: Any = context.game
-    if hasattr(game, "at_equality"):  # losses of one's own: seen, where they can be
+    if hasattr(game, "at_equality"):  # own losses: evaluated, where that is possible
         return {**nothing, **game.at_equality(*context.wide, context.bank("select")[0])}
     best = _best(context)
     if best is None:
@@ -66,7 +67,7 @@ def at_equality(context: AuditContext) -> dict[str, float | None]:
 def pull(context: AuditContext, scores: Tensor) -> float | None:
     """The mean slope of the generator's loss at these scores over the slope at equality."""
     best = _best(context)
-    if best is None or best.flat or not bool(torch.isfinite(scores).all()):
+    if best is None or best.flat or not tree.all_finite(scores):
         return None
 
     def slope(at: Tensor) -> float:

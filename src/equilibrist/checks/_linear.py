@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +66,7 @@ class Hessian:
         return (self._operator @ self.part.flat(x))[self.part.mask]
 
 
-class Value:
+class ValueHessian:
     """Products with the second derivatives of the zero-sum V = V(t, w), t the leader's and w the
     follower's free coordinates, averaged over draws.
 
@@ -196,19 +195,14 @@ class Extremes:
         return math.isfinite(self.smallest) and math.isfinite(self.residual)
 
     def converged(self, nothing: float) -> bool:
-        """Whether the smallest eigenvalue is known: above -nothing for certain of what was seen, or to 5%."""
+        """Whether the smallest eigenvalue is known: certainly above -nothing, or known to 5%."""
         if self.complete:
             return True
         sure = self.smallest - self.residual >= -nothing
         return sure or self.residual <= 0.05 * abs(self.smallest)
 
 
-def finite(*vectors: Tensor) -> bool:
-    """Whether every entry is."""
-    return all(bool(torch.isfinite(v).all()) for v in vectors)
-
-
-def dense(apply: Apply, n: int, device: Any = None) -> Tensor:
+def dense_symmetric(apply: Apply, n: int, device: torch.device | None = None) -> Tensor:
     """The symmetric matrix [n, n] of an operator, a product for each column; its symmetric part."""
     unit = torch.eye(n, dtype=torch.float64, device=device)
     if not n:
@@ -217,9 +211,9 @@ def dense(apply: Apply, n: int, device: Any = None) -> Tensor:
     return (matrix + matrix.mT) / 2
 
 
-def whole(matrix: Tensor, steps: int) -> Extremes:
+def dense_extremes(matrix: Tensor, steps: int) -> Extremes:
     """All eigenvalues of a symmetric matrix."""
-    if not bool(torch.isfinite(matrix).all()):
+    if not tree.all_finite(matrix):
         nothing = matrix.new_zeros(len(matrix))
         return Extremes(float("nan"), nothing, float("nan"), float("nan"), True, steps)
     values, vectors = torch.linalg.eigh(matrix)
@@ -228,7 +222,7 @@ def whole(matrix: Tensor, steps: int) -> Extremes:
     return Extremes(float(values[0]), u, residual, float(values[-1]), True, steps, values)
 
 
-def lanczos(apply: Apply, start: Tensor, steps: int) -> Extremes:
+def lanczos_extremes(apply: Apply, start: Tensor, steps: int) -> Extremes:
     """Both ends of a symmetric operator's spectrum from `steps` products, by Lanczos' method from the vector `start`
     [n].
 
@@ -249,7 +243,7 @@ def lanczos(apply: Apply, start: Tensor, steps: int) -> Extremes:
 
 
 def orthogonal(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
-    """What is left of x beside an orthonormal basis; twice, for rounding."""
+    """x orthogonalised against an orthonormal basis; twice, because of rounding."""
     for _ in range(2):
         for q in basis:
             x = x - (q @ x) * q
@@ -266,8 +260,8 @@ def extremes_of(context: AuditContext, operator: Hessian, steps: int, where: Add
     losses are exact and the player has up to 2,500 free parameters."""
     n = operator.n
     if n <= steps or (not context.sampled and n <= DENSE):
-        return whole(dense(operator, n, context.device), n)
-    return lanczos(operator, random_direction(context, n, where), steps)
+        return dense_extremes(dense_symmetric(operator, n, context.device), n)
+    return lanczos_extremes(operator, random_direction(context, n, where), steps)
 
 
 def curvatures(context: AuditContext, player: str, u: Tensor, tick: Tick) -> Tensor:

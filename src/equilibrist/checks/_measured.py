@@ -1,4 +1,4 @@
-"""What was measured beside the findings, largest effect first. It prescribes nothing: that is for findings."""
+"""Measurements that come with the findings, largest effect first. Only findings prescribe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from equilibrist.certificates import HOLDS
 from equilibrist.checks._implications import measured_gain, reconcile
 from equilibrist.checks._ladder import (
+    gain_unit,
     moving,
     number_or_nan,
     parts_of,
     proximal_words,
-    unit_of,
     verdict_of,
 )
 from equilibrist.checks.certificate import Certificate, Verdict
@@ -52,7 +52,7 @@ def remarks_on(certificates: Sequence[Certificate], explained: bool = False) -> 
 
 
 def _effect(certificate: Certificate) -> float:
-    """A gain in tolerances; 1 where it cannot be told."""
+    """A gain in tolerances; 1 where it is unknown."""
     gain = number_or_nan(measured_gain(certificate)[0])
     tolerance = certificate.tolerance.value if certificate.tolerance else math.nan
     ratio = gain / tolerance if tolerance > 0 else math.nan
@@ -61,7 +61,7 @@ def _effect(certificate: Certificate) -> float:
 
 def _gained(certificate: Certificate) -> str:
     gain = number_or_nan(measured_gain(certificate)[0])
-    text = f"{gain:.3g} {unit_of(certificate)}"
+    text = f"{gain:.3g} {gain_unit(certificate)}"
     effect = _effect(certificate)
     return f"{text}, {effect:.3g} times the tolerance" if effect >= 2 else text
 

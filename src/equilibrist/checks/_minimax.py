@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from equilibrist.checks._second_order import (
     free,
     scope,
 )
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, Meter, Tick, order_of, reach_of
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
@@ -63,7 +63,7 @@ def local_minimax(
         inner: "local-nash/<follower>", the inner half of the claim.
     """
     leader, follower = order_of(context.game)
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "leader": leader,
         "follower": follower,
         "follower_smallest": ends.smallest if ends else None,
@@ -105,7 +105,7 @@ def _asked(
     inner: Certificate,
     tolerance: Tolerance,
     tick: Tick,
-    evidence: dict[str, Any],
+    evidence: Json,
 ) -> _Found:
     """The leader's side: what its moves gain after the follower's answers. Adds to `evidence`."""
     leader, _ = order_of(context.game)

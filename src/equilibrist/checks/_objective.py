@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.checks.context import AuditContext, norm_of, rows_in, tensor_scales
+from equilibrist.checks.context import AuditContext, Tick, norm_of, rows_in, tensor_scales
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
@@ -30,7 +28,7 @@ class Objective:
         spent: minibatch gradients so far; a loss without gradient counts a third.
     """
 
-    def __init__(self, context: AuditContext, player: str, tick: Callable[[float], Any]) -> None:
+    def __init__(self, context: AuditContext, player: str, tick: Tick) -> None:
         self.context, self.player, self._tick = context, player, tick
         self.start: Params = tree.clone(context.players[player])
         self.scales = tensor_scales(self.start)
@@ -94,7 +92,7 @@ class Objective:
         return context.losses_on(self.player, players, constants, bank[:QUICK] if quick else bank)
 
     def look_cost(self, quick: bool = False) -> float:
-        """Minibatch gradients that one look at the selection split costs."""
+        """What one evaluation on the selection split costs, in minibatch gradients."""
         bank = self.context.bank("select")
         rows = sum(map(rows_in, bank[:QUICK] if quick else bank))
         return FORWARD * max(rows / self.context.settings.batch, 1.0)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from equilibrist import tree
-from equilibrist.checks._linear import PRODUCT, Hessian, lanczos
+from equilibrist.checks._linear import PRODUCT, Hessian, lanczos_extremes
 from equilibrist.checks._objective import FORWARD, Objective, Params
 from equilibrist.checks._second_order import inexact
 from equilibrist.checks.context import relative_noise
@@ -24,7 +24,7 @@ LARGEST_HESSIAN = 4_000_000  # parameters up to which Lanczos vectors are kept
 
 
 @dataclass(frozen=True)
-class Point:
+class ScanPoint:
     """A point that a line search looked at: the kind of its direction, the move's relative size, its gain there."""
 
     kind: str
@@ -45,11 +45,11 @@ class Reach:
 class Scan:
     """All line searches of one player: the points that gained most, by kind, and how far each kind was searched."""
 
-    best: dict[str, Point] = field(default_factory=dict)
+    best: dict[str, ScanPoint] = field(default_factory=dict)
     reach: dict[str, Reach] = field(default_factory=dict)
 
     @property
-    def points(self) -> list[Point]:
+    def points(self) -> list[ScanPoint]:
         """The best point of each kind that gained, best first."""
         return sorted(
             (p for p in self.best.values() if p.gain > 0), key=lambda p: p.gain, reverse=True
@@ -123,7 +123,7 @@ def _curving(objective: Objective, products: int, rng: np.random.Generator) -> P
     )
     scales = scales / scales.max()
     noise = torch.from_numpy(rng.standard_normal(n)).to(scales)
-    ends = lanczos(lambda x: scales * operator(scales * x), noise, products)
+    ends = lanczos_extremes(lambda x: scales * operator(scales * x), noise, products)
     if not ends.finite or ends.smallest >= -ends.zero:
         return None
     direction = tree.unflatten(scales * ends.vector, objective.start)
@@ -160,7 +160,7 @@ def _line(objective: Objective, kind: str, direction: Params, shift: float, foun
             break
         furthest = nominal
         if kind not in found.best or gain > found.best[kind].gain:
-            found.best[kind] = Point(kind, size, gain, params)
+            found.best[kind] = ScanPoint(kind, size, gain, params)
     reach = found.reach.setdefault(kind, Reach())
     reach.radius = furthest if reach.directions == 0 else min(reach.radius, furthest)
     reach.directions += 1

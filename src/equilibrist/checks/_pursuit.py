@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equilibrist.checks._linear import Value, finite, orthogonal
+from equilibrist import tree
+from equilibrist.checks._linear import ValueHessian, orthogonal
 from equilibrist.checks._schur import ReducedSchur
 
 FEWEST = 8  # directions of the leader, where it has as many
@@ -55,7 +56,7 @@ class Pursuit:
 
     def __init__(
         self,
-        value: Value,
+        value: ValueHessian,
         sobolev: Callable[[Tensor], Tensor] | None,
         damping: float,
         least: float,
@@ -81,7 +82,7 @@ class Pursuit:
             return False
         a, g = self.value.of_leader(new)
         self.products += self._cost
-        if not finite(a, g):
+        if not tree.all_finite(a, g):
             self.failed = True
             return False
         _append((self.U, self.AU, self.GU), (new, a, g))
@@ -95,7 +96,7 @@ class Pursuit:
         b, c = self.value.of_follower(new)
         m = torch.zeros_like(new) if self.sobolev is None else self.sobolev(new)
         self.products += self._cost if self.sobolev is None else 2 * self._cost
-        if not finite(b, c, m):
+        if not tree.all_finite(b, c, m):
             self.failed = True
             return False
         _append((self.Q, self.CQ, self.MQ, self.BQ), (new, c + self.damping * new, m, b))

@@ -1,4 +1,4 @@
-"""What an audit returns: certificates by claim, the facts beside them, and what it took."""
+"""What an audit returns: certificates by claim, plain facts, and what it took."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,7 +15,7 @@ from equilibrist.checks._ladder import ladder, place
 from equilibrist.checks._measured import remarks_on
 from equilibrist.checks._save import witness_file, write_folder
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.certificate import Certificate, Json
 from equilibrist.data import Source
 from equilibrist.display import shortened, table
 from equilibrist.errors import UnknownClaimError, did_you_mean
@@ -53,7 +52,7 @@ class Audit(Mapping[str, Certificate]):
     certificates: tuple[Certificate, ...]
     settings: Settings
     seconds: float
-    about: dict[str, Any] = field(default_factory=dict)
+    about: Json = field(default_factory=dict)
     sheets: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     names: Mapping[str, str] = field(default_factory=dict)
     precision: str = "float32"
@@ -96,7 +95,7 @@ class Audit(Mapping[str, Certificate]):
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """What was measured beside the findings, largest effect first."""
+        """Measurements that come with the findings, largest effect first."""
         remarks = remarks_on(self.certificates, self.first is not None)
         return tuple(self.named(line) for line in remarks)
 
@@ -120,7 +119,7 @@ class Audit(Mapping[str, Certificate]):
         """Everything in plain text: where the pair stands, findings, facts, every certificate's whole summary, and what
         was measured."""
         rows = [f"{c.claim:22} {c.verdict.value:12} {c.summary}" for c in self.certificates]
-        return self._told(rows, list(self.measured))
+        return self._written(rows, list(self.measured))
 
     def __str__(self) -> str:
         """What fits a screen: of claims about each player that about the pair alone, a line each; `details` has all."""
@@ -131,12 +130,12 @@ class Audit(Mapping[str, Certificate]):
         ]
         width = max((len(c.claim) for c in shown), default=0)
         rows = [f"{c.claim:{width}}  {c.verdict.value:12} {_first(c.summary)}" for c in shown]
-        told = self._told(rows, list(self.measured[:MOST]))
+        text = self._written(rows, list(self.measured[:MOST]))
         left = len(self.certificates) - len(shown)
         if not shown:
-            return told
+            return text
         more_of = f"{left} more certificates and whole summaries" if left else "Whole summaries"
-        return f'{told}\n\n{more_of}: print(audit.details); one of them: audit["{shown[-1].claim}"].summary'
+        return f'{text}\n\n{more_of}: print(audit.details); one of them: audit["{shown[-1].claim}"].summary'
 
     def _listed(self) -> list[tuple[str, str]]:
         """A row for each finding: what it is called, and what is left to say of it after `place`."""
@@ -146,7 +145,7 @@ class Audit(Mapping[str, Certificate]):
             for f in self.findings
         ]
 
-    def _told(self, rows: list[str], measured: list[str]) -> str:
+    def _written(self, rows: list[str], measured: list[str]) -> str:
         plain = [self.named(" ".join(self.facts.sentences))] if self.facts is not None else []
         notes = [f"Note: {note}." for note in self.notes]
         remarks = [f"- {line}" for line in measured]
@@ -171,9 +170,9 @@ class Audit(Mapping[str, Certificate]):
         rows += [("measured", "", line) for line in self.measured]
         return table(f"Audit: {self.place}", rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Plain values, as in audit.json (docs/design.md)."""
-        value: dict[str, Any] = finite(
+        value: Json = finite(
             {
                 "format": FORMAT,
                 **self.about,

@@ -7,14 +7,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from equilibrist import tree
-from equilibrist.checks.certificate import Certificate
+from equilibrist.checks.certificate import Certificate, Json
 from equilibrist.checks.registry import REGISTRY, Found
 from equilibrist.errors import RecordError
 from equilibrist.files.atomic import finite, json_bytes
@@ -25,11 +24,11 @@ State = dict[str, torch.Tensor]
 
 
 def witness_file(c: Certificate) -> str | None:
-    """The name of the file that holds the witness of a certificate; None where there is none."""
-    return f"{named(c.claim)}.safetensors" if c.witness else None
+    """The name of the file that holds the witness of a certificate; None without a witness."""
+    return f"{file_stem(c.claim)}.safetensors" if c.witness else None
 
 
-def named(claim: str) -> str:
+def file_stem(claim: str) -> str:
     """A claim as part of a file's name."""
     return claim.replace("/", "_").replace(":", "_")
 
@@ -42,7 +41,7 @@ def require_place(directory: Path) -> None:
 
 def write_folder(
     directory: Path,
-    value: dict[str, Any],
+    value: Json,
     certificates: tuple[Certificate, ...],
     states: dict[str, State],
     sheets: dict[str, torch.Tensor],
@@ -51,13 +50,13 @@ def write_folder(
     """Write audit.json, the witnesses and the sheets into the folder `directory`.
 
     At every moment audit.json and the files that it names belong together: where another audit's file
-    has a name, the new one is written beside it first. What others keep in the folder is left alone,
+    has a name, the new one is written under another name first. Other files in the folder are left alone,
     and a file of the new audit never takes the place of one (`equilibrist.files.owned`).
 
     `states` are plain state_dicts by claim, which stand for the witnesses of those claims. Sheets are
     named "claim:when"; `sheet` turns one into the ending of a file's name and its content.
 
-    Raises: RecordError where a file of the user's is called audit.json, or a link is in the way.
+    Raises: RecordError where a file that this library did not write is called audit.json, or a link is in the way.
     """
     files: dict[str, bytes] = {}
     shown: dict[str, dict[str, str]] = {}
@@ -65,12 +64,12 @@ def write_folder(
         if c.witness is not None:
             flat = states.get(c.claim) or _flat(c.witness, whole=c.witness_kind == "deviation")
             flat = {k: t.detach().cpu().contiguous().clone() for k, t in flat.items()}
-            files[f"{named(c.claim)}.safetensors"] = save(flat)
+            files[f"{file_stem(c.claim)}.safetensors"] = save(flat)
     for name, picture in sheets.items():
         claim, _, when = name.rpartition(":")
         ending, content = sheet(picture)
-        files[f"{named(name)}{ending}"] = content
-        shown.setdefault(claim, {})[when] = f"{named(name)}{ending}"
+        files[f"{file_stem(name)}{ending}"] = content
+        shown.setdefault(claim, {})[when] = f"{file_stem(name)}{ending}"
     for entry in value["certificates"]:
         if entry["claim"] in shown:
             entry["evidence"] = {**entry["evidence"], "samples": shown[entry["claim"]]}
@@ -84,9 +83,7 @@ def write_folder(
         place.remove(*set(place.names) - {*last.values(), "audit.json"})
 
 
-def _put(
-    place: Owned, value: dict[str, Any], files: dict[str, bytes], names: dict[str, str]
-) -> None:
+def _put(place: Owned, value: Json, files: dict[str, bytes], names: dict[str, str]) -> None:
     """The files by these names, then audit.json, which alone says which of them count."""
     found = {names[n]: raw for n, raw in files.items()}
     if new := {n: raw for n, raw in found.items() if not place.holds(n, raw)}:
@@ -94,7 +91,7 @@ def _put(
     place.write({"audit.json": json_bytes(_renamed(value, names))})
 
 
-def _renamed(value: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _renamed(value: Json, names: dict[str, str]) -> Json:
     """audit.json with other names for its files."""
     rows = []
     for row_ in value["certificates"]:
@@ -116,7 +113,7 @@ def _flat(witness: dict[str, State], whole: bool) -> State:
 
 
 class CheckCache:
-    """The finished checks of an audit that is not finished: an interrupted audit goes on after them.
+    """The finished checks of an audit that is not finished: an interrupted audit continues after them.
 
     Args:
         folder: where they lie; made on first use.
@@ -124,7 +121,7 @@ class CheckCache:
             another key is never used.
     """
 
-    def __init__(self, folder: Path, key: Any) -> None:
+    def __init__(self, folder: Path, key: object) -> None:
         text = json.dumps(finite(key), sort_keys=True, default=str)
         self.folder = folder
         self.key = hashlib.sha256(text.encode()).hexdigest()
@@ -132,12 +129,12 @@ class CheckCache:
     def get(self, check: str) -> tuple[Found, dict[str, float]] | None:
         """What this check found and spent, or None where nothing sound is kept under this key."""
         try:
-            value = parse_json(read_regular(self.folder / f"{named(check)}.json", JSON_BYTES))
+            value = parse_json(read_regular(self.folder / f"{file_stem(check)}.json", JSON_BYTES))
             if value["key"] != self.key or value["sum"] != _sum(value):
                 return None
             # No further than what was written is long: another file may have taken the place.
             most = min(value["bytes"], LARGEST)
-            raw = read_regular(self.folder / f"{named(check)}.safetensors", most)
+            raw = read_regular(self.folder / f"{file_stem(check)}.safetensors", most)
             if value["tensors"] != hashlib.sha256(raw).hexdigest():
                 return None
             return _found(value, load(raw)), value["work"]
@@ -151,7 +148,7 @@ class CheckCache:
             for path, leaf in tree.items(c.witness or {}):
                 tensors["/".join(("witness", str(i), *path))] = leaf
         raw = save({k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()})
-        value: dict[str, Any] = {
+        value: Json = {
             "key": self.key,
             "work": work,
             "tensors": hashlib.sha256(raw).hexdigest(),
@@ -161,33 +158,33 @@ class CheckCache:
         value["sum"] = _sum(value)
         # Not write_json: what is infinite must come back infinite.
         files = {
-            f"{named(check)}.safetensors": raw,
-            f"{named(check)}.json": json.dumps(value).encode(),
+            f"{file_stem(check)}.safetensors": raw,
+            f"{file_stem(check)}.json": json.dumps(value).encode(),
         }
-        # Nobody needs a link here: the answers are a few files, soon gone. Files of the user's are in the
-        # way, a place cannot be written, or another audit has just finished, and dropped it.
+        # A link is never needed here: the answers are a few temporary files. What is suppressed: files of the user in
+        # the way, a place that cannot be written, or another audit that has just finished, and dropped it.
         with contextlib.suppress(RecordError, OSError):
             if not self.folder.is_symlink():
                 with owned(self.folder) as place:
                     place.write(files)
 
     def drop(self) -> None:
-        """Forget everything that was kept: the audit is written. What the user has put there stays."""
+        """Delete everything that was kept, once the audit is written. The user's own files stay."""
         if self.folder.is_symlink() or not self.folder.is_dir():
             return
         with contextlib.suppress(RecordError, OSError):
             with owned(self.folder) as place:
                 endings = (".json", ".safetensors")
-                place.remove(*(f"{named(n)}{ending}" for n in REGISTRY for ending in endings))
+                place.remove(*(f"{file_stem(n)}{ending}" for n in REGISTRY for ending in endings))
             self.folder.rmdir()  # unless there is something else in it
 
 
-def _sum(value: dict[str, Any]) -> str:
+def _sum(value: Json) -> str:
     rest = {k: v for k, v in value.items() if k != "sum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _found(value: dict[str, Any], tensors: State) -> Found:
+def _found(value: Json, tensors: State) -> Found:
     witnesses: dict[int, dict[str, State]] = {}
     for key, leaf in tensors.items():
         if key.startswith("witness/"):

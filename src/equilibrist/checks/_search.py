@@ -4,9 +4,8 @@ sizes, by successive halving."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +13,13 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._objective import Objective, Params
-from equilibrist.checks._probes import Point, Reach, Scan, scan
-from equilibrist.checks.context import AuditContext, relative_noise, student
+from equilibrist.checks._probes import Reach, Scan, ScanPoint, scan
+from equilibrist.checks.context import AuditContext, Show, Tick, relative_noise, student
 from equilibrist.core.draws import Use
 from equilibrist.core.game import Constants, Players
 from equilibrist.optimizers import Coupled, Optimizer
 from equilibrist.schedules import update
-
-Show = Callable[[Players, Constants], Tensor]
+from equilibrist.tree import Tree
 
 SCAN_SHARE = 0.25  # of the budget, for line searches
 RESERVE_SHARE = 0.2  # for going on where the best descent still gains
@@ -51,7 +49,7 @@ class Relative:
     beta1: float = 0.9
     beta2: float = 0.99
 
-    def init(self, params: Params) -> dict[str, Any]:
+    def init(self, params: Params) -> Tree:
         return {
             "mean": tree.zeros_like(params),
             "square": {
@@ -61,9 +59,7 @@ class Relative:
             "count": 0,
         }
 
-    def update(
-        self, grads: Params, state: dict[str, Any], params: Params, pace: float = 1.0
-    ) -> None:
+    def update(self, grads: Params, state: Tree, params: Params, pace: float = 1.0) -> None:
         """Overwrite `params` and `state`; `pace` multiplies the step size."""
         state["count"] += 1
         t = state["count"]
@@ -96,10 +92,10 @@ class _Given:
     rule: Optimizer
     coupled: Coupled
 
-    def init(self, params: Params) -> Any:
+    def init(self, params: Params) -> Tree:
         return self.rule.init(params)
 
-    def update(self, grads: Params, state: Any, params: Params, pace: float = 1.0) -> None:
+    def update(self, grads: Params, state: Tree, params: Params, pace: float = 1.0) -> None:
         if pace == 1.0:
             update(self.rule, grads, state, params, coupled=self.coupled)
             return
@@ -123,7 +119,7 @@ class Descent:
     perturbation: float
     rule: Relative | _Given
     params: Params
-    state: Any = None
+    state: Tree | None = None
     step: int = 0
     steps: list[int] = field(default_factory=list)
     gains: list[float] = field(default_factory=list)
@@ -142,7 +138,7 @@ class Descent:
 
 
 @dataclass
-class Outcome:
+class SearchOutcome:
     """What a search found.
 
     Attributes:
@@ -164,27 +160,27 @@ class Outcome:
         return max(self.descents, key=lambda d: d.best_gain)
 
 
-def search(
+def search_deviation(
     context: AuditContext,
     player: str,
     budget: float,
     tolerance: float,
-    tick: Callable[[float], Any],
+    tick: Tick,
     show: Show | None = None,
-) -> Outcome:
+) -> SearchOutcome:
     """Look for parameters of `player` that lower its loss, the others frozen, on the search split alone.
 
     A quarter of the budget goes to line searches (`scan`). Descents begin at the pair, at perturbed copies of it
     near and far, and where the line searches gained most, each with one of several step sizes over two decades
     relative to every tensor's scale, or with training's own rule; each round keeps the better half, judged on the
     selection split, and gives it twice the steps. The last descent ends with step sizes that fall to zero. One that
-    would exceed the tolerance by gaining on goes on, with a fifth of the budget kept for it.
+    would exceed the tolerance if it kept gaining is continued, with a fifth of the budget kept for it.
 
     Args:
         context: the pair and its splits.
         player: who deviates.
-        budget: minibatch gradients, all told.
-        tolerance: the gain below which a search that still gains must go on.
+        budget: minibatch gradients in total.
+        tolerance: the gain below which a search that still gains must continue.
         tick: takes what is spent.
         show: makes a sheet of samples at a point.
 
@@ -208,7 +204,7 @@ def search(
     reach = dict(lines.reach)
     reach["descents"] = Reach(len(descents), max((d.travelled for d in descents), default=0.0))
     ordered = [kept, *(d for d in descents if d is not kept)]
-    return Outcome(ordered, reach, finished, rise, objective.spent)
+    return SearchOutcome(ordered, reach, finished, rise, objective.spent)
 
 
 def _starts(
@@ -227,7 +223,7 @@ def _starts(
 
     size, given = settings.perturbation, settings.optimizers.get(player)
 
-    def along(point: Point, lr: float) -> _Start:
+    def along(point: ScanPoint, lr: float) -> _Start:
         return f"along the {point.kind}", point.size, rule(lr), point.params
 
     own: list[_Start] = []

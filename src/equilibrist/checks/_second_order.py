@@ -1,9 +1,8 @@
-"""What the second-order checks share: where players may move, on which samples, and how it is said."""
+"""What the second-order checks share: where players may move, on which samples, and the words for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval
-from equilibrist.checks.certificate import Tolerance
+from equilibrist.checks.certificate import Json, Tolerance
 from equilibrist.checks.context import AuditContext, reach_of
 from equilibrist.core.draws import Draw
 from equilibrist.core.game import Players
@@ -37,7 +36,7 @@ class Free:
     residual: dict[str, float]
 
     def limits(self, *players: str) -> tuple[str, ...]:
-        """What must be said about coordinates that were held."""
+        """The limits that follow from coordinates that were held."""
         remarks = []
         for player in players:
             if self.held[player]:
@@ -53,7 +52,7 @@ class Free:
         return tuple(remarks)
 
 
-AT_A_WALL = 4 * float(torch.finfo(torch.float32).eps)  # relative distance that is none
+AT_A_WALL = 4 * float(torch.finfo(torch.float32).eps)  # relative distance that counts as zero
 _FREE: WeakKeyDictionary[AuditContext, Free] = WeakKeyDictionary()
 
 
@@ -122,7 +121,7 @@ def projected(context: AuditContext, player: str, flat: Tensor) -> Tensor:
     return tree.flatten(context.game.project({**players, player: moved})[player])
 
 
-def feasible(context: AuditContext, player: str, u: Tensor, gain: float) -> Tensor | None:
+def feasible_direction(context: AuditContext, player: str, u: Tensor, gain: float) -> Tensor | None:
     """A unit direction [n_p] near u or -u that stays in the feasible set for a move of move * |x| and does
     not climb the player's own loss to first order (by more than a tenth of `gain`); None if there is
     none. At most half of the move may be lost to the projection."""
@@ -152,7 +151,7 @@ def score_draws(context: AuditContext) -> list[Draw]:
     return context.bank("score")[: context.settings.local_batches]
 
 
-def products_of(context: AuditContext) -> int:
+def product_budget(context: AuditContext) -> int:
     """How many products a second-order check has on each of `found_draws`."""
     settings = context.settings
     return settings.local_products // min(settings.local_draws, settings.linear_batches)
@@ -179,11 +178,11 @@ def inexact(context: AuditContext) -> str:
 
 
 def at_rest(context: AuditContext, player: str, tolerance: Tolerance) -> bool:
-    """Whether the gradient is nothing to first order; of exact losses only (see "stationary" for others)."""
+    """Whether the gradient is zero to within the tolerance; of exact losses only (see "stationary" for others)."""
     return context.sampled or free(context).residual[player] <= tolerance.value
 
 
-def scope(context: AuditContext, **extra: Any) -> dict[str, Any]:
+def scope(context: AuditContext, **extra: object) -> Json:
     """The context's, with the precision of a second-order check."""
     how = (
         f"directions from {len(found_draws(context))} minibatches of {context.settings.batch}, scored on "

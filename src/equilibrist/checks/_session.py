@@ -14,8 +14,8 @@ from equilibrist.checks import facts, selftests
 from equilibrist.checks._budget import FACTS, deep, unfinished
 from equilibrist.checks._save import CheckCache
 from equilibrist.checks.certificate import Certificate, Verdict
-from equilibrist.checks.context import AuditContext, Meter, SpentError
-from equilibrist.checks.registry import REGISTRY, Found, Show
+from equilibrist.checks.context import AuditContext, Meter, Show, SpentError
+from equilibrist.checks.registry import REGISTRY, Found
 from equilibrist.progress import Progress
 
 
@@ -34,7 +34,7 @@ def meter(bar: Progress, costs: Mapping[str, float]) -> Meter:
 
 
 @dataclass
-class Session:
+class AuditSession:
     """The checks of one audit, run in turn; what they found, and what each spent."""
 
     context: AuditContext

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.errors import RecipeError, did_you_mean
 from equilibrist.optimizers import Adam, Optimizer
 
@@ -56,7 +57,7 @@ class Settings:
         starts: searches per player; the first starts at the trained point itself, the others at
             perturbed copies of it.
         steps: optimiser steps per search.
-        looks: how often a search is looked at on the selection split.
+        looks: how often a search is evaluated on the selection split.
         perturbation: size of the perturbation, relative to the root mean square of each tensor.
         optimizers: update rules of the searches, by player (default: Adam 1e-4, betas 0.5, 0.9).
         tolerance: how much gain is called nothing, relative to the formulation's scale; `absolute`,
@@ -64,7 +65,7 @@ class Settings:
         move: relative size of the move to which stationarity is held: a residual is the loss that
             a move by this fraction of a player's norm would gain, to first order.
         groups: independent estimates of each gradient; `group_batches` minibatches in each.
-        batches: at most this many batches for the score; `look_batches` for each look at a search;
+        batches: at most this many batches for the score; `look_batches` for each evaluation of a search;
             `linear_batches` for products with the Jacobian.
         confidence: of all intervals.
         local_products: products with the Jacobian on one minibatch, at most, that each of the checks "local" and
@@ -83,7 +84,7 @@ class Settings:
         prox_lambda: lambda of section 6.1's experiment (0.1 there) and of the proximal duality
             gap.
         experiment_steps: generator iterations of section 6.1's experiment.
-        spectrum_dense: up to so many free parameters all eigenvalues of the Jacobian are found; beyond, the
+        spectrum_dense: up to this number of free parameters all eigenvalues of the Jacobian are found; beyond, the
             outermost, with at most `spectrum_products` products for each search.
         spectrum_batches: minibatches over which that Jacobian is averaged, at most `linear_batches`.
         spectrum_tolerance: what counts as zero, relative to the largest eigenvalue's modulus.
@@ -190,7 +191,7 @@ class Settings:
         """The update rule of searches for `player`."""
         return self.optimizers.get(player, Adam())
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         plain = {k: v for k, v in vars(self).items() if k != "optimizers"}
         return plain | {"optimizers": {k: repr(v) for k, v in self.optimizers.items()}}

@@ -12,7 +12,7 @@ from equilibrist.formulations import Formulation, formulation_of
 from equilibrist.formulations.named import is_formulation
 
 
-def in_order(data: Any, formulation: Any) -> tuple[Any, Formulation]:
+def in_order(data: object, formulation: Any) -> tuple[object, Formulation]:
     """(data, formulation), whichever came first.
 
     Raises:
@@ -28,8 +28,8 @@ def in_order(data: Any, formulation: Any) -> tuple[Any, Formulation]:
     return data, formulation_of(formulation)
 
 
-def known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """These fields of `Settings`; RecipeError for a name that is none of them."""
+def known_settings(settings: Mapping[str, object]) -> dict[str, Any]:
+    """These fields of `Settings`; RecipeError for an unknown name."""
     names = [f.name for f in fields(Settings)]
     for key in settings:
         if key not in names:
@@ -39,7 +39,7 @@ def known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(
-    settings: Settings | Mapping[str, Any] | None,
+    settings: Settings | Mapping[str, object] | None,
     gradients: int | None = None,
     batch: int | None = None,
 ) -> Settings:
@@ -51,8 +51,8 @@ def settings_of(
         batch: samples in a minibatch, over the settings' own.
 
     Raises:
-        RecipeError: a field that does not exist, a budget that is too small, or a budget beside a whole
-            `Settings`, which says already what is spent.
+        RecipeError: a field that does not exist, a budget that is too small, or a budget together with a whole
+            `Settings`, which has its own.
     """
     if settings is not None and not isinstance(settings, Settings | Mapping):
         raise RecipeError(

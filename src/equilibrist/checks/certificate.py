@@ -6,17 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from equilibrist.certificates import Statement, Tolerance, Verdict
+from equilibrist.certificates import Json, Statement, Tolerance, Verdict
 from equilibrist.core.game import Players
 from equilibrist.display import Rows, Shown, shortened
 from equilibrist.errors import RequirementError
 
 __all__ = [
     "Certificate",
+    "Json",
     "Statement",
     "Tolerance",
     "Verdict",
-    "both",
+    "combined",
     "least_settled",
     "not_assessed",
     "of_all_players",
@@ -55,14 +56,14 @@ class Certificate(Shown, Statement):
         )
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     if isinstance(value, list | tuple):
         return " to ".join(map(_brief, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def not_assessed(claim: str, why: str, **fields: Any) -> Certificate:
-    """The certificate of a claim that cannot be looked at here; `fields` as `Certificate` takes them."""
+    """The certificate of a claim that cannot be assessed here; `fields` as `Certificate` takes them."""
     player = claim.partition("/")[2] or None
     summary = f"Not assessed: {why}."
     return Certificate(claim, Verdict.UNASSESSED, summary, **{"player": player, **fields})
@@ -109,10 +110,10 @@ def of_all_players(
     those = [pair for pair in zip(effects, parts, strict=True) if pair[1].verdict is verdict]
     reported = max(those, key=lambda pair: pair[0])[1].summary
     open_ = verdict in (Verdict.REFUTED, Verdict.UNASSESSED)
-    return both(claim, parts, WHOLE[claim][verdict] + (reported if open_ else ""))
+    return combined(claim, parts, WHOLE[claim][verdict] + (reported if open_ else ""))
 
 
-def both(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:
+def combined(claim: str, parts: Sequence[Certificate], summary: str) -> Certificate:
     """The claim that holds iff it holds of every player: refuted if one part is, verified if all are."""
     return Certificate(
         claim,

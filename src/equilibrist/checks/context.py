@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,16 +14,18 @@ import torch
 from equilibrist import tree
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Tolerance
+from equilibrist.checks.certificate import Json, Tolerance
 from equilibrist.core.draws import Batch, Draw, Use, normal
 from equilibrist.core.exact import Exact
 from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants, Players, Wrapped
+from equilibrist.core.game import Constants, Game, Players, Wrapped
 from equilibrist.data import Source
 from equilibrist.errors import RecipeError
 from equilibrist.games import SampledGame
 
 PARTS = ("optimise", "select", "score")
+
+Show = Callable[[Players, Constants], torch.Tensor]  # a sheet of samples of these players
 
 
 class Tick(Protocol):
@@ -33,7 +35,7 @@ class Tick(Protocol):
 
 
 def no_tick(gradients: float = 1.0, /) -> None:
-    """Spending that nobody counts."""
+    """A `Tick` that counts nothing."""
 
 
 class SpentError(Exception):
@@ -65,9 +67,9 @@ def student(values: torch.Tensor, confidence: float) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
-def order_of(game: Any) -> tuple[str, str]:
+def order_of(game: Game) -> tuple[str, str]:
     """(leader, follower): the player that minimises V and the one that maximises it; of more than two, the first and
-    the last, which lead nobody."""
+    the last, neither of which leads."""
     usual = "generator" if "generator" in game.players else game.players[0]
     leader = getattr(game, "leader", usual)
     others = [player for player in game.players if player != leader]
@@ -295,7 +297,7 @@ class AuditContext:
             self._scales[who] = self.game.yardstick(*self.wide, self.bank("select"), who)
         return self._scales[who]
 
-    def scope(self) -> dict[str, Any]:
+    def scope(self) -> Json:
         """What every certificate of this context is about."""
         game = self.game
         return {
@@ -318,7 +320,7 @@ class AuditContext:
         }
 
 
-def _strategies(game: SampledGame) -> dict[str, Any]:
+def _strategies(game: SampledGame) -> Json:
     """Of a mixture: deviations are from one mixture to another, and none gains more than a single network."""
     count = getattr(game, "particles", 1)
     if count == 1:
@@ -328,7 +330,7 @@ def _strategies(game: SampledGame) -> dict[str, Any]:
     }
 
 
-def taken(source: Source, rows: torch.Tensor) -> torch.Tensor:
+def source_rows(source: Source, rows: torch.Tensor) -> torch.Tensor:
     """These samples of a finite source."""
     take = getattr(source, "take", None)
     samples: torch.Tensor = source.all()[rows] if take is None else take(rows)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.context import AuditContext
@@ -19,7 +20,7 @@ class ExactContext(AuditContext):
 
     The game may give `unit` (default: "value units") and `scale`, a number (default 1), and
     `best_response(player, players)`: the player's parameters that minimise its own loss over its feasible set,
-    the others held, or None where there are none.
+    the others held, or None where no such parameters exist.
     """
 
     sampled = False
@@ -59,7 +60,7 @@ class ExactContext(AuditContext):
     def scale(self, player: str = "") -> float:
         return float(getattr(self.game, "scale", 1.0))
 
-    def scope(self) -> dict[str, Any]:
+    def scope(self) -> Json:
         """What every certificate of this context is about; the game may give its own words, `scope`."""
         own = {
             "losses": "V (zero-sum)" if self.game.zero_sum else "own losses",

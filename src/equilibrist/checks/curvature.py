@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._first_order import (
     FirstOrder,
@@ -34,11 +34,11 @@ from equilibrist.checks._second_order import (
     at_rest,
     curvature_of,
     direction_witness,
-    feasible,
+    feasible_direction,
     found_draws,
     free,
     inexact,
-    products_of,
+    product_budget,
     promised,
     scope,
 )
@@ -146,12 +146,12 @@ def local(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     return [*parts, of_all_players("local-nash", parts), minimax]
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     settings = context.settings
     if not context.sampled:
         return 2 * PRODUCT * min(tree.count(context.players), DENSE)
-    products = products_of(context)
+    products = product_budget(context)
     draws, share = len(found_draws(context)), max(2, products // 4)
     sizes = [tree.count(context.players[player]) for player in context.game.players]
     own = sum(min(n, share) for n in sizes) * draws
@@ -180,12 +180,12 @@ def own_curvature(
     if not ends.finite or not ends.smallest < -ends.zero:
         return found
     gain = -0.5 * ends.smallest * reach**2
-    direction = feasible(context, player, part.flat(ends.vector), gain)
+    direction = feasible_direction(context, player, part.flat(ends.vector), gain)
     if direction is None:
         return found
     scored = context.interval(curvatures(context, player, direction, tick))
     found = replace(found, direction=direction, scored=scored)
-    # What promises next to nothing is not worth its measurement.
+    # A direction that promises next to nothing is not worth measuring.
     if max(gain, found.gains.high) > 0.25 * context.tolerance(player=player).value:
         return replace(found, moved=both_ways(context, player, direction, tick))
     return found
@@ -250,7 +250,7 @@ def _certificate(
 
 def _evidence(
     context: AuditContext, found: Curvature, first: FirstOrder, tolerance: Tolerance
-) -> dict[str, Any]:
+) -> Json:
     player, ends, where = found.player, found.ends, free(context)
     evidence = {
         "smallest": ends.smallest,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from equilibrist import tree
 from equilibrist.checks._decide import Decision, Interval, Reason, decide
 from equilibrist.checks._objective import FORWARD
-from equilibrist.checks._search import Outcome, search
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, of_all_players
-from equilibrist.checks.context import AuditContext, rows_in
+from equilibrist.checks._search import SearchOutcome, search_deviation
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict, of_all_players
+from equilibrist.checks.context import AuditContext, Show, Tick, no_tick, rows_in
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, section 2, problem (5)",
@@ -29,13 +29,13 @@ KINDS = {
 
 def nash(
     context: AuditContext,
-    tick: Callable[[float], Any] = lambda gradients: None,
-    show: Callable[[Any, Any], torch.Tensor] | None = None,
+    tick: Tick = no_tick,
+    show: Show | None = None,
 ) -> tuple[list[Certificate], dict[str, torch.Tensor]]:
     """Certificates "nash/<player>" and "nash", and the generator's samples before, during and after
     its chosen deviation (from `show(players, constants)`).
 
-    For each player: a search (`equilibrist.checks._search.search`) of `starts` * `steps` minibatch gradients on
+    For each player: a search (`_search.search_deviation`) of `starts` * `steps` minibatch gradients on
     the first part of the data, the other player frozen, every point projected into the feasible set, singular
     vectors exact throughout; the best of all looks on the second part is chosen (staying put is a candidate);
     the third part scores it, by paired differences over common batches.
@@ -51,7 +51,7 @@ def nash(
     for player in context.game.players:
         tolerance = context.tolerance(player=player)
         shown = show if player == "generator" else None
-        outcome = search(context, player, budget(context), tolerance.value, tick, shown)
+        outcome = search_deviation(context, player, budget(context), tolerance.value, tick, shown)
         parts.append(_certificate(context, player, outcome, tolerance))
         tick(2 * _scoring(context))
         if shown is not None:
@@ -69,7 +69,7 @@ def budget(context: AuditContext) -> float:
     return float(context.settings.starts * context.settings.steps)
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     return len(context.game.players) * (budget(context) + 2 * _scoring(context))
 
@@ -96,7 +96,7 @@ class BestDeviation:
 
     Attributes:
         gains: loss before less loss after, on every batch, float64 [batches]; zeros where nothing better was found, and
-            not numbers where the player's loss is none or every descent failed before it gained.
+            NaN where the player's loss is NaN or every descent failed before it gained.
         finished: whether the search had stopped gaining.
         gradients: what it cost, in minibatch gradients.
     """
@@ -109,7 +109,7 @@ class BestDeviation:
 def respond(context: AuditContext, player: str, gradients: float) -> BestDeviation:
     """Search for a deviation of this player, the others frozen, as `nash` does, and score it."""
     tolerance = context.tolerance(player=player).value
-    outcome = search(context, player, gradients, tolerance, lambda spent: None)
+    outcome = search_deviation(context, player, gradients, tolerance, no_tick)
     before = context.losses(player, context.players, context.constants, "score")
     if outcome.best.best is not None:  # of a descent that failed later, too
         gains = gain(context, player, outcome.best.best, "score")
@@ -121,7 +121,7 @@ def respond(context: AuditContext, player: str, gradients: float) -> BestDeviati
 
 
 def _certificate(
-    context: AuditContext, player: str, outcome: Outcome, tolerance: Tolerance
+    context: AuditContext, player: str, outcome: SearchOutcome, tolerance: Tolerance
 ) -> Certificate:
     best = outcome.best
     before = context.losses(player, context.players, context.constants, "score")
@@ -132,7 +132,7 @@ def _certificate(
         after = float((before - differences).mean())
     failed = [d for d in outcome.descents if d.failed]
     decision = decide(measured, tolerance.value, finished=outcome.finished)
-    if not torch.isfinite(before).all() or (
+    if not tree.all_finite(before) or (
         len(failed) == len(outcome.descents) and decision.verdict is not Verdict.REFUTED
     ):
         decision = Decision(Verdict.UNASSESSED, Reason.NOT_FINITE)
@@ -155,7 +155,7 @@ def _certificate(
             tolerance,
             measured,
             decision,
-            bool(torch.isfinite(before).all()),
+            tree.all_finite(before),
         ),
         evidence,
         tolerance,
@@ -167,7 +167,7 @@ def _certificate(
     )
 
 
-def _evidence(context: AuditContext, player: str, outcome: Outcome) -> dict[str, Any]:
+def _evidence(context: AuditContext, player: str, outcome: SearchOutcome) -> Json:
     settings = context.settings
     return {
         "confidence": settings.confidence,
@@ -205,7 +205,7 @@ def _evidence(context: AuditContext, player: str, outcome: Outcome) -> dict[str,
     }
 
 
-def radius(outcome: Outcome) -> float:
+def radius(outcome: SearchOutcome) -> float:
     """The distance, relative to the norm of the player's parameters, to which every kind of direction was
     searched: the least over the kinds. 0 where no line search could be afforded."""
     lines = [reach.radius for kind, reach in outcome.reach.items() if kind != "descents"]
@@ -215,7 +215,7 @@ def radius(outcome: Outcome) -> float:
 def _summary(
     context: AuditContext,
     player: str,
-    outcome: Outcome,
+    outcome: SearchOutcome,
     tolerance: Tolerance,
     measured: Interval,
     decision: Decision,
@@ -259,7 +259,7 @@ def _summary(
             )
 
 
-def _reached(player: str, outcome: Outcome) -> str:
+def _reached(player: str, outcome: SearchOutcome) -> str:
     """How far the search looked, in a sentence."""
     lines = [
         f"{KINDS[kind]}" + (f" ({reach.directions})" if kind == "random" else "")
@@ -279,7 +279,7 @@ def _reached(player: str, outcome: Outcome) -> str:
     return f"Searched up to {radius(outcome):.2g} times the norm of the {player}'s weights {', '.join(lines)}; {went}."
 
 
-def _limits(context: AuditContext, outcome: Outcome, score_batches: int) -> tuple[str, ...]:
+def _limits(context: AuditContext, outcome: SearchOutcome, score_batches: int) -> tuple[str, ...]:
     settings = context.settings
     limits = [
         "a gain is a lower bound: a longer or luckier search may find more",
@@ -309,7 +309,7 @@ def _limits(context: AuditContext, outcome: Outcome, score_batches: int) -> tupl
     return tuple(limits)
 
 
-def _sheets(outcome: Outcome, before: torch.Tensor) -> dict[str, torch.Tensor]:
+def _sheets(outcome: SearchOutcome, before: torch.Tensor) -> dict[str, torch.Tensor]:
     """The generator's samples before, half-way and at its chosen deviation (or at the end of the
     descent that was kept, where none was better)."""
     chosen = outcome.best if outcome.best.best is not None else outcome.descents[0]

@@ -3,8 +3,7 @@ themselves."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,12 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist import tree
-from equilibrist.checks._initial import untouched
+from equilibrist.certificates import Json
+from equilibrist.checks._initial import as_initialised
 from equilibrist.checks._level import at_equality, pull, silent, unbounded
 from equilibrist.checks._objective import Objective
+from equilibrist.checks._sample_measures import (
+    Range,
+    constant_score,
+    distance_apart,
+    diversity_of,
+    range_of,
+    separation,
+    share_beyond,
+    share_of_copies,
+)
 from equilibrist.checks._search import Relative
 from equilibrist.checks._signs import SEPARATED, STARVED, signs
-from equilibrist.checks.context import AuditContext, norm_of, rows_in, taken
+from equilibrist.checks.context import AuditContext, Tick, no_tick, norm_of, rows_in, source_rows
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.findings import Finding, ordered
 from equilibrist.games.compatibility import reach
@@ -26,7 +36,6 @@ from equilibrist.games.compatibility import reach
 ROWS, FEW_ROWS = 2000, 400  # samples of each kind at most
 UPHILL_STEPS, UPHILL_STEP = 30, 0.01
 COPY_ROWS, COPY_SAMPLES = 4096, 512  # of the data, of generated ones, where copies are looked for
-SAME = 1e-12  # of the largest score: scores that differ by less are the same in float64
 
 
 @dataclass(frozen=True)
@@ -38,24 +47,6 @@ class Loss:
     value: float
     at_equality: float | None
     interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Range:
-    """The least and the largest entry, the 1% and 99% quantiles, mean and standard deviation of all entries."""
-
-    low: float
-    high: float
-    q01: float
-    q99: float
-    mean: float = math.nan
-    std: float = math.nan
-
-    def __str__(self) -> str:
-        """ "0 to 1": an end that is a millionth of the other is zero to the eye."""
-        least = 1e-6 * max(abs(self.low), abs(self.high))
-        low, high = (0.0 if abs(end) < least else end for end in (self.low, self.high))
-        return f"{low:.3g} to {high:.3g}"
 
 
 @dataclass(frozen=True)
@@ -154,15 +145,15 @@ class Facts:
         """The facts in three sentences: losses, separation, samples."""
         return (self._of_losses(), self._of_separation(), self._of_samples())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Plain values."""
         return asdict(self) | {"signs": list(self.signs), "sentences": list(self.sentences)}
 
     def _of_losses(self) -> str:
         parts = []
         for player, loss in self.losses.items():
-            beside = "" if loss.at_equality is None else f" ({loss.at_equality:.3g} at equality)"
-            parts.append(f"{player} {loss.value:.3g}{beside}")
+            reference = "" if loss.at_equality is None else f" ({loss.at_equality:.3g} at equality)"
+            parts.append(f"{player} {loss.value:.3g}{reference}")
         return f"Losses in {self.unit}: {', '.join(parts)}."
 
     def _of_separation(self) -> str:
@@ -179,9 +170,7 @@ class Facts:
         )
 
 
-def facts(
-    context: AuditContext, tick: Callable[[float], Any] = lambda gradients: None, deep: bool = True
-) -> Facts | None:
+def facts(context: AuditContext, tick: Tick = no_tick, deep: bool = True) -> Facts | None:
     """The facts of a GAN with sampled data, from held-out (score) batches; None for other games.
 
     With `deep`, `uphill` is measured where the critic separates nearly all pairs, at 60 minibatch gradients; `slope` is
@@ -198,10 +187,10 @@ def facts(
     images = context.data.kind == "images"
     ends = reach(context.game, *context.wide, draws[0]) if images else None
     tick(_evaluations(context, draws))
-    ranges = _range(real), _range(fake)
+    ranges = range_of(real), range_of(fake)
     share = separation(real_scores, fake_scores, context.settings.confidence)
     won = share[0] >= SEPARATED
-    diversity, between = _diversity(real, fake, context)
+    diversity, between = diversity_of(real, fake, context.settings.confidence, context.seed)
     return Facts(
         unit=context.unit,
         losses=losses,
@@ -209,12 +198,12 @@ def facts(
         diversity=diversity,
         real=ranges[0],
         generated=ranges[1],
-        outside=_beyond(fake, ranges[0]),
-        unreached=_beyond(real, ranges[1]),
+        outside=share_beyond(fake, ranges[0]),
+        unreached=share_beyond(real, ranges[1]),
         untouched=tuple(
             player
             for player in context.game.players
-            if untouched(context.game.modules[player], context.players[player])
+            if as_initialised(context.game.modules[player], context.players[player])
         ),
         starved=tuple(
             layer
@@ -226,9 +215,9 @@ def facts(
         tolerance=context.tolerance().value if won else 0.0,
         samples=len(real),
         images=images,
-        apart=_apart(real, fake, images),
+        apart=distance_apart(real, fake, images),
         ends=ends,
-        constant=_constant(torch.cat([real_scores, fake_scores])),
+        constant=constant_score(torch.cat([real_scores, fake_scores])),
         silent=silent(context, losses["critic"].at_equality),
         unbounded=unbounded(context),
         pull=pull(context, fake_scores),
@@ -239,7 +228,7 @@ def facts(
     )
 
 
-def work(context: AuditContext, deep: bool = True) -> float:
+def planned_gradients(context: AuditContext, deep: bool = True) -> float:
     """Planned minibatch gradients."""
     if _silent(context):
         return 0.0
@@ -282,58 +271,13 @@ def _samples(context: AuditContext, draws: Sequence[Draw]) -> tuple[Tensor, Tens
     return real, fake, real_scores, fake_scores
 
 
-def separation(real: Tensor, fake: Tensor, confidence: float = 0.95) -> tuple[float, float, float]:
-    """P(score of a real sample > score of a generated one) + P(equal) / 2, with DeLong's interval.
-
-    DeLong, DeLong and Clarke-Pearson 1988: the variance of both kinds' placements. NaN where a score is not finite.
-    """
-    if not bool(torch.isfinite(real).all() and torch.isfinite(fake).all()):
-        return math.nan, math.nan, math.nan
-    from scipy.stats import norm, rankdata
-
-    x, y = real.numpy(), fake.numpy()
-    m, n = len(x), len(y)
-    together = rankdata(np.concatenate([x, y]))
-    of_real = (together[:m] - rankdata(x)) / n  # share of generated ones below each real sample
-    of_fake = 1 - (together[m:] - rankdata(y)) / m
-    share = float(of_real.mean())
-    variance = of_real.var(ddof=1) / m + of_fake.var(ddof=1) / n if m > 1 < n else math.inf
-    width = float(norm.ppf(0.5 + confidence / 2)) * math.sqrt(variance)
-    return share, max(share - width, 0.0), min(share + width, 1.0)
-
-
-def _range(x: Tensor) -> Range:
-    flat = x.flatten()
-    if len(flat) > 10**6:
-        flat = flat[:: -(-len(flat) // 10**6)]
-    q = torch.quantile(flat, torch.tensor([0.01, 0.99], dtype=flat.dtype))
-    std = float(x.std(correction=0))
-    return Range(float(x.min()), float(x.max()), float(q[0]), float(q[1]), float(x.mean()), std)
-
-
-def _apart(real: Tensor, fake: Tensor, images: bool) -> tuple[float, float]:
-    """See `Facts.apart`."""
-    dims = None if images else 0
-    means = [x.mean(dims) for x in (real, fake)]
-    stds = [float(x.var(dims, correction=0).mean().sqrt()) for x in (real, fake)]
-    unit = max(stds[0], 1e-300)
-    return float((means[0] - means[1]).square().mean().sqrt()) / unit, stds[1] / unit
-
-
-def _constant(scores: Tensor) -> float | None:
-    """The score that all samples have, to rounding; None where they have not, or are not finite."""
-    low, high = (float(end) for end in torch.aminmax(scores))
-    same = math.isfinite(low) and high - low <= SAME * max(abs(low), abs(high))
-    return high if same and len(scores) > 1 else None
-
-
 def _copies(context: AuditContext, real: Tensor, fake: Tensor, share: float) -> Copies | None:
     """Exact copies of rows of the data among generated samples and, for comparison, held-out real ones."""
     parts = [context.parts[name] for name in ("optimise", "select")]
     sizes = [part.size for part in parts]
     if context.data.size is None or None in sizes:
         return None
-    if not bool(torch.isfinite(real).all() and torch.isfinite(fake).all()):
+    if not tree.all_finite(real, fake):
         return None
     rng = np.random.default_rng(context.seed)
     whole, most = sum(size or 0 for size in sizes), int(share * COPY_ROWS)
@@ -341,27 +285,13 @@ def _copies(context: AuditContext, real: Tensor, fake: Tensor, share: float) -> 
     for part, size in zip(parts, sizes, strict=True):
         count = -(-(size or 0) * min(most, whole) // whole)
         rows = torch.from_numpy(rng.permutation(size or 0)[:count].copy())
-        kept.append(taken(part, rows.to(context.device)).double().cpu().flatten(1))
+        kept.append(source_rows(part, rows.to(context.device)).double().cpu().flatten(1))
     known = torch.cat(kept)
     shares, some = [], int(share * COPY_SAMPLES)
     for x in (fake, real):
         rows = torch.from_numpy(rng.permutation(len(x))[:some].copy())
-        shares.append(_coincide(x[rows].flatten(1), known))
+        shares.append(share_of_copies(x[rows].flatten(1), known))
     return Copies(shares[0], shares[1], min(len(fake), some), len(known), context.data.size)
-
-
-def _coincide(x: Tensor, known: Tensor) -> float:
-    """The share of rows of x that equal a row of `known` to float32's rounding."""
-    centre = known.mean(0)
-    nearest = torch.cdist((x - centre).float(), (known - centre).float()).argmin(1)
-    unit = float((known - centre).norm(dim=1).mean())
-    return float(((x - known[nearest]).norm(dim=1) <= 1e-6 * unit).double().mean())
-
-
-def _beyond(x: Tensor, range_: Range) -> float:
-    """The share of entries that lie beyond a range by more than 5% of its width."""
-    margin = 0.05 * (range_.high - range_.low)
-    return float(((x < range_.low - margin) | (x > range_.high + margin)).double().mean())
 
 
 def _loss(
@@ -371,35 +301,6 @@ def _loss(
     values = context.losses_on(player, *context.wide, draws)
     ends = context.interval(values).ends if len(values) > 1 else None
     return Loss(float(values.mean()), reference, None if ends is None else (ends[0], ends[1]))
-
-
-def _diversity(
-    real: Tensor, fake: Tensor, context: AuditContext
-) -> tuple[float, tuple[float, float] | None]:
-    """The mean distance between two generated samples over that between two real ones, with the delta method's
-    interval for the ratio."""
-    from scipy.stats import norm
-
-    (a, a_error), (b, b_error) = (_spread(x, context.seed) for x in (fake, real))
-    ratio = 1.0 if a == b else a / max(b, 1e-300)
-    if not (a > 0 and b > 0 and math.isfinite(a_error + b_error)):
-        return ratio, None
-    z = float(norm.ppf(0.5 + context.settings.confidence / 2))
-    factor = math.exp(z * math.hypot(a_error / a, b_error / b))
-    return ratio, (ratio / factor, ratio * factor)
-
-
-def _spread(x: Tensor, seed: int) -> tuple[float, float]:
-    """Mean Euclidean distance between two samples, over up to 500 of them, and its standard error: that of a
-    U-statistic, by its first projection (Hoeffding 1948)."""
-    flat = x.flatten(1)
-    rng = np.random.default_rng(seed)
-    rows = flat[torch.from_numpy(rng.permutation(len(flat))[:500].copy())]
-    n = len(rows)
-    if n < 3:
-        return (float(torch.pdist(rows).mean()) if n > 1 else math.nan), math.nan
-    means = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1) / (n - 1)
-    return float(means.mean()), 2 * float(means.std()) / math.sqrt(n)
 
 
 def starved(module: nn.Module, constants: Mapping[str, Tensor], player: str) -> tuple[Starved, ...]:
@@ -419,7 +320,7 @@ def starved(module: nn.Module, constants: Mapping[str, Tensor], player: str) -> 
     return tuple(found)
 
 
-def _slope(context: AuditContext, tick: Callable[[float], Any]) -> float:
+def _slope(context: AuditContext, tick: Tick) -> float:
     """What the generator gains, to first order, by a move of its weights by a hundredth of their norm: at most
     that."""
     objective = Objective(context, "generator", tick)
@@ -428,7 +329,7 @@ def _slope(context: AuditContext, tick: Callable[[float], Any]) -> float:
     return 0.01 * norm_of(context, "generator") * size
 
 
-def _uphill(context: AuditContext, tick: Callable[[float], Any]) -> float | None:
+def _uphill(context: AuditContext, tick: Tick) -> float | None:
     """What the generator's loss rises by in 30 steps up its gradient, over what it falls by in 30 steps down.
 
     Losses are steeper where they are high, so that this is well above 1 for a generator that training took down; one

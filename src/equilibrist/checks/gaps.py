@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict
 from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._costs import MEASURED, PLAIN, POOL, trial_work, well_work
 from equilibrist.checks.proximal.inner import Part, Prox, solve_well
-from equilibrist.checks.proximal.trial import Trial, number, trial
+from equilibrist.checks.proximal.trial import Trial, json_number, trial
 
 CLAIMS = {"duality-gap": math.inf, "proximal-duality-gap": None}
 REFERENCES = (
@@ -34,12 +33,12 @@ class _Response:
     def failed(self) -> bool:
         return self.status.startswith("failed")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         return {"gain": self.gain.mean, "interval": self.gain.ends, "status": self.status}
 
 
-def gaps(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
+def duality_gaps(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificates "duality-gap" and "proximal-duality-gap".
 
         DG        = max over D of V(G*, D) - min over G of V(G, D*)
@@ -113,10 +112,10 @@ def _certificate(
     responses = {"critic": critic, "generator": generator}
     verdict, text = _judged(context, lam, gap, responses, tolerance)
     witness = {"generator": found.generator or stay, "critic": critic.part or {}}
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "gap": gap.mean,
         "interval": gap.ends,
-        "lambda": number(lam),
+        "lambda": json_number(lam),
         "critic": critic.describe(),
         "generator": {
             **generator.describe(),
@@ -183,7 +182,7 @@ def _judged(
     return Verdict.NOT_REFUTED, summary
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     if inner.why_not(context):
         return 1.0

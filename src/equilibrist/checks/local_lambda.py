@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from equilibrist import tree
 from equilibrist.checks._complement import answered_curvature
-from equilibrist.checks._decide import Decision, Interval, decide
+from equilibrist.checks._decide import Interval
 from equilibrist.checks._first_order import (
-    FirstOrder,
     elsewhere,
     first_order,
     planned,
     planned_value,
 )
 from equilibrist.checks._lambda_star import LambdaStar, lambda_star_of
-from equilibrist.checks._linear import DENSE, PRODUCT, Part, Sobolev
+from equilibrist.checks._lambda_verdict import LambdaEvidence, verdict_of
+from equilibrist.checks._linear import DENSE, PRODUCT, Sobolev
 from equilibrist.checks._second_order import (
-    at_rest,
     curvature_of,
-    direction_witness,
     found_draws,
     free,
     inexact,
-    products_of,
-    promised,
+    product_budget,
     scope,
     score_draws,
 )
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, not_assessed
+from equilibrist.checks.certificate import Certificate, Json, Verdict, not_assessed
 from equilibrist.checks.context import AuditContext, Tick, no_tick, order_of, reach_of, rows_in
 from equilibrist.checks.curvature import Curvature, own_curvature
 from equilibrist.core.draws import Use
-from equilibrist.core.game import Players
 
 REFERENCES = (
     "Farnia and Ozdaglar 2020, Definition 1, Propositions 2 and 3, equation 15",
@@ -93,15 +88,15 @@ def proximal(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     own = own_curvature(context, follower, share, tick, Use.PROXIMAL_CURVATURE.at())
     reach = reach_of(context, leader)
     star = lambda_star_of(context, own, curvature_of(tolerance, reach), tick)
-    return [_certificate(_Seen(context, tolerance, led, followed, own, star, reach), tick)]
+    return [_certificate(LambdaEvidence(context, tolerance, led, followed, own, star, reach), tick)]
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     settings = context.settings
     if not context.sampled:
         return 3 * PRODUCT * min(tree.count(context.players), DENSE)
-    products = products_of(context)
+    products = product_budget(context)
     draws, share = len(found_draws(context)), max(2, products // 4)
     follower = tree.count(context.players[order_of(context.game)[1]])
     whole = tree.count(context.players)
@@ -113,7 +108,7 @@ def work(context: AuditContext) -> float:
 
 
 def _why_not(context: AuditContext) -> str:
-    """Why lambda* has no meaning here, or cannot be had; "" where it can."""
+    """Why lambda* is not defined here, or cannot be computed; "" where it can."""
     game = context.game
     if why := inexact(context):
         return why
@@ -139,52 +134,10 @@ def _why_not(context: AuditContext) -> str:
 # -- the certificate -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What the certificate is made of.
-
-    Attributes:
-        led, followed: what small moves down the gradient gain, the leader's on V, the follower's.
-        own: of the follower.
-        reach: the length of the leader's small moves.
-        scored: the leader's curvature at lambda* on the score split; None where it was not asked.
-    """
-
-    context: AuditContext
-    tolerance: Tolerance
-    led: FirstOrder
-    followed: FirstOrder
-    own: Curvature
-    star: LambdaStar
-    reach: float
-    scored: Interval | None = None
-
-    @property
-    def players(self) -> tuple[str, str]:
-        return order_of(self.context.game)
-
-    @property
-    def moving(self) -> Decision:
-        """On "the follower gains by no small move down its gradient"."""
-        return self.followed.decision(self.context)
-
-    @property
-    def slack(self) -> Interval:
-        """What the follower gains by a small move of its own: the slack of Proposition 2's first inequality."""
-        moves = self.moving.verdict is Verdict.REFUTED
-        return self.followed.gain if moves else self.own.measured
-
-    def star_in_words(self, low: float, high: float) -> str:
-        """lambda*, and what answers pay besides where the follower's Hessian is not positive definite."""
-        damped = self.own.ends.smallest < -self.own.ends.zero
-        paid = f" with the {self.players[1]}'s answers damped (see the limits)" if damped else ""
-        return _interval(low, high) + paid
-
-
-def _certificate(seen: _Seen, tick: Tick) -> Certificate:
+def _certificate(seen: LambdaEvidence, tick: Tick) -> Certificate:
     context, star, own = seen.context, seen.star, seen.own
     leader, follower = seen.players
-    evidence: dict[str, Any] = {
+    evidence: Json = {
         "lambda_star": [star.low, star.high],
         "infinite": math.isinf(star.low),
         "stackelberg_curvature": _finite(star.stackelberg),
@@ -203,7 +156,7 @@ def _certificate(seen: _Seen, tick: Tick) -> Certificate:
         seen = replace(seen, scored=scored)
         evidence["curvature_on_score"] = [scored.low, scored.mean, scored.high]
         evidence["lambda_star_noise"] = noise
-    verdict, summary, witness = _judged(seen)
+    verdict, summary, witness = verdict_of(seen)
     moved = verdict is Verdict.REFUTED and seen.moving.verdict is Verdict.REFUTED
     if verdict is not Verdict.REFUTED:
         summary += elsewhere(context, leader, tick)
@@ -226,7 +179,7 @@ def _certificate(seen: _Seen, tick: Tick) -> Certificate:
     )
 
 
-def _limits(seen: _Seen, verdict: Verdict) -> tuple[str, ...]:
+def _limits(seen: LambdaEvidence, verdict: Verdict) -> tuple[str, ...]:
     context, ends = seen.context, seen.own.ends
     limits = [
         "second order, near the pair only; whether the pair is at rest is the check "
@@ -245,119 +198,6 @@ def _limits(seen: _Seen, verdict: Verdict) -> tuple[str, ...]:
             "is the generator's side (Definition 1) alone"
         )
     return tuple(limits)
-
-
-def _judged(seen: _Seen) -> tuple[Verdict, str, Players | None]:
-    """The verdict on "the pair is proximal near itself for some lambda", its sentence and its witness."""
-    if unsettled := _unsettled(seen):
-        return unsettled
-    context, star = seen.context, seen.star
-    words = seen.star_in_words(star.low, star.high)
-    nothing = curvature_of(seen.tolerance, seen.reach)
-    lost = seen.scored is not None and star.vanishing < -nothing and seen.scored.high < 0
-    if star.high == 0 or (star.low == 0 and lost):
-        return _at_zero(seen)
-    if star.low == 0 or not star.converged:
-        text = (
-            f"lambda* is {words}, as far as {star.evidence.get('products', 0)} products can tell: raise "
-            "local_products to narrow it."
-        )
-        return Verdict.UNASSESSED, text, None
-    held = any(free(context).held[player] for player in seen.players)
-    exact = not context.sampled and star.strict and not held
-    verdict = Verdict.VERIFIED if exact else Verdict.NOT_REFUTED
-    if math.isinf(star.low):
-        return verdict, _everywhere(seen), None
-    text = (
-        f"Near the pair it is a lambda-proximal equilibrium of V up to lambda* = {words} ({context.unit} "
-        f"per squared slope): between Stackelberg (0) and Nash (infinite). A {seen.players[0]} that moves along one "
-        "direction gains above it."
-    )
-    return verdict, text, _witness(context, star)
-
-
-def _unsettled(seen: _Seen) -> tuple[Verdict, str, Players | None] | None:
-    """What is said before lambda* is looked at; None where both players rest, the critic to second order too."""
-    context, (leader, follower) = seen.context, seen.players
-    moving, rest = seen.moving, seen.led.decision(context)
-    curving = decide(seen.own.measured, seen.tolerance.value)
-    gains = promised(seen.slack, context.unit, seen.tolerance)
-    if seen.star.failed:
-        text = f"Second derivatives of V are {seen.star.failed}, so nothing can be said of lambda*."
-        return Verdict.UNASSESSED, text, None
-    if moving.verdict is Verdict.REFUTED and seen.followed.witness is not None:
-        text = (
-            f"No proximal equilibrium, for any lambda: the {follower} is not at rest, a {seen.followed.size:.2g} move "
-            f"of it alone gains {gains}."
-        )
-        return Verdict.REFUTED, text, {follower: seen.followed.witness}
-    if curving.verdict is Verdict.REFUTED and seen.own.direction is not None:
-        text = (
-            f"No proximal equilibrium, for any lambda: a small move of the {follower} alone gains "
-            f"{gains}."
-        )
-        return Verdict.REFUTED, text, direction_witness(context, follower, seen.own.direction)
-    if Verdict.UNASSESSED in (moving.verdict, curving.verdict):
-        why = moving.reason if moving.verdict is Verdict.UNASSESSED else curving.reason
-        text = f"Cannot tell whether the {follower} answers best by small moves: {why.value}."
-        return Verdict.UNASSESSED, text, None
-    if rest.verdict is Verdict.REFUTED:
-        gains = promised(seen.led.gain, context.unit, seen.tolerance)
-        text = (
-            f"The {leader} is not at rest: a {seen.led.size:.2g} move of it gains {gains} "
-            f"against the {follower} as it is, so the pair is no proximal equilibrium for every lambda, and its "
-            "curvature does not tell up to which."
-        )
-        return Verdict.UNASSESSED, text, None
-    if rest.verdict is Verdict.UNASSESSED:
-        text = (
-            f"Cannot tell whether the {leader} is at rest on V ({rest.reason.value}), so its curvature does not "
-            "decide whether the pair is proximal."
-        )
-        return Verdict.UNASSESSED, text, None
-    if not all(at_rest(context, player, seen.tolerance) for player in seen.players):
-        text = "The pair is not at rest, so its curvature does not decide whether it is proximal."
-        return Verdict.UNASSESSED, text, None
-    return None
-
-
-def _at_zero(seen: _Seen) -> tuple[Verdict, str, Players | None]:
-    """lambda* = 0: the leader gains whatever its opponent's answer costs."""
-    context, star, scored, (leader, follower) = seen.context, seen.star, seen.scored, seen.players
-    curvature = star.vanishing if scored is None else scored.high
-    worth = Interval.at(-0.5 * seen.reach**2 * curvature)
-    decision = decide(worth, seen.tolerance.value, finished=star.converged)
-    if decision.verdict is Verdict.REFUTED and star.converged and star.u is not None:
-        text = (
-            f"No lambda > 0 makes the pair a proximal equilibrium (lambda* = 0): a small move of the {leader} "
-            f"gains {worth.mean:.3g} {context.unit} whatever it costs the {follower} to answer. Stackelberg at best."
-        )
-        return Verdict.REFUTED, text, _witness(context, star)
-    if context.sampled:
-        text = (
-            f"The {leader} seems to gain by a small move at every lambda > 0, but the score split does not "
-            "say so for certain."
-        )
-        return Verdict.UNASSESSED, text, None
-    text = (
-        f"lambda* = 0: a small move of the {leader} gains at every lambda > 0, but less than "
-        f"{seen.tolerance.value:.3g} {context.unit}."
-    )
-    return Verdict.NOT_REFUTED, text, None
-
-
-def _everywhere(seen: _Seen) -> str:
-    """lambda* is infinite, in words."""
-    context, (leader, follower) = seen.context, seen.players
-    least = f" more than {seen.tolerance.value:.3g} {context.unit}" if context.sampled else ""
-    text = (
-        "Near the pair it is a lambda-proximal equilibrium of V for every lambda: no small move of the "
-        f"{leader} gains{least} on V even where the {follower} may not answer."
-    )
-    low, high = seen.star.evidence.get("lambda_star_strict", [math.inf, math.inf])
-    if math.isinf(low):
-        return text
-    return f"{text} Without that tolerance lambda* is {seen.star_in_words(low, high)}."
 
 
 def _scored(
@@ -380,23 +220,5 @@ def _scored(
     return span, wider * (span.mean - span.low) / -slope if slope < 0 else None
 
 
-def _witness(context: AuditContext, star: LambdaStar) -> Players:
-    assert star.u is not None
-    assert star.w is not None
-    found: Players = {}
-    for player, direction in zip(order_of(context.game), (star.u, star.w), strict=True):
-        whole = Part(context, player).flat(direction)
-        found |= direction_witness(context, player, whole)
-    return found
-
-
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _interval(low: float, high: float) -> str:
-    if math.isinf(low):
-        return "infinite"
-    if low == high or (math.isfinite(high) and high - low <= 1e-3 * high):
-        return f"{high:.4g}"
-    return f"{low:.3g} to {'infinity' if math.isinf(high) else format(high, '.3g')}"

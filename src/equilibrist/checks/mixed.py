@@ -11,7 +11,14 @@ import torch
 from equilibrist.checks._decide import Interval, decide
 from equilibrist.checks._result import Audit
 from equilibrist.checks._settings import Settings
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, both, least_settled
+from equilibrist.checks.certificate import (
+    Certificate,
+    Json,
+    Tolerance,
+    Verdict,
+    combined,
+    least_settled,
+)
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import EquilibristError, GameError
 from equilibrist.mixed.matrix import MatrixGame, strategy
@@ -60,7 +67,7 @@ def audit_mixed(
         or not 0 < epsilon < math.inf
     ):
         raise GameError(f"epsilon={epsilon!r} must be a positive number: what you call nothing")
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         found = _matrix(game, nu, mu) if isinstance(game, MatrixGame) else _continuous(game, nu, mu)
     except EquilibristError:
@@ -77,14 +84,14 @@ def audit_mixed(
         _part("x", found.x, found.exact_x, found, tolerance, scope),
         _part("y", found.y, found.exact_y, found, tolerance, scope),
     ]
-    whole = both(CLAIM, parts, _sentence(parts, found, tolerance))
+    whole = combined(CLAIM, parts, _sentence(parts, found, tolerance))
     whole.evidence.update(
         {"epsilon": found.epsilon, "gap": found.total, "value": found.value, "exact": found.exact}
     )
     return Audit(
         (*parts, whole),
         Settings(absolute=float(epsilon)),
-        time.monotonic() - begun,
+        time.monotonic() - started,
         {"what": "a mixed profile"},
         precision="float64",
     )
@@ -104,7 +111,7 @@ def _matrix(game: MatrixGame, nu: Any, mu: Any) -> NashGap:
     M = game.payoff.double()
     rows, columns = M @ y, M.mT @ x
     value = float(x @ rows)
-    # Rounding of the products cannot be told from a gain: it counts as one.
+    # Rounding of the products cannot be distinguished from a gain: it counts as one.
     error = 4 * torch.finfo(torch.float64).eps * sum(M.shape) * float(M.abs().max())
     return NashGap(
         value,
@@ -132,7 +139,7 @@ def _part(
     exact: bool,
     found: NashGap,
     tolerance: Tolerance,
-    scope: dict[str, Any],
+    scope: Json,
 ) -> Certificate:
     unit, epsilon = tolerance.unit, tolerance.value
     how = "exact best response" if exact else "searched best response: the gain is a lower bound"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.checks._audit import audit_game
 from equilibrist.checks._result import Audit
 from equilibrist.checks._save import require_place
@@ -24,7 +24,7 @@ from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
 
 
-def data_row(data: Source) -> dict[str, Any]:
+def data_row(data: Source) -> Json:
     """What an audit records of its data."""
     return {
         "name": data.name,
@@ -43,7 +43,7 @@ class OwnGame:
 
     def audit(
         self,
-        settings: Settings | Mapping[str, Any] | None = None,
+        settings: Settings | Mapping[str, object] | None = None,
         *,
         gradients: int | None = None,
         batch: int | None = None,
@@ -104,7 +104,7 @@ class OwnGame:
             ),
         )
 
-    def _about(self, seed: int) -> dict[str, Any]:
+    def _about(self, seed: int) -> Json:
         game, described = self.game, self.game.describe()
         return {
             "pair": {game.names[p]: described["players"][p]["class"] for p in game.players},

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from equilibrist.auxiliary import Auxiliary
 from equilibrist.checks._audit import audit_game, replayable
 from equilibrist.checks._budget import require_budget
 from equilibrist.checks._result import Audit
@@ -18,6 +19,7 @@ from equilibrist.checks._settings import Settings
 from equilibrist.checks.arguments import in_order, settings_of
 from equilibrist.checks.own import OwnGame, data_row
 from equilibrist.checks.registry import CHECKS
+from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.data.loaders import as_made, source_of
 from equilibrist.errors import GameError, RecipeError, did_you_mean, warn_user
@@ -29,6 +31,8 @@ from equilibrist.games.compatibility import require_fit
 from equilibrist.nn import torch_spectral_norm
 from equilibrist.nn.torch_spectral_norm import Foreign
 from equilibrist.nn.wrapped import unwrapped
+from equilibrist.penalties import Penalty
+from equilibrist.projections import Projection
 from equilibrist.run import environment
 from equilibrist.run.requirements import require_seed
 
@@ -47,23 +51,23 @@ class Pair:
 
     generator: nn.Module
     critic: nn.Module
-    data: Any
+    data: object
     formulation: Formulation | str
     latent: Any
     mode: str = "as is"
     condition: int | tuple[int, ...] | None = None
-    penalties: Sequence[Any] = ()
-    auxiliary: Sequence[Any] = ()
-    projections: Sequence[Any] = ()
+    penalties: Sequence[Penalty] = ()
+    auxiliary: Sequence[Auxiliary] = ()
+    projections: Sequence[Projection] = ()
     spectral_norm: bool | Sequence[str] = False
-    settings: Settings | Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings | Mapping[str, object] = field(default_factory=dict)
     gradients: int | None = None
 
     @classmethod
-    def of(cls, value: Any, where: str) -> Pair | OwnGame:
+    def of(cls, value: object, where: str) -> Pair | OwnGame:
         """A pair from what a user's function returned.
 
-        Raises GameError for anything that is none, naming what is missing.
+        Raises GameError for anything else, naming what is missing.
         """
         names = [f.name for f in fields(cls)]
         needed = names[:5]
@@ -95,7 +99,7 @@ class Pair:
 
     def audit(
         self,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         *,
         gradients: int | None = None,
         **options: Any,
@@ -113,16 +117,17 @@ class Pair:
         return audit_pair(**held, settings=chosen, **options)
 
 
+# Many parameters, each an option of one call by its name: modules, data, formulation and latent are all that is needed.
 def audit_pair(
     generator: nn.Module,
     critic: nn.Module,
-    data: Any,
+    data: object,
     formulation: Formulation | str,
     *,
     latent: Any,
     mode: str = "as is",
     spectral_norm: bool | Sequence[str] = False,
-    settings: Settings | Mapping[str, Any] | None = None,
+    settings: Settings | Mapping[str, object] | None = None,
     gradients: int | None = None,
     batch: int | None = None,
     seed: int = 0,
@@ -131,40 +136,30 @@ def audit_pair(
     out: Path | str | None = None,
     **game: Any,
 ) -> Audit:
-    """Audit two modules: nothing is written to them, and they are never run, only copies of them.
+    """Audit two modules: nothing is written to them, and only copies of them are run.
 
-    The losses are built from the modules. What a training loop does to its own (a detached batch of
-    samples, a scaled gradient) cannot reach the audit; the self-tests run before any verdict.
-
-    torch's spectral norm (hook or parametrisation, either player, transposed convolutions too) is read as
-    what it estimates: the copies divide by the exact norm. How far the estimate was off is in
-    `audit.about["spectral_norm"]`, and in a warning where that is more than 5%. Weight norm, both forms, is
-    kept: magnitude and direction are the parameters.
+    The losses are built from the modules, so that a fault of a training loop (a scaled gradient) cannot reach the
+    audit; the self-tests run before any verdict. For torch's spectral norm and weight norm see `Prepared`.
 
     Args:
-        generator, critic: the modules, with their weights. Wrapped ones (DistributedDataParallel,
-            torch.compile) are unwrapped; weights in half precision are audited in a float32 copy.
-        data: real samples: a `Source`, a tensor or array [N, ...], a tuple (samples, labels), a Dataset or
-            a DataLoader (`equilibrist.data.source_of`).
-        formulation: `Vanilla()`, `WGAN()`, ..., or its name (`formulations.formulation_of`). It may also
-            come before the data.
+        generator, critic: the modules, with their weights. Wrapped ones (DistributedDataParallel, torch.compile) are
+            unwrapped; weights in half precision are audited in a float32 copy.
+        data: real samples: a `Source`, a tensor or array [N, ...], a tuple (samples, labels), a Dataset or a
+            DataLoader (`equilibrist.data.source_of`).
+        formulation: `Vanilla()`, `WGAN()`, ..., or its name (`formulations.formulation_of`); may come before the data.
         latent: dimension, shape or law of the generator's input.
-        mode: "as is": the mode in which the modules are handed over; "eval" or "train": all layers in
-            that one. Batch norm takes a batch's own statistics in "train", which is the game that was
-            trained, and the running ones in "eval". Dropout is left out in "eval"; in "train" losses are expectations
-            over it (see `GAN`).
+        mode: "as is": the mode in which the modules are handed over; "eval" or "train": all layers in that one. Batch
+            norm takes a batch's own statistics in "train", which is the game that was trained, and the running ones in
+            "eval". Dropout is left out in "eval"; in "train" losses are expectations over it (see `GAN`).
         spectral_norm: as in `GAN`, for modules without spectral norm of their own.
-        settings: a `Settings`, or a dictionary of some of its fields.
-        gradients: about how many minibatch gradients to spend (`Settings.within`).
+        settings: a `Settings`, or a dictionary of some of its fields, such as `batch`.
+        gradients, seed, checks, progress: as `audit` takes them.
         batch: samples in a minibatch.
-        seed, checks, progress: see `audit`.
-        out: a folder to write the page report.html, audit.json, the witnesses and the sheets of samples to.
-            A witness is a state_dict that loads into the user's module.
+        out: a folder for report.html, audit.json, sheets of samples and witnesses (state_dicts of the user's modules).
         game: arguments of `GAN` besides (condition, penalties, projections, auxiliary).
 
     Returns:
-        The audit. Its `notes` say what data and generator do not share, which is warned of too, and where weights in
-        half precision were audited in a copy in float32.
+        The audit. Its `notes` say what data and generator do not share, which is warned of too.
 
     Raises:
         GameError: modules whose losses are no functions of their parameters, or data that do not fit them.
@@ -177,30 +172,22 @@ def audit_pair(
         require_place(Path(out))
         require_free(Path(out), "report.html", "report.json")
     chosen = settings_of(settings, gradients, batch)
-    prepared = Prepared.of(
-        generator,
-        critic,
-        data,
-        formulation,
-        mode,
-        latent=latent,
-        spectral_norm=spectral_norm,
-        **game,
-    )
+    game |= {"mode": mode, "latent": latent, "spectral_norm": spectral_norm}
+    prepared = Prepared.of(generator, critic, data, formulation, **game)
     found = prepared.audit(chosen, seed=seed, checks=checks, progress=progress)
     for note in prepared.lag_notes():
         warn_user(note)
-    if out is not None:
-        anchor = next(prepared.game.modules["generator"].parameters()).device
-        session = environment.environment(anchor, 0)
-        found = replace(found, about={**found.about, "session": session})
-        prepared.write(found, Path(out))
-    return found
+    return found if out is None else prepared.write_with_session(found, Path(out))
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Two modules of a user's as a game, ready to be audited whenever their weights have changed.
+
+    torch's spectral norm (hook or parametrisation, either player, transposed convolutions too) is read as what it
+    estimates: the copies divide by the exact norm. How far the estimate was off is in the audit's
+    `about["spectral_norm"]`, and in a warning where that is more than 5%. Weight norm, both forms, is kept: magnitude
+    and direction are the parameters.
 
     Attributes:
         modules: the user's own, unwrapped.
@@ -220,7 +207,7 @@ class Prepared:
         cls,
         generator: nn.Module,
         critic: nn.Module,
-        data: Any,
+        data: object,
         formulation: Formulation | str,
         mode: str = "as is",
         **game: Any,
@@ -251,7 +238,7 @@ class Prepared:
             require_fit(built, source, players, constants)
         return prepared
 
-    def here(self) -> tuple[Any, Any]:
+    def here(self) -> tuple[Players, Constants]:
         """Players and constants as the user's modules hold them now."""
         here = self.game.read(self.modules["generator"], self.modules["critic"])
         constants = torch_spectral_norm.with_vectors(
@@ -308,13 +295,21 @@ class Prepared:
         summary = (torch_spectral_norm.half_note(p, one.half) for p, one in self.made.items())
         return tuple(note for note in summary if note)
 
+    def write_with_session(self, found: Audit, out: Path) -> Audit:
+        """Write an audit and its page (see `write`) with the environment that it was made in, and return it so."""
+        anchor = next(self.game.modules["generator"].parameters()).device
+        session = environment.environment(anchor, 0)
+        found = replace(found, about={**found.about, "session": session})
+        self.write(found, out)
+        return found
+
     def write(self, found: Audit, out: Path) -> Path:
         """Write an audit and its page as a folder; its witnesses load into the user's modules.
 
         Returns the page's path.
         """
         from equilibrist.report import (
-            write_report,  # pages stand above audits: only here, on demand
+            write_report,  # pages stand above audits
         )
 
         with torch_spectral_norm.by_itself(self.modules["generator"]):
@@ -339,7 +334,7 @@ def _normalised(critic: Foreign, wanted: bool | Sequence[str]) -> bool | tuple[s
     return tuple(dict.fromkeys((*critic.normalised, *(wanted or ()))))
 
 
-def _usable(module: Any, player: str) -> None:
+def _usable(module: object, player: str) -> None:
     """GameError unless this is a module with trainable weights."""
     if not isinstance(module, nn.Module):
         raise GameError(f"the {player} is of type {type(module).__name__}: pass an nn.Module")

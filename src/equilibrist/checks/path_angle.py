@@ -112,7 +112,7 @@ def _judged(
     return Verdict.UNASSESSED, summary
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     if context.origin is None:
         return 0.0

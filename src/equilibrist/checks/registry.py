@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -22,11 +21,9 @@ from equilibrist.checks import (
     stationarity,
 )
 from equilibrist.checks.certificate import Certificate
-from equilibrist.checks.context import AuditContext, Tick
+from equilibrist.checks.context import AuditContext, Show, Tick
 from equilibrist.checks.proximal import experiment, profile, search
 from equilibrist.errors import RecipeError, did_you_mean
-
-Show = Callable[[Any, Any], torch.Tensor]
 
 
 @dataclass
@@ -51,8 +48,8 @@ class Check:
             cost; it may be wrong by a small factor.
         run: takes the context, a `Tick` and, where samples can be shown, a function from (players,
             constants) to a sheet of samples.
-        default: whether an audit runs it unasked.
-        claims: the certificates that it gives, where they are not one of its own name.
+        default: whether an audit runs it by default.
+        claims: the certificates that it gives, unless it gives just one under its own name.
         from_origin: whether it needs `context.origin`, the weights that training began with.
         any_number: whether it has a meaning for more than two players.
     """
@@ -89,14 +86,14 @@ REGISTRY: dict[str, Check] = {
         Check(
             selftests.CLAIM,
             "are the losses functions of the weights, and the derivatives theirs?",
-            selftests.work,
+            selftests.planned_gradients,
             lambda context, tick, show: Found([selftests.self_tests(context, tick)]),
             any_number=True,
         ),
         Check(
             "stationary",
             "does either player still move?",
-            stationarity.work,
+            stationarity.planned_gradients,
             _plain(stationarity.stationarity),
             claims=_by_player("stationary"),
             any_number=True,
@@ -104,27 +101,27 @@ REGISTRY: dict[str, Check] = {
         Check(
             "stable",
             "do the players stay when they are pushed a little?",
-            spectrum.work,
+            spectrum.planned_gradients,
             _plain(spectrum.stable),
             any_number=True,
         ),
         Check(
             "local",
             "does a small move gain to second order, alone or after the critic's answer?",
-            curvature.work,
+            curvature.planned_gradients,
             _plain(curvature.local),
             claims=(*_by_player("local-nash"), "local-minimax"),
         ),
         Check(
             "proximal",
             "between Stackelberg and Nash, how proximal is it near the pair (local lambda*)?",
-            local_lambda.work,
+            local_lambda.planned_gradients,
             _plain(local_lambda.proximal),
         ),
         Check(
             "nash",
             "does either player gain by deviating alone?",
-            deviation.work,
+            deviation.planned_gradients,
             _nash,
             claims=_by_player("nash"),
             any_number=True,
@@ -132,28 +129,28 @@ REGISTRY: dict[str, Check] = {
         Check(
             search.CLAIM,
             "up to which lambda is it a proximal equilibrium, as far as a search can tell?",
-            search.work,
+            search.planned_gradients,
             _plain(search.lambda_search),
             default=False,
         ),
         Check(
             profile.CLAIM,
             "what does the generator gain at each lambda, from Stackelberg to Nash?",
-            profile.work,
-            _plain(profile.profile),
+            profile.planned_gradients,
+            _plain(profile.equilibrium_profile),
             default=False,
         ),
         Check(
             experiment.CLAIM,
             "does V_prox hold when the generator alone is optimised (Farnia and Ozdaglar 2020)?",
-            experiment.work,
+            experiment.planned_gradients,
             lambda context, tick, show: Found(*experiment.experiment(context, tick, show)),
             default=False,
         ),
         Check(
             path_angle.CLAIM,
             "along the path from where training began, does the field come to rest here?",
-            path_angle.work,
+            path_angle.planned_gradients,
             _plain(path_angle.path_angle),
             default=False,
             from_origin=True,
@@ -161,8 +158,8 @@ REGISTRY: dict[str, Check] = {
         Check(
             "gaps",
             "how large are the duality gap and the proximal duality gap?",
-            gaps.work,
-            _plain(gaps.gaps),
+            gaps.planned_gradients,
+            _plain(gaps.duality_gaps),
             default=False,
             claims=tuple(gaps.CLAIMS),
         ),
@@ -199,7 +196,7 @@ def _load_offered() -> None:
 
 
 def named_checks(checks: Sequence[str]) -> tuple[str, ...]:
-    """The checks of these names in the ladder's order; RecipeError for a name that is none."""
+    """The checks of these names in the ladder's order; RecipeError for an unknown name."""
     if isinstance(checks, str):
         checks = (checks,)
     if any(check not in REGISTRY for check in checks):

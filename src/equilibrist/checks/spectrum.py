@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +26,13 @@ from equilibrist.checks._eigen import (
     witness_of,
 )
 from equilibrist.checks._second_order import Free, free, inexact
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, not_assessed
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict, not_assessed
 from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.errors import GameError
 from equilibrist.spectra import consensus, density, krylov, normality, spectrum
+from equilibrist.spectra.arrays import Complex
 from equilibrist.spectra.consensus import Forecast
-from equilibrist.spectra.eigenvalues import (
-    Complex,
-    eigenvalues,
-    largest_step,
-)
+from equilibrist.spectra.eigenvalues import eigenvalues, largest_step
 
 REFERENCES = (
     "Mescheder, Nowozin and Geiger 2017, inequality 5 (steps) and section 4 (consensus)",
@@ -61,8 +57,9 @@ def stable(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     theory: J is not normal). On sampled losses r^T J_B c / r^T c on batches B of the score split, whose mean is the
     eigenvalue of the mean J to first order, must confirm it.
 
-    A Krylov space that has not told the leftmost eigenvalue from its neighbours knows it to a residual: that is enough
-    to refute where the eigenvalue is negative by more, and enough not to where the residual is below the tolerance.
+    A Krylov space that has not separated the leftmost eigenvalue from its neighbours knows it to a residual: that is
+    enough to refute where the eigenvalue is negative by more, and enough not to where the residual is below the
+    tolerance.
 
     VERIFIED: losses are exact, J is dense, the pair is at rest, and every eigenvalue that is not zero to
     rounding has a positive real part. REFUTED: one is negative, by the whole of its interval; the witness is its
@@ -89,7 +86,7 @@ def stable(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     return [_certificate(context, moves, seen, tolerance, tick)]
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """About how many minibatch gradients `stable` takes."""
     settings, n = context.settings, tree.count(context.players)
     draws = len(draws_of(context))
@@ -238,7 +235,7 @@ def _evidence(
     live: Complex,
     nothing: float,
     measured: Interval | None,
-) -> dict[str, Any]:
+) -> Json:
     found = seen.found
     turning = live[np.abs(live.imag) > 0]
     best: Forecast | None = None
@@ -288,7 +285,7 @@ def _evidence(
     }
 
 
-def _end(seen: JacobianSpectrum, end: str) -> dict[str, Any] | None:
+def _end(seen: JacobianSpectrum, end: str) -> Json | None:
     """The outermost eigenvalue at an end, or None where it did not converge."""
     found = seen.found
     if not len(found.values) or not (found.complete or end in found.reached):
@@ -311,7 +308,7 @@ def _spread(values: Complex) -> NDArray[np.intp]:
     return np.array(sorted(chosen))
 
 
-def _steps(context: AuditContext, seen: JacobianSpectrum, nothing: float) -> dict[str, Any] | None:
+def _steps(context: AuditContext, seen: JacobianSpectrum, nothing: float) -> Json | None:
     """What plain gradient steps of the sizes in use do: all |1 - h l| < 1 for eigenvalues of (H / h) J?"""
     rates = context.settings.step_sizes
     if set(rates) != set(context.game.players):
@@ -337,7 +334,7 @@ def _steps(context: AuditContext, seen: JacobianSpectrum, nothing: float) -> dic
     }
 
 
-def _scope(context: AuditContext, seen: JacobianSpectrum) -> dict[str, Any]:
+def _scope(context: AuditContext, seen: JacobianSpectrum) -> Json:
     scope = context.scope()
     if context.sampled:
         scope["data"] = (

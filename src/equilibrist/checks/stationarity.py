@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from equilibrist import tree
 from equilibrist.checks._decide import Interval, Reason, decide
 from equilibrist.checks._first_order import FirstOrder, first_order, planned
 from equilibrist.checks._second_order import is_box
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict, of_all_players
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict, of_all_players
 from equilibrist.checks.context import AuditContext, Tick, no_tick, reach_of
 from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField
@@ -65,7 +64,7 @@ def stationarity(context: AuditContext, tick: Tick = no_tick) -> list[Certificat
     return [*parts, of_all_players("stationary", parts, residual)]
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """About how many minibatch gradients `stationarity` takes."""
     return context.settings.groups * context.settings.group_batches + planned(context)
 
@@ -195,7 +194,7 @@ def _judged(
     groups: torch.Tensor,
     tolerance: Tolerance,
     moved: FirstOrder,
-) -> tuple[Verdict, str, dict[str, Any]]:
+) -> tuple[Verdict, str, Json]:
     """The verdict on "the player is at rest", its sentence and its evidence."""
     settings = context.settings
     if not torch.isfinite(groups).all():

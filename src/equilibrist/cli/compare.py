@@ -83,14 +83,14 @@ def compare(
 
     resolved = resolve(recipe, parse_settings(settings))
     from equilibrist.compare import compare as compare_solvers
-    from equilibrist.solvers.named import named
+    from equilibrist.solvers.named import solver_from_text
 
     built = resolved.build()
     where = directory or Path("runs") / f"compare-{folder_name(resolved.name)}"
     try:
         found = compare_solvers(
             built,
-            {text: named(text, built.solver) for text in chosen},
+            {text: solver_from_text(text, built.solver) for text in chosen},
             where,
             range(seeds),
             name=resolved.name,

@@ -67,9 +67,9 @@ def load_run(
     if text := manifest["origin"].get("solver"):  # a comparison's run, with a solver of its own
         import dataclasses
 
-        from equilibrist.solvers.named import named
+        from equilibrist.solvers.named import solver_from_text
 
-        built = dataclasses.replace(built, solver=named(text, built.solver))
+        built = dataclasses.replace(built, solver=solver_from_text(text, built.solver))
     return load(directory, built, device=device, step=step)
 
 

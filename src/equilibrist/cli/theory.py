@@ -14,7 +14,7 @@ from equilibrist.cli.paths import page_path
 from equilibrist.errors import RecipeError, RecordError
 
 if TYPE_CHECKING:
-    from equilibrist.theory.statements import Statement
+    from equilibrist.theory.statements import CheckedStatement
 
 _WIDTH = 100
 _NAME = 66  # columns of a number's name
@@ -60,7 +60,7 @@ def theory(
         )
 
 
-def _print_table(found: tuple[Statement, ...]) -> None:
+def _print_table(found: tuple[CheckedStatement, ...]) -> None:
     print(f"{'':{_NAME}}  {'closed form':>14}  {'independent':>14}")
     for x in found:
         aside = "" if x.printed else " (not claimed by the paper)"

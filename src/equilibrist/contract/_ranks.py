@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -26,7 +26,7 @@ class Joined:
         """All rows of minibatch `index`."""
         return tree.map(lambda *x: torch.cat(x), *(part.batch(index) for part in self.parts))
 
-    def noise(self, like: Mapping[str, object], index: int = 0) -> tree.Tree:
+    def noise(self, like: tree.Nested, index: int = 0) -> tree.Tree:
         """The same on every machine."""
         return self.parts[0].noise(like, index)
 

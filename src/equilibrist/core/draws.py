@@ -11,7 +11,7 @@ listed once, in `Use`: no two of its members share an address, whatever numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ class Batch(IntEnum):
 class Use(Enum):
     """What random numbers are drawn for, apart from training's minibatches and noise.
 
-    A value is an address beside the seed: its words are numbers, or the names of numbers that tell
+    A value is an address under the seed: its words are numbers, or the names of numbers that tell
     the draws of one use apart. Two uses whose addresses have the same length differ in a fixed word.
     """
 
@@ -129,7 +129,7 @@ LIMITS = {"player": 2**16}  # WEIGHTS end where PARTICLES begin
 
 
 class Address(NamedTuple):
-    """Where numbers are drawn: the use, and the words beside the seed."""
+    """Where numbers are drawn: the use, and the words that follow it."""
 
     use: Use
     words: tuple[int, ...]
@@ -156,7 +156,10 @@ def _hashed(seed: int, words: tuple[int, ...]) -> np.random.Generator:
 
 
 def normal(
-    rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: Any
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device | str | None,
 ) -> Tensor:
     """Standard normal numbers of the given shape, drawn in `dtype` (float32 or float64)."""
     values, kind = _blank(shape, dtype)
@@ -165,7 +168,10 @@ def normal(
 
 
 def uniform(
-    rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, device: Any
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device | str | None,
 ) -> Tensor:
     """Uniform numbers on [0, 1)."""
     values, kind = _blank(shape, dtype)
@@ -201,7 +207,7 @@ class Draws:
         """Minibatch `index` of this step: independent for each index."""
         return self._make(generator(self.seed, self.stream, self.step, self.rank, index))
 
-    def noise(self, like: Mapping[str, Any], index: int = 0) -> tree.Tree:
+    def noise(self, like: tree.Nested, index: int = 0) -> tree.Tree:
         """Standard normal noise shaped as the tree `like`: the same on every rank."""
         # The stream of the data stands where a rank would: an audit's noise is not the training's.
         rng = generator(self.seed, Stream.NOISE, self.step, int(self.stream), index)
@@ -348,7 +354,7 @@ class StackedDraws:
             return rows[0].batches.stacked([r.batches for r in rows], rows[0].step, index)
         return tree.stack([member.batch(index) for member in self.members])
 
-    def noise(self, like: Mapping[str, Any], index: int = 0) -> tree.Tree:
+    def noise(self, like: tree.Nested, index: int = 0) -> tree.Tree:
         """Noise for stacked players: each member's own."""
         return tree.stack(
             [m.noise(tree.member(like, i), index) for i, m in enumerate(self.members)]

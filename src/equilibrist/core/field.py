@@ -15,15 +15,15 @@ from equilibrist import tree
 from equilibrist.core._graph import Forward, Graph
 from equilibrist.core.draws import Draw
 from equilibrist.core.exact import followed_leaves
-from equilibrist.core.game import Constants, Game, Players, coupled, feasible_everywhere
+from equilibrist.core.game import Constants, Game, Players, coupled_parameters, feasible_everywhere
 from equilibrist.errors import GameError
 from equilibrist.nn.functional import grad
 from equilibrist.nn.slopes import Slopes
 from equilibrist.nn.spectral_norm import is_power_vector
 from equilibrist.nn.stacked import raise_trim_threshold, vmap_members
-from equilibrist.optimizers import Params
+from equilibrist.optimizers import Optimizer, Params
 from equilibrist.schedules import update
-from equilibrist.tree import Tree
+from equilibrist.tree import Nested, Tree
 
 Reduce = Callable[[list[Tensor]], list[Tensor]]
 
@@ -108,7 +108,7 @@ class VectorField:
         self.game, self.reduce, self.stacked = game, reduce, stacked
         self.parts, self.autocast, self.frozen = parts, autocast, frozen
         self._everywhere = feasible_everywhere(game)
-        self.coupled = coupled(game)
+        self.coupled = coupled_parameters(game)
         self._apart = bool(getattr(game, "one_by_one", False))
         if stacked:
             raise_trim_threshold()
@@ -197,7 +197,9 @@ class VectorField:
             else self.game.project(players)
         )
 
-    def descend(self, rule: Any, player: str, slope: Params, state: Tree, part: Params) -> None:
+    def descend(
+        self, rule: Optimizer, player: str, slope: Params, state: Tree, part: Params
+    ) -> None:
         """One update of a player's `rule` along `slope`, overwriting `part` and `state`; `project` comes
         after it. Which steps suit the player's feasible set: see `schedules.update`."""
         update(rule, slope, state, part, self.stacked, self.coupled[player])
@@ -213,11 +215,8 @@ class VectorField:
         if self.stacked and self._apart:
             each = [fn(*member) for member in self._members(players, constants, draw)]
             return torch.stack(each) if isinstance(each[0], Tensor) else tree.stack(each)
-        return (
-            torch.func.vmap(fn)(players, constants, draw)
-            if self.stacked
-            else fn(players, constants, draw)
-        )
+        whole = torch.func.vmap(fn) if self.stacked else fn
+        return whole(players, constants, draw)
 
     def of(self, game: Game) -> VectorField:
         """The field of another game over the same machines and members (an inner problem, say)."""
@@ -254,7 +253,7 @@ class VectorField:
         losses = vmap_members(lambda p, c, d: self.game.losses(p, c, d, only), self.stacked or 1)
         return losses(players, constants, draw)
 
-    def _members(self, *trees: Any) -> list[tuple[Any, ...]]:
+    def _members(self, *trees: Nested) -> list[tuple[Tree, ...]]:
         """Of trees of stacked tensors, those of each member."""
         return [tuple(tree.member(t, i) for t in trees) for i in range(self.stacked or 1)]
 
@@ -395,6 +394,6 @@ class VectorField:
         return tensors if self.reduce is None else self.reduce(tensors)
 
 
-def _mean(trees: list[Any]) -> Tree:
+def _mean(trees: list[Tree]) -> Tree:
     """The mean of trees of the same structure."""
     return tree.map(lambda *leaves: torch.stack(leaves).mean(0), trees[0], *trees[1:])

@@ -82,7 +82,11 @@ class Plain:
         return players
 
     def draw(
-        self, rng: np.random.Generator, batch: int, dtype: Any = None, device: Any = None
+        self,
+        rng: np.random.Generator,
+        batch: int,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> Draw:
         """A deterministic game draws nothing."""
         return {}
@@ -126,8 +130,8 @@ class Wrapped:
 
     @property
     def coupled(self) -> Mapping[str, Coupled]:
-        """What the wrapped game's feasible sets couple. To be given anew with a `project` of one's own."""
-        return coupled(self.game)
+        """What the wrapped game's feasible sets couple. Override it together with `project`."""
+        return coupled_parameters(self.game)
 
     def losses(
         self, players: Players, constants: Constants, draw: Draw, only: str | None = None
@@ -217,12 +221,12 @@ def _precisely(
     return wide[0], wide[1], wide[2], 1e-7
 
 
-def coupled(game: Any) -> dict[str, Coupled]:
+def coupled_parameters(game: Game) -> dict[str, Coupled]:
     """By player, the parameters whose entries the game's feasible set couples; () where the game says none.
 
-    A class that overrides `project` has to say anew what it couples.
+    A class that overrides `project` has to override `coupled` too.
     """
-    owner = getattr(game.project, "__self__", game)
+    owner: Any = getattr(game.project, "__self__", game)
     lines = [vars(owner), *(vars(c) for c in type(owner).__mro__)]
     declared = next((i for i, line in enumerate(lines) if "coupled" in line), len(lines))
     if declared > next(i for i, line in enumerate(lines) if "project" in line):

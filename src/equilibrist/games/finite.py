@@ -9,7 +9,7 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.draws import Draw
 from equilibrist.core.exact import Exact, followed
-from equilibrist.core.game import Constants, Plain, Players, coupled
+from equilibrist.core.game import Constants, Plain, Players, coupled_parameters
 from equilibrist.errors import GameError
 from equilibrist.formulations.gradient import input_gradient
 from equilibrist.games._scores import Scores
@@ -124,7 +124,7 @@ class FiniteGAN(Plain):
         self.formulation, self.penalties = game.formulation, game.penalties
         self.unit, self.notes = game.formulation.unit, game.notes
         self.constants = game.init().constants if constants is None else constants
-        self.coupled = coupled(game)
+        self.coupled = coupled_parameters(game)
         if game.heads == 1 and game.samplewise:  # else no score has a slope of its own
             self.sobolev = self._sobolev
 

@@ -197,7 +197,7 @@ class _Turn(NamedTuple):
     rng: np.random.Generator
 
     def faced(self) -> Tensor | None:
-        """The opponents of each particle, drawn anew; None for all of them."""
+        """The opponents of each particle, drawn again; None for all of them."""
         if not self.pairing:
             return None
         return opponents(self.other, len(self.own.points), self.pairing, self.rng)
@@ -230,7 +230,7 @@ class _OnParticles(ABC):
     ) -> FlowTrace:
         """`steps` steps from `start` (None: `particles` independent points each, of the domains' own laws).
 
-        All pairs are evaluated at once; with `pairing` = k each particle meets k opponents instead, drawn anew
+        All pairs are evaluated at once; with `pairing` = k each particle meets k opponents instead, drawn again
         at every step in proportion to weight: unbiased, and linear in the number of particles. The average over time
         is a `Reservoir` of `keep` particles (None: as many as play), whose own error is of order keep^{-1/2}.
         `record` as in `GridDescent.run`; gaps take all pairs.

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equilibrist import tree
 from equilibrist.errors import GameError
 from equilibrist.mixed.domains import Grid
 
@@ -107,7 +108,7 @@ class Particles:
             raise GameError(
                 f"Particles: points must have the shape [N, d], not {list(self.points.shape)}"
             )
-        if not bool(torch.isfinite(self.points).all()):
+        if not tree.all_finite(self.points):
             raise GameError("Particles: points must be finite: take smaller steps")
         n = len(self.points)
         given = self.points.new_zeros(n) if self.log_weights is None else self.log_weights

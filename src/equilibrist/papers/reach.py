@@ -27,7 +27,7 @@ from equilibrist.papers.training import folder, last, relative_cost, taken_up, t
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.scores import MixtureQuality, Score
-from equilibrist.solvers.named import named
+from equilibrist.solvers.named import solver_from_text
 
 BASELINE = "alternating"
 TUNING = 1000  # the seed of the grid, which the table does not use
@@ -157,7 +157,7 @@ def _steps(budget: float, cost: float) -> int:
 def _solver(base: Recipe, text: str, rate: float) -> Any:
     lr = base.solver.optimizer.lr  # type: ignore[attr-defined]
     joined = "," if ":" in text else ":"
-    return named(f"{text}{joined}lr={lr * rate:g}", base.solver)
+    return solver_from_text(f"{text}{joined}lr={lr * rate:g}", base.solver)
 
 
 def _tuned(

@@ -6,7 +6,7 @@ Names are loaded on first use: the list of games needs no torch.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from equilibrist.play.page import write_play
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULE:
         raise AttributeError(f"module 'equilibrist.play' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"equilibrist.play.{_MODULE[name]}"), name)

@@ -23,12 +23,12 @@ def _with(gamma: float) -> dict[str, dict[str, str]]:
 Window = tuple[float, float, float, float]
 
 
-def bilinear(scale: float = 1.0) -> Known:
+def _bilinear(scale: float = 1.0) -> Known:
     """f = scale x y: the origin is the only equilibrium; gradient steps spiral away from it."""
-    return quadratic(0.0, scale, 0.0)
+    return _quadratic(0.0, scale, 0.0)
 
 
-def quadratic(a: float = 0.2, b: float = 1.0, c: float = 0.2) -> Known:
+def _quadratic(a: float = 0.2, b: float = 1.0, c: float = 0.2) -> Known:
     """f = a x²/2 + b x y - c y²/2: Nash at the origin for a, c >= 0, rotation of strength b."""
     import torch
 
@@ -37,7 +37,7 @@ def quadratic(a: float = 0.2, b: float = 1.0, c: float = 0.2) -> Known:
     return Quadratic(*(torch.full((1, 1), value, dtype=torch.float64) for value in (a, b, c)))
 
 
-def dirac(
+def _dirac(
     loss: Literal["vanilla", "non-saturating", "wgan"] = "vanilla", gamma: float = 0.0
 ) -> Known:
     """Dirac-GAN: data at 0, generator at theta, critic D(x) = psi x; gamma > 0 is the R1 penalty."""
@@ -46,37 +46,37 @@ def dirac(
     return Dirac(loss, gamma)
 
 
-def false_attractor() -> Known:
+def _false_attractor() -> Known:
     """f = 3x² + y² + 4xy, y maximises: most methods converge to a point that is no equilibrium."""
-    from equilibrist.games import false_attractor as made
+    from equilibrist.games import false_attractor
 
-    return made()
+    return false_attractor()
 
 
-def hidden_minimax() -> Known:
+def _hidden_minimax() -> Known:
     """f = -3x² - y² + 4xy, y maximises: the origin is minimax, not Nash; gradient steps leave it."""
-    from equilibrist.games import hidden_minimax as made
+    from equilibrist.games import hidden_minimax
 
-    return made()
+    return hidden_minimax()
 
 
-def three_nash() -> Known:
+def _three_nash() -> Known:
     """Nine stationary points: three local Nash, one attractor that is none, five saddles."""
-    from equilibrist.games import three_nash as made
+    from equilibrist.games import three_nash
 
-    return made()
+    return three_nash()
 
 
-def curved_ridge() -> Known:
+def _curved_ridge() -> Known:
     """A curved ridge: gradient steps circle around the origin, a local minimax point; ridge goes there."""
-    from equilibrist.games import curved_ridge as made
+    from equilibrist.games import curved_ridge
 
-    return made()
+    return curved_ridge()
 
 
 @dataclass(frozen=True)
 class Board:
-    """How a game is shown unless told otherwise.
+    """How a game is shown by default.
 
     Attributes:
         make: builds the game; its typed keyword parameters are the game's options.
@@ -102,23 +102,23 @@ class Board:
 
 
 BOARDS: dict[str, Board] = {
-    "bilinear": Board(bilinear, lr=0.15, steps=200),
-    "quadratic": Board(quadratic),
-    "dirac": Board(dirac, lr=0.3, steps=200),
+    "bilinear": Board(_bilinear, lr=0.15, steps=200),
+    "quadratic": Board(_quadratic),
+    "dirac": Board(_dirac, lr=0.3, steps=200),
     "false-attractor": Board(
-        false_attractor,
+        _false_attractor,
         lr=0.02,
         solvers=("simultaneous", "consensus", "ridge"),
         options=_with(0.1),
     ),
     "hidden-minimax": Board(
-        hidden_minimax,
+        _hidden_minimax,
         lr=0.02,
         solvers=("simultaneous", "consensus", "ridge"),
         options=_with(1.0),
     ),
     "three-nash": Board(
-        three_nash,
+        _three_nash,
         window=(-20.0, 20.0, -20.0, 20.0),
         lr=0.02,
         steps=800,
@@ -127,7 +127,7 @@ BOARDS: dict[str, Board] = {
         basins=True,
     ),
     "curved-ridge": Board(
-        curved_ridge,
+        _curved_ridge,
         window=(-10.0, 10.0, -10.0, 10.0),
         lr=0.02,
         steps=800,

@@ -29,8 +29,8 @@ __all__ = [
     "curve",
     "disc",
     "distances",
-    "mark",
     "plane",
+    "point_mark",
     "squared",
 ]
 
@@ -95,14 +95,14 @@ def plane(
             x, y = axes.x(float(paths[0, k, 0])), axes.y(float(paths[0, k, 1]))
             marks += f'<circle class="start s{colour % CHOICES}" cx="{px(x)}" cy="{px(y)}" r="3"/>'
         for place, kind in points:
-            marks += mark(axes.x(float(place[0])), axes.y(float(place[1])), kind)
+            marks += point_mark(axes.x(float(place[0])), axes.y(float(place[1])), kind)
         up = svg_text(axes.left, 16, names[1], "middle", "axis")
         return up + axes.draw(marks, names[0])
 
     return both(draw, SQUARE, words)
 
 
-def mark(x: float, y: float, kind: str) -> str:
+def point_mark(x: float, y: float, kind: str) -> str:
     """A stationary point: its shape says its kind, whatever colours the reader sees."""
     name = KIND_CLASSES[kind]
     at = f'cx="{px(x)}" cy="{px(y)}"'

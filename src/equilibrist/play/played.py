@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equilibrist.certificates import Json
 from equilibrist.errors import RecipeError
+from equilibrist.games.truth import Known
 from equilibrist.optimizers import SGD
 from equilibrist.play import boards, pictures
 from equilibrist.play.trajectories import (
@@ -18,15 +20,15 @@ from equilibrist.play.trajectories import (
     NEAR,
     NONE,
     Array,
-    Rate,
+    LocalRate,
     Table,
-    beside,
+    halton_starts,
     rate,
-    spread,
+    starts_near,
 )
 from equilibrist.report.words import number
-from equilibrist.solvers import Averaged, Simultaneous
-from equilibrist.solvers.named import named
+from equilibrist.solvers import Averaged, Simultaneous, Solver
+from equilibrist.solvers.named import solver_from_text
 
 _CELLS = 60  # a basin's grid has so many cells a side
 _FAR = 50.0  # windows from the origin: what goes there counts as diverged
@@ -48,10 +50,10 @@ class PlayedSolver:
     """
 
     name: str
-    solver: Any
+    solver: Solver
     paths: Array
     outcomes: NDArray[np.int64]
-    rates: tuple[Rate, ...]
+    rates: tuple[LocalRate, ...]
     basins: NDArray[np.int64] | None
 
 
@@ -65,7 +67,7 @@ class Played:
 
     title: str
     line: str
-    options: dict[str, Any]
+    options: Json
     table: Table
     window: tuple[float, float, float, float]
     lr: float
@@ -134,35 +136,32 @@ def play(
     _check(lr, steps)
     frame = _window(window if window is not None else chosen.window)
     laid = Table(game)
-    begun = _starts(starts, frame)
+    initial = _starts(starts, frame)
     texts = list(solvers) or list(chosen.solvers)
     if len(texts) > _MOST:
         raise RecipeError(f"--solver is given {len(texts)} times: at most {_MOST} fit on a page")
     made = [_solver(text, lr, game, chosen.options) for text in texts]
     grid = pictures.arrows_at(frame, _CELLS) if basins else np.zeros((0, 2))
-    near = [beside(laid, k) for k in range(len(laid.points))]
-    every = np.concatenate([begun, *near, grid])
-    side = frame[1] - frame[0]
+    near = [starts_near(laid, k) for k in range(len(laid.points))]
+    every = np.concatenate([initial, *near, grid])
+    side, count, kept = frame[1] - frame[0], len(initial), len(every) - len(grid)
     far = _FAR * side + max(map(abs, frame))
     shown = []
     for solver, text in made:
-        kept = len(every) - len(grid)
         walk = laid.walk(solver, every, steps, far, kept)
         ends = laid.outcomes(walk, _REACH * side)
         rates = tuple(
-            rate(laid, solver, k, walk.path[:, len(begun) + NEAR * k : len(begun) + NEAR * (k + 1)])
+            rate(laid, solver, k, walk.path[:, count + NEAR * k : count + NEAR * (k + 1)])
             for k in range(len(laid.points))
         )
         cells = ends[kept:].reshape(_CELLS, _CELLS) if basins else None
-        shown.append(
-            PlayedSolver(text, solver, walk.path[:, : len(begun)], ends[: len(begun)], rates, cells)
-        )
-    return Played(name, chosen.line, options, laid, frame, lr, steps, begun, tuple(shown))
+        shown.append(PlayedSolver(text, solver, walk.path[:, :count], ends[:count], rates, cells))
+    return Played(name, chosen.line, options, laid, frame, lr, steps, initial, tuple(shown))
 
 
 def _solver(
-    text: str, lr: float, game: Any, defaults: Mapping[str, Mapping[str, str]]
-) -> tuple[Any, str]:
+    text: str, lr: float, game: Known, defaults: Mapping[str, Mapping[str, str]]
+) -> tuple[Solver, str]:
     """(the solver, its whole text): plain SGD of step `lr`, the board's own options where the text gives none,
     the game's players for leader and follower."""
     name, _, tail = text.partition(":")
@@ -174,7 +173,7 @@ def _solver(
     own = [f"{k}={v}" for k, v in defaults.get(name, {}).items() if k not in given]
     full = ",".join([*filter(None, [tail]), *own])
     text = f"{name}:{full}" if full or text.endswith(":") else name
-    solver: Any = named(text, Simultaneous(SGD(lr)))
+    solver: Any = solver_from_text(text, Simultaneous(SGD(lr)))
     if isinstance(solver, Averaged):
         raise RecipeError(
             f"--solver {text}: the board draws iterates, not averages of them: leave average out"
@@ -206,7 +205,7 @@ def _starts(starts: int | str, window: Sequence[float]) -> Array:
     if text.isdigit():
         if not 1 <= int(text) <= _MOST:
             raise RecipeError(f"--starts {text}: it must lie between 1 and {_MOST}")
-        return spread(window, int(text))
+        return halton_starts(window, int(text))
     places = []
     for part in text.split(";"):
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players, Wrapped
 from equilibrist.errors import GameError
 from equilibrist.games.truth import Known, Point
+from equilibrist.solvers import Solver
 from equilibrist.spectra import local_convergence
 
 Array = NDArray[np.float64]
@@ -137,7 +138,7 @@ class Table:
         return self.positions(v).numpy()
 
     def walk(
-        self, solver: Any, starts: Array, steps: int, limit: float, kept: int | None = None
+        self, solver: Solver, starts: Array, steps: int, limit: float, kept: int | None = None
     ) -> Walk:
         """`steps` of the solver from starts [S, 2].
 
@@ -196,7 +197,7 @@ class Table:
     def _nothing(self) -> Constants:
         return {player: {} for player in self.like}
 
-    def _draws(self, members: int, step: int) -> Any:
+    def _draws(self, members: int, step: int) -> Draws:
         """Every member sees the same numbers."""
         draw = getattr(self.game, "draw", None)
 
@@ -208,7 +209,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Rate:
+class LocalRate:
     """How a solver behaves at one stationary point.
 
     Attributes:
@@ -226,7 +227,7 @@ class Rate:
     steps: int
 
 
-def beside(table: Table, index: int) -> Array:
+def starts_near(table: Table, index: int) -> Array:
     """Starts [NEAR, 2] for `rate`: stationary point `index`, and eight around it at each of two radii."""
     place = table.places[index]
     angles = np.arange(8) * np.pi / 4 + 0.3
@@ -234,8 +235,8 @@ def beside(table: Table, index: int) -> Array:
     return np.concatenate([place[None], *(place + radius * circle for radius in _RADII)])
 
 
-def rate(table: Table, solver: Any, index: int, path: Array) -> Rate:
-    """Prediction against observation at stationary point `index`, from the path [T, NEAR, 2] of `beside`.
+def rate(table: Table, solver: Solver, index: int, path: Array) -> LocalRate:
+    """Prediction against observation at stationary point `index`, from the path [T, NEAR, 2] of `starts_near`.
 
     Observed: members start 1e-5 and 1e-10 (times max(1, |x*|)) beside one that starts at x*. The factor is
     exp of the slope of the mean of log |x_t - x_t*| by least squares, over the last two thirds of the steps at
@@ -254,16 +255,16 @@ def rate(table: Table, solver: Any, index: int, path: Array) -> Rate:
             best = (end // 3, end, gaps)
     first, end, gaps = best
     if end - first < 3:
-        return Rate(index, predicted, why, None, 0)
+        return LocalRate(index, predicted, why, None, 0)
     slope = np.polyfit(np.arange(first, end), np.log(gaps[first:end]).mean(axis=1), 1)[0]
-    return Rate(index, predicted, why, float(np.exp(slope)), end - first)
+    return LocalRate(index, predicted, why, float(np.exp(slope)), end - first)
 
 
 def _unit(place: Array) -> float:
     return max(1.0, float(np.linalg.norm(place)))
 
 
-def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, str]:
+def _predicted(table: Table, solver: Solver, point: Point) -> tuple[float | None, str]:
     if not hasattr(solver, "linear_map"):
         return None, f"{type(solver).__name__} has no linear map"
     # Its leader's rows use that the losses add up to zero.
@@ -276,7 +277,7 @@ def _predicted(table: Table, solver: Any, point: Point) -> tuple[float | None, s
         return None, str(error)
 
 
-def spread(window: Sequence[float], count: int) -> Array:
+def halton_starts(window: Sequence[float], count: int) -> Array:
     """`count` starts in the window: Halton's points of bases 2 and 3 (first to be kept when more are asked
     for), in the middle 80% of each side."""
 

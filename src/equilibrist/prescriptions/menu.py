@@ -10,7 +10,7 @@ from typing import Any
 from equilibrist.errors import EquilibristError
 from equilibrist.run import Recipe
 from equilibrist.solvers import Alternating, Averaged
-from equilibrist.solvers.named import named
+from equilibrist.solvers.named import solver_from_text
 
 Change = Callable[[Recipe], Recipe]
 FACTOR = 4.0  # by which rates and batches are changed; penalties by its square, near enough: 10
@@ -61,7 +61,7 @@ def _allowed(change: Change, recipe: Recipe) -> bool:
 
 
 def _solver(text: str) -> Change:
-    return lambda recipe: dataclasses.replace(recipe, solver=named(text, recipe.solver))
+    return lambda recipe: dataclasses.replace(recipe, solver=solver_from_text(text, recipe.solver))
 
 
 def _rates(player: str, factor: float) -> Change:
@@ -78,7 +78,7 @@ def _rates(player: str, factor: float) -> Change:
                 rule = rule.rule
             if not hasattr(rule, "lr"):
                 raise ValueError(f"{rule} has no step size")
-            solver = named(f"recipe:lr.{who}={rule.lr * factor!r}", solver)
+            solver = solver_from_text(f"recipe:lr.{who}={rule.lr * factor!r}", solver)
         return dataclasses.replace(recipe, solver=solver)
 
     return change

@@ -11,7 +11,7 @@ from equilibrist import tree
 from equilibrist.tree import Tree
 
 
-def dot(a: Tree, b: Tree, stacked: int | None) -> Tensor:
+def stacked_dot(a: Tree, b: Tree, stacked: int | None) -> Tensor:
     """<a, b>: 0-d, or [stacked]."""
     if not stacked:
         return tree.dot(a, b)
@@ -38,9 +38,9 @@ def conjugate_gradients(
 ) -> Tree:
     """x with `apply`(x) = b for a symmetric positive definite `apply`, from x = 0 (Hestenes and Stiefel
     1952). At most `iterations` products; with a `tolerance`, none once |b - apply(x)| <= tolerance |b|, which
-    is looked at after each (a GPU waits for it). What has converged stays where it is, member by member."""
+    is checked after each (which synchronises a GPU). Members that have converged stay where they are."""
     x, r = tree.zeros_like(b), b
-    p, square = b, dot(b, b, stacked)
+    p, square = b, stacked_dot(b, b, stacked)
     enough = tolerance**2 * square
     for k in range(iterations):
         if tolerance and k:
@@ -48,13 +48,13 @@ def conjugate_gradients(
             if not square.any():
                 break
         q = apply(p)
-        curvature = dot(p, q, stacked)
+        curvature = stacked_dot(p, q, stacked)
         step = _ratio(square, curvature)
         x = tree.map(lambda u, d, s=step: u + broadcast_weight(s, u) * d, x, p)
         if k == iterations - 1:
             break
         r = tree.map(lambda u, d, s=step: u - broadcast_weight(s, u) * d, r, q)
-        after = dot(r, r, stacked)
+        after = stacked_dot(r, r, stacked)
         turn = _ratio(after, square)
         p = tree.map(lambda u, d, s=turn: u + broadcast_weight(s, u) * d, r, p)
         square = after

@@ -12,7 +12,7 @@ from equilibrist.tree import Tree
 Weight = float | tuple[float, ...]
 
 
-def each(weight: Weight) -> tuple[float, ...]:
+def weight_values(weight: Weight) -> tuple[float, ...]:
     """The numbers of a weight, one or one a member; ValueError for an empty tuple."""
     if weight == ():
         raise ValueError("an empty tuple has no number for any member")
@@ -21,20 +21,20 @@ def each(weight: Weight) -> tuple[float, ...]:
 
 def describe(weight: Weight) -> str:
     """A weight for people."""
-    return ", ".join(f"{w:g}" for w in each(weight)) + (
+    return ", ".join(f"{w:g}" for w in weight_values(weight)) + (
         " by member" if isinstance(weight, tuple) else ""
     )
 
 
-def alone(weight: Weight) -> float:
+def single_value(weight: Weight) -> float:
     """The number of a single run; ValueError for a tuple."""
     if isinstance(weight, tuple):
         raise ValueError(f"one number is needed here, not one a member: {weight}")
     return weight
 
 
-def by_member(weight: Weight, like: Tree, stacked: int | None) -> Tensor | float:
-    """The number, or a tensor [stacked]. RecipeError where there are not as many as members."""
+def member_weights(weight: Weight, like: Tree, stacked: int | None) -> Tensor | float:
+    """The number, or a tensor [stacked]. RecipeError where their number is not that of the members."""
     if not isinstance(weight, tuple):
         return float(weight)
     if len(weight) != stacked:

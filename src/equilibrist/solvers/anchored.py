@@ -34,7 +34,7 @@ class AnchoredExtragradient(Rules):
     Args:
         optimizer, optimizers: SGD without momentum, within schedules and clipping if need be. A rule that divides
             by the gradient's size, such as Adam, has no h: as v vanishes, its steps outgrow 1 / (8 R).
-        restart: after so many steps the anchor is moved to the current iterate, and k begins anew; 0: never. Where
+        restart: steps after which the anchor is moved to the current iterate and k starts again; 0: never. Where
             also |v(x)| >= m |x - x*|, restarts after 17 R / m steps converge linearly, by the bound.
 
     Raises:

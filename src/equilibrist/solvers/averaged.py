@@ -1,4 +1,4 @@
-"""Averages of players beside any solver: exponential, uniform, or of a tail."""
+"""Averages of players around any solver: exponential, uniform, or of a tail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Averaged:
         tail         a = (x_s + ... + x_k) / (k - s + 1), s = `start`; a = x_k before it
 
     for the players named. The averages follow training and never act on it. They lie in the state, under
-    "average": a run samples from them, and an audit looks at them, unless told to look at the last iterate.
+    "average": a run samples from them, and an audit looks at them, unless the last iterate is asked for.
 
     Exponential averages are those that GANs are sampled from; uniform ones are what the theory of convex-concave
     games speaks of (both: Yazici et al. 2019). On a bilinear game alternating steps circle for ever, and their
@@ -99,7 +99,7 @@ class Averaged:
 
     def describe_average(self, step: int | None = None) -> str:
         """Which average this is, in words: "uniform average of the generator". With the step of a run it also says
-        where a tail has not begun, so that its average is the last iterate."""
+        where a tail has not started, so that its average is the last iterate."""
         text = f"{self.kind} average of the {' and '.join(self.players)}"
         if self.kind != "tail":
             return text

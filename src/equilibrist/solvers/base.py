@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from equilibrist.core.draws import Draw
 from equilibrist.core.field import Evaluation, Linearization, VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.optimizers import SGD, Optimizer
-from equilibrist.tree import Tree
+from equilibrist.tree import Nested, Tree
 
 State = Tree
 Sizes = Mapping[str, int]
@@ -26,7 +26,7 @@ class DrawSource(Protocol):
 
     def batch(self, index: int = 0) -> Draw: ...
 
-    def noise(self, like: Mapping[str, Any], index: int = 0) -> Tree: ...
+    def noise(self, like: Nested, index: int = 0) -> Tree: ...
 
 
 class Step(NamedTuple):
@@ -176,8 +176,8 @@ def identity_like(jacobian: Tensor) -> Tensor:
     return torch.eye(len(jacobian), dtype=jacobian.dtype, device=jacobian.device)
 
 
-def check_rules(*rules: Any) -> None:
-    """ValueError for what is no update rule: a class instead of a value, or an optimiser of torch's."""
+def check_rules(*rules: object) -> None:
+    """ValueError for anything but an update rule: a class instead of an instance, or a torch optimiser."""
     for rule in rules:
         if isinstance(rule, type) or not (hasattr(rule, "init") and hasattr(rule, "update")):
             name = rule.__name__ if isinstance(rule, type) else type(rule).__name__
@@ -186,7 +186,7 @@ def check_rules(*rules: Any) -> None:
             )
 
 
-def check_names(named: Mapping[str, Any], players: Players) -> None:
+def check_names(named: Mapping[str, object], players: Players) -> None:
     """ValueError where a rule is given for a player that does not exist."""
     if unknown := [name for name in named if name not in players]:
         raise ValueError(
@@ -224,6 +224,8 @@ def in_parts(u: Tensor, like: Tree, members: int | None) -> Tree:
     return tree.fill(like, [c.reshape(leaf.shape) for c, leaf in zip(cut, leaves, strict=True)])
 
 
-def measured(field: VectorField, v: Players, losses: dict[str, Tensor]) -> dict[str, Any]:
+def measured(
+    field: VectorField, v: Players, losses: dict[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
     """A step's info: losses and gradient norms of one evaluation."""
     return {"loss": losses, "grad_norm": field.norms(v)}

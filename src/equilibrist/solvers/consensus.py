@@ -11,7 +11,13 @@ from equilibrist import tree
 from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Players
 from equilibrist.solvers._linear_solve import broadcast_weight
-from equilibrist.solvers._members import Weight, alone, by_member, describe, each
+from equilibrist.solvers._members import (
+    Weight,
+    describe,
+    member_weights,
+    single_value,
+    weight_values,
+)
 from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like, independent
 from equilibrist.validation import not_negative
 
@@ -44,7 +50,7 @@ class Consensus(Directed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for gamma in each(self.gamma):
+        for gamma in weight_values(self.gamma):
             not_negative(self, gamma=gamma)
         if type(self.batches) is not int or self.batches not in (1, 2):
             raise ValueError(
@@ -65,7 +71,7 @@ class Consensus(Directed):
             second = field.linearize(*place._replace(draw=independent(draws, 1)))
             v = _mean(first.v, second.v)
             slope = _mean(first.pullback(second.v), second.pullback(first.v))
-        gamma = by_member(self.gamma, v, field.stacked)
+        gamma = member_weights(self.gamma, v, field.stacked)
         if isinstance(gamma, Tensor):
             return tree.map(lambda a, b: b + broadcast_weight(gamma, a) * a, slope, v), first
         return tree.axpy(gamma, slope, v), first
@@ -74,7 +80,7 @@ class Consensus(Directed):
         """I - H (J + gamma J^T J)."""
         unit = identity_like(jacobian)
         rates = self.step_sizes(jacobian, sizes)[:, None]
-        return unit - rates * (jacobian + alone(self.gamma) * jacobian.mT @ jacobian)
+        return unit - rates * (jacobian + single_value(self.gamma) * jacobian.mT @ jacobian)
 
 
 def _mean(a: Players, b: Players) -> Players:

@@ -16,7 +16,7 @@ from equilibrist.core.field import Evaluation, VectorField
 from equilibrist.core.game import Constants, Players
 from equilibrist.errors import GameError
 from equilibrist.games.mixture import Mixture, PairedMixture
-from equilibrist.langevin import SGLD, Langevin
+from equilibrist.langevin import SGLD, LangevinRule
 from equilibrist.optimizers import Optimizer
 from equilibrist.schedules import Schedule
 from equilibrist.solvers.base import (
@@ -57,7 +57,7 @@ class MirrorGAN:
         inner: K. growth: K_t = floor(growth^t K), the outer step t = 0, 1, ...
         beta: damping, in (0, 1]; 1 takes the last sample.
         pace, heat: factors of the step size and of the noise at outer step t (`schedules.Piecewise`, ...).
-        pairing: whom a particle of a `Mixture` plays. "random": each generator one critic, dealt out anew
+        pairing: which opponent a particle of a `Mixture` plays. "random": each generator one critic, assigned again
             at every inner step, on its share of the minibatch: 1 gradient a particle. "mean": the other
             player's mean network: 1 gradient, of another game (the paper's own approximation). "all": every
             critic scores every sample: exact, and `particles` passes of the critic a sample.
@@ -70,8 +70,8 @@ class MirrorGAN:
         cannot be shared out among the particles; "mean" where constants belong to the weights.
     """
 
-    sampler: Langevin = field(default_factory=SGLD)
-    samplers: dict[str, Langevin] = field(default_factory=dict)
+    sampler: LangevinRule = field(default_factory=SGLD)
+    samplers: dict[str, LangevinRule] = field(default_factory=dict)
     inner: int = 10
     beta: float = 0.9
     growth: float = 1.0
@@ -111,7 +111,7 @@ class MirrorGAN:
 
     _name = "Mirror-GAN"
 
-    def sampler_of(self, player: str) -> Langevin:
+    def sampler_of(self, player: str) -> LangevinRule:
         """The Langevin rule of this player."""
         return self.samplers.get(player, self.sampler)
 
@@ -273,7 +273,7 @@ class MirrorGAN:
     ) -> Players:
         """One Langevin step of every player, in place, then the projection; `scales` of step size and noise."""
         for player, part in chain.items():
-            # Rules of one's own need not know of sets that couple parameters.
+            # A user's own rules need not know of sets that couple parameters.
             tied = field.coupled[player]
             also: Any = {} if tied == () else {"coupled": tied, "members": field.stacked}
             self.sampler_of(player).update(

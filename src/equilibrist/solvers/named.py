@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from equilibrist.arguments import convert
 from equilibrist.errors import RecipeError, did_you_mean
-from equilibrist.langevin import SGLD, Langevin, RMSPropSGLD
+from equilibrist.langevin import SGLD, LangevinRule, RMSPropSGLD
 from equilibrist.optimizers import SGD, Optimizer
 from equilibrist.schedules import base
 from equilibrist.solvers.alternating import Alternating
@@ -48,7 +48,7 @@ NAMES: Mapping[str, type[Any]] = {
 }
 _SIMPLE = (int, float, bool)
 _ROLES = ("leader", "follower")
-# What every name takes beside its own keys and lr; "none" leaves averages out.
+# What every name takes in addition to its own keys and lr; "none" leaves averages out.
 _AVERAGE: Mapping[str, Any] = {
     "average": Kind | None,
     "average.decay": float,
@@ -56,7 +56,7 @@ _AVERAGE: Mapping[str, Any] = {
 }
 
 
-def named(text: str, own: Solver) -> Solver:
+def solver_from_text(text: str, own: Solver) -> Solver:
     """The solver that `text` names, with the update rules of `own`.
 
     `text` is NAME or NAME:key=value,key=value. NAME is one of `NAMES`, or "recipe": `own` itself. Keys are
@@ -125,14 +125,14 @@ def _mirrors(name: str) -> bool:
     return issubclass(NAMES[name], MirrorGAN)
 
 
-def _heated(rule: Optimizer, noise: float | None) -> Langevin:
+def _heated(rule: Optimizer, noise: float | None) -> LangevinRule:
     """The Langevin rule with this rule's step size."""
     plain = base(rule)
     lr = getattr(plain, "lr", None)
     if lr is None:
         raise ValueError(f"{plain} has no step size for Langevin dynamics: give one with lr")
     kind: Any = SGLD if isinstance(plain, SGD) else RMSPropSGLD
-    return cast(Langevin, kind(lr) if noise is None else kind(lr, noise))
+    return cast(LangevinRule, kind(lr) if noise is None else kind(lr, noise))
 
 
 def _simple(kind: Any) -> Any:

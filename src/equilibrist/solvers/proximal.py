@@ -16,7 +16,7 @@ from equilibrist.errors import GameError
 from equilibrist.games import AdversarialGame, SampledGame
 from equilibrist.optimizers import Adam, Optimizer
 from equilibrist.penalties import input_gradient
-from equilibrist.solvers._members import Weight, by_member, describe, each
+from equilibrist.solvers._members import Weight, describe, member_weights, weight_values
 from equilibrist.solvers.base import ByPlayer, DrawSource, State, Step, independent
 from equilibrist.validation import at_least, positive
 
@@ -89,7 +89,7 @@ class Proximal(ByPlayer):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, steps=self.steps)
-        for lam in each(self.lam):
+        for lam in weight_values(self.lam):
             positive(self, lam=lam)
 
     def __str__(self) -> str:
@@ -123,7 +123,7 @@ class Proximal(ByPlayer):
         rule = self.rule("critic")
         memory = rule.init(players["critic"]) if self.reset else state["critic"]
         first = draws.batch(0)
-        # The generator's minibatch before the critic moves: a source that has none is told at once.
+        # The generator's minibatch before the critic moves: a source that has none fails at once.
         last = independent(draws, self.steps) if self.fresh else first
         constants = field.refresh(players, constants, first)
         start, seen = tree.clone(players), constants
@@ -160,5 +160,5 @@ class Proximal(ByPlayer):
         if not isinstance(game, AdversarialGame):  # whose losses make their samples themselves
             with torch.no_grad():
                 held["fake"] = field.evaluate(game.fakes, players, constants, draw)
-        lam = by_member(self.lam, players, field.stacked)
+        lam = member_weights(self.lam, players, field.stacked)
         return {**held, "lam": lam} if isinstance(lam, Tensor) else held

@@ -11,10 +11,16 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Players
-from equilibrist.solvers._linear_solve import broadcast_weight, dot
-from equilibrist.solvers._members import Weight, alone, by_member, describe, each
+from equilibrist.solvers._linear_solve import broadcast_weight, stacked_dot
+from equilibrist.solvers._members import (
+    Weight,
+    describe,
+    member_weights,
+    single_value,
+    weight_values,
+)
 from equilibrist.solvers.base import Directed, DrawSource, Place, Sizes, identity_like
-from equilibrist.validation import finite
+from equilibrist.validation import finite_number
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class SymplecticAdjustment(Directed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for strength in each(self.strength):
-            finite(self, strength=strength)
+        for strength in weight_values(self.strength):
+            finite_number(self, strength=strength)
 
     def _options(self) -> str:
         return f"lambda {describe(self.strength)}{', aligned' if self.align else ''}; "
@@ -52,11 +58,14 @@ class SymplecticAdjustment(Directed):
         pulled = here.pullback(v)
         pushed = field.jvp(players, constants, v, draw)
         adjusted = tree.map(lambda a, b: (a - b) / 2, pulled, pushed)
-        weights = by_member(self.strength, v, field.stacked)
+        weights = member_weights(self.strength, v, field.stacked)
         if self.align:
             size = sum(leaf.numel() for leaf in tree.leaves(v)) / (field.stacked or 1)
             agreement = (
-                dot(v, pulled, field.stacked) * dot(adjusted, pulled, field.stacked) / size + 0.1
+                stacked_dot(v, pulled, field.stacked)
+                * stacked_dot(adjusted, pulled, field.stacked)
+                / size
+                + 0.1
             )
             weights = weights * torch.sign(agreement)
         return tree.map(lambda x, a: x + broadcast_weight(weights, a) * a, v, adjusted), here
@@ -68,4 +77,4 @@ class SymplecticAdjustment(Directed):
         unit = identity_like(jacobian)
         antisymmetric = (jacobian - jacobian.mT) / 2
         rates = self.step_sizes(jacobian, sizes)[:, None]
-        return unit - rates * ((unit + alone(self.strength) * antisymmetric.mT) @ jacobian)
+        return unit - rates * ((unit + single_value(self.strength) * antisymmetric.mT) @ jacobian)

@@ -49,7 +49,7 @@ def iterate(
         start: the players, or players and constants (`GAN.init(seed)`); they are left as they are.
         steps: how many.
         seed: of everything that is drawn, addressed by (seed, step).
-        every: players are kept every so many steps.
+        every: steps between two recorded players.
         draw: makes a minibatch of a generator, `lambda rng: game.draw(rng, data, 64)` for a GAN; None for games
             that draw nothing.
 

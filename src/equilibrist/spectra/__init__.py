@@ -13,7 +13,8 @@ from equilibrist.spectra.density import Density, exact_density
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
 from equilibrist.spectra.krylov import extremes
 from equilibrist.spectra.normality import HenriciBounds, abscissa, henrici, henrici_bounds
-from equilibrist.spectra.spectrum import Spectrum, spectrum_at, spectrum_of
+from equilibrist.spectra.of_run import spectrum_of
+from equilibrist.spectra.spectrum import Spectrum, spectrum_at
 
 __all__ = [
     "Convergence",

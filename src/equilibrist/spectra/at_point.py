@@ -21,10 +21,11 @@ from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import GameError, did_you_mean
 from equilibrist.games import GAN
 from equilibrist.solvers import Solver
+from equilibrist.spectra.arrays import Array, Complex
 from equilibrist.spectra.density import Density, density
-from equilibrist.spectra.eigenvalues import Array, Complex, Eigenvalues, eigenvalues
+from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
 from equilibrist.spectra.krylov import MEMORY
-from equilibrist.spectra.spectrum import products_of
+from equilibrist.spectra.products import product_with
 from equilibrist.validation import at_least
 
 ASYMMETRY = 1e-5  # of |w^T A u - u^T A w|, relative to |w| |A u|: above float32's rounding
@@ -197,7 +198,7 @@ def lanczos_density(operator: Any, *, steps: int = 30, probes: int = 8, seed: in
             "spectra.hessian(game, players, player)"
         )
     ours = isinstance(operator, Tensor | HessianOperator | JacobianOperator)
-    product = products_of(operator) if ours else operator.__matmul__
+    product = product_with(operator) if ours else operator.__matmul__
     u, w = np.random.default_rng([seed, 1]).standard_normal((2, shape[0]))
     image, other = product(u), product(w)
     if not np.isfinite([image, other]).all():

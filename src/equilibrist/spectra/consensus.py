@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from equilibrist.spectra.eigenvalues import Array, Complex, largest_step
-
-Product = Callable[[Array], Array]
+from equilibrist.certificates import Json
+from equilibrist.spectra.arrays import Array, Complex, Product
+from equilibrist.spectra.eigenvalues import largest_step
 
 REFERENCE = "Mescheder, Nowozin and Geiger 2017, section 4 (consensus), inequality 5"
 
@@ -33,7 +30,7 @@ class Forecast:
     q: float
     exact: bool
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         how = "exact" if self.exact else "as if J were normal, from the extreme eigenvalues found"
         return {"gamma": self.gamma, "h_max": self.h_max, "q": self.q, "how": how}
@@ -52,7 +49,7 @@ def transposed(
 
 
 def forecast(
-    gamma: float, values: Complex, tolerance: float, matrix: NDArray[np.float64] | None = None
+    gamma: float, values: Complex, tolerance: float, matrix: Array | None = None
 ) -> Forecast:
     """The forecast for one gamma: exact with the matrix J [n, n], else from eigenvalues found.
 
@@ -79,7 +76,7 @@ def forecast(
 
 
 def suggested(
-    values: Complex, tolerance: float, matrix: NDArray[np.float64] | None = None
+    values: Complex, tolerance: float, matrix: Array | None = None
 ) -> tuple[Forecast | None, str]:
     """The gamma that consensus optimisation should try first at this spectrum.
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Product = Callable[[Array], Array]
+from equilibrist.spectra.arrays import Array, Product
 
 REFERENCE = "Golub and Welsch 1969; Ghorbani, Krishnan and Xiao 2019, section 2 (Lanczos densities)"
 
@@ -74,7 +72,7 @@ def density(product: Product, n: int, steps: int, probes: int, rng: np.random.Ge
     return _of_masses(nodes, weights, lows, highs, (probes, min(steps, n)))
 
 
-def mixed(parts: Sequence[tuple[int, Density]]) -> Density:
+def block_diagonal(parts: Sequence[tuple[int, Density]]) -> Density:
     """The density of a block diagonal operator from (dimension, density) of its blocks."""
     n = sum(size for size, _ in parts)
     blocks = [found for _, found in parts]

@@ -6,13 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from equilibrist.errors import GameError
+from equilibrist.spectra.arrays import Array, Complex
 from equilibrist.spectra.normality import HenriciBounds, henrici
-
-Complex = NDArray[np.complex128]
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from equilibrist.spectra.eigenvalues import Array, Complex, Eigenvalues
-
-Product = Callable[[Array], Array]
+from equilibrist.spectra.arrays import Array, Complex, Mask, Product
+from equilibrist.spectra.eigenvalues import Eigenvalues
 
 # Own-loss sign: the smallest real part decides stability, imaginary parts rotation, the rest the step.
 ENDS: dict[str, Callable[[Complex], Array]] = {
@@ -25,7 +23,7 @@ REFERENCE = "Stewart 2002, A Krylov-Schur algorithm for large eigenproblems"
 
 
 @dataclass(frozen=True)
-class Pair:
+class Eigenpair:
     """One approximate eigenpair: M v = value v up to a residual, for the unit vector v [n]; `products` spent on it."""
 
     value: complex
@@ -53,7 +51,7 @@ class Ritz:
     size: float
     converged: dict[str, int]
     products: int
-    first: Pair | None = None
+    first: Eigenpair | None = None
 
     def outermost(self, end: str) -> int | None:
         """The index of the outermost eigenvalue at an end (of a conjugate pair the upper one), or None where
@@ -70,7 +68,7 @@ def edge(values: Complex, end: str, size: float) -> int:
     return int(near[np.argmax(values[near].imag)])
 
 
-def krylov(
+def krylov(  # a search has this many choices of its own
     product: Product,
     n: int,
     *,
@@ -101,8 +99,8 @@ def krylov(
     room = room or max(4 * k + 20, int(MEMORY / (8 * n)))
     m = max(1, min(n, products, room))
     V, H = np.empty((m + 1, n)), np.zeros((m + 1, m))
-    first = rng.standard_normal(n) if start is None else start
-    V[0] = first / np.linalg.norm(first)
+    begin = rng.standard_normal(n) if start is None else start
+    V[0] = begin / np.linalg.norm(begin)
     kept, spent, look = 0, 0, min(m, 4 * k)
     while True:
         for j in range(kept, m):
@@ -125,24 +123,24 @@ def krylov(
         look = kept + max(10, (m - kept) // 2)
     wanted = [i for i in _outermost(values, ends, k, len(values)) if good[i]]
     wanted.sort(key=lambda i: (values[i].real, values[i].imag))
-    first_end = edge(values, ends[0], size)
-    return Ritz(
-        values[wanted].astype(np.complex128),
-        residuals[wanted] + rounding * size,
-        (V[:used].T @ Y[:, wanted]).astype(np.complex128),
-        size,
-        converged,
-        spent,
-        Pair(
-            complex(values[first_end]),
-            float(residuals[first_end]) + rounding * size,
-            (V[:used].T @ Y[:, first_end]).astype(np.complex128),
-        ),
-    )
+    found = values, residuals + rounding * size, V[:used].T, Y
+    (value,), (residual,), vector = _chosen(*found, [edge(values, ends[0], size)])
+    first = Eigenpair(complex(value), float(residual), vector[:, 0])
+    return Ritz(*_chosen(*found, wanted), size, converged, spent, first)
 
 
-def partner(product: Product, row: Complex, value: complex, products: int, close: float) -> Pair:
-    """The right eigenvector that belongs to a left one, row^T M = value row^T, by Arnoldi's method begun at it.
+def _chosen(
+    values: Complex, residuals: Array, basis: Array, Y: Complex, which: list[int]
+) -> tuple[Complex, Array, Complex]:
+    """Values [k], residuals [k] and vectors [n, k] of some of the Ritz pairs, Y their coordinates in the basis."""
+    vectors = (basis @ Y[:, which]).astype(np.complex128)
+    return values[which].astype(np.complex128), residuals[which], vectors
+
+
+def partner(
+    product: Product, row: Complex, value: complex, products: int, close: float
+) -> Eigenpair:
+    """The right eigenvector that belongs to a left one, row^T M = value row^T, by Arnoldi's method started at it.
 
     Where an eigenvalue lies in a cluster, the Ritz value nearest to it may belong to a neighbour; the vector that is
     sought is the one that overlaps with `row`. Of the Ritz vectors with values within a quarter of |value|, that
@@ -171,7 +169,7 @@ def partner(product: Product, row: Complex, value: complex, products: int, close
         if residuals[best] <= close:
             break
     vector = (V[: j + 1].T @ Y[:, best]).astype(np.complex128)
-    return Pair(complex(values[best]), float(residuals[best]), vector, j + 1)
+    return Eigenpair(complex(values[best]), float(residuals[best]), vector, j + 1)
 
 
 def extremes(
@@ -194,11 +192,11 @@ def extremes(
     n = operator.shape[0]
     k = max(1, min(k, n))
     found = krylov(operator.matvec, n, k=k, tolerance=tolerance, products=products)
-    return listed(found, k)
+    return without_vectors(found, k)
 
 
-def listed(found: Ritz, k: int) -> Eigenvalues:
-    """Without the vectors."""
+def without_vectors(found: Ritz, k: int) -> Eigenvalues:
+    """What was found, without its vectors."""
     return Eigenvalues(
         found.values,
         found.residuals,
@@ -270,7 +268,7 @@ def _ritz(H: Array, m: int) -> tuple[Complex, Complex, Array]:
     return values.astype(np.complex128), Y, np.abs(H[m, :m] @ Y)
 
 
-def _leading(score: Array, good: NDArray[np.bool_], k: int) -> int:
+def _leading(score: Array, good: Mask, k: int) -> int:
     """How many of the k outermost are good, up to the first that is not."""
     order = np.argsort(-score, kind="stable")[:k]
     return int(np.cumprod(good[order]).sum())

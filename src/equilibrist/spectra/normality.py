@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Complex = NDArray[np.complex128]
-Product = Callable[[Array], Array]
+from equilibrist.spectra.arrays import Array, Complex, Product
 
 NOTHING = 1e-4  # what a lower end must exceed: eigenpairs found are no more accurate
 
@@ -22,7 +17,7 @@ REFERENCES = (
 )
 
 
-def henrici(matrix: NDArray[np.float64], values: NDArray[Any]) -> float:
+def henrici(matrix: Array, values: Array | Complex) -> float:
     """sqrt(|M|_F^2 - sum |l|^2) / |M|_F for a matrix [n, n] and its eigenvalues [n]: 0 iff M is normal,
     below 1 (Henrici 1962).
 
@@ -38,7 +33,7 @@ def henrici(matrix: NDArray[np.float64], values: NDArray[Any]) -> float:
     return lost / size if size > 0 else 0.0
 
 
-def abscissa(matrix: NDArray[np.float64]) -> float:
+def abscissa(matrix: Array) -> float:
     """The smallest eigenvalue of (M + M^T) / 2 for a matrix [n, n].
 
     In the sign of own losses: |x| grows at first under x' = -M x from some start iff this is negative,
@@ -92,10 +87,9 @@ def henrici_bounds(
 
         departure^2 |M|_F^2 = (|T|^2 - sum |f|^2) + |X|^2 + (|Y|^2 - sum |y|^2).
 
-    Of Y's m eigenvalues y = a + i b only sums are at hand, which bound sum |y|^2 = sum a^2 + sum b^2:
+    Of Y's m eigenvalues y = a + i b only sums are known, which bound sum |y|^2 = sum a^2 + sum b^2:
 
-        from below by max(tr Y^2, 2 (tr Y)^2 / m - tr Y^2), as tr Y^2 = sum a^2 - sum b^2 and
-            (tr Y)^2 <= m sum a^2;
+        from below by max(tr Y^2, 2 (tr Y)^2 / m - tr Y^2), as tr Y^2 = sum a^2 - sum b^2, (tr Y)^2 <= m sum a^2;
         from above by sqrt(|Y|^4 - |Y^T Y - Y Y^T|^2 / 2) (Kress, de Vries and Wegmann 1974).
 
     |X|^2, |Y|^2, tr Y, tr Y^2 and the commutator's norm are means over Rademacher vectors (Hutchinson 1990).
@@ -121,18 +115,35 @@ def henrici_bounds(
     if probes < 2:
         raise ValueError(f"probes={probes} of an interval: a jackknife needs at least 2")
     Q, T, found = _invariant(n, values, vectors)
-    m = n - len(found)
+    sums = _probe_sums(product, transposed, Q, probes, rng)
+    known = n - len(found), float((T**2).sum()), float((np.abs(found) ** 2).sum())
+    left_out = [np.delete(sums, i, axis=0).mean(axis=0) for i in range(probes)]
+    ratios = np.array([_ratios(mean, *known) for mean in left_out])
+    errors = np.sqrt((probes - 1) * ratios.var(axis=0))
+    reach = float(stdtrit(probes - 1, 0.5 + confidence / 2)) * errors
+    # All four are widened towards the outside, where they are smaller.
+    lost, left, share, kept = np.clip(_ratios(sums.mean(axis=0), *known) - reach, 0.0, 1.0)
+    low = min(1.0, float(lost + left * (1 - np.sqrt(1 - share)))) ** 0.5
+    high = float(1 - kept) ** 0.5
+    low = low if low > NOTHING else 0.0
+    # Noise may put them in the wrong order where they nearly meet.
+    return HenriciBounds(min(low, high), max(low, high), probes, 4 * probes)
 
-    def outside(u: Any) -> Array:
+
+def _probe_sums(
+    product: Product, transposed: Product, Q: Array, probes: int, rng: np.random.Generator
+) -> Array:
+    """[probes, 5]: what each Rademacher vector says of |X|^2, |Y|^2, tr Y^2, tr Y and |Y^T Y - Y Y^T|^2."""
+
+    def outside(u: Array) -> Array:
         beyond: Array = u - Q @ (Q.T @ u)
         return beyond
 
     sums = np.empty((probes, 5))
     for i in range(probes):
-        w = outside(rng.integers(0, 2, n) * 2.0 - 1.0)
+        w = outside(np.asarray(rng.integers(0, 2, len(Q)) * 2.0 - 1.0, np.float64))
         image, back = product(w), outside(transposed(w))
         inner = outside(image)
-        # Of |X|^2 and |Y|^2, tr Y^2, tr Y, and |Y^T Y - Y Y^T|^2.
         across = Q.T @ image
         swapped = outside(transposed(inner)) - outside(product(back))
         sums[i] = (
@@ -142,27 +153,18 @@ def henrici_bounds(
             w @ (inner + back) / 2,
             swapped @ swapped,
         )
-    whole, own = float((T**2).sum()), float((np.abs(found) ** 2).sum())
+    return sums
 
-    def ratios(mean: Array) -> Array:
-        X2, Y2, square, trace, commutator = mean
-        F2 = whole + X2 + Y2
-        if not F2 > 0:
-            return np.array([0.0, 0.0, 0.0, 1.0])
-        rest = max(square, 2 * trace**2 / m - square) if m else 0.0
-        share = commutator / (2 * Y2**2) if Y2 > 0 else 0.0
-        return np.array([(whole - own + X2) / F2, Y2 / F2, share, (own + rest) / F2])
 
-    each = np.array([ratios(np.delete(sums, i, axis=0).mean(axis=0)) for i in range(probes)])
-    errors = np.sqrt((probes - 1) * each.var(axis=0))
-    reach = float(stdtrit(probes - 1, 0.5 + confidence / 2)) * errors
-    # All four are widened towards the outside, where they are smaller.
-    lost, left, share, kept = np.clip(ratios(sums.mean(axis=0)) - reach, 0.0, 1.0)
-    low = min(1.0, float(lost + left * (1 - np.sqrt(1 - share)))) ** 0.5
-    high = float(1 - kept) ** 0.5
-    low = low if low > NOTHING else 0.0
-    # Noise may put them in the wrong order where they nearly meet.
-    return HenriciBounds(min(low, high), max(low, high), probes, 4 * probes)
+def _ratios(mean: Array, m: int, whole: float, own: float) -> Array:
+    """The four ratios that make up both ends, from the means over probes, |T|^2 (`whole`) and sum |f|^2 (`own`)."""
+    X2, Y2, square, trace, commutator = mean
+    F2 = whole + X2 + Y2
+    if not F2 > 0:
+        return np.array([0.0, 0.0, 0.0, 1.0])
+    rest = max(square, 2 * trace**2 / m - square) if m else 0.0
+    share = commutator / (2 * Y2**2) if Y2 > 0 else 0.0
+    return np.array([(whole - own + X2) / F2, Y2 / F2, share, (own + rest) / F2])
 
 
 def _invariant(
@@ -174,7 +176,7 @@ def _invariant(
     Those that nearly lie in the span of the others are left out: T would magnify their residuals by 1 / `apart`.
     """
     # Columns C of the span, and M C.
-    Q: Any = np.zeros((n, 0))
+    Q: Array = np.zeros((n, 0))
     columns = images = Q
     kept: list[complex] = []
     if values is None or vectors is None:
@@ -199,5 +201,5 @@ def _invariant(
         return Q, np.zeros((0, 0)), np.zeros(0, np.complex128)
     # M C = M Q R = Q T R.
     R: Array = Q.T @ columns
-    T: Array = np.linalg.solve(R.T, (Q.T @ images).T).T
+    T = np.asarray(np.linalg.solve(R.T, (Q.T @ images).T).T, np.float64)
     return Q, T, np.array(kept)

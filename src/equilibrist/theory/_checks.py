@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from equilibrist.errors import GameError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Array = NDArray[np.float64]
+Numbers: TypeAlias = "ArrayLike | Tensor"  # what the closed forms take
 
 
 def weight(lam: float) -> float:
@@ -20,7 +24,7 @@ def weight(lam: float) -> float:
     return lam
 
 
-def array(name: str, value: Any, *shape: int) -> Array:
+def finite_array(name: str, value: Numbers, *shape: int) -> Array:
     """`value` (an array, a tensor or nested lists) as float64 of that shape."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()

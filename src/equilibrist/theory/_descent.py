@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 _STEPS = 2000
 
 
-def bracket(
+def bounds_by_descent(
     game: W2Gaussian, A: Array, b: Array, lam: float, starts: int, seed: int
 ) -> tuple[float, float]:
     """(lower, upper) bounds of min over feasible G of V_prox(G, D)."""
     rng = np.random.default_rng(seed)
     first = game.best_generator(A, b)
-    begun = [(first.W, first.u), (np.eye(game.d), np.zeros(game.d))]
-    while len(begun) < max(starts, 2):
+    initial = [(first.W, first.u), (np.eye(game.d), np.zeros(game.d))]
+    while len(initial) < max(starts, 2):
         W = rng.standard_normal((game.d, game.d))
-        begun.append((W, game.t * rng.standard_normal(game.d)))
+        initial.append((W, game.t * rng.standard_normal(game.d)))
     upper, lower = np.inf, -np.inf
-    for W, u in begun:
+    for W, u in initial:
         W, u = project(game, W, u)
         W, u, value = _descend(game, W, u, A, b, lam)
         upper = min(upper, value)

@@ -21,7 +21,7 @@ _ROUNDS = 300
 
 
 @dataclass(frozen=True)
-class Problem:
+class InnerProblem:
     """max F over H~ >= 0, 0 < lam < inf, in the basis of W's left singular vectors: H [d, d] symmetric, m [d] the
     squared singular values, from the least on, c [d]."""
 
@@ -45,7 +45,7 @@ def solve(
     left, sigma = left[:, ::-1], sigma[::-1]
     sigma = np.where(sigma <= 1e-15 * sigma[-1], 0.0, sigma)
     turned = left.T @ H @ left
-    problem = Problem(s, eta, lam, (turned + turned.T) / 2, sigma**2, left.T @ c)
+    problem = InnerProblem(s, eta, lam, (turned + turned.T) / 2, sigma**2, left.T @ c)
     basis = _common_basis(problem)
     found, value, reached = _by_newton(problem) if basis is None else _by_roots(problem, basis)
     return left @ found @ left.T, value, reached
@@ -73,7 +73,7 @@ def scalar(
     return root, value(root), True
 
 
-def _common_basis(problem: Problem) -> Array | None:
+def _common_basis(problem: InnerProblem) -> Array | None:
     """Orthonormal vectors that diagonalise H, W W^T and c c^T at once, or None."""
     several = [problem.H, np.diag(problem.m), np.outer(problem.c, problem.c)]
     sizes = [max(float(np.abs(x).max()), 1e-300) for x in several]
@@ -87,7 +87,7 @@ def _common_basis(problem: Problem) -> Array | None:
     return np.asarray(vectors)
 
 
-def _by_roots(problem: Problem, basis: Array) -> tuple[Array, float, bool]:
+def _by_roots(problem: InnerProblem, basis: Array) -> tuple[Array, float, bool]:
     h = (basis.T @ problem.H @ basis).diagonal()
     m = problem.m @ basis**2
     c2 = (basis.T @ problem.c) ** 2
@@ -102,7 +102,7 @@ def _by_roots(problem: Problem, basis: Array) -> tuple[Array, float, bool]:
     return found, sum(value for _, value, _ in parts), all(reached for _, _, reached in parts)
 
 
-def _by_newton(problem: Problem) -> tuple[Array, float, bool]:
+def _by_newton(problem: InnerProblem) -> tuple[Array, float, bool]:
     """Damped Newton steps; where W is (almost) singular, first along the central path of the barrier
     mu log det H~, whose value is within d mu of the supremum."""
     d = len(problem.c)
@@ -118,7 +118,7 @@ def _by_newton(problem: Problem) -> tuple[Array, float, bool]:
     return L @ L.T, _f(problem, L, 0.0), reached
 
 
-def _f(problem: Problem, L: Array, mu: float) -> float:
+def _f(problem: InnerProblem, L: Array, mu: float) -> float:
     """F + mu log det H~ at H~ = L L^T."""
     p, H = problem, L @ L.T
     lost = p.eta**2 * (solve_triangular(L, np.diag(np.sqrt(p.m)), lower=True) ** 2).sum()
@@ -129,7 +129,7 @@ def _f(problem: Problem, L: Array, mu: float) -> float:
     )
 
 
-def _climb(problem: Problem, L: Array, mu: float) -> Array:
+def _climb(problem: InnerProblem, L: Array, mu: float) -> Array:
     """Newton's method in X, H~ <- L (I + X) L^T: well scaled however small H~ gets in part, for the singular
     directions of W come first in L."""
     p, d = problem, len(problem.c)

@@ -38,7 +38,7 @@ def _scores(x: Tensor, A: Tensor, b: Tensor) -> Tensor:
     return found
 
 
-def value(s: float, eta: float, W: Tensor, u: Tensor, A: Tensor, b: Tensor) -> Tensor:
+def gan_value(s: float, eta: float, W: Tensor, u: Tensor, A: Tensor, b: Tensor) -> Tensor:
     """E D(x) - E D^c(W z + u), D^c(x) = sup_x' D(x') - eta |x - x'|^2 by solving for x' at every point."""
     z = points(len(u))
     fake = z @ W.T + u
@@ -73,14 +73,14 @@ def v_prox(
     def loss(w: Array) -> tuple[float, Array]:
         at = torch.tensor(w, dtype=F64, requires_grad=True)
         A_, b_ = critic(at)
-        found = -value(s, eta, held[0], held[1], A_, b_)
+        found = -gan_value(s, eta, held[0], held[1], A_, b_)
         if lam:
             found = found + lam * distance(s, A_ - held[2], b_ - held[3])
         (grad,) = torch.autograd.grad(found, at)
         return float(found.detach()), grad.numpy()
 
-    begun = np.concatenate([np.linalg.cholesky(eta * np.eye(d) - A)[rows, columns], b])
-    done = minimize(loss, begun, jac=True, method="BFGS", options={"gtol": 1e-11, "maxiter": 2000})
+    start = np.concatenate([np.linalg.cholesky(eta * np.eye(d) - A)[rows, columns], b])
+    done = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-11, "maxiter": 2000})
     A_, b_ = critic(torch.tensor(done.x, dtype=F64))
     return -float(done.fun), A_.numpy(), b_.numpy()
 
@@ -88,7 +88,7 @@ def v_prox(
 Draw = tuple[Array, Array]
 
 
-def feasible(W: Array, u: Array, s: float, t: float) -> Draw:
+def feasible_draw(W: Array, u: Array, s: float, t: float) -> Draw:
     """The nearest generator of the setting: sigma_max(W) <= 1 (s >= 1) or sigma_min(W) >= 1, |u| <= t."""
     left, sigma, right = np.linalg.svd(W)
     sigma = np.maximum(sigma, 1.0) if s < 1 else np.minimum(sigma, 1.0)
@@ -108,7 +108,7 @@ def least(
     rng = np.random.default_rng(seed)
     found = math.inf
     for k in range(starts):
-        W, u = feasible(
+        W, u = feasible_draw(
             np.eye(d) if k == 0 else rng.standard_normal((d, d)),
             rng.standard_normal(d) * t / 2,
             s,
@@ -119,7 +119,7 @@ def least(
         for _ in range(steps):
             size *= 3
             while size > 1e-10:
-                W_, u_ = feasible(W - size * by_w, u - size * by_u, s, t)
+                W_, u_ = feasible_draw(W - size * by_w, u - size * by_u, s, t)
                 there = of(W_, u_)
                 moved = float(((W_ - W) ** 2).sum() + ((u_ - u) ** 2).sum())
                 if there[0] <= here - 0.25 * moved / size:
@@ -141,7 +141,7 @@ def least_value(s: float, eta: float, t: float, A: Array, b: Array, starts: int 
 
     def of(W: Array, u: Array) -> tuple[float, Array, Array]:
         at = [torch.tensor(x, dtype=F64, requires_grad=True) for x in (W, u)]
-        found = value(s, eta, at[0], at[1], A_, b_)
+        found = gan_value(s, eta, at[0], at[1], A_, b_)
         by = torch.autograd.grad(found, at)
         return float(found.detach()), by[0].numpy(), by[1].numpy()
 
@@ -156,7 +156,7 @@ def least_v_prox(
     def of(W: Array, u: Array) -> tuple[float, Array, Array]:
         best, A_, b_ = v_prox(s, eta, W, u, A, b, lam)
         at = [torch.tensor(x, dtype=F64, requires_grad=True) for x in (W, u)]
-        found = value(s, eta, at[0], at[1], torch.tensor(A_), torch.tensor(b_))
+        found = gan_value(s, eta, at[0], at[1], torch.tensor(A_), torch.tensor(b_))
         by = torch.autograd.grad(found, at)
         return best, by[0].numpy(), by[1].numpy()
 
@@ -171,7 +171,7 @@ def shift_blocks(
 
     def of(x: Tensor) -> Tensor:
         u, A_, b_ = x[:d], x[d : d + d * d].reshape(d, d), x[d + d * d :]
-        return value(s, eta, torch.eye(d, dtype=F64), u, A_, b_)
+        return gan_value(s, eta, torch.eye(d, dtype=F64), u, A_, b_)
 
     def size(w: Tensor) -> Tensor:
         return distance(s, w[: d * d].reshape(d, d), w[d * d :])

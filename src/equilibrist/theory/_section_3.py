@@ -11,17 +11,23 @@ from scipy.stats import norm
 
 from equilibrist.theory import _raw
 from equilibrist.theory._raw_f import f_values
-from equilibrist.theory._statement import Number, Setting, Statement, at, made
+from equilibrist.theory._statement import (
+    CheckedStatement,
+    Number,
+    Setting,
+    game_in_words,
+    verdict_on,
+)
 from equilibrist.theory.fgan import NAMES, FGaussian, condition
 from equilibrist.theory.w2gan import W2Gaussian
 from equilibrist.theory.wgan1d import WGaussian1d
 
 
-def _direction(setting: Setting) -> Iterator[Statement]:
+def _direction(setting: Setting) -> Iterator[CheckedStatement]:
     game = FGaussian("kl", setting.d, setting.wide.s, setting.t)
     earned, paid, _ = f_values("kl", game.d, game.s, game.t)
     reverse = replace(game, name="reverse_kl").optimal_value
-    yield made(
+    yield verdict_on(
         "direction",
         "Section 3.1, definition of d_f",
         "(7) with f minimises d_f(P, Q), the integral of p f(q/p).",
@@ -40,7 +46,7 @@ def _direction(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _proposition_1(setting: Setting) -> Iterator[Statement]:
+def _proposition_1(setting: Setting) -> Iterator[CheckedStatement]:
     game = W2Gaussian(setting.d, 1.0, setting.eta, setting.t)
     unit, zero = np.eye(game.d), np.zeros(game.d)
     best, _, _ = _raw.v_prox(1.0, game.eta, unit, zero, -0.5 * game.eta * unit, zero + 0.1, 0.0)
@@ -66,7 +72,7 @@ def _proposition_1(setting: Setting) -> Iterator[Statement]:
             "quadrature",
         ),
     ]
-    yield made(
+    yield verdict_on(
         "proposition-1",
         "Proposition 1",
         "If some G realises P, then G with a constant D is a Nash equilibrium.",
@@ -77,64 +83,73 @@ def _proposition_1(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _theorem_1_f(setting: Setting) -> Iterator[Statement]:
-    s, d, t = setting.wide.s, setting.d, setting.t
-    broken = []
-    for name in NAMES:
-        game = FGaussian(name, d, s, t)
-        met, _, _ = condition(name)
-        if not met:
-            broken.append(name)
-        words = "t^2 f'' does not fall" if met else "t^2 f'' FALLS, against the theorem's condition"
-        if not game.finite:
-            yield made(
-                f"theorem-1-{name}",
-                f"Theorem 1, f-GAN: {game.f.name}",
-                "No Nash equilibrium.",
-                f"d = {d}, s = {s:g}, t = {t:g}",
-                [
-                    Number(
-                        "V* = min over G of max over D",
-                        math.inf,
-                        None,
-                        "the integral of p^2 / q diverges",
-                    ),
-                    Number(
-                        "log(p^2 / q) over |x|^2 far out at W = I, 1/2 - 1/s^2 >= 0",
-                        0.5 - s**-2,
-                        float((2 * norm.logpdf(1e4, scale=s) - norm.logpdf(1e4)) / 1e8),
-                        "log densities at |x| = 10^4",
-                    ),
-                ],
-                True,
-                f"The value is infinite at every feasible G (s^2 >= 2): no critic is best, so no pair is Nash; "
-                f"{words}.",
-                met,
-            )
-            continue
-        gain = game.nash_gain
-        earned, paid, moved = f_values(name, d, s, t)
-        how = "quadrature of E D* - E f*(D*)"
-        numbers = [
-            Number("V* = min over G of max over D", game.optimal_value, _known(earned - paid), how),
-            Number(f"gain of the shift |u| = {t:g} against D*", gain, _known(moved - paid), how),
-        ]
-        below = game.max_min_value
-        most = (
-            "" if below is None else f" max-min is {below:.6g}, below it: no pair at all is Nash."
-        )
-        yield made(
-            f"theorem-1-{name}",
-            f"Theorem 1, f-GAN: {game.f.name}",
-            "No Nash equilibrium.",
-            f"d = {d}, s = {s:g}, t = {t:g}",
-            numbers,
-            gain > 0,
-            f"At the optimum, the only place for a Nash equilibrium, the shift gains {gain:.6g} > 0.{most} "
-            f"Here {words}.",
-            met,
-        )
-    yield made(
+def _theorem_1_f(setting: Setting) -> Iterator[CheckedStatement]:
+    games = [FGaussian(name, setting.d, setting.wide.s, setting.t) for name in NAMES]
+    for game in games:
+        yield _shift_gains(game) if game.finite else _value_infinite(game)
+    yield _condition([game.name for game in games if not condition(game.name)[0]])
+
+
+def _of_theorem_1_f(
+    game: FGaussian, numbers: list[Number], holds: bool, why: str
+) -> CheckedStatement:
+    met, _, _ = condition(game.name)
+    return verdict_on(
+        f"theorem-1-{game.name}",
+        f"Theorem 1, f-GAN: {game.f.name}",
+        "No Nash equilibrium.",
+        f"d = {game.d}, s = {game.s:g}, t = {game.t:g}",
+        numbers,
+        holds,
+        why,
+        met,
+    )
+
+
+def _condition_in_words(game: FGaussian) -> str:
+    met, _, _ = condition(game.name)
+    return "t^2 f'' does not fall" if met else "t^2 f'' FALLS, against the theorem's condition"
+
+
+def _value_infinite(game: FGaussian) -> CheckedStatement:
+    s = game.s
+    numbers = [
+        Number("V* = min over G of max over D", math.inf, None, "the integral of p^2 / q diverges"),
+        Number(
+            "log(p^2 / q) over |x|^2 far out at W = I, 1/2 - 1/s^2 >= 0",
+            0.5 - s**-2,
+            float((2 * norm.logpdf(1e4, scale=s) - norm.logpdf(1e4)) / 1e8),
+            "log densities at |x| = 10^4",
+        ),
+    ]
+    why = (
+        "The value is infinite at every feasible G (s^2 >= 2): no critic is best, so no pair is Nash; "
+        f"{_condition_in_words(game)}."
+    )
+    return _of_theorem_1_f(game, numbers, True, why)
+
+
+def _shift_gains(game: FGaussian) -> CheckedStatement:
+    gain = game.nash_gain
+    earned, paid, moved = f_values(game.name, game.d, game.s, game.t)
+    how = "quadrature of E D* - E f*(D*)"
+    numbers = [
+        Number("V* = min over G of max over D", game.optimal_value, _known(earned - paid), how),
+        Number(f"gain of the shift |u| = {game.t:g} against D*", gain, _known(moved - paid), how),
+    ]
+    below = game.max_min_value
+    most = "" if below is None else f" max-min is {below:.6g}, below it: no pair at all is Nash."
+    why = (
+        f"At the optimum, the only place for a Nash equilibrium, the shift gains {gain:.6g} > 0.{most} "
+        f"Here {_condition_in_words(game)}."
+    )
+    return _of_theorem_1_f(game, numbers, gain > 0, why)
+
+
+def _condition(broken: list[str]) -> CheckedStatement:
+    """Of the theorem's condition; `broken`: the divergences whose t^2 f'' falls."""
+    reverse = ", ".join(n for n in NAMES if not condition(n, reverse=True)[0])
+    return verdict_on(
         "condition",
         "Theorem 1, after its proof",
         "The condition (t^2 f''(t) never falls) holds for all f-GAN examples of Nowozin et al. 2016.",
@@ -149,8 +164,7 @@ def _theorem_1_f(setting: Setting) -> Iterator[Statement]:
         ],
         not broken,
         f"It falls for {', '.join(broken)} in the direction of (7); in the paper's own direction, the integral of "
-        f"p f(q/p), it falls for {', '.join(n for n in NAMES if not condition(n, reverse=True)[0])}. It is "
-        "sufficient only: a shift gains for every strictly convex f.",
+        f"p f(q/p), it falls for {reverse}. It is sufficient only: a shift gains for every strictly convex f.",
     )
 
 
@@ -168,7 +182,7 @@ def _second(name: str, at: float) -> float:
     return float(found)
 
 
-def _theorem_1_w2(setting: Setting) -> Iterator[Statement]:
+def _theorem_1_w2(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     W, u, A, b = game.optimum()
     best, _, _ = _raw.v_prox(game.s, game.eta, W, u, 0 * A, b + 0.1, 0.0)
@@ -176,11 +190,11 @@ def _theorem_1_w2(setting: Setting) -> Iterator[Statement]:
     uu, _, _, _ = _raw.shift_blocks(game.s, game.eta, game.d, A, b)
     mixed, zero = game.max_min_critic()
     worst = _raw.least_value(game.s, game.eta, game.t, mixed, zero)
-    yield made(
+    yield verdict_on(
         "theorem-1-w2gan",
         "Theorem 1, W2GAN",
         "With a quadratic critic there is no local Nash equilibrium.",
-        at(game),
+        game_in_words(game),
         [
             Number("V* = eta d (s - 1)^2", game.optimal_value, best, "search over (A, b)"),
             Number(
@@ -210,7 +224,7 @@ def _theorem_1_w2(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _theorem_1_w1(setting: Setting) -> Iterator[Statement]:
+def _theorem_1_w1(setting: Setting) -> Iterator[CheckedStatement]:
     game = WGaussian1d(setting.wide.s, setting.t)
     gain = _raw.modulus(1.0, game.t) - _raw.modulus(1.0, 0.0)
     numbers = [
@@ -232,7 +246,7 @@ def _theorem_1_w1(setting: Setting) -> Iterator[Statement]:
             )
         )
         most = f" max-min {below:.6g} lies below min-max {game.optimal_value:.6g}: no pair is Nash."
-    yield made(
+    yield verdict_on(
         "theorem-1-wgan",
         "Theorem 1, WGAN, d = 1",
         "No Nash equilibrium.",
@@ -243,7 +257,7 @@ def _theorem_1_w1(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _remark_1(setting: Setting) -> Iterator[Statement]:
+def _remark_1(setting: Setting) -> Iterator[CheckedStatement]:
     game, line = setting.narrow, WGaussian1d(setting.narrow.s, setting.t)
     W, u, A, b = game.optimum()
     best, _, _ = _raw.v_prox(game.s, game.eta, W, u, A / 2, b + 0.1, 0.0)
@@ -253,11 +267,11 @@ def _remark_1(setting: Setting) -> Iterator[Statement]:
         for w in (1.0, 1.1, 2.0)
         for v in (-game.t, -game.t / 3, 0.0, game.t / 2)
     ]
-    yield made(
+    yield verdict_on(
         "remark-1",
         "Remark 1",
         "For s < 1 and sigma_min(W) >= 1 the distance-minimising pair is Nash, for WGAN and W2GAN.",
-        at(game),
+        game_in_words(game),
         [
             Number(
                 "W2GAN: duality gap at the optimum",
@@ -277,16 +291,19 @@ def _remark_1(setting: Setting) -> Iterator[Statement]:
         "No feasible deviation gains: the gap is 0. (The same holds for every f-GAN with a finite value: "
         "psi(p/q) falls with |x|, and every feasible change moves mass outwards.)",
     )
-    low = replace(game, s=min(game.s, 0.4))
-    *_, A, b = low.optimum()
+
+
+def _c_concave(setting: Setting) -> Iterator[CheckedStatement]:
+    low = replace(setting.narrow, s=min(setting.narrow.s, 0.4))
+    W, u, A, b = low.optimum()
     held = low.eta * low.d * (0.5 - low.s**2)
     cut = -low.eta * np.eye(low.d)
     found, a, _ = _raw.v_prox(low.s, low.eta, W, u, cut / 2, b, 0.0)
-    yield made(
+    yield verdict_on(
         "c-concave",
         "Section 3.1 and Remark 1, c-concave critics",
         "c-concave read as A >= -eta I (a c-transform of something) leaves a best critic in.",
-        at(low),
+        game_in_words(low),
         [
             Number(
                 "largest eigenvalue of A* / eta, 1 - 1/s",
@@ -298,7 +315,7 @@ def _remark_1(setting: Setting) -> Iterator[Statement]:
             Number(
                 "V at A = -eta I, the best of A >= -eta I",
                 held,
-                float(_raw.value(low.s, low.eta, *_raw.tensors(W, u, cut, b))),
+                float(_raw.gan_value(low.s, low.eta, *_raw.tensors(W, u, cut, b))),
                 "the definition",
             ),
         ],
@@ -309,11 +326,12 @@ def _remark_1(setting: Setting) -> Iterator[Statement]:
     )
 
 
-PARTS: tuple[Callable[[Setting], Iterator[Statement]], ...] = (
+PARTS: tuple[Callable[[Setting], Iterator[CheckedStatement]], ...] = (
     _direction,
     _proposition_1,
     _theorem_1_f,
     _theorem_1_w2,
     _theorem_1_w1,
     _remark_1,
+    _c_concave,
 )

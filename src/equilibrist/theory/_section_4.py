@@ -11,13 +11,20 @@ from scipy.optimize import brentq
 
 from equilibrist.errors import GameError
 from equilibrist.theory import _raw
-from equilibrist.theory._statement import Number, Setting, Statement, at, in_general_position, made
+from equilibrist.theory._statement import (
+    CheckedStatement,
+    Number,
+    Setting,
+    game_in_words,
+    in_general_position,
+    verdict_on,
+)
 from equilibrist.theory.fgan import NAMES, FGaussian
 from equilibrist.theory.w2gan import W2Gaussian
 from equilibrist.theory.wgan1d import WGaussian1d
 
 
-def _proposition_2(setting: Setting) -> Iterator[Statement]:
+def _proposition_2(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     W, u, A, b = game.optimum()
     numbers = []
@@ -34,12 +41,12 @@ def _proposition_2(setting: Setting) -> Iterator[Statement]:
         )
     slack = game.max_value(W, u) - game.value(W, u, A, b)
     best, _, _ = _raw.v_prox(game.s, game.eta, W, u, 0 * A, b + 0.1, 0.0)
-    here = float(_raw.value(game.s, game.eta, *_raw.tensors(W, u, A, b)))
-    yield made(
+    here = float(_raw.gan_value(game.s, game.eta, *_raw.tensors(W, u, A, b)))
+    yield verdict_on(
         "proposition-2",
         "Definition 1 and Proposition 2",
         "(G*, D*) is a lambda-proximal equilibrium iff V(G*, D) <= V(G*, D*) <= V_prox(G, D*) for all G, D.",
-        at(game),
+        game_in_words(game),
         [
             Number(
                 "critic's slack, max over D of V(G*, D) - V*",
@@ -55,16 +62,16 @@ def _proposition_2(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _corollary_1(setting: Setting) -> Iterator[Statement]:
+def _corollary_1(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     W, u, A, b = game.optimum()
     least = _raw.least_v_prox(game.s, game.eta, game.t, A, b, 0.0, 2)
     there = game.max_value(W, u)
-    yield made(
+    yield verdict_on(
         "corollary-1",
         "Corollary 1",
         "A lambda-proximal equilibrium with lambda > 0 is a Stackelberg equilibrium.",
-        at(game),
+        game_in_words(game),
         [
             Number(
                 "max over D at W = I, against the least over G", there, least, "nested search", 1e-5
@@ -75,7 +82,7 @@ def _corollary_1(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _proposition_3(setting: Setting) -> Iterator[Statement]:
+def _proposition_3(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     lams = game.lambda_star * np.geomspace(0.1, 100, 25)
     r = [game.profile(float(lam)) for lam in lams]
@@ -84,11 +91,11 @@ def _proposition_3(setting: Setting) -> Iterator[Statement]:
     checked = [_raw.v_prox(game.s, game.eta, W, u, A, b, float(lam))[0] for lam in lams[::8]]
     *_, A, b = game.optimum()
     found = game.optimal_value - _raw.least_value(game.s, game.eta, game.t, A, b)
-    yield made(
+    yield verdict_on(
         "proposition-3",
         "Proposition 3 and figure 3",
         "Proximal equilibria are nested: what is one for lambda is one for every smaller lambda.",
-        f"{at(game)}; 25 values of lambda from 0.1 to 100 lambda*",
+        f"{game_in_words(game)}; 25 values of lambda from 0.1 to 100 lambda*",
         [
             Number(
                 "V_prox of a random pair at the largest lambda",
@@ -111,7 +118,7 @@ def _proposition_3(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _proposition_4(setting: Setting) -> Iterator[Statement]:
+def _proposition_4(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     W, u, A, b = in_general_position(game.d, game.eta, 3)
     lam = 0.8 * game.lambda_star
@@ -121,11 +128,11 @@ def _proposition_4(setting: Setting) -> Iterator[Statement]:
     ends = [
         _raw.v_prox(game.s, game.eta, W + k * h * E, u + k * h * e, A, b, lam)[0] for k in (1, -1)
     ]
-    yield made(
+    yield verdict_on(
         "proposition-4",
         "Proposition 4, equation (14)",
         "The gradient of V_prox in the generator is V's own at the critic that answers.",
-        f"{at(game)}, lambda = {lam:.4g}, a random pair and direction",
+        f"{game_in_words(game)}, lambda = {lam:.4g}, a random pair and direction",
         [
             Number(
                 "slope of V_prox along the direction",
@@ -142,7 +149,7 @@ def _proposition_4(setting: Setting) -> Iterator[Statement]:
     pairs = rng.standard_normal((200, 2, 2))
     moved = 2 * (pairs[:, 0] - pairs[:, 1]) * np.array([1.0, -1.0])
     ratio = np.linalg.norm(moved, axis=1) / np.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=1)
-    yield made(
+    yield verdict_on(
         "strong-convexity",
         "Proposition 4, its conditions as printed",
         "|grad f(w) - grad f(w')| >= eta_1 |w - w'| makes f eta_1-strongly convex.",
@@ -168,17 +175,17 @@ def _proposition_4(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _theorem_2(setting: Setting) -> Iterator[Statement]:
+def _theorem_2(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     *_, A, b = game.optimum()
     star = _raw.lambda_star(game.s, game.eta, game.d, A, b)
     lam = game.theorem_2
     found = game.optimal_value - _raw.least_v_prox(game.s, game.eta, game.t, A, b, lam, 1)
-    yield made(
+    yield verdict_on(
         "theorem-2",
         "Theorem 2",
         "If the optimal critics form a convex set, the W2GAN optimum is a 1/(4 eta)-proximal equilibrium.",
-        at(game),
+        game_in_words(game),
         [
             Number(
                 "exact lambda* = s / (4 eta (s - 1))",
@@ -219,7 +226,7 @@ def _two_shifts(game: W2Gaussian, near: float, far: float, prox: Callable[..., f
     return math.exp(float(brentq(over, low, high, xtol=1e-12)))
 
 
-def _translations(setting: Setting) -> Iterator[Statement]:
+def _translations(setting: Setting) -> Iterator[CheckedStatement]:
     game = setting.wide
     near, far = game.t, 1.25 * game.t
 
@@ -227,11 +234,11 @@ def _translations(setting: Setting) -> Iterator[Statement]:
         return _raw.v_prox(game.s, game.eta, *args)[0]  # type: ignore[arg-type]
 
     closed, checked = two_shifts(game, near, far), _two_shifts(game, near, far, raw)
-    yield made(
+    yield verdict_on(
         "theorem-2-convexity",
         "Theorem 2 without its hypothesis",
         "The W2GAN optimum is a 1/(4 eta)-proximal equilibrium, whatever the set of optimal critics.",
-        f"{at(game)}; generators z + u with u = {near:g} e or u = {-far:g} e only",
+        f"{game_in_words(game)}; generators z + u with u = {near:g} e or u = {-far:g} e only",
         [
             Number(
                 "lambda* of the pair at the nearer shift",
@@ -248,13 +255,13 @@ def _translations(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _theorem_3(setting: Setting) -> Iterator[Statement]:
+def _theorem_3(setting: Setting) -> Iterator[CheckedStatement]:
     near = setting.t / 2
     still = WGaussian1d(1.0, setting.t)
     far = 60.0 + setting.t  # D = -x wherever there is mass, written a |x - c|
     shifts = np.linspace(near, setting.t, 9)
     least = min(still.v_prox(1.0, float(u), 1.0, far, near) for u in shifts)
-    yield made(
+    yield verdict_on(
         "theorem-3",
         "Theorem 3",
         "If the transport moves every point at least eta, and the fields alpha grad D are convex, the WGAN optimum is "
@@ -277,7 +284,7 @@ def _theorem_3(setting: Setting) -> Iterator[Statement]:
     fixed = brentq(lambda x: x - x / line.s, -1.0, 1.5)
     small = line.small_lambda(lam)
     found = line.profile(lam)
-    yield made(
+    yield verdict_on(
         "theorem-3-theorem-1",
         "Theorem 3 in Theorem 1's setting",
         "The WGAN optimum of Theorem 1 is a lambda-proximal equilibrium for some lambda > 0.",
@@ -299,7 +306,7 @@ def _theorem_3(setting: Setting) -> Iterator[Statement]:
     )
 
 
-def _f_gans(setting: Setting) -> Iterator[Statement]:
+def _f_gans(setting: Setting) -> Iterator[CheckedStatement]:
     games = [FGaussian(name, setting.d, setting.wide.s, setting.t) for name in NAMES]
     local = {}
     for game in games:
@@ -308,7 +315,7 @@ def _f_gans(setting: Setting) -> Iterator[Statement]:
     star = FGaussian("kl", setting.d, setting.wide.s, setting.t).lambda_star
     assert star is not None
     listed = ", ".join(f"{name} {value:.3g}" for name, value in local.items())
-    yield made(
+    yield verdict_on(
         "f-gan-proximal",
         "Theorem 2 for f-GANs",
         "The f-GAN optimum of Theorem 1 too is a lambda-proximal equilibrium for some lambda > 0.",
@@ -328,7 +335,7 @@ def _f_gans(setting: Setting) -> Iterator[Statement]:
     )
 
 
-PARTS: tuple[Callable[[Setting], Iterator[Statement]], ...] = (
+PARTS: tuple[Callable[[Setting], Iterator[CheckedStatement]], ...] = (
     _proposition_2,
     _corollary_1,
     _proposition_3,

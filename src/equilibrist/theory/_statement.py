@@ -44,7 +44,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Statement:
+class CheckedStatement:
     """A statement of the paper on numbers.
 
     Attributes: `key`; `title`, where it stands; `claim`; `at`, the numbers chosen; `numbers`; `verdict`, one of
@@ -96,7 +96,7 @@ class Setting:
         return W2Gaussian(self.d, min(self.s, 1 / self.s), self.eta, self.t)
 
 
-def made(
+def verdict_on(  # a statement has this many parts
     key: str,
     title: str,
     claim: str,
@@ -106,17 +106,17 @@ def made(
     why: str,
     given: bool = True,
     printed: bool = True,
-) -> Statement:
+) -> CheckedStatement:
     """`given`: whether the statement's own condition holds."""
     verdict: Verdict = "fails"
     if not all(n.agrees for n in numbers):
         verdict = "numbers disagree"
     elif holds:
         verdict = "holds" if given else "holds although its condition fails"
-    return Statement(key, title, claim, at, tuple(numbers), verdict, why, printed)
+    return CheckedStatement(key, title, claim, at, tuple(numbers), verdict, why, printed)
 
 
-def at(game: W2Gaussian) -> str:
+def game_in_words(game: W2Gaussian) -> str:
     return f"d = {game.d}, s = {game.s:g}, eta = {game.eta:g}, t = {game.t:g}"
 
 

@@ -9,7 +9,7 @@ from equilibrist.files.owned import publish
 from equilibrist.report.shell import document, e, table
 from equilibrist.report.words import number
 from equilibrist.theory import pictures
-from equilibrist.theory.statements import Setting, Statement
+from equilibrist.theory.statements import CheckedStatement, Setting
 
 _TONE = {
     "holds": "verified",
@@ -26,13 +26,13 @@ _PLURAL = {
 }
 
 
-def write_theory(setting: Setting, found: Sequence[Statement], path: Path) -> Path:
+def write_theory(setting: Setting, found: Sequence[CheckedStatement], path: Path) -> Path:
     """The page as one self-contained HTML file; an earlier one is replaced, a user's file never."""
     publish(path.parent, {path.name: page(setting, found).encode()})
     return path
 
 
-def page(setting: Setting, found: Sequence[Statement]) -> str:
+def page(setting: Setting, found: Sequence[CheckedStatement]) -> str:
     """The page as one HTML document."""
     wide = setting.wide
     at = f"d = {setting.d}, s = {setting.s:g}, eta = {setting.eta:g}, t = {setting.t:g}"
@@ -66,7 +66,7 @@ _REFERENCE = (
 )
 
 
-def _count(found: Sequence[Statement]) -> str:
+def _count(found: Sequence[CheckedStatement]) -> str:
     words = []
     for verdict in _TONE:
         if count := sum(x.verdict == verdict for x in found):
@@ -78,7 +78,7 @@ def _count(found: Sequence[Statement]) -> str:
     )
 
 
-def _overview(found: Sequence[Statement]) -> str:
+def _overview(found: Sequence[CheckedStatement]) -> str:
     rows = "".join(
         f'<li><a class="{_TONE[x.verdict]}" href="#{x.key}"><span>{e(x.title)}</span>'
         f'<span class="says">{e(x.verdict)}</span></a></li>'
@@ -103,7 +103,7 @@ def _figures(setting: Setting) -> list[str]:
         ),
         (
             "Theorem 1: the values, W2GAN",
-            pictures.values(setting),
+            pictures.values_chart(setting),
             f"A Nash equilibrium would make the two equal; they are equal at t = 0 only. Here s = {wide.s:g}.",
         ),
         (
@@ -113,13 +113,13 @@ def _figures(setting: Setting) -> list[str]:
         ),
         (
             "Theorem 2: the profile, W2GAN",
-            pictures.profile(setting),
+            pictures.profile_chart(setting),
             f"What the generator gains on V_prox. Theorem 2 promises 0 up to 1/(4 eta) = {number(wide.theorem_2)}; "
             f"it is 0 up to lambda* = {number(wide.lambda_star)}.",
         ),
         (
             "Theorem 3: the profile, WGAN, d = 1",
-            pictures.profile_wgan(setting),
+            pictures.profile_wgan_chart(setting),
             "Positive for every lambda > 0: in Theorem 1's setting the transport leaves a point in place, and no "
             "lambda makes the pair a proximal equilibrium.",
         ),
@@ -130,7 +130,7 @@ def _figures(setting: Setting) -> list[str]:
     ]
 
 
-def _card(x: Statement) -> str:
+def _card(x: CheckedStatement) -> str:
     rows = [
         (
             n.name,

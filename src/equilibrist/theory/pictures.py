@@ -49,7 +49,7 @@ def deviations(setting: Setting) -> str:
     return legend(lines) + line_chart(lines, "length of the shift |u|", words)
 
 
-def values(setting: Setting) -> str:
+def values_chart(setting: Setting) -> str:
     """Min-max and max-min of the W2GAN over the bound t: apart for t > 0, so that no pair is Nash."""
     s, d, eta = setting.wide.s, setting.d, setting.eta
     t = np.linspace(0, max(setting.t, 1.1 * math.sqrt(d * (s**2 - 1))), 101)
@@ -90,7 +90,7 @@ def prox_along_shift(setting: Setting) -> str:
     return legend(lines) + line_chart(lines, "shift u along one direction", words)
 
 
-def profile(setting: Setting) -> str:
+def profile_chart(setting: Setting) -> str:
     """r(lambda) of the W2GAN optimum, with Theorem 2's bound and the exact lambda*."""
     game = setting.wide
     lams = np.unique(
@@ -111,7 +111,7 @@ def profile(setting: Setting) -> str:
     return legend(lines, dashed) + line_chart(lines, "lambda", words, marks, log_x=True)
 
 
-def profile_wgan(setting: Setting) -> str:
+def profile_wgan_chart(setting: Setting) -> str:
     """r(lambda) of the 1-d WGAN optimum, with its law for small lambda."""
     game = WGaussian1d(setting.wide.s, setting.t)
     lams = np.geomspace(1e-3, 100, 26) * game.t

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from equilibrist.theory import _section_3, _section_4
 from equilibrist.theory._section_4 import two_shifts
-from equilibrist.theory._statement import VERDICTS, Number, Setting, Statement, Verdict
+from equilibrist.theory._statement import VERDICTS, CheckedStatement, Number, Setting, Verdict
 
-__all__ = ["VERDICTS", "Number", "Setting", "Statement", "Verdict", "statements", "two_shifts"]
+__all__ = [
+    "VERDICTS",
+    "CheckedStatement",
+    "Number",
+    "Setting",
+    "Verdict",
+    "statements",
+    "two_shifts",
+]
 
 
-def statements(setting: Setting | None = None) -> tuple[Statement, ...]:
+def statements(setting: Setting | None = None) -> tuple[CheckedStatement, ...]:
     """All statements, in the paper's order."""
     setting = setting or Setting()
     parts = (*_section_3.PARTS, *_section_4.PARTS)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from equilibrist.errors import GameError
 from equilibrist.theory import _inner
-from equilibrist.theory._checks import Array, array, weight
+from equilibrist.theory._checks import Array, Numbers, finite_array, weight
 from equilibrist.theory.ball import least_on_ball
 from equilibrist.validation import not_negative, positive
 
 
-class Pair(NamedTuple):
+class GaussianPair(NamedTuple):
     """Generator W [d, d], u [d] and critic A [d, d], b [d]."""
 
     W: Array
@@ -84,7 +84,7 @@ class W2Gaussian:
 
     # -- values and best responses ------------------------------------------------------------------------
 
-    def value(self, W: Any, u: Any, A: Any, b: Any) -> float:
+    def value(self, W: Numbers, u: Numbers, A: Numbers, b: Numbers) -> float:
         """V(G, D).
 
         Raises:
@@ -99,7 +99,7 @@ class W2Gaussian:
         own = self.eta * ((W**2).sum() + u @ u)
         return float(self.s**2 * (self.eta * self.d - np.trace(H)) - answered + own)
 
-    def best_critic(self, W: Any, u: Any) -> tuple[Array, Array]:
+    def best_critic(self, W: Numbers, u: Numbers) -> tuple[Array, Array]:
         """(A, b) = (eta (I - (W W^T)^{1/2} / s), -2 eta u), the maximiser of V.
 
         Raises:
@@ -114,13 +114,13 @@ class W2Gaussian:
             )
         return self.eta * (np.eye(self.d) - (left * sigma) @ left.T / self.s), -2 * self.eta * u
 
-    def max_value(self, W: Any, u: Any) -> float:
+    def max_value(self, W: Numbers, u: Numbers) -> float:
         """sup over D of V: eta (|u|^2 + sum_i (s - sigma_i)^2) = eta W_2(P, Q_G)^2."""
         W, u = self._generator(W, u)
         sigma = np.linalg.svd(W, compute_uv=False)
         return float(self.eta * (u @ u + ((self.s - sigma) ** 2).sum()))
 
-    def best_generator(self, A: Any, b: Any) -> Generator:
+    def best_generator(self, A: Numbers, b: Numbers) -> Generator:
         """A minimiser of V over the feasible generators, and the least value.
 
         With H = eta I - A and M = W W^T, V is linear in M and quadratic in u:
@@ -136,15 +136,15 @@ class W2Gaussian:
             return Generator((vectors * stretched) @ vectors.T, np.zeros(self.d), -math.inf)
         kept = np.ones(self.d) if self.s < 1 else (a > 0).astype(float)
         W = (vectors * kept) @ vectors.T
-        slope = np.linalg.solve(H, b)
+        slope = np.asarray(np.linalg.solve(H, b), np.float64)
         Q = self.eta * np.eye(self.d) - self.eta**2 * np.linalg.inv(H)
         u, _ = least_on_ball((Q + Q.T) / 2, -self.eta * slope, self.t)
         return Generator(W, u, self.value(W, u, self._a(H), b))
 
-    def optimum(self) -> Pair:
+    def optimum(self) -> GaussianPair:
         """W = I, u = 0, A = eta (1 - 1/s) I, b = 0: the distance-minimising pair (W up to a rotation)."""
         unit, zero = np.eye(self.d), np.zeros(self.d)
-        return Pair(unit, zero, self.eta * (1 - 1 / self.s) * unit, zero.copy())
+        return GaussianPair(unit, zero, self.eta * (1 - 1 / self.s) * unit, zero.copy())
 
     @property
     def optimal_value(self) -> float:
@@ -174,9 +174,9 @@ class W2Gaussian:
 
     # -- Nash ---------------------------------------------------------------------------------------------
 
-    def shift_gain(self, u: Any) -> float:
+    def shift_gain(self, u: Numbers) -> float:
         """What the shift u gains the generator at the optimum: eta (s - 1) |u|^2 (negative for s < 1)."""
-        u = array("u", u, self.d)
+        u = finite_array("u", u, self.d)
         return float(self.eta * (self.s - 1) * (u @ u))
 
     @property
@@ -184,7 +184,7 @@ class W2Gaussian:
         """The most that a feasible deviation gains the generator at the optimum: eta (s - 1) t^2, 0 for s <= 1."""
         return self.eta * max(self.s - 1, 0.0) * self.t**2
 
-    def duality_gap(self, W: Any, u: Any, A: Any, b: Any) -> float:
+    def duality_gap(self, W: Numbers, u: Numbers, A: Numbers, b: Numbers) -> float:
         """max over D of V(G, .) - min over feasible G of V(., D): 0 at a Nash equilibrium, else positive (inf for
         s < 1 and an A that is not negative semi-definite)."""
         return self.max_value(W, u) - self.best_generator(A, b).value
@@ -204,13 +204,13 @@ class W2Gaussian:
         """1 / (4 eta), Theorem 2's lambda."""
         return 1 / (4 * self.eta)
 
-    def sobolev(self, A: Any, b: Any) -> float:
+    def sobolev(self, A: Numbers, b: Numbers) -> float:
         """E_P |grad D|^2 = 4 s^2 |sym A|_F^2 + |b|^2, the square of equation 15."""
-        A, b = array("A", A, self.d, self.d), array("b", b, self.d)
+        A, b = finite_array("A", A, self.d, self.d), finite_array("b", b, self.d)
         A = (A + A.T) / 2
         return float(4 * self.s**2 * (A**2).sum() + b @ b)
 
-    def v_prox(self, W: Any, u: Any, A: Any, b: Any, lam: float) -> float:
+    def v_prox(self, W: Numbers, u: Numbers, A: Numbers, b: Numbers, lam: float) -> float:
         """sup over D~ of V(G, D~) - lam E_P |grad(D~ - D)|^2 (equations 11 and 15).
 
         lam = 0: `max_value`, whatever D. lam = inf: V(G, D).
@@ -220,7 +220,9 @@ class W2Gaussian:
         """
         return self._prox(W, u, A, b, lam)[0]
 
-    def prox_critic(self, W: Any, u: Any, A: Any, b: Any, lam: float) -> tuple[Array, Array]:
+    def prox_critic(
+        self, W: Numbers, u: Numbers, A: Numbers, b: Numbers, lam: float
+    ) -> tuple[Array, Array]:
         """(A~, b~), the critic's answer in `v_prox`: unique where W is not singular.
 
         Raises:
@@ -234,7 +236,9 @@ class W2Gaussian:
             )
         return self._a(H), found
 
-    def v_prox_gradient(self, W: Any, u: Any, A: Any, b: Any, lam: float) -> tuple[Array, Array]:
+    def v_prox_gradient(
+        self, W: Numbers, u: Numbers, A: Numbers, b: Numbers, lam: float
+    ) -> tuple[Array, Array]:
         """(d/dW, d/du) of `v_prox`: V's own at the answering critic (Proposition 4, the envelope theorem).
 
         dV/dW = 2 eta W - 2 eta^2 H~^{-1} W, dV/du = 2 eta u - eta H~^{-1} (b~ + 2 eta u).
@@ -282,7 +286,9 @@ class W2Gaussian:
             return 0.0
         return math.sqrt(self._shift(lam, self.eta / self.s))
 
-    def least_v_prox(self, A: Any, b: Any, lam: float, starts: int = 6, seed: int = 0) -> Between:
+    def least_v_prox(
+        self, A: Numbers, b: Numbers, lam: float, starts: int = 6, seed: int = 0
+    ) -> Between:
         """min over feasible G of V_prox(G, D).
 
         Exact for A = a I, b = 0, for lam = inf (`best_generator`) and for lam = 0 (`optimal_value`).
@@ -300,11 +306,11 @@ class W2Gaussian:
         if not b.any() and np.abs(H - h * np.eye(self.d)).max() <= 1e-14 * self.eta:
             exact = self._least_isotropic(h, lam)
             return Between(exact, exact)
-        from equilibrist.theory._descent import bracket
+        from equilibrist.theory._descent import bounds_by_descent
 
-        return Between(*bracket(self, self._a(H), b, lam, starts, seed))
+        return Between(*bounds_by_descent(self, self._a(H), b, lam, starts, seed))
 
-    def proximal_gap(self, W: Any, u: Any, A: Any, b: Any, lam: float) -> Between:
+    def proximal_gap(self, W: Numbers, u: Numbers, A: Numbers, b: Numbers, lam: float) -> Between:
         """max over D' of V_prox(G, D') - min over feasible G' of V_prox(G', D): 0 iff (G, D) is a
         lam-proximal equilibrium (Definition 1), for 0 < lam.
 
@@ -317,7 +323,9 @@ class W2Gaussian:
 
     # -- inside -------------------------------------------------------------------------------------------
 
-    def _prox(self, W: Any, u: Any, A: Any, b: Any, lam: float) -> tuple[float, Array, Array, bool]:
+    def _prox(
+        self, W: Numbers, u: Numbers, A: Numbers, b: Numbers, lam: float
+    ) -> tuple[float, Array, Array, bool]:
         """(V_prox, H~, b~, attained)."""
         lam = weight(lam)
         W, u = self._generator(W, u)
@@ -359,12 +367,12 @@ class W2Gaussian:
         along, across = self._term(lam, h0, m, v)[0], self._term(lam, h0, m, 0.0)[0]
         return along + (self.d - 1) * across
 
-    def _generator(self, W: Any, u: Any) -> tuple[Array, Array]:
-        return array("W", W, self.d, self.d), array("u", u, self.d)
+    def _generator(self, W: Numbers, u: Numbers) -> tuple[Array, Array]:
+        return finite_array("W", W, self.d, self.d), finite_array("u", u, self.d)
 
-    def _critic(self, A: Any, b: Any) -> tuple[Array, Array]:
+    def _critic(self, A: Numbers, b: Numbers) -> tuple[Array, Array]:
         """(H, b), H = eta I - sym(A)."""
-        A = array("A", A, self.d, self.d)
+        A = finite_array("A", A, self.d, self.d)
         H = self.eta * np.eye(self.d) - (A + A.T) / 2
         least = float(np.linalg.eigvalsh(H)[0])
         if least <= 0:
@@ -372,7 +380,7 @@ class W2Gaussian:
                 f"A must lie below eta I, where D^c is finite: its largest eigenvalue is "
                 f"{self.eta - least:g}, eta is {self.eta:g}"
             )
-        return H, array("b", b, self.d)
+        return H, finite_array("b", b, self.d)
 
     def _a(self, H: Array) -> Array:
         return self.eta * np.eye(self.d) - H

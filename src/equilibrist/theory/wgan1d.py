@@ -19,7 +19,7 @@ _ROOT = math.sqrt(2 / math.pi)
 _LEAST = 1e-6  # the narrowest generator that a search tries
 
 
-class Answer(NamedTuple):
+class Generator1d(NamedTuple):
     """A generator w, u and the value that it reaches."""
 
     w: float
@@ -78,17 +78,17 @@ class WGaussian1d:
             raise GameError("best_critic: for |w| = s the best critic is affine, not a |x - c|")
         return math.copysign(1.0, gap), u * self.s / gap
 
-    def best_generator(self, a: float, c: float) -> Answer:
+    def best_generator(self, a: float, c: float) -> Generator1d:
         """A minimiser of V over the feasible generators, against D = a |x - c|."""
         a = _slope(a)
         away = -math.copysign(self.t, c)
         near = min(max(c, -self.t), self.t)
         if self.s < 1:
             if a > 0:
-                return Answer(math.inf, away, -math.inf)
-            return Answer(1.0, near, self.value(1.0, near, a, c))
+                return Generator1d(math.inf, away, -math.inf)
+            return Generator1d(1.0, near, self.value(1.0, near, a, c))
         w, u = (1.0, away) if a > 0 else (0.0, near)
-        return Answer(w, u, self.value(w, u, a, c))
+        return Generator1d(w, u, self.value(w, u, a, c))
 
     @property
     def optimum(self) -> tuple[float, float, float, float]:
@@ -228,7 +228,9 @@ class WGaussian1d:
             return math.inf
         return math.exp(float(brentq(beyond, low, high, xtol=1e-6)))
 
-    def least_v_prox(self, lam: float, a: float | None = None, c: float | None = None) -> Answer:
+    def least_v_prox(
+        self, lam: float, a: float | None = None, c: float | None = None
+    ) -> Generator1d:
         """A minimiser over feasible generators of V_prox(G, D), D = a |x - c| (None: that of the optimum), as far as
         a search finds one."""
         if a is None or c is None:
@@ -261,7 +263,7 @@ class WGaussian1d:
         )
         best = (float(done.fun), float(done.x[0]), float(done.x[1]))
         value, w, u = min(best, (min(tried)[0], 1.0, u))
-        return Answer(w, u, value)
+        return Generator1d(w, u, value)
 
     def small_lambda(self, lam: float) -> float:
         """The law of `profile` as lam tends to 0, for s > 1:

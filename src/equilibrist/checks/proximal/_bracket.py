@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.certificate import Json, Verdict
 from equilibrist.checks.context import AuditContext, Meter, SpentError
 from equilibrist.checks.proximal.inner import Part, Prox
 from equilibrist.checks.proximal.trial import (
@@ -19,10 +18,10 @@ from equilibrist.checks.proximal.trial import (
     hints,
     mirrored,
     on_ray,
+    prox_values,
     resting,
     scored,
     trial,
-    value,
     verdict_of,
 )
 
@@ -43,7 +42,7 @@ class Bracket:
     low: float = 0.0
     high: float = math.inf
     best: Trial | None = None
-    losses: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[Json] = field(default_factory=list)
 
 
 def bracket_sampled(
@@ -185,7 +184,7 @@ def _gain(prox: Prox, deviation: Deviation, lam: float, warm: list[Part | None])
         warm[k] = prox.solve(side, lam, warm=warm[k]).critic
     base, *answers = (critic for critic in warm if critic is not None)
     rest = prox.measure(sides[0], base, lam, "select")
-    return rest - value(prox, deviation, answers, lam, "select")
+    return rest - prox_values(prox, deviation, answers, lam, "select")
 
 
 def _between(
@@ -317,7 +316,7 @@ def losses(
         for side in deviation.sides:
             warm[id(side)] = prox.solve(side, lam, warm=warm.get(id(side))).critic
         answers = [warm[id(side)] for side in deviation.sides]
-        gain = context.interval(before - value(prox, deviation, answers, lam, "score"))
+        gain = context.interval(before - prox_values(prox, deviation, answers, lam, "score"))
         found.append(Interval(gain.mean, gain.low, gain.high + at_rest.left + deviation.promise))
     return found
 

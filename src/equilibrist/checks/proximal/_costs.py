@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from equilibrist import tree
 from equilibrist.checks.context import AuditContext
-from equilibrist.checks.proximal.trial import closer
+from equilibrist.checks.proximal.trial import most_reevaluations
 
 POOL = 64  # minibatches of the optimise part, drawn once: their anchors' slopes are computed once and kept
 # In minibatch gradients of both players, measured on small DCGANs: a critic step with the semi-norm and without,
@@ -49,5 +49,5 @@ def _most(context: AuditContext, searches: int, extra: int) -> float:
     step = answer + LEAD if small else 2 * (s.prox_track * PENALISED + LEAD)
     sides = 2 * (searches * (1 if small else 3) + extra)
     descents = searches * (answer + s.prox_steps * step)
-    again = 2 * closer(context) * (well + look)
+    again = 2 * most_reevaluations(context) * (well + look)
     return well + look + descents + sides * (answer + look) + again + 4 * s.batches * MEASURED

@@ -48,13 +48,13 @@ class ExactProx:
     ) -> Answer:
         if lam == math.inf:
             return Answer(self.anchor, 0.0, 0.0)
-        begun = [self.anchor if warm is None else warm]
+        starts = [self.anchor if warm is None else warm]
         if not self.concave:
             far = perturbed_critic(self.context, self.anchor, 100 * fresh + 30, 0.3)
             # Both sides: a kink of the penalty at the trained critic holds what starts there.
             back = {k: 2 * x - far[k] for k, x in self.anchor.items()}
-            begun = [self.anchor, far, back] if warm is None else [self.anchor, warm]
-        found = [self._ascend(generator, lam, start, effort) for start in begun]
+            starts = [self.anchor, far, back] if warm is None else [self.anchor, warm]
+        found = [self._ascend(generator, lam, start, effort) for start in starts]
         critic, _, slope, rounds = max(found, key=lambda one: one[1])
         gap, residual = self._bound(generator, critic, slope, lam)
         return Answer(critic, gap, residual, rounds)

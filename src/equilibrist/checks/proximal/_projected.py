@@ -1,4 +1,11 @@
-"""Minimisation over a feasible set, its step sizes taken from the weights and from the curvature it meets."""
+"""Minimisation over a feasible set, its step sizes taken from the weights and from the curvature it meets.
+
+A size per tensor is a metric in which the nearest feasible point is still the one that a projection gives, as long as
+the set is a product of sets of single tensors: weight clipping, balls, spectral balls and half-spaces of one matrix all
+are. In other metrics, those of Adam and of quasi-Newton steps, projected steps end where nothing is stationary: so
+such a step is taken only where the projection leaves it as it is. Where a set joins several tensors the line search
+still asks that the value falls.
+"""
 
 from __future__ import annotations
 
@@ -69,12 +76,6 @@ def minimise(
     """A spectral projected gradient (Birgin, Martinez and Raydan 2000) in units of each tensor's own size, with
     quasi-Newton steps (L-BFGS) wherever they stay inside the feasible set.
 
-    A size per tensor is a metric in which the nearest feasible point is still the one that `project` gives, as long
-    as the set is a product of sets of single tensors: weight clipping, balls, spectral balls and half-spaces
-    of one matrix all are. In other metrics, those of Adam and of quasi-Newton steps, projected steps end where
-    nothing is stationary: so such a step is taken only where the projection leaves it as it is. Where a
-    set joins several tensors the line search still asks that the value falls.
-
     It stops where the promise of the projected gradient is below `nothing`, in the objective's unit. A value
     that is not finite counts as infinite: the step is made shorter. `length`: a step length to begin with, in
     place of a small step relative to the weights.
@@ -92,9 +93,9 @@ def minimise(
 
     first = _first(slope)
     if not math.isfinite(value) or not first > 0:
-        flat_there = math.isfinite(value) and first == 0
-        left = 0.0 if flat_there else math.inf
-        return ended(flat_there)
+        stationary = math.isfinite(value) and first == 0
+        left = 0.0 if stationary else math.inf
+        return ended(stationary)
     length = first if length is None else length
     values, lengths = deque([value], maxlen=_VALUES), deque([length], maxlen=_LENGTHS)
     pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_PAIRS)
@@ -108,15 +109,9 @@ def minimise(
         step = _inside(units.near, here, _newton(slope, pairs) if curved else None, slope)
         if step is None:
             step = units.near(here - length * slope) - here
-        promise, share, moved = -float(slope @ step), 1.0, False
-        for _ in range(_HALVINGS):
-            there = units.near(here + share * step)
-            new, new_slope = units.at(there)
-            spent += 1
-            moved = math.isfinite(new) and new <= max(values) - _ARMIJO * share * promise
-            if moved or spent >= evaluations:
-                break
-            share *= 0.5 if math.isfinite(new) else 0.1
+        promise, most = -float(slope @ step), evaluations - spent
+        there, new, new_slope, used, moved = units.search(here, step, max(values), promise, most)
+        spent += used
         if not moved:
             # Rounding, or a kink: shorter steps from the same place would not be seen to gain either.
             return ended(promise <= 1e-6 * (1 + abs(value)))
@@ -125,15 +120,9 @@ def minimise(
         values.append(value)
         if value < lowest:
             best, lowest = here, value
-        span, bend = float(s @ s), float(s @ y)
-        if not span > 0:
+        if not float(s @ s) > 0:
             return ended(True, length)
-        curved = bend > 1e-12 * span / length
-        if curved:
-            pairs.append((s, y))
-        else:
-            pairs.clear()
-        length = span / bend if curved else _LONGER * length
+        curved, length = _curvature_met(pairs, s, y, length)
     return ended(False, length)
 
 
@@ -161,6 +150,29 @@ class _Units:
         value, slope = self.objective(self.part(x))
         return value, torch.cat([self.size[k] * slope[k].reshape(-1) for k in self.start])
 
+    def search(
+        self, here: Tensor, step: Tensor, value: float, promise: float, evaluations: int
+    ) -> tuple[Tensor, float, Tensor, int, bool]:
+        """(point, value and gradient there, evaluations, whether it is low enough): the step, made shorter until it
+        undercuts `value` by enough of the promise."""
+        share = 1.0
+        for spent in range(1, _HALVINGS + 1):
+            there = self.near(here + share * step)
+            new, slope = self.at(there)
+            moved = math.isfinite(new) and new <= value - _ARMIJO * share * promise
+            if moved or spent >= evaluations:
+                break
+            share *= 0.5 if math.isfinite(new) else 0.1
+        return there, new, slope, spent, moved
+
+
+def within_radius(point: Part, centre: Part, radius: float) -> Part:
+    """The point itself, or where the straight line from it to the centre meets the ball of that radius."""
+    distance = math.sqrt(sum(float((x - centre[k]).square().sum()) for k, x in point.items()))
+    if distance <= radius:
+        return point
+    return {k: centre[k] + radius / distance * (x - centre[k]) for k, x in point.items()}
+
 
 def _first(slope: Tensor) -> float:
     """The length at which the largest entry moves by `_FIRST` of its tensor's size; 0 where nothing has a slope."""
@@ -182,6 +194,18 @@ def _left(near: Callable[[Tensor], Tensor], here: Tensor, slope: Tensor, length:
     """What a quadratic model of curvature 1 / length falls by along the projected gradient."""
     step = near(here - length * slope) - here
     return max(-float(slope @ step) - float(step @ step) / (2 * length), 0.0)
+
+
+def _curvature_met(
+    pairs: deque[tuple[Tensor, Tensor]], s: Tensor, y: Tensor, length: float
+) -> tuple[bool, float]:
+    """(whether it was positive along the last step, the next step length); positive ones are remembered."""
+    span, bend = float(s @ s), float(s @ y)
+    if bend > 1e-12 * span / length:
+        pairs.append((s, y))
+        return True, span / bend
+    pairs.clear()
+    return False, _LONGER * length
 
 
 def _newton(slope: Tensor, pairs: deque[tuple[Tensor, Tensor]]) -> Tensor:

@@ -13,18 +13,19 @@ from torch import Tensor
 from equilibrist import tree
 from equilibrist.checks.context import AuditContext, Tick, ValueGame, rows_in
 from equilibrist.checks.proximal._costs import LEAD, MEASURED, PENALISED, PLAIN, POOL, is_small
-from equilibrist.checks.proximal._projected import minimise, scales
+from equilibrist.checks.proximal._projected import minimise, scales, within_radius
 from equilibrist.checks.proximal.inner import (
     Answer,
     Part,
     Search,
-    finite,
     perturbed_critic,
 )
 from equilibrist.core.draws import Batch, Draw
 from equilibrist.core.field import VectorField
-from equilibrist.core.game import Constants
+from equilibrist.core.game import Constants, Game, Players
+from equilibrist.optimizers import Optimizer
 from equilibrist.penalties import input_gradient
+from equilibrist.tree import Tree
 
 SHORTER = 4  # attempts at an answer that ends below its start, each with a tenth of the step size
 # The fixed samples. Of small players (so many parameters; so many bytes of samples at most) as many minibatches as hold
@@ -52,7 +53,7 @@ class SampledProx:
     def __init__(self, context: AuditContext, tick: Tick) -> None:
         self.context, self.tick, self.game = context, tick, context.game
         self.trained = context.players
-        value: Any = context.game if context.game.zero_sum else ValueGame(context.game)
+        value: Game = context.game if context.game.zero_sum else ValueGame(context.game)
         self.field = VectorField(value)
         tolerance = context.tolerance().value
         self.nothing = _SHARE * tolerance if tolerance > 0 else 1e-9
@@ -74,7 +75,7 @@ class SampledProx:
     ) -> Answer:
         if lam == math.inf:
             return Answer(tree.clone(self.trained["critic"]), 0.0)
-        if warm is not None and not finite(warm):
+        if warm is not None and not tree.all_finite(warm):
             warm = None
         critic = self.trained["critic"] if warm is None else warm
         if fresh:
@@ -106,7 +107,7 @@ class SampledProx:
 
     def answered(self, generator: Part, critic: Part, lam: float) -> tuple[float, Part]:
         """-(V - lam |D~ - D|^2) over the fixed samples, and its gradient in the critic."""
-        if not finite(critic):
+        if not tree.all_finite(critic):
             return math.inf, tree.zeros_like(critic)
         at = {"generator": generator, "critic": critic}
         constants = self.context.exact(at, self.context.constants)
@@ -160,7 +161,7 @@ class SampledProx:
 
     def _looked(self, generator: Part, critic: Part, lam: float) -> float:
         """V - lam |D~ - D|^2 on the first of the fixed samples; minus infinity where it is not finite."""
-        if not finite(critic):
+        if not tree.all_finite(critic):
             return -math.inf
         at = {"generator": generator, "critic": critic}
         constants, total = self.context.exact(at, self.context.constants), 0.0
@@ -172,7 +173,7 @@ class SampledProx:
         return total if math.isfinite(total) else -math.inf
 
     def _steps(
-        self, generator: Part, critic: Part, lam: float, rule: Any, begin: int, count: int
+        self, generator: Part, critic: Part, lam: float, rule: Optimizer, begin: int, count: int
     ) -> Answer:
         """`count` steps of `rule` from `critic`."""
         critic = tree.clone(critic)
@@ -188,13 +189,13 @@ class SampledProx:
                 moves = dict(zip(leaves, slopes, strict=True))
                 self.field.descend(rule, "critic", moves, state, critic)
             self.tick(PENALISED if lam > 0 else PLAIN)
-            if not finite(critic):  # projections and singular values of NaN raise
+            if not tree.all_finite(critic):  # projections and singular values of NaN raise
                 return Answer(critic, steps=k + 1)
         return Answer(self._nearest("critic", critic), steps=count)
 
     def _nearest(self, player: str, part: Part) -> Part:
         """The nearest feasible parameters; what is not finite comes back as it is, for projections raise there."""
-        if not finite(part):
+        if not tree.all_finite(part):
             return part
         with torch.no_grad():
             for projection in self.game.projections:
@@ -213,14 +214,14 @@ class SampledProx:
             loss = loss + lam * self._moved(players, constants, draw)
         return loss, leaves
 
-    def _moved(self, players: Any, constants: Constants, draw: Draw) -> Tensor:
+    def _moved(self, players: Players, constants: Constants, draw: Draw) -> Tensor:
         """mean_i |grad_x D~(x_i) - grad_x D(x_i)|^2 at real samples; differentiable in D~."""
         real = self.game.reals(players, constants, draw)
         here = input_gradient(self.game.critic_of(players, constants, draw), real)
         return (here - draw["anchor"]).square().flatten(1).sum(1).mean()
 
     def draw(self, k: int) -> Draw:
-        """Minibatch k of the pool (they return in turn), with the trained critic's slopes."""
+        """Minibatch k of the pool (which is cycled through), with the trained critic's slopes."""
         k %= POOL
         if k not in self._pool:
             draw = self.context.minibatch(k, index=Batch.PROX_CRITIC)
@@ -228,7 +229,7 @@ class SampledProx:
             self.tick(PLAIN)
         return self._pool[k]
 
-    def _anchored(self, players: Any, constants: Constants, draw: Draw) -> Draw:
+    def _anchored(self, players: Players, constants: Constants, draw: Draw) -> Draw:
         with torch.no_grad():
             critic = self.game.critic_of(players, constants, draw)
             real = self.game.reals(players, constants, draw)
@@ -266,7 +267,7 @@ class SampledProx:
     # -- on held-out samples ----------------------------------------------------------------------
 
     def measure(self, generator: Part, critic: Part, lam: float, part: str) -> Tensor:
-        if not finite(generator, critic):
+        if not tree.all_finite(generator, critic):
             return torch.full((len(self.context.bank(part)),), math.nan, dtype=torch.float64)
         players = tree.to({"generator": generator, "critic": critic}, dtype=torch.float64)
         constants = self.context.exact(
@@ -289,7 +290,7 @@ class SampledProx:
         return values
 
     def _at_once(self, one: Callable[[Draw], Tensor], bank: list[Draw]) -> Tensor | None:
-        """The values of all batches in one pass, where they are small and alike; None where the modules forbid it."""
+        """The values of all batches in one pass, where their shapes are equal; None where modules do not allow it."""
         if not self._stackable or len({rows_in(x) for x in bank}) > 1:
             return None
         try:
@@ -319,17 +320,17 @@ class SampledProx:
     ) -> Search:
         self.chunks()
         settings = self.context.settings
-        begun, found = self.feasible(start), []
+        first, found = self.feasible(start), []
         if not self.small and within == math.inf:
-            found = self._walk(begun, lam)
-            begun = found[-1] if found else begun
+            found = self._walk(first, lam)
+            first = found[-1] if found else first
         count = settings.prox_steps
         if not self.small:
             count = max(4, count // len(self.chunks()))
-        warm: list[Part] = [self.solve(begun, lam).critic]
+        warm: list[Part] = [self.solve(first, lam).critic]
 
         def objective(at: Part) -> tuple[float, Part]:
-            if not finite(at):
+            if not tree.all_finite(at):
                 return math.inf, tree.zeros_like(at)
             if lam < math.inf:
                 track = self.passes if self.small else settings.prox_track
@@ -338,19 +339,12 @@ class SampledProx:
 
         def project(at: Part) -> Part:
             at = self.feasible(at)
-            return at if within == math.inf or not finite(at) else self._within(at, within)
+            free = within == math.inf or not tree.all_finite(at)
+            return at if free else within_radius(at, self.trained["generator"], within)
 
         nothing = 10 * share**2 * self.nothing
-        end = minimise(objective, project, begun, count, nothing, scales(self.trained["generator"]))
+        end = minimise(objective, project, first, count, nothing, scales(self.trained["generator"]))
         return Search([*found, end.point], end.left, end.settled)
-
-    def _within(self, generator: Part, radius: float) -> Part:
-        """On the straight line to the trained generator, no further from it than `radius`."""
-        stay = self.trained["generator"]
-        far = math.sqrt(sum(float((x - stay[k]).square().sum()) for k, x in generator.items()))
-        if far <= radius:
-            return generator
-        return {k: stay[k] + radius / far * (x - stay[k]) for k, x in generator.items()}
 
     def _value(self, generator: Part, critic: Part, lam: float) -> tuple[float, Part]:
         """V - lam |D~ - D|^2 over the fixed samples, and its gradient in the generator (Proposition 4)."""
@@ -381,18 +375,18 @@ class SampledProx:
         for k in range(settings.prox_steps):
             if k and lam < math.inf:
                 begin = k * settings.prox_track
-                own: Any = settings.rule("critic")
+                own = settings.rule("critic")
                 critic = self._steps(here, critic, lam, own, begin, settings.prox_track).critic
-            if not finite(critic):
+            if not tree.all_finite(critic):
                 break
             here = self.lead(here, critic, state, rule, k)
-            if not finite(here):
+            if not tree.all_finite(here):
                 break
             if k + 1 in looks:
                 found.append(tree.clone(here))
         return found
 
-    def lead(self, generator: Part, critic: Part, state: Any, rule: Any, step: int) -> Part:
+    def lead(self, generator: Part, critic: Part, state: Tree, rule: Optimizer, step: int) -> Part:
         """One step of the generator's rule along grad V(G, D~) (Proposition 4), projected; `state` moves on. On a
         minibatch that the critic has not seen."""
         players = {"generator": generator, "critic": critic}
@@ -403,4 +397,4 @@ class SampledProx:
         with torch.no_grad():
             self.field.descend(rule, "generator", v["generator"], state, moved)
         self.tick(LEAD)
-        return self.feasible(moved) if finite(moved) else moved
+        return self.feasible(moved) if tree.all_finite(moved) else moved

@@ -1,18 +1,16 @@
-"""Section 6.1 of Farnia and Ozdaglar 2020: D fixed, G optimised on V_prox; beside it section 2, D frozen."""
+"""Section 6.1 of Farnia and Ozdaglar 2020: D fixed, G optimised on V_prox; for comparison section 2, D frozen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks.certificate import Certificate, Tolerance, Verdict
-from equilibrist.checks.context import AuditContext, Tick, no_tick
+from equilibrist.checks.certificate import Certificate, Json, Tolerance, Verdict
+from equilibrist.checks.context import AuditContext, Show, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._costs import LEAD, MEASURED, PENALISED, PLAIN, POOL, well_work
 from equilibrist.checks.proximal._sampled import SampledProx
@@ -29,12 +27,11 @@ LIMITS = (
     "fresh start",
     "the paper's figures have 10,000 generator iterations",
 )
-Show = Callable[[Any, Any], torch.Tensor]
 
 
 @dataclass
 class _Path:
-    """A generator's way down, looked at on the selection split."""
+    """A generator's descent, evaluated on the selection split."""
 
     steps: list[int] = field(default_factory=list)
     objective: list[float] = field(default_factory=list)
@@ -43,7 +40,7 @@ class _Path:
     end: Part = field(default_factory=dict)
     failed: str = ""
 
-    def curve(self) -> dict[str, Any]:
+    def curve(self) -> Json:
         """Plain values."""
         return {
             "step": self.steps,
@@ -97,7 +94,7 @@ def _walk(context: AuditContext, prox: SampledProx, lam: float, show: Show | Non
     trained = context.players["critic"]
     for k in range(settings.experiment_steps + 1):
         critic = prox.follow(here, lam, begin=k * settings.inner_steps).critic
-        if not inner.finite(here, critic):
+        if not tree.all_finite(here, critic):
             path.failed = f"a player became non-finite at step {k}"
             break
         if k % stride == 0 or k == settings.experiment_steps:
@@ -192,7 +189,7 @@ def _fall(
     return Interval(fallen.mean, fallen.low - last.left, fallen.high), last.reached
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     if inner.why_not(context) or not context.sampled:
         return 1.0

@@ -11,10 +11,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from equilibrist.checks.certificate import Certificate, not_assessed
+from equilibrist.checks.certificate import Certificate, Json, not_assessed
 from equilibrist.checks.context import AuditContext, Tick, relative_noise
 from equilibrist.core.draws import Use
 from equilibrist.games import SampledGame
@@ -38,7 +37,7 @@ class Answer:
         critic: its parameters.
         gap: V_prox exceeds what this critic reaches by at most that much; None where no bound is known.
         residual: exact games: |projected gradient| of the inner problem. On samples: what the critic may
-            still gain by the solver's own model, in V's unit. None where it was not looked at.
+            still gain by the solver's own model, in V's unit. None where it was not computed.
         steps: what the solver spent.
         settled: whether it stopped because nothing was left to gain.
     """
@@ -71,7 +70,7 @@ class Prox(Protocol):
     def solve(
         self, generator: Part, lam: float, effort: int = 1, fresh: int = 0, warm: Part | None = None
     ) -> Answer:
-        """The critic's answer, begun at the trained critic (at a perturbed copy of it, number `fresh`, where that
+        """The critic's answer, starting at the trained critic (at a perturbed copy of it, number `fresh`, where that
         is positive; at `warm` where one is given), with `effort` times the inner steps."""
         ...
 
@@ -117,7 +116,7 @@ class Solved:
     @property
     def shortfall(self) -> float:
         """By how much every search for an answer ended below the trained critic itself, where all began: above
-        noise, they went astray, and V_prox is not known. Infinite where none ended at a finite value."""
+        noise, the searches failed, and V_prox is unknown. Infinite where no search ended at a finite value."""
         staying = self.reached.get(STAYING)
         if staying is None:
             return 0.0
@@ -144,7 +143,7 @@ def why_not(context: AuditContext) -> str:
 
 
 def why_not_judged(context: AuditContext) -> str:
-    """Why nothing can be said of V_prox here: it is not defined, or there is no tolerance; "" where it can."""
+    """Why V_prox cannot be assessed here: it is not defined, or there is no tolerance; "" where it can."""
     tolerance = context.tolerance()
     none = f"there is no tolerance: {tolerance.why}" if math.isnan(tolerance.value) else ""
     return why_not(context) or none
@@ -223,9 +222,9 @@ def perturbed_critic(context: AuditContext, critic: Part, fresh: int, size: floa
     return {name: x + noise[name] for name, x in critic.items()}
 
 
-def scope(context: AuditContext) -> dict[str, Any]:
+def scope(context: AuditContext) -> Json:
     """What the certificates of this folder are about: the zero-sum V, and the critics that may answer."""
-    own: dict[str, Any] = context.scope()
+    own: Json = context.scope()
     game: Any = context.game
     if not game.zero_sum:
         own["losses"] = "V = -(the critic's own loss), zero-sum"
@@ -235,8 +234,3 @@ def scope(context: AuditContext) -> dict[str, Any]:
         own["critic_class"] = str(named)
     own["lambda"] = "that of equation 11: V(G, D~) - lambda E_P |grad D~ - grad D|^2"
     return own
-
-
-def finite(*parts: Part) -> bool:
-    """Whether every entry is."""
-    return all(bool(torch.isfinite(x).all()) for part in parts for x in part.values())

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Verdict
 from equilibrist.checks.context import AuditContext, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._costs import PLAIN, POOL, trial_work
-from equilibrist.checks.proximal.trial import Trial, hints, number, trial
+from equilibrist.checks.proximal.trial import Trial, hints, json_number, trial
 
 CLAIM = "profile"
 
 
-def profile(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
+def equilibrium_profile(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificate "profile": what the generator still gains when the critic may answer within reach 1 / lambda.
 
         r(lambda) = V(G*, D*) - inf over G of V_prox(G, D*),  lambda in {0, prox_lambdas, inf}
@@ -57,8 +56,8 @@ def _certificate(context: AuditContext, trials: list[Trial], tolerance: float) -
     r = isotonic(monotone_lower(trials), weights)
     both = [t.gain.mean for t in trials]  # with slack it need not rise with lambda
     lams = [t.lam for t in trials]
-    evidence: dict[str, Any] = {
-        "lambda": [number(lam) for lam in lams],
+    evidence: Json = {
+        "lambda": [json_number(lam) for lam in lams],
         "r": r,
         "raw": [t.regret.mean for t in trials],
         # r never falls: what is surely reached at one lambda is reached at every greater one.
@@ -161,10 +160,10 @@ def _leaves(lams: list[float], r: list[float], tolerance: float) -> list[float |
     if not above:
         return ["inf", "inf"]
     first = above[0]
-    return [number(lams[first - 1]) if first else 0.0, number(lams[first])]
+    return [json_number(lams[first - 1]) if first else 0.0, json_number(lams[first])]
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     count = len(context.settings.prox_lambdas) + 2
     if inner.why_not(context):

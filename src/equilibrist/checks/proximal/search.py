@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from equilibrist.checks._decide import Interval
-from equilibrist.checks.certificate import Certificate, Verdict
+from equilibrist.checks.certificate import Certificate, Json, Verdict
 from equilibrist.checks.context import AuditContext, Meter, Tick, no_tick
 from equilibrist.checks.proximal import inner
 from equilibrist.checks.proximal._bracket import Bracket, bracket_within
 from equilibrist.checks.proximal._costs import MEASURED, PLAIN, POOL, trial_work, well_work
 from equilibrist.checks.proximal.inner import Prox
-from equilibrist.checks.proximal.trial import Trial, hints, number, scored, trial, verdict_of
+from equilibrist.checks.proximal.trial import Trial, hints, json_number, scored, trial, verdict_of
 
 CLAIM = "lambda-search"
 
@@ -20,7 +19,7 @@ CLAIM = "lambda-search"
 def lambda_search(context: AuditContext, tick: Tick = no_tick) -> list[Certificate]:
     """Certificate "lambda-search": lambda* as an interval, the generator's side of Definition 1.
 
-    A pair that is no lambda-proximal equilibrium is none for any greater lambda (Proposition 3), so
+    A pair that is no lambda-proximal equilibrium is not one for any greater lambda either (Proposition 3), so
     lambda* is bracketed. The upper end is the least lambda at which a generator was seen to gain more than the
     tolerance though the critic answered (`trial`).
 
@@ -42,7 +41,7 @@ def lambda_search(context: AuditContext, tick: Tick = no_tick) -> list[Certifica
         found = bracket(context, prox, tolerance.value)
     else:
         if settings.gradients:
-            meter.most = work(context) - _slack_work(context)
+            meter.most = planned_gradients(context) - _slack_work(context)
         found, cut = bracket_within(context, prox, tolerance.value, meter)
     best, slack = found.best, _slack(context, prox)
     verdict, summary = _judged(context, found, tolerance.value)
@@ -56,7 +55,7 @@ def lambda_search(context: AuditContext, tick: Tick = no_tick) -> list[Certifica
     witness = None
     if best is not None and best.generator is not None:
         witness = {"generator": best.generator}
-        evidence["witness_lambda"] = number(best.lam)
+        evidence["witness_lambda"] = json_number(best.lam)
     return [
         Certificate(
             CLAIM,
@@ -91,7 +90,7 @@ def _judged(context: AuditContext, found: Bracket, tolerance: float) -> tuple[Ve
     if best is None:
         return Verdict.NOT_REFUTED, (
             f"No search found a generator that gains more than {tolerance:.3g} {unit} up to lambda = "
-            f"{number(low)}: lambda* is not below it, as far as this search can tell."
+            f"{json_number(low)}: lambda* is not below it, as far as this search can tell."
         )
     gained = best.gain.in_words()
     if high <= context.settings.prox_lambdas[0]:
@@ -105,11 +104,11 @@ def _judged(context: AuditContext, found: Bracket, tolerance: float) -> tuple[Ve
     )
 
 
-def _evidence(context: AuditContext, found: Bracket, tolerance: float) -> dict[str, Any]:
+def _evidence(context: AuditContext, found: Bracket, tolerance: float) -> Json:
     low, high = found.low, found.high
     losing = context.sampled and found.best is not None
     return {
-        "interval": [number(low), number(high)],
+        "interval": [json_number(low), json_number(high)],
         "lower_end": "the greatest lambda at which every deviation found is seen to lose"
         if losing
         else "the greatest lambda at which no search found a gain",
@@ -188,10 +187,10 @@ def _by_regret(trials: list[Trial], tolerance: float) -> list[float | str]:
     above = [t.lam for t in trials if t.regret.low > tolerance]
     high = min(above, default=math.inf)
     low = [t.lam for t in trials if t.regret.mean <= tolerance and (t.lam < high or not above)]
-    return [number(max(low, default=0.0)), number(high)]
+    return [json_number(max(low, default=0.0)), json_number(high)]
 
 
-def work(context: AuditContext) -> float:
+def planned_gradients(context: AuditContext) -> float:
     """Planned minibatch gradients."""
     settings = context.settings
     if inner.why_not(context):

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.checks._decide import Interval, decide
-from equilibrist.checks.certificate import Verdict
+from equilibrist.checks.certificate import Json, Verdict
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.proximal.inner import Part, Prox, Solved, solve_well, starts_around
 
-CLOSER = 3  # at most so many deviations of a trial are looked at again
+REEVALUATED = 3  # how many deviations of a trial are evaluated again at most
 
 
-def number(x: float) -> float | str:
+def json_number(x: float) -> float | str:
     """For JSON, which has no infinity."""
     return x if math.isfinite(x) else "inf"
 
 
-def closer(context: AuditContext) -> int:
-    """How many deviations of a trial are looked at again at most: fewer within a budget, one within a small one."""
+def most_reevaluations(context: AuditContext) -> int:
+    """How many deviations of a trial are evaluated again at most: fewer within a budget, one within a small one."""
     settings = context.settings
     if not settings.gradients:
-        return CLOSER
-    return 1 if settings.inner_steps < 20 else CLOSER - 1
+        return REEVALUATED
+    return 1 if settings.inner_steps < 20 else REEVALUATED - 1
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,10 @@ class Trial:
         """The generator found, None where staying put was best."""
         return None if self.deviation is None else self.deviation.generator
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Json:
         """Plain values."""
         return {
-            "lambda": number(self.lam),
+            "lambda": json_number(self.lam),
             "verdict": self.verdict.value.lower().replace("_", " "),
             "regret": self.regret.mean,
             "regret_interval": self.regret.ends,
@@ -125,16 +124,16 @@ def trial(
     On the optimise part each search descends; on the selection part the best of its iterates, of `also` and of
     staying put is chosen, on samples each also with its mirror image; on the score part paired differences are taken.
 
-    Inner searches that stop short flatter some generators: whichever looks best is looked at again with four times
+    Inner searches that stop short flatter some generators: the best one is evaluated again with four times
     the inner steps and from a fresh start (or with a bound of the inner problem), until the best one has been.
     """
     stay = prox.trained["generator"]
     at_rest = resting(context, prox, lam)
     base = prox.measure(stay, at_rest.answer.critic, lam, "select")
     found = [Deviation(prox.feasible(g)) for g in also or []]
-    begun = starts_around(context, stay, context.settings.prox_starts)
+    starts = starts_around(context, stay, context.settings.prox_starts)
     settled = True
-    for start in begun + [d.generator for d in found[: 1 if context.sampled else None]]:
+    for start in starts + [d.generator for d in found[: 1 if context.sampled else None]]:
         search = prox.descend(start, lam)
         found += [Deviation(g, promise=search.left) for g in search.iterates]
         settled = settled and (search.settled or search.left <= tolerance)
@@ -146,7 +145,7 @@ def trial(
             seen[id(g)] = base - prox.measure(g, prox.solve(g, lam).critic, lam, "select")
     gained = [torch.stack([seen[id(g)] for g in d.sides]).mean(0) for d in found]
     looks = [context.interval(gains, "select") for gains in gained]
-    chosen, solved, looked, sound = _closer(context, prox, lam, base, found, looks)
+    chosen, solved, looked, sound = _reevaluated(context, prox, lam, base, found, looks)
     failed = _failure([look.mean for look in looks], tolerance)
     if not failed and chosen is not None and not max(s.shortfall for s in solved) <= tolerance:
         failed = (
@@ -162,13 +161,13 @@ def trial(
     result.searched, result.failed, result.settled = [x.mean for x in looks], failed, settled
     result.false_improvements = sum(a.mean > 0 >= b for a, b in zip(looks, looked, strict=True))
     result.verdict = verdict_of(result, tolerance)
-    # A deviation that looks better than the one chosen, and was not looked at again, leaves it open.
+    # A deviation that looks better than the one chosen, and was not evaluated again, leaves it open.
     if result.verdict is Verdict.NOT_REFUTED and any(looked[k] > tolerance for k in sound):
         result.verdict = Verdict.UNASSESSED
     return result
 
 
-def _closer(
+def _reevaluated(
     context: AuditContext,
     prox: Prox,
     lam: float,
@@ -177,18 +176,20 @@ def _closer(
     looks: list[Interval],
 ) -> tuple[int | None, list[Solved], list[float], list[int]]:
     """The deviation that holds out best against good answers, these, all gains as they are known now, and the
-    deviations that were not looked at again. Those of which least noise is to be feared come first."""
+    deviations that were not evaluated again. The least noisy ones come first."""
     sound = [k for k, look in enumerate(looks) if math.isfinite(look.mean)]
     worth = [_worth(look) for look in looks]
     looked = [look.mean for look in looks]
     chosen, solved = None, []
-    for _ in range(closer(context)):
+    for _ in range(most_reevaluations(context)):
         best = max((k for k in sound if looked[k] > 0), key=lambda k: worth[k], default=None)
         if best is None or (chosen is not None and not worth[best] > 0):
             break
         again = [solve_well(prox, g, lam) for g in found[best].sides]
         answers = [s.answer.critic for s in again]
-        gain = context.interval(base - value(prox, found[best], answers, lam, "select"), "select")
+        gain = context.interval(
+            base - prox_values(prox, found[best], answers, lam, "select"), "select"
+        )
         looked[best], worth[best] = gain.mean, _worth(gain)
         sound.remove(best)
         if looked[best] > 0 and (chosen is None or worth[best] > worth[chosen]):
@@ -228,7 +229,7 @@ def scored(
     solved, after = [at_rest], before
     if chosen is not None:
         solved = [solve_well(prox, g, lam) for g in chosen.sides] if answers is None else answers[1]
-        after = value(prox, chosen, [s.answer.critic for s in solved], lam, "score")
+        after = prox_values(prox, chosen, [s.answer.critic for s in solved], lam, "score")
     gaps = [s.answer.gap for s in solved]
     left, rest = sum(s.left for s in solved) / len(solved), at_rest.left
     if chosen is None:
@@ -254,7 +255,9 @@ def resting(context: AuditContext, prox: Prox, lam: float) -> Solved:
     return solve_well(prox, prox.trained["generator"], lam, staying=not context.sampled)
 
 
-def value(prox: Prox, deviation: Deviation, critics: list[Part], lam: float, part: str) -> Tensor:
+def prox_values(
+    prox: Prox, deviation: Deviation, critics: list[Part], lam: float, part: str
+) -> Tensor:
     """V - lam |D~ - D|^2 on every batch of a part's bank, the mean over the deviation's sides."""
     sides = zip(deviation.sides, critics, strict=True)
     return torch.stack([prox.measure(g, critic, lam, part) for g, critic in sides]).mean(0)
@@ -286,7 +289,7 @@ def verdict_of(found: Trial, tolerance: float) -> Verdict:
 
 
 def hints(prox: Prox, deviation: Deviation | None) -> list[Part]:
-    """Where to begin besides: the last deviation that gained, and half of it."""
+    """Further starts: the last deviation that gained, and half of it."""
     if deviation is None:
         return []
     return [deviation.generator, on_ray(prox, deviation.generator, 0.5)]

@@ -15,7 +15,7 @@ from equilibrist.diagnosis._sizes import exploded, step_sizes
 from equilibrist.diagnosis.averages import check_average
 from equilibrist.diagnosis.numerics import check_single
 from equilibrist.diagnosis.samples import NARROW, check_diversity
-from equilibrist.diagnosis.terms import UNDONE, drowned, opposed
+from equilibrist.diagnosis.terms import LOST, UNDONE, drowned, opposed
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
@@ -26,6 +26,7 @@ CONFIDENCE = 0.95
 LONG = 300  # rounds before which samples may well be alike
 SHORT = 150  # the same, of samples that move together
 HOPS = 4.0  # times as far as they lie apart: samples that move together, from look to look (cycling players: 3)
+FAR = 0.75  # of their first distance to the data: samples that have hardly got nearer
 LEAST = 8  # steps whose terms are compared
 
 
@@ -162,12 +163,15 @@ def _terms(run: Running, generator: str, critic: str) -> list[Finding]:
         found = list(drowned(rows, generator, CONFIDENCE))
     if not found:
         return []
+    away = run.outcome.away
+    lost = float(found[0].evidence.get("value", 0.0)) > LOST and away is not None and away > FAR
     calls = list(run.given[generator])[-LEAST:-1]
     module = run.loop.players[generator]
     silent = isinstance(module, nn.Module) and not draws(
         copied(unwrapped(module), generator).eval(), calls[-1]
     )
-    if silent and all(known(run, critic, args) for args in calls):
+    # What a term hundreds of times as large leaves without effect need not be a reconstruction.
+    if silent and (lost or all(known(run, critic, args) for args in calls)):
         return found
     # A generator with a latent is meant to leave what the other term asks for: the one most likely answer.
     return _as_notes(found)

@@ -79,6 +79,7 @@ class Call:
         lowered: whether it ran under autocast.
         source: the generator's last output of this shape, where memory and values do not show that it is the input.
         asked: whether a gradient for the samples themselves was wanted, as for a penalty on slopes.
+        cut: the critic's slope at these samples, where they are the generator's and nothing of it reaches its weights.
     """
 
     place: int
@@ -93,6 +94,7 @@ class Call:
     lowered: bool = False
     source: Tensor | None = None
     asked: bool = False
+    cut: float = 0.0
 
     def listen(self, head: Tensor, rows: Tensor | None, listening: Callable[[], bool]) -> None:
         """Keeps what the loop's own backward passes send into these rows of a head's scores, while `listening`."""

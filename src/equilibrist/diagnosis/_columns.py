@@ -59,7 +59,7 @@ class Columns:
         head: Tensor,
         scores: Sequence[Tensor],
         players: Mapping[str, Coordinates],
-        asked: bool,
+        samples: Tensor,
     ) -> None:
         """The terms of the declared loss at this call.
 
@@ -68,14 +68,20 @@ class Columns:
             head: the critic's first output, as it returned it.
             scores: of its heads, with their graph.
             players: whose gradients are taken.
-            asked: whether a gradient for the samples is wanted.
+            samples: the critic's input.
         """
         probabilities = isinstance(self.loss, Vanilla) and not self.loss.probabilities
         if probabilities and _is_probability(head):
             self.loss = replace(self.loss, probabilities=True)  # type: ignore[type-var]
         if self.loss is not None:
-            for role in self._roles(call, asked):
+            for role in self._roles(call, samples.requires_grad):
                 self._column(call, role, scores, players)
+            reached = call.columns.get(GENERATOR, {}).get(GENERATOR)
+            if call.linked and reached is not None and not bool(reached.any()):
+                slopes = torch.autograd.grad(
+                    [s.sum() for s in scores], samples, retain_graph=True, allow_unused=True
+                )
+                call.cut = 0.0 if slopes[0] is None else float(slopes[0].abs().max())
 
     def _roles(self, call: Call, asked: bool) -> Sequence[str]:
         """Whose terms a call may be part of. Other labels are looked at first, and where something is not explained."""

@@ -37,7 +37,8 @@ class Explained:
         kinds: of the calls, told or found.
         paid: penalties that had a call in this step.
         tangled: whether real and generated parts cannot be told apart here.
-        used: places in `step.calls` of those that take part in what was received.
+        used: places in `step.calls` of those that take part in what was received; of a generator's, those whose part
+            is the critic's.
         inferred: whether a coefficient was told by the others, because two parts are one column.
     """
 
@@ -134,6 +135,11 @@ def _of_generator(step: Step) -> Explained | None:
             totals[OWN if value > 0 else AGAINST] += value
         elif role == FAKE:
             totals[OTHER] += value
+    against: set[int] = set()  # calls of the critic's loss
+    for name, value in fit.coefficients.items():
+        place, role = step.columns[name]
+        if (role == FAKE and value > USED) or (role == GENERATOR and value < -USED):
+            against.add(place)
     by_call: dict[int, dict[str, float]] = {}
     for name, value in fit.coefficients.items():
         place, role = step.columns[name]
@@ -146,7 +152,7 @@ def _of_generator(step: Step) -> Explained | None:
         ),
         default=0.0,
     )
-    return Explained(step, totals, fit.residual, first.residual)
+    return Explained(step, totals, fit.residual, first.residual, used=frozenset(against))
 
 
 # -- the critic ------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from equilibrist.diagnosis._explain import MIXED, Explained
@@ -95,6 +95,7 @@ def _clipping(recorder: Recorder) -> list[Finding]:
             if any(c.strangers for c in mine):
                 found.append(_no_clip("", "it is given tensors that no player uses", len(mine)))
             continue
+        found += _beside(recorder, players, mine)
         empty = [c for c in mine if not c.graded]
         late = [c for c in mine if c.graded and not c.fresh]
         if len(empty) > 0.8 * len(mine):
@@ -106,6 +107,25 @@ def _clipping(recorder: Recorder) -> list[Finding]:
         elif len(late) > 0.8 * len(mine):
             found.append(_no_clip(names, "the step is over (it is called after step())", len(late)))
     return found
+
+
+def _beside(recorder: Recorder, players: tuple[str, ...], mine: Sequence[Clip]) -> list[Finding]:
+    """Clipping of a player without a new gradient, right before the step of another one that is never clipped."""
+    if len(players) != 1:
+        return []
+    clipped = {role for clip in recorder.clips for role in clip.players}
+    after = {step.count: step.player for step in recorder.steps if step.player}
+    idle = [c for c in mine if not c.graded or not c.fresh]
+    others = Counter(after.get(c.count + 1, "") for c in idle)
+    for other, count in others.items():
+        if other and other not in clipped and count >= LEAST and count < len(mine):
+            name, owner = recorder.sides[other].name, recorder.sides[players[0]].name
+            text = (
+                f"The {name}'s gradients are never clipped: right before its step those of the {owner} are, which have "
+                f"no new gradient then, {count} times."
+            )
+            return [Finding("clipping", name, text, evidence={"calls": count})]
+    return []
 
 
 def _no_clip(names: str, why: str, count: int) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -22,8 +23,18 @@ BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
     nn.Hardtanh: (-1.0, 1.0),
     nn.Hardsigmoid: (0.0, 1.0),
     nn.Softsign: (-1.0, 1.0),
+    nn.ReLU: (0.0, math.inf),
+    nn.Softplus: (0.0, math.inf),
 }
-ENDS = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}  # functions of torch
+ENDS = {  # functions of torch
+    "Tanh": (-1.0, 1.0),
+    "Sigmoid": (0.0, 1.0),
+    "Softmax": (0.0, 1.0),
+    "Relu": (0.0, math.inf),
+    "Softplus": (0.0, math.inf),
+    "Exp": (0.0, math.inf),
+    "Abs": (0.0, math.inf),
+}
 FAR = 30.0  # ratio of scales that no training bridges
 
 
@@ -141,7 +152,7 @@ def _range(recorder: Recorder, rows: dict[str, Tensor]) -> list[Finding]:
     bounds = _bounds(generator.modules) or ENDS.get(recorder.generated.end)
     if bounds is not None and not _is_rescaled(fake, bounds):
         low, high = bounds
-        slack = 0.02 * (high - low)
+        slack = 0.02 * (high - low if math.isfinite(high) else float(real.std()))
         outside = ((real < low - slack) | (real > high + slack)).float().mean()
         astray = ((fake < low - slack) | (fake > high + slack)).float().mean()
         evidence |= {"attainable": [low, high], "outside": float(outside)}
@@ -149,7 +160,11 @@ def _range(recorder: Recorder, rows: dict[str, Tensor]) -> list[Finding]:
         if outside > 0.01 and astray < outside / 2:
             text = f"Real samples lie in {seen}, {where}: {outside:.0%} of their entries are out of reach."
             return [_range_finding(text, "certain", evidence)]
-        if low < 0 <= float(real.min()) + slack and 0.5 < float(real.max()) <= high + slack:
+        if (
+            math.isfinite(high)
+            and low < 0 <= float(real.min()) + slack
+            and 0.5 < float(real.max()) <= high + slack
+        ):
             text = f"Real samples lie in {seen}, {where}: they fill the upper half of it alone."
             return [_range_finding(text, "likely", evidence)]
         return []

@@ -46,7 +46,10 @@ def judge_generator(
         return [] if meant else [_turned(name, clear)]
     found = _learns_the_other_label(name, clear) if flipped else None
     found = found or _saturating(name, clear) or _mixed(name, clear)
-    found = found or _taught(name, critic, clear, len(steps))
+    # An encoder's own loss may call its samples generated, at calls that are no part of the critic's loss.
+    other = _used_by_the_critic(recorder)
+    shared = [e for e in clear if any(e.step.calls[i].place in other for i in e.used)]
+    found = found or _taught(name, critic, shared, len(clear))
     return [found] if found else []
 
 
@@ -112,12 +115,12 @@ def _mixed(name: str, clear: list[Explained]) -> Finding | None:
     return Finding("wrong-loss", f"{name}'s loss", text, sure="likely", evidence=evidence)
 
 
-def _taught(name: str, critic: str, clear: list[Explained], steps: int) -> Finding | None:
-    """A generator that receives the critic's loss as well."""
+def _taught(name: str, critic: str, shared: list[Explained], steps: int) -> Finding | None:
+    """A generator that receives the critic's loss as well, in most of so many steps."""
     leaking = [
-        e for e in clear if e.residual < LEAKS and (e.get(OTHER) > 0.1 or e.get(AGAINST) < -0.1)
+        e for e in shared if e.residual < LEAKS and (e.get(OTHER) > 0.1 or e.get(AGAINST) < -0.1)
     ]
-    if len(leaking) < LEAST or len(leaking) < SHARE * len(clear):
+    if len(leaking) < LEAST or len(leaking) < SHARE * steps:
         return None
     amount = max(median(leaking, OTHER), -median(leaking, AGAINST))
     text = (
@@ -131,7 +134,12 @@ def _taught(name: str, critic: str, clear: list[Explained], steps: int) -> Findi
 def _shared_calls(recorder: Recorder, steps: Sequence[Explained]) -> bool:
     """Whether the generator learns from the very calls that the critic's loss is made of, as it does where its gradient
     is reversed on the way (domain-adversarial training)."""
-    critic = [e for e in explained(recorder, CRITIC) if e.kinds]
-    used = {e.step.calls[i].place for e in critic for i in e.used if e.kinds[i] == FAKE}
+    used = _used_by_the_critic(recorder)
     linked = [c.place for e in steps for c in e.step.calls if c.linked]
     return bool(linked) and all(place in used for place in linked)
+
+
+def _used_by_the_critic(recorder: Recorder) -> set[int]:
+    """Calls on generated samples that the critic's own steps are made of."""
+    critic = [e for e in explained(recorder, CRITIC) if e.kinds]
+    return {e.step.calls[i].place for e in critic for i in e.used if e.kinds[i] == FAKE}

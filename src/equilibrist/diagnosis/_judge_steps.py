@@ -150,7 +150,8 @@ def _no_gradient(
         ]
     if len(mine) < LEAST or any(s.received for s in mine):
         return []
-    if steps and all(s.received == 0 for s in mine) and not any(map(_due, steps)):
+    cut = [c.cut for s in mine for c in s.calls if c.cut > 0]
+    if steps and all(s.received == 0 for s in mine) and not any(map(_due, steps)) and not cut:
         return []  # the declared gradient is zero too: the critic is flat, nothing is cut
     how = "None" if all(s.received is None for s in mine) else "zero"
     linked = [c for c in recorder.calls if c.linked]
@@ -159,6 +160,11 @@ def _no_gradient(
         if side.role != CRITIC and not linked
         else ""
     )
+    if cut:
+        why = (
+            ": the critic's slope at its samples is not zero, and nothing of it reaches its weights (something between "
+            "is rounded, compared, counted, or taken by argmax or sign)"
+        )
     frozen = not any(p.requires_grad for p in side.params)
     why = ": requires_grad is False for all of its weights" if frozen else why
     return [

@@ -240,7 +240,7 @@ class Recorder:
         if not kind:
             call.source = self.generated.like(shown.shape)
         if not self.resting:
-            self.columns.take(call, heads[0], scores, players, asked=samples.requires_grad)
+            self.columns.take(call, heads[0], scores, players, samples)
             if samples.requires_grad and rows is None and (samples.is_leaf or not kind):
                 self.columns.penalty(call, samples, scores)
         self.calls.append(call)
@@ -394,5 +394,6 @@ class Recorder:
                 sum(s.fresh for s in whose),
                 sum(id(p) not in self.owners for p in params),
                 whose[0].steps if len(whose) == 1 else -1,
+                self._count,
             )
         )

@@ -28,6 +28,7 @@ OneRound = Callable[[int, Callable[[int], Any], int], None]
 LATE = 12  # rounds at the end that are watched again
 LOOKS = 32  # on the way
 KEPT = 48  # calls whose inputs are kept
+TRIED = 2  # of them, after which a loss without a second term is left alone
 SPREAD = 16  # rounds of the second half in which two terms of one loss are compared
 MEASURED = 40  # rounds that must be left for the size of steps to be measured early
 
@@ -101,13 +102,10 @@ class Running:
             if measure is not None and self.stopped is None and self.done + MEASURED < late:
                 self.sizes = measure()
             looks = {i for i in looks if i > watch}
-            if self.early.oppositions and late - self.done >= 4 * SPREAD:
+            if late - self.done >= 4 * SPREAD:
                 half = max(self.done, self.rounds // 2)
                 self._rounds(self.done, half, None, progress, looks)
-                self.spread = self._check(LATE)
-                chosen = {half + round((late - half) * k / SPREAD) for k in range(SPREAD)}
-                with self.spread.sampling() as sampled:
-                    self._rounds(self.done, late, None, progress, looks, chosen, sampled)
+                self._spread_over(half, late, progress, looks)
             self._rounds(self.done, late, None, progress, looks)
             if late < self.rounds and self.stopped is None:
                 self.late = self._check(LATE)
@@ -116,6 +114,22 @@ class Running:
                     self._rounds(late, self.rounds, self.late, progress, set())
         if self.stopped is None and self.rounds > watch:
             self._look(self.rounds)
+
+    def _spread_over(
+        self, half: int, late: int, progress: Callable[[int], None], looks: set[int]
+    ) -> None:
+        """Runs the rounds of the second half, and compares terms in some of them."""
+        self.spread = spread = self._check(LATE)
+        chosen = [half + round((late - half) * k / SPREAD) for k in range(SPREAD)]
+        with spread.sampling() as sampled:
+
+            def round_of(i: int, step: Callable[[int], object], first: int) -> None:
+                if i in chosen[:TRIED] or spread.oppositions:
+                    sampled(i, step, first)
+                else:  # there is one term only
+                    step(first + i)
+
+            self._rounds(self.done, late, None, progress, looks, chosen, round_of)
 
     def one(self) -> None:
         """Runs the next round.

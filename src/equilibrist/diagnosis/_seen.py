@@ -90,7 +90,8 @@ class Step:
 @dataclass
 class Clip:
     """A call of torch's gradient clipping: whose weights, how many had a gradient, the norm, the limit, how many
-    backward passes had reached them since the owner's last step, and how many steps its only owner had made."""
+    backward passes had reached them since the owner's last step, how many steps its only owner had made, and how many
+    all optimisers."""
 
     players: tuple[str, ...]
     graded: int
@@ -99,6 +100,7 @@ class Clip:
     fresh: int
     strangers: int
     step: int = -1
+    count: int = 0
 
 
 @dataclass
@@ -308,6 +310,7 @@ def bare(call: Call) -> Call:
         call.lowered,
         call.source,
         call.asked,
+        call.cut,
     )
 
 

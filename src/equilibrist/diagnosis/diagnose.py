@@ -25,6 +25,7 @@ from equilibrist.games import roles
 from equilibrist.progress import showing
 
 ALTERED = ("augmentation-mismatch", "normalization-mismatch")
+OPENS = ("no-gradient", "missing-term", "constant-penalty")  # where a weight is zero at first
 RARE = 0.5  # steps a round: a critic below is kept from following
 WHOLE = 40  # rounds after which a player without a step is never stepped
 CRITIC = "critic"
@@ -135,6 +136,7 @@ def diagnose(
     audit = None
     if run.stopped is None:
         others, skipped = after(run, generator, critic)
+        others = _unopposed(others)
         found += [f for f in others if _new(f, found)]
         found += [run.stopped] if run.stopped is not None else []  # in the rounds that it ran
     if fresh is not None and run.stopped is None:
@@ -153,7 +155,7 @@ def diagnose(
 
 def _of_loop(run: Running, loop: Loop, generator: str, critic: str, seed: int) -> list[Finding]:
     """What was found while the loop ran: wiring, data, rates, numbers."""
-    found = [*run.early.findings]
+    found = [_lasting(f, run.late) for f in run.early.findings]
     late = run.late.findings if run.late else ()
     # A check of the last rounds takes samples that were made before them for altered ones.
     found += [f for f in late if _new(f, found) and not (run.ages.known and f.name in ALTERED)]
@@ -210,6 +212,25 @@ def _asleep(run: Running, found: Sequence[Finding]) -> list[Finding]:
         for name in run.loop.players
         if run.steps[name] == 0 and most >= WHOLE
     ]
+
+
+def _lasting(finding: Finding, late: Wiring | None) -> Finding:
+    """A finding of the first rounds, as a note where the last ones show that it was of a term that opens later."""
+    if finding.name not in OPENS or finding.level == "note" or late is None:
+        return finding
+    still = any((f.name, f.where) == (finding.name, finding.where) for f in late.findings)
+    player = next((name for name in late.steps if name in finding.where), "")
+    if still or not late.explains(player):
+        return finding
+    text = f"{finding.text} That was so in the first rounds only."
+    return replace(finding, level="note", sure="possible", text=text)
+
+
+def _unopposed(found: list[Finding]) -> list[Finding]:
+    """Narrow samples as a note where the adversarial term leaves the term that would spread them no effect."""
+    if not any(f.name == "opposed-terms" and f.level != "note" for f in found):
+        return found
+    return [replace(f, level="note") if f.name == "collapsed" else f for f in found]
 
 
 def _rarely(run: Running, critic: str, found: list[Finding]) -> list[Finding]:

@@ -191,7 +191,9 @@ def _overshoots(
         "confidence": confidence,
     }
     cure = f"lower the {name}'s learning rate, to {below[0]:g} of it first"
-    return [Finding("step-too-large", name, text, "fault", "likely", evidence, cure)]
+    # Steps that still lower the loss are wasteful, and many a sound loop's.
+    level, sure = ("note", "possible") if _below(whole) else ("fault", "likely")
+    return [Finding("step-too-large", name, text, level, sure, evidence, cure)]
 
 
 def _below(found: Estimate) -> bool:

@@ -19,6 +19,7 @@ DROWNS = (
     2.5  # times the other terms' size, from which an adversarial term leaves them little of a step
 )
 HELPS = 0.25  # the cosine above which it goes their way
+LOST = 20.0  # times their size, from which they have no effect whichever way it goes
 
 
 def check_terms(
@@ -87,7 +88,9 @@ def drowned(rows: Sequence[Opposition], where: str, confidence: float) -> tuple[
         confidence: of the intervals.
     """
     _, cosine, ratio = _estimates(rows, confidence)
-    if ratio.low is None or cosine.high is None or ratio.low < DROWNS or cosine.high > HELPS:
+    if ratio.low is None or cosine.high is None or ratio.low < DROWNS:
+        return ()
+    if cosine.high > HELPS and ratio.low < LOST:
         return ()
     text = (
         f"The adversarial term's gradient has {ratio} times the size of the other term's, at cosine {cosine}: of a "

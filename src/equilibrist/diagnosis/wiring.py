@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.certificates import Json
-from equilibrist.diagnosis._coefficients import median, residuals
+from equilibrist.diagnosis._coefficients import CLEAR, median, residuals
 from equilibrist.diagnosis._explain import (
     AGAINST,
     MIXED,
@@ -152,6 +152,16 @@ class Wiring(Shown):
     def oppositions(self) -> list[Opposition]:
         """Of the generator's steps, how its adversarial gradient lies to the rest: see `check_terms`."""
         return [s.opposition for s in self._recorder.steps if s.opposition is not None]
+
+    def explains(self, player: str) -> bool:
+        """Whether most steps of a player had a gradient, and it was the declared one by and large."""
+        mine = [s for s in self._recorder.steps if self._name_of(s.player) == player]
+        moved = sum(bool(s.received) for s in mine)
+        return self.residuals.get(player, 1.0) < CLEAR and 2 * moved > len(mine)
+
+    def _name_of(self, role: str) -> str:
+        sides = self._recorder.sides
+        return sides[role].name if role in sides else ""
 
     @property
     def travel(self) -> dict[str, float]:
@@ -333,4 +343,7 @@ def without_echoes(found: Sequence[Finding]) -> list[Finding]:
     # generator's loss may end where its own has no slope.
     echo = {("gradient-leak", f.where) for f in found if f.name == "stale-gradients"}
     echo |= {("no-gradient", f.where) for f in found if f.name == "gradient-leak"}
+    # So does one that weight decay has emptied.
+    emptied = ("smothered", "collapsed")
+    echo |= {("no-gradient", f.where) for f in found if f.name in emptied and f.sure == "certain"}
     return [f for f in found if f.name not in explained and (f.name, f.where) not in echo]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from equilibrist.compare._collect import MemberFigures, facts, member
-from equilibrist.compare._page import page
-from equilibrist.compare._table import table
+from equilibrist.compare._page import comparison_page
+from equilibrist.compare._table import comparison_table
 from equilibrist.compare.cost import Cost, cost
 from equilibrist.errors import RecipeError
 from equilibrist.files.atomic import json_bytes
@@ -46,7 +46,7 @@ class Comparison:
         return self.directory / "compare.html"
 
     def __str__(self) -> str:
-        return table(self.facts) if self.facts else f"{self.directory}: not finished"
+        return comparison_table(self.facts) if self.facts else f"{self.directory}: not finished"
 
 
 def compare(
@@ -135,7 +135,7 @@ def compare(
         ],
         **facts(members, about, recipe.steps, confidence),
     }
-    html = page(content).encode("utf-8", "replace")
+    html = comparison_page(content).encode("utf-8", "replace")
     publish(root, {"compare.json": json_bytes(content), "compare.html": html})
     return Comparison(root, content, found)
 

@@ -9,7 +9,8 @@ from importlib import resources
 from typing import Any
 
 from equilibrist.compare import _words as say
-from equilibrist.report import charts, words
+from equilibrist.report import charts
+from equilibrist.report.formatting import as_label, format_count, format_duration
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _COLOURS = 8
@@ -21,7 +22,7 @@ def e(value: object) -> str:
     return html.escape(str(value))
 
 
-def page(facts: Facts) -> str:
+def comparison_page(facts: Facts) -> str:
     """The whole page."""
     shared = resources.files("equilibrist.report").joinpath("report.css")
     own = resources.files(__package__).joinpath("compare.css")
@@ -31,7 +32,7 @@ def page(facts: Facts) -> str:
     parts = [
         _hero(facts, [*scored, *lost]),
         *(
-            _section(f"figure-{i}", words.label(figure["figure"]), _figure(facts, figure))
+            _section(f"figure-{i}", as_label(figure["figure"]), _figure(facts, figure))
             for i, figure in enumerate(scored)
         ),
         _section("losses", "Losses", _losses(facts, lost)),
@@ -61,7 +62,7 @@ def _section(name: str, title: str, body: str) -> str:
 def _hero(facts: Facts, figures: Sequence[Facts]) -> str:
     names, total = _names(facts), len(facts["seeds"])
     lead = (
-        f"{words.count(facts['steps'])} steps of batch {words.count(facts['batch'])}, {total} "
+        f"{format_count(facts['steps'])} steps of batch {format_count(facts['batch'])}, {total} "
         f"seed{'s' if total > 1 else ''} of each."
     )
     failures = [
@@ -97,7 +98,7 @@ def _headline(facts: Facts, figures: Sequence[Facts]) -> str:
     for name in names[1:]:
         verdicts.setdefault(_verdict(chosen, name), []).append(name)
     remarks = [f"{_listed(group)} {words_} {names[0]}" for words_, group in verdicts.items()]
-    return f"{words.label(chosen['figure'])}: {'; '.join(remarks)}, after as many steps."
+    return f"{as_label(chosen['figure'])}: {'; '.join(remarks)}, after as many steps."
 
 
 def _verdict(figure: Facts, name: str) -> str:
@@ -134,8 +135,8 @@ def _losses(facts: Facts, figures: Sequence[Facts]) -> str:
 
 def _table(facts: Facts, figure: Facts) -> str:
     names, total, limit = _names(facts), len(facts["seeds"]), facts["seconds_at_equal_compute"]
-    after = f"After {words.count(facts['steps'])} steps"
-    later = f"After {words.duration(limit)} a seed" if limit is not None else "Equal compute"
+    after = f"After {format_count(facts['steps'])} steps"
+    later = f"After {format_duration(limit)} a seed" if limit is not None else "Equal compute"
     columns = ["Solver", after, "Difference", later, "Difference then", "At step", "Seeds"]
     rows = []
     for i, name in enumerate(names):
@@ -182,7 +183,7 @@ def _cost(facts: Facts) -> str:
             spent["J u"],
             spent["passes"],
             say.per_step(entry),
-            words.duration(entry["seconds"]),
+            format_duration(entry["seconds"]),
             f"{len(entry['diverged'])} of {len(facts['seeds'])}",
         ]
         body = "".join(
@@ -200,7 +201,7 @@ def _cost(facts: Facts) -> str:
 
 def _reading(facts: Facts) -> str:
     level = f"{100 * facts['confidence']:g}%"
-    limit = words.duration(facts["seconds_at_equal_compute"])
+    limit = format_duration(facts["seconds_at_equal_compute"])
     first = _names(facts)[0]
     texts = [
         f"Lines and figures are means over seeds; bands and brackets are Student's {level} intervals of those "
@@ -277,7 +278,7 @@ def _chart(facts: Facts, figure: Facts, axis: str, remarks: str) -> str:
     caption = ". ".join(n[:1].upper() + n[1:] for n in notes)
     label = f"{say.title(figure)}, over {remarks}"
     return (
-        f"<figure>{charts.both(draw, charts.WIDE, label)}"
+        f"<figure>{charts.render_sizes(draw, charts.WIDE, label)}"
         f"<figcaption>Over {e(remarks)}. {e(caption)}{'.' if caption else ''}</figcaption></figure>"
     )
 

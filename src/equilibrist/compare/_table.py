@@ -6,26 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equilibrist.compare import _words as say
-from equilibrist.report import words
+from equilibrist.report.formatting import format_count, format_duration
 
 
-def table(facts: Mapping[str, Any]) -> str:
+def comparison_table(facts: Mapping[str, Any]) -> str:
     """Every figure at equal iterations and at equal compute, then what the solvers cost."""
     names = [entry["name"] for entry in facts["solvers"]]
     total, limit = len(facts["seeds"]), facts["seconds_at_equal_compute"]
     level = f"{100 * facts['confidence']:g}%"
     lines = [
-        f"{facts['title']}: {len(names)} solvers, {total} seeds, {words.count(facts['steps'])} steps",
+        f"{facts['title']}: {len(names)} solvers, {total} seeds, {format_count(facts['steps'])} steps",
         f"mean over seeds [{level} interval], seeds counted, paired difference from {names[0]}",
         say.shared(facts),
     ]
     for figure in facts["figures"]:
         hint = say.way(figure)
         lines += ["", say.title(figure) + (f" ({hint})" if hint else "")]
-        lines += [f"  after {words.count(facts['steps'])} steps"]
+        lines += [f"  after {format_count(facts['steps'])} steps"]
         lines += _rows(figure["iterations"], names, total, [""] * len(names))
         if limit is not None:
-            lines += [f"  after {words.duration(limit)} of training a seed"]
+            lines += [f"  after {format_duration(limit)} of training a seed"]
             steps = [f"step {say.looked_at(figure['compute'][name])}" for name in names]
             lines += _rows(figure["compute"], names, total, steps)
     lines += ["", "Cost of a step"]

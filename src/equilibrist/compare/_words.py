@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from equilibrist.report import words
+from equilibrist.report.formatting import as_label, format_count, format_estimate, format_number
 
 
 def value(side: Mapping[str, Any] | None, signed: bool = False) -> str:
@@ -15,8 +15,8 @@ def value(side: Mapping[str, Any] | None, signed: bool = False) -> str:
     interval = side["interval"]
     sign = "+" if signed and side["mean"] > 0 else ""
     if interval is None:
-        return f"{sign}{words.number(side['mean'])}"
-    mean, low, high = words.estimate(side["mean"], (interval[0], interval[1]))
+        return f"{sign}{format_number(side['mean'])}"
+    mean, low, high = format_estimate(side["mean"], (interval[0], interval[1]))
     return f"{sign}{mean} [{low}, {high}]"
 
 
@@ -49,7 +49,7 @@ def title(figure: Mapping[str, Any]) -> str:
     """A figure's name: a score's with the score's own name where that says more."""
     if figure["kind"] == "loss":
         return f"Loss of the {figure['figure']}"
-    caption = words.label(figure["figure"])
+    caption = as_label(figure["figure"])
     score = str(figure["score"])
     return score if score.lower().startswith(caption.lower()) else f"{caption} ({score})"
 
@@ -58,13 +58,13 @@ def way(figure: Mapping[str, Any]) -> str:
     """Which direction is good, and what real data get."""
     parts = [f"{figure['better']} is better"] if figure["better"] else []
     if figure["floor"] is not None:
-        parts.append(f"real against real: {words.number(figure['floor'])}")
+        parts.append(f"real against real: {format_number(figure['floor'])}")
     return "; ".join(parts)
 
 
 def diverged(entry: Mapping[str, Any]) -> str:
     """Which seeds diverged, and when."""
-    rows = [f"seed {s} at step {words.count(at)}" for s, at in entry["diverged"].items()]
+    rows = [f"seed {s} at step {format_count(at)}" for s, at in entry["diverged"].items()]
     return ", ".join(rows) or "none"
 
 
@@ -76,7 +76,7 @@ def gradients(entry: Mapping[str, Any]) -> str:
 def per_step(entry: Mapping[str, Any]) -> str:
     """Milliseconds of a step and seed."""
     spent = entry["seconds_per_step"]
-    return "none" if spent is None else f"{words.number(1e3 * spent)} ms"
+    return "none" if spent is None else f"{format_number(1e3 * spent)} ms"
 
 
 def looked_at(side: Mapping[str, Any]) -> str:
@@ -84,7 +84,7 @@ def looked_at(side: Mapping[str, Any]) -> str:
     if side["steps"] is None:
         return "none"
     low, high = side["steps"]
-    return words.count(low) if low == high else f"{words.count(low)} to {words.count(high)}"
+    return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
 
 
 def clock(facts: Mapping[str, Any]) -> str:

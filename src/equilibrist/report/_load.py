@@ -20,32 +20,13 @@ from equilibrist.files.reading import ROW, open_regular, parse_json, reason
 from equilibrist.report._load_audit import load_audit
 from equilibrist.report._read import expect, json_object, read_json, read_sample, short
 from equilibrist.report._record import (
-    Audit,
-    Certificate,
-    Curve,
     Json,
-    Record,
+    RunRecord,
     Sample,
     Series,
     Status,
-    Tolerance,
-    Verdict,
     as_number,
 )
-
-__all__ = [
-    "Audit",
-    "Certificate",
-    "Curve",
-    "Record",
-    "Sample",
-    "Series",
-    "Status",
-    "Tolerance",
-    "Verdict",
-    "as_number",
-    "load",
-]
 
 T = TypeVar("T")
 Sheets = tuple[list[Sample], Sample | None, Sample | None]
@@ -54,7 +35,7 @@ Metrics = tuple[dict[str, dict[str, Series]], int | None, float | None]
 _STEP_NAME = re.compile(r"step_(\d{1,12})\.(png|npy|safetensors)")
 
 
-def load(run_directory: Path) -> Record:
+def load_record(run_directory: Path) -> RunRecord:
     """Reads the run directory.
 
     Raises `RecordError` where the folder is missing or holds no run. A file that is damaged is left
@@ -93,7 +74,7 @@ def load(run_directory: Path) -> Record:
     reached = [logged, *(s.step for s in samples), *saved, audit.step if audit else None]
     if status is not None:
         reached.append(status.step)
-    return Record(
+    return RunRecord(
         name=run_directory.resolve().name,
         recipe=recipe,
         sessions=part("environment.json", _sessions, []),

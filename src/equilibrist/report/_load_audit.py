@@ -9,8 +9,8 @@ from equilibrist.errors import RecordError
 from equilibrist.findings import Finding, from_recorded
 from equilibrist.report._read import expect, json_object, read_json, read_sample, short
 from equilibrist.report._record import (
-    Audit,
-    Certificate,
+    AuditRecord,
+    CertificateRecord,
     Curve,
     Json,
     Rung,
@@ -39,14 +39,14 @@ _LAST = "self-tests"
 _FORMER = {"section-6.1": "generator-vs-prox"}  # names of claims in audits of former versions
 
 
-def load_audit(path: Path, notes: list[str]) -> Audit | None:
+def load_audit(path: Path, notes: list[str]) -> AuditRecord | None:
     """The audit in audit.json; None where there is none. Raises `RecordError` where it is damaged."""
     value = read_json(path)
     if value is None:
         return None
     data = json_object(value, path)
     certificates = expect(data, "certificates", list, "a list", path) or []
-    return Audit(
+    return AuditRecord(
         step=expect(data, "step", int, "a whole number", path),
         seconds=as_number(data.get("seconds")),
         checkpoint=expect(data, "checkpoint", str, "a text", path),
@@ -64,7 +64,7 @@ def load_audit(path: Path, notes: list[str]) -> Audit | None:
     )
 
 
-def _rank(certificate: Certificate) -> int:
+def _rank(certificate: CertificateRecord) -> int:
     if certificate.claim == _LAST:
         return len(_ORDER) + 1
     return _ORDER.index(certificate.claim) if certificate.claim in _ORDER else len(_ORDER)
@@ -110,12 +110,12 @@ def _verdict(value: Any, claim: str, path: Path) -> Verdict:
         ) from None
 
 
-def _certificate(data: Any, path: Path, notes: list[str]) -> Certificate:
+def _certificate(data: Any, path: Path, notes: list[str]) -> CertificateRecord:
     if not isinstance(data, dict):
         raise RecordError(f"{path}: 'certificates' should be a list of objects")
     try:
         claim = data.get("claim")
-        found = Certificate.from_row({**data, "claim": _FORMER.get(str(claim), claim)})
+        found = CertificateRecord.from_row({**data, "claim": _FORMER.get(str(claim), claim)})
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from None
     evidence = found.evidence

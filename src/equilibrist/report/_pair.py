@@ -5,7 +5,7 @@ from pathlib import Path
 from equilibrist.errors import RecordError
 from equilibrist.report._load_audit import load_audit
 from equilibrist.report._read import expect, json_object, read_json
-from equilibrist.report._record import PAIR, Json, Record
+from equilibrist.report._record import PAIR, Json, RunRecord
 
 AUDIT = "audit.json"
 
@@ -15,7 +15,7 @@ def is_pair(folder: Path) -> bool:
     return (folder / AUDIT).is_file() and not (folder / "recipe.json").exists()
 
 
-def load_pair(folder: Path) -> Record:
+def load_pair(folder: Path) -> RunRecord:
     """The folder's audit as a record of its own.
 
     Raises:
@@ -43,7 +43,7 @@ def load_pair(folder: Path) -> Record:
         },
     }
     shown = next((c.samples["before"] for c in audit.certificates if "before" in c.samples), None)
-    return Record(
+    return RunRecord(
         name=folder.resolve().name,
         recipe=recipe,
         sessions=[session] if session else [],

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 
 from equilibrist.report import _html
-from equilibrist.report._page import POLICY, e
+from equilibrist.report._html import escape
+from equilibrist.report._page import POLICY
 
-__all__ = ["document", "e", "table"]
+__all__ = ["document", "escape", "table"]
 
 
 def document(title: str, parts: Iterable[str]) -> str:
@@ -21,7 +22,7 @@ def document(title: str, parts: Iterable[str]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>{e(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         '<div class="page">\n' + "\n".join(part for part in parts if part) + "\n<footer>Made by "
         "equilibrist. This file holds everything it shows: it loads nothing and runs nothing."
         "</footer>\n</div>\n</body>\n</html>\n"

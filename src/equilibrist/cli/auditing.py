@@ -17,7 +17,6 @@ def audit_run(
     run: Run,
     checks: Sequence[str],
     progress: str,
-    *,
     settings: Mapping[str, Any] = MappingProxyType({}),
     iterate: str = "auto",
     gradients: int | None = None,

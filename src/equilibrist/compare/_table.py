@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from equilibrist.compare import _words as say
+from equilibrist.compare._facts import ComparisonFacts, SideFacts
 from equilibrist.report.formatting import format_count, format_duration
 
 
-def comparison_table(facts: Mapping[str, Any]) -> str:
+def comparison_table(facts: ComparisonFacts) -> str:
     """Every figure at equal iterations and at equal compute, then what the solvers cost."""
     names = [entry["name"] for entry in facts["solvers"]]
     total, limit = len(facts["seeds"]), facts["seconds_at_equal_compute"]
@@ -33,7 +33,7 @@ def comparison_table(facts: Mapping[str, Any]) -> str:
     cells += [
         (
             entry["name"],
-            say.gradients(entry),
+            say.gradients_by_player(entry),
             str(entry["cost"]["J^T u"]),
             str(entry["cost"]["J u"]),
             say.per_step(entry),
@@ -47,13 +47,13 @@ def comparison_table(facts: Mapping[str, Any]) -> str:
 
 
 def _rows(
-    side: Mapping[str, Mapping[str, Any]], names: list[str], total: int, more: list[str]
+    side: Mapping[str, SideFacts], names: list[str], total: int, more: list[str]
 ) -> list[str]:
     cells = []
     for name, extra in zip(names, more, strict=True):
         own = side[name]
         difference = say.difference(own, total)
-        cells.append((name, say.value(own), say.seeds(own, total), extra, difference))
+        cells.append((name, say.mean_and_interval(own), say.seeds(own, total), extra, difference))
     return _aligned(cells, "    ")
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from equilibrist.arguments import close_to, convert, parameters
+from equilibrist.certificates import Json
 from equilibrist.errors import EquilibristError, RecipeError
 
 ENDED = "ended the program (sys.exit) instead of returning"
@@ -32,8 +33,8 @@ class Resolved:
 
     name: str
     function: Callable[..., Any]
-    settings: dict[str, Any]
-    origin: dict[str, Any]
+    settings: Json
+    origin: Json
 
     def build(self) -> Any:
         """Call the function. Values that it refuses become a `RecipeError`."""
@@ -67,7 +68,7 @@ def catalogue() -> dict[str, Callable[..., Any]]:
 
 def resolve(
     name: str,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     *,
     builtin: bool = False,
     complete: bool = True,
@@ -121,7 +122,7 @@ def resolve(
     return Resolved(name, function, {key: values[key] for key in known if key in values}, origin)
 
 
-def from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+def from_file(name: str) -> tuple[Callable[..., Any], Json]:
     """Execute a user's file and find the function in it.
 
     Args:

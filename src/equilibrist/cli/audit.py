@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from equilibrist.certificates import Json
 from equilibrist.cli.audit_own import audit_own, is_own
 from equilibrist.cli.auditing import audit_run
 from equilibrist.cli.loading import load_run, parse_settings
@@ -171,7 +172,7 @@ def _requirements(
     return found
 
 
-def _typed_settings(pairs: Mapping[str, str]) -> dict[str, Any]:
+def _typed_settings(pairs: Mapping[str, str]) -> Json:
     """Values of `checks.Settings`, by the types of its fields.
 
     Raises:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equilibrist.certificates import Json
 from equilibrist.cli.output import say
 from equilibrist.errors import EquilibristError, RecipeError, RecordError
 
@@ -25,7 +26,7 @@ def audit_own(
     name: str,
     checks: Sequence[str],
     progress: str,
-    settings: Mapping[str, Any],
+    settings: Json,
     gradients: int | None,
     seed: int,
     out: Path,
@@ -56,7 +57,7 @@ def audit_own(
     return found
 
 
-def _critic_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _critic_options(settings: Json) -> Json:
     """Settings that an audit of a critic alone has; RecipeError for others."""
     known = ("batch", "confidence", "tolerance", "absolute")
     for key in settings:

@@ -59,6 +59,6 @@ def sample(
             f"--out {out}: this run generates {run.data.kind}, not images; use a name ending in .npy"
         )
     values = run.samples(n, index, iterate)
-    content = samples.sheet(values, run.data)[1] if is_sheet else samples.array(values)
+    content = samples.sheet(values, run.data)[1] if is_sheet else samples.npy_bytes(values)
     publish(out.parent, {out.name: content}, force=force)
     say(f"{n} samples of shape {list(values.shape[1:])}: {out}")

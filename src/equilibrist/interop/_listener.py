@@ -18,10 +18,10 @@ from torch.utils.hooks import RemovableHandle
 
 from equilibrist.interop import _optimizers
 from equilibrist.interop._optimizers import Stepped
-from equilibrist.interop._root import AFTER, BEFORE, Ear, Name, Root
+from equilibrist.interop._root import AFTER, BEFORE, Name, PlayerHook, Root
 from equilibrist.interop._rounds import Rounds
 from equilibrist.interop.origin import ancestor, block_of, storage
-from equilibrist.nn.wrapped import unwrapped
+from equilibrist.nn.wrapped import hook_target, unwrapped
 
 SETTLED = 2  # steps of every optimiser after the last newcomer, before discovery ends
 EARLY = 64  # steps of a critic, after the last newcomer, with every round heard; then only
@@ -191,7 +191,7 @@ class Listener:
         kind = type(unwrapped(module)).__name__
         same = sum(root.name.partition(" ")[0] == kind for root in self.roots)
         name = kind if not same else f"{kind} {same + 1}"
-        where = _optimizers.hooked(module)
+        where = hook_target(module)
         root = Root(
             module,
             where,
@@ -201,8 +201,8 @@ class Listener:
             steps=stepped.steps,
             own={id(p) for p in module.parameters()},
         )
-        root.ears[BEFORE] = Ear(self, self._before_call, root)
-        root.ears[AFTER] = Ear(self, self._after_call, root)
+        root.ears[BEFORE] = PlayerHook(self, self._before_call, root)
+        root.ears[AFTER] = PlayerHook(self, self._after_call, root)
         root.hook()
         self.roots.append(root)
 

@@ -48,7 +48,7 @@ class Stepped:
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer) -> Stepped:
         """The record of an optimiser at its first step."""
-        own = {id(p): p for p in parameters_of(optimizer)}
+        own = {id(p): p for p in stepped_parameters(optimizer)}
         bare = {key: weakref.ref(p) for key, p in own.items()}
         return cls(
             weakref.ref(optimizer),
@@ -60,7 +60,7 @@ class Stepped:
 
     def widen(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes in parameters that were added since."""
-        new = {id(p): p for p in parameters_of(optimizer) if id(p) not in self.params}
+        new = {id(p): p for p in stepped_parameters(optimizer) if id(p) not in self.params}
         self.params |= set(new)
         self.size = size_of(optimizer)
         self.bare.update({key: weakref.ref(p) for key, p in new.items()})
@@ -85,7 +85,7 @@ class Stepped:
                 self.stride *= 2
 
 
-def parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+def stepped_parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
     """The tensors that an optimiser steps."""
     for group in optimizer.param_groups:
         yield from group["params"]
@@ -110,18 +110,6 @@ def roots(modules: Iterable[nn.Module], params: set[int], others: set[int]) -> l
             found.append(module)
     inner = {id(part) for module in found for part in module.modules() if part is not module}
     return [module for module in found if id(module) not in inner]
-
-
-def hooked(module: nn.Module) -> nn.Module:
-    """The module on which to listen in place of `module`.
-
-    Loops call a DistributedDataParallel module and, at times, what it wraps, which hears both. The hooks of
-    a compiled module's inner one would be traced, and DataParallel calls copies of its own: these are
-    listened to from outside.
-    """
-    while type(module).__name__ == "DistributedDataParallel":
-        module = module.module  # type: ignore[assignment]
-    return module
 
 
 def layers_of(module: nn.Module) -> Iterator[nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -62,7 +62,7 @@ class Root:
     wake_at: int | None = None
     called: bool = False
     made: int = 0
-    ears: dict[str, Ear] = field(default_factory=dict)
+    ears: dict[str, PlayerHook] = field(default_factory=dict)
     handles: dict[str, RemovableHandle] = field(default_factory=dict)
 
     def hook(self) -> None:
@@ -108,7 +108,7 @@ class Root:
             self.scores = True  # a map of patches
 
 
-class Hearing(Protocol):
+class HookOwner(Protocol):
     """What an ear belongs to."""
 
     def hears(self) -> bool:
@@ -118,7 +118,7 @@ class Hearing(Protocol):
         """Takes a fault of the listener's own."""
 
 
-class Ear:
+class PlayerHook:
     """A hook on one of the user's modules. Copies and pickles of it hear nothing, and need nothing of this library.
 
     It hears one thread, and nothing while a module is compiled. It never disturbs a training: after a fault of its
@@ -127,21 +127,23 @@ class Ear:
 
     __slots__ = ("_call", "_listener", "_root")
 
-    def __init__(self, listener: Hearing, call: Callable[..., None], root: Root) -> None:
+    def __init__(self, listener: HookOwner, call: Callable[..., None], root: Root) -> None:
         self._listener, self._call, self._root = listener, call, root
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any, *made: object) -> None:
+    def __call__(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], *made: object
+    ) -> None:
         # A module that is not the root's is a replica of DataParallel's.
         if not self._listener.hears() or module is not self._root.heard:
             return
         try:
             if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-                inputs: tuple[Tensor, ...] = args
+                inputs: tuple[Tensor, ...] = (args[0],)
             else:
                 inputs = tuple(tensors_of((args, kwargs)))
             self._call(self._root, inputs, *made)
         except Exception as fault:
             self._listener.fail(fault)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return getattr, (contextlib.nullcontext(), "__exit__")

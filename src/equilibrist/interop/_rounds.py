@@ -21,7 +21,7 @@ Tell = Callable[..., object]
 
 
 @dataclass
-class Call:
+class CriticCall:
     """One call of a critic.
 
     Attributes:
@@ -72,12 +72,12 @@ class Rounds:
     limit: int
     order: Sequence[str] | None = None
     tell: Tell | None = None
-    rounds: deque[list[Call]] = field(default_factory=deque)
+    rounds: deque[list[CriticCall]] = field(default_factory=deque)
     told: Counter[tuple[str, str]] = field(default_factory=Counter)
     open: int = 0
     learned: tuple[str, ...] | None = None
     tries: int = TRIES
-    _pending: deque[Call] = field(default_factory=lambda: deque(maxlen=CALLS))
+    _pending: deque[CriticCall] = field(default_factory=lambda: deque(maxlen=CALLS))
     _open_bytes: int = 0
     _kept_bytes: int = 0
     _segment: int = 0
@@ -120,7 +120,7 @@ class Rounds:
         size = sum([t.nbytes for t in copies])
         if len(self._pending) == CALLS:
             self._open_bytes -= self._pending[0].nbytes
-        self._pending.append(Call(kind, how or "", copies, fakes, self._segment, size))
+        self._pending.append(CriticCall(kind, how or "", copies, fakes, self._segment, size))
         self._open_bytes += size
         while self._open_bytes > self.limit and len(self._pending) > 1:
             self._open_bytes -= self._pending.popleft().nbytes
@@ -162,7 +162,7 @@ class Rounds:
         ):
             self._kept_bytes -= sum([call.nbytes for call in self.rounds.popleft()])
 
-    def _decide(self, calls: list[Call], fed: bool) -> None:
+    def _decide(self, calls: list[CriticCall], fed: bool) -> None:
         if self.tell is not None:
             for place, call in enumerate(calls):
                 _as_told(call, self.tell(place, *call.tensors))
@@ -216,7 +216,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return made if type(made) is Tensor else made.as_subclass(Tensor)
 
 
-def _as_told(call: Call, said: object) -> None:
+def _as_told(call: CriticCall, said: object) -> None:
     """Takes what a user's `tell` has returned."""
     call.how, call.fakes = "tell", None
     if isinstance(said, Tensor) and said.dtype == torch.bool and said.ndim == 1:

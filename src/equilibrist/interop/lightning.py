@@ -122,10 +122,10 @@ class Stepwise:
         self._thread: threading.Thread | None = None
 
         class Paced(lightning_base("Stepwise")):  # type: ignore[misc]
-            def on_train_start(self, *_: Any) -> None:
+            def on_train_start(self, *_: object) -> None:
                 pace.wait()
 
-            def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            def on_train_batch_end(self, trainer: Any, *_: object) -> None:
                 if not trainer.should_stop:
                     pace.wait()
 

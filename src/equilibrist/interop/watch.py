@@ -184,7 +184,7 @@ def lightning_callback(watch: Watch, log: bool = True, stop: bool = False) -> An
             super().__init__()
             self.batches = 0
 
-        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        def on_train_batch_end(self, trainer: Any, *_: object) -> None:
             self.batches += 1
             found = watch(self.batches) if trainer.is_global_zero else None
             if found is None:

@@ -3,8 +3,6 @@
 Plain text only; escaping is the page's business.
 """
 
-from typing import Any
-
 from equilibrist.certificates import Words
 from equilibrist.report._meanings import meaning_of
 from equilibrist.report._record import CertificateRecord, Verdict, as_number
@@ -287,7 +285,7 @@ def evidence_rows(certificate: CertificateRecord) -> list[tuple[str, str]]:
     return rows
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """How many single values a recorded one holds."""
     if isinstance(value, list):
         return sum(map(_size, value))

@@ -2,8 +2,8 @@
 
 import shlex
 from collections.abc import Iterator
-from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.files.reading import dig
 from equilibrist.report._claims import BADGES, TONES, VERDICT_MEANINGS
 from equilibrist.report._commands import audit_command, run_command
@@ -66,7 +66,7 @@ def reading(record: RunRecord) -> str:
     )
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(value: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested objects as rows of label and text, values exactly as recorded."""
     for key, item in value.items():
         name = f"{prefix}{key}"
@@ -76,13 +76,13 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield as_label(name), format_setting(item)
 
 
-def _unsaid(settings: dict[str, Any], command: str) -> dict[str, Any]:
+def _unsaid(settings: Json, command: str) -> Json:
     """The settings that the command above does not hold."""
     held = shlex.split(command)
     return {k: v for k, v in settings.items() if f"{k}={format_setting(v)}" not in held}
 
 
-def _typed(session: dict[str, Any]) -> dict[str, Any]:
+def _typed(session: Json) -> Json:
     """The session with its command as it was typed in a shell."""
     command = session.get("command")
     if isinstance(command, list) and command:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from equilibrist.errors import RecordError
 from equilibrist.report._load_audit import load_audit
-from equilibrist.report._read import expect, json_object, read_json
+from equilibrist.report._read import expect, json_object, read_json_if_there
 from equilibrist.report._record import PAIR, Json, RunRecord
 
 AUDIT = "audit.json"
@@ -26,7 +26,7 @@ def load_pair(folder: Path) -> RunRecord:
     audit = load_audit(path, notes)
     if audit is None:
         raise RecordError(f"{folder} holds no {AUDIT}: audit the pair again")
-    about = json_object(read_json(path), path)
+    about = json_object(read_json_if_there(path), path)
     names = expect(about, "pair", dict, "an object", path) or {}
     game = expect(about, "game", dict, "an object", path) or {}
     for player in expect(game, "players", dict, "an object", path) or {}:

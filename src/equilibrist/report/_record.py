@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,7 +194,7 @@ class RunRecord:
 
 def common_scope(audit: AuditRecord) -> Json:
     """What several claims have in common of their scope and no other contradicts: said once, with the settings."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[object]] = {}
     for certificate in audit.certificates:
         for key, value in certificate.scope.items():
             found.setdefault(key, []).append(value)

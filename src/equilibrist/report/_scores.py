@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import math
-from typing import Any
 
 import numpy as np
 
+from equilibrist.certificates import Json
 from equilibrist.report import charts
 from equilibrist.report._record import RunRecord, Series, as_number
 from equilibrist.report.formatting import as_label, format_count, format_number, format_value
@@ -19,7 +19,7 @@ def scores(record: RunRecord) -> str:
     """For each score its last figures beside their floors, and each figure over training."""
     if not record.scores:
         return ""
-    by_name: dict[str, list[dict[str, Any]]] = {}
+    by_name: dict[str, list[Json]] = {}
     for row in record.scores:
         by_name.setdefault(str(row.get("name")), []).append(row)
     lead = (
@@ -31,7 +31,7 @@ def scores(record: RunRecord) -> str:
     return f'<p class="lead">{_e(lead)}</p>{"".join(parts)}'
 
 
-def _score(name: str, history: list[dict[str, Any]]) -> str:
+def _score(name: str, history: list[Json]) -> str:
     last = history[-1]
     floors, better = last.get("floor") or {}, last.get("better") or {}
     step = format_count(int(last["step"]))
@@ -55,7 +55,7 @@ def _score(name: str, history: list[dict[str, Any]]) -> str:
     return f"<h3>{_e(name)}</h3><p>{_e(caption)}</p>{table}{charted}"
 
 
-def _figure(history: list[dict[str, Any]], key: str) -> str:
+def _figure(history: list[Json], key: str) -> str:
     points = [(r["step"], as_number((r.get("values") or {}).get(key))) for r in history]
     if len(points) < 2:
         return ""
@@ -69,7 +69,7 @@ def _figure(history: list[dict[str, Any]], key: str) -> str:
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     number = as_number(value)
     return "" if number is None else format_number(float(number))
 

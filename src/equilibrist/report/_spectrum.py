@@ -1,7 +1,6 @@
 """The spectrum of the game's Jacobian: eigenvalues beside the disc of stable steps, curvatures of the players."""
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,6 +264,6 @@ def _density(name: str, part: Json) -> str:
     )
 
 
-def _end(value: Any) -> str:
+def _end(value: object) -> str:
     found = numbers(value)
     return "an unknown end" if found is None or not found.size else format_number(float(found[0]))

@@ -1,8 +1,8 @@
 """The report's section on what was trained."""
 
 import re
-from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.files.reading import dig
 from equilibrist.report._html import escape, fact_list, player_class
 from equilibrist.report._record import RunRecord
@@ -68,7 +68,7 @@ def trained_section(record: RunRecord) -> str:
     return "\n".join(part for part in parts if part) or "<p>The recipe describes nothing.</p>"
 
 
-def _data_words(data: dict[str, Any]) -> str:
+def _data_words(data: Json) -> str:
     parts = [format_value(data["name"])] if data.get("name") else []
     kind = format_value(data.get("kind") or "samples")
     parts.append(kind if data.get("size") is None else f"{format_value(data['size'])} {kind}")
@@ -83,7 +83,7 @@ def _data_words(data: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _networks(players: dict[str, Any]) -> str:
+def _networks(players: Json) -> str:
     rows = "".join(
         f'<tr><td><span class="swatch {player_class(name)}"></span>{escape(as_label(name))}</td>'
         f"<td>{escape(format_value(player.get('class')))}</td>"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from equilibrist.certificates import Json
 from equilibrist.errors import RecordError
 from equilibrist.files.owned import publish
 from equilibrist.report._claims import BADGES
@@ -53,7 +54,7 @@ def write_report(run_directory: Path) -> Path:
     return run_directory / "report.html"
 
 
-_PARTS: dict[str, dict[str, Any]] = {
+_PARTS: dict[str, Json] = {
     "audit/audit.json": {"audit": None},
     "scores.jsonl": {"scores": []},
     "environment.json": {"sessions": []},
@@ -89,7 +90,7 @@ def _written(record: RunRecord) -> tuple[str, str]:
         ) + "\n"
 
 
-def report_facts(record: RunRecord) -> dict[str, Any]:
+def report_facts(record: RunRecord) -> Json:
     """The report's content as JSON values; numbers that are not finite become texts."""
     head, audit = headline(record), record.audit
     content = {
@@ -141,11 +142,11 @@ def report_facts(record: RunRecord) -> dict[str, Any]:
         },
         "sessions": record.sessions,
     }
-    cleaned: dict[str, Any] = _clean(content)
+    cleaned: Json = _clean(content)
     return cleaned
 
 
-def _series_facts(series: Series) -> dict[str, Any]:
+def _series_facts(series: Series) -> Json:
     sound = series.values[np.isfinite(series.values)]
     return {
         "count": int(series.values.size),
@@ -157,12 +158,12 @@ def _series_facts(series: Series) -> dict[str, Any]:
     }
 
 
-def _certificate_facts(certificate: CertificateRecord) -> dict[str, Any]:
+def _certificate_facts(certificate: CertificateRecord) -> Json:
     row = replace(certificate, evidence=_evidence(certificate)).to_row(certificate.witness)
     return row | {"meaning": BADGES[certificate.verdict]}
 
 
-def _evidence(certificate: CertificateRecord) -> dict[str, Any]:
+def _evidence(certificate: CertificateRecord) -> Json:
     # The curves of searches are long, and in audit.json; those of other claims are what the claim is about.
     long = {"curves"} if certificate.curves else set()
     return {k: v for k, v in certificate.evidence.items() if k not in long}

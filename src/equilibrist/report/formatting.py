@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 
 from equilibrist.report._record import Tolerance
 
@@ -92,7 +91,7 @@ def format_duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def format_setting(value: Any) -> str:
+def format_setting(value: object) -> str:
     """A setting exactly as it was, not rounded."""
     if value is None:
         return "none"
@@ -101,7 +100,7 @@ def format_setting(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def format_value(value: Any) -> str:
+def format_value(value: object) -> str:
     """Any recorded value on one line, for a table."""
     if value is None:
         return "none"

@@ -7,7 +7,7 @@ import math
 import operator
 import os
 from pathlib import Path
-from typing import Any
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from equilibrist.run.recipe import Recipe
 OVERGROWN = 1e3
 
 
-def require_seed(value: Any) -> int:
+def require_seed(value: SupportsIndex) -> int:
     """The seed as a whole number; RecipeError for anything that is none, or is negative."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
@@ -53,7 +53,7 @@ def _activations(recipe: Recipe) -> int:
     """How many numbers the layers of both players make of one sample; 0 where it cannot be seen."""
     total = 0
 
-    def count(module: nn.Module, inputs: Any, output: Any) -> None:
+    def count(module: nn.Module, inputs: object, output: object) -> None:
         nonlocal total
         if isinstance(output, Tensor) and not any(module.children()):
             total += output.numel()

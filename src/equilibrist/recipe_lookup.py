@@ -17,11 +17,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from equilibrist.arguments import close_to, convert, parameters
 from equilibrist.certificates import Json
 from equilibrist.errors import EquilibristError, RecipeError
+
+if TYPE_CHECKING:
+    from equilibrist.run.recipe import Recipe
 
 ENDED = "ended the program (sys.exit) instead of returning"
 """What a function of a user's did whose SystemExit would end the command in silence, and as a success."""
@@ -32,11 +35,11 @@ class Resolved:
     """A recipe's function with all its settings: `build()` gives the `Recipe`."""
 
     name: str
-    function: Callable[..., Any]
+    function: Callable[..., object]
     settings: Json
     origin: Json
 
-    def build(self) -> Any:
+    def build(self) -> Recipe:
         """Call the function. Values that it refuses become a `RecipeError`."""
         from equilibrist.run.recipe import Recipe
 
@@ -58,9 +61,9 @@ class Resolved:
         return recipe
 
 
-def catalogue() -> dict[str, Callable[..., Any]]:
+def catalogue() -> dict[str, Callable[..., object]]:
     """All recipes that installed packages offer, by name."""
-    found: dict[str, Callable[..., Any]] = {}
+    found: dict[str, Callable[..., object]] = {}
     for entry in importlib.metadata.entry_points(group="equilibrist.recipes"):
         found.update(entry.load())
     return found
@@ -122,7 +125,7 @@ def resolve(
     return Resolved(name, function, {key: values[key] for key in known if key in values}, origin)
 
 
-def from_file(name: str) -> tuple[Callable[..., Any], Json]:
+def from_file(name: str) -> tuple[Callable[..., object], Json]:
     """Execute a user's file and find the function in it.
 
     Args:

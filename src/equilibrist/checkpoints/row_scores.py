@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 from equilibrist.checkpoints.intervals import Array
 from equilibrist.core.draws import Use
 from equilibrist.data import ArraySource
-from equilibrist.data._source import Kind
 from equilibrist.errors import DataError, RecipeError
 from equilibrist.scores import FeatureNetwork, Score
 
+Kind = Literal["images", "points", "arrays"]
 BLOCKS = 16  # of a score that compares sets of samples
 
 

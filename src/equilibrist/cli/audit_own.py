@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from equilibrist.certificates import Json
 from equilibrist.cli.output import say
@@ -68,7 +68,7 @@ def _critic_options(settings: Json) -> Json:
     return dict(settings)
 
 
-def _call_own(name: str) -> Any:
+def _call_own(name: str) -> object:
     """What the user's function FILE:FUNCTION returns; whatever it does wrong is a RecipeError."""
     from equilibrist.recipe_lookup import ENDED, from_file, said_by
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -52,7 +52,7 @@ def _show_recipe(name: str, as_json: bool) -> None:
         print(f"  {key:{width}}  {value:12}  {_kind(parameter.annotation)}")
 
 
-def _kind(annotation: Any) -> str:
+def _kind(annotation: object) -> str:
     """A setting's type as a user reads it: a class's name, or the choices."""
     choices = typing.get_args(annotation)
     if choices:

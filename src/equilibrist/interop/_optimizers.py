@@ -5,12 +5,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from equilibrist.nn.wrapped import unwrapped
+
+if TYPE_CHECKING:
+    from equilibrist.interop._root import Root
 
 RATES = 512  # learning rates kept of a player before every other one is dropped
 
@@ -38,12 +41,12 @@ class Stepped:
     params: set[int]
     steps: int = 0
     rates: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)
-    bare: dict[int, weakref.ref[Any]] = field(default_factory=dict)
+    bare: dict[int, weakref.ref[nn.Parameter]] = field(default_factory=dict)
     stride: int = 1
     begun: int = 0
     size: int = 0
     echo: bool = False
-    roots: list[Any] = field(default_factory=list)
+    roots: list[Root] = field(default_factory=list)
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer) -> Stepped:

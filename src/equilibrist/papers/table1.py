@@ -234,9 +234,9 @@ def corrected(records: Records) -> dict[str, list[PairedGain]]:
     return {key: [one._replace(corrected=next(p)) for one in row] for key, row in rows.items()}
 
 
-def by_seed(records: Records, row: TableRow, method: str) -> tuple[dict[int, Any], list[float]]:
+def by_seed(records: Records, row: TableRow, method: str) -> tuple[dict[int, Json], list[float]]:
     """Seeds of a method, and the costs that its units measured."""
-    seeds: dict[int, Any] = {}
+    seeds: dict[int, Json] = {}
     costs = []
     for key, record in records.items():
         if key == f"{row.key}-{method}" or key.startswith(f"{row.key}-{method}-seed-"):

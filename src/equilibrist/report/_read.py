@@ -83,7 +83,7 @@ def read_sample(path: Path, step: int | None, notes: list[str]) -> Sample | None
         return None
 
 
-def _points(name: str, step: int | None, points: NDArray[Any]) -> Sample:
+def _points(name: str, step: int | None, points: NDArray[np.generic]) -> Sample:
     if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "fiu":
         raise ValueError(f"an array of shape {points.shape}, not points")
     with np.errstate(all="ignore"):  # what is beyond float64 becomes infinite

@@ -26,7 +26,7 @@ from equilibrist.errors import EquilibristError, RecipeError
 if TYPE_CHECKING:
     from equilibrist.run.recipe import Recipe
 
-ENDED = "ended the program (sys.exit) instead of returning"
+ENDED_PROGRAM = "ended the program (sys.exit) instead of returning"
 """What a function of a user's did whose SystemExit would end the command in silence, and as a success."""
 
 
@@ -48,11 +48,11 @@ class Resolved:
         except EquilibristError:
             raise
         except SystemExit as error:
-            where = said_by(error, self.origin.get("path", ""))
-            raise RecipeError(f"recipe {self.name} {ENDED} a Recipe: {where}") from error
+            where = error_in_one_line(error, self.origin.get("path", ""))
+            raise RecipeError(f"recipe {self.name} {ENDED_PROGRAM} a Recipe: {where}") from error
         except Exception as error:  # whatever a user's function does wrong is one line to its user
             raise RecipeError(
-                f"recipe {self.name} fails on its settings: {said_by(error, self.origin.get('path', ''))}"
+                f"recipe {self.name} fails on its settings: {error_in_one_line(error, self.origin.get('path', ''))}"
             ) from error
         if not isinstance(recipe, Recipe):
             raise RecipeError(
@@ -159,7 +159,7 @@ def from_file(name: str) -> tuple[Callable[..., object], Json]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise RecipeError(f"{file} fails on import: {said_by(error, file)}") from error
+        raise RecipeError(f"{file} fails on import: {error_in_one_line(error, file)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         offered = [
@@ -172,7 +172,7 @@ def from_file(name: str) -> tuple[Callable[..., object], Json]:
     return function, {"kind": "file", "path": str(path), "sha256": digest}
 
 
-def said_by(error: BaseException, file: str) -> str:
+def error_in_one_line(error: BaseException, file: str) -> str:
     """An error of a user's code on one line: its whole message, where in the user's file it arose, and what
     usually helps.
 

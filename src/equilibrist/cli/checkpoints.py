@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from equilibrist.run import Run
 
 
-# More parameters than other functions: each is an option.
+# More parameters than other functions: each is an option of the command.
 def checkpoints(
     directory: RunArgument,
     held_out: Annotated[

@@ -58,6 +58,7 @@ def list_experiments(size: _Size = "tiny", records: _Records = RECORDS) -> None:
 
 
 @papers.command()
+# More parameters than other functions: each is an option of the command.
 def run(
     experiments: _Names = None,
     size: _Size = "tiny",

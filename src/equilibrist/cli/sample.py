@@ -23,6 +23,7 @@ from equilibrist.cli.setup import prepare
 from equilibrist.errors import RecipeError, RecordError
 
 
+# More parameters than other functions: each is an option of the command.
 def sample(
     directory: RunArgument,
     n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many.")] = 64,

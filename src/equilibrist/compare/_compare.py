@@ -50,6 +50,7 @@ class Comparison:
         return comparison_table(self.facts) if self.facts else f"{self.directory}: not finished"
 
 
+# More parameters than other functions: those of `train`, by the same names, and the comparison's own.
 def compare(
     recipe: Recipe,
     solvers: Mapping[str, Solver],

@@ -64,7 +64,7 @@ class Listener:
         self.roots: list[Root] = []
         self.idle: dict[str, int] = {}
         self.fault: Exception | None = None
-        self.deaf = False
+        self.muted = False
 
     # -- from outside ------------------------------------------------------------------------------
 
@@ -94,16 +94,16 @@ class Listener:
 
     def fail(self, fault: Exception) -> None:
         """Takes a fault of the listener's own: from here on it is deaf, and the training goes on."""
-        self.fault, self.deaf = fault, True
+        self.fault, self.muted = fault, True
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Hears nothing meanwhile: an audit's own modules are not the training's."""
-        self.deaf, before = True, self.deaf
+        self.muted, before = True, self.muted
         try:
             yield
         finally:
-            self.deaf = before
+            self.muted = before
 
     @property
     def critics(self) -> list[Root]:
@@ -136,7 +136,7 @@ class Listener:
             self._seeker = None
 
     def _see(self, module: nn.Module, _: object) -> None:
-        if torch.compiler.is_compiling() or self.deaf:
+        if torch.compiler.is_compiling() or self.muted:
             return
         known = self._seen.get(id(module))
         if (known is None or known() is not module) and threading.get_ident() == self.thread:
@@ -201,8 +201,8 @@ class Listener:
             steps=stepped.steps,
             own={id(p) for p in module.parameters()},
         )
-        root.ears[BEFORE] = PlayerHook(self, self._before_call, root)
-        root.ears[AFTER] = PlayerHook(self, self._after_call, root)
+        root.hooks[BEFORE] = PlayerHook(self, self._before_call, root)
+        root.hooks[AFTER] = PlayerHook(self, self._after_call, root)
         root.hook()
         self.roots.append(root)
 
@@ -218,7 +218,7 @@ class Listener:
         """Whether what happens now is to be heard."""
         if torch.compiler.is_compiling():  # before anything that cannot be traced
             return False
-        return not self.deaf and threading.get_ident() == self.thread
+        return not self.muted and threading.get_ident() == self.thread
 
     def _before_call(self, root: Root, inputs: tuple[Tensor, ...]) -> None:
         root.calls += 1

@@ -36,7 +36,7 @@ class Root:
         met: its steps when the last newcomer appeared.
         wake_at: its steps after which its next round is heard; None where others decide.
         called: whether it was called since its last step.
-        ears, handles: its hooks, and those of them that are on.
+        hooks, handles: its hooks, and those of them that are on.
         sources: the modules whose outputs reached it.
         plain: calls with inputs that came from no player.
         scores: whether its output has one entry for each sample, or pack or patch of one; None before any.
@@ -62,19 +62,19 @@ class Root:
     wake_at: int | None = None
     called: bool = False
     made: int = 0
-    ears: dict[str, PlayerHook] = field(default_factory=dict)
+    hooks: dict[str, PlayerHook] = field(default_factory=dict)
     handles: dict[str, RemovableHandle] = field(default_factory=dict)
 
     def hook(self) -> None:
         """Puts its hooks on."""
-        for when, ear in self.ears.items():
+        for when, hook in self.hooks.items():
             if when not in self.handles:
                 place = (
                     self.heard.register_forward_pre_hook
                     if when == BEFORE
                     else self.heard.register_forward_hook
                 )
-                self.handles[when] = place(ear, with_kwargs=True)
+                self.handles[when] = place(hook, with_kwargs=True)
 
     def unhook(self) -> None:
         """Takes its hooks off, and lets go of outputs."""
@@ -85,7 +85,7 @@ class Root:
 
     def forget(self, when: str) -> None:
         """Needs one of its hooks no longer."""
-        self.ears.pop(when, None)
+        self.hooks.pop(when, None)
         if when in self.handles:
             self.handles.pop(when).remove()
 

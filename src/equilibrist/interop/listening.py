@@ -358,7 +358,7 @@ def listen(
     def rounds() -> Rounds:
         return Rounds(keep, int(megabytes * 2**20), order, tell)
 
-    return Heard(lambda *told: Listener(rounds, critic, generator, *told), every, then, keep)
+    return Heard(lambda *callbacks: Listener(rounds, critic, generator, *callbacks), every, then, keep)
 
 
 def _require(

@@ -64,6 +64,7 @@ class Watch(Shown):
     the audits.
     """
 
+    # More parameters than other functions: the game's, as `audit_pair` has them, and the budget's.
     def __init__(
         self,
         generator: nn.Module,

@@ -226,13 +226,7 @@ def _audited(
         profile = audit(
             run,
             checks=("profile",),
-            settings={
-                **plain,
-                "prox_lambdas": (PROX_LAMBDA, 1.0),
-                "prox_steps": 12,
-                "prox_starts": 1,
-                "inner_steps": 20,
-            },
+            settings={**plain, **PROFILE},
             progress="none",
             write=False,
         )["profile"]

@@ -49,24 +49,12 @@ class Record:
         self.checkpoints = self.directory / "checkpoints"
         self.samples = self.directory / "samples"
         self.audit = self.directory / "audit"
+        self.manifest_path = self.directory / "recipe.json"
+        self.metrics_path = self.directory / "metrics.jsonl"
+        self.scores_path = self.directory / "scores.jsonl"
+        self.status_path = self.directory / "status.json"
         self.checkpoint: str | None = None  # the newest that this session knows of
         self._metrics: IO[str] | None = None
-
-    @property
-    def manifest_path(self) -> Path:
-        return self.directory / "recipe.json"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.directory / "metrics.jsonl"
-
-    @property
-    def scores_path(self) -> Path:
-        return self.directory / "scores.jsonl"
-
-    @property
-    def status_path(self) -> Path:
-        return self.directory / "status.json"
 
     def manifest(self) -> Json:
         """recipe.json; RecordError where there is none or it cannot be read."""

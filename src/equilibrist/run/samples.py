@@ -26,6 +26,7 @@ from equilibrist.scores import Score
 SHEET = {"images": 64, "points": 2048, "arrays": 64}
 
 
+# More parameters than other functions: what addresses a sample (seed, index) and what it is made of.
 def generate(
     game: SampledGame,
     players: Players,

@@ -49,6 +49,7 @@ class Ensemble:
     interrupted: bool = False
 
 
+# More parameters than other functions: users give the last ones by name, and each has a default.
 @usual_errors
 def train(
     recipe: Recipe,

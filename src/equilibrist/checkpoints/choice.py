@@ -11,7 +11,7 @@ from equilibrist.checks import Interval
 from equilibrist.display import Rows, Shown
 
 ADVICE = ("go on", "stop", "take")
-FEW = 3  # checkpoints below which no trend is told
+FEW = 3  # checkpoints below which no trend is reported
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class _Asked:
 
 
 class _Given(NamedTuple):
-    """A checkpoint of somebody's loop: a generator or its samples, and a critic where there is one."""
+    """A checkpoint of any loop: a generator or its samples, and a critic where there is one."""
 
     step: int
     what: Any

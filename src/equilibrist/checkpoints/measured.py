@@ -23,7 +23,7 @@ from equilibrist.run import samples
 from equilibrist.run.requirements import require_seed
 
 ROWS = 1024  # held-out rows of a score, at most
-LEAST = 16  # held-out rows below which nothing is said
+LEAST = 16  # held-out rows below which nothing is measured
 SHEET = 2**31  # number of the sheet of latents with which checkpoints are judged
 SEARCH = 60  # minibatch gradients of the least search of one player
 

@@ -70,7 +70,7 @@ def _critic_options(settings: Json) -> Json:
 
 def _call_own(name: str) -> object:
     """What the user's function FILE:FUNCTION returns; whatever it does wrong is a RecipeError."""
-    from equilibrist.recipe_lookup import ENDED_PROGRAM, from_file, error_in_one_line
+    from equilibrist.recipe_lookup import ENDED_PROGRAM, error_in_one_line, from_file
 
     function, _ = from_file(name)
     file = name.rpartition(":")[0]
@@ -79,6 +79,8 @@ def _call_own(name: str) -> object:
     except EquilibristError:
         raise
     except SystemExit as error:
-        raise RecipeError(f"{name} {ENDED_PROGRAM} a pair: {error_in_one_line(error, file)}") from error
+        raise RecipeError(
+            f"{name} {ENDED_PROGRAM} a pair: {error_in_one_line(error, file)}"
+        ) from error
     except Exception as error:
         raise RecipeError(f"{name} fails: {error_in_one_line(error, file)}") from error

@@ -1,4 +1,4 @@
-"""What is kept of players and batches, and how it is said."""
+"""What is kept of players and batches, and how it is described."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Listener:
         self._owners.clear()
 
     def fail(self, fault: Exception) -> None:
-        """Takes a fault of the listener's own: from here on it is deaf, and the training goes on."""
+        """Takes a fault of the listener's own: from here on it ignores all calls, and the training goes on."""
         self.fault, self.muted = fault, True
 
     @contextlib.contextmanager
@@ -158,7 +158,7 @@ class Listener:
                 yield module
 
     def _resolve(self) -> None:
-        """Finds the roots of all optimisers anew, and listens to those that are new."""
+        """Finds the roots of all optimisers again, and listens to those that are new."""
         self._named_late = False
         seen = list(self._alive())
         everyone = set().union(*(one.params for one in self.records))

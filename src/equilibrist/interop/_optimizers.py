@@ -1,4 +1,4 @@
-"""Which modules an optimiser steps, and what can be said of its steps."""
+"""Which modules an optimiser steps, and what is known of its steps."""
 
 from __future__ import annotations
 

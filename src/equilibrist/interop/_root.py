@@ -109,7 +109,7 @@ class Root:
 
 
 class HookOwner(Protocol):
-    """What an ear belongs to."""
+    """What a hook belongs to."""
 
     def hears(self) -> bool:
         """Whether what happens now is to be heard."""
@@ -122,7 +122,7 @@ class PlayerHook:
     """A hook on one of the user's modules. Copies and pickles of it hear nothing, and need nothing of this library.
 
     It hears one thread, and nothing while a module is compiled. It never disturbs a training: after a fault of its
-    own the listener is deaf, and the fault is told at the end.
+    own the listener ignores all calls, and a warning names the fault at the end.
     """
 
     __slots__ = ("_call", "_listener", "_root")

@@ -36,7 +36,7 @@ def listening_callback(
         RequirementError: neither `lightning` nor `pytorch_lightning` is installed.
         RecipeError: an option that is none.
     """
-    listen(**options)  # what is wrong with them is said now
+    listen(**options)  # wrong options are refused here, not in the middle of a fit
     named = (critic, generator)
 
     class ListeningCallback(lightning_base("listening_callback")):  # type: ignore[misc]

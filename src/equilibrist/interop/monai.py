@@ -29,7 +29,7 @@ class Listening:
         self._options = options
         self.heard: Heard | None = None
         self._open = False
-        listen(**options)  # what is wrong with them is said now
+        listen(**options)  # wrong options are refused here, not in the middle of a run
 
     def attach(self, engine: Any) -> None:
         """Registers the handler's events, as every handler of MONAI does."""
@@ -61,4 +61,4 @@ class Listening:
 
     def _fail(self, engine: object, error: BaseException) -> None:
         self._end(engine)
-        raise error  # Ignite leaves this to whoever handles the event
+        raise error  # Ignite leaves this to the handler of the event

@@ -200,7 +200,7 @@ def newest_samples(place: Workspace, budget: Budget, kind: str) -> Path | None:
 
 
 class Contrast(NamedTuple):
-    """A comparison to make: the method that is said to be better, the other, and the data they were trained on."""
+    """A comparison to make: the method claimed to be better, the other, and the data they were trained on."""
 
     better: str
     worse: str

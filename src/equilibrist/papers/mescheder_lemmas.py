@@ -28,7 +28,7 @@ from equilibrist.spectra import eigenvalues, forecast
 Matrix = NDArray[np.float64]
 
 CASES = 2000  # random games or matrices of each kind
-FEWEST = 100  # cases of a kind without which nothing is said about it
+FEWEST = 100  # cases of a kind below which no statement about it is made
 SLACK = 1e-9  # of comparisons, relative: rounding
 NEAR = 1e-3  # how far on either side of a bound on the step the map is looked at, relative
 

@@ -212,7 +212,7 @@ def _audited(
         return held
     made = dataclasses.replace(recipe, scores=tuple(scores))
     run = taken_up(place.runs, made, seed, place.device)
-    # Every pair is held to the same yardstick, whatever rule it was trained with.
+    # Every pair is measured in the same way, whatever rule it was trained with.
     plain: Json = {"optimizers": {}, "step_sizes": {}}
     whole = audit(run, gradients=gradients, settings=plain, progress="none", write=False)
     numbers: Json = {"verdicts": {}}

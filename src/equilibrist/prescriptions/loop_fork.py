@@ -1,4 +1,4 @@
-"""Branches of somebody's loop that has save and load."""
+"""Branches of a user's loop that has save and load."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACTORS = {"a quarter of": 0.25, "four times": 4.0}
 
 
 class LoopFork:
-    """Branches of somebody's loop.
+    """Branches of a user's loop.
 
     Args:
         loop: with `save` and `load`.

@@ -175,7 +175,7 @@ def _anchor(record: RunRecord, certificate: CertificateRecord) -> str:
 def _body(
     record: RunRecord, certificate: CertificateRecord, common: Json, reported: bool = False
 ) -> str:
-    """What is known of one claim; `told`: what its players' parts say follows."""
+    """What is known of one claim; `reported`: its players' parts follow and hold the numbers."""
     title = claim_question(certificate) or claim_title(certificate)
     parts = [f'<p class="claim-says">{escape(title)} <code>{escape(certificate.claim)}</code></p>']
     if certificate.summary:

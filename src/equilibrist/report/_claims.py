@@ -95,7 +95,7 @@ def claim_short(certificate: CertificateRecord) -> str:
 
 
 def claim_meaning(certificate: CertificateRecord) -> str:
-    """What the claim means, for somebody who has never met it."""
+    """What the claim means, for a reader who has never met it."""
     kind, player = certificate.claim.partition("/")[0], side(certificate)
     if kind == "nash" and player:
         return (

@@ -60,8 +60,8 @@ def lists(record: RunRecord) -> str:
         f"<li><b>{escape(f.label)}</b>{'' if f is first else f'. {escape(f.advice)}'}</li>"
         for f in found
     ]
-    said = {f.advice for f in found}
-    lines = [x for x in audit.advice if x not in audit.place and x not in said] if audit else []
+    advised = {f.advice for f in found}
+    lines = [x for x in audit.advice if x not in audit.place and x not in advised] if audit else []
     return _list("What was found", rows) + _list(
         "What was measured", [f"<li>{escape(text)}</li>" for text in lines]
     )

@@ -49,7 +49,7 @@ def reading(record: RunRecord) -> str:
         f"<div>{badge(TONES[verdict], BADGES[verdict])}<p>{escape(text)}</p></div>"
         for verdict, text in VERDICT_MEANINGS.items()
     )
-    # Of a critic alone: what is said of searches, not what is said of equilibria and samples.
+    # Of a critic alone: the caution about searches, not those about equilibria and samples.
     shown = CAUTIONS[:1] if record.is_critic else CAUTIONS
     cautions = "".join(f"<div><h4>{escape(a)}</h4><p>{escape(b)}</p></div>" for a, b in shown)
     certificates = record.audit.certificates if record.audit else []

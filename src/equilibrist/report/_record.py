@@ -193,7 +193,7 @@ class RunRecord:
 
 
 def common_scope(audit: AuditRecord) -> Json:
-    """What several claims have in common of their scope and no other contradicts: said once, with the settings."""
+    """What several claims have in common of their scope and no other contradicts: shown once, with the settings."""
     found: dict[str, list[object]] = {}
     for certificate in audit.certificates:
         for key, value in certificate.scope.items():

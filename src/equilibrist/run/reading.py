@@ -1,4 +1,4 @@
-"""Files of JSON in a run directory, read with suspicion: they may be cut short, edited or somebody else's."""
+"""Files of JSON in a run directory, read with suspicion: they may be cut short, edited, or made by others."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def require_seed(value: SupportsIndex) -> int:
 
 
 def affordable(recipe: Recipe, device: torch.device, members: int = 1) -> None:
-    """RecipeError where one minibatch would not fit into the machine's memory: said at once, before
+    """RecipeError where one minibatch would not fit into the machine's memory: raised at once, before
     anything of that size is drawn.
 
     Counted are the samples and what every layer makes of them, which is kept for the gradients.

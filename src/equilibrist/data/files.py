@@ -15,7 +15,7 @@ from equilibrist.data.absent import reads
 from equilibrist.data.arrays import Array, ArraySource
 from equilibrist.errors import DataError, did_you_mean
 from equilibrist.files.npy import read_npy
-from equilibrist.files.reading import expanded_path, open_regular, reason, printable_path
+from equilibrist.files.reading import expanded_path, open_regular, printable_path, reason
 from equilibrist.files.safetensors import Held
 
 READABLE = (".npy", ".npz", ".safetensors")
@@ -153,7 +153,9 @@ def _choose(file: Path, keys: list[str], key: str | None, labels_key: str | None
     for wanted in (key, labels_key):
         if wanted is not None and wanted not in keys:
             hint = did_you_mean(wanted, keys) or f" (it has {_listed(keys)})"
-            raise DataError(f"{printable_path(file)}: no array {wanted!r}; choose another key{hint}")
+            raise DataError(
+                f"{printable_path(file)}: no array {wanted!r}; choose another key{hint}"
+            )
     if key is not None:
         return key
     left = [name for name in keys if name != labels_key]

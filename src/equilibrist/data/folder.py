@@ -17,7 +17,7 @@ from equilibrist.data._waiting import with_progress_bar
 from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource, check_range
 from equilibrist.errors import DataError
-from equilibrist.files.reading import expanded_path, open_regular, reason, printable_path
+from equilibrist.files.reading import expanded_path, open_regular, printable_path, reason
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm")
 """Names that count as images, in either case."""
@@ -166,7 +166,9 @@ def _images(root: Path) -> list[Path]:
     if not root.exists():
         raise DataError(f"{printable_path(root)}: no such folder; name the folder of the images")
     if not root.is_dir():
-        raise DataError(f"{printable_path(root)}: a file, not a folder; name the folder of the images")
+        raise DataError(
+            f"{printable_path(root)}: a file, not a folder; name the folder of the images"
+        )
     found = sorted(_walk(root), key=lambda file: file.parts)
     if not found:
         raise DataError(
@@ -208,12 +210,16 @@ def _pixels(
             pixels = _decoded(_Opening(stream), channels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = round(Image.MAX_IMAGE_PIXELS or 0, -6) // 10**6
-        raise DataError(f"{printable_path(path)}: has more than {most} million pixels; reduce it") from None
+        raise DataError(
+            f"{printable_path(path)}: has more than {most} million pixels; reduce it"
+        ) from None
     except _LargeError as error:
         raise DataError(f"{printable_path(path)}: {error}; reduce it") from None
     except OSError as error:
         if error.strerror is not None:
-            raise DataError(f"{printable_path(path)}: {reason(error)}; replace it or take it away") from None
+            raise DataError(
+                f"{printable_path(path)}: {reason(error)}; replace it or take it away"
+            ) from None
         raise DataError(
             f"{printable_path(path)}: not an image, truncated or damaged; put one of "
             f"{', '.join(_FORMATS)} in its place, or take it away"

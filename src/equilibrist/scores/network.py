@@ -21,7 +21,7 @@ from torch.nn import functional
 from equilibrist.certificates import Json
 from equilibrist.data.arrays import check_range
 from equilibrist.errors import DataError, RequirementError, first_line
-from equilibrist.files.reading import reason, printable_path
+from equilibrist.files.reading import printable_path, reason
 from equilibrist.files.safetensors import opened
 from equilibrist.nn.wrapped import copied
 

@@ -19,7 +19,7 @@ from equilibrist.checks.certificate import Certificate, Json
 from equilibrist.data import Source
 from equilibrist.display import notebook_table, shortened
 from equilibrist.errors import UnknownClaimError, did_you_mean
-from equilibrist.files.atomic import finite
+from equilibrist.files.atomic import json_ready
 from equilibrist.findings import Finding, as_recorded, foremost
 from equilibrist.run import samples
 
@@ -172,7 +172,7 @@ class Audit(Mapping[str, Certificate]):
 
     def to_json(self) -> Json:
         """Plain values, as in audit.json (docs/design.md)."""
-        value: Json = finite(
+        value: Json = json_ready(
             {
                 "format": FORMAT,
                 **self.about,

@@ -10,7 +10,6 @@ from pathlib import Path
 from equilibrist.certificates import as_number
 from equilibrist.compare._facts import (
     CurveFacts,
-    EstimateFacts,
     FigureFacts,
     QuantityFacts,
     SideFacts,
@@ -19,7 +18,7 @@ from equilibrist.errors import RecordError
 from equilibrist.files.reading import dig
 from equilibrist.run.reading import read_json
 from equilibrist.run.record import Record
-from equilibrist.statistics import Estimate, estimate, paired
+from equilibrist.statistics import estimate, paired
 
 # Equal up to rounding counts as equal.
 _SLACK = 1 + 1e-9
@@ -169,12 +168,12 @@ def _side(looks: Mapping[str, Mapping[int, Look]], confidence: float) -> dict[st
     for name, own in values.items():
         steps = [look[0] for look in looks[name].values() if look]
         side[name] = {
-            **_estimate_facts(estimate(list(own.values()), confidence)),
+            **estimate(list(own.values()), confidence).to_json(),
             "values": {str(seed): value for seed, value in own.items()},
             "steps": [min(steps), max(steps)] if steps else None,
             "difference": None
             if name == first
-            else _estimate_facts(paired(own, values[first], confidence)),
+            else paired(own, values[first], confidence).to_json(),
         }
     return side
 
@@ -185,7 +184,7 @@ def _curve(seeds: Mapping[int, MemberFigures], key: str, confidence: float) -> C
     curve: CurveFacts = {"steps": [], "seconds": [], "mean": [], "interval": [], "n": []}
     for step in _thinned(steps, 100):
         having = [m for m in seeds.values() if m.figures.get(key, {}).get(step) is not None]
-        found = _estimate_facts(estimate([m.figures[key][step] for m in having], confidence))
+        found = estimate([m.figures[key][step] for m in having], confidence).to_json()
         if found["mean"] is None:
             continue
         curve["steps"].append(step)
@@ -194,11 +193,6 @@ def _curve(seeds: Mapping[int, MemberFigures], key: str, confidence: float) -> C
         curve["interval"].append(found["interval"])
         curve["n"].append(found["n"])
     return curve
-
-
-def _estimate_facts(found: Estimate) -> EstimateFacts:
-    known = found.to_json()
-    return {"mean": known["mean"], "interval": known["interval"], "n": known["n"]}
 
 
 def _thinned(steps: Sequence[int], most: int) -> list[int]:

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-
-class EstimateFacts(TypedDict):
-    """A mean over seeds; None for what is not known."""
-
-    mean: float | None
-    interval: list[float] | None
-    n: int
+from equilibrist.statistics import EstimateFacts
 
 
 class SideFacts(EstimateFacts):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from equilibrist.compare._facts import (
     ComparisonFacts,
-    EstimateFacts,
     FigureFacts,
     SideFacts,
     SolverFacts,
 )
 from equilibrist.report.formatting import as_label, format_count, format_estimate, format_number
+from equilibrist.statistics import EstimateFacts
 
 
 def mean_and_interval(side: EstimateFacts | None, signed: bool = False) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from equilibrist.certificates import Json
 from equilibrist.checks import audit
@@ -28,6 +28,7 @@ from equilibrist.papers.training import last, relative_cost, seed_folder, taken_
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.scores import MixtureQuality, Score
+from equilibrist.solvers import Solver
 from equilibrist.solvers.named import solver_from_text
 
 BASELINE = "alternating"
@@ -81,7 +82,7 @@ class Scale:
     """A domain at a size: its recipe, the compute of a run in steps of alternating descent, and how it is audited."""
 
     recipe: str
-    settings: Mapping[str, Any]
+    settings: Json
     steps: int
     seeds: tuple[int, ...]
     gradients: int
@@ -155,7 +156,7 @@ def _steps(budget: float, cost: float) -> int:
     return int(round(steps / 10**digits) * 10**digits)
 
 
-def _solver(base: Recipe, text: str, rate: float) -> Any:
+def _solver(base: Recipe, text: str, rate: float) -> Solver:
     lr = base.solver.optimizer.lr  # type: ignore[attr-defined]
     joined = "," if ":" in text else ":"
     return solver_from_text(f"{text}{joined}lr={lr * rate:g}", base.solver)

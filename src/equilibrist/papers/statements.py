@@ -17,7 +17,7 @@ from equilibrist.papers.model import (
     Workspace,
 )
 from equilibrist.papers.sources import FARNIA
-from equilibrist.theory.statements import Setting, Statement, statements
+from equilibrist.theory.statements import CheckedStatement, Setting, statements
 
 SETTINGS = {
     "plane": Setting(2, 2.0, 0.5, 1.0),
@@ -115,7 +115,7 @@ def _check(setting: Setting, place: Workspace) -> Measures:
     return {"statements": [_plain(found) for found in statements(setting)]}
 
 
-def _plain(found: Statement) -> Json:
+def _plain(found: CheckedStatement) -> Json:
     return {
         "title": found.title,
         "verdict": found.verdict,

@@ -74,7 +74,9 @@ def pair_at(made: eq.Recipe, folder: Path, seed: int, step: int) -> tuple[dict, 
     start = made.game.init(seed, dtype=made.dtype)
     if step == 0:
         return start
-    flat, _, _ = checkpoint.read(checkpoint.path_of(folder / f"seed_{seed}" / "checkpoints", step))
+    flat, _, _ = checkpoint.read_checkpoint(
+        checkpoint.path_of(folder / f"seed_{seed}" / "checkpoints", step)
+    )
     like = {"players": start.players, "constants": start.constants}
     values = checkpoint.fit(flat, like, folder)
     return values["players"], values["constants"]

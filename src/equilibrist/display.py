@@ -26,10 +26,10 @@ class Shown:
         return "\n".join([title, *lines])
 
     def _repr_html_(self) -> str:
-        return table(*self._facts())
+        return notebook_table(*self._facts())
 
 
-def table(title: str, rows: Rows) -> str:
+def notebook_table(title: str, rows: Rows) -> str:
     """HTML of a title above rows of plain text."""
     body = "".join(
         f'<tr style="background:none;{_RULE}">'

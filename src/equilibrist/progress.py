@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Progress(Protocol):
@@ -79,7 +79,7 @@ class Bar:
         self._live.stop()
 
 
-def progress(kind: str, title: str, steps: int, start: int = 0) -> Progress:
+def progress_of(kind: str, title: str, steps: int, start: int = 0) -> Progress:
     """`kind`: "auto" (a bar on a terminal, else lines), "bar", "lines" or "none"."""
     if kind == "auto":
         kind = "bar" if sys.stderr.isatty() else "lines"
@@ -92,7 +92,7 @@ class showing:  # noqa: N801 (reads as a statement: with showing(...) as bar)
     """A context that closes its progress whatever happens."""
 
     def __init__(self, kind: str, title: str, steps: int, start: int = 0) -> None:
-        self._shown = progress(kind, title, steps, start)
+        self._shown = progress_of(kind, title, steps, start)
 
     def __enter__(self) -> Progress:
         return self._shown
@@ -102,7 +102,7 @@ class showing:  # noqa: N801 (reads as a statement: with showing(...) as bar)
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> Any:
+    ) -> None:
         self._shown.finish()
 
 

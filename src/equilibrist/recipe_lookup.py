@@ -17,12 +17,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from equilibrist.arguments import close_to, convert, parameters
+from equilibrist.certificates import Json
 from equilibrist.errors import EquilibristError, RecipeError
 
-ENDED = "ended the program (sys.exit) instead of returning"
+if TYPE_CHECKING:
+    from equilibrist.run.recipe import Recipe
+
+ENDED_PROGRAM = "ended the program (sys.exit) instead of returning"
 """What a function of a user's did whose SystemExit would end the command in silence, and as a success."""
 
 
@@ -31,11 +35,11 @@ class Resolved:
     """A recipe's function with all its settings: `build()` gives the `Recipe`."""
 
     name: str
-    function: Callable[..., Any]
-    settings: dict[str, Any]
-    origin: dict[str, Any]
+    function: Callable[..., object]
+    settings: Json
+    origin: Json
 
-    def build(self) -> Any:
+    def build(self) -> Recipe:
         """Call the function. Values that it refuses become a `RecipeError`."""
         from equilibrist.run.recipe import Recipe
 
@@ -44,11 +48,11 @@ class Resolved:
         except EquilibristError:
             raise
         except SystemExit as error:
-            where = said_by(error, self.origin.get("path", ""))
-            raise RecipeError(f"recipe {self.name} {ENDED} a Recipe: {where}") from error
+            where = error_in_one_line(error, self.origin.get("path", ""))
+            raise RecipeError(f"recipe {self.name} {ENDED_PROGRAM} a Recipe: {where}") from error
         except Exception as error:  # whatever a user's function does wrong is one line to its user
             raise RecipeError(
-                f"recipe {self.name} fails on its settings: {said_by(error, self.origin.get('path', ''))}"
+                f"recipe {self.name} fails on its settings: {error_in_one_line(error, self.origin.get('path', ''))}"
             ) from error
         if not isinstance(recipe, Recipe):
             raise RecipeError(
@@ -57,9 +61,9 @@ class Resolved:
         return recipe
 
 
-def catalogue() -> dict[str, Callable[..., Any]]:
+def catalogue() -> dict[str, Callable[..., object]]:
     """All recipes that installed packages offer, by name."""
-    found: dict[str, Callable[..., Any]] = {}
+    found: dict[str, Callable[..., object]] = {}
     for entry in importlib.metadata.entry_points(group="equilibrist.recipes"):
         found.update(entry.load())
     return found
@@ -67,7 +71,7 @@ def catalogue() -> dict[str, Callable[..., Any]]:
 
 def resolve(
     name: str,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     *,
     builtin: bool = False,
     complete: bool = True,
@@ -121,7 +125,7 @@ def resolve(
     return Resolved(name, function, {key: values[key] for key in known if key in values}, origin)
 
 
-def from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+def from_file(name: str) -> tuple[Callable[..., object], Json]:
     """Execute a user's file and find the function in it.
 
     Args:
@@ -155,7 +159,7 @@ def from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise RecipeError(f"{file} fails on import: {said_by(error, file)}") from error
+        raise RecipeError(f"{file} fails on import: {error_in_one_line(error, file)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         offered = [
@@ -168,7 +172,7 @@ def from_file(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     return function, {"kind": "file", "path": str(path), "sha256": digest}
 
 
-def said_by(error: BaseException, file: str) -> str:
+def error_in_one_line(error: BaseException, file: str) -> str:
     """An error of a user's code on one line: its whole message, where in the user's file it arose, and what
     usually helps.
 

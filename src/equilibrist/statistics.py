@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
+
+
+class EstimateFacts(TypedDict):
+    """A mean over seeds as a JSON file holds it; None for what is not known."""
+
+    mean: float | None
+    interval: list[float] | None
+    n: int
 
 
 class Estimate(NamedTuple):
@@ -20,11 +28,11 @@ class Estimate(NamedTuple):
     p: float = math.nan
     effect: float = math.nan
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> EstimateFacts:
         """{"mean", "interval", "n"}; None for what is not known."""
         if not self.n:
             return {"mean": None, "interval": None, "n": 0}
-        interval = None if self.low is None else [self.low, self.high]
+        interval = None if self.low is None or self.high is None else [self.low, self.high]
         return {"mean": self.mean, "interval": interval, "n": self.n}
 
     def __str__(self) -> str:

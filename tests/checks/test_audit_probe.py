@@ -198,7 +198,9 @@ def test_auditing_a_run_does_not_change_its_continuation(tmp_path: Path) -> None
                 torch.equal(a, b) for a, b in zip(held, tree.leaves(run.players), strict=True)
             )
         run = train(recipe(6), tmp_path / name, device="cpu", progress="none")
-        flat, meta, digest = checkpoint.read(run.directory / "checkpoints" / run.checkpoint)
+        flat, meta, digest = checkpoint.read_checkpoint(
+            run.directory / "checkpoints" / run.checkpoint
+        )
         assert any(key.startswith("state/") for key in flat)
         return sorted((k, t.numpy().tobytes()) for k, t in flat.items()), meta, digest
 

@@ -20,7 +20,7 @@ from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.spectrum import planned_gradients, stable
-from equilibrist.files.atomic import finite
+from equilibrist.files.atomic import json_ready
 from equilibrist.games import Dirac, GaussianW2GAN, three_nash
 from equilibrist.penalties import R1
 
@@ -28,7 +28,7 @@ from equilibrist.penalties import R1
 def exact(game: Any, players: Any, **settings: Any) -> Certificate:
     plain = Settings(tolerance=1e-6, groups=3, group_batches=1, linear_batches=1, **settings)
     (found,) = stable(ExactContext(game, players, plain))
-    json.dumps(finite(found.evidence))
+    json.dumps(json_ready(found.evidence))
     return found
 
 
@@ -305,7 +305,7 @@ def test_pure_rotation_is_total_and_not_silent(dense: int) -> None:
     assert found.evidence["rotation"] == "total"
     assert found.evidence["q"] == math.inf
     assert found.evidence["h_max"] == 0
-    assert json.loads(json.dumps(finite(found.evidence)))["rotation"] == "total"
+    assert json.loads(json.dumps(json_ready(found.evidence)))["rotation"] == "total"
     assert "of any size leave it" in found.summary
     assert found.verdict is (Verdict.UNASSESSED if dense == 1000 else Verdict.NOT_REFUTED)
     still, players = krylov_pair([0.2, 3.0])
@@ -588,7 +588,7 @@ def test_the_same_audit_twice_and_nothing_left_behind() -> None:
         stable(AuditContext(game, start.players, start.constants, Gaussian(2), settings, seed))[0]
         for seed in (0, 0, 1)
     )
-    assert json.dumps(finite(once.evidence)) == json.dumps(finite(again.evidence))
+    assert json.dumps(json_ready(once.evidence)) == json.dumps(json_ready(again.evidence))
     assert once.summary == again.summary
     assert once.evidence["eigenvalues"] != other.evidence["eigenvalues"]
     assert once.evidence["departure_interval"] not in (None, other.evidence["departure_interval"])

@@ -11,7 +11,7 @@ from torch import nn
 
 from equilibrist.compare import Cost, compare, cost
 from equilibrist.compare import _words as say
-from equilibrist.compare._page import page
+from equilibrist.compare._page import comparison_page
 from equilibrist.data import eight_gaussians
 from equilibrist.errors import GameError, RecipeError, RecordError
 from equilibrist.formulations import Vanilla
@@ -253,7 +253,7 @@ def test_page(whole):
     # Each figure over steps and over seconds, in two sizes; each sound solver has a line.
     assert text.count("<figure>") == 2 * len(found.facts["figures"])
     assert text.count('class="chart wide"') == 2 * len(found.facts["figures"])
-    assert text == page(json.loads((found.directory / "compare.json").read_text()))
+    assert text == comparison_page(json.loads((found.directory / "compare.json").read_text()))
 
 
 def test_headline_follows_the_first_figure(whole):
@@ -269,12 +269,13 @@ def test_headline_follows_the_first_figure(whole):
         side["mean"], side["interval"] = sum(interval) / 2, interval
         figure["better"] = "higher"
         assert re.search(
-            rf"<h1>[^<]*consensus:gamma=1 {word}", page(facts).replace(" and wild &lt;b&gt;", "")
+            rf"<h1>[^<]*consensus:gamma=1 {word}",
+            comparison_page(facts).replace(" and wild &lt;b&gt;", ""),
         )
         if word != "cannot be told":
             figure["better"] = "lower"
             other = {"better": "worse", "worse": "better"}[word]
-            assert f"consensus:gamma=1 {other}" in page(facts)
+            assert f"consensus:gamma=1 {other}" in comparison_page(facts)
 
 
 def test_a_sweep_has_common_random_numbers(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from equilibrist import statistics
-from equilibrist.compare._collect import MemberFigures, facts
+from equilibrist.compare._collect import MemberFigures, comparison_facts
 
 
 def estimate(values, confidence):
@@ -73,9 +73,9 @@ def test_equal_iterations_and_equal_compute():
         "a": {0: member([0.0, 1.0, 2.0], 0.1), 1: member([0.0, 2.0, 4.0], 0.1)},
         "b": {0: member([0.0, 5.0, 6.0], 0.2), 1: member([0.0, 7.0, 8.0], 0.2)},
     }
-    found = facts(members, ABOUT, 40, 0.95)
-    assert found["seconds_at_equal_compute"] == pytest.approx(4.0)
-    score, loss = found["figures"]
+    limit, figures = comparison_facts(members, ABOUT, 40, 0.95)
+    assert limit == pytest.approx(4.0)
+    score, loss = figures
     assert (score["key"], loss["key"]) == ("s / f", "loss / critic")
     here, there = score["iterations"], score["compute"]
     assert (here["a"]["mean"], here["b"]["mean"]) == (3.0, 7.0)
@@ -103,10 +103,10 @@ def test_diverged_members_are_in_no_mean():
         "a": {0: member([0.0, 1.0, 2.0], 0.1), 1: member([0.0, 100.0], 0.1, 25, (10, 20))},
         "b": {0: member([0.0, 5.0], 0.001, 21, (10, 20)), 1: member([0.0, 7.0], 0.2, 21, (10, 20))},
     }
-    found = facts(members, ABOUT, 40, 0.95)
+    limit, figures = comparison_facts(members, ABOUT, 40, 0.95)
     # Nor do they set the clock, however early they broke down.
-    assert found["seconds_at_equal_compute"] == pytest.approx(4.0)
-    score = found["figures"][0]
+    assert limit == pytest.approx(4.0)
+    score = figures[0]
     assert score["iterations"]["a"] | {"values": 0} == {
         "mean": 2.0, "interval": None, "n": 1, "steps": [40, 40], "difference": None, "values": 0
     }  # fmt: skip
@@ -119,6 +119,6 @@ def test_diverged_members_are_in_no_mean():
 
 def test_all_diverged():
     members = {"a": {0: member([0.0], 0.1, 5, ())}}
-    found = facts(members, ABOUT, 40, 0.95)
-    assert found["seconds_at_equal_compute"] is None
-    assert found["figures"][0]["compute"]["a"]["n"] == 0
+    limit, figures = comparison_facts(members, ABOUT, 40, 0.95)
+    assert limit is None
+    assert figures[0]["compute"]["a"]["n"] == 0

@@ -29,7 +29,7 @@ WHOLE = Statement(
 )
 
 
-@pytest.mark.parametrize("kind", [Statement, Certificate, _record.Certificate])
+@pytest.mark.parametrize("kind", [Statement, Certificate, _record.CertificateRecord])
 def test_a_row_is_read_as_it_was_written(kind: Any) -> None:
     row = json.loads(json.dumps(WHOLE.to_row("nash_critic.safetensors")))
     assert row["witness"] == "nash_critic.safetensors"

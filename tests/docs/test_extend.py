@@ -146,8 +146,8 @@ def test_the_experiment_runs_and_is_judged(page: Any, tmp_path: Path) -> None:
 
     one, folders = page.ROTATION, runner.Folders(tmp_path / "records", tmp_path / "runs")
     for unit in one.units("tiny"):
-        runner.work(one, "tiny", unit, folders, "cpu")
-    found = records.read_all(folders.records, one, "tiny")
+        runner.run_unit(one, "tiny", unit, folders, "cpu")
+    found = records.read_records(folders.records, one, "tiny")
     (outcome,) = one.outcomes(found, "tiny")
     assert outcome.word == "holds"
     # By hand: each simultaneous step multiplies |x| by sqrt(1 + h^2).

@@ -11,7 +11,7 @@ from fences import to_run
 
 import equilibrist as eq
 from equilibrist.cli import main
-from equilibrist.run.samples import export
+from equilibrist.run.samples import export_players
 
 FILE = """
 from torch import nn
@@ -33,7 +33,7 @@ def test_a_witness_replays_with_the_exported_pair(
     exec(FILE, own)
     run = eq.train(own["recipe"](), "runs/mine", device="cpu", progress="none")
     eq.audit(run, steps=60, starts=1, progress="none")
-    export(run.recipe.game, run.players, run.constants, Path("runs/mine/export"))
+    export_players(run.recipe.game, run.players, run.constants, Path("runs/mine/export"))
     rows = json.loads(Path("runs/mine/audit/audit.json").read_text())["certificates"]
     row = next(r for r in rows if r["claim"] == "nash/generator")
     assert row["verdict"] == "REFUTED"

@@ -18,11 +18,19 @@ from scipy import stats
 from equilibrist.cli import main
 from equilibrist.errors import DataError, NonFiniteError, RecipeError, RecordError, StoppedError
 from equilibrist.papers import looks, records, runner
-from equilibrist.papers.catalogue import EXPERIMENTS, experiment
-from equilibrist.papers.model import SIZES, Claim, Experiment, Outcome, Place, Record, Unit
-from equilibrist.papers.page import escaped, page
+from equilibrist.papers.catalogue import EXPERIMENTS, experiment_named
+from equilibrist.papers.model import (
+    SIZES,
+    Claim,
+    ClaimOutcome,
+    Experiment,
+    Unit,
+    UnitRecord,
+    Workspace,
+)
+from equilibrist.papers.page import escaped, papers_page
 from equilibrist.papers.sources import OPEN, PAPERS
-from equilibrist.papers.training import last, relative_cost, seen, taken_up, trained
+from equilibrist.papers.training import last, relative_cost, seen, taken_up, train_seeds
 from equilibrist.recipe_lookup import resolve
 from equilibrist.statistics import estimate, holm, paired
 
@@ -30,14 +38,16 @@ ABOUT = {"cpu_seconds": 60.0, "commit": "0123456789", "machine": {"processor": "
 
 
 def made(
-    work: dict[str, Callable[[Place], Any]], needs: dict[str, tuple[str, ...]] | None = None
+    work: dict[str, Callable[[Workspace], Any]], needs: dict[str, tuple[str, ...]] | None = None
 ) -> Experiment:
     """An experiment of these units, whose one claim holds where all are done."""
     parts = tuple(Unit(k, f"unit {k}", 1.0, f, (needs or {}).get(k, ())) for k, f in work.items())
 
-    def judge(found: Any) -> Outcome:
+    def judge(found: Any) -> ClaimOutcome:
         done = [one for one in found.values() if one.state == "done"]
-        return Outcome("holds" if len(done) == len(parts) else "undecided", f"{len(done)} done")
+        return ClaimOutcome(
+            "holds" if len(done) == len(parts) else "undecided", f"{len(done)} done"
+        )
 
     claim = Claim("Lemma 0", "All is well.", "all done", judge)
     return Experiment(
@@ -82,11 +92,11 @@ def test_holms_correction() -> None:
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record = Record(
+    record = UnitRecord(
         "one", "done", {"a": [1, 0.123456789, None], "b": {"c": math.inf}}, ABOUT, "fine"
     )
-    path = records.write(tmp_path, record)
-    found = records.read(path)
+    path = records.write_record(tmp_path, record)
+    found = records.read_record(path)
     assert (found.state, found.message, found.about) == ("done", "fine", ABOUT)
     assert found.measures["a"] == [1, 0.123457, None]
     assert path.read_text().count("\n") == 1
@@ -94,7 +104,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["cut", "format", "state", "renamed", "kind"])
 def test_a_damaged_record_is_refused(harm: str, tmp_path: Path) -> None:
-    path = records.write(tmp_path, Record("one", "done", {}, ABOUT))
+    path = records.write_record(tmp_path, UnitRecord("one", "done", {}, ABOUT))
     value = json.loads(path.read_text())
     value |= {"format": {"format": 2}, "state": {"state": "fine"}, "kind": {"about": []}}.get(
         harm, {}
@@ -103,24 +113,24 @@ def test_a_damaged_record_is_refused(harm: str, tmp_path: Path) -> None:
     if harm == "renamed":
         path = path.rename(tmp_path / "two.json")
     with pytest.raises(RecordError):
-        records.read(path)
+        records.read_record(path)
 
 
 def test_every_end_of_a_unit_is_recorded(tmp_path: Path) -> None:
-    def fails(place: Place) -> Any:
+    def fails(place: Workspace) -> Any:
         raise ValueError("no such luck")
 
-    def explodes(place: Place) -> Any:
+    def explodes(place: Workspace) -> Any:
         raise NonFiniteError("inf", step=3, player="critic", quantity="loss", checkpoint=None)
 
-    def diverges(place: Place) -> Any:
+    def diverges(place: Workspace) -> Any:
         return {"seeds": {"0": {"diverged": 3}, "1": {"diverged": None}}}
 
     work = {"good": lambda place: {"x": 1}, "bad": fails, "inf": explodes, "part": diverges}
     one, folders = made(work), runner.Folders(tmp_path / "records", tmp_path / "runs")
     for unit in one.units("tiny"):
-        runner.work(one, "tiny", unit, folders, "cpu")
-    found = records.read_all(folders.records, one, "tiny")
+        runner.run_unit(one, "tiny", unit, folders, "cpu")
+    found = records.read_records(folders.records, one, "tiny")
     assert {k: r.state for k, r in found.items()} == {
         "good": "done", "bad": "failed", "inf": "diverged", "part": "diverged",
     }  # fmt: skip
@@ -133,7 +143,7 @@ def test_every_end_of_a_unit_is_recorded(tmp_path: Path) -> None:
 def test_an_interrupted_unit_leaves_no_record_and_its_time_counts(tmp_path: Path) -> None:
     calls: list[int] = []
 
-    def slow(place: Place) -> Any:
+    def slow(place: Workspace) -> Any:
         calls.append(1)
         if len(calls) == 1:
             raise StoppedError("interrupted")
@@ -141,17 +151,17 @@ def test_an_interrupted_unit_leaves_no_record_and_its_time_counts(tmp_path: Path
 
     one, folders = made({"slow": slow}), runner.Folders(tmp_path / "records", tmp_path / "runs")
     with pytest.raises(StoppedError, match="goes on"):
-        runner.work(one, "tiny", one.units("tiny")[0], folders, "cpu")
-    assert records.read_all(folders.records, one, "tiny") == {}
-    assert runner.work(one, "tiny", one.units("tiny")[0], folders, "cpu").about["sessions"] == 2
+        runner.run_unit(one, "tiny", one.units("tiny")[0], folders, "cpu")
+    assert records.read_records(folders.records, one, "tiny") == {}
+    assert runner.run_unit(one, "tiny", one.units("tiny")[0], folders, "cpu").about["sessions"] == 2
 
 
 def test_a_unit_is_worked_on_by_one_process(tmp_path: Path) -> None:
     folders = runner.Folders(tmp_path / "records", tmp_path / "runs")
     one = made(
-        {"slow": lambda place: runner.work(one, "tiny", one.units("tiny")[0], folders, "cpu")}
+        {"slow": lambda place: runner.run_unit(one, "tiny", one.units("tiny")[0], folders, "cpu")}
     )
-    found = runner.work(one, "tiny", one.units("tiny")[0], folders, "cpu")
+    found = runner.run_unit(one, "tiny", one.units("tiny")[0], folders, "cpu")
     assert (found.state, "another process works on slow" in found.message) == ("failed", True)
 
 
@@ -169,8 +179,9 @@ def test_a_process_that_dies_takes_no_other_with_it(
         order.append(unit.key)
         code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
         if unit.key != "killed":
-            records.write(
-                records.folder_of(folders.records, one, size), Record(unit.key, "done", {}, ABOUT)
+            records.write_record(
+                records.folder_of(folders.records, one, size),
+                UnitRecord(unit.key, "done", {}, ABOUT),
             )
             code = ""
         return runner._Running(subprocess.Popen([sys.executable, "-c", code]), one, unit, 0.0)
@@ -188,9 +199,9 @@ def test_a_process_that_dies_takes_no_other_with_it(
 
 def test_a_unit_by_another_name_is_refused() -> None:
     with pytest.raises(RecipeError, match="did you mean plane"):
-        runner.unit_of(experiment("farnia-statements"), "tiny", "plain")
+        runner.unit_named(experiment_named("farnia-statements"), "tiny", "plain")
     with pytest.raises(RecipeError, match="papers list"):
-        experiment("farnia")
+        experiment_named("farnia")
 
 
 # -- training ---------------------------------------------------------------------------------------
@@ -199,9 +210,9 @@ def test_a_unit_by_another_name_is_refused() -> None:
 @pytest.mark.parametrize("stacked", [False, True])
 def test_training_says_what_was_seen(stacked: bool, tmp_path: Path) -> None:
     recipe = resolve("digits-sngan", {"steps": 6, "dim": 4, "latent": 4}).build()
-    place = Place(tmp_path / "runs", tmp_path, "one")
+    place = Workspace(tmp_path / "runs", tmp_path, "one")
     scores = looks.looks("digits", None, samples=64)
-    found = trained(place, recipe, (0, 1), scores=scores, looks=3, stacked=stacked)["seeds"]
+    found = train_seeds(place, recipe, (0, 1), scores=scores, looks=3, stacked=stacked)["seeds"]
     assert set(found) == {"0", "1"}
     (name,) = found["0"]["scores"]
     assert [step for step, _ in found["0"]["scores"][name]] == [0, 2, 4, 6]
@@ -270,7 +281,7 @@ def test_the_catalogue_is_in_order() -> None:
 
 
 def test_the_page_names_every_claim_and_counts_failures(tmp_path: Path) -> None:
-    text = page(tmp_path)
+    text = papers_page(tmp_path)
     assert r"V(G\*, D)" in text  # not the emphasis of what stands between two asterisks
     for one in EXPERIMENTS:
         assert one.title in text
@@ -278,14 +289,14 @@ def test_the_page_names_every_claim_and_counts_failures(tmp_path: Path) -> None:
             assert escaped(claim.text) in text
     count = sum(len(one.claims) for one in EXPERIMENTS)
     assert f"**{count} claims: {count} not tried.**" in text
-    one = experiment("farnia-statements")
+    one = experiment_named("farnia-statements")
     for unit, state in zip(one.units("tiny"), ("failed", "done"), strict=False):
         found = {
             "statements": [{"title": "Theorem 2", "verdict": "holds", "why": "w", "printed": True}]
         }
-        record = Record(unit.key, state, found if state == "done" else {}, ABOUT, "no luck")
-        records.write(records.folder_of(tmp_path, one, "tiny"), record)
-    text = page(tmp_path)
+        record = UnitRecord(unit.key, state, found if state == "done" else {}, ABOUT, "no luck")
+        records.write_record(records.folder_of(tmp_path, one, "tiny"), record)
+    text = papers_page(tmp_path)
     assert "2 of 4 units ended (1 failed, 1 done)" in text
     assert "no luck" in text
     assert "| **holds** so far | tiny, 2 of 4 units |" in text

@@ -7,14 +7,14 @@ from pathlib import Path
 from equilibrist.papers import records
 from equilibrist.papers.catalogue import EXPERIMENTS
 from equilibrist.papers.model import SIZES
-from equilibrist.papers.page import page
+from equilibrist.papers.page import papers_page
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs/papers"
 
 
 def test_the_page_is_made_from_the_records() -> None:
-    made = page(RECORDS)
+    made = papers_page(RECORDS)
     assert (ROOT / "docs/papers.md").read_text(encoding="utf-8") == made, "run `make papers`"
 
 

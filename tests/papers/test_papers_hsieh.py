@@ -22,17 +22,19 @@ from equilibrist.papers import (
 )
 from equilibrist.papers.catalogue import EXPERIMENTS
 from equilibrist.papers.hsieh_methods import MEAN, PLAIN, Budget, Hyperparameters, Method
-from equilibrist.papers.model import Experiment, Outcome, Place, Record
+from equilibrist.papers.model import ClaimOutcome, Experiment, UnitRecord, Workspace
 
 W2 = "Mixture quality / w2"
 MICRO = Budget(8, (1e-3,), 1e-3, (0, 1), (100,))
 
 
-def record(unit: str, **measures: Any) -> Record:
-    return Record(unit, "done", measures, {})
+def record(unit: str, **measures: Any) -> UnitRecord:
+    return UnitRecord(unit, "done", measures, {})
 
 
-def outcome(experiment: Experiment, place: str, *records: Record, claim: str = "") -> Outcome:
+def outcome(
+    experiment: Experiment, place: str, *records: UnitRecord, claim: str = ""
+) -> ClaimOutcome:
     """The outcome of the claim at `place` whose text holds `claim`."""
     (found,) = (c for c in experiment.claims if c.place == place and claim in c.text)
     return found.judge({one.unit: one for one in records})
@@ -41,13 +43,13 @@ def outcome(experiment: Experiment, place: str, *records: Record, claim: str = "
 # -- theory ---------------------------------------------------------------------------------------------
 
 
-def games(**changes: float) -> Record:
+def games(**changes: float) -> UnitRecord:
     free = {"game": "a", "min_max": 1.0, "max_min": 0.6, "beaten": 0.0, "mixed_gap": 0.0}
     return record("equilibria", games=[{**free, **changes}])
 
 
 def test_pure_saddle_points() -> None:
-    def judged(*records: Record) -> str:
+    def judged(*records: UnitRecord) -> str:
         return outcome(hsieh_theory.THEORY, "slides, theoretical challenges", *records).word
 
     assert judged() == "not tried"
@@ -57,7 +59,7 @@ def test_pure_saddle_points() -> None:
 
 
 def test_mixed_equilibria() -> None:
-    def judged(*records: Record) -> str:
+    def judged(*records: UnitRecord) -> str:
         return outcome(hsieh_theory.THEORY, "slides, Glicksberg", *records).word
 
     both = games().measures["games"] + games(mixed_gap=0.1).measures["games"]
@@ -68,7 +70,7 @@ def test_mixed_equilibria() -> None:
 
 
 def test_the_form_of_a_step() -> None:
-    def judged(*records: Record) -> str:
+    def judged(*records: UnitRecord) -> str:
         return outcome(hsieh_theory.THEORY, "slides, theorem: form", *records).word
 
     assert judged() == "not tried"
@@ -146,7 +148,7 @@ def test_a_method_of_another_rate_does_not_pass() -> None:
 
 def unit(
     data: str, method: str, ends: list[float | None], tuned: tuple[float | None, ...] = (0.3, 0.6)
-) -> Record:
+) -> UnitRecord:
     """A unit whose seeds ended at these distances (None: it diverged at step 5)."""
     seeds = {
         str(i): {
@@ -167,7 +169,7 @@ def near(level: float) -> list[float | None]:
     return [level + e * (1 + level) for e in NOISE]
 
 
-def law(mirror: float, sgd: float, rmsprop: float, adam: float, data: str) -> list[Record]:
+def law(mirror: float, sgd: float, rmsprop: float, adam: float, data: str) -> list[UnitRecord]:
     levels = {
         "sgd": sgd,
         "rmsprop": rmsprop,
@@ -213,7 +215,7 @@ def test_divergence_counts() -> None:
     assert outcome(hsieh_plane.PLANE, "experiments, Swiss roll", *found).word == "undecided"
 
 
-def everywhere(make: Callable[[str], list[Record]]) -> list[Record]:
+def everywhere(make: Callable[[str], list[UnitRecord]]) -> list[UnitRecord]:
     return [one for data in hsieh_plane.LAWS for one in make(data)]
 
 
@@ -222,7 +224,7 @@ def everywhere(make: Callable[[str], list[Record]]) -> list[Record]:
     [(0.2, "holds"), (0.3, "undecided"), (0.4, "does not hold")],
 )
 def test_mean_networks_against_mixtures(mean: float, word: str) -> None:
-    def made(data: str) -> list[Record]:
+    def made(data: str) -> list[UnitRecord]:
         return [unit(data, one.key, near(mean)) for one in MEAN] + [
             unit(data, one.key, near(0.3)) for one in hsieh_plane.MIXTURES
         ]
@@ -249,7 +251,7 @@ def test_heavy_tuning() -> None:
     place, claim = "slides, practical challenges", "heavy tuning"
 
     def judged(adaptive: tuple[float | None, ...], mirror: tuple[float | None, ...]) -> str:
-        def made(data: str) -> list[Record]:
+        def made(data: str) -> list[UnitRecord]:
             tuned = {"rmsprop": adaptive, "adam": adaptive}
             tuned |= {"mirror-gan": mirror, "mirror-prox-gan": mirror}
             return [unit(data, key, near(0.3), values) for key, values in tuned.items()]
@@ -303,10 +305,10 @@ def test_grids_are_of_one_size() -> None:
 # -- run for real ---------------------------------------------------------------------------------------
 
 
-def run(experiment: Experiment, key: str, tmp_path: Path, size: Any = "tiny") -> Record:
+def run(experiment: Experiment, key: str, tmp_path: Path, size: Any = "tiny") -> UnitRecord:
     folders = runner.Folders(tmp_path / "results", tmp_path / "runs")
-    found = runner.unit_of(experiment, size, key)
-    return runner.work(experiment, size, found, folders, "cpu")
+    found = runner.unit_named(experiment, size, key)
+    return runner.run_unit(experiment, size, found, folders, "cpu")
 
 
 def test_theory_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +321,7 @@ def test_theory_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     words = [one.word for one in hsieh_theory.THEORY.outcomes(found, "tiny")]
     assert words[:3] == ["holds"] * 3
     assert "not tried" not in words
-    text = "\n".join(hsieh_theory.table(found, tmp_path))
+    text = "\n".join(hsieh_theory.markdown_tables(found, tmp_path))
     assert "| mirror-prox (-1) |" in text
     assert hsieh_theory.units("paper") == ()
 
@@ -338,7 +340,7 @@ def test_plane_for_real(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert measured["decisive"].endswith("/ w2")
     folder = tmp_path / "results" / "hsieh-plane" / "tiny"
     assert (folder / measured["picture"]).stat().st_size > 100
-    text = "\n".join(hsieh_plane.table({found.unit: found}, folder))
+    text = "\n".join(hsieh_plane.markdown_tables({found.unit: found}, folder))
     assert f"(results/hsieh-plane/tiny/{found.unit}.png)" in text
     ends = hsieh_methods.ends({found.unit: found}, "eight-gaussians", method)
     assert all(end is not None and 0 < end < 10 for end in ends.values())
@@ -353,15 +355,15 @@ def test_images_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Interrupted after the first setting, it goes on there."""
     scale = hsieh_images.Scale("digits", 2, MICRO, 0.0, 32)
     monkeypatch.setitem(hsieh_images.SCALES, "tiny", (scale,))
-    honest, calls = hsieh_methods.trained, []
+    honest, calls = hsieh_methods.train_seeds, []
 
-    def stopping(place: Place, *args: Any, **kwargs: Any) -> Any:
+    def stopping(place: Workspace, *args: Any, **kwargs: Any) -> Any:
         calls.append(place.runs.name)
         if len(calls) == 2:
             raise StoppedError("interrupted")
         return honest(place, *args, **kwargs)
 
-    monkeypatch.setattr(hsieh_methods, "trained", stopping)
+    monkeypatch.setattr(hsieh_methods, "train_seeds", stopping)
     with pytest.raises(StoppedError):
         run(hsieh_images.IMAGES, "digits-mirror-gan", tmp_path)
     assert not list((tmp_path / "results").rglob("*.json"))

@@ -9,7 +9,7 @@ import pytest
 
 from equilibrist.papers import reach, sections, statements, table1
 from equilibrist.papers import reached as outcomes
-from equilibrist.papers.model import Record
+from equilibrist.papers.model import UnitRecord
 from equilibrist.papers.reach import BASELINE, METHODS
 
 ROW = table1.ROWS[0]
@@ -17,8 +17,8 @@ NAME = "Frechet distance (pixels-8x8) / frechet_distance"
 CLASS = "Class score (resnet) / class_score"
 
 
-def record(key: str, **measures: Any) -> Record:
-    return Record(key, "done", measures, {})
+def record(key: str, **measures: Any) -> UnitRecord:
+    return UnitRecord(key, "done", measures, {})
 
 
 def seeds(
@@ -41,7 +41,7 @@ def tenfold(value: float) -> list[float]:
 
 def rows(
     ours: float, five: float, long: float, twenty: float, name: str = NAME
-) -> dict[str, Record]:
+) -> dict[str, UnitRecord]:
     cost = {"ratio": 4.0}
     found = {
         "proximal": record(
@@ -88,7 +88,7 @@ def test_table_1_needs_two_seeds_and_is_undecided_without_a_difference() -> None
     for seed, one in alike[f"{ROW.key}-proximal"].measures["seeds"].items():
         one["scores"][NAME][0][1] = 1.0 + 0.01 * int(seed) + 0.2 * (-1) ** int(seed)
     assert table1.judge(ROW, alike).word == "undecided"
-    text = "\n".join(table1.table(rows(1.0, 2.0, 1.5, 2.0), None))  # type: ignore[arg-type]
+    text = "\n".join(table1.markdown_tables(rows(1.0, 2.0, 1.5, 2.0), None))  # type: ignore[arg-type]
     assert "regular-5, equal seconds" in text
     assert "(0.1)" in text
 
@@ -97,7 +97,7 @@ def test_a_diverged_seed_is_counted_and_not_compared() -> None:
     found = rows(1.0, 2.0, 1.5, 2.0)
     found[f"{ROW.key}-proximal"].measures["seeds"]["3"]["diverged"] = 100
     assert table1.comparisons(found, ROW)[0].gain.n == 9
-    assert "| 1 |" in "\n".join(table1.table(found, None))  # type: ignore[arg-type]
+    assert "| 1 |" in "\n".join(table1.markdown_tables(found, None))  # type: ignore[arg-type]
 
 
 # -- sections 2 and 6.1 -------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_a_diverged_seed_is_counted_and_not_compared() -> None:
 
 def alone(
     fall: float, frozen: float, verdict: str = "REFUTED", count: int = 3
-) -> dict[str, Record]:
+) -> dict[str, UnitRecord]:
     pairs = {
         str(i): {
             "fall": fall * (1 + 0.01 * i), "interval": [fall - 0.01, fall + 0.01],
@@ -151,7 +151,7 @@ def test_the_conclusion_of_section_6(verdict: str, word: str) -> None:
 # -- statements ---------------------------------------------------------------------------------------
 
 
-def stated(*verdicts: str) -> dict[str, Record]:
+def stated(*verdicts: str) -> dict[str, UnitRecord]:
     found = [
         {"title": "Theorem 2", "verdict": v, "why": "because", "printed": True} for v in verdicts
     ]
@@ -176,7 +176,7 @@ def test_statements(verdicts: tuple[str, ...], word: str) -> None:
 # -- which equilibrium --------------------------------------------------------------------------------
 
 
-def reached(domain: str, method: str, gain: float, score: float) -> tuple[str, Record]:
+def reached(domain: str, method: str, gain: float, score: float) -> tuple[str, UnitRecord]:
     pairs = {
         str(i): {
             "verdicts": {"nash": "REFUTED", "stable": "UNASSESSED"},
@@ -231,7 +231,7 @@ def test_what_predicts_samples() -> None:
     assert (round(rho, 6), n) == (-1.0, 8)
     assert p < 0.05
     assert outcomes._predicts(dict([reached("plane", BASELINE, 0.5, 1.0)])).word == "not tried"
-    text = "\n".join(outcomes.table(found, None))  # type: ignore[arg-type]
+    text = "\n".join(outcomes.markdown_tables(found, None))  # type: ignore[arg-type]
     assert "40 pairs audited" in text
 
 

@@ -23,21 +23,21 @@ from equilibrist.papers import mescheder_figure1 as figure
 from equilibrist.papers import mescheder_lemmas as lemmas
 from equilibrist.papers import mescheder_losses as losses
 from equilibrist.papers.catalogue import EXPERIMENTS
-from equilibrist.papers.model import Experiment, Outcome, Record, Size
-from equilibrist.papers.page import page
-from equilibrist.papers.runner import Folders, left, unit_of, work
+from equilibrist.papers.model import ClaimOutcome, Experiment, Size, UnitRecord
+from equilibrist.papers.page import papers_page
+from equilibrist.papers.runner import Folders, left, run_unit, unit_named
 from equilibrist.spectra import eigenvalues
 from equilibrist_recipes import RECIPES
 
 OURS = (lemmas.LEMMAS, figure.FIGURE_1, cifar.CIFAR10, celeba.CELEBA)
 
 
-def made(unit: str, measures: dict[str, Any], state: str = "done") -> Record:
-    return Record(unit, state, measures, {})
+def made(unit: str, measures: dict[str, Any], state: str = "done") -> UnitRecord:
+    return UnitRecord(unit, state, measures, {})
 
 
-def run(experiment: Experiment, size: Size, key: str, folders: Folders) -> Record:
-    return work(experiment, size, unit_of(experiment, size, key), folders, "cpu")
+def run(experiment: Experiment, size: Size, key: str, folders: Folders) -> UnitRecord:
+    return run_unit(experiment, size, unit_named(experiment, size, key), folders, "cpu")
 
 
 @pytest.fixture
@@ -250,10 +250,10 @@ def test_figure_1_runs(monkeypatch: pytest.MonkeyPatch, folders: Folders, tmp_pa
         "holds in part",
         "does not hold",
     }
-    lines = figure.table(records, tmp_path)
+    lines = figure.markdown_tables(records, tmp_path)
     assert len(lines) > 12
     assert well_formed(lines)
-    assert figure.FIGURE_1.title in page(folders.records)
+    assert figure.FIGURE_1.title in papers_page(folders.records)
     # What was done is not done again.
     monkeypatch.setattr(figure, "spectrum_of", lambda *_, **__: pytest.fail("taken again"))
     again = run(figure.FIGURE_1, "tiny", "simga", folders)
@@ -273,7 +273,7 @@ def test_a_spectrum_described() -> None:
 
 def gaussians(
     modes: tuple[float, float], good: tuple[float, float], angles: tuple[float, float]
-) -> dict[str, Record]:
+) -> dict[str, UnitRecord]:
     """Records of SimGA and consensus with these means, over four seeds."""
     records = {}
     for i, method in enumerate(figure.METHODS):
@@ -301,7 +301,7 @@ def test_figure_1_is_judged(tmp_path: Path) -> None:
     assert words((5, 5), (0.3, 0.3), (50, 50)) == ["undecided", "undecided"]
     assert words((1, 8), (0.1, 0.5), (40, 30))[1] == "holds in part"
     records = gaussians((1, 8), (0.1, 0.5), (80, 30))
-    assert well_formed(figure.table(records, tmp_path))
+    assert well_formed(figure.markdown_tables(records, tmp_path))
     # At half of the iterations the last look was at the start.
     assert figure.scores_at(records, "consensus", "modes", 0.5) == dict.fromkeys(range(4), 0.0)
     gone = records["simga"].measures["seeds"]
@@ -326,7 +326,7 @@ def test_cifar10_cells_run(
     found = losses.fluctuations(records, losses.THREE, losses.CALM, "critic")
     assert set(found) == {0, 1}
     assert all(value is not None and value > 0 for value in found.values())
-    lines = losses.table(records, tmp_path)
+    lines = losses.markdown_tables(records, tmp_path)
     assert len(lines) > 8
     assert well_formed(lines)
 
@@ -367,7 +367,7 @@ Cells = dict[str, tuple[float, float]]
 
 def pictures(
     cells: Cells, net: str = "three", level: float = 1.0, gone: int = 0
-) -> dict[str, Record]:
+) -> dict[str, UnitRecord]:
     """Records of cells with a fluctuation (of both players) and a score at the end; consensus without batch norm
     with a mean loss of the critic, and so many seeds that diverged."""
     records = {}
@@ -479,13 +479,13 @@ def test_celeba_runs_and_its_record_shows_no_face(
     kept = [path for path in folders.records.rglob("*") if path.is_file()]
     assert [path.name for path in kept] == ["consensus-seed-0.json"]
     assert str(faces) not in kept[0].read_text()
-    lines = celeba.table({record.unit: record}, tmp_path)
+    lines = celeba.markdown_tables({record.unit: record}, tmp_path)
     assert any(line.startswith("| consensus |") for line in lines)
     assert well_formed(lines)
 
 
 def test_celeba_is_judged() -> None:
-    def outcome(ends: Sequence[float], gone: int = 0) -> Outcome:
+    def outcome(ends: Sequence[float], gone: int = 0) -> ClaimOutcome:
         records = {}
         for seed, end in enumerate(ends):
             for method in celeba.METHODS:

@@ -10,9 +10,10 @@ import pytest
 from audit_rows import PLACE, whole
 
 from equilibrist.findings import Finding, as_recorded
-from equilibrist.report import words, write_report
+from equilibrist.report import write_report
 from equilibrist.report._findings import record_findings
-from equilibrist.report._load import load
+from equilibrist.report._headline import headline
+from equilibrist.report._load import load_record
 
 Make = Callable[..., Path]
 FAULT = Finding(
@@ -38,7 +39,7 @@ def relogged(run: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
 def test_a_page_opens_with_the_first_finding_then_lists_all(make_run: Make) -> None:
     recorded = as_recorded([FAULT, NOTE])
     run = whole(make_run(), findings=recorded, place=f"{FAULT.text} {PLACE}")
-    head = words.headline(load(run))
+    head = headline(load_record(run))
     assert (head.tone, head.badge) == ("refuted", "collapsed")
     assert head.text == FAULT.text.rstrip(".")
     assert head.aside == PLACE
@@ -58,7 +59,7 @@ def test_a_page_opens_with_the_first_finding_then_lists_all(make_run: Make) -> N
 def test_notes_alone_leave_the_headline_to_the_verdicts(make_run: Make) -> None:
     run = whole(make_run(), findings=as_recorded([NOTE]))
     plain = whole(make_run("plain"))
-    assert words.headline(load(run)) == words.headline(load(plain))
+    assert headline(load_record(run)) == headline(load_record(plain))
     assert "What was found" in write_report(run).read_text()
     for silent in (plain, make_run("earlier")):  # audits of versions without findings
         page = write_report(silent).read_text()
@@ -79,22 +80,22 @@ def test_notes_alone_leave_the_headline_to_the_verdicts(make_run: Make) -> None:
 def test_what_cannot_be_read_is_left_out_and_said(
     make_run: Make, findings: dict[str, Any], said: str
 ) -> None:
-    record = load(whole(make_run(), findings=findings))
+    record = load_record(whole(make_run(), findings=findings))
     assert record.audit is not None
     assert record.audit.findings == []
     assert [note for note in record.notes if said in note]
 
 
 def test_the_record_of_training_has_findings_of_its_own(make_run: Make) -> None:
-    assert record_findings(load(make_run())) == ()
+    assert record_findings(load_record(make_run())) == ()
 
     def still(row: dict[str, Any]) -> None:
         row["grad_norm"] = {"generator": 0.3, "critic": 0.0}
 
-    record = load(relogged(make_run("still"), still))
+    record = load_record(relogged(make_run("still"), still))
     (found,) = record_findings(record)
     assert (found.name, found.where, found.sure) == ("no-gradient", "critic", "certain")
-    head = words.headline(record)
+    head = headline(record)
     assert head.badge == "no gradient"
     assert re.match(r"The critic's gradient was exactly 0 at every one of [\d,]+ logged steps$", head.text)  # fmt: skip
     assert head.aside.startswith("Not a Nash equilibrium")
@@ -103,8 +104,8 @@ def test_the_record_of_training_has_findings_of_its_own(make_run: Make) -> None:
         if row["step"] > 1000:
             row["loss"]["critic"] = None
 
-    record = load(relogged(whole(make_run("broken"), findings=as_recorded([FAULT])), broken))
+    record = load_record(relogged(whole(make_run("broken"), findings=as_recorded([FAULT])), broken))
     first, second = record_findings(record)
     assert (first.name, first.where, second.name) == ("not-finite", "critic", "collapsed")
-    assert words.headline(record).badge == "diverged"
-    assert f"{words.headline(record).text}." == first.text
+    assert headline(record).badge == "diverged"
+    assert f"{headline(record).text}." == first.text

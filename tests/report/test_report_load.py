@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from equilibrist.errors import RecordError
-from equilibrist.report._load import as_number, load
+from equilibrist.report._load import load_record
+from equilibrist.report._record import as_number
 
 Make = Callable[..., Path]
 
@@ -21,7 +22,7 @@ Make = Callable[..., Path]
 def damaged(run: Path) -> str:
     """The message with which the run is refused: one line that names a path."""
     with pytest.raises(RecordError) as caught:
-        load(run)
+        load_record(run)
     message = str(caught.value)
     assert "\n" not in message
     assert str(run) in message
@@ -30,7 +31,7 @@ def damaged(run: Path) -> str:
 
 def left_out(run: Path, name: str) -> str:
     """The one note on the damaged file `name`; nothing else of the run is missing."""
-    record = load(run)
+    record = load_record(run)
     assert record.damaged == [name]
     (note,) = record.notes
     assert note.startswith(f"{name}: ")
@@ -50,7 +51,7 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def test_a_complete_run_is_read_whole(make_run: Make) -> None:
-    record = load(make_run())
+    record = load_record(make_run())
     assert record.last_step == 3000
     assert [s.step for s in record.samples] == [0, 100, 250, 500, 1000, 1500, 2000, 2500, 3000]
     assert record.series["loss"]["critic"].steps.size == 600
@@ -130,7 +131,7 @@ def test_half_a_last_line_is_ignored_with_a_note(make_run: Make) -> None:
     run = make_run()
     path = run / "metrics.jsonl"
     path.write_bytes(path.read_bytes() + b'{"step": 3005, "los')
-    record = load(run)
+    record = load_record(run)
     assert record.series["loss"]["generator"].steps[-1] == 3000
     assert len(record.notes) == 1
     assert "line 601" in record.notes[0]
@@ -141,11 +142,11 @@ def test_damage_elsewhere_in_the_metrics_is_named_with_its_line(make_run: Make) 
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:3], '{"step": 2', *lines[3:]]))
-    record = load(run)
+    record = load_record(run)
     assert record.notes == ["metrics.jsonl, line 4: damaged, not JSON. It is left out."]
     assert record.series["loss"]["critic"].steps.size == 600
     path.write_text("\n".join([*lines[:3], '{"loss": 2}', *lines[3:], "[]", '{"step": 1.5}']))
-    (note,) = load(run).notes
+    (note,) = load_record(run).notes
     assert note.startswith("metrics.jsonl, line 4: no usable 'step'")
     assert note.endswith("It is left out, and so are 2 other lines.")
 
@@ -155,7 +156,7 @@ def test_a_repeated_step_keeps_its_last_value(make_run: Make) -> None:
     rows = [(10, 1.0), (20, 2.0), (30, 3.0), (20, 5.0)]
     text = "\n".join(json.dumps({"step": s, "loss": {"critic": v}}) for s, v in rows)
     (run / "metrics.jsonl").write_text(text)
-    series = load(run).series["loss"]["critic"]
+    series = load_record(run).series["loss"]["critic"]
     assert series.steps.tolist() == [10, 20, 30]
     assert series.values.tolist() == [1.0, 5.0, 3.0]
 
@@ -182,9 +183,9 @@ def test_a_broken_tail_is_told_from_a_passing_spike(make_run: Make) -> None:
 
     run = make_run(without=("metrics",))
     (run / "metrics.jsonl").write_text(rows(1.0, None, 1.0, 1.0))
-    assert load(run).first_broken is None
+    assert load_record(run).first_broken is None
     (run / "metrics.jsonl").write_text(rows(1.0, None, 1.0, "inf", None))
-    assert load(run).first_broken == ("loss", "critic", 3)
+    assert load_record(run).first_broken == ("loss", "critic", 3)
 
 
 def test_unreadable_samples_are_left_out_with_a_note(make_run: Make) -> None:
@@ -194,7 +195,7 @@ def test_unreadable_samples_are_left_out_with_a_note(make_run: Make) -> None:
     np.save(run / "samples" / "step_00000250.npy", np.zeros((4, 5)))
     (run / "samples" / "step_00000600.npy").write_bytes(b"")
     (run / "samples" / "notes.txt").write_text("not a sample")
-    record = load(run)
+    record = load_record(run)
     assert [s.step for s in record.samples] == [0, 250, 500, 1000, 1500, 2000, 2500, 3000]
     assert len(record.notes) == 2 or len(record.notes) == 3
     assert any("step_00000100.png" in note for note in record.notes)
@@ -204,7 +205,7 @@ def test_unreadable_samples_are_left_out_with_a_note(make_run: Make) -> None:
 def test_an_array_of_objects_is_not_unpickled(make_run: Make) -> None:
     run = make_run(without=("samples",))
     np.save(run / "samples" / "step_00000001.npy", np.array([{"a": 1}]), allow_pickle=True)
-    record = load(run)
+    record = load_record(run)
     assert record.samples == []
     assert "cannot be read" in record.notes[0]
 
@@ -248,7 +249,7 @@ def test_a_damaged_sheet_is_noted_and_the_others_are_shown(
 ) -> None:
     run = make_run()
     (run / "samples" / name).write_bytes(content)
-    record = load(run)
+    record = load_record(run)
     assert [s.step for s in record.samples] == [0, 100, 250, 500, 1000, 1500, 2000, 2500, 3000]
     (note,) = record.notes
     assert note.startswith(f"{name} cannot be read (")
@@ -262,7 +263,7 @@ def test_whole_sheets_are_shown(make_run: Make) -> None:
     (run / "samples" / "step_2.npy").write_bytes(
         npy(SHAPE % "(1, 2)", struct.pack("<2d", 3.0, 4.0))
     )
-    first, second = load(run).samples
+    first, second = load_record(run).samples
     assert (first.width, first.height) == (9, 5)
     assert second.points is not None
     assert second.points.tolist() == [[3.0, 4.0]]

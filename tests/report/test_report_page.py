@@ -17,7 +17,7 @@ import pytest
 import equilibrist.report
 from equilibrist.errors import RecordError
 from equilibrist.report import write_report
-from equilibrist.report._load import Verdict
+from equilibrist.report._record import Verdict
 
 Make = Callable[..., Path]
 SECTIONS = ["verdicts", "training", "samples", "trained", "reading", "reproduce", "cite"]

@@ -12,7 +12,8 @@ from audit_rows import whole
 from test_report_page import Page
 
 from equilibrist.errors import RecordError
-from equilibrist.report import words, write_report
+from equilibrist.report import write_report
+from equilibrist.report._commands import audit_command
 from equilibrist.report._pair import is_pair, load_pair
 
 Make = Callable[..., Path]
@@ -62,7 +63,7 @@ def test_the_page_says_what_the_audit_found_and_misses_no_run(make_run: Make) ->
 
 def test_the_command_for_more_names_every_check_once(make_run: Make) -> None:
     record = load_pair(own(make_run()))
-    command = shlex.split(words.audit_command(record, more=("profile",)))
+    command = shlex.split(audit_command(record, more=("profile",)))
     assert command[:3] == TYPED[:3]
     checks = [b for a, b in itertools.pairwise(command) if a == "--check"]
     assert checks == ["self-tests", "stationary", "stable", "local", "proximal", "nash", "profile"]
@@ -71,7 +72,7 @@ def test_the_command_for_more_names_every_check_once(make_run: Make) -> None:
 
 def test_a_folder_that_python_wrote_says_what_to_type(make_run: Make) -> None:
     record = load_pair(own(make_run(), session=None))
-    assert words.audit_command(record) == "equilibrist audit FILE.py:FUNCTION --out audit"
+    assert audit_command(record) == "equilibrist audit FILE.py:FUNCTION --out audit"
 
 
 @pytest.mark.parametrize(

@@ -12,22 +12,30 @@ import pytest
 from audit_rows import certificate, edited, eigenvalues, gap, profile, stable, whole
 from test_report_page import NASTY, Page, spoil
 
-from equilibrist.report import words, write_report
-from equilibrist.report._load import Certificate, load
+from equilibrist.report import write_report
+from equilibrist.report._claims import (
+    BADGES,
+    claim_meaning,
+    claim_question,
+    claim_short,
+    claim_title,
+)
+from equilibrist.report._lambda_axis import LambdaAxis, scale_chart
+from equilibrist.report._load import load_record
 from equilibrist.report._meanings import MEANINGS
 from equilibrist.report._measures import lambda_words, measure_of
-from equilibrist.report._profile import LambdaAxis, profile_of, scale_chart
-from equilibrist.report._record import Tolerance, Verdict
-from equilibrist.report._spectrum import eigenvalues_of, spectrum, step_of
+from equilibrist.report._profile import profile_of
+from equilibrist.report._record import CertificateRecord, Tolerance, Verdict
+from equilibrist.report._spectrum import eigenvalues_of, spectrum_section, step_size_of
 from equilibrist.report.charts import WIDE, Axes, labelled, ticks
 
 Make = Callable[..., Path]
 
 
-def read(entry: dict[str, Any]) -> Certificate:
+def read(entry: dict[str, Any]) -> CertificateRecord:
     """An entry of audit.json as the report holds it."""
     kept = {k: v for k, v in entry.items() if k not in ("verdict", "tolerance")}
-    return Certificate(
+    return CertificateRecord(
         **kept, verdict=Verdict(entry["verdict"]), tolerance=Tolerance(0.02, "nats", "")
     )
 
@@ -54,19 +62,19 @@ def test_every_section_is_there_in_order_and_pictures_lie_at_their_claims(make_r
 def test_each_claim_has_a_question_a_sentence_and_a_meaning(claim: str) -> None:
     player = "critic" if claim.endswith("/") else None
     entry = read(certificate(claim + (player or ""), "NOT_REFUTED", {}, player=player))
-    assert words.claim_question(entry).endswith("?")
-    for text in (words.claim_title(entry), words.claim_short(entry), words.claim_meaning(entry)):
+    assert claim_question(entry).endswith("?")
+    for text in (claim_title(entry), claim_short(entry), claim_meaning(entry)):
         assert text
         assert "{" not in text
     if player:
-        assert "generator frozen" in words.claim_title(entry)
-    assert not words.claim_title(entry).endswith(("?", "."))
+        assert "generator frozen" in claim_title(entry)
+    assert not claim_title(entry).endswith(("?", "."))
 
 
 def test_claims_that_nobody_knows_are_shown_all_the_same() -> None:
     entry = read(certificate("odd/one", "REFUTED", {"gain": 0.5}))
-    assert words.claim_question(entry) == words.claim_meaning(entry) == ""
-    assert words.claim_title(entry) == "Odd: one"
+    assert claim_question(entry) == claim_meaning(entry) == ""
+    assert claim_title(entry) == "Odd: one"
     found = measure_of(entry)
     assert found is not None
     assert found.shown == "0.5 nats"
@@ -343,12 +351,12 @@ def test_nothing_in_an_audit_becomes_markup(make_run: Make) -> None:
 
 
 def test_the_disc_is_that_of_the_step_in_use() -> None:
-    assert step_of(read(stable())) == (0.1, True)
-    assert step_of(read(stable(steps=None))) == (0.0885, False)
-    assert step_of(read(stable(steps=None, h_max=0.0))) == (None, False)
+    assert step_size_of(read(stable())) == (0.1, True)
+    assert step_size_of(read(stable(steps=None))) == (0.0885, False)
+    assert step_size_of(read(stable(steps=None, h_max=0.0))) == (None, False)
     uneven = {"sizes": {"generator": 0.1, "critic": 0.2}, "h": 0.2, "h_max": 0.1, "outside": 0}
     # H J has other eigenvalues than those recorded.
-    assert step_of(read(stable(steps=uneven))) == (None, False)
+    assert step_size_of(read(stable(steps=uneven))) == (None, False)
 
 
 def test_eigenvalues_lie_where_they_are(make_run: Make) -> None:
@@ -407,7 +415,7 @@ def test_without_eigenvalues_there_is_no_spectrum(make_run: Make) -> None:
         run = edited(whole(make_run(f"run-{i}")), "stable", eigenvalues=found)
         assert section(run, "spectrum") == ""
         assert 'href="#spectrum"' not in write_report(run).read_text(encoding="utf-8")
-    assert spectrum(load(make_run("old"))) == ""
+    assert spectrum_section(load_record(make_run("old"))) == ""
     some = eigenvalues_of(
         read(stable(eigenvalues=[[1.0, 0.0], [1e308, 1e308], ["NaN", 0.0], [2.0]]))
     )
@@ -443,7 +451,7 @@ def test_a_way_that_failed_says_so(make_run: Make) -> None:
 def test_gaps_stand_side_by_side(make_run: Make) -> None:
     shown = section(whole(make_run()), "gaps")
     assert shown.count("<tr>") == 3
-    for said in ("λ = ∞", "λ = 0.1", "nothing found", words.BADGES[Verdict.REFUTED]):
+    for said in ("λ = ∞", "λ = 0.1", "nothing found", BADGES[Verdict.REFUTED]):
         assert said in shown
     assert section(whole(make_run("less"), without=("duality-gap",)), "gaps").count("<tr>") == 2
     assert measure_of(read(gap("duality-gap", "inf", 0.2))) is not None

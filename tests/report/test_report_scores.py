@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from equilibrist.report import write_report
-from equilibrist.report._load import load
+from equilibrist.report._load import load_record
 
 Make = Callable[..., Path]
 NAME = "Frechet distance (pixels-8x8, 5bdb432a)"
@@ -60,7 +60,7 @@ def test_without_scores_there_is_no_section(make_run: Make) -> None:
     assert text_of(write_report(run)) == ""
     write(run)
     assert text_of(write_report(run)) == ""
-    assert load(run).scores == []
+    assert load_record(run).scores == []
 
 
 def test_one_row_has_no_chart_and_several_names_a_line_each(make_run: Make) -> None:
@@ -142,7 +142,7 @@ def test_a_damaged_line_is_named(line: bytes, make_run: Make) -> None:
     path = write(run, row(0, 1.0), row(10, 1.0))
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(whole[0] + line + b"\n" + whole[1])
-    record = load(run)
+    record = load_record(run)
     (note,) = [note for note in record.notes if "scores.jsonl, line 2: damaged" in note]
     assert "\n" not in note
     assert note in write_report(run).read_text(encoding="utf-8")
@@ -153,17 +153,17 @@ def test_a_last_line_cut_short_is_noted(make_run: Make) -> None:
     run = make_run()
     path = write(run, row(0, 1.0), row(10, 1.0))
     path.write_bytes(path.read_bytes() + b'{"step": 20, "na')
-    record = load(run)
+    record = load_record(run)
     assert [r["step"] for r in record.scores] == [0, 10]
     assert any("scores.jsonl" in note and "line 3" in note for note in record.notes)
     path.write_bytes(path.read_bytes() + b"\n")
-    assert any("line 3: damaged" in note for note in load(run).notes)
+    assert any("line 3: damaged" in note for note in load_record(run).notes)
 
 
 def test_a_folder_in_its_place(make_run: Make) -> None:
     run = make_run()
     (run / "scores.jsonl").mkdir()
-    record = load(run)
+    record = load_record(run)
     assert record.damaged == ["scores.jsonl"]
     assert any("scores.jsonl: cannot be read" in note for note in record.notes)
 

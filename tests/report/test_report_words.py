@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from equilibrist.report import words
-from equilibrist.report._load import load
+from equilibrist.report._commands import audit_command, run_command
+from equilibrist.report._headline import headline
+from equilibrist.report._load import load_record
+from equilibrist.report._missing import missing
+from equilibrist.report.formatting import format_estimate, format_number
 
 Make = Callable[..., Path]
 
@@ -31,7 +34,7 @@ Make = Callable[..., Path]
     ],
 )
 def test_numbers(value: float | None, text: str) -> None:
-    assert words.number(value) == text
+    assert format_number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_numbers(value: float | None, text: str) -> None:
 def test_estimates_carry_the_digits_that_the_interval_allows(
     value: float, interval: tuple[float, float], text: tuple[str, str, str]
 ) -> None:
-    assert words.estimate(value, interval) == text
+    assert format_estimate(value, interval) == text
 
 
 def with_verdicts(run: Path, **verdicts: str | None) -> None:
@@ -118,43 +121,43 @@ def with_verdicts(run: Path, **verdicts: str | None) -> None:
 def test_headlines(make_run: Make, verdicts: dict[str, str], tone: str, begins: str) -> None:
     run = make_run()
     with_verdicts(run, **verdicts)
-    head = words.headline(load(run))
+    head = headline(load_record(run))
     assert head.tone == tone
     assert head.text.startswith(begins)
 
 
 def test_the_headline_names_its_interval(make_run: Make) -> None:
-    assert words.headline(load(make_run())).aside == "(95% interval 1.71 to 2.09)"
+    assert headline(load_record(make_run())).aside == "(95% interval 1.71 to 2.09)"
 
 
 def test_a_pair_that_still_moves_is_said_to_move(make_run: Make) -> None:
     run = make_run()
     still = "Training was still moving then: a longer run may land elsewhere."
-    assert still not in words.headline(load(run)).detail
+    assert still not in headline(load_record(run)).detail
     path = run / "audit" / "audit.json"
     audit = json.loads(path.read_text())
     rest = next(c for c in audit["certificates"] if c["claim"] == "stationary/critic")
     rest["verdict"] = "REFUTED"
     path.write_text(json.dumps(audit))
-    assert still in words.headline(load(run)).detail
+    assert still in headline(load_record(run)).detail
 
 
 def test_an_old_audit_is_called_old(make_run: Make) -> None:
     run = make_run()
     path = run / "audit" / "audit.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "step": 2000}))
-    record = load(run)
-    assert any("audit again" in text for text in words.headline(record).detail)
-    assert any("older" in part.what for part in words.missing(record))
+    record = load_record(run)
+    assert any("audit again" in text for text in headline(record).detail)
+    assert any("older" in part.what for part in missing(record))
 
 
 def test_a_stopped_run_gets_the_command_that_resumes_it(make_run: Make) -> None:
     run = make_run(without=("audit", "samples", "status"))
     path = run / "metrics.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:100]))
-    record = load(run)
-    assert words.headline(record).text.startswith("Training stopped at step 500 of 3,000")
-    parts = words.missing(record)
+    record = load_record(run)
+    assert headline(record).text.startswith("Training stopped at step 500 of 3,000")
+    parts = missing(record)
     resume = next(part for part in parts if "resumes" in part.what)
     assert resume.command is not None
     assert resume.command.startswith("equilibrist run digits-sngan")
@@ -165,12 +168,12 @@ def test_a_run_that_broke_down_is_not_told_to_resume(make_run: Make) -> None:
     run = make_run(without=("audit",))
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3005, "loss": {"critic": null}}\n')
-    record = load(run)
-    head = words.headline(record)
+    record = load_record(run)
+    head = headline(record)
     assert head.text == (
         "Training broke down: the critic's loss is no finite number from step 3,005 on"
     )
-    assert not any("resumes" in part.what for part in words.missing(record))
+    assert not any("resumes" in part.what for part in missing(record))
 
 
 def test_a_run_that_recorded_its_divergence_says_so(make_run: Make) -> None:
@@ -179,7 +182,7 @@ def test_a_run_that_recorded_its_divergence_says_so(make_run: Make) -> None:
     message = "step 2711: the critic's loss is not finite; try a smaller step size"
     status = {"state": "diverged", "step": 2711, "message": message}
     (run / "status.json").write_text(json.dumps(status))
-    head = words.headline(load(run))
+    head = headline(load_record(run))
     assert head.text.startswith("Training broke down at step 2,711:")
     assert head.detail[0] == f"S{message[1:]}."
 
@@ -189,16 +192,16 @@ def test_a_running_run_is_not_called_stopped(make_run: Make) -> None:
     path = run / "metrics.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:100]))
     (run / "status.json").write_text('{"state": "running", "step": 0, "message": ""}')
-    assert words.headline(load(run)).text.startswith("Training was under way at step 500 of 3,000")
+    assert headline(load_record(run)).text.startswith("Training was under way at step 500 of 3,000")
 
 
 def test_a_run_made_by_a_program_gets_no_false_command(make_run: Make) -> None:
     run = make_run(without=("samples",))
     recipe = json.loads((run / "recipe.json").read_text())
     (run / "recipe.json").write_text(json.dumps({**recipe, "origin": {"kind": "python"}}))
-    record = load(run)
-    assert words.run_command(record) is None
-    assert [m.what for m in words.missing(record)] == [
+    record = load_record(run)
+    assert run_command(record) is None
+    assert [m.what for m in missing(record)] == [
         "No samples were saved. It was made by a Python program: run that again."
     ]
 
@@ -210,7 +213,7 @@ def test_the_run_command_survives_a_shell(make_run: Make) -> None:
     recipe["recipe"] = "my recipes/a b.py:build"
     recipe["origin"] = {"kind": "file", "path": "my recipes/a b.py", "sha256": "00"}
     (run / "recipe.json").write_text(json.dumps(recipe))
-    command = words.run_command(load(run))
+    command = run_command(load_record(run))
     assert command is not None
     parts = shlex.split(command)
     assert parts[:3] == ["equilibrist", "run", "my recipes/a b.py:build"]
@@ -218,7 +221,7 @@ def test_the_run_command_survives_a_shell(make_run: Make) -> None:
         assert setting in parts
     assert parts[parts.index("--seed") + 1] == "0"
     assert parts[parts.index("--threads") + 1] == "2"
-    audit = shlex.split(words.audit_command(load(run)))
+    audit = shlex.split(audit_command(load_record(run)))
     assert audit[3:] == ["--recipe", "my recipes/a b.py:build"]
 
 
@@ -226,9 +229,9 @@ def test_the_printed_commands_are_ones_that_the_command_line_takes(make_run: Mak
     """Holds the sentences against the command's own parser (which needs no torch to parse)."""
     typer = pytest.importorskip("typer")
     cli = pytest.importorskip("equilibrist.cli")
-    record = load(make_run())
+    record = load_record(make_run())
     group = typer.main.get_command(cli.app)
-    for text in (words.run_command(record), words.audit_command(record, settings=True)):
+    for text in (run_command(record), audit_command(record, settings=True)):
         assert text is not None
         name, *rest = shlex.split(text)[1:]
         command = group.get_command(None, name)
@@ -238,4 +241,4 @@ def test_the_printed_commands_are_ones_that_the_command_line_takes(make_run: Mak
 
 
 def test_a_complete_run_misses_nothing(make_run: Make) -> None:
-    assert words.missing(load(make_run())) == []
+    assert missing(load_record(make_run())) == []

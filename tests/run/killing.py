@@ -250,7 +250,7 @@ def unsound(directory: Path) -> list[str]:
         logged = [row["step"] for row in record.rows()]
         lines = []
         for step, path in checkpoint.existing(record.checkpoints):
-            _, meta, _ = checkpoint.read(path)
+            _, meta, _ = checkpoint.read_checkpoint(path)
             if meta["step"] != step:
                 lines.append(f"{path.name} holds step {meta['step']}")
             open_since = max((s for s in logged if s <= step), default=0)
@@ -265,7 +265,7 @@ def _waiting(path: Path) -> int:
     """How many steps since the last row of metrics a checkpoint holds."""
     from equilibrist.run import checkpoint
 
-    flat, _, _ = checkpoint.read(path)
+    flat, _, _ = checkpoint.read_checkpoint(path)
     return len(flat["window"]) if "window" in flat else 0
 
 

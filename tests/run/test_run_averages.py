@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 
 from equilibrist import Adam, RecipeError, RecordError, audit, tree
 from equilibrist.run import checkpoint, load, train
-from equilibrist.run.samples import export
+from equilibrist.run.samples import export_players
 from equilibrist.solvers import Alternating, Averaged
 
 FAST: dict[str, Any] = {
@@ -51,7 +51,9 @@ def test_the_average_on_the_disk_is_the_recursion(tmp_path: Path) -> None:
     for player in ("generator", "critic"):
         expected = {k: t.double() for k, t in start.players[player].items()}
         for step in range(1, 25):
-            flat, _, _ = checkpoint.read(checkpoint.path_of(tmp_path / "r/checkpoints", step))
+            flat, _, _ = checkpoint.read_checkpoint(
+                checkpoint.path_of(tmp_path / "r/checkpoints", step)
+            )
             for name in expected:
                 value = flat[f"players/{player}/{name}"].double()
                 expected[name] = 0.8 * expected[name] + 0.2 * value
@@ -152,7 +154,7 @@ def test_export_writes_the_average(tmp_path: Path) -> None:
     recipe = averaged(players=("generator", "critic"))
     run = played(recipe, tmp_path / "r")
     for iterate, source in (("auto", run.average), ("last", run.players)):
-        export(recipe.game, run.pair(iterate), run.constants, tmp_path / iterate)
+        export_players(recipe.game, run.pair(iterate), run.constants, tmp_path / iterate)
         held = load_file(tmp_path / iterate / "generator.safetensors")
         assert held.keys() == source["generator"].keys()
         assert all(torch.equal(held[k], source["generator"][k]) for k in held)
@@ -177,7 +179,7 @@ def test_a_witness_replays_on_the_exported_average(tmp_path: Path) -> None:
 
     def exported(iterate: str) -> tuple[float, float]:
         folder = tmp_path / iterate
-        export(recipe.game, run.pair(iterate), run.constants, folder)
+        export_players(recipe.game, run.pair(iterate), run.constants, folder)
         generator, critic = killing.perceptron(4, 12, 2), killing.perceptron(2, 12, 1)
         critic.load_state_dict(load_file(folder / "critic.safetensors"))
         generator.load_state_dict(load_file(folder / "generator.safetensors"))

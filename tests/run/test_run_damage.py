@@ -43,7 +43,7 @@ def test_every_flipped_bit_is_noticed(finished, tmp_path):
     whole = (finished / "checkpoints" / NEWEST).read_bytes()
     path, rng = tmp_path / NEWEST, random.Random(0)
     path.write_bytes(whole)
-    checkpoint.read(path)  # whole it is sound
+    checkpoint.read_checkpoint(path)  # whole it is sound
     header = int.from_bytes(whole[:8], "little") + 8
     every = [(i, bit) for i in range(header) for bit in range(8)]
     chosen = [(i, bit) for i in range(8) for bit in range(8)]  # the header's length
@@ -54,7 +54,7 @@ def test_every_flipped_bit_is_noticed(finished, tmp_path):
         damaged[offset] ^= 1 << bit
         path.write_bytes(damaged)
         with pytest.raises(RecordError, match=NEWEST) as error:
-            checkpoint.read(path)
+            checkpoint.read_checkpoint(path)
         assert "renamed" not in one_line(error)
 
 
@@ -64,11 +64,11 @@ def test_every_truncation_is_noticed(finished, tmp_path):
     for length in [*range(16), *range(16, len(whole), 13), len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(RecordError, match=f"{NEWEST} is damaged") as error:
-            checkpoint.read(path)
+            checkpoint.read_checkpoint(path)
         one_line(error)
     path.write_bytes(whole + b"\0")
     with pytest.raises(RecordError, match=f"{NEWEST} is damaged"):
-        checkpoint.read(path)
+        checkpoint.read_checkpoint(path)
 
 
 class Bomb:

@@ -134,7 +134,7 @@ def members_are_single_runs(made, folder, tolerance):
             row = run_rows(run.directory)[-1]
             for player, value in info["loss"].items():
                 assert row["loss"][player] == pytest.approx(float(value), rel=1e-9)
-        held, _, _ = checkpoint.read(run.directory / "checkpoints" / run.checkpoint)
+        held, _, _ = checkpoint.read_checkpoint(run.directory / "checkpoints" / run.checkpoint)
         # The same layout as that of a single run's checkpoint, shared counters included.
         like = {"players": players, "constants": constants, "state": state}
         assert {k: v.shape for k, v in held.items() if k != "window"} == {

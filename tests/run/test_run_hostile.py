@@ -88,13 +88,13 @@ def test_a_checkpoint_with_other_metadata_is_named(tmp_path, meta) -> None:
     header = {"equilibrist": json.dumps({"meta": meta, "sha256": total})}
     path = tmp_path / "step_00000001.safetensors"
     path.write_bytes(save(flat, header))
-    refused(lambda: checkpoint.read(path), path)
+    refused(lambda: checkpoint.read_checkpoint(path), path)
 
 
 def test_a_checkpoint_that_is_no_regular_file_is_named(tmp_path) -> None:
     path = tmp_path / "step_00000001.safetensors"
     os.mkfifo(path)
-    assert "not a regular file" in refused(lambda: checkpoint.read(path), path)
+    assert "not a regular file" in refused(lambda: checkpoint.read_checkpoint(path), path)
 
 
 def test_json_is_walked_before_it_is_believed() -> None:

@@ -89,7 +89,7 @@ def test_a_mixture_is_scored_sampled_exported_audited_and_reported(tmp_path: Pat
     assert {row["name"] for row in rows} == own | {f"{name}, mean network" for name in own}
     run = load(tmp_path, made, device="cpu")
     drawn = run.samples(200)
-    modules = samples.export(made.game, run.players, run.constants, tmp_path / "out")
+    modules = samples.export_players(made.game, run.players, run.constants, tmp_path / "out")
     network = GeneratorMixture([generator() for _ in range(3)])
     network.load_state_dict(load_file(modules[0]))
     rng = samples.Use.SHEET.at(sheet=0).generator(run.seed)

@@ -105,7 +105,7 @@ def test_global_random_state_does_not_matter(tmp_path, go):
 
 def test_what_train_returns_is_what_it_saved(tmp_path, go):
     run = go(tmp_path, "spectral norm, Adam")
-    flat, meta, digest = checkpoint.read(tmp_path / "checkpoints" / run.checkpoint)
+    flat, meta, digest = checkpoint.read_checkpoint(tmp_path / "checkpoints" / run.checkpoint)
     assert meta["step"] == run.step == 24
     assert digest == run.sha256
     for path, leaf in tree.items(run.players):
@@ -203,7 +203,7 @@ def test_tied_and_expanded_tensors_survive(tmp_path, stop_at):
 def test_checkpoint_files_are_a_function_of_their_content(tmp_path: Path):
     values = {"players": {"generator": {"w": torch.arange(6.0)}}}
     for i in range(12):
-        checkpoint.write(tmp_path / f"{i}", values, {"step": 3, "seed": 0, "window": []})
+        checkpoint.write_checkpoint(tmp_path / f"{i}", values, {"step": 3, "seed": 0, "window": []})
     assert len({(tmp_path / f"{i}").read_bytes() for i in range(12)}) == 1
 
 

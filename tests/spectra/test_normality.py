@@ -13,7 +13,7 @@ from scipy import linalg
 from equilibrist import JacobianOperator, Quadratic, VectorField
 from equilibrist.play.spectrum_page import _departure
 from equilibrist.report._claims import evidence_rows
-from equilibrist.report._record import Certificate, Verdict
+from equilibrist.report._record import CertificateRecord, Verdict
 from equilibrist.spectra import HenriciBounds, Spectrum, henrici, henrici_bounds, spectrum_at
 from equilibrist.spectra.krylov import krylov
 
@@ -294,7 +294,7 @@ def test_the_page_says_that_it_is_estimated() -> None:
 
 def test_the_report_says_it_in_words() -> None:
     def rows(**evidence: Any) -> dict[str, str]:
-        found = Certificate("stable", Verdict.NOT_REFUTED, "", evidence)
+        found = CertificateRecord("stable", Verdict.NOT_REFUTED, "", evidence)
         return dict(evidence_rows(found))
 
     assert rows(departure=None, departure_interval=[0.1234, 0.5]) == {

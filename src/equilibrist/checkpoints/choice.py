@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.checkpoints.intervals import Values, spent
 from equilibrist.checks import Interval
 from equilibrist.display import Rows, Shown
 
 ADVICE = ("go on", "stop", "take")
-FEW = 3  # checkpoints below which no trend is told
+FEW = 3  # checkpoints below which no trend is reported
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Look:
     gap: Interval | None = None
     failed: str = ""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         parts = {"score": self.score, "gap": self.gap}
         return {
@@ -63,7 +63,7 @@ class Choice(Shown):
     by: str
     confidence: float = 0.95
     notes: tuple[str, ...] = ()
-    about: dict[str, Any] = field(default_factory=dict)
+    about: Json = field(default_factory=dict)
 
     @property
     def sentence(self) -> str:
@@ -90,7 +90,7 @@ class Choice(Shown):
         rows += [("note", note) for note in self.notes]
         return self.sentence, rows
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values, as checkpoints.json has them."""
         return {
             "format": 1,

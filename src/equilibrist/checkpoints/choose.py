@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.data import Source
 from equilibrist.data.loaders import as_made, source_of
 from equilibrist.errors import GameError, RecipeError, RecordError
+from equilibrist.formulations import Formulation
 from equilibrist.games.inputs import law_of
 from equilibrist.nn import torch_spectral_norm
 from equilibrist.nn.wrapped import copied, unwrapped
@@ -31,14 +33,35 @@ NEEDED = (
 )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The options of `choose_checkpoint` that are not of the game; None where they depend on what is given."""
+
+    by: str = "auto"
+    confidence: float = 0.95
+    batch: int | None = None
+    seed: int | None = None
+    progress: str = "auto"
+    iterate: str | None = None
+    steps: Sequence[int] | None = None
+
+
+class _Given(NamedTuple):
+    """A checkpoint of any loop: a generator or its samples, and a critic where there is one."""
+
+    step: int
+    what: Any
+    critic: nn.Module | None
+
+
 @usual_errors
 def choose_checkpoint(
-    of: Run | Iterable[Any],
-    data: Any = None,
-    formulation: Any = None,
+    of: Run | Iterable[object],
+    data: object = None,
+    formulation: Formulation | str | None = None,
     *,
-    held_out: Any = None,
-    score: Any = None,
+    held_out: object = None,
+    score: object = None,
     gradients: int | None = None,
     **options: Any,
 ) -> Choice:
@@ -72,7 +95,7 @@ def choose_checkpoint(
     Raises:
         RecordError: a run without checkpoints. GameError, DataError, RecipeError: arguments that do not fit.
     """
-    asked = {key: options.pop(key) for key in OPTIONS if key in options}
+    asked = _Asked(**{key: options.pop(key) for key in OPTIONS if key in options})
     images = isinstance(options.get("condition"), tuple | list)
     out = None if held_out is None else source_of(held_out, conditions=images)
     if isinstance(of, Run):
@@ -80,12 +103,12 @@ def choose_checkpoint(
             extra = next(iter(options), "data")
             raise RecipeError(f"{extra} is part of the run's recipe: leave it out")
         return _of_run(of, out, score, gradients, asked)
-    given = [_row(row) for row in of]
+    given = [_given(row) for row in of]
     if not given:
         raise RecordError(
             "there are no checkpoints: give (step, generator, critic) of one at least"
         )
-    if of_run := [key for key in ("steps", "iterate") if key in asked]:
+    if of_run := [key for key in ("steps", "iterate") if getattr(asked, key) is not None]:
         raise RecipeError(f"{of_run[0]} is of a run: give the checkpoints that are meant instead")
     if all(isinstance(what, Tensor) or critic is None for _, what, critic in given):
         return _of_samples(given, data, out, score, asked, options)
@@ -95,11 +118,11 @@ def choose_checkpoint(
 
 
 def _of_run(
-    run: Run, out: Source | None, score: Any, gradients: int | None, asked: dict[str, Any]
+    run: Run, out: Source | None, score: object, gradients: int | None, asked: _Asked
 ) -> Choice:
     recipe = run.recipe
     there = [step for step, _ in checkpoint.existing(run.directory / "checkpoints")]
-    steps = sorted(asked.get("steps") or there)
+    steps = sorted(asked.steps or there)
     if not there:
         raise RecordError(f"{run.directory} holds no checkpoint: train it first")
     held = HeldOut(
@@ -107,14 +130,14 @@ def _of_run(
         out,
         score=score,
         gradients=GRADIENTS if gradients is None else gradients,
-        batch=asked.get("batch", recipe.batch),
-        seed=asked.get("seed", run.seed),
+        batch=recipe.batch if asked.batch is None else asked.batch,
+        seed=run.seed if asked.seed is None else asked.seed,
     )
     ledger = _ledger(held, asked, recipe.game.formulation.unit)
-    with showing(asked.get("progress", "auto"), "checkpoints", len(steps)) as bar:
+    with showing(asked.progress, "checkpoints", len(steps)) as bar:
         for k, step in enumerate(steps):
             at = load(run.directory, recipe, device=str(_device(run)), step=step)
-            pair = at.pair(asked.get("iterate", "auto"))
+            pair = at.pair(asked.iterate or "auto")
             score_, gap, failed = held.measure(recipe.game, pair, at.constants, recipe.batch)
             ledger.add(step, score_, gap, failed)
             bar.update(k + 1, {})
@@ -131,25 +154,24 @@ def _device(run: Run) -> torch.device:
     return next(iter(next(iter(run.players.values())).values())).device
 
 
-def _ledger(held: HeldOut, asked: dict[str, Any], unit: str = "") -> Ledger:
-    by, confidence = asked.get("by", "auto"), asked.get("confidence", 0.95)
-    return Ledger(by, confidence, score=held.score, unit=unit)
+def _ledger(held: HeldOut, asked: _Asked, unit: str = "") -> Ledger:
+    return Ledger(asked.by, asked.confidence, score=held.score, unit=unit)
 
 
 # A call for each kind of checkpoint: arguments in the order of `choose_checkpoint`.
 def _of_modules(
-    given: Sequence[tuple[int, Any, Any]],
-    data: Any,
-    formulation: Any,
+    given: Sequence[_Given],
+    data: object,
+    formulation: Formulation | str,
     out: Source | None,
-    score: Any,
+    score: object,
     gradients: int | None,
-    asked: dict[str, Any],
+    asked: _Asked,
     game: dict[str, Any],
 ) -> Choice:
     held: HeldOut | None = None
     ledger: Ledger | None = None
-    with showing(asked.get("progress", "auto"), "checkpoints", len(given)) as bar:
+    with showing(asked.progress, "checkpoints", len(given)) as bar:
         for k, (step, generator, critic) in enumerate(given):
             if critic is None:
                 raise GameError(
@@ -164,8 +186,8 @@ def _of_modules(
                     out,
                     score=score,
                     gradients=GRADIENTS if gradients is None else gradients,
-                    batch=asked.get("batch", 64),
-                    seed=asked.get("seed", 0),
+                    batch=64 if asked.batch is None else asked.batch,
+                    seed=0 if asked.seed is None else asked.seed,
                 )
                 ledger = _ledger(held, asked, ready.game.formulation.unit)
             with torch_spectral_norm.by_itself(generator):
@@ -179,11 +201,11 @@ def _of_modules(
 
 
 def _of_samples(
-    given: Sequence[tuple[int, Any, Any]],
-    data: Any,
+    given: Sequence[_Given],
+    data: object,
     out: Source | None,
-    score: Any,
-    asked: dict[str, Any],
+    score: object,
+    asked: _Asked,
     game: dict[str, Any],
 ) -> Choice:
     """Of samples at hand, or of generators alone."""
@@ -192,7 +214,7 @@ def _of_samples(
     latent = game.pop("latent", None)
     if game:
         raise RecipeError(f"{next(iter(game))} is of a game: give (step, generator, critic)")
-    seed = asked.get("seed", 0)
+    seed = 0 if asked.seed is None else asked.seed
     source = source_of(data) if out is None else out
     held = HeldOut(source, out, score=score, gradients=0, seed=seed)
     ledger = _ledger(held, asked)
@@ -203,7 +225,7 @@ def _of_samples(
     return ledger.choice(held.notes)
 
 
-def _made(module: nn.Module, latent: Any, held: HeldOut, seed: int, step: int) -> Tensor:
+def _made(module: nn.Module, latent: object, held: HeldOut, seed: int, step: int) -> Tensor:
     """Samples of a generator alone, from the same latents for all."""
     if latent is None:
         raise RecipeError(f"the generator of step {step} needs latent=, its input's law")
@@ -217,8 +239,8 @@ def _made(module: nn.Module, latent: Any, held: HeldOut, seed: int, step: int) -
     return made
 
 
-def _row(row: Any) -> tuple[int, Any, Any]:
-    """(step, generator or samples, critic or None)."""
+def _given(row: object) -> _Given:
+    """A checkpoint as it was given; RecipeError for anything else."""
     if not isinstance(row, tuple | list) or len(row) not in (2, 3):
         raise RecipeError(
             f"a checkpoint is (step, generator, critic), (step, generator) or (step, samples), not {row!r:.60}"
@@ -228,4 +250,4 @@ def _row(row: Any) -> tuple[int, Any, Any]:
         raise RecipeError(f"a checkpoint's step must be a whole number, not {step!r:.60}")
     if not isinstance(what, Tensor | nn.Module):
         what = torch.as_tensor(what)
-    return step, what, critic
+    return _Given(step, what, critic)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from equilibrist.checks import Interval
 from equilibrist.checks.context import student
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[np.float64]
 ROUNDING = 1e-6  # of the values' size: samples are made in float32
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from equilibrist.checkpoints.choice import Choice, Course, Look
-from equilibrist.checkpoints.intervals import Values, spent
+from equilibrist.checkpoints.intervals import Array, Values, spent
 from equilibrist.checkpoints.row_scores import AnyScore, score_of
 from equilibrist.checks import AuditContext, Settings
 from equilibrist.checks.deviation import respond
@@ -24,13 +23,13 @@ from equilibrist.run import samples
 from equilibrist.run.requirements import require_seed
 
 ROWS = 1024  # held-out rows of a score, at most
-LEAST = 16  # held-out rows below which nothing is said
+LEAST = 16  # held-out rows below which nothing is measured
 SHEET = 2**31  # number of the sheet of latents with which checkpoints are judged
 SEARCH = 60  # minibatch gradients of the least search of one player
 
 
 class HeldOut:
-    """HeldOut-out rows, and how a checkpoint is measured on them: the same rows and latents for all.
+    """Held-out rows, and how a checkpoint is measured on them: the same rows and latents for all.
 
     Args:
         data: what players that deviate may learn from.
@@ -51,7 +50,7 @@ class HeldOut:
         data: Source,
         held_out: Source | None = None,
         *,
-        score: Any = None,
+        score: object = None,
         gradients: int = 200,
         batch: int = 64,
         seed: int = 0,
@@ -68,7 +67,7 @@ class HeldOut:
         self.gradients = gradients
         self.settings = Settings(batch=batch)
         self.score: AnyScore = score_of(score, seed)
-        self._judge: Callable[[Tensor], Any] | None = None
+        self._judge: Callable[[Tensor], Array] | None = None
         self._condition: Tensor | None = None
         self._rows = 0
 
@@ -237,7 +236,7 @@ class Ledger:
         self._gaps.append(gap)
         return look
 
-    def choice(self, notes: tuple[str, ...] = (), **about: Any) -> Choice:
+    def choice(self, notes: tuple[str, ...] = (), **about: object) -> Choice:
         """The recommendation from the looks so far.
 
         Raises:

@@ -11,7 +11,7 @@ from equilibrist.checks import Interval
 from equilibrist.files.atomic import json_bytes
 from equilibrist.files.owned import publish
 from equilibrist.report.lines import Line, legend, line_chart
-from equilibrist.report.shell import document, e, table
+from equilibrist.report.shell import document, escape, table
 
 
 def write_choice(choice: Choice, folder: Path) -> Path:
@@ -38,11 +38,11 @@ def _page(choice: Choice) -> str:
         )
         for look in choice.looks
     ]
-    notes = "".join(f"<li>{e(note)}</li>" for note in choice.notes)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in choice.notes)
     parts = [
-        f'<div class="top"><span><b>{e(str(choice.about.get("run", "Checkpoints")))}</b></span></div>',
-        f'<main class="head"><h1>Checkpoints</h1><p>{e(choice.sentence)}</p>'
-        f'<p class="lead">By the {e(choice.by)} of held-out rows. Intervals of a column hold together with '
+        f'<div class="top"><span><b>{escape(str(choice.about.get("run", "Checkpoints")))}</b></span></div>',
+        f'<main class="head"><h1>Checkpoints</h1><p>{escape(choice.sentence)}</p>'
+        f'<p class="lead">By the {escape(choice.by)} of held-out rows. Intervals of a column hold together with '
         f"{choice.confidence:.0%}, however many checkpoints are looked at.</p></main>",
         '<div class="charts">'
         + _chart(choice, "score", name)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from equilibrist.checkpoints.intervals import Array
 from equilibrist.core.draws import Use
 from equilibrist.data import ArraySource
 from equilibrist.errors import DataError, RecipeError
 from equilibrist.scores import FeatureNetwork, Score
 
-Array = np.ndarray[Any, Any]
+Kind = Literal["images", "points", "arrays"]
 BLOCKS = 16  # of a score that compares sets of samples
 
 
@@ -48,7 +49,9 @@ class EnergyScore:
         if self.per_row < 2:
             raise RecipeError(f"EnergyScore.per_row={self.per_row}: it must be at least 2")
 
-    def on(self, real: Tensor, kind: Any, value_range: Any) -> Callable[[Tensor], Array]:
+    def on(
+        self, real: Tensor, kind: Kind, value_range: tuple[float, float] | None
+    ) -> Callable[[Tensor], Array]:
         """From generated samples [n m, ...] to the values [n] of these held-out rows."""
 
         def represent(x: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ class RowScore:
         name: for people.
     """
 
-    function: Callable[[Tensor], Any]
+    function: Callable[[Tensor], object]
     bounds: tuple[float, float] | None = None
     better: str = "higher"
     name: str = "score"
@@ -104,7 +107,9 @@ class RowScore:
         """Whether lower values are better."""
         return self.better == "lower"
 
-    def on(self, real: Tensor, kind: Any, value_range: Any) -> Callable[[Tensor], Array]:
+    def on(
+        self, real: Tensor, kind: Kind, value_range: tuple[float, float] | None
+    ) -> Callable[[Tensor], Array]:
         """From as many generated samples as held-out rows to their values."""
 
         def values(fake: Tensor) -> Array:
@@ -139,7 +144,9 @@ class Blocks:
         """The score's own."""
         return self.score.name
 
-    def on(self, real: Tensor, kind: Any, value_range: Any) -> Callable[[Tensor], Array]:
+    def on(
+        self, real: Tensor, kind: Kind, value_range: tuple[float, float] | None
+    ) -> Callable[[Tensor], Array]:
         """From as many generated samples as held-out rows to a value for each block."""
         if len(real) < 4 * BLOCKS:
             raise DataError(
@@ -171,7 +178,7 @@ class Blocks:
 AnyScore = EnergyScore | RowScore | Blocks
 
 
-def score_of(score: Any, seed: int) -> AnyScore:
+def score_of(score: object, seed: int) -> AnyScore:
     """A score as checkpoints are judged by it, from what a user gives."""
     if score is None:
         return EnergyScore()

@@ -17,9 +17,9 @@ from equilibrist.checks._save import witness_file, write_folder
 from equilibrist.checks._settings import Settings
 from equilibrist.checks.certificate import Certificate, Json
 from equilibrist.data import Source
-from equilibrist.display import shortened, table
+from equilibrist.display import notebook_table, shortened
 from equilibrist.errors import UnknownClaimError, did_you_mean
-from equilibrist.files.atomic import finite
+from equilibrist.files.atomic import json_ready
 from equilibrist.findings import Finding, as_recorded, foremost
 from equilibrist.run import samples
 
@@ -168,11 +168,11 @@ class Audit(Mapping[str, Certificate]):
             rows += [("fact", "", sentence) for sentence in self.facts.sentences]
         rows += [(c.claim, c.verdict.value, shortened(c.summary, 300)) for c in self.values()]
         rows += [("measured", "", line) for line in self.measured]
-        return table(f"Audit: {self.place}", rows)
+        return notebook_table(f"Audit: {self.place}", rows)
 
     def to_json(self) -> Json:
         """Plain values, as in audit.json (docs/design.md)."""
-        value: Json = finite(
+        value: Json = json_ready(
             {
                 "format": FORMAT,
                 **self.about,

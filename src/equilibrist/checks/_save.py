@@ -16,7 +16,7 @@ from equilibrist import tree
 from equilibrist.checks.certificate import Certificate, Json
 from equilibrist.checks.registry import REGISTRY, Found
 from equilibrist.errors import RecordError
-from equilibrist.files.atomic import finite, json_bytes
+from equilibrist.files.atomic import json_bytes, json_ready
 from equilibrist.files.owned import LARGEST, Owned, owned, require_folder, require_free
 from equilibrist.files.reading import JSON_BYTES, parse_json, read_regular
 
@@ -122,7 +122,7 @@ class CheckCache:
     """
 
     def __init__(self, folder: Path, key: object) -> None:
-        text = json.dumps(finite(key), sort_keys=True, default=str)
+        text = json.dumps(json_ready(key), sort_keys=True, default=str)
         self.folder = folder
         self.key = hashlib.sha256(text.encode()).hexdigest()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from equilibrist.certificates import Json
+from equilibrist.cli.audit_own import audit_own, is_own
 from equilibrist.cli.auditing import audit_run
 from equilibrist.cli.loading import load_run, parse_settings
 from equilibrist.cli.options import (
@@ -23,54 +25,59 @@ from equilibrist.cli.options import (
 )
 from equilibrist.cli.output import say
 from equilibrist.cli.setup import prepare
-from equilibrist.errors import EquilibristError, RecipeError, RecordError, did_you_mean
+from equilibrist.errors import RecipeError, did_you_mean
+from equilibrist.files.owned import require_free
 
-if TYPE_CHECKING:
-    from equilibrist.checks import Audit
+_SubjectArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|FILE:FUNCTION",
+        help="A run directory, as made by `equilibrist run`; or a function of your own that returns "
+        "your modules (docs/own_pair.md) or a critic alone (docs/critic.md). Its file is executed.",
+    ),
+]
+_RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CLAIM",
+        help="Exit with 5 unless this claim is verified or at least not refuted; "
+        "CLAIM=verified accepts proof only. May be given several times.",
+    ),
+]
+_CheckOption = Annotated[
+    list[str] | None, typer.Option(help="Only these checks, such as stationary or nash.")
+]
+_GradientsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="About how many minibatch gradients to spend, instead of the recipe's own numbers."
+    ),
+]
+_OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Of your own pair: the folder to write; audit-FILE-FUNCTION if left out.",
+    ),
+]
+_SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Of your own pair: seed of every draw (0).")
+]
 
 
-# Longer than other functions for its options and its help.
+# More parameters than other functions: each is an option of the command.
 def audit(
-    directory: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|FILE:FUNCTION",
-            help="A run directory, as made by `equilibrist run`; or a function of your own that returns "
-            "your modules (docs/own_pair.md) or a critic alone (docs/critic.md). Its file is executed.",
-        ),
-    ],
-    require: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CLAIM",
-            help="Exit with 5 unless this claim is verified or at least not refuted; "
-            "CLAIM=verified accepts proof only. May be given several times.",
-        ),
-    ] = None,
-    check: Annotated[
-        list[str] | None, typer.Option(help="Only these checks, such as stationary or nash.")
-    ] = None,
-    gradients: Annotated[
-        int | None,
-        typer.Option(
-            help="About how many minibatch gradients to spend, instead of the recipe's own numbers."
-        ),
-    ] = None,
+    directory: _SubjectArgument,
+    require: _RequireOption = None,
+    check: _CheckOption = None,
+    gradients: _GradientsOption = None,
     settings: AuditSetOption = None,
     step: RunStepOption = None,
     iterate: RunIterateOption = None,
     recipe: RecipeOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Of your own pair: the folder to write; audit-FILE-FUNCTION if left out.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of your own pair: seed of every draw (0).")
-    ] = None,
+    out: _OutOption = None,
+    seed: _SeedOption = None,
     device: RunDeviceOption = None,
     data_root: DataOption = None,
     threads: ThreadsOption = 0,
@@ -96,13 +103,12 @@ def audit(
     Example: equilibrist audit my_file.py:pair --out my-audit
     """
     prepare(data_root, threads, progress)
-    own = _is_own(directory)
-    unfit: dict[str, object]
+    own = is_own(directory)
     if own:
         unfit = {"--step": step, "--iterate": iterate, "--recipe": recipe, "--device": device}
+        _refuse_options(unfit, directory, "a pair of your own")
     else:
-        unfit = {"--out": out, "--seed": seed}
-    _refuse_options(unfit, directory, "a pair of your own" if own else "a run")
+        _refuse_options({"--out": out, "--seed": seed}, directory, "a run")
     pairs = parse_settings(settings)
     from equilibrist.checks import CHECKS
 
@@ -110,40 +116,17 @@ def audit(
     required = _requirements(require or [], chosen, own)
     typed = _typed_settings(pairs)
     if own:
-        found = _audit_own(
-            directory,
-            chosen,
-            progress,
-            settings=typed,
-            gradients=gradients,
-            seed=seed or 0,
-            out=out or Path(f"audit-{Path(directory.replace('.py:', '-')).name}"),
-        )
+        out = out or Path(f"audit-{Path(directory.replace('.py:', '-')).name}")
+        found = audit_own(directory, chosen, progress, typed, gradients, seed or 0, out)
     else:
         run = load_run(Path(directory), recipe=recipe, device=device or "auto", step=step)
-        from equilibrist.files.owned import require_free
+        require_free(Path(directory), "report.json", "report.html")  # before the work
+        found = audit_run(run, chosen, progress, typed, iterate or "auto", gradients)
         from equilibrist.report import write_report
 
-        require_free(Path(directory), "report.json", "report.html")  # before the work
-        found = audit_run(
-            run,
-            chosen,
-            progress,
-            settings=typed,
-            iterate=iterate or "auto",
-            gradients=gradients,
-        )
         say(f"Report: {write_report(Path(directory))}")
     for claim, verified in required:
         found[claim].require(verified=verified)
-
-
-def _is_own(name: str) -> bool:
-    """Whether this names a user's function and not a run directory."""
-    if Path(name).is_dir():
-        return False
-    file, colon, _ = name.rpartition(":")
-    return (bool(colon) and file.endswith(".py")) or name.endswith(".py")
 
 
 def _refuse_options(options: Mapping[str, object], name: str, kind: str) -> None:
@@ -189,7 +172,7 @@ def _requirements(
     return found
 
 
-def _typed_settings(pairs: Mapping[str, str]) -> dict[str, Any]:
+def _typed_settings(pairs: Mapping[str, str]) -> Json:
     """Values of `checks.Settings`, by the types of its fields.
 
     Raises:
@@ -214,66 +197,3 @@ def _typed_settings(pairs: Mapping[str, str]) -> dict[str, Any]:
         else convert(text, typed[key], f"audit: {key}")
         for key, text in pairs.items()
     }
-
-
-def _audit_own(
-    name: str,
-    checks: Sequence[str],
-    progress: str,
-    *,
-    settings: Mapping[str, Any],
-    gradients: int | None,
-    seed: int,
-    out: Path,
-) -> Audit:
-    """Audit the pair, or the critic alone, that a user's function returns, and write the answer into `out`."""
-    from equilibrist.checks.pair import Pair
-    from equilibrist.checks.registry import named_checks
-    from equilibrist.critics import LoneCritic
-
-    chosen = named_checks(checks)
-    if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").is_file():
-        raise RecordError(f"--out {out}: this exists and is no audit; name another folder")
-    if out.parent.exists() and not out.parent.is_dir():
-        raise RecordError(f"--out {out}: {out.parent} is no folder")
-    value = _call_own(name)
-    found: Audit
-    if isinstance(value, LoneCritic):
-        options = _critic_options(settings) | (
-            {} if gradients is None else {"gradients": gradients}
-        )
-        found = value.audit(**options, seed=seed, progress=progress, out=out)
-    else:
-        found = Pair.of(value, name).audit(
-            settings, gradients=gradients, checks=chosen, seed=seed, progress=progress, out=out
-        )
-    print(found.details)
-    say(f"Report: {out / 'report.html'}")
-    return found
-
-
-def _critic_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an audit of a critic alone has; RecipeError for others."""
-    known = ("batch", "confidence", "tolerance", "absolute")
-    for key in settings:
-        if key not in known:
-            raise RecipeError(
-                f"--set {key}: the audit of a critic alone has no such setting; it has {', '.join(known)}"
-            )
-    return dict(settings)
-
-
-def _call_own(name: str) -> Any:
-    """What the user's function FILE:FUNCTION returns; whatever it does wrong is a RecipeError."""
-    from equilibrist.recipe_lookup import ENDED, from_file, said_by
-
-    function, _ = from_file(name)
-    file = name.rpartition(":")[0]
-    try:
-        return function()
-    except EquilibristError:
-        raise
-    except SystemExit as error:
-        raise RecipeError(f"{name} {ENDED} a pair: {said_by(error, file)}") from error
-    except Exception as error:
-        raise RecipeError(f"{name} fails: {said_by(error, file)}") from error

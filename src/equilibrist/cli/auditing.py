@@ -17,7 +17,6 @@ def audit_run(
     run: Run,
     checks: Sequence[str],
     progress: str,
-    *,
     settings: Mapping[str, Any] = MappingProxyType({}),
     iterate: str = "auto",
     gradients: int | None = None,
@@ -37,9 +36,10 @@ def audit_run(
     """
     from equilibrist.checks import audit
 
-    budget: dict[str, Any] = {} if gradients is None else {"gradients": gradients}
     try:
-        found = audit(run, checks=checks, progress=progress, iterate=iterate, **budget, **settings)
+        found = audit(
+            run, checks=checks, progress=progress, iterate=iterate, gradients=gradients, **settings
+        )
     except KeyboardInterrupt:
         raise StoppedError(
             "interrupted; the checks that are finished are kept: run the same command again to go on"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,11 +22,14 @@ from equilibrist.cli.setup import prepare
 from equilibrist.errors import RecipeError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from equilibrist.data import Source
     from equilibrist.run import Run
 
 
-# More parameters than other functions: each is an option.
+# More parameters than other functions: each is an option of the command.
 def checkpoints(
     directory: RunArgument,
     held_out: Annotated[
@@ -81,7 +84,7 @@ def checkpoints(
     say(f"Page: {write_choice(found, directory)}")
 
 
-def _as_data(rows: Any, run: Run, name: str) -> Source:
+def _as_data(rows: NDArray[np.generic], run: Run, name: str) -> Source:
     """Held-out rows as the run's data are."""
     from equilibrist.data import ArraySource
 
@@ -91,7 +94,7 @@ def _as_data(rows: Any, run: Run, name: str) -> Source:
     )
 
 
-def _rows(path: Path) -> Any:
+def _rows(path: Path) -> NDArray[np.generic]:
     """The array in a .npy file, read without executing anything.
 
     Raises:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,26 +23,35 @@ from equilibrist.cli.paths import folder_name
 from equilibrist.cli.setup import prepare
 from equilibrist.errors import RecipeError
 
+if TYPE_CHECKING:
+    from equilibrist.compare import Comparison
+    from equilibrist.recipe_lookup import Resolved
+
 DEFAULT = ("recipe", "consensus", "extragradient")
 
 
-# Longer than other functions for its options and its help.
+_SolverOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:key=value,...]",
+        help="A solver; may be given several times. Left out: recipe, consensus and extragradient. "
+        "Differences are taken from the first.",
+    ),
+]
+_SeedsOption = Annotated[
+    int, typer.Option(min=1, help="Seeds 0 to N-1, the same for every solver.")
+]
+_DirectoryOption = Annotated[
+    Path | None, typer.Option("--dir", help="Folder; runs/compare-RECIPE if left out.")
+]
+
+
+# More parameters than other functions: each is an option of the command.
 def compare(
     recipe: RecipeArgument,
-    solver: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:key=value,...]",
-            help="A solver; may be given several times. Left out: recipe, consensus and extragradient. "
-            "Differences are taken from the first.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Seeds 0 to N-1, the same for every solver.")
-    ] = 8,
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="Folder; runs/compare-RECIPE if left out.")
-    ] = None,
+    solver: _SolverOption = None,
+    seeds: _SeedsOption = 8,
+    directory: _DirectoryOption = None,
     settings: SetOption = None,
     device: DeviceOption = "auto",
     data_root: DataOption = None,
@@ -82,15 +92,33 @@ def compare(
     from equilibrist.recipe_lookup import resolve
 
     resolved = resolve(recipe, parse_settings(settings))
+    where = directory or Path("runs") / f"compare-{folder_name(resolved.name)}"
+    found = _compare(resolved, chosen, where, seeds, device=device, progress=progress)
+    if found.interrupted:
+        say("Stopped and saved. Run the same command again to go on.")
+        raise typer.Exit(INTERRUPTED)
+    print(found)
+    say(f"Page: {found.page}")
+
+
+def _compare(
+    resolved: Resolved,
+    solvers: Sequence[str],
+    where: Path,
+    seeds: int,
+    *,
+    device: str,
+    progress: str,
+) -> Comparison:
+    """Build the recipe and train it with each solver, in the folder `where`."""
     from equilibrist.compare import compare as compare_solvers
     from equilibrist.solvers.named import solver_from_text
 
     built = resolved.build()
-    where = directory or Path("runs") / f"compare-{folder_name(resolved.name)}"
     try:
-        found = compare_solvers(
+        return compare_solvers(
             built,
-            {text: solver_from_text(text, built.solver) for text in chosen},
+            {text: solver_from_text(text, built.solver) for text in solvers},
             where,
             range(seeds),
             name=resolved.name,
@@ -104,8 +132,3 @@ def compare(
             f"interrupted at once; {where} goes on from its last checkpoints when it is run again"
         )
         raise typer.Exit(INTERRUPTED) from None
-    if found.interrupted:
-        say("Stopped and saved. Run the same command again to go on.")
-        raise typer.Exit(INTERRUPTED)
-    print(found)
-    say(f"Page: {found.page}")

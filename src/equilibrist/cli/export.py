@@ -43,6 +43,8 @@ def export(
     from equilibrist.run import samples
 
     folder = out.resolve() if out else directory / "export"
-    paths = samples.export(run.recipe.game, run.pair(iterate), run.constants, folder, force=force)
+    paths = samples.export_players(
+        run.recipe.game, run.pair(iterate), run.constants, folder, force=force
+    )
     for path in paths:
         say(str((out or folder) / path.name))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import typing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from equilibrist.certificates import Json
 from equilibrist.cli.options import JsonOption
 from equilibrist.cli.output import say
 from equilibrist.errors import RecordError
@@ -51,7 +52,7 @@ def _show_recipe(name: str, as_json: bool) -> None:
         print(f"  {key:{width}}  {value:12}  {_kind(parameter.annotation)}")
 
 
-def _kind(annotation: Any) -> str:
+def _kind(annotation: object) -> str:
     """A setting's type as a user reads it: a class's name, or the choices."""
     choices = typing.get_args(annotation)
     if choices:
@@ -77,7 +78,7 @@ def _show_run(directory: Path, as_json: bool) -> None:
         say(f"not audited yet: equilibrist audit {quoted(str(directory))}{_named(manifest)}")
 
 
-def _read_run(directory: Path) -> tuple[dict[str, Any], list[str]]:
+def _read_run(directory: Path) -> tuple[Json, list[str]]:
     """Read a run directory without its recipe.
 
     Returns:
@@ -116,7 +117,7 @@ def _read_run(directory: Path) -> tuple[dict[str, Any], list[str]]:
     return manifest, parts
 
 
-def _named(manifest: dict[str, Any]) -> str:
+def _named(manifest: Json) -> str:
     """The option --recipe that `audit` needs for this run, or "" where it needs none."""
     kind = manifest["origin"].get("kind")
     if kind == "builtin":

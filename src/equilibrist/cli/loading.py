@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from equilibrist.certificates import Json
 from equilibrist.cli.output import complain
 from equilibrist.errors import EquilibristError, RecipeError, RecordError
 from equilibrist.files.reading import quoted
@@ -73,9 +74,7 @@ def load_run(
     return load(directory, built, device=device, step=step)
 
 
-def _resolve_recipe(
-    directory: Path, manifest: Mapping[str, Any], recipe: str | None, call: str
-) -> Resolved:
+def _resolve_recipe(directory: Path, manifest: Json, recipe: str | None, call: str) -> Resolved:
     """The recipe that a run's manifest names, or the user's own that stands for it."""
     from equilibrist.recipe_lookup import resolve
 
@@ -95,7 +94,7 @@ def _resolve_recipe(
     return resolved
 
 
-def _must_be_named(directory: Path, name: str, origin: Mapping[str, Any], call: str) -> str:
+def _must_be_named(directory: Path, name: str, origin: Json, call: str) -> str:
     """Why a run of a user's own code is not rebuilt unasked, and what to do."""
     if origin.get("kind") == "file":
         return (
@@ -109,16 +108,16 @@ def _must_be_named(directory: Path, name: str, origin: Mapping[str, Any], call: 
     )
 
 
-def _build_without_data(resolved: Resolved, described: Mapping[str, Any]) -> Recipe:
+def _build_without_data(resolved: Resolved, described: Json) -> Recipe:
     """The recipe with its data unread, or with them where the game or its conditions are made from them."""
     from equilibrist.data.absent import unread
-    from equilibrist.files.atomic import finite
+    from equilibrist.files.atomic import json_ready
 
     built: Recipe
     try:
         with unread(described.get("data") or {}):
             built = resolved.build()
-        same = finite(built.game.describe()) == described.get("game")
+        same = json_ready(built.game.describe()) == described.get("game")
         if same and not isinstance(built.game.condition, tuple):
             return built
     except EquilibristError:

@@ -45,10 +45,10 @@ def list_experiments(size: _Size = "tiny", records: _Records = RECORDS) -> None:
     Example: equilibrist papers list --size small
     """
     from equilibrist.papers.catalogue import EXPERIMENTS
-    from equilibrist.papers.records import read_all
+    from equilibrist.papers.records import read_records
 
     for experiment in EXPERIMENTS:
-        units, held = experiment.units(size), read_all(records, experiment, size)
+        units, held = experiment.units(size), read_records(records, experiment, size)
         hours = sum(unit.minutes for unit in units if unit.key not in held) / 60
         print(f"{experiment.key}: {experiment.title} ({experiment.paper.text})")
         print(f"  {size}: {len(held)} of {len(units)} units ended, {hours:.1f} h of one core to go")
@@ -58,6 +58,7 @@ def list_experiments(size: _Size = "tiny", records: _Records = RECORDS) -> None:
 
 
 @papers.command()
+# More parameters than other functions: each is an option of the command.
 def run(
     experiments: _Names = None,
     size: _Size = "tiny",
@@ -86,10 +87,10 @@ def run(
     import os
 
     from equilibrist.papers import runner
-    from equilibrist.papers.catalogue import EXPERIMENTS, experiment
+    from equilibrist.papers.catalogue import EXPERIMENTS, experiment_named
 
     folders = runner.Folders(records, runs, weights)
-    chosen = [experiment(name) for name in experiments or ()] or list(EXPERIMENTS)
+    chosen = [experiment_named(name) for name in experiments or ()] or list(EXPERIMENTS)
     if unit:
         if len(chosen) != 1 or not experiments:
             raise RecipeError("--unit needs the one experiment that it belongs to")
@@ -115,8 +116,8 @@ def _one(experiment: Experiment, key: str, size: SizeName, folders: Folders, dev
 
     # It is stopped by SIGINT, which is ignored where a shell without a terminal started it in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    unit: Unit = runner.unit_of(experiment, size, key)
-    record = runner.work(experiment, size, unit, folders, device)
+    unit: Unit = runner.unit_named(experiment, size, key)
+    record = runner.run_unit(experiment, size, unit, folders, device)
     print(f"{experiment.key} {size} {key}: {record.state} {record.message}".rstrip())
     if record.state == "failed":
         raise RecordError(f"{key} failed: {record.message}")
@@ -134,9 +135,9 @@ def report(
     Example: equilibrist papers report
     """
     from equilibrist.files.atomic import write_atomically
-    from equilibrist.papers.page import page
+    from equilibrist.papers.page import papers_page
 
     if out.resolve().parent != records.resolve().parent:
         raise RecipeError(f"{out} must lie beside {records}, for its links name what lies there")
-    write_atomically(out, page(records).encode())
+    write_atomically(out, papers_page(records).encode())
     say(f"Page: {out}")

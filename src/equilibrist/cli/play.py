@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from equilibrist.play.boards import Board
 
 
+# More parameters than other functions: each is an option of the command.
 def play(
     game: Annotated[
         str | None,

@@ -21,7 +21,7 @@ from equilibrist.cli.setup import prepare
 from equilibrist.errors import RecipeError, did_you_mean
 
 
-# More parameters than other functions: each is an option.
+# More parameters than other functions: each is an option of the command.
 def prescribe(
     directory: RunArgument,
     change: Annotated[

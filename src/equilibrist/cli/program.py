@@ -32,7 +32,7 @@ from equilibrist.errors import EquilibristError, StoppedError
 class _Commands(TyperGroup):
     """A group whose commands end with an error line on Ctrl-C; typer's own would print nothing."""
 
-    def invoke(self, ctx: Any) -> Any:  # typer's type for the context is private
+    def invoke(self, ctx: Any) -> object:  # typer's type for the context is private
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from equilibrist.run import Run
 
 
+# More parameters than other functions: each is an option of the command.
 def run(
     recipe: RecipeArgument,
     directory: Annotated[

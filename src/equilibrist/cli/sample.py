@@ -23,6 +23,7 @@ from equilibrist.cli.setup import prepare
 from equilibrist.errors import RecipeError, RecordError
 
 
+# More parameters than other functions: each is an option of the command.
 def sample(
     directory: RunArgument,
     n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many.")] = 64,
@@ -59,6 +60,6 @@ def sample(
             f"--out {out}: this run generates {run.data.kind}, not images; use a name ending in .npy"
         )
     values = run.samples(n, index, iterate)
-    content = samples.sheet(values, run.data)[1] if is_sheet else samples.array(values)
+    content = samples.sheet(values, run.data)[1] if is_sheet else samples.npy_bytes(values)
     publish(out.parent, {out.name: content}, force=force)
     say(f"{n} samples of shape {list(values.shape[1:])}: {out}")

@@ -22,6 +22,7 @@ from equilibrist.cli.setup import prepare
 from equilibrist.errors import RecipeError
 
 
+# More parameters than other functions: each is an option of the command.
 def spectrum(
     directory: RunArgument,
     gamma: Annotated[

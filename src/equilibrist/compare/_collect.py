@@ -6,8 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from equilibrist.certificates import as_number
+from equilibrist.compare._facts import (
+    CurveFacts,
+    FigureFacts,
+    QuantityFacts,
+    SideFacts,
+)
 from equilibrist.errors import RecordError
 from equilibrist.files.reading import dig
 from equilibrist.run.reading import read_json
@@ -46,7 +52,7 @@ class MemberFigures:
         return self.clock[-1][1] if self.clock else 0.0
 
 
-def member(folder: Path, about: dict[str, dict[str, Any]]) -> MemberFigures:
+def member_figures(folder: Path, about: dict[str, QuantityFacts]) -> MemberFigures:
     """One seed's run; figures that are met are described in `about`, by key."""
     record = Record(folder)
     sessions = read_json(folder / "environment.json")
@@ -85,16 +91,19 @@ def member(folder: Path, about: dict[str, dict[str, Any]]) -> MemberFigures:
     return MemberFigures(figures, clock, ended, together)
 
 
-def facts(
+def comparison_facts(
     members: Mapping[str, Mapping[int, MemberFigures]],
-    about: Mapping[str, dict[str, Any]],
+    about: Mapping[str, QuantityFacts],
     steps: int,
     confidence: float,
-) -> dict[str, Any]:
+) -> tuple[float | None, list[FigureFacts]]:
     """Statistics at equal iterations and at equal compute, and the curves between.
 
     `members`: solver to seed to member. Equal compute is T, the smallest over solvers of its members'
     (longest) training time; each member's figures are those of its last look at or before T.
+
+    Returns:
+        T, None where no member came to its end, and the figures, scores first.
     """
     totals = {
         name: max(m.total for m in seeds.values() if m.diverged is None)
@@ -103,7 +112,7 @@ def facts(
     }
     limit = min(totals.values()) if totals else None
     keys = sorted(about, key=lambda key: about[key]["kind"] != "score")
-    figures = []
+    figures: list[FigureFacts] = []
     for key in keys:
         by_steps = {
             name: {s: _at(m, key, steps) for s, m in seeds.items()}
@@ -122,7 +131,7 @@ def facts(
                 "curves": {n: _curve(seeds, key, confidence) for n, seeds in members.items()},
             }
         )
-    return {"seconds_at_equal_compute": limit, "figures": figures}
+    return limit, figures
 
 
 Look = tuple[int, float] | None
@@ -148,14 +157,14 @@ def _until(one: MemberFigures, key: str, limit: float | None) -> Look:
     return None if value is None else (step, value)
 
 
-def _side(looks: Mapping[str, Mapping[int, Look]], confidence: float) -> dict[str, Any]:
+def _side(looks: Mapping[str, Mapping[int, Look]], confidence: float) -> dict[str, SideFacts]:
     """Every solver's estimate and its paired difference from the first."""
     values: dict[str, dict[int, float | None]] = {
         name: {seed: look[1] if look else None for seed, look in seeds.items()}
         for name, seeds in looks.items()
     }
     first = next(iter(values))
-    side = {}
+    side: dict[str, SideFacts] = {}
     for name, own in values.items():
         steps = [look[0] for look in looks[name].values() if look]
         side[name] = {
@@ -169,19 +178,20 @@ def _side(looks: Mapping[str, Mapping[int, Look]], confidence: float) -> dict[st
     return side
 
 
-def _curve(seeds: Mapping[int, MemberFigures], key: str, confidence: float) -> dict[str, Any]:
+def _curve(seeds: Mapping[int, MemberFigures], key: str, confidence: float) -> CurveFacts:
     """Means and intervals over training, of the members that had a figure at that step."""
     steps = sorted({step for m in seeds.values() for step in m.figures.get(key, {})})
-    curve: dict[str, list[Any]] = {"steps": [], "seconds": [], "mean": [], "interval": [], "n": []}
+    curve: CurveFacts = {"steps": [], "seconds": [], "mean": [], "interval": [], "n": []}
     for step in _thinned(steps, 100):
         having = [m for m in seeds.values() if m.figures.get(key, {}).get(step) is not None]
         found = estimate([m.figures[key][step] for m in having], confidence).to_json()
-        if found["n"] == 0:
+        if found["mean"] is None:
             continue
         curve["steps"].append(step)
         curve["seconds"].append(sum(m.seconds(step) for m in having) / len(having))
-        for part in ("mean", "interval", "n"):
-            curve[part].append(found[part])
+        curve["mean"].append(found["mean"])
+        curve["interval"].append(found["interval"])
+        curve["n"].append(found["n"])
     return curve
 
 
@@ -192,6 +202,6 @@ def _thinned(steps: Sequence[int], most: int) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
 
 
-def _number(value: Any) -> float | None:
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if sound else None
+def _number(value: object) -> float | None:
+    number = as_number(value)
+    return None if number is None or not math.isfinite(number) else number

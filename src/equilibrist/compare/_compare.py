@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from equilibrist.compare._collect import MemberFigures, facts, member
-from equilibrist.compare._page import page
-from equilibrist.compare._table import table
+from equilibrist.certificates import Json
+from equilibrist.compare._collect import MemberFigures, comparison_facts, member_figures
+from equilibrist.compare._facts import ComparisonFacts, QuantityFacts, SolverFacts
+from equilibrist.compare._page import comparison_page
+from equilibrist.compare._table import comparison_table
 from equilibrist.compare.cost import Cost, cost
 from equilibrist.errors import RecipeError
 from equilibrist.files.atomic import json_bytes
@@ -36,7 +37,7 @@ class Comparison:
     """
 
     directory: Path
-    facts: dict[str, Any]
+    facts: ComparisonFacts
     ensembles: dict[str, Ensemble]
     interrupted: bool = False
 
@@ -46,9 +47,10 @@ class Comparison:
         return self.directory / "compare.html"
 
     def __str__(self) -> str:
-        return table(self.facts) if self.facts else f"{self.directory}: not finished"
+        return comparison_table(self.facts) if self.facts else f"{self.directory}: not finished"
 
 
+# More parameters than other functions: those of `train`, by the same names, and the comparison's own.
 def compare(
     recipe: Recipe,
     solvers: Mapping[str, Solver],
@@ -56,8 +58,8 @@ def compare(
     seeds: Sequence[int] = tuple(range(8)),
     *,
     name: str = "python",
-    settings: dict[str, Any] | None = None,
-    origin: dict[str, Any] | None = None,
+    settings: Json | None = None,
+    origin: Json | None = None,
     device: str = "auto",
     progress: str = "auto",
     confidence: float = 0.95,
@@ -85,8 +87,91 @@ def compare(
         raise RecipeError("nothing to compare: give one solver or more")
     if not 0 < confidence < 1:
         raise RecipeError(f"confidence={confidence} must lie between 0 and 1")
+    root, place = Path(directory), device_of(device)
+    folders = {label: root / folder for label, folder in _folders(solvers).items()}
+    require_free(root, "compare.json", "compare.html")
+    made = {label: dataclasses.replace(recipe, solver=s) for label, s in solvers.items()}
+    # Before anything is trained: a solver that does not fit the game shows it here.
+    costs = {label: cost(one, place) for label, one in made.items()}
+    provenance = Provenance(name, settings, origin or {"kind": "python"})
+    found = _train(made, folders, seeds, provenance, device, progress)
+    if len(found) < len(made) or any(ensemble.interrupted for ensemble in found.values()):
+        return Comparison(root, {}, found, interrupted=True)
+    content = _content(made, folders, costs, seeds, recipe, provenance, str(place), confidence)
+    html = comparison_page(content).encode("utf-8", "replace")
+    publish(root, {"compare.json": json_bytes(content), "compare.html": html})
+    return Comparison(root, content, found)
+
+
+def _content(
+    made: Mapping[str, Recipe],
+    folders: Mapping[str, Path],
+    costs: Mapping[str, Cost],
+    seeds: Sequence[int],
+    recipe: Recipe,
+    provenance: Provenance,
+    device: str,
+    confidence: float,
+) -> ComparisonFacts:
+    """What compare.json holds, from the run directories."""
+    about: dict[str, QuantityFacts] = {}
+    members = {
+        label: {int(s): member_figures(folder / f"seed_{int(s)}", about) for s in seeds}
+        for label, folder in folders.items()
+    }
+    limit, figures = comparison_facts(members, about, recipe.steps, confidence)
+    return {
+        "format": FORMAT,
+        "recipe": provenance.name,
+        "title": recipe.title or provenance.name,
+        "summary": recipe.summary,
+        "settings": provenance.settings or {},
+        "seeds": [int(s) for s in seeds],
+        "steps": recipe.steps,
+        "batch": recipe.batch,
+        "device": device,
+        "confidence": confidence,
+        "solvers": [
+            _solver_facts(label, folders[label].name, one, costs[label], members[label])
+            for label, one in made.items()
+        ],
+        "seconds_at_equal_compute": limit,
+        "figures": figures,
+    }
+
+
+def _train(
+    recipes: Mapping[str, Recipe],
+    folders: Mapping[str, Path],
+    seeds: Sequence[int],
+    provenance: Provenance,
+    device: str,
+    progress: str,
+) -> dict[str, Ensemble]:
+    """Train each recipe from every seed, in its folder; without the later ones where training was interrupted."""
+    found: dict[str, Ensemble] = {}
+    with StopRequest() as stop:
+        for label, recipe in recipes.items():
+            found[label] = train_members(
+                dataclasses.replace(recipe, title=f"{recipe.title or provenance.name}, {label}"),
+                folders[label],
+                seeds,
+                stop,
+                dataclasses.replace(
+                    provenance, origin={**(provenance.origin or {}), "solver": label}
+                ),
+                device,
+                progress,
+            )
+            if found[label].interrupted or stop:
+                break
+    return found
+
+
+def _folders(labels: Iterable[str]) -> dict[str, str]:
+    """Each solver's folder by its name; RecipeError where two would share one."""
     folders: dict[str, str] = {}
-    for label in solvers:
+    for label in labels:
         folder = _folder(label)
         if folder in folders.values():
             other = next(n for n, f in folders.items() if f == folder)
@@ -94,55 +179,12 @@ def compare(
                 f"the solvers {other!r} and {label!r} would share the folder {folder}"
             )
         folders[label] = folder
-    root, place = Path(directory), device_of(device)
-    require_free(root, "compare.json", "compare.html")
-    made = {label: dataclasses.replace(recipe, solver=s) for label, s in solvers.items()}
-    # Before anything is trained: a solver that does not fit the game shows it here.
-    costs = {label: cost(one, place) for label, one in made.items()}
-    found: dict[str, Ensemble] = {}
-    with StopRequest() as stop:
-        for label, one in made.items():
-            found[label] = train_members(
-                dataclasses.replace(one, title=f"{recipe.title or name}, {label}"),
-                root / folders[label],
-                seeds,
-                stop,
-                Provenance(name, settings, {**(origin or {"kind": "python"}), "solver": label}),
-                device,
-                progress,
-            )
-            if found[label].interrupted or (stop and len(found) < len(made)):
-                return Comparison(root, {}, found, interrupted=True)
-    about: dict[str, dict[str, Any]] = {}
-    members = {
-        label: {int(s): member(root / folders[label] / f"seed_{int(s)}", about) for s in seeds}
-        for label in made
-    }
-    content = {
-        "format": FORMAT,
-        "recipe": name,
-        "title": recipe.title or name,
-        "summary": recipe.summary,
-        "settings": settings or {},
-        "seeds": [int(s) for s in seeds],
-        "steps": recipe.steps,
-        "batch": recipe.batch,
-        "device": str(place),
-        "confidence": confidence,
-        "solvers": [
-            _entry(label, folders[label], one, costs[label], members[label])
-            for label, one in made.items()
-        ],
-        **facts(members, about, recipe.steps, confidence),
-    }
-    html = page(content).encode("utf-8", "replace")
-    publish(root, {"compare.json": json_bytes(content), "compare.html": html})
-    return Comparison(root, content, found)
+    return folders
 
 
-def _entry(
+def _solver_facts(
     label: str, folder: str, recipe: Recipe, spent: Cost, members: Mapping[int, MemberFigures]
-) -> dict[str, Any]:
+) -> SolverFacts:
     sound = [m for m in members.values() if m.diverged is None]
     seconds = max((m.total for m in sound), default=None)
     return {

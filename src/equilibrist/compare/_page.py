@@ -1,67 +1,45 @@
-"""A comparison as one page that loads nothing. Every text passes through `e`: it is data."""
+"""A comparison as one page that loads nothing. Every text passes through `escape`: it is data."""
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Literal
 
 from equilibrist.compare import _words as say
-from equilibrist.report import charts, words
+from equilibrist.compare._facts import ComparisonFacts, CurveFacts, FigureFacts
+from equilibrist.report import charts
+from equilibrist.report.formatting import as_label, format_count, format_duration
+from equilibrist.report.shell import document, escape, section
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _COLOURS = 8
-Facts = Mapping[str, Any]
+Axis = Literal["steps", "seconds"]
 
 
-def e(value: object) -> str:
-    """Escapes a value for text and for attributes."""
-    return html.escape(str(value))
-
-
-def page(facts: Facts) -> str:
+def comparison_page(facts: ComparisonFacts) -> str:
     """The whole page."""
-    shared = resources.files("equilibrist.report").joinpath("report.css")
-    own = resources.files(__package__).joinpath("compare.css")
-    style = shared.read_text(encoding="utf-8") + own.read_text(encoding="utf-8")
     scored = [f for f in facts["figures"] if f["kind"] == "score"]
     lost = [f for f in facts["figures"] if f["kind"] == "loss"]
     parts = [
         _hero(facts, [*scored, *lost]),
         *(
-            _section(f"figure-{i}", words.label(figure["figure"]), _figure(facts, figure))
+            section(f"figure-{i}", as_label(figure["figure"]), _figure(facts, figure))
             for i, figure in enumerate(scored)
         ),
-        _section("losses", "Losses", _losses(facts, lost)),
-        _section("cost", "What a step costs", _cost(facts)),
-        _section("reading", "How to read this", _reading(facts)),
+        section("losses", "Losses", _losses(facts, lost)),
+        section("cost", "What a step costs", _cost(facts)),
+        section("reading", "How to read this", _reading(facts)),
     ]
     title = f"{facts['title']}: solvers compared"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{e(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        '<div class="page">\n' + "\n".join(parts) + "\n<footer>Made by equilibrist from the run "
-        "directories beside it. This file holds everything it shows: it loads nothing and runs "
-        "nothing.</footer>\n</div>\n</body>\n</html>\n"
-    )
+    sheet = resources.files(__package__).joinpath("compare.css").read_text(encoding="utf-8")
+    return document(title, parts, sheet, "from the run directories beside it")
 
 
-def _section(name: str, title: str, body: str) -> str:
-    return (
-        f'<section id="{name}" aria-labelledby="{name}-title">\n'
-        f'<h2 id="{name}-title">{e(title)}</h2>\n{body}\n</section>'
-    )
-
-
-def _hero(facts: Facts, figures: Sequence[Facts]) -> str:
+def _hero(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
     names, total = _names(facts), len(facts["seeds"])
     lead = (
-        f"{words.count(facts['steps'])} steps of batch {words.count(facts['batch'])}, {total} "
+        f"{format_count(facts['steps'])} steps of batch {format_count(facts['batch'])}, {total} "
         f"seed{'s' if total > 1 else ''} of each."
     )
     failures = [
@@ -69,25 +47,25 @@ def _hero(facts: Facts, figures: Sequence[Facts]) -> str:
         for entry in facts["solvers"]
         if entry["diverged"]
     ]
-    lost = "".join(f"<li>{e(text)}</li>" for text in failures)
+    lost = "".join(f"<li>{escape(text)}</li>" for text in failures)
     warned = (
         f'<aside class="todo"><h2>Runs that broke down</h2><ul>{lost}</ul></aside>'
         if failures
         else ""
     )
     rows = "".join(
-        f'<div class="s{i % _COLOURS}"><dt>{_key()}{e(name)}</dt><dd>{e(entry["text"])}</dd></div>'
+        f'<div class="s{i % _COLOURS}"><dt>{_key()}{escape(name)}</dt><dd>{escape(entry["text"])}</dd></div>'
         for i, (name, entry) in enumerate(zip(names, facts["solvers"], strict=True))
     )
-    summary = f"<p>{e(facts['summary'])}</p>" if facts["summary"] else ""
+    summary = f"<p>{escape(facts['summary'])}</p>" if facts["summary"] else ""
     return (
-        f'<div class="top"><span><b>{e(facts["title"])}</b></span><span>{e(lead)}</span></div>'
-        f'<main class="hero alone"><div><h1>{e(_headline(facts, figures))}</h1>{summary}'
+        f'<div class="top"><span><b>{escape(facts["title"])}</b></span><span>{escape(lead)}</span></div>'
+        f'<main class="hero alone"><div><h1>{escape(_headline(facts, figures))}</h1>{summary}'
         f'<dl class="facts">{rows}</dl></div></main>{warned}'
     )
 
 
-def _headline(facts: Facts, figures: Sequence[Facts]) -> str:
+def _headline(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
     """Where an interval of a paired difference leaves out zero; of the first figure with a good direction."""
     names = _names(facts)
     chosen = next((f for f in figures if f["better"]), None)
@@ -97,12 +75,14 @@ def _headline(facts: Facts, figures: Sequence[Facts]) -> str:
     for name in names[1:]:
         verdicts.setdefault(_verdict(chosen, name), []).append(name)
     remarks = [f"{_listed(group)} {words_} {names[0]}" for words_, group in verdicts.items()]
-    return f"{words.label(chosen['figure'])}: {'; '.join(remarks)}, after as many steps."
+    return f"{as_label(chosen['figure'])}: {'; '.join(remarks)}, after as many steps."
 
 
-def _verdict(figure: Facts, name: str) -> str:
+def _verdict(figure: FigureFacts, name: str) -> str:
     difference = figure["iterations"][name]["difference"]
-    interval = difference["interval"] if difference else None
+    if difference is None or difference["mean"] is None:
+        return "cannot be told from"
+    interval = difference["interval"]
     if interval is None or interval[0] <= 0 <= interval[1]:
         return "cannot be told from"
     better = (difference["mean"] > 0) == (figure["better"] == "higher")
@@ -113,94 +93,96 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _figure(facts: Facts, figure: Facts) -> str:
+def _figure(facts: ComparisonFacts, figure: FigureFacts) -> str:
     hint = "; ".join(part for part in (str(figure["score"]), say.way(figure)) if part)
-    lead = f'<p class="lead">{e(hint)}.</p>'
+    lead = f'<p class="lead">{escape(hint)}.</p>'
     return f"{lead}{_legend(facts)}{_charts(facts, figure)}{_table(facts, figure)}"
 
 
-def _losses(facts: Facts, figures: Sequence[Facts]) -> str:
+def _losses(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
     lead = (
         "Means over the steps since the row before, as each solver records them. Losses of two solvers are the "
         "same quantity only if both take them at the same point: an alternating solver leaves out of the "
         "generator's loss what does not depend on the generator, and takes it against the new critic."
     )
     body = "".join(
-        f"<h3>{e(say.title(figure))}</h3>{_charts(facts, figure)}{_table(facts, figure)}"
+        f"<h3>{escape(say.title(figure))}</h3>{_charts(facts, figure)}{_table(facts, figure)}"
         for figure in figures
     )
-    return f'<p class="lead">{e(lead)}</p>{_legend(facts)}{body}'
+    return f'<p class="lead">{escape(lead)}</p>{_legend(facts)}{body}'
 
 
-def _table(facts: Facts, figure: Facts) -> str:
+def _table(facts: ComparisonFacts, figure: FigureFacts) -> str:
     names, total, limit = _names(facts), len(facts["seeds"]), facts["seconds_at_equal_compute"]
-    after = f"After {words.count(facts['steps'])} steps"
-    later = f"After {words.duration(limit)} a seed" if limit is not None else "Equal compute"
+    after = f"After {format_count(facts['steps'])} steps"
+    later = f"After {format_duration(limit)} a seed" if limit is not None else "Equal compute"
     columns = ["Solver", after, "Difference", later, "Difference then", "At step", "Seeds"]
     rows = []
     for i, name in enumerate(names):
         here, there = figure["iterations"][name], figure["compute"][name]
         cells = [
-            say.value(here),
+            say.mean_and_interval(here),
             say.difference(here, total),
-            say.value(there),
+            say.mean_and_interval(there),
             say.difference(there, total),
             say.looked_at(there),
             say.seeds(here, total),
         ]
         body = "".join(
-            f'<td data-name="{e(c)}">{_whole(text)}</td>' if text else "<td></td>"
+            f'<td data-name="{escape(c)}">{_whole(text)}</td>' if text else "<td></td>"
             for c, text in zip(columns[1:], cells, strict=True)
         )
-        rows.append(f'<tr class="s{i % _COLOURS}"><td>{_key()}{e(name)}</td>{body}</tr>')
+        rows.append(f'<tr class="s{i % _COLOURS}"><td>{_key()}{escape(name)}</td>{body}</tr>')
     return _framed(columns, rows)
 
 
 def _whole(text: str) -> str:
     """A value whose interval is not torn apart at the end of a line."""
     mean, bracket, rest = text.partition(" [")
-    return f'{e(mean)} <span class="ends">[{e(rest)}</span>' if bracket else e(text)
+    return f'{escape(mean)} <span class="ends">[{escape(rest)}</span>' if bracket else escape(text)
 
 
 def _framed(columns: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{e(c)}</th>' for c in columns)
+    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
     return (
         f'<div class="framed"><table class="compared"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _cost(facts: Facts) -> str:
+def _cost(facts: ComparisonFacts) -> str:
     columns = ["Solver", "Gradients", "Products Jᵀu", "Products Ju", "Other passes"]
     columns += ["Time of a step", "Time in all", "Diverged"]
     rows = []
     for i, entry in enumerate(facts["solvers"]):
         spent = entry["cost"]
         cells = [
-            say.gradients(entry),
+            say.gradients_by_player(entry),
             spent["J^T u"],
             spent["J u"],
             spent["passes"],
             say.per_step(entry),
-            words.duration(entry["seconds"]),
+            format_duration(entry["seconds"]),
             f"{len(entry['diverged'])} of {len(facts['seeds'])}",
         ]
         body = "".join(
-            f'<td data-name="{e(c)}">{e(text)}</td>'
+            f'<td data-name="{escape(c)}">{escape(text)}</td>'
             for c, text in zip(columns[1:], cells, strict=True)
         )
-        rows.append(f'<tr class="s{i % _COLOURS}"><td>{_key()}{e(entry["name"])}</td>{body}</tr>')
+        rows.append(
+            f'<tr class="s{i % _COLOURS}"><td>{_key()}{escape(entry["name"])}</td>{body}</tr>'
+        )
     lead = (
         "Counted while one real step was taken: gradients of each player's own loss on one minibatch, products with "
         "the Jacobian J of the gradient field, and passes through the networks for anything else. A product Ju builds "
         "a graph of its own and goes through it twice."
     )
-    return f'<p class="lead">{e(lead)}</p>{_framed(columns, rows)}<p>{e(say.clock(facts))}</p>'
+    return f'<p class="lead">{escape(lead)}</p>{_framed(columns, rows)}<p>{escape(say.clock(facts))}</p>'
 
 
-def _reading(facts: Facts) -> str:
+def _reading(facts: ComparisonFacts) -> str:
     level = f"{100 * facts['confidence']:g}%"
-    limit = words.duration(facts["seconds_at_equal_compute"])
+    limit = format_duration(facts["seconds_at_equal_compute"])
     first = _names(facts)[0]
     texts = [
         f"Lines and figures are means over seeds; bands and brackets are Student's {level} intervals of those "
@@ -216,15 +198,15 @@ def _reading(facts: Facts) -> str:
         "Step sizes are those of the recipe unless a solver's name says otherwise. A solver that was not tuned may "
         "lose for that reason alone.",
     ]
-    return "".join(f"<p>{e(text)}</p>" for text in texts)
+    return "".join(f"<p>{escape(text)}</p>" for text in texts)
 
 
 # --- charts ---------------------------------------------------------------------------------------
 
 
-def _legend(facts: Facts) -> str:
+def _legend(facts: ComparisonFacts) -> str:
     items = "".join(
-        f'<li class="s{i % _COLOURS}">{_key()}{e(name)}</li>'
+        f'<li class="s{i % _COLOURS}">{_key()}{escape(name)}</li>'
         for i, name in enumerate(_names(facts))
     )
     return f'<ul class="legend">{items}</ul>'
@@ -234,13 +216,16 @@ def _key() -> str:
     return '<svg class="key" viewBox="0 0 32 12" aria-hidden="true"><path d="M0 6H32"/></svg>'
 
 
-def _charts(facts: Facts, figure: Facts) -> str:
-    over = (("steps", "training step"), ("seconds", "seconds of training, one seed"))
+def _charts(facts: ComparisonFacts, figure: FigureFacts) -> str:
+    over: tuple[tuple[Axis, str], ...] = (
+        ("steps", "training step"),
+        ("seconds", "seconds of training, one seed"),
+    )
     drawn = [_chart(facts, figure, axis, remarks) for axis, remarks in over]
     return f'<div class="charts">{"".join(drawn)}</div>'
 
 
-def _chart(facts: Facts, figure: Facts, axis: str, remarks: str) -> str:
+def _chart(facts: ComparisonFacts, figure: FigureFacts, axis: Axis, remarks: str) -> str:
     """Mean lines within their intervals."""
     curves = [figure["curves"][name] for name in _names(facts)]
     bounds = [b for c in curves for b in _bounds(c)]
@@ -277,16 +262,16 @@ def _chart(facts: Facts, figure: Facts, axis: str, remarks: str) -> str:
     caption = ". ".join(n[:1].upper() + n[1:] for n in notes)
     label = f"{say.title(figure)}, over {remarks}"
     return (
-        f"<figure>{charts.both(draw, charts.WIDE, label)}"
-        f"<figcaption>Over {e(remarks)}. {e(caption)}{'.' if caption else ''}</figcaption></figure>"
+        f"<figure>{charts.render_sizes(draw, charts.WIDE, label)}"
+        f"<figcaption>Over {escape(remarks)}. {escape(caption)}{'.' if caption else ''}</figcaption></figure>"
     )
 
 
-def _bounds(curve: Facts) -> list[float]:
+def _bounds(curve: CurveFacts) -> list[float]:
     return [end for pair in curve["interval"] if pair is not None for end in pair]
 
 
-def _marks(axes: charts.Axes, curve: Facts, axis: str) -> tuple[str, str]:
+def _marks(axes: charts.Axes, curve: CurveFacts, axis: Axis) -> tuple[str, str]:
     """(band, line) of one solver."""
     rows = [
         (float(x), mean, interval)
@@ -307,5 +292,5 @@ def _marks(axes: charts.Axes, curve: Facts, axis: str) -> tuple[str, str]:
     return band, charts.svg_path(line, "line mark") if line else ""
 
 
-def _names(facts: Facts) -> list[str]:
+def _names(facts: ComparisonFacts) -> list[str]:
     return [entry["name"] for entry in facts["solvers"]]

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from equilibrist.compare import _words as say
-from equilibrist.report import words
+from equilibrist.compare._facts import ComparisonFacts, SideFacts
+from equilibrist.report.formatting import format_count, format_duration
 
 
-def table(facts: Mapping[str, Any]) -> str:
+def comparison_table(facts: ComparisonFacts) -> str:
     """Every figure at equal iterations and at equal compute, then what the solvers cost."""
     names = [entry["name"] for entry in facts["solvers"]]
     total, limit = len(facts["seeds"]), facts["seconds_at_equal_compute"]
     level = f"{100 * facts['confidence']:g}%"
     lines = [
-        f"{facts['title']}: {len(names)} solvers, {total} seeds, {words.count(facts['steps'])} steps",
+        f"{facts['title']}: {len(names)} solvers, {total} seeds, {format_count(facts['steps'])} steps",
         f"mean over seeds [{level} interval], seeds counted, paired difference from {names[0]}",
         say.shared(facts),
     ]
     for figure in facts["figures"]:
         hint = say.way(figure)
         lines += ["", say.title(figure) + (f" ({hint})" if hint else "")]
-        lines += [f"  after {words.count(facts['steps'])} steps"]
+        lines += [f"  after {format_count(facts['steps'])} steps"]
         lines += _rows(figure["iterations"], names, total, [""] * len(names))
         if limit is not None:
-            lines += [f"  after {words.duration(limit)} of training a seed"]
+            lines += [f"  after {format_duration(limit)} of training a seed"]
             steps = [f"step {say.looked_at(figure['compute'][name])}" for name in names]
             lines += _rows(figure["compute"], names, total, steps)
     lines += ["", "Cost of a step"]
@@ -33,7 +33,7 @@ def table(facts: Mapping[str, Any]) -> str:
     cells += [
         (
             entry["name"],
-            say.gradients(entry),
+            say.gradients_by_player(entry),
             str(entry["cost"]["J^T u"]),
             str(entry["cost"]["J u"]),
             say.per_step(entry),
@@ -47,13 +47,13 @@ def table(facts: Mapping[str, Any]) -> str:
 
 
 def _rows(
-    side: Mapping[str, Mapping[str, Any]], names: list[str], total: int, more: list[str]
+    side: Mapping[str, SideFacts], names: list[str], total: int, more: list[str]
 ) -> list[str]:
     cells = []
     for name, extra in zip(names, more, strict=True):
         own = side[name]
         difference = say.difference(own, total)
-        cells.append((name, say.value(own), say.seeds(own, total), extra, difference))
+        cells.append((name, say.mean_and_interval(own), say.seeds(own, total), extra, difference))
     return _aligned(cells, "    ")
 
 

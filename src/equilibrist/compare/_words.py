@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from equilibrist.compare._facts import (
+    ComparisonFacts,
+    FigureFacts,
+    SideFacts,
+    SolverFacts,
+)
+from equilibrist.report.formatting import as_label, format_count, format_estimate, format_number
+from equilibrist.statistics import EstimateFacts
 
-from equilibrist.report import words
 
-
-def value(side: Mapping[str, Any] | None, signed: bool = False) -> str:
+def mean_and_interval(side: EstimateFacts | None, signed: bool = False) -> str:
     """ "mean [low, high]", to the digits that the interval justifies."""
     if side is None or side["mean"] is None:
         return "none" if side is not None else ""
     interval = side["interval"]
     sign = "+" if signed and side["mean"] > 0 else ""
     if interval is None:
-        return f"{sign}{words.number(side['mean'])}"
-    mean, low, high = words.estimate(side["mean"], (interval[0], interval[1]))
+        return f"{sign}{format_number(side['mean'])}"
+    mean, low, high = format_estimate(side["mean"], (interval[0], interval[1]))
     return f"{sign}{mean} [{low}, {high}]"
 
 
-def seeds(side: Mapping[str, Any], total: int) -> str:
+def seeds(side: EstimateFacts, total: int) -> str:
     """How many seeds a mean is over."""
     return f"{side['n']} of {total}"
 
 
-def difference(side: Mapping[str, Any], total: int) -> str:
+def difference(side: SideFacts, total: int) -> str:
     """A paired difference; with how many pairs, where some seed has no pair."""
     found = side["difference"]
     if not found:
         return ""
     pairs = f"{found['n']} pair{'' if found['n'] == 1 else 's'}"
-    return value(found, signed=True) + (f" ({pairs})" if 0 < found["n"] < total else "")
+    return mean_and_interval(found, signed=True) + (f" ({pairs})" if 0 < found["n"] < total else "")
 
 
-def shared(facts: Mapping[str, Any]) -> str:
+def shared(facts: ComparisonFacts) -> str:
     """What the solvers have in common, seed by seed."""
     own = list(facts["seeds"])
     run = len(own) > 1 and own == list(range(own[0], own[-1] + 1))
@@ -45,49 +49,49 @@ def shared(facts: Mapping[str, Any]) -> str:
     )
 
 
-def title(figure: Mapping[str, Any]) -> str:
+def title(figure: FigureFacts) -> str:
     """A figure's name: a score's with the score's own name where that says more."""
     if figure["kind"] == "loss":
         return f"Loss of the {figure['figure']}"
-    caption = words.label(figure["figure"])
+    caption = as_label(figure["figure"])
     score = str(figure["score"])
     return score if score.lower().startswith(caption.lower()) else f"{caption} ({score})"
 
 
-def way(figure: Mapping[str, Any]) -> str:
+def way(figure: FigureFacts) -> str:
     """Which direction is good, and what real data get."""
     parts = [f"{figure['better']} is better"] if figure["better"] else []
     if figure["floor"] is not None:
-        parts.append(f"real against real: {words.number(figure['floor'])}")
+        parts.append(f"real against real: {format_number(figure['floor'])}")
     return "; ".join(parts)
 
 
-def diverged(entry: Mapping[str, Any]) -> str:
+def diverged(entry: SolverFacts) -> str:
     """Which seeds diverged, and when."""
-    rows = [f"seed {s} at step {words.count(at)}" for s, at in entry["diverged"].items()]
+    rows = [f"seed {s} at step {format_count(at)}" for s, at in entry["diverged"].items()]
     return ", ".join(rows) or "none"
 
 
-def gradients(entry: Mapping[str, Any]) -> str:
+def gradients_by_player(entry: SolverFacts) -> str:
     """Gradients by player."""
     return ", ".join(f"{p} {n}" for p, n in entry["cost"]["gradients"].items())
 
 
-def per_step(entry: Mapping[str, Any]) -> str:
+def per_step(entry: SolverFacts) -> str:
     """Milliseconds of a step and seed."""
     spent = entry["seconds_per_step"]
-    return "none" if spent is None else f"{words.number(1e3 * spent)} ms"
+    return "none" if spent is None else f"{format_number(1e3 * spent)} ms"
 
 
-def looked_at(side: Mapping[str, Any]) -> str:
+def looked_at(side: SideFacts) -> str:
     """The steps at which the figures of equal compute were taken."""
     if side["steps"] is None:
         return "none"
     low, high = side["steps"]
-    return words.count(low) if low == high else f"{words.count(low)} to {words.count(high)}"
+    return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
 
 
-def clock(facts: Mapping[str, Any]) -> str:
+def clock(facts: ComparisonFacts) -> str:
     """What the seconds are, in one sentence."""
     together = sorted({n for entry in facts["solvers"] for n in entry["members"]})
     stacked = " or ".join(map(str, together))

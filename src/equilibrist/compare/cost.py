@@ -6,7 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from equilibrist.core.field import Linearization, VectorField
 from equilibrist.core.game import Constants, Game, Players
 from equilibrist.games import Mixture
 from equilibrist.run.recipe import Recipe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,14 @@ class _Counting(VectorField):
 
     def evaluate(
         self,
-        fn: Callable[[Players, Constants, Draw], Any],
+        fn: Callable[[Players, Constants, Draw], T],
         players: Players,
         constants: Constants,
         draw: Draw,
-    ) -> Any:
+    ) -> T:
         self.counts["passes"] += 1
-        return super().evaluate(fn, players, constants, draw)
+        value: T = super().evaluate(fn, players, constants, draw)
+        return value
 
     def of(self, game: Game) -> VectorField:
         return _Counting(game, self.counts)

@@ -21,7 +21,7 @@ from equilibrist.data.loaders import source_of
 from equilibrist.data.mixtures import Mixture2D, eight_gaussians, twenty_five_gaussians
 from equilibrist.data.roll import SwissRoll, swiss_roll
 from equilibrist.errors import DataError
-from equilibrist.files.reading import named, reason, shown
+from equilibrist.files.reading import expanded_path, printable_path, reason
 
 __all__ = [
     "SOURCES",
@@ -90,20 +90,22 @@ def load(
         _check_settings(key, make, settings)
         known = inspect.signature(make).parameters
         return make(root=root, **settings) if "root" in known else make(**settings)
-    path = named(text)
+    path = expanded_path(text)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read ({reason(error)})") from None
+        raise DataError(f"{printable_path(path)}: cannot be read ({reason(error)})") from None
     if is_folder:
         read: Callable[..., Source] = folder
     elif exists or path.suffix.lower() in READABLE + REFUSED:
         read = array_file
     elif isinstance(name, os.PathLike) or os.sep in text:
-        raise DataError(f"{shown(path)}: no such folder or file; name one that holds samples")
+        raise DataError(
+            f"{printable_path(path)}: no such folder or file; name one that holds samples"
+        )
     else:
-        raise DataError(f"{shown(path)}: no such data; {_hint(key, list(SOURCES))}")
-    _check_settings(shown(path), read, settings)
+        raise DataError(f"{printable_path(path)}: no such data; {_hint(key, list(SOURCES))}")
+    _check_settings(printable_path(path), read, settings)
     return read(path, **settings)
 
 

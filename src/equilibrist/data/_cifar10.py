@@ -20,7 +20,7 @@ from equilibrist.data._folders import cached, named_root, searching
 from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource, check_range
 from equilibrist.errors import DataError
-from equilibrist.files.reading import open_regular, read_regular, reason, shown
+from equilibrist.files.reading import open_regular, printable_path, read_regular, reason
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 
@@ -141,13 +141,13 @@ def _read(
         found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
         if md5.get(name, found) != found:
             raise DataError(
-                f"{shown(where)}: truncated, damaged or another file (MD5 {found} instead of "
+                f"{printable_path(where)}: truncated, damaged or another file (MD5 {found} instead of "
                 f"{md5[name]}); {again}"
             )
         try:
             batch = form.read(raw)
         except ValueError as error:
-            raise DataError(f"{shown(where)}: {error}; {again}") from None
+            raise DataError(f"{printable_path(where)}: {error}; {again}") from None
         sums.update(raw)
         pixels.append(batch[0])
         labels.append(batch[1])
@@ -171,7 +171,7 @@ def _find(root: Path, setting: str, mirrors: Sequence[str]) -> tuple[_Form, Path
                 if archive.exists():
                     return form, archive
     raise DataError(
-        f"{shown(root / _BINARY)}: not found, nor the other forms of CIFAR-10; put it there from "
+        f"{printable_path(root / _BINARY)}: not found, nor the other forms of CIFAR-10; put it there from "
         f"{(mirrors or MIRRORS)[0].rstrip('/')}/{_BINARY}, or name no folder to have it fetched"
     )
 
@@ -182,13 +182,13 @@ def _readable(path: Path, again: str) -> Iterator[None]:
         yield
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
-            f"{shown(path)}: truncated or damaged archive ({reason(error)}); {again}"
+            f"{printable_path(path)}: truncated or damaged archive ({reason(error)}); {again}"
         ) from None
     except FileNotFoundError:
-        raise DataError(f"{shown(path)}: not found; {again}") from None
+        raise DataError(f"{printable_path(path)}: not found; {again}") from None
     except OSError as error:
         raise DataError(
-            f"{shown(path)}: cannot be read ({reason(error)}); make it a file that you "
+            f"{printable_path(path)}: cannot be read ({reason(error)}); make it a file that you "
             f"may read, or {again}"
         ) from None
 
@@ -210,7 +210,7 @@ def _from_archive(
             found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
             if found.hexdigest() != md5[path.name]:
                 raise DataError(
-                    f"{shown(path)}: truncated, damaged or another file (MD5 {found.hexdigest()} "
+                    f"{printable_path(path)}: truncated, damaged or another file (MD5 {found.hexdigest()} "
                     f"instead of {md5[path.name]}); {again}"
                 )
             file.seek(0)
@@ -218,5 +218,5 @@ def _from_archive(
             held = unpacked(cast(IO[bytes], stream), {f"{folder}/{name}": name for name in names})
     for name in names:
         if name not in held:
-            raise DataError(f"{shown(path)}: lacks {folder}/{name}; {again}")
+            raise DataError(f"{printable_path(path)}: lacks {folder}/{name}; {again}")
         yield name, held.pop(name)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from equilibrist.errors import DataError
-from equilibrist.files.reading import open_regular, shown
+from equilibrist.files.reading import open_regular, printable_path
 
 
 class _Bar:
@@ -80,12 +80,12 @@ def fetch(path: Path, md5: str, mirrors: Sequence[str], remedy: str) -> None:
                     return
                 reasons.append(f"{url}: wrong checksum (MD5 {found} instead of {md5})")
     except OSError as error:
-        reasons.append(f"{shown(path.parent)}: {_reason(error)}")
+        reasons.append(f"{printable_path(path.parent)}: {_reason(error)}")
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
     why = ", ".join(reasons) or "no mirror is given"
-    raise DataError(f"{shown(path)}: could not be fetched ({why}); {remedy}")
+    raise DataError(f"{printable_path(path)}: could not be fetched ({why}); {remedy}")
 
 
 def _md5(path: Path) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from equilibrist.data._download import fetch
 from equilibrist.errors import DataError
-from equilibrist.files.reading import named as user_path
-from equilibrist.files.reading import shown
+from equilibrist.files.reading import expanded_path as user_path
+from equilibrist.files.reading import printable_path
 
 ENVIRONMENT = "EQUILIBRIST_DATA"
 
@@ -29,16 +29,16 @@ def searching(root: Path, setting: str, title: str) -> Iterator[None]:
     try:
         if root.exists() and not root.is_dir():
             raise DataError(
-                f"{shown(root)}: a file, not a folder; let {setting} name the folder of the files"
+                f"{printable_path(root)}: a file, not a folder; let {setting} name the folder of the files"
             )
         if not root.exists():
             raise DataError(
-                f"{shown(root)}: no such folder; let {setting} name the folder of the {title} files"
+                f"{printable_path(root)}: no such folder; let {setting} name the folder of the {title} files"
             )
         yield
     except OSError as error:
         raise DataError(
-            f"{shown(root)}: cannot be read ({error.strerror}); change its permissions or let "
+            f"{printable_path(root)}: cannot be read ({error.strerror}); change its permissions or let "
             f"{setting} name another folder"
         ) from None
 
@@ -62,5 +62,7 @@ def cached(
     if download:
         fetch(path, md5[name], mirrors, elsewhere)
     elif not path.is_file():
-        raise DataError(f"{shown(path)}: not found and download is off; turn it on or {elsewhere}")
+        raise DataError(
+            f"{printable_path(path)}: not found and download is off; turn it on or {elsewhere}"
+        )
     return path

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilibrist.errors import DataError
-from equilibrist.files.reading import open_regular, read_exactly, reason, shown
+from equilibrist.files.reading import open_regular, printable_path, read_exactly, reason
 
 _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTE = 8
@@ -39,7 +39,7 @@ def read_idx(path: Path, shape: tuple[int | None, ...], remedy: str) -> Idx:
     """
 
     def defect(text: str) -> DataError:
-        return DataError(f"{shown(path)}: {text}; {remedy}")
+        return DataError(f"{printable_path(path)}: {text}; {remedy}")
 
     try:
         with open_regular(path) as file:
@@ -62,7 +62,7 @@ def read_idx(path: Path, shape: tuple[int | None, ...], remedy: str) -> Idx:
         raise defect("damaged, its header promises more than the memory holds") from None
     except OSError as error:
         raise DataError(
-            f"{shown(path)}: cannot be read ({reason(error)}); make it a file that you may read"
+            f"{printable_path(path)}: cannot be read ({reason(error)}); make it a file that you may read"
         ) from None
 
 

@@ -11,7 +11,7 @@ from equilibrist.data._folders import cached, named_root, searching
 from equilibrist.data._idx import read_idx
 from equilibrist.data.arrays import ArraySource, check_range
 from equilibrist.errors import DataError
-from equilibrist.files.reading import shown
+from equilibrist.files.reading import printable_path
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class IdxSet:
             for other in SETS:
                 if other is not self and file.md5 in other.md5.values():
                     raise DataError(
-                        f"{shown(path)}: a file of {other.title}, not of {self.title}; "
+                        f"{printable_path(path)}: a file of {other.title}, not of {self.title}; "
                         f"{self._again(path, mirrors)}"
                     )
         if len(images.values) != len(labels.values):
             raise DataError(
-                f"{shown(paths[1])}: {len(labels.values)} labels for {len(images.values)} images; "
+                f"{printable_path(paths[1])}: {len(labels.values)} labels for {len(images.values)} images; "
                 f"fetch both files again from {self._site(mirrors)}"
             )
         if labels.values.max() > 9:
             raise DataError(
-                f"{shown(paths[1])}: a label of {labels.values.max()} is {self.not_a_class}; "
+                f"{printable_path(paths[1])}: a label of {labels.values.max()} is {self.not_a_class}; "
                 f"{self._again(paths[1], mirrors)}"
             )
         return ArraySource(
@@ -116,7 +116,7 @@ class IdxSet:
 
     def _lack(self, path: Path, mirrors: Sequence[str]) -> DataError:
         return DataError(
-            f"{shown(path)}: not found; put it there from {self._site(mirrors).rstrip('/')}/"
+            f"{printable_path(path)}: not found; put it there from {self._site(mirrors).rstrip('/')}/"
             f"{path.name}, or name no folder to have it fetched"
         )
 

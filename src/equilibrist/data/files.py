@@ -15,7 +15,7 @@ from equilibrist.data.absent import reads
 from equilibrist.data.arrays import Array, ArraySource
 from equilibrist.errors import DataError, did_you_mean
 from equilibrist.files.npy import read_npy
-from equilibrist.files.reading import named, open_regular, reason, shown
+from equilibrist.files.reading import expanded_path, open_regular, printable_path, reason
 from equilibrist.files.safetensors import Held
 
 READABLE = (".npy", ".npz", ".safetensors")
@@ -50,17 +50,17 @@ def array_file(
         DataError: a file that is missing, damaged, executes code when read or holds objects, a key that is
             missing or not chosen, or what `ArraySource` refuses.
     """
-    file = named(path)
+    file = expanded_path(path)
     values, labels, chosen = _read(file, key, labels_key)
     values, kind, turned = _arranged(values)
     shape = "x".join(map(str, values.shape[1:]))
     what = "points" if kind == "points" else "images"
     source = ArraySource(
         values,
-        name=shown(file),  # as messages need it where the array is refused
+        name=printable_path(file),  # as messages need it where the array is refused
         origin=(
             f"{len(values) if values.ndim else 0} {what} {shape} of "
-            f"{str(values.dtype).removeprefix('torch.')} from {shown(Path(file.name))}"
+            f"{str(values.dtype).removeprefix('torch.')} from {printable_path(Path(file.name))}"
             f"{'' if chosen is None else f', array {chosen!r}'}{turned}"
         ),
         kind=kind,
@@ -69,7 +69,7 @@ def array_file(
         dtype=dtype,
         copy=False,
     )
-    source.name = shown(Path(file.name))
+    source.name = printable_path(Path(file.name))
     return source
 
 
@@ -82,7 +82,7 @@ def _read(file: Path, key: str | None, labels_key: str | None) -> Read:
     Raises:
         DataError: a file that is missing, damaged or of another kind.
     """
-    where, ending = shown(file), file.suffix.lower()
+    where, ending = printable_path(file), file.suffix.lower()
     if ending in REFUSED:
         raise DataError(
             f"{where}: reading {ending} files executes code that they hold; save the array with "
@@ -110,9 +110,9 @@ def _read(file: Path, key: str | None, labels_key: str | None) -> Read:
 
 def _npy(file: Path, stream: IO[bytes], key: str | None, labels_key: str | None) -> Read:
     if key is not None or labels_key is not None:
-        raise DataError(f"{shown(file)}: a .npy file has no keys; leave them out")
+        raise DataError(f"{printable_path(file)}: a .npy file has no keys; leave them out")
     if stream.read(2) == b"PK":
-        raise DataError(f"{shown(file)}: a .npz file by its content; name it so")
+        raise DataError(f"{printable_path(file)}: a .npz file by its content; name it so")
     size = stream.seek(0, 2)
     stream.seek(0)
     return read_npy(stream, size), None, None
@@ -120,7 +120,7 @@ def _npy(file: Path, stream: IO[bytes], key: str | None, labels_key: str | None)
 
 def _npz(file: Path, stream: IO[bytes], key: str | None, labels_key: str | None) -> Read:
     if stream.read(6) == b"\x93NUMPY":
-        raise DataError(f"{shown(file)}: a .npy file by its content; name it so")
+        raise DataError(f"{printable_path(file)}: a .npy file by its content; name it so")
     with zipfile.ZipFile(stream) as held:
         members = {m.filename.removesuffix(".npy"): m for m in held.infolist()}
         chosen = _choose(file, list(members), key, labels_key)
@@ -153,13 +153,15 @@ def _choose(file: Path, keys: list[str], key: str | None, labels_key: str | None
     for wanted in (key, labels_key):
         if wanted is not None and wanted not in keys:
             hint = did_you_mean(wanted, keys) or f" (it has {_listed(keys)})"
-            raise DataError(f"{shown(file)}: no array {wanted!r}; choose another key{hint}")
+            raise DataError(
+                f"{printable_path(file)}: no array {wanted!r}; choose another key{hint}"
+            )
     if key is not None:
         return key
     left = [name for name in keys if name != labels_key]
     if len(left) != 1:
         raise DataError(
-            f"{shown(file)}: holds {len(left)} arrays ({_listed(left)}); choose one by key"
+            f"{printable_path(file)}: holds {len(left)} arrays ({_listed(left)}); choose one by key"
         )
     return left[0]
 

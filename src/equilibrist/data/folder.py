@@ -17,7 +17,7 @@ from equilibrist.data._waiting import with_progress_bar
 from equilibrist.data.absent import reads
 from equilibrist.data.arrays import ArraySource, check_range
 from equilibrist.errors import DataError
-from equilibrist.files.reading import named, open_regular, reason, shown
+from equilibrist.files.reading import expanded_path, open_regular, printable_path, reason
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm")
 """Names that count as images, in either case."""
@@ -74,8 +74,8 @@ def folder(
         DataError: a folder that is missing, unreadable or without images, a file that is no image or
             damaged, images of several sizes where `size` is None, and bad arguments.
     """
-    root = named(path)
-    where = shown(root)
+    root = expanded_path(path)
+    where = printable_path(root)
     _check_options(where, value_range, channels, limit)
     extent = _extent(where, size, crop)
     every = _images(root)
@@ -87,7 +87,7 @@ def folder(
     return ArraySource(
         data,
         copy=False,
-        name=shown(Path(root.resolve().name)),
+        name=printable_path(Path(root.resolve().name)),
         origin=(
             f"{len(found)} images below {where}{part}, {resized if extent else 'as they are'}, "
             f"{data.shape[2]}x{data.shape[3]}, {'colour' if channels == 3 else 'grey'}"
@@ -130,14 +130,14 @@ def _stacked(
 ) -> NDArray[np.uint8]:
     """The images [N, channels, height, width] of these files below `root`."""
     data: NDArray[np.uint8] | None = None
-    for i, file in enumerate(with_progress_bar(files, shown(root))):
+    for i, file in enumerate(with_progress_bar(files, printable_path(root))):
         pixels = _pixels(root / file, extent, crop, channels)
         if data is None:
             data = np.empty((len(files), *pixels.shape), np.uint8)
         if pixels.shape != data.shape[1:]:
             first = " x ".join(map(str, data.shape[2:]))
             raise DataError(
-                f"{shown(root / file)}: is {' x '.join(map(str, pixels.shape[1:]))} pixels, but "
+                f"{printable_path(root / file)}: is {' x '.join(map(str, pixels.shape[1:]))} pixels, but "
                 f"{files[0].name} is {first}; give a size to resize them to"
             )
         data[i] = pixels
@@ -164,20 +164,22 @@ def _extent(
 def _images(root: Path) -> list[Path]:
     """The images below `root`, relative to it, sorted."""
     if not root.exists():
-        raise DataError(f"{shown(root)}: no such folder; name the folder of the images")
+        raise DataError(f"{printable_path(root)}: no such folder; name the folder of the images")
     if not root.is_dir():
-        raise DataError(f"{shown(root)}: a file, not a folder; name the folder of the images")
+        raise DataError(
+            f"{printable_path(root)}: a file, not a folder; name the folder of the images"
+        )
     found = sorted(_walk(root), key=lambda file: file.parts)
     if not found:
         raise DataError(
-            f"{shown(root)}: holds no image ({' '.join(ENDINGS)}); name the folder of the images"
+            f"{printable_path(root)}: holds no image ({' '.join(ENDINGS)}); name the folder of the images"
         )
     return found
 
 
 def _walk(root: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        name = shown(Path(error.filename or root))
+        name = printable_path(Path(error.filename or root))
         raise DataError(
             f"{name}: cannot be read ({error.strerror}); make it a folder that you may read"
         ) from None
@@ -208,21 +210,25 @@ def _pixels(
             pixels = _decoded(_Opening(stream), channels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = round(Image.MAX_IMAGE_PIXELS or 0, -6) // 10**6
-        raise DataError(f"{shown(path)}: has more than {most} million pixels; reduce it") from None
+        raise DataError(
+            f"{printable_path(path)}: has more than {most} million pixels; reduce it"
+        ) from None
     except _LargeError as error:
-        raise DataError(f"{shown(path)}: {error}; reduce it") from None
+        raise DataError(f"{printable_path(path)}: {error}; reduce it") from None
     except OSError as error:
         if error.strerror is not None:
-            raise DataError(f"{shown(path)}: {reason(error)}; replace it or take it away") from None
+            raise DataError(
+                f"{printable_path(path)}: {reason(error)}; replace it or take it away"
+            ) from None
         raise DataError(
-            f"{shown(path)}: not an image, truncated or damaged; put one of "
+            f"{printable_path(path)}: not an image, truncated or damaged; put one of "
             f"{', '.join(_FORMATS)} in its place, or take it away"
         ) from None
     except _UnscaledError as error:
-        raise DataError(f"{shown(path)}: {error}; convert it to 8 bits") from None
+        raise DataError(f"{printable_path(path)}: {error}; convert it to 8 bits") from None
     except Exception as error:  # Pillow's plugins raise nearly anything at damaged files
         raise DataError(
-            f"{shown(path)}: truncated or damaged ({type(error).__name__}); replace it or take it away"
+            f"{printable_path(path)}: truncated or damaged ({type(error).__name__}); replace it or take it away"
         ) from None
     size = pixels.shape[1], pixels.shape[0]
     if extent is not None and size != extent:

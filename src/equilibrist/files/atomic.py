@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,26 +65,26 @@ def _write(path: Path, content: bytes) -> None:
     _flush_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """`value` as indented JSON. Infinite and undefined numbers become null: JSON has none."""
     write_atomically(path, json_bytes(value))
 
 
-def json_bytes(value: Any) -> bytes:
+def json_bytes(value: object) -> bytes:
     """What `write_json` writes."""
-    text = json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(json_ready(value), indent=1, ensure_ascii=False, allow_nan=False)
     # A name that is no UTF-8 holds halves of surrogate pairs, which JSON can only write as escapes.
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
-def finite(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
     """`value` with every non-finite float replaced by None, tuples by lists."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):
-        return {str(key): finite(entry) for key, entry in value.items()}
+        return {str(key): json_ready(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
+        return [json_ready(entry) for entry in value]
     return value
 
 
@@ -118,7 +119,7 @@ def try_lock(handle: int) -> bool | None:
 
 
 @contextlib.contextmanager
-def unless_unsupported(*more: int) -> Any:
+def unless_unsupported(*more: int) -> Iterator[None]:
     """Go on where a file system does not know a call, or refuses it with one of these numbers."""
     unknown = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, *more)
     try:

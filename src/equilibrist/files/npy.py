@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equilibrist.files.reading import read_exactly
 
@@ -26,7 +27,7 @@ _KINDS = {"U": "text", "S": "text", "M": "dates", "m": "spans of time"}
 _OBJECTS = re.compile(r"""["'][<>|=]?O\d*["']""")
 
 
-def read_npy(file: IO[bytes], size: int) -> np.ndarray[Any, Any]:
+def read_npy(file: IO[bytes], size: int) -> NDArray[np.generic]:
     """The array in the `size` bytes of `file`, in memory of its own.
 
     Raises `ValueError`, with what is wrong, for a header that is damaged or promises other than what

@@ -171,14 +171,14 @@ def require_folder(folder: Path) -> None:
         raise RecordError(f"{folder} is a file, not a folder: move it away, or name another place")
 
 
-def mark(folder: Path) -> None:
+def mark_written(folder: Path) -> None:
     """Note that this folder is written to: where it is moved, and a link left in its place, it is
     known again."""
     if not os.path.lexists(folder / LEDGER):
         write_atomically(folder / LEDGER, _noted({}))
 
 
-def unmark(folder: Path) -> None:
+def unmark_written(folder: Path) -> None:
     """Take a mark back, where nothing else is in the folder or has been noted."""
     with contextlib.suppress(OSError):
         if os.listdir(folder) == [LEDGER] and _regular(folder / LEDGER):

@@ -21,7 +21,7 @@ ROW = 2**20
 _DEEPEST = 100  # levels; an audit has about ten, and Python gives up some way below a thousand
 
 
-def shown(path: Path) -> str:
+def printable_path(path: Path) -> str:
     """The path as a message may show it: on one line, whatever its name holds."""
     text = str(path)
     return text if text.isprintable() else repr(text)
@@ -51,7 +51,7 @@ def quoted(text: str) -> str:
     return f"$'{word}'"
 
 
-def named(path: str | os.PathLike[str]) -> Path:
+def expanded_path(path: str | os.PathLike[str]) -> Path:
     """The path that a user gave, with a leading ~ replaced where that user is known."""
     return Path(os.path.expanduser(path))
 
@@ -121,7 +121,7 @@ def json_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def dig(value: Any, *path: str) -> Any:
+def dig(value: object, *path: str) -> Any:
     """Follows keys into nested objects; None as soon as one is missing."""
     for key in path:
         if not isinstance(value, dict):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ def opened(path: Path) -> Iterator[Held]:
         yield Held(file)
 
 
-def _entry(key: str, about: Any) -> tuple[int, int, torch.dtype, list[int]]:
+def _entry(key: str, about: object) -> tuple[int, int, torch.dtype, list[int]]:
     if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"its header does not describe {key[:80]!r}")
     code, shape, ends = about["dtype"], about["shape"], about["data_offsets"]

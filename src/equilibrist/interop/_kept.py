@@ -1,4 +1,4 @@
-"""What is kept of players and batches, and how it is said."""
+"""What is kept of players and batches, and how it is described."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def rates(noted: Sequence[tuple[int, tuple[float, ...]]]) -> str:
 
 def was_shown(root: Root) -> str:
     """What a critic was shown, in words."""
-    told = root.rounds.told
-    kinds = [f"{n:,} {kind} ({how})" for (kind, how), n in told.items()]
+    tally = root.rounds.tally
+    kinds = [f"{n:,} {kind} ({how})" for (kind, how), n in tally.items()]
     kept = sum(len(root.rounds.batches(kind)) for kind in KINDS)
     text = ", ".join(kinds) or "nothing that could be told apart"
     if root.rounds.open:

@@ -18,10 +18,10 @@ from torch.utils.hooks import RemovableHandle
 
 from equilibrist.interop import _optimizers
 from equilibrist.interop._optimizers import Stepped
-from equilibrist.interop._root import AFTER, BEFORE, Ear, Name, Root
+from equilibrist.interop._root import AFTER, BEFORE, Name, PlayerHook, Root
 from equilibrist.interop._rounds import Rounds
 from equilibrist.interop.origin import ancestor, block_of, storage
-from equilibrist.nn.wrapped import unwrapped
+from equilibrist.nn.wrapped import hook_target, unwrapped
 
 SETTLED = 2  # steps of every optimiser after the last newcomer, before discovery ends
 EARLY = 64  # steps of a critic, after the last newcomer, with every round heard; then only
@@ -64,7 +64,7 @@ class Listener:
         self.roots: list[Root] = []
         self.idle: dict[str, int] = {}
         self.fault: Exception | None = None
-        self.deaf = False
+        self.muted = False
 
     # -- from outside ------------------------------------------------------------------------------
 
@@ -93,17 +93,17 @@ class Listener:
         self._owners.clear()
 
     def fail(self, fault: Exception) -> None:
-        """Takes a fault of the listener's own: from here on it is deaf, and the training goes on."""
-        self.fault, self.deaf = fault, True
+        """Takes a fault of the listener's own: from here on it ignores all calls, and the training goes on."""
+        self.fault, self.muted = fault, True
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Hears nothing meanwhile: an audit's own modules are not the training's."""
-        self.deaf, before = True, self.deaf
+        self.muted, before = True, self.muted
         try:
             yield
         finally:
-            self.deaf = before
+            self.muted = before
 
     @property
     def critics(self) -> list[Root]:
@@ -136,7 +136,7 @@ class Listener:
             self._seeker = None
 
     def _see(self, module: nn.Module, _: object) -> None:
-        if torch.compiler.is_compiling() or self.deaf:
+        if torch.compiler.is_compiling() or self.muted:
             return
         known = self._seen.get(id(module))
         if (known is None or known() is not module) and threading.get_ident() == self.thread:
@@ -158,7 +158,7 @@ class Listener:
                 yield module
 
     def _resolve(self) -> None:
-        """Finds the roots of all optimisers anew, and listens to those that are new."""
+        """Finds the roots of all optimisers again, and listens to those that are new."""
         self._named_late = False
         seen = list(self._alive())
         everyone = set().union(*(one.params for one in self.records))
@@ -191,7 +191,7 @@ class Listener:
         kind = type(unwrapped(module)).__name__
         same = sum(root.name.partition(" ")[0] == kind for root in self.roots)
         name = kind if not same else f"{kind} {same + 1}"
-        where = _optimizers.hooked(module)
+        where = hook_target(module)
         root = Root(
             module,
             where,
@@ -201,8 +201,8 @@ class Listener:
             steps=stepped.steps,
             own={id(p) for p in module.parameters()},
         )
-        root.ears[BEFORE] = Ear(self, self._before_call, root)
-        root.ears[AFTER] = Ear(self, self._after_call, root)
+        root.hooks[BEFORE] = PlayerHook(self, self._before_call, root)
+        root.hooks[AFTER] = PlayerHook(self, self._after_call, root)
         root.hook()
         self.roots.append(root)
 
@@ -218,7 +218,7 @@ class Listener:
         """Whether what happens now is to be heard."""
         if torch.compiler.is_compiling():  # before anything that cannot be traced
             return False
-        return not self.deaf and threading.get_ident() == self.thread
+        return not self.muted and threading.get_ident() == self.thread
 
     def _before_call(self, root: Root, inputs: tuple[Tensor, ...]) -> None:
         root.calls += 1

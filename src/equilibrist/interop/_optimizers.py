@@ -1,16 +1,19 @@
-"""Which modules an optimiser steps, and what can be said of its steps."""
+"""Which modules an optimiser steps, and what is known of its steps."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from equilibrist.nn.wrapped import unwrapped
+
+if TYPE_CHECKING:
+    from equilibrist.interop._root import Root
 
 RATES = 512  # learning rates kept of a player before every other one is dropped
 
@@ -38,17 +41,17 @@ class Stepped:
     params: set[int]
     steps: int = 0
     rates: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)
-    bare: dict[int, weakref.ref[Any]] = field(default_factory=dict)
+    bare: dict[int, weakref.ref[nn.Parameter]] = field(default_factory=dict)
     stride: int = 1
     begun: int = 0
     size: int = 0
     echo: bool = False
-    roots: list[Any] = field(default_factory=list)
+    roots: list[Root] = field(default_factory=list)
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer) -> Stepped:
         """The record of an optimiser at its first step."""
-        own = {id(p): p for p in parameters_of(optimizer)}
+        own = {id(p): p for p in stepped_parameters(optimizer)}
         bare = {key: weakref.ref(p) for key, p in own.items()}
         return cls(
             weakref.ref(optimizer),
@@ -60,7 +63,7 @@ class Stepped:
 
     def widen(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes in parameters that were added since."""
-        new = {id(p): p for p in parameters_of(optimizer) if id(p) not in self.params}
+        new = {id(p): p for p in stepped_parameters(optimizer) if id(p) not in self.params}
         self.params |= set(new)
         self.size = size_of(optimizer)
         self.bare.update({key: weakref.ref(p) for key, p in new.items()})
@@ -85,7 +88,7 @@ class Stepped:
                 self.stride *= 2
 
 
-def parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+def stepped_parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
     """The tensors that an optimiser steps."""
     for group in optimizer.param_groups:
         yield from group["params"]
@@ -110,18 +113,6 @@ def roots(modules: Iterable[nn.Module], params: set[int], others: set[int]) -> l
             found.append(module)
     inner = {id(part) for module in found for part in module.modules() if part is not module}
     return [module for module in found if id(module) not in inner]
-
-
-def hooked(module: nn.Module) -> nn.Module:
-    """The module on which to listen in place of `module`.
-
-    Loops call a DistributedDataParallel module and, at times, what it wraps, which hears both. The hooks of
-    a compiled module's inner one would be traced, and DataParallel calls copies of its own: these are
-    listened to from outside.
-    """
-    while type(module).__name__ == "DistributedDataParallel":
-        module = module.module  # type: ignore[assignment]
-    return module
 
 
 def layers_of(module: nn.Module) -> Iterator[nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -36,7 +36,7 @@ class Root:
         met: its steps when the last newcomer appeared.
         wake_at: its steps after which its next round is heard; None where others decide.
         called: whether it was called since its last step.
-        ears, handles: its hooks, and those of them that are on.
+        hooks, handles: its hooks, and those of them that are on.
         sources: the modules whose outputs reached it.
         plain: calls with inputs that came from no player.
         scores: whether its output has one entry for each sample, or pack or patch of one; None before any.
@@ -62,19 +62,19 @@ class Root:
     wake_at: int | None = None
     called: bool = False
     made: int = 0
-    ears: dict[str, Ear] = field(default_factory=dict)
+    hooks: dict[str, PlayerHook] = field(default_factory=dict)
     handles: dict[str, RemovableHandle] = field(default_factory=dict)
 
     def hook(self) -> None:
         """Puts its hooks on."""
-        for when, ear in self.ears.items():
+        for when, hook in self.hooks.items():
             if when not in self.handles:
                 place = (
                     self.heard.register_forward_pre_hook
                     if when == BEFORE
                     else self.heard.register_forward_hook
                 )
-                self.handles[when] = place(ear, with_kwargs=True)
+                self.handles[when] = place(hook, with_kwargs=True)
 
     def unhook(self) -> None:
         """Takes its hooks off, and lets go of outputs."""
@@ -85,7 +85,7 @@ class Root:
 
     def forget(self, when: str) -> None:
         """Needs one of its hooks no longer."""
-        self.ears.pop(when, None)
+        self.hooks.pop(when, None)
         if when in self.handles:
             self.handles.pop(when).remove()
 
@@ -108,8 +108,8 @@ class Root:
             self.scores = True  # a map of patches
 
 
-class Hearing(Protocol):
-    """What an ear belongs to."""
+class HookOwner(Protocol):
+    """What a hook belongs to."""
 
     def hears(self) -> bool:
         """Whether what happens now is to be heard."""
@@ -118,30 +118,32 @@ class Hearing(Protocol):
         """Takes a fault of the listener's own."""
 
 
-class Ear:
+class PlayerHook:
     """A hook on one of the user's modules. Copies and pickles of it hear nothing, and need nothing of this library.
 
     It hears one thread, and nothing while a module is compiled. It never disturbs a training: after a fault of its
-    own the listener is deaf, and the fault is told at the end.
+    own the listener ignores all calls, and a warning names the fault at the end.
     """
 
     __slots__ = ("_call", "_listener", "_root")
 
-    def __init__(self, listener: Hearing, call: Callable[..., None], root: Root) -> None:
+    def __init__(self, listener: HookOwner, call: Callable[..., None], root: Root) -> None:
         self._listener, self._call, self._root = listener, call, root
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any, *made: object) -> None:
+    def __call__(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], *made: object
+    ) -> None:
         # A module that is not the root's is a replica of DataParallel's.
         if not self._listener.hears() or module is not self._root.heard:
             return
         try:
             if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-                inputs: tuple[Tensor, ...] = args
+                inputs: tuple[Tensor, ...] = (args[0],)
             else:
                 inputs = tuple(tensors_of((args, kwargs)))
             self._call(self._root, inputs, *made)
         except Exception as fault:
             self._listener.fail(fault)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return getattr, (contextlib.nullcontext(), "__exit__")

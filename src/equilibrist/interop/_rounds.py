@@ -21,15 +21,15 @@ Tell = Callable[..., object]
 
 
 @dataclass
-class Call:
+class CriticCall:
     """One call of a critic.
 
     Attributes:
         kind: "real", "fake", "penalty", or "unknown" until its round is over.
-        how: what it was told by: "memory", "value", "graph", "order", "tell".
+        how: by what it was recognised: "memory", "value", "graph", "order", "tell".
         tensors: copies of its inputs.
         fakes: which of its rows are generated, where it holds both kinds.
-        segment: which stretch between two steps, of whomever, it was made in.
+        segment: the stretch between two steps, of any player, in which it was made.
         nbytes: memory of its inputs.
     """
 
@@ -62,7 +62,7 @@ class Rounds:
 
     Attributes:
         rounds: the last ones, each a list of calls.
-        told: how often each kind was told by what.
+        tally: how often each kind was recognised by what.
         open: calls of which nothing says what they were.
         learned: the kinds of the two calls of a round, once a generator's step has shown them.
         tries: comparisons by value that may still fail.
@@ -72,12 +72,12 @@ class Rounds:
     limit: int
     order: Sequence[str] | None = None
     tell: Tell | None = None
-    rounds: deque[list[Call]] = field(default_factory=deque)
-    told: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rounds: deque[list[CriticCall]] = field(default_factory=deque)
+    tally: Counter[tuple[str, str]] = field(default_factory=Counter)
     open: int = 0
     learned: tuple[str, ...] | None = None
     tries: int = TRIES
-    _pending: deque[Call] = field(default_factory=lambda: deque(maxlen=CALLS))
+    _pending: deque[CriticCall] = field(default_factory=lambda: deque(maxlen=CALLS))
     _open_bytes: int = 0
     _kept_bytes: int = 0
     _segment: int = 0
@@ -120,7 +120,7 @@ class Rounds:
         size = sum([t.nbytes for t in copies])
         if len(self._pending) == CALLS:
             self._open_bytes -= self._pending[0].nbytes
-        self._pending.append(Call(kind, how or "", copies, fakes, self._segment, size))
+        self._pending.append(CriticCall(kind, how or "", copies, fakes, self._segment, size))
         self._open_bytes += size
         while self._open_bytes > self.limit and len(self._pending) > 1:
             self._open_bytes -= self._pending.popleft().nbytes
@@ -150,7 +150,7 @@ class Rounds:
         for call in calls:
             if call.kind in (REAL, FAKE):
                 kept.append(call)
-                self.told["both" if call.fakes is not None else call.kind, call.how] += 1
+                self.tally["both" if call.fakes is not None else call.kind, call.how] += 1
             elif call.kind == UNKNOWN:
                 self.open += 1
         if not kept:
@@ -162,10 +162,10 @@ class Rounds:
         ):
             self._kept_bytes -= sum([call.nbytes for call in self.rounds.popleft()])
 
-    def _decide(self, calls: list[Call], fed: bool) -> None:
+    def _decide(self, calls: list[CriticCall], fed: bool) -> None:
         if self.tell is not None:
             for place, call in enumerate(calls):
-                _as_told(call, self.tell(place, *call.tensors))
+                _label_by_answer(call, self.tell(place, *call.tensors))
             return
         if self.order is not None:
             for place, call in enumerate(calls):
@@ -216,17 +216,17 @@ def _copy(tensor: Tensor) -> Tensor:
     return made if type(made) is Tensor else made.as_subclass(Tensor)
 
 
-def _as_told(call: Call, said: object) -> None:
+def _label_by_answer(call: CriticCall, answer: object) -> None:
     """Takes what a user's `tell` has returned."""
     call.how, call.fakes = "tell", None
-    if isinstance(said, Tensor) and said.dtype == torch.bool and said.ndim == 1:
-        call.kind, call.fakes = FAKE, ~said
-    elif said in (REAL, FAKE):
-        call.kind = said
-    elif said in (None, SKIP):
+    if isinstance(answer, Tensor) and answer.dtype == torch.bool and answer.ndim == 1:
+        call.kind, call.fakes = FAKE, ~answer
+    elif answer in (REAL, FAKE):
+        call.kind = answer
+    elif answer in (None, SKIP):
         call.kind = SKIP
     else:
         raise GameError(
-            f"tell returned {said!r}: it must return 'real', 'fake', 'skip', or a tensor of bools with one "
+            f"tell returned {answer!r}: it must return 'real', 'fake', 'skip', or a tensor of bools with one "
             "entry for each row, True where the row is real"
         )

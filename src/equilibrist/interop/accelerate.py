@@ -11,19 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol, Unpack
 
 from torch import nn
 
-from equilibrist.interop.listening import Heard, listen
+from equilibrist.interop.listening import Heard, ListenOptions, listen
+
+
+class _Accelerator(Protocol):
+    """What is used of an `Accelerator`."""
+
+    @property
+    def is_main_process(self) -> bool: ...
 
 
 @contextmanager
 def listening(
-    accelerator: Any,
+    accelerator: _Accelerator,
     critic: nn.Module | str | None = None,
     generator: nn.Module | str | None = None,
-    **options: Any,
+    **options: Unpack[ListenOptions],
 ) -> Iterator[Heard]:
     """`listen` on the main process; on the others nothing is heard, and nothing is registered.
 

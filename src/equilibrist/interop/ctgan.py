@@ -12,10 +12,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from equilibrist.core.draws import Use
@@ -49,12 +50,45 @@ class Span:
     discrete: bool
 
 
+class _Entries(Protocol):
+    dim: int
+    activation_fn: str
+
+
+class _ColumnInfo(Protocol):
+    column_name: object
+
+
+class _Transformer(Protocol):
+    output_dimensions: int
+    output_info_list: Sequence[Sequence[_Entries]]
+    _column_transform_info_list: Sequence[_ColumnInfo]
+
+    def transform(self, table: object) -> NDArray[np.float64]: ...
+
+
+class _Sampler(Protocol):
+    def dim_cond_vec(self) -> int: ...
+
+
+class _CTGAN(Protocol):
+    """What is used of a fitted `ctgan.CTGAN`."""
+
+    pac: int
+    _batch_size: int
+    _embedding_dim: int
+    _transformer: _Transformer
+    _data_sampler: _Sampler
+
+    def _apply_activate(self, rows: Tensor) -> Tensor: ...
+
+
 def audit_table(
     heard: Heard,
-    model: Any,
-    held_out: Any,
+    model: object,
+    held_out: object,
     *,
-    train: Any = None,
+    train: object = None,
     at: int | None = None,
     harden: bool = True,
     seed: int = 0,
@@ -107,7 +141,7 @@ def audit_table(
     )
 
 
-def columns_of(model: Any) -> dict[str, list[int]]:
+def columns_of(model: object) -> dict[str, list[int]]:
     """Which entries of an encoded row belong to each column of the table, and to the condition."""
     own = _fitted(model)
     found: dict[str, list[int]] = {}
@@ -119,7 +153,7 @@ def columns_of(model: Any) -> dict[str, list[int]]:
     return found
 
 
-def encoded(model: Any, table: Any, seed: int = 0) -> Tensor:
+def encoded(model: object, table: Any, seed: int = 0) -> Tensor:
     """Rows of a table as the critic sees them: encoded, each with a condition that it meets.
 
     A condition names the row's own category in one discrete column, drawn evenly. (Training draws the category
@@ -134,7 +168,8 @@ def encoded(model: Any, table: Any, seed: int = 0) -> Tensor:
         try:
             if own is not model:
                 # Not `preprocess`, which fits SDV's own transformers anew.
-                table = copy.deepcopy(model._data_processor).transform(table)
+                processor = copy.deepcopy(getattr(model, "_data_processor"))  # noqa: B009 (it is SDV's own)
+                table = processor.transform(table)
             pieces = [table[k : k + ROWS] for k in range(0, len(table), ROWS)]
             rows = np.concatenate([own._transformer.transform(piece) for piece in pieces])
         except (KeyError, ValueError, TypeError) as error:
@@ -152,7 +187,7 @@ def encoded(model: Any, table: Any, seed: int = 0) -> Tensor:
 
 
 def generated(
-    model: Any,
+    model: object,
     generator: nn.Module,
     count: int,
     conditions: Tensor,
@@ -196,9 +231,9 @@ def _seed(seed: int, place: int) -> int:
     return derived(seed, *Use.LISTENED.at(place=place).words)
 
 
-def _fitted(model: Any) -> Any:
+def _fitted(model: Any) -> _CTGAN:
     """The CTGAN itself: SDV's synthesiser holds one."""
-    own = getattr(model, "_model", model)
+    own: _CTGAN = getattr(model, "_model", model)
     parts = ("_transformer", "_data_sampler", "_generator", "_apply_activate")
     if any(getattr(own, part, None) is None for part in parts):
         raise GameError(
@@ -207,15 +242,16 @@ def _fitted(model: Any) -> Any:
     return own
 
 
-def _width(own: Any) -> int:
+def _width(own: _CTGAN) -> int:
     return int(own._transformer.output_dimensions)
 
 
-def _spans(own: Any) -> Iterator[Span]:
+def _spans(own: _CTGAN) -> Iterator[Span]:
     begin = 0
     transformer = own._transformer
-    columns: Sequence[Any] = transformer._column_transform_info_list
-    for info, spans in zip(columns, transformer.output_info_list, strict=True):
+    for info, spans in zip(
+        transformer._column_transform_info_list, transformer.output_info_list, strict=True
+    ):
         for span in spans:
             softmax = span.activation_fn == "softmax"
             discrete = softmax and len(spans) == 1

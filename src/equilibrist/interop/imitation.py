@@ -25,7 +25,7 @@ PARTS = ("state", "action", "next state", "done")
 FIELDS = ("obs", "acts", "next_obs", "dones")
 
 
-def listening(trainer: Any, **options: Any) -> Heard:
+def listening(trainer: object, **options: Any) -> Heard:
     """`listen` to a trainer: the critic is its reward network, and the first half of each of its batches is the
     expert's.
 
@@ -46,11 +46,11 @@ def expert_first(place: int, state: Tensor, *rest: Tensor) -> Tensor:
 
 def audit_reward(
     heard: Heard,
-    trainer: Any,
-    expert: Any,
-    learner: Any,
+    trainer: object,
+    expert: object,
+    learner: object,
     *,
-    train: Any = None,
+    train: object = None,
     at: int | None = None,
     **options: Any,
 ) -> CriticAudit:
@@ -107,7 +107,7 @@ class _Joined(nn.Module):
         return scores
 
 
-def _network(trainer: Any) -> nn.Module:
+def _network(trainer: object) -> nn.Module:
     found = getattr(trainer, "_reward_net", None)
     if not isinstance(found, nn.Module):
         raise GameError(
@@ -116,7 +116,7 @@ def _network(trainer: Any) -> nn.Module:
     return found
 
 
-def _parts(trainer: Any, transitions: Any) -> tuple[Tensor, ...]:
+def _parts(trainer: Any, transitions: object) -> tuple[Tensor, ...]:
     try:
         fields = [np.asarray(getattr(transitions, name)) for name in FIELDS]
         encoded: tuple[Tensor, ...] = trainer.reward_train.preprocess(*fields)

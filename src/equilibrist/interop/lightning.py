@@ -10,17 +10,17 @@ Lightning is imported when the callback is made. `with equilibrist.listen(): tra
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
 from equilibrist.errors import GameError
-from equilibrist.interop.listening import Heard, listen
-from equilibrist.interop.watch import lightning_base
+from equilibrist.interop._lightning_types import LightningTrainer, lightning_base
+from equilibrist.interop.listening import Heard, ListenOptions, listen
 
 
 def listening_callback(
-    critic: str | None = None, generator: str | None = None, **options: Any
+    critic: str | None = None, generator: str | None = None, **options: Unpack[ListenOptions]
 ) -> Any:
     """A Lightning callback that listens while a model is fitted.
 
@@ -36,7 +36,7 @@ def listening_callback(
         RequirementError: neither `lightning` nor `pytorch_lightning` is installed.
         RecipeError: an option that is none.
     """
-    listen(**options)  # what is wrong with them is said now
+    listen(**options)  # wrong options are refused here, not in the middle of a fit
     named = (critic, generator)
 
     class ListeningCallback(lightning_base("listening_callback")):  # type: ignore[misc]
@@ -45,15 +45,17 @@ def listening_callback(
             self.heard: Heard | None = None
             self._open = False
 
-        def on_train_start(self, trainer: Any, module: nn.Module) -> None:
+        def on_train_start(self, trainer: object, module: nn.Module) -> None:
             players = [_part(module, name) if name else None for name in named]
             self.heard = listen(*players, **options).__enter__()
             self._open = True
 
-        def on_train_end(self, trainer: Any, module: nn.Module) -> None:
+        def on_train_end(self, trainer: object, module: nn.Module) -> None:
             self._end()
 
-        def on_exception(self, trainer: Any, module: nn.Module, exception: BaseException) -> None:
+        def on_exception(
+            self, trainer: object, module: nn.Module, exception: BaseException
+        ) -> None:
             self._end()
 
         def _end(self) -> None:
@@ -116,16 +118,16 @@ class Stepwise:
         RequirementError: neither `lightning` nor `pytorch_lightning` is installed.
     """
 
-    def __init__(self, trainer: Any, model: nn.Module, *arguments: Any) -> None:
+    def __init__(self, trainer: LightningTrainer, model: nn.Module, *arguments: object) -> None:
         self.trainer, self.model, self._arguments = trainer, model, arguments
         self._pace = pace = _Pace()
         self._thread: threading.Thread | None = None
 
         class Paced(lightning_base("Stepwise")):  # type: ignore[misc]
-            def on_train_start(self, *_: Any) -> None:
+            def on_train_start(self, *_: object) -> None:
                 pace.wait()
 
-            def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            def on_train_batch_end(self, trainer: LightningTrainer, *_: object) -> None:
                 if not trainer.should_stop:
                     pace.wait()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equilibrist.critics import CriticAudit, audit_critic
 from equilibrist.display import Rows, Shown
@@ -172,10 +172,10 @@ class Heard(Shown):
 
     def audit(
         self,
-        loss: Formulation | str | Callable[..., Any],
+        loss: Formulation | str | Callable[..., Tensor],
         *,
-        real: Any = None,
-        fake: Any = None,
+        real: object = None,
+        fake: object = None,
         at: int | None = None,
         critic: str | None = None,
         **options: Any,
@@ -297,6 +297,17 @@ class Heard(Shown):
         return f"Heard nothing: {why}", rows
 
 
+class ListenOptions(TypedDict, total=False):
+    """What `listen` takes besides the two players."""
+
+    order: Sequence[str] | None
+    tell: Tell | None
+    keep: int
+    megabytes: float
+    every: int | Sequence[int]
+    then: Callable[[Heard], None] | None
+
+
 def listen(
     critic: Name = None,
     generator: Name = None,
@@ -347,7 +358,7 @@ def listen(
     def rounds() -> Rounds:
         return Rounds(keep, int(megabytes * 2**20), order, tell)
 
-    return Heard(lambda *told: Listener(rounds, critic, generator, *told), every, then, keep)
+    return Heard(lambda *callbacks: Listener(rounds, critic, generator, *callbacks), every, then, keep)
 
 
 def _require(
@@ -376,7 +387,13 @@ def _require(
 
 
 def audited(
-    critic: nn.Module, real: object, fake: object, loss: Any, *, seed: int = 0, **options: Any
+    critic: nn.Module,
+    real: object,
+    fake: object,
+    loss: Formulation | str | Callable[..., Tensor],
+    *,
+    seed: int = 0,
+    **options: Any,
 ) -> CriticAudit:
     """`audit_critic`, with global random states put back: of a critic with dropout in training mode too."""
     with seeded(derived(seed), GLOBAL):

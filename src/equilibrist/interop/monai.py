@@ -9,10 +9,10 @@ Ignite is imported when a handler is attached. `with equilibrist.listen(): train
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from equilibrist.errors import GameError
-from equilibrist.interop.listening import Heard, listen
+from equilibrist.interop.listening import Heard, ListenOptions, listen
 
 
 class Listening:
@@ -25,11 +25,11 @@ class Listening:
         heard: what was heard of the run, the last one where there were several; None before the first.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[ListenOptions]) -> None:
         self._options = options
         self.heard: Heard | None = None
         self._open = False
-        listen(**options)  # what is wrong with them is said now
+        listen(**options)  # wrong options are refused here, not in the middle of a run
 
     def attach(self, engine: Any) -> None:
         """Registers the handler's events, as every handler of MONAI does."""
@@ -51,14 +51,14 @@ class Listening:
                 raise GameError(
                     f"{type(engine).__name__} has no {name}: attach to an AdversarialTrainer or a GanTrainer"
                 )
-        self.heard = listen(**{**found, **self._options}).__enter__()
+        self.heard = listen(found["critic"], found["generator"], **self._options).__enter__()
         self._open = True
 
-    def _end(self, engine: Any) -> None:
+    def _end(self, engine: object) -> None:
         if self._open and self.heard is not None:
             self._open = False
             self.heard.__exit__(None)
 
-    def _fail(self, engine: Any, error: BaseException) -> None:
+    def _fail(self, engine: object, error: BaseException) -> None:
         self._end(engine)
-        raise error  # Ignite leaves this to whoever handles the event
+        raise error  # Ignite leaves this to the handler of the event

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 T = TypeVar("T")
 
@@ -32,8 +33,8 @@ def ancestor(tensor: Tensor, owners: Mapping[int, T], nodes: int = NODES) -> T |
     The graph is followed backwards, depth first, until it ends in a parameter whose `id` is in `owners`;
     what is nearest to the tensor is nearly always met first. Nothing of the graph is kept.
     """
-    stack: list[Any] = [tensor.grad_fn]
-    met: set[Any] = set()
+    stack: list[Node | None] = [tensor.grad_fn]
+    met: set[Node] = set()
     while stack and len(met) < nodes:
         node = stack.pop()
         if node is None or node in met:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,14 @@ class TorchRule:
         return moments
 
 
+class PlayState(TypedDict):
+    """What a `Play` saves of itself."""
+
+    steps: int
+    state: Tree
+    constants: Constants
+
+
 class Play:
     """One solver's steps on the modules of a loop, in place.
 
@@ -185,7 +193,7 @@ class Play:
         """Players and constants as the modules hold them now: not copies."""
         return self._read(self._constants)
 
-    def step(self, *batches: Any) -> dict[str, dict[str, float]]:
+    def step(self, *batches: object) -> dict[str, dict[str, float]]:
         """One step of the solver; the j-th minibatch that it draws has real samples `batches[j]`, the
         last of them again and again where it draws more (GameError where they must be independent:
         `Consensus(batches=2)`, `Extragradient(fresh=True)`, `Proximal(fresh=True)`). A batch of a
@@ -213,7 +221,7 @@ class Play:
             for kind, part in taken.info.items()
         }
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> PlayState:
         """Tensors and counts: the solver's state, constants, steps."""
         return {
             "steps": self.steps,
@@ -221,7 +229,7 @@ class Play:
             "constants": tree.clone(self._constants),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: PlayState) -> None:
         """The inverse of `state_dict`."""
         self.steps = int(state["steps"])
         self._state, self._constants = tree.clone(state["state"]), tree.clone(state["constants"])
@@ -235,7 +243,7 @@ class _OfLoop(Given):
     def __init__(
         self,
         game: GAN | AdversarialGame,
-        batches: Sequence[Any],
+        batches: Sequence[object],
         seed: int,
         step: int,
         like: Tensor,

@@ -16,8 +16,9 @@ from equilibrist.checks.registry import named_checks
 from equilibrist.data import Source
 from equilibrist.data.loaders import as_made, source_of
 from equilibrist.display import Rows, Shown
-from equilibrist.errors import RecipeError, RequirementError
+from equilibrist.errors import RecipeError
 from equilibrist.formulations import Formulation
+from equilibrist.interop._lightning_types import LightningTrainer, lightning_base
 from equilibrist.nn import torch_spectral_norm
 
 WATCHED = ("stationary", "nash")
@@ -63,25 +64,26 @@ class Watch(Shown):
     the audits.
     """
 
+    # More parameters than other functions: the game's, as `audit_pair` has them, and the budget's.
     def __init__(
         self,
         generator: nn.Module,
         critic: nn.Module,
-        data: Any,
+        data: object,
         formulation: Formulation | str,
         *,
-        latent: Any,
+        latent: object,
         every: int = 1000,
         mode: str = "as is",
         spectral_norm: bool | Sequence[str] = False,
-        settings: Settings | Mapping[str, Any] | None = None,
+        settings: Settings | Mapping[str, object] | None = None,
         gradients: int | None = None,
         batch: int | None = None,
         seed: int = 0,
         checks: Sequence[str] = WATCHED,
         progress: str = "none",
-        held_out: Any = None,
-        score: Any = None,
+        held_out: object = None,
+        score: object = None,
         **game: Any,
     ) -> None:
         if not isinstance(every, int) or every < 1:
@@ -184,7 +186,7 @@ def lightning_callback(watch: Watch, log: bool = True, stop: bool = False) -> An
             super().__init__()
             self.batches = 0
 
-        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        def on_train_batch_end(self, trainer: LightningTrainer, *_: object) -> None:
             self.batches += 1
             found = watch(self.batches) if trainer.is_global_zero else None
             if found is None:
@@ -204,23 +206,10 @@ def lightning_callback(watch: Watch, log: bool = True, stop: bool = False) -> An
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=self.batches)
 
-        def state_dict(self) -> dict[str, Any]:
+        def state_dict(self) -> dict[str, int]:
             return {"batches": self.batches}
 
-        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def load_state_dict(self, state_dict: dict[str, int]) -> None:
             self.batches = int(state_dict["batches"])
 
     return EquilibriumCallback()
-
-
-def lightning_base(wanted: str) -> Any:
-    """Lightning's Callback, under either of its names; RequirementError for what is `wanted` where neither is there."""
-    for name in ("lightning.pytorch", "pytorch_lightning"):
-        try:
-            module = __import__(f"{name}.callbacks", fromlist=["Callback"])
-        except ImportError:
-            continue
-        return module.Callback
-    raise RequirementError(
-        f"{wanted} needs Lightning: pip install lightning (a plain loop needs only Watch)"
-    )

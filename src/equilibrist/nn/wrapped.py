@@ -199,3 +199,15 @@ def _is_constant(value: object) -> bool:
 def _as(value: Tensor, like: Tensor) -> Tensor:
     dtype = like.dtype.to_complex() if value.is_complex() else like.dtype
     return value.to(like.device, dtype)
+
+
+def hook_target(module: nn.Module) -> nn.Module:
+    """The module on which to put hooks in place of `module`.
+
+    Loops call a DistributedDataParallel module and, at times, what it wraps, which hears both. The hooks of
+    a compiled module's inner one would be traced, and DataParallel calls copies of its own: these are
+    listened to from outside.
+    """
+    while type(module).__name__ == "DistributedDataParallel":
+        module = module.module  # type: ignore[assignment]
+    return module

@@ -31,7 +31,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 )
 
 
-def experiment(key: str) -> Experiment:
+def experiment_named(key: str) -> Experiment:
     """The experiment of this name.
 
     Raises: RecipeError for another name, with the closest ones.

@@ -12,17 +12,17 @@ from PIL import Image
 
 from equilibrist.files.atomic import write_atomically
 from equilibrist.papers import hsieh_methods
-from equilibrist.papers.hsieh_methods import MEAN, PLAIN, Budget, Comparison, Contrast, Method
+from equilibrist.papers.hsieh_methods import MEAN, PLAIN, Budget, Contrast, Method, PairedDifference
 from equilibrist.papers.looks import looks
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import HSIEH
 from equilibrist.recipe_lookup import resolve
@@ -82,7 +82,7 @@ def units(size: Size) -> tuple[Unit, ...]:
     )
 
 
-def _work(scale: Scale, method: Method, place: Place) -> Measures:
+def _work(scale: Scale, method: Method, place: Workspace) -> Measures:
     small = scale.data == "digits"
     found = hsieh_methods.tuned_and_trained(
         place,
@@ -122,7 +122,7 @@ def _distance(names: Iterable[str]) -> str:
 STANDS_FOR = {"MNIST": ("mnist", "digits"), "LSUN bedrooms": ("cifar10",)}
 
 
-def comparisons(records: Records) -> dict[str, list[Comparison]]:
+def comparisons(records: Records) -> dict[str, list[PairedDifference]]:
     """By the paper's data set: the mirror method that tuned better against each plain one."""
     pairs = {}
     for claim, names in STANDS_FOR.items():
@@ -135,15 +135,15 @@ def comparisons(records: Records) -> dict[str, list[Comparison]]:
     return hsieh_methods.compared(records, pairs)
 
 
-def _judge(claim: str, records: Records) -> Outcome:
+def _judge(claim: str, records: Records) -> ClaimOutcome:
     return hsieh_methods.verdict(comparisons(records)[claim], len(PLAIN))
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """A table and a row of pictures for each data set."""
     lines = []
     for name, title in TITLES.items():
-        lines += hsieh_methods.table(records, name, METHODS)
+        lines += hsieh_methods.markdown_tables(records, name, METHODS)
         lines += hsieh_methods.gallery(records, folder, name, title, METHODS)
     return lines
 
@@ -168,5 +168,5 @@ IMAGES = Experiment(
         "small": "Widths 16 (MNIST) and 8 (CIFAR-10, for LSUN bedrooms), 12,000 gradients; step sizes are tuned.",
         "paper": "CIFAR-10 instead of LSUN bedrooms; the paper's step sizes are not in the slides: they are tuned.",
     },
-    table,
+    markdown_tables,
 )

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from equilibrist.langevin import RMSPropSGLD
 from equilibrist.optimizers import SGD, Adam, Optimizer, RMSProp
-from equilibrist.papers.model import Measures, Outcome, Place, Records
-from equilibrist.papers.training import folder, last, trained
+from equilibrist.papers.model import ClaimOutcome, Measures, Records, Workspace
+from equilibrist.papers.training import last, seed_folder, train_seeds
 from equilibrist.run.recipe import Recipe
 from equilibrist.scores import Score
 from equilibrist.solvers import Alternating, MirrorGAN, MirrorProxGAN, Solver
@@ -133,7 +133,7 @@ class Budget:
 
 
 def tuned_and_trained(
-    place: Place,
+    place: Workspace,
     method: Method,
     budget: Budget,
     recipe: Callable[[Method], Recipe],
@@ -165,7 +165,7 @@ def tuned_and_trained(
             steps=method.steps(setting, gradients),
         )
         where = dataclasses.replace(place, runs=place.runs / name)
-        done = trained(where, made, seeds, scores=scores, looks=looks, stacked=stacked)
+        done = train_seeds(where, made, seeds, scores=scores, looks=looks, stacked=stacked)
         by_seed: dict[str, Measures] = done["seeds"]
         return by_seed
 
@@ -190,9 +190,9 @@ def tuned_and_trained(
     }
 
 
-def newest_samples(place: Place, budget: Budget, kind: str) -> Path | None:
+def newest_samples(place: Workspace, budget: Budget, kind: str) -> Path | None:
     """The first seed's last samples, as a file of this kind; None where it left none."""
-    samples = folder(place.runs / "trained", budget.seeds[0]) / "samples"
+    samples = seed_folder(place.runs / "trained", budget.seeds[0]) / "samples"
     return max(samples.glob(f"step_*.{kind}"), default=None)
 
 
@@ -200,14 +200,14 @@ def newest_samples(place: Place, budget: Budget, kind: str) -> Path | None:
 
 
 class Contrast(NamedTuple):
-    """A comparison to make: the method that is said to be better, the other, and the data they were trained on."""
+    """A comparison to make: the method claimed to be better, the other, and the data they were trained on."""
 
     better: str
     worse: str
     data: str
 
 
-class Comparison(NamedTuple):
+class PairedDifference(NamedTuple):
     """How much closer one method came than another, over seeds (positive: it did), with p after correction."""
 
     contrast: Contrast
@@ -258,13 +258,13 @@ def tuned_best(records: Records, data: str, methods: Sequence[Method]) -> str:
 
 def compared(
     records: Records, pairs: Mapping[str, Sequence[Contrast]]
-) -> dict[str, list[Comparison]]:
+) -> dict[str, list[PairedDifference]]:
     """All comparisons by claim, with p-values after Holm's correction for their number.
 
     A seed that diverged counts as the largest final distance of any run on the same data.
     """
     rows = {
-        claim: [Comparison(one, _gain(records, one)) for one in asked]
+        claim: [PairedDifference(one, _gain(records, one)) for one in asked]
         for claim, asked in pairs.items()
     }
     p = iter(holm([one.gain.p for row in rows.values() for one in row]))
@@ -291,21 +291,23 @@ RULE = (
 )
 
 
-def verdict(found: Sequence[Comparison], wanted: int) -> Outcome:
+def verdict(found: Sequence[PairedDifference], wanted: int) -> ClaimOutcome:
     """The rule above, for the comparisons of one claim."""
     sound = [one for one in found if one.gain.n > 1]
     if len(sound) < wanted:
-        return Outcome("not tried", f"{len(sound)} of {wanted} comparisons have two seeds or more")
+        return ClaimOutcome(
+            "not tried", f"{len(sound)} of {wanted} comparisons have two seeds or more"
+        )
     why = "; ".join(map(str, sound))
     signs = [one.sign for one in sound]
     if min(signs) < 0:
-        return Outcome("does not hold", why)
+        return ClaimOutcome("does not hold", why)
     if min(signs) > 0:
-        return Outcome("holds", why)
-    return Outcome("holds in part" if max(signs) > 0 else "undecided", why)
+        return ClaimOutcome("holds", why)
+    return ClaimOutcome("holds in part" if max(signs) > 0 else "undecided", why)
 
 
-def table(
+def markdown_tables(
     records: Records, data: str, methods: Sequence[Method], others: Sequence[str] = ()
 ) -> list[str]:
     """Final distances by method, other figures (the ends of scores' names), settings, divergence."""

@@ -22,16 +22,16 @@ from equilibrist.formulations import WGAN
 from equilibrist.games import GAN, Mixture
 from equilibrist.networks import MixtureCritic, MixtureGenerator
 from equilibrist.papers import hsieh_methods
-from equilibrist.papers.hsieh_methods import MEAN, PLAIN, Budget, Comparison, Contrast, Method
+from equilibrist.papers.hsieh_methods import MEAN, PLAIN, Budget, Contrast, Method, PairedDifference
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import HSIEH
 from equilibrist.penalties import GradientPenalty
@@ -102,7 +102,7 @@ def units(size: Size) -> tuple[Unit, ...]:
     )
 
 
-def _work(scale: Scale, law: str, method: Method, place: Place) -> Measures:
+def _work(scale: Scale, law: str, method: Method, place: Workspace) -> Measures:
     found = hsieh_methods.tuned_and_trained(
         place,
         method,
@@ -142,7 +142,7 @@ def point_cloud(points: Tensor, source: Source, side: int = 160) -> Image.Image:
 # -- what became of it ----------------------------------------------------------------------------------
 
 
-def comparisons(records: Records) -> dict[str, list[Comparison]]:
+def comparisons(records: Records) -> dict[str, list[PairedDifference]]:
     """By claim: each law's, the summary by a mean network, and plain SGD."""
     pairs: dict[str, list[Contrast]] = {}
     for law in LAWS:
@@ -161,11 +161,11 @@ def comparisons(records: Records) -> dict[str, list[Comparison]]:
 WANTED = {**dict.fromkeys(LAWS, len(PLAIN)), "mean": 2 * len(LAWS), "sgd": len(LAWS)}
 
 
-def _judge(claim: str, records: Records) -> Outcome:
+def _judge(claim: str, records: Records) -> ClaimOutcome:
     return hsieh_methods.verdict(comparisons(records)[claim], WANTED[claim])
 
 
-def _judge_tuning(records: Records) -> Outcome:
+def _judge_tuning(records: Records) -> ClaimOutcome:
     """Whether the best setting matters more to Adam and RMSProp than to the mirror methods."""
     spreads = {}
     for method in (*PLAIN[1:], *MEAN):
@@ -173,7 +173,7 @@ def _judge_tuning(records: Records) -> Outcome:
         for law in LAWS:
             found = hsieh_methods.measures(records, law, method.key)
             if found is None:
-                return Outcome("not tried", f"{law}: {method.title} was not run")
+                return ClaimOutcome("not tried", f"{law}: {method.title} was not run")
             ends = [float("inf") if row[2] is None else row[2] for row in found["tuning"]]
             ratios.append(max(ends) / min(ends) if min(ends) < float("inf") else float("inf"))
         spreads[method] = statistics.median(ratios)
@@ -183,15 +183,15 @@ def _judge_tuning(records: Records) -> Outcome:
     plain = [spread for method, spread in spreads.items() if not method.mirror]
     mirror = [spread for method, spread in spreads.items() if method.mirror]
     if min(plain) > max(mirror):
-        return Outcome("holds", why)
-    return Outcome("does not hold" if max(plain) < min(mirror) else "undecided", why)
+        return ClaimOutcome("holds", why)
+    return ClaimOutcome("does not hold" if max(plain) < min(mirror) else "undecided", why)
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """A table and a row of pictures for each law."""
     lines = []
     for law, (_, title) in LAWS.items():
-        lines += hsieh_methods.table(records, law, METHODS, ("modes", "good"))
+        lines += hsieh_methods.markdown_tables(records, law, METHODS, ("modes", "good"))
         lines += hsieh_methods.gallery(records, folder, law, title, METHODS)
     return lines
 
@@ -238,5 +238,5 @@ PLANE = Experiment(
         "tiny": "The paper's step sizes and noise are not in the slides: step sizes are tuned. Perceptrons of two "
         "hidden layers of 64, Langevin steps preconditioned as RMSProp is.",
     },
-    table,
+    markdown_tables,
 )

@@ -24,7 +24,7 @@ from equilibrist.mixed import GridDescent, GridProx, squared_distance_game
 from equilibrist.mixed.matrix import LAWS, MatrixGame
 from equilibrist.mixed.mirror import MirrorDescent, MirrorProx, OptimisticMirror
 from equilibrist.mixed.truths import von_mises_moment
-from equilibrist.papers.model import Measures, Outcome, Place, Records, Unit
+from equilibrist.papers.model import ClaimOutcome, Measures, Records, Unit, Workspace
 from equilibrist.statistics import estimate
 
 MARGIN = 0.07
@@ -32,7 +32,7 @@ SEED = 2019
 
 
 @dataclass(frozen=True)
-class Row:
+class RateRow:
     """A method, the noise on its payoffs, the rate of its averages' gap, and what the paper says of it, if it does."""
 
     key: str
@@ -45,7 +45,7 @@ class Row:
 
 NOISY = "With noisy payoffs the expected gap of the averages is O(T^-1/2)."
 ROWS = (
-    Row(
+    RateRow(
         "descent",
         "mirror descent",
         MirrorDescent(),
@@ -53,7 +53,7 @@ ROWS = (
         -0.5,
         "The averages' duality gap is O(T^-1/2).",
     ),
-    Row(
+    RateRow(
         "prox",
         "mirror-prox",
         MirrorProx(),
@@ -61,10 +61,12 @@ ROWS = (
         -1.0,
         "With exact payoffs the averages' duality gap is O(1/T).",
     ),
-    Row("descent-noise", "mirror descent, noisy payoffs", MirrorDescent(), 1.0, -0.5, NOISY),
-    Row("prox-noise", "mirror-prox, noisy payoffs", MirrorProx(), 1.0, -0.5, NOISY),
-    Row("descent-anytime", "mirror descent, anytime step", MirrorDescent(anytime=True), 0.0, -0.5),
-    Row("optimistic", "optimistic mirror descent", OptimisticMirror(), 0.0, -1.0),
+    RateRow("descent-noise", "mirror descent, noisy payoffs", MirrorDescent(), 1.0, -0.5, NOISY),
+    RateRow("prox-noise", "mirror-prox, noisy payoffs", MirrorProx(), 1.0, -0.5, NOISY),
+    RateRow(
+        "descent-anytime", "mirror descent, anytime step", MirrorDescent(anytime=True), 0.0, -0.5
+    ),
+    RateRow("optimistic", "optimistic mirror descent", OptimisticMirror(), 0.0, -1.0),
 )
 
 
@@ -77,7 +79,7 @@ class Scale:
     sizes: tuple[int, ...] = (10, 30)
     repeats: int = 4
 
-    def cell(self, row: Row, law: str, size: int) -> Measures:
+    def cell(self, row: RateRow, law: str, size: int) -> Measures:
         """Slopes by game, and the largest ratio of a gap to its guarantee."""
         games = [MatrixGame.random(size, size, seed=g, law=law) for g in range(self.games)]
         times = self.repeats if row.noise else 1
@@ -120,7 +122,7 @@ def units(scale: Scale, minutes: float) -> tuple[Unit, ...]:
     )
 
 
-def _work(scale: Scale, row: Row, place: Place) -> Measures:
+def _work(scale: Scale, row: RateRow, place: Workspace) -> Measures:
     return {
         "cells": [scale.cell(row, law, size) for size in scale.sizes for law in LAWS],
         "times": list(scale.times),
@@ -134,11 +136,11 @@ RULE = (
 )
 
 
-def judge(row: Row, records: Records) -> Outcome:
+def judge(row: RateRow, records: Records) -> ClaimOutcome:
     """The rule above."""
     cells = recorded(records, f"rates-{row.key}").get("cells")
     if cells is None:
-        return Outcome("not tried", "no run yet")
+        return ClaimOutcome("not tried", "no run yet")
     means = [estimate(cell["slopes"]).mean for cell in cells]
     ratio = max(cell["ratio"] for cell in cells)
     why = (
@@ -146,11 +148,11 @@ def judge(row: Row, records: Records) -> Outcome:
         f"{ratio:.2f} times its guarantee"
     )
     if not all(cell["ratio"] <= 1 for cell in cells):
-        return Outcome("does not hold", why)
-    return Outcome("holds" if max(means) <= row.rate + MARGIN else "holds in part", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("holds" if max(means) <= row.rate + MARGIN else "holds in part", why)
 
 
-def table(records: Records) -> list[str]:
+def markdown_tables(records: Records) -> list[str]:
     """Slopes by law, one number for each size."""
     found = [(row, recorded(records, f"rates-{row.key}")) for row in ROWS]
     found = [(row, measures) for row, measures in found if "cells" in measures]
@@ -215,7 +217,7 @@ def square_gap(method: str, nodes: int, T: int) -> float:
     return float(rule.run(squared_distance_game(), T, nodes=nodes, record=(T,)).gap_average[-1])
 
 
-def on_measures(times: tuple[int, ...], count: int, nodes: int, place: Place) -> Measures:
+def on_measures(times: tuple[int, ...], count: int, nodes: int, place: Workspace) -> Measures:
     found: Measures = {"times": list(times)}
     for method in RATES:
         gaps = [[circle_gap(method, *start, T) for start in starts(count)] for T in times]
@@ -238,10 +240,10 @@ ON_MEASURES_RULE = (
 )
 
 
-def judge_on_measures(method: str, records: Records) -> Outcome:
+def judge_on_measures(method: str, records: Records) -> ClaimOutcome:
     found = recorded(records, "rates-on-measures").get(method)
     if found is None:
-        return Outcome("not tried", "no run yet")
+        return ClaimOutcome("not tried", "no run yet")
     rate = RATES[method] + MARGIN
     circle = estimate(found["circle"])
     why = (
@@ -249,7 +251,7 @@ def judge_on_measures(method: str, records: Records) -> Outcome:
         f"{found['square over log']:.3f} there for gap / log T"
     )
     if circle.mean <= rate and found["square"] <= rate:
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if circle.mean <= rate:
-        return Outcome("holds in part", why)
-    return Outcome("does not hold", why)
+        return ClaimOutcome("holds in part", why)
+    return ClaimOutcome("does not hold", why)

@@ -33,13 +33,13 @@ from equilibrist.papers import hsieh_rates
 from equilibrist.papers.hsieh_rates import recorded
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import HSIEH
 from equilibrist.theory.w2gan import W2Gaussian
@@ -53,7 +53,7 @@ GAUSSIANS = ((2, 2.0, 0.5, 1.0), (1, 1.5, 0.5, 0.5), (4, 3.0, 1.0, 2.0), (3, 1.2
 PAIRS = 2000  # random pure strategies a player that must not beat the closed forms
 
 
-def _equilibria(place: Place) -> Measures:
+def _equilibria(place: Workspace) -> Measures:
     games = [_gaussian(*case) for case in GAUSSIANS]
     circle = circle_game()
     uniform = Density.uniform(Circle().grid(64))
@@ -114,10 +114,10 @@ def _on_a_grid(
     }
 
 
-def _judge_pure(records: Records) -> Outcome:
+def _judge_pure(records: Records) -> ClaimOutcome:
     games = recorded(records, "equilibria").get("games")
     if games is None:
-        return Outcome("not tried", "no run yet")
+        return ClaimOutcome("not tried", "no run yet")
     free = [one for one in games if one["min_max"] > one["max_min"] + SAME]
     beaten = max(one["beaten"] for one in games)
     why = (
@@ -126,20 +126,20 @@ def _judge_pure(records: Records) -> Outcome:
         + f"; {2 * PAIRS:,} random strategies a W2GAN beat the closed forms by {beaten:.1g} at most"
     )
     if beaten > SAME:
-        return Outcome("undecided", why)
-    return Outcome("holds" if free else "does not hold", why)
+        return ClaimOutcome("undecided", why)
+    return ClaimOutcome("holds" if free else "does not hold", why)
 
 
-def _judge_mixed(records: Records) -> Outcome:
+def _judge_mixed(records: Records) -> ClaimOutcome:
     games = recorded(records, "equilibria").get("games")
     if games is None:
-        return Outcome("not tried", "no run yet")
+        return ClaimOutcome("not tried", "no run yet")
     found = [one for one in games if one["mixed_gap"] <= SAME]
     worst = max(one["mixed_gap"] for one in games)
     why = f"an explicit mixed equilibrium in {len(found)} of {len(games)} games; largest gap {worst:.1g}"
     if len(found) == len(games):
-        return Outcome("holds", why)
-    return Outcome("holds in part" if found else "undecided", why)
+        return ClaimOutcome("holds", why)
+    return ClaimOutcome("holds in part" if found else "undecided", why)
 
 
 # -- the form of mirror descent -------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def _judge_mixed(records: Records) -> Outcome:
 CHECKED = (1, 10, 100, 400)  # steps
 
 
-def _form(place: Place) -> Measures:
+def _form(place: Workspace) -> Measures:
     return {
         "checks": {
             "the minimiser of eta <h, rho> + KL(rho || mu)": _variational(),
@@ -216,13 +216,13 @@ def _as_a_matrix_game() -> float:
     return worst
 
 
-def _judge_form(records: Records) -> Outcome:
+def _judge_form(records: Records) -> ClaimOutcome:
     checks = recorded(records, "form").get("checks")
     if checks is None:
-        return Outcome("not tried", "no run yet")
+        return ClaimOutcome("not tried", "no run yet")
     why = "; ".join(f"from {name}: {value:.1g}" for name, value in checks.items())
     held = all(value <= SAME for value in checks.values())
-    return Outcome("holds" if held else "does not hold", f"largest differences: {why}")
+    return ClaimOutcome("holds" if held else "does not hold", f"largest differences: {why}")
 
 
 # -- the experiment -------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def units(size: Size) -> tuple[Unit, ...]:
     )
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """The games, and the rates."""
     games = recorded(records, "equilibria").get("games") or []
     lines = []
@@ -268,7 +268,7 @@ def table(records: Records, folder: Path) -> list[str]:
             ),
             "",
         ]
-    return lines + hsieh_rates.table(records)
+    return lines + hsieh_rates.markdown_tables(records)
 
 
 THEORY = Experiment(
@@ -324,5 +324,5 @@ THEORY = Experiment(
         "tiny": "Games with known solutions stand in for GANs; random matrix games for rates.",
         "small": "Games with known solutions stand in for GANs; random matrix games for rates.",
     },
-    table,
+    markdown_tables,
 )

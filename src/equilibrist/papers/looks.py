@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from equilibrist.certificates import Json
 from equilibrist.errors import DataError
 from equilibrist.scores import ClassScore, FeatureNetwork, Frechet, Score
 
@@ -97,7 +97,7 @@ def looks(data: str, weights: Path | None, samples: int = 2048) -> tuple[Score, 
     """
     found: list[Score] = [Frechet(samples=samples)]
     make: Callable[[bool], nn.Module]
-    shape: dict[str, Any]
+    shape: Json
     if weights is None or data == "digits":
         return tuple(found)
     if data == "mnist":

@@ -14,16 +14,16 @@ from pathlib import Path
 from equilibrist.errors import DataError
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import MESCHEDER
-from equilibrist.papers.training import last, relative_cost, trained
+from equilibrist.papers.training import last, relative_cost, train_seeds
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.scores import Frechet
@@ -83,10 +83,10 @@ def units(size: Size) -> tuple[Unit, ...]:
     )
 
 
-def _train(scale: Scale, method: str, seed: int, place: Place) -> Measures:
+def _train(scale: Scale, method: str, seed: int, place: Workspace) -> Measures:
     recipe = scale.recipe(method)
     cost = relative_cost(recipe, steps=2)
-    found = trained(place, recipe, (seed,), scores=(Frechet(samples=scale.samples),))
+    found = train_seeds(place, recipe, (seed,), scores=(Frechet(samples=scale.samples),))
     return {**found, "cost": cost}
 
 
@@ -113,14 +113,14 @@ def pixel_distances(
     }
 
 
-def judge(records: Records) -> Outcome:
+def judge(records: Records) -> ClaimOutcome:
     """The rule of the samples."""
     found = by_seed(records, "consensus")
     gone = sum(one["diverged"] is not None for one in found.values())
     end, start = pixel_distances(records, "consensus"), pixel_distances(records, "consensus", 0)
     fallen = {s: a / b for s, b in end.items() if b and (a := start.get(s)) is not None}
     if len(found) < 2 or (not gone and len(fallen) < 2):
-        return Outcome("not tried", "fewer than two seeds of consensus yet")
+        return ClaimOutcome("not tried", "fewer than two seeds of consensus yet")
     ahead = paired(pixel_distances(records, "alternating"), end)
     smallest = min(fallen.values(), default=0.0)
     why = (
@@ -129,15 +129,15 @@ def judge(records: Records) -> Outcome:
         "(positive: consensus is ahead)"
     )
     if not gone and smallest >= FALL:
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if not gone and smallest > 1:
-        return Outcome("holds in part", why)
+        return ClaimOutcome("holds in part", why)
     if gone > len(found) / 2 or all(value <= 1 for value in fallen.values()):
-        return Outcome("does not hold", why)
-    return Outcome("undecided", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("undecided", why)
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """Distances at the start, half way and at the end."""
     lines = [
         "| method | distance between pixels: start | half way | end | diverged | cost of a step |",
@@ -187,5 +187,5 @@ CELEBA = Experiment(
         "that of the initial pair.",
         "paper": "Width 128, batch 64, 150,000 iterations, on the faces that are named.",
     },
-    table,
+    markdown_tables,
 )

@@ -27,11 +27,11 @@ from equilibrist.papers.mescheder_losses import (
     judge_losses,
     judge_score,
     judge_training,
-    table,
+    markdown_tables,
 )
-from equilibrist.papers.model import Claim, Experiment, Measures, Place, Size, Unit
+from equilibrist.papers.model import Claim, Experiment, Measures, Size, Unit, Workspace
 from equilibrist.papers.sources import MESCHEDER
-from equilibrist.papers.training import relative_cost, trained
+from equilibrist.papers.training import relative_cost, train_seeds
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.solvers import Alternating, Consensus
@@ -120,11 +120,11 @@ def units(size: Size) -> tuple[Unit, ...]:
     return tuple(found)
 
 
-def _cell(scale: Scale, net: Net, cell: Arm, seeds: Sequence[int], place: Place) -> Measures:
+def _cell(scale: Scale, net: Net, cell: Arm, seeds: Sequence[int], place: Workspace) -> Measures:
     recipe = scale.recipe(net, cell)
     cost = relative_cost(recipe, base=scale.recipe(net, WILD))
     scores = looks(scale.data, place.weights, scale.samples)
-    found = trained(place, recipe, seeds, scores=scores, looks=LOOKS, stacked=len(seeds) > 1)
+    found = train_seeds(place, recipe, seeds, scores=scores, looks=LOOKS, stacked=len(seeds) > 1)
     return {**found, "cost": cost}
 
 
@@ -182,5 +182,5 @@ CIFAR10 = Experiment(
         "paper": "As the slides, but a ResNet-56's class score instead of the Inception score. What they leave open "
         "follows the authors' published code (z of 256, non-saturating losses); the generator's activations are ReLU.",
     },
-    table,
+    markdown_tables,
 )

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from equilibrist.files.atomic import write_json
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import MESCHEDER
-from equilibrist.papers.training import last, relative_cost, taken_up, trained
+from equilibrist.papers.training import last, relative_cost, taken_up, train_seeds
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.reading import read_json
 from equilibrist.run.recipe import Recipe
@@ -89,10 +89,10 @@ def units(size: Size) -> tuple[Unit, ...]:
     )
 
 
-def _method(scale: Scale, method: str, place: Place) -> Measures:
+def _method(scale: Scale, method: str, place: Workspace) -> Measures:
     recipe = scale.recipe(method)
     scores = (MixtureQuality(transport=500),)
-    found = trained(place, recipe, scale.seeds, scores=scores, looks=LOOKS, stacked=True)
+    found = train_seeds(place, recipe, scale.seeds, scores=scores, looks=LOOKS, stacked=True)
     found["spectra"] = {
         str(seed): _spectra(scale, recipe, seed, place)
         for seed in scale.seeds[: scale.spectra]
@@ -107,7 +107,7 @@ def _method(scale: Scale, method: str, place: Place) -> Measures:
     return found
 
 
-def _spectra(scale: Scale, recipe: Recipe, seed: int, place: Place) -> Measures:
+def _spectra(scale: Scale, recipe: Recipe, seed: int, place: Workspace) -> Measures:
     """`causes` of J and of J + gamma J^T J at the end of a seed; kept, for they take a quarter of a minute."""
     path = place.runs / "spectra" / f"seed_{seed}.json"
     if not path.exists():
@@ -169,29 +169,29 @@ def _sign(found: Estimate) -> int:
     return (found.low > 0) - (found.high < 0)
 
 
-def judge_modes(records: Records) -> Outcome:
+def judge_modes(records: Records) -> ClaimOutcome:
     """The rule of the densities."""
     gains = {
         name: paired(scores_at(records, "consensus", name), scores_at(records, "simga", name))
         for name in ("modes", "good")
     }
     if min(gain.n for gain in gains.values()) < 2:
-        return Outcome("not tried", "fewer than two seeds of each method yet")
+        return ClaimOutcome("not tried", "fewer than two seeds of each method yet")
     why = (
         f"at equal iterations consensus covers {gains['modes']} more modes of {MODES} and has {gains['good']} "
         "more good samples (a share)"
     )
     signs = [_sign(gain) for gain in gains.values()]
     if min(signs) > 0:
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if max(signs) > 0:
-        return Outcome("holds in part", why)
+        return ClaimOutcome("holds in part", why)
     if min(signs) < 0:
-        return Outcome("does not hold", why)
-    return Outcome("undecided", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("undecided", why)
 
 
-def judge_causes(records: Records) -> Outcome:
+def judge_causes(records: Records) -> ClaimOutcome:
     """The rule of the failure causes."""
     there = spectral(records, "simga", "jacobian", "angle")
     here = spectral(records, "consensus", "consensus", "angle")
@@ -201,18 +201,18 @@ def judge_causes(records: Records) -> Outcome:
         estimate([*here.values()]),
     )
     if less.n < 2 or theirs.low is None or ours.high is None:
-        return Outcome("not tried", "fewer than two seeds with spectra of each method yet")
+        return ClaimOutcome("not tried", "fewer than two seeds with spectra of each method yet")
     why = (
         f"widest angle of a large eigenvalue (90: pure rotation): {theirs} degrees where SimGA ended, {ours} "
         f"for the field of consensus where that ended; SimGA's less consensus's: {less}"
     )
     if _sign(less) > 0:
         turning = theirs.low > 45 and ours.mean < 45
-        return Outcome("holds" if turning else "holds in part", why)
-    return Outcome("does not hold" if _sign(less) < 0 else "undecided", why)
+        return ClaimOutcome("holds" if turning else "holds in part", why)
+    return ClaimOutcome("does not hold" if _sign(less) < 0 else "undecided", why)
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """Modes and good samples at the quarters and at equal seconds; the spectra."""
     if any(method not in records for method in METHODS):
         return []
@@ -291,5 +291,5 @@ FIGURE_1 = Experiment(
         "written; the seeds are the same.",
         "paper": "As the slides, 16 seeds: the same as small.",
     },
-    table,
+    markdown_tables,
 )

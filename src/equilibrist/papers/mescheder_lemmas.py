@@ -14,13 +14,13 @@ from equilibrist.core.game import Constants, Plain, Players
 from equilibrist.games.truth import exact_jacobian
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import MESCHEDER
 from equilibrist.spectra import eigenvalues, forecast
@@ -28,7 +28,7 @@ from equilibrist.spectra import eigenvalues, forecast
 Matrix = NDArray[np.float64]
 
 CASES = 2000  # random games or matrices of each kind
-FEWEST = 100  # cases of a kind without which nothing is said about it
+FEWEST = 100  # cases of a kind below which no statement about it is made
 SLACK = 1e-9  # of comparisons, relative: rounding
 NEAR = 1e-3  # how far on either side of a bound on the step the map is looked at, relative
 
@@ -36,7 +36,7 @@ NEAR = 1e-3  # how far on either side of a bound on the step the map is looked a
 RADIUS, ANGLES, CURVATURE = 1e-4, 720, 0.05
 
 
-NOT_YET = Outcome("not tried", "no record of its unit")
+NOT_YET = ClaimOutcome("not tried", "no record of its unit")
 
 
 def _measured(records: Records, unit: str) -> Measures:
@@ -111,7 +111,7 @@ def random_game(rng: np.random.Generator, plain: bool) -> Cubic:
     return Cubic(symmetric(n), B, symmetric(m), torch.from_numpy(T))
 
 
-def corollary(place: Place) -> Measures:
+def corollary(place: Workspace) -> Measures:
     """Counts how often the corollary's two halves fail on random zero-sum games."""
     found = {
         "nash": 0,
@@ -141,7 +141,7 @@ def corollary(place: Place) -> Measures:
     return found
 
 
-def judge_corollary(records: Records) -> Outcome:
+def judge_corollary(records: Records) -> ClaimOutcome:
     """Its rule."""
     if not (m := _measured(records, "corollary")):
         return NOT_YET
@@ -151,10 +151,10 @@ def judge_corollary(records: Records) -> Outcome:
         "definite v' are none"
     )
     if m["nash_violations"] or m["definite_violations"]:
-        return Outcome("does not hold", why)
+        return ClaimOutcome("does not hold", why)
     if min(m["nash"], m["definite"]) < FEWEST:
-        return Outcome("undecided", why)
-    return Outcome("holds", why)
+        return ClaimOutcome("undecided", why)
+    return ClaimOutcome("holds", why)
 
 
 # -- lemma (5) --------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def is_threshold(h: float, A: Matrix) -> bool:
     return spectral_radius(A, (1 - NEAR) * h) < 1 <= spectral_radius(A, (1 + NEAR) * h)
 
 
-def steps(place: Place) -> Measures:
+def steps(place: Workspace) -> Measures:
     """Counts matrices for which (5), and the library's h_max, are no threshold of the map's stability."""
     wrong, wrong_here = 0, 0
     for i in range(CASES):
@@ -200,7 +200,7 @@ def steps(place: Place) -> Measures:
     return {"cases": CASES, "violations": wrong, "library_violations": wrong_here}
 
 
-def judge_steps(records: Records) -> Outcome:
+def judge_step_sizes(records: Records) -> ClaimOutcome:
     """Its rule."""
     if not (m := _measured(records, "steps")):
         return NOT_YET
@@ -271,7 +271,7 @@ def bounds(A: Matrix, gamma: float) -> Bounds:
     )
 
 
-def quotients(place: Place) -> Measures:
+def quotients(place: Workspace) -> Measures:
     """Counts matrices whose q(gamma) is beyond the bounds, or beyond 1/1000 at gamma = 1000 / rho; and those for
     which the library's forecast is wrong."""
     over = np.zeros(3, dtype=int)
@@ -302,7 +302,7 @@ def quotients(place: Place) -> Measures:
     }
 
 
-def judge_printed(records: Records) -> Outcome:
+def judge_printed(records: Records) -> ClaimOutcome:
     """The rule of (10) as printed."""
     if not (m := _measured(records, "quotients")):
         return NOT_YET
@@ -315,7 +315,7 @@ def judge_printed(records: Records) -> Outcome:
     return _counted(why, m["printed_violations"] + beyond, m["cases"])
 
 
-def judge_corrected(records: Records) -> Outcome:
+def judge_corrected(records: Records) -> ClaimOutcome:
     """The rule of what is said after (10)."""
     if not (m := _measured(records, "quotients")):
         return NOT_YET
@@ -328,11 +328,11 @@ def judge_corrected(records: Records) -> Outcome:
     return _counted(why, wrong, m["cases"])
 
 
-def _counted(why: str, violations: int, cases: int) -> Outcome:
+def _counted(why: str, violations: int, cases: int) -> ClaimOutcome:
     """Holds without exception among enough cases."""
     if violations:
-        return Outcome("does not hold", why)
-    return Outcome("holds" if cases >= FEWEST else "undecided", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("holds" if cases >= FEWEST else "undecided", why)
 
 
 # -- the experiment ---------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ LEMMAS = Experiment(
             _rule(
                 "I + hA is not stable just below the bound, or is just above it, for a random matrix"
             ),
-            judge_steps,
+            judge_step_sizes,
         ),
         Claim(
             "Lemma, (10) as printed",

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from equilibrist.papers.model import Measures, Outcome, Records
+from equilibrist.papers.model import ClaimOutcome, Measures, Records
 from equilibrist.papers.table1 import decisive, lower
 from equilibrist.papers.training import last
 from equilibrist.statistics import Estimate, estimate, holm, paired
@@ -155,10 +155,10 @@ def equal_seconds(records: Records, net: Net, cell: Arm, than: Arm) -> Estimate:
 
 # -- what became of it ------------------------------------------------------------------------------
 
-NOT_YET = Outcome("not tried", "fewer than two seeds of each cell yet")
+NOT_YET = ClaimOutcome("not tried", "fewer than two seeds of each cell yet")
 
 
-def judge_losses(net: Net, records: Records) -> Outcome:
+def judge_losses(net: Net, records: Records) -> ClaimOutcome:
     """The rule of the curves of losses."""
     ours = {p: estimate([*fluctuations(records, net, CALM, p).values()]) for p in LEVELS}
     more = {p: times_more(records, net, WILD, CALM, p) for p in LEVELS}
@@ -175,15 +175,15 @@ def judge_losses(net: Net, records: Records) -> Outcome:
     lows = [one.low for one in more.values()]
     constant = all(one.high is not None and one.high < CONSTANT for one in ours.values())
     if not (gone or won) and constant and all(x is not None and x > math.log(FACTOR) for x in lows):
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if not gone and all(x is not None and x > 0 for x in lows):
-        return Outcome("holds in part", why)
+        return ClaimOutcome("holds in part", why)
     if gone or any(one.high is not None and one.high < 0 for one in more.values()):
-        return Outcome("does not hold", why)
-    return Outcome("undecided", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("undecided", why)
 
 
-def judge_score(net: Net, records: Records) -> Outcome:
+def judge_score(net: Net, records: Records) -> ClaimOutcome:
     """The rule of the score over iterations and seconds."""
     first, timed = (
         compare(records, net, CALM, WILD) for compare in (equal_iterations, equal_seconds)
@@ -197,11 +197,11 @@ def judge_score(net: Net, records: Records) -> Outcome:
     )
     if first.low > 0:
         slower = timed.high is None or timed.high < 0
-        return Outcome("holds in part" if slower else "holds", why)
-    return Outcome("does not hold" if first.high < 0 else "undecided", why)
+        return ClaimOutcome("holds in part" if slower else "holds", why)
+    return ClaimOutcome("does not hold" if first.high < 0 else "undecided", why)
 
 
-def judge_cause(net: Net, records: Records) -> Outcome:
+def judge_cause(net: Net, records: Records) -> ClaimOutcome:
     """The rule of what the calm is owed to: four cells, both players' logarithms averaged."""
     effects = {
         f"consensus instead of alternating, {'with' if norm else 'without'} batch norm": _both(
@@ -223,10 +223,10 @@ def judge_cause(net: Net, records: Records) -> Outcome:
         for one, corrected in zip(effects.values(), p, strict=True)
     ]
     if min(signs) > 0:
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if max(signs) > 0:
-        return Outcome("holds in part", why)
-    return Outcome("does not hold" if min(signs) < 0 else "undecided", why)
+        return ClaimOutcome("holds in part", why)
+    return ClaimOutcome("does not hold" if min(signs) < 0 else "undecided", why)
 
 
 def _both(records: Records, net: Net, cell: Arm, than: Arm) -> Estimate:
@@ -244,7 +244,7 @@ def _both(records: Records, net: Net, cell: Arm, than: Arm) -> Estimate:
     return paired(averaged(cell), averaged(than))
 
 
-def judge_training(net: Net, records: Records) -> Outcome:
+def judge_training(net: Net, records: Records) -> ClaimOutcome:
     """The rule of the samples of a network without batch norm."""
     end, start = score_at(records, net, CALM), score_at(records, net, CALM, 0.0)
     risen, against = (
@@ -260,12 +260,12 @@ def judge_training(net: Net, records: Records) -> Outcome:
     )
     if gone or risen.low is None or risen.low <= 0:
         worse = gone > len(end) / 2 or (risen.high is not None and risen.high < 0)
-        return Outcome("does not hold" if worse else "undecided", why)
+        return ClaimOutcome("does not hold" if worse else "undecided", why)
     behind = against.high is not None and against.high < 0
-    return Outcome("holds in part" if behind else "holds", why)
+    return ClaimOutcome("holds in part" if behind else "holds", why)
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """The four cells of both networks."""
     lines: list[str] = []
     for net in NETS:

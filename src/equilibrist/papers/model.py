@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from equilibrist.certificates import Json
 from equilibrist.run.recipe import Reference
 
 Size = Literal["tiny", "small", "paper"]
 SIZES: tuple[Size, ...] = get_args(Size)
 Word = Literal["holds", "holds in part", "does not hold", "undecided", "not tried"]
 WORDS: tuple[Word, ...] = get_args(Word)
-Measures = dict[str, Any]  # plain values
+Measures = Json  # plain values
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Where a unit works.
 
     Attributes:
@@ -52,12 +53,12 @@ class Unit:
     key: str
     text: str
     minutes: float
-    work: Callable[[Place], Measures] = field(repr=False)
+    work: Callable[[Workspace], Measures] = field(repr=False)
     needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Record:
+class UnitRecord:
     """What is known of a unit that ended.
 
     Attributes:
@@ -71,15 +72,15 @@ class Record:
     unit: str
     state: str
     measures: Measures
-    about: Mapping[str, Any]
+    about: Json
     message: str = ""
 
 
-Records = Mapping[str, Record]  # by unit
+Records = Mapping[str, UnitRecord]  # by unit
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ClaimOutcome:
     """What became of a claim: one word, and the reason with its numbers."""
 
     word: Word
@@ -100,7 +101,7 @@ class Claim:
     place: str
     text: str
     rule: str
-    judge: Callable[[Records], Outcome] = field(repr=False)
+    judge: Callable[[Records], ClaimOutcome] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Experiment:
     differs: Mapping[Size, str] = field(default_factory=dict)
     table: Callable[[Records, Path], list[str]] | None = field(default=None, repr=False)
 
-    def outcomes(self, records: Records, size: Size) -> list[Outcome]:
+    def outcomes(self, records: Records, size: Size) -> list[ClaimOutcome]:
         """The outcome of every claim at a size; "not tried" where no record is."""
         if not records:
             planned = sum(unit.minutes for unit in self.units(size))
@@ -134,5 +135,5 @@ class Experiment:
                 if planned
                 else "not offered at this size"
             )
-            return [Outcome("not tried", why) for _ in self.claims]
+            return [ClaimOutcome("not tried", why) for _ in self.claims]
         return [claim.judge(records) for claim in self.claims]

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from equilibrist.papers import records
 from equilibrist.papers.catalogue import EXPERIMENTS
-from equilibrist.papers.model import SIZES, WORDS, Experiment, Outcome, Record, Size
+from equilibrist.papers.model import SIZES, WORDS, ClaimOutcome, Experiment, Size, UnitRecord
 from equilibrist.papers.sources import PAPERS
 
 # Which size speaks for a claim: the largest that was tried.
-Held = dict[str, dict[Size, dict[str, Record]]]
-Best = dict[str, list[tuple[Outcome, Size | None]]]
+Held = dict[str, dict[Size, dict[str, UnitRecord]]]
+Best = dict[str, list[tuple[ClaimOutcome, Size | None]]]
 _LARGEST_FIRST: tuple[Size, ...] = tuple(reversed(SIZES))
 
 
-def page(root: Path) -> str:
+def papers_page(root: Path) -> str:
     """The whole page, to lie beside the folder of records `root`.
 
     Returns: Markdown.
     """
     held = {
-        experiment.key: {size: records.read_all(root, experiment, size) for size in SIZES}
+        experiment.key: {size: records.read_records(root, experiment, size) for size in SIZES}
         for experiment in EXPERIMENTS
     }
     best = {
@@ -57,8 +57,8 @@ def page(root: Path) -> str:
 
 
 def _best(
-    experiment: Experiment, held: dict[Size, dict[str, Record]], index: int
-) -> tuple[Outcome, Size | None]:
+    experiment: Experiment, held: dict[Size, dict[str, UnitRecord]], index: int
+) -> tuple[ClaimOutcome, Size | None]:
     """The outcome at the largest size that was tried, or why none was."""
     for size in _LARGEST_FIRST:
         outcome = experiment.outcomes(held[size], size)[index]
@@ -115,7 +115,7 @@ def _anchor(experiment: Experiment) -> str:
 
 
 def _section(
-    experiment: Experiment, held: dict[Size, dict[str, Record]], root: Path
+    experiment: Experiment, held: dict[Size, dict[str, UnitRecord]], root: Path
 ) -> Iterator[str]:
     yield from ("", f"## {experiment.title}", "", f"{experiment.paper.text}.")
     for size in _LARGEST_FIRST:
@@ -127,7 +127,7 @@ def _section(
 
 
 def _at_size(
-    experiment: Experiment, size: Size, found: dict[str, Record], root: Path
+    experiment: Experiment, size: Size, found: dict[str, UnitRecord], root: Path
 ) -> Iterator[str]:
     planned = experiment.units(size)
     states = Counter(record.state for record in found.values())

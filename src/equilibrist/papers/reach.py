@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from equilibrist.certificates import Json
 from equilibrist.checks import audit
 from equilibrist.errors import EquilibristError, NonFiniteError
 from equilibrist.files.atomic import write_json
@@ -19,14 +20,15 @@ from equilibrist.files.reading import parse_json
 from equilibrist.papers.looks import looks
 from equilibrist.papers.model import (
     Measures,
-    Place,
     Size,
     Unit,
+    Workspace,
 )
-from equilibrist.papers.training import folder, last, relative_cost, taken_up, trained
+from equilibrist.papers.training import last, relative_cost, seed_folder, taken_up, train_seeds
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.scores import MixtureQuality, Score
+from equilibrist.solvers import Solver
 from equilibrist.solvers.named import solver_from_text
 
 BASELINE = "alternating"
@@ -80,7 +82,7 @@ class Scale:
     """A domain at a size: its recipe, the compute of a run in steps of alternating descent, and how it is audited."""
 
     recipe: str
-    settings: Mapping[str, Any]
+    settings: Json
     steps: int
     seeds: tuple[int, ...]
     gradients: int
@@ -128,7 +130,7 @@ def units(size: Size) -> tuple[Unit, ...]:
     )
 
 
-def _reach(scale: Scale, method: Method, place: Place) -> Measures:
+def _reach(scale: Scale, method: Method, place: Workspace) -> Measures:
     base = scale.made()
     scores = scale.scores(place.weights)
     chosen = _tuned(scale, base, method, scores, place)
@@ -138,7 +140,7 @@ def _reach(scale: Scale, method: Method, place: Place) -> Measures:
     steps = _steps(scale.steps, chosen["cost"])
     made = dataclasses.replace(base, solver=solver, steps=steps)
     inner = dataclasses.replace(place, runs=place.runs / "trained")
-    found = trained(inner, made, scale.seeds, scores=scores, looks=10, stacked=True)
+    found = train_seeds(inner, made, scale.seeds, scores=scores, looks=10, stacked=True)
     pairs = {
         str(seed): _audited(inner, made, scores, seed, scale.gradients)
         for seed in scale.seeds
@@ -154,21 +156,21 @@ def _steps(budget: float, cost: float) -> int:
     return int(round(steps / 10**digits) * 10**digits)
 
 
-def _solver(base: Recipe, text: str, rate: float) -> Any:
+def _solver(base: Recipe, text: str, rate: float) -> Solver:
     lr = base.solver.optimizer.lr  # type: ignore[attr-defined]
     joined = "," if ":" in text else ":"
     return solver_from_text(f"{text}{joined}lr={lr * rate:g}", base.solver)
 
 
 def _tuned(
-    scale: Scale, base: Recipe, method: Method, scores: Sequence[Score], place: Place
-) -> dict[str, Any]:
+    scale: Scale, base: Recipe, method: Method, scores: Sequence[Score], place: Workspace
+) -> Json:
     """The setting whose samples are best after a quarter of the budget, on a seed of its own. Kept beside the runs."""
     path = place.runs / "tuning.json"
     if path.exists():
-        held: dict[str, Any] = parse_json(path.read_bytes())
+        held: Json = parse_json(path.read_bytes())
         return held
-    tried: list[dict[str, Any]] = []
+    tried: list[Json] = []
     for i, (rate, text) in enumerate(method.grid()):
         solver = _solver(base, text, rate)
         made = dataclasses.replace(base, solver=solver)
@@ -176,7 +178,7 @@ def _tuned(
             cost = relative_cost(made)["ratio"]
             made = dataclasses.replace(made, steps=_steps(scale.steps / 4, cost))
             there = dataclasses.replace(place, runs=place.runs / f"grid_{i}")
-            found = trained(there, made, (TUNING,), scores=scores[:1], looks=3)
+            found = train_seeds(there, made, (TUNING,), scores=scores[:1], looks=3)
         except NonFiniteError:
             tried.append({"solver": text, "rate": rate, "score": None})
             continue
@@ -184,7 +186,7 @@ def _tuned(
         name = deciding(one["scores"])
         tried.append({"solver": text, "rate": rate, "cost": cost, "score": last(one, name)})
     sound = [one for one in tried if one["score"] is not None]
-    none: dict[str, Any] = {"solver": None, "rate": None}
+    none: Json = {"solver": None, "rate": None}
     best = min(sound, key=lambda one: float(one["score"])) if sound else none
     chosen = {**best, "tried": tried}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +194,7 @@ def _tuned(
     return chosen
 
 
-def deciding(names: Any) -> str:
+def deciding(names: Iterable[str]) -> str:
     """The figure that says how good samples are; lower is better for all of them."""
     for part in ("features", "frechet_distance", "w2", "W2", "transport"):
         for name in names:
@@ -202,19 +204,19 @@ def deciding(names: Any) -> str:
 
 
 def _audited(
-    place: Place, recipe: Recipe, scores: Sequence[Score], seed: int, gradients: int
-) -> dict[str, Any]:
+    place: Workspace, recipe: Recipe, scores: Sequence[Score], seed: int, gradients: int
+) -> Json:
     """The audit of one pair as plain numbers; None where a number could not be had."""
-    path = folder(place.runs, seed) / "reached.json"
+    path = seed_folder(place.runs, seed) / "reached.json"
     if path.exists():
-        held: dict[str, Any] = parse_json(path.read_bytes())
+        held: Json = parse_json(path.read_bytes())
         return held
     made = dataclasses.replace(recipe, scores=tuple(scores))
     run = taken_up(place.runs, made, seed, place.device)
-    # Every pair is held to the same yardstick, whatever rule it was trained with.
-    plain: dict[str, Any] = {"optimizers": {}, "step_sizes": {}}
+    # Every pair is measured in the same way, whatever rule it was trained with.
+    plain: Json = {"optimizers": {}, "step_sizes": {}}
     whole = audit(run, gradients=gradients, settings=plain, progress="none", write=False)
-    numbers: dict[str, Any] = {"verdicts": {}}
+    numbers: Json = {"verdicts": {}}
     for certificate in whole.certificates:
         numbers["verdicts"][certificate.claim] = str(certificate.verdict.value)
         evidence = certificate.evidence
@@ -225,13 +227,7 @@ def _audited(
         profile = audit(
             run,
             checks=("profile",),
-            settings={
-                **plain,
-                "prox_lambdas": (PROX_LAMBDA, 1.0),
-                "prox_steps": 12,
-                "prox_starts": 1,
-                "inner_steps": 20,
-            },
+            settings={**plain, **PROFILE},
             progress="none",
             write=False,
         )["profile"]

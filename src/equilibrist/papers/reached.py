@@ -6,15 +6,15 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from equilibrist.papers.model import Claim, Experiment, Outcome, Records
+from equilibrist.certificates import Json
+from equilibrist.papers.model import Claim, ClaimOutcome, Experiment, Records
 from equilibrist.papers.reach import BASELINE, METHODS, PROX_LAMBDA, deciding, units
 from equilibrist.papers.sources import OPEN
 from equilibrist.papers.training import last
 from equilibrist.statistics import estimate, holm, paired
 
-MEASURES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+MEASURES: dict[str, Callable[[Json], float | None]] = {
     "generator's gain alone": lambda pair: pair.get("nash/generator: gain"),
     "critic's gain alone": lambda pair: pair.get("nash/critic: gain"),
     "both gains": lambda pair: _sum(
@@ -32,7 +32,7 @@ def _sum(*values: float | None) -> float | None:
     return None if any(v is None for v in values) else sum(v for v in values if v is not None)
 
 
-def _at_lambda(pair: Mapping[str, Any], lam: float) -> float | None:
+def _at_lambda(pair: Json, lam: float) -> float | None:
     profile = pair.get("profile") or {}
     for at, r in zip(profile.get("lambda") or (), profile.get("r") or (), strict=False):
         if isinstance(at, int | float) and abs(at - lam) < 1e-9 and isinstance(r, int | float):
@@ -40,7 +40,7 @@ def _at_lambda(pair: Mapping[str, Any], lam: float) -> float | None:
     return None
 
 
-def _real(value: Any) -> float | None:
+def _real(value: object) -> float | None:
     """The real part of an eigenvalue as evidence holds it."""
     if isinstance(value, Mapping):
         value = value.get("real", value.get("value"))
@@ -49,7 +49,9 @@ def _real(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def values(records: Records, domain: str, method: str, measure: str) -> dict[int, float | None]:
+def measure_by_seed(
+    records: Records, domain: str, method: str, measure: str
+) -> dict[int, float | None]:
     """A measure by seed."""
     record = records.get(f"{domain}-{method.replace(' ', '-')}")
     pairs = record.measures.get("pairs", {}) if record is not None else {}
@@ -57,7 +59,7 @@ def values(records: Records, domain: str, method: str, measure: str) -> dict[int
     return {s: v if v is None or math.isfinite(v) else None for s, v in found.items()}
 
 
-def quality(records: Records, domain: str, method: str) -> dict[int, float | None]:
+def quality_by_seed(records: Records, domain: str, method: str) -> dict[int, float | None]:
     """The last score by seed, lower is better."""
     record = records.get(f"{domain}-{method.replace(' ', '-')}")
     seeds = record.measures.get("seeds", {}) if record is not None else {}
@@ -69,17 +71,18 @@ def domains(records: Records) -> list[str]:
     return list(dict.fromkeys(key.partition("-")[0] for key in records))
 
 
-def _against(method: str, measure: str, records: Records) -> Outcome:
+def _against(method: str, measure: str, records: Records) -> ClaimOutcome:
     """Whether a method ends lower than the baseline in a measure, in every domain."""
     found = {}
     for domain in domains(records):
         one = paired(
-            values(records, domain, method, measure), values(records, domain, BASELINE, measure)
+            measure_by_seed(records, domain, method, measure),
+            measure_by_seed(records, domain, BASELINE, measure),
         )
         if one.n >= 2:
             found[domain] = one
     if not found:
-        return Outcome("not tried", f"no two seeds of {method} and {BASELINE} yet")
+        return ClaimOutcome("not tried", f"no two seeds of {method} and {BASELINE} yet")
     corrected = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
     why = f"{measure}, {method} less {BASELINE}: " + "; ".join(
         f"{domain}: {one}, p {corrected[domain]:.2g}" for domain, one in found.items()
@@ -87,12 +90,12 @@ def _against(method: str, measure: str, records: Records) -> Outcome:
     nearer = [d for d, one in found.items() if one.mean < 0 and corrected[d] < 0.05]
     farther = [d for d, one in found.items() if one.mean > 0 and corrected[d] < 0.05]
     if len(nearer) == len(found):
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if nearer and not farther:
-        return Outcome("holds in part", why)
+        return ClaimOutcome("holds in part", why)
     if farther and not nearer:
-        return Outcome("does not hold", why)
-    return Outcome("undecided", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("undecided", why)
 
 
 def correlations(records: Records, domain: str) -> dict[str, tuple[float, float, int]]:
@@ -106,8 +109,8 @@ def correlations(records: Records, domain: str) -> dict[str, tuple[float, float,
     for measure in MEASURES:
         points = []
         for method in METHODS:
-            x = estimate(list(values(records, domain, method, measure).values()))
-            y = estimate(list(quality(records, domain, method).values()))
+            x = estimate(list(measure_by_seed(records, domain, method, measure).values()))
+            y = estimate(list(quality_by_seed(records, domain, method).values()))
             if x.n and y.n:
                 points.append((x.mean, y.mean))
         # Ranks of numbers that are all alike have no correlation.
@@ -118,11 +121,11 @@ def correlations(records: Records, domain: str) -> dict[str, tuple[float, float,
     return {m: (rho, p, n) for (m, (rho, _, n)), p in zip(found.items(), corrected, strict=True)}
 
 
-def _predicts(records: Records) -> Outcome:
+def _predicts(records: Records) -> ClaimOutcome:
     found = {domain: correlations(records, domain) for domain in domains(records)}
     found = {domain: one for domain, one in found.items() if one}
     if not found:
-        return Outcome("not tried", "fewer than five methods yet")
+        return ClaimOutcome("not tried", "fewer than five methods yet")
     strong = {d: [m for m, (_, p, _) in one.items() if p < 0.05] for d, one in found.items()}
     words = []
     for domain, one in found.items():
@@ -131,13 +134,13 @@ def _predicts(records: Records) -> Outcome:
     shared = set.intersection(*(set(one) for one in strong.values()))
     why = "; ".join(words)
     if shared:
-        return Outcome("holds", f"{', '.join(sorted(shared))} in every domain; {why}")
+        return ClaimOutcome("holds", f"{', '.join(sorted(shared))} in every domain; {why}")
     if any(strong.values()):
-        return Outcome("holds in part", why)
-    return Outcome("undecided", why)
+        return ClaimOutcome("holds in part", why)
+    return ClaimOutcome("undecided", why)
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """A table a domain: score, gains, profile, rest, spectrum, by method."""
     lines: list[str] = []
     for domain in domains(records):
@@ -156,7 +159,7 @@ def table(records: Records, folder: Path) -> list[str]:
             "|---|---|" + "---|" * (len(MEASURES) + 3),
         ]
         for method in sorted(
-            shown, key=lambda m: estimate(list(quality(records, domain, m).values())).mean
+            shown, key=lambda m: estimate(list(quality_by_seed(records, domain, m).values())).mean
         ):
             lines.append(_line(records, domain, method))
         found = correlations(records, domain)
@@ -172,8 +175,10 @@ def _line(records: Records, domain: str, method: str) -> str:
     setting = (
         f"{tuning.get('solver')}, lr x {tuning.get('rate')}, {record.measures.get('steps')} steps"
     )
-    cells = [str(estimate(list(quality(records, domain, method).values())))]
-    cells += [str(estimate(list(values(records, domain, method, m).values()))) for m in MEASURES]
+    cells = [str(estimate(list(quality_by_seed(records, domain, method).values())))]
+    cells += [
+        str(estimate(list(measure_by_seed(records, domain, method, m).values()))) for m in MEASURES
+    ]
     for claim in ("nash", "stable"):
         refuted = sum(pair["verdicts"].get(claim) == "REFUTED" for pair in pairs.values())
         cells.append(f"{refuted} of {len(pairs)}")
@@ -224,5 +229,5 @@ N6 = Experiment(
         "small": "MNIST at width 16.",
         "paper": "MNIST at width 64.",
     },
-    table,
+    markdown_tables,
 )

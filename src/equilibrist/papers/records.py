@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from equilibrist.errors import RecordError
-from equilibrist.files.atomic import finite, write_atomically
+from equilibrist.files.atomic import json_ready, write_atomically
 from equilibrist.files.reading import JSON_BYTES, parse_json, read_regular, reason
-from equilibrist.papers.model import Experiment, Record, Size
+from equilibrist.papers.model import Experiment, Size, UnitRecord
 
 FORMAT = 1
 STATES = ("done", "diverged", "failed")
@@ -21,7 +20,7 @@ def folder_of(root: Path, experiment: Experiment, size: Size) -> Path:
     return root / experiment.key / size
 
 
-def write(folder: Path, record: Record) -> Path:
+def write_record(folder: Path, record: UnitRecord) -> Path:
     """Write a record; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.unit}.json"
@@ -34,11 +33,11 @@ def write(folder: Path, record: Record) -> Path:
         "measures": _short(record.measures),
     }
     # On one line: curves of many seeds, a number a line, would be most of the repository.
-    write_atomically(path, json.dumps(finite(value), separators=(",", ":")).encode() + b"\n")
+    write_atomically(path, json.dumps(json_ready(value), separators=(",", ":")).encode() + b"\n")
     return path
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> object:
     """Numbers to six digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
@@ -47,7 +46,7 @@ def _short(value: Any) -> Any:
     return [_short(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def read(path: Path) -> Record:
+def read_record(path: Path) -> UnitRecord:
     """The record in a file; RecordError where there is none that can be read."""
     try:
         value = parse_json(read_regular(path, JSON_BYTES))
@@ -61,16 +60,16 @@ def read(path: Path) -> Record:
             raise RecordError(f"{path} is damaged: its {key!r} is missing or of the wrong kind")
     if value["state"] not in STATES or value["unit"] != path.stem:
         raise RecordError(f"{path} is damaged: it is the record of {value['unit']!r}")
-    return Record(*(value[k] for k in ("unit", "state", "measures", "about", "message")))
+    return UnitRecord(*(value[k] for k in ("unit", "state", "measures", "about", "message")))
 
 
-def read_all(root: Path, experiment: Experiment, size: Size) -> dict[str, Record]:
+def read_records(root: Path, experiment: Experiment, size: Size) -> dict[str, UnitRecord]:
     """The records of the experiment's own units at a size, in the order of its units."""
     folder = folder_of(root, experiment, size)
     paths = [folder / f"{unit.key}.json" for unit in experiment.units(size)]
-    return {path.stem: read(path) for path in paths if path.exists()}
+    return {path.stem: read_record(path) for path in paths if path.exists()}
 
 
-def seconds(records: Mapping[str, Record]) -> float:
+def seconds(records: Mapping[str, UnitRecord]) -> float:
     """CPU seconds that the records report."""
     return sum(float(record.about.get("cpu_seconds", 0.0)) for record in records.values())

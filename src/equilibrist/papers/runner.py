@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from equilibrist.certificates import Json
 from equilibrist.errors import (
     EquilibristError,
     NonFiniteError,
@@ -26,7 +26,7 @@ from equilibrist.errors import (
 )
 from equilibrist.files.atomic import try_lock
 from equilibrist.papers import records
-from equilibrist.papers.model import Experiment, Place, Record, Size, Unit
+from equilibrist.papers.model import Experiment, Size, Unit, UnitRecord, Workspace
 from equilibrist.run.environment import environment
 
 Say = Callable[[str], None]
@@ -48,7 +48,7 @@ class Folders:
     weights: Path | None = None
 
 
-def unit_of(experiment: Experiment, size: Size, key: str) -> Unit:
+def unit_named(experiment: Experiment, size: Size, key: str) -> Unit:
     """The unit of this name; RecipeError where there is none."""
     units = {unit.key: unit for unit in experiment.units(size)}
     if key not in units:
@@ -60,7 +60,7 @@ def unit_of(experiment: Experiment, size: Size, key: str) -> Unit:
 
 def left(experiment: Experiment, size: Size, folders: Folders, again: bool = False) -> list[Unit]:
     """Units without a record, in order; with `again` those that failed, too."""
-    held = records.read_all(folders.records, experiment, size)
+    held = records.read_records(folders.records, experiment, size)
     return [
         unit
         for unit in experiment.units(size)
@@ -68,7 +68,9 @@ def left(experiment: Experiment, size: Size, folders: Folders, again: bool = Fal
     ]
 
 
-def work(experiment: Experiment, size: Size, unit: Unit, folders: Folders, device: str) -> Record:
+def run_unit(
+    experiment: Experiment, size: Size, unit: Unit, folders: Folders, device: str
+) -> UnitRecord:
     """Do one unit here and now, and write its record.
 
     An error becomes a record of state "failed". Ctrl-C leaves no record: the same unit goes on later.
@@ -76,7 +78,7 @@ def work(experiment: Experiment, size: Size, unit: Unit, folders: Folders, devic
     own = folders.runs / experiment.key / size
     target = records.folder_of(folders.records, experiment, size)
     target.mkdir(parents=True, exist_ok=True)
-    place = Place(
+    place = Workspace(
         own / unit.key,
         target,
         unit.key,
@@ -102,7 +104,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _worked(unit: Unit, place: Place, entry: dict[str, Any]) -> Record:
+def _worked(unit: Unit, place: Workspace, entry: Json) -> UnitRecord:
     """The record of a unit, once it ended."""
     begun, cpu = time.monotonic(), time.process_time()
     spent = _clock(place.runs)
@@ -134,8 +136,8 @@ def _worked(unit: Unit, place: Place, entry: dict[str, Any]) -> Record:
         "python": platform.python_version(),
         "started": entry["started"],
     }
-    record = Record(unit.key, state, measures, about, message)
-    records.write(place.pictures, record)
+    record = UnitRecord(unit.key, state, measures, about, message)
+    records.write_record(place.pictures, record)
     return record
 
 
@@ -268,7 +270,7 @@ def _report(one: _Running, code: int, size: Size, folders: Folders, say: Say) ->
     name = f"{one.experiment.key} {size} {one.unit.key}"
     path = records.folder_of(folders.records, one.experiment, size) / f"{one.unit.key}.json"
     if path.exists():
-        record = records.read(path)
+        record = records.read_record(path)
         took = float(record.about.get("cpu_seconds", 0.0))
         say(f"{name}: {record.state}, {took / 60:.1f} min of CPU {record.message}".rstrip())
         return True

@@ -7,31 +7,31 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.checks import audit
 from equilibrist.files.atomic import write_json
 from equilibrist.files.reading import parse_json
 from equilibrist.papers.looks import looks
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import FARNIA
-from equilibrist.papers.training import folder, taken_up, trained
+from equilibrist.papers.training import seed_folder, taken_up, train_seeds
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.statistics import Estimate, estimate
 
 CLAIM = "generator-vs-prox"
 GANS = {"wgan-wc": "WGAN-WC", "wgan-gp": "WGAN-GP", "sngan": "SN-GAN"}
-SETTINGS: Mapping[str, Mapping[str, Any]] = {
+SETTINGS: Mapping[str, Json] = {
     "mnist-wgan-wc": {"critic_batch_norm": False},
     "cifar10-wgan-wc": {"critic_batch_norm": False},
     "digits-sngan": {"latent": 16},
@@ -85,10 +85,10 @@ def _recipe(scale: Scale, data: str, gan: str) -> Recipe:
     return made
 
 
-def _alone(scale: Scale, data: str, gan: str, seeds: Sequence[int], place: Place) -> Measures:
+def _alone(scale: Scale, data: str, gan: str, seeds: Sequence[int], place: Workspace) -> Measures:
     scores = looks(data, place.weights)
     made = dataclasses.replace(_recipe(scale, data, gan), scores=scores)
-    found = trained(place, made, seeds, scores=scores, looks=5, stacked=scale.stacked)
+    found = train_seeds(place, made, seeds, scores=scores, looks=5, stacked=scale.stacked)
     alone = {
         str(seed): _experiment(scale, made, seed, place, picture=seed == seeds[0])
         for seed in seeds
@@ -97,21 +97,19 @@ def _alone(scale: Scale, data: str, gan: str, seeds: Sequence[int], place: Place
     return {**found, "alone": alone}
 
 
-def _experiment(
-    scale: Scale, made: Recipe, seed: int, place: Place, picture: bool
-) -> dict[str, Any]:
+def _experiment(scale: Scale, made: Recipe, seed: int, place: Workspace, picture: bool) -> Json:
     """The falls of both objectives from one pair; kept beside the run."""
-    where = folder(place.runs, seed)
+    where = seed_folder(place.runs, seed)
     path = where / "alone.json"
     if path.exists():
-        held: dict[str, Any] = parse_json(path.read_bytes())
+        held: Json = parse_json(path.read_bytes())
         return held
     run = taken_up(place.runs, made, seed, place.device)
     answer = audit(
         run, checks=(CLAIM,), experiment_steps=scale.alone, looks=10, progress="none", write=picture
     )[CLAIM]
     evidence = answer.evidence
-    kept: dict[str, Any] = {
+    kept: Json = {
         str(key): evidence[key]
         for key in ("fall", "interval", "frozen_fall", "frozen_interval", "unit", "curves")
         if key in evidence
@@ -124,7 +122,7 @@ def _experiment(
     return kept
 
 
-def _pictures(audit_folder: Path, samples: Mapping[str, Any], place: Place) -> dict[str, str]:
+def _pictures(audit_folder: Path, samples: Json, place: Workspace) -> dict[str, str]:
     """Samples before, after V and after V_prox, beside the record."""
     names = {}
     for what, name in samples.items():
@@ -139,9 +137,9 @@ def _pictures(audit_folder: Path, samples: Mapping[str, Any], place: Place) -> d
 # -- what became of it ------------------------------------------------------------------------------
 
 
-def falls(records: Records) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def falls(records: Records) -> dict[tuple[str, str], list[Json]]:
     """What every pair's experiment found, by data set and GAN."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, str], list[Json]] = {}
     for key, record in records.items():
         data, _, rest = key.partition("-")
         gan = next(name for name in GANS if rest.startswith(name))
@@ -150,7 +148,7 @@ def falls(records: Records) -> dict[tuple[str, str], list[dict[str, Any]]]:
     return found
 
 
-def ratios(pairs: Sequence[Mapping[str, Any]]) -> Estimate:
+def ratios(pairs: Sequence[Json]) -> Estimate:
     """The fall of V_prox over that of V with D frozen, where the latter is beyond the tolerance."""
     return estimate(
         [
@@ -161,12 +159,12 @@ def ratios(pairs: Sequence[Mapping[str, Any]]) -> Estimate:
     )
 
 
-def judge_frozen(records: Records) -> Outcome:
+def judge_frozen(records: Records) -> ClaimOutcome:
     """Section 2: every pair's generator alone gains beyond the tolerance."""
     found = falls(records)
     pairs = [one for group in found.values() for one in group]
     if not pairs:
-        return Outcome("not tried", "no pair yet")
+        return ClaimOutcome("not tried", "no pair yet")
     sure = sum(one["frozen_interval"][0] > (one.get("tolerance") or 0.0) for one in pairs)
     words = "; ".join(
         f"{GANS[gan]} on {data}: {estimate([one['frozen_fall'] for one in group])} {group[0]['unit']}"
@@ -174,46 +172,46 @@ def judge_frozen(records: Records) -> Outcome:
     )
     why = f"{sure} of {len(pairs)} pairs fall beyond the tolerance (95%); {words}"
     if sure == len(pairs):
-        return Outcome("holds", why)
-    return Outcome("holds in part" if sure else "does not hold", why)
+        return ClaimOutcome("holds", why)
+    return ClaimOutcome("holds in part" if sure else "does not hold", why)
 
 
-def judge_proximal(records: Records) -> Outcome:
+def judge_proximal(records: Records) -> ClaimOutcome:
     """Section 6.1: V_prox falls by less than a tenth of V's fall."""
     found = {key: ratios(group) for key, group in falls(records).items()}
     found = {key: one for key, one in found.items() if one.n >= 2}
     if not found:
-        return Outcome("not tried", "fewer than two pairs of any GAN yet")
+        return ClaimOutcome("not tried", "fewer than two pairs of any GAN yet")
     words = "; ".join(f"{GANS[gan]} on {data}: {one}" for (data, gan), one in found.items())
     why = f"fall of V_prox over fall of V: {words}"
     below = [one.high is not None and one.high < 0.1 for one in found.values()]
     if all(below):
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if any(below) or all(one.high is not None and one.high < 0.5 for one in found.values()):
-        return Outcome("holds in part", why)
+        return ClaimOutcome("holds in part", why)
     if all(one.low is not None and one.low > 0.5 for one in found.values()):
-        return Outcome("does not hold", why)
-    return Outcome("undecided", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("undecided", why)
 
 
-def judge_equilibrium(records: Records) -> Outcome:
+def judge_equilibrium(records: Records) -> ClaimOutcome:
     """Section 6.1: the pairs are proximal equilibria at lambda = 0.1, to the tolerance."""
     pairs = [one for group in falls(records).values() for one in group]
     if not pairs:
-        return Outcome("not tried", "no pair yet")
+        return ClaimOutcome("not tried", "no pair yet")
     count = {
         w: sum(one["verdict"] == w for one in pairs)
         for w in ("REFUTED", "NOT_REFUTED", "UNASSESSED")
     }
     why = ", ".join(f"{n} {word}" for word, n in count.items()) + f" of {len(pairs)} pairs"
     if count["REFUTED"] == 0 and count["UNASSESSED"] == 0:
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if count["REFUTED"] == len(pairs):
-        return Outcome("does not hold", why)
-    return Outcome("holds in part" if count["NOT_REFUTED"] else "undecided", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("holds in part" if count["NOT_REFUTED"] else "undecided", why)
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """Falls by data set and GAN, and the pictures of one seed."""
     lines = [
         "| pair | seeds | V falls, D frozen | V_prox falls, lambda = 0.1 | ratio | tolerance |",
@@ -266,5 +264,5 @@ SECTIONS = Experiment(
         "10,000.",
         "paper": "CIFAR-10 in place of CelebA.",
     },
-    table,
+    markdown_tables,
 )

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import FARNIA
-from equilibrist.theory.statements import Setting, statements
+from equilibrist.theory.statements import CheckedStatement, Setting, statements
 
 SETTINGS = {
     "plane": Setting(2, 2.0, 0.5, 1.0),
@@ -110,12 +110,12 @@ def units(size: Size) -> tuple[Unit, ...]:
     )
 
 
-def _check(setting: Setting, place: Place) -> Measures:
+def _check(setting: Setting, place: Workspace) -> Measures:
     del place
     return {"statements": [_plain(found) for found in statements(setting)]}
 
 
-def _plain(found: Any) -> dict[str, Any]:
+def _plain(found: CheckedStatement) -> Json:
     return {
         "title": found.title,
         "verdict": found.verdict,
@@ -125,7 +125,7 @@ def _plain(found: Any) -> dict[str, Any]:
     }
 
 
-def judge(prefix: str, records: Records) -> Outcome:
+def judge(prefix: str, records: Records) -> ClaimOutcome:
     """All settings' statements whose titles begin so, as far as the paper claims them."""
     found = [
         one
@@ -134,20 +134,20 @@ def judge(prefix: str, records: Records) -> Outcome:
         if one["title"].startswith(prefix) and one["printed"]
     ]
     if not found:
-        return Outcome("not tried", "no statement was evaluated")
+        return ClaimOutcome("not tried", "no statement was evaluated")
     count = f"{len(found)} statements at {len(records)} settings of d, s, eta and t"
     verdicts = {one["verdict"] for one in found}
     wrong = [one for one in found if one["verdict"] in ("fails", "numbers disagree")]
     if "numbers disagree" in verdicts:
-        return Outcome(
+        return ClaimOutcome(
             "undecided", f"closed form and search disagree: {wrong[0]['why']}".rstrip(".")
         )
     if not wrong:
         beyond = sum(one["verdict"] != "holds" for one in found)
         extra = f"; {beyond} although the condition given for it fails" if beyond else ""
-        return Outcome("holds", f"{count}, closed form and search agree{extra}")
+        return ClaimOutcome("holds", f"{count}, closed form and search agree{extra}")
     word = "does not hold" if len(wrong) == len(found) else "holds in part"
-    return Outcome(word, f"{len(wrong)} of {count} fail: {wrong[0]['why']}".rstrip("."))  # type: ignore[arg-type]
+    return ClaimOutcome(word, f"{len(wrong)} of {count} fail: {wrong[0]['why']}".rstrip("."))  # type: ignore[arg-type]
 
 
 STATEMENTS = Experiment(

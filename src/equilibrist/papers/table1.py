@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from equilibrist.certificates import Json
 from equilibrist.papers.looks import looks
 from equilibrist.papers.model import (
     Claim,
+    ClaimOutcome,
     Experiment,
     Measures,
-    Outcome,
-    Place,
     Records,
     Size,
     Unit,
+    Workspace,
 )
 from equilibrist.papers.sources import FARNIA
-from equilibrist.papers.training import last, relative_cost, seen, trained
+from equilibrist.papers.training import last, relative_cost, seen, train_seeds
 from equilibrist.recipe_lookup import resolve
 from equilibrist.run.recipe import Recipe
 from equilibrist.solvers import Alternating, Proximal, Solver
@@ -31,7 +32,7 @@ SWEEP_SEED = 1000  # lambda is chosen on a seed that is compared with nothing
 LONG = 5  # regular training goes on for so many times the iterations, to be read at equal compute
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of Table 1: the GAN, and which of the two widths."""
 
     key: str
@@ -41,10 +42,10 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("wgan-wc-narrow", "WGAN-WC, DIM=64", False, ("4.16 +- 0.15", "4.56 +- 0.19")),
-    Row("wgan-wc-wide", "WGAN-WC, DIM=128", True, ("2.52 +- 0.12", "4.23 +- 0.15")),
-    Row("sngan-narrow", "SN-GAN, DIM=64", False, ("5.12 +- 0.25", "5.72 +- 0.22")),
-    Row("sngan-wide", "SN-GAN, DIM=128", True, ("5.62 +- 0.23", "6.12 +- 0.22")),
+    TableRow("wgan-wc-narrow", "WGAN-WC, DIM=64", False, ("4.16 +- 0.15", "4.56 +- 0.19")),
+    TableRow("wgan-wc-wide", "WGAN-WC, DIM=128", True, ("2.52 +- 0.12", "4.23 +- 0.15")),
+    TableRow("sngan-narrow", "SN-GAN, DIM=64", False, ("5.12 +- 0.25", "5.72 +- 0.22")),
+    TableRow("sngan-wide", "SN-GAN, DIM=128", True, ("5.62 +- 0.23", "6.12 +- 0.22")),
 )
 
 
@@ -60,10 +61,10 @@ class Scale:
     seeds: tuple[int, ...]
     minutes: tuple[float, float]
 
-    def recipe(self, row: Row) -> Recipe:
+    def recipe(self, row: TableRow) -> Recipe:
         """The row's GAN with the paper's rules, trained by five critic steps."""
         kind = "wgan-wc" if row.key.startswith("wgan-wc") else "sngan"
-        settings: dict[str, Any] = {"dim": self.widths[row.wide], "critic_steps": 5}
+        settings: Json = {"dim": self.widths[row.wide], "critic_steps": 5}
         if kind == "wgan-wc" and self.data == "cifar10":
             settings["critic_batch_norm"] = False  # V_prox needs a gradient at each sample
         if self.data == "digits":
@@ -84,7 +85,7 @@ def units(size: Size) -> tuple[Unit, ...]:
     return tuple(unit for row in ROWS for unit in _row_units(SCALES[size], row, size == "tiny"))
 
 
-def _row_units(scale: Scale, row: Row, together: bool) -> list[Unit]:
+def _row_units(scale: Scale, row: TableRow, together: bool) -> list[Unit]:
     minutes, critic = (
         scale.minutes[row.wide],
         4.0,
@@ -120,15 +121,19 @@ def _row_units(scale: Scale, row: Row, together: bool) -> list[Unit]:
     return [*sweeps, *methods]
 
 
-def _sweep(scale: Scale, row: Row, lam: float, place: Place) -> Measures:
+def _sweep(scale: Scale, row: TableRow, lam: float, place: Workspace) -> Measures:
     recipe = scale.recipe(row)
     solver = Proximal(20, lam=lam, optimizer=_rule(recipe))
     made = dataclasses.replace(recipe, solver=solver, steps=scale.sweep)
-    found = trained(place, made, (SWEEP_SEED,), scores=looks(scale.data, place.weights), looks=5)
+    found = train_seeds(
+        place, made, (SWEEP_SEED,), scores=looks(scale.data, place.weights), looks=5
+    )
     return {**found, "lambda": lam}
 
 
-def _method(scale: Scale, row: Row, method: str, seeds: Sequence[int], place: Place) -> Measures:
+def _method(
+    scale: Scale, row: TableRow, method: str, seeds: Sequence[int], place: Workspace
+) -> Measures:
     recipe = scale.recipe(row)
     rule, found = _rule(recipe), {}
     solver: Solver = Alternating(5, rule)
@@ -144,7 +149,7 @@ def _method(scale: Scale, row: Row, method: str, seeds: Sequence[int], place: Pl
     made = dataclasses.replace(recipe, solver=solver, steps=steps)
     cost = relative_cost(made)
     scores = looks(scale.data, place.weights)
-    found |= trained(
+    found |= train_seeds(
         place, made, seeds, scores=scores, looks=2 * LONG if method == "regular-5" else 5,
         stacked=len(seeds) > 1,
     )  # fmt: skip
@@ -155,7 +160,7 @@ def _rule(recipe: Recipe) -> Any:
     return recipe.solver.optimizer  # type: ignore[attr-defined]
 
 
-def _chosen(place: Place) -> float:
+def _chosen(place: Workspace) -> float:
     """The lambda whose sweep ended with the best score."""
     best: dict[float, float] = {}
     for key, runs in place.others.items():
@@ -167,7 +172,7 @@ def _chosen(place: Place) -> float:
     return min(best, key=lambda lam: best[lam]) if best else 0.1
 
 
-def decisive(names: Any) -> str:
+def decisive(names: Iterable[str]) -> str:
     """The score that decides: a classifier's class score where there is one, else a distance between pixels."""
     for part in ("class_score", "features", "pixels"):
         for name in names:
@@ -184,7 +189,7 @@ def lower(name: str) -> bool:
 # -- what became of it ------------------------------------------------------------------------------
 
 
-class Comparison(NamedTuple):
+class PairedGain(NamedTuple):
     """Proximal training less another method, over seeds: positive is better, whatever the score."""
 
     against: str
@@ -192,7 +197,7 @@ class Comparison(NamedTuple):
     corrected: float = 1.0
 
 
-def comparisons(records: Records, row: Row) -> list[Comparison]:
+def comparisons(records: Records, row: TableRow) -> list[PairedGain]:
     """Proximal training against regular training with 5 and with 20 critic steps, at equal iterations, and with 5
     at equal gradients and at equal seconds of CPU."""
     ours, costs = by_seed(records, row, "proximal")
@@ -217,11 +222,11 @@ def comparisons(records: Records, row: Row) -> list[Comparison]:
             {s: None if v is None else sign * v for s, v in mine.items()},
             {s: None if v is None else sign * v for s, v in theirs.items()},
         )
-        found.append(Comparison(against, gain))
+        found.append(PairedGain(against, gain))
     return found
 
 
-def corrected(records: Records) -> dict[str, list[Comparison]]:
+def corrected(records: Records) -> dict[str, list[PairedGain]]:
     """All rows' comparisons, with p-values after Holm's correction for their number."""
     rows = {row.key: comparisons(records, row) for row in ROWS}
     every = [one for row in rows.values() for one in row]
@@ -229,9 +234,9 @@ def corrected(records: Records) -> dict[str, list[Comparison]]:
     return {key: [one._replace(corrected=next(p)) for one in row] for key, row in rows.items()}
 
 
-def by_seed(records: Records, row: Row, method: str) -> tuple[dict[int, Any], list[float]]:
+def by_seed(records: Records, row: TableRow, method: str) -> tuple[dict[int, Json], list[float]]:
     """Seeds of a method, and the costs that its units measured."""
-    seeds: dict[int, Any] = {}
+    seeds: dict[int, Json] = {}
     costs = []
     for key, record in records.items():
         if key == f"{row.key}-{method}" or key.startswith(f"{row.key}-{method}-seed-"):
@@ -253,25 +258,25 @@ RULE = (
 )
 
 
-def judge(row: Row, records: Records) -> Outcome:
+def judge(row: TableRow, records: Records) -> ClaimOutcome:
     """The rule above."""
     found = {one.against: one for one in corrected(records)[row.key]}
     if not found or any(one.gain.n < 2 for one in list(found.values())[:1]):
-        return Outcome("not tried", "fewer than two seeds of each method yet")
+        return ClaimOutcome("not tried", "fewer than two seeds of each method yet")
     words = "; ".join(f"{name}: {one.gain}" for name, one in found.items())
     better = {name: one.gain.mean > 0 and one.corrected < 0.05 for name, one in found.items()}
     first = found["regular-5, equal iterations"]
     why = f"gain in the score by proximal training over {words} (positive is better)"
     if all(better[name] for name in found if "gradients" not in name):
-        return Outcome("holds", why)
+        return ClaimOutcome("holds", why)
     if better["regular-5, equal iterations"]:
-        return Outcome("holds in part", why)
+        return ClaimOutcome("holds in part", why)
     if first.gain.mean < 0 and first.corrected < 0.05:
-        return Outcome("does not hold", why)
-    return Outcome("undecided", why)
+        return ClaimOutcome("does not hold", why)
+    return ClaimOutcome("undecided", why)
 
 
-def table(records: Records, folder: Path) -> list[str]:
+def markdown_tables(records: Records, folder: Path) -> list[str]:
     """The table of scores, and that of differences."""
     lines = []
     found = corrected(records)
@@ -330,7 +335,7 @@ def table(records: Records, folder: Path) -> list[str]:
     return lines
 
 
-def _lambda(records: Records, row: Row) -> str:
+def _lambda(records: Records, row: TableRow) -> str:
     chosen = {
         f"{record.measures['lambda']:g}"
         for key, record in records.items()
@@ -359,5 +364,5 @@ TABLE_1 = Experiment(
         "of the Inception score. WGAN-WC's critic has no batch norm, for V_prox needs a gradient at each sample.",
         "paper": "as the paper, but WGAN-WC's critic has no batch norm, and lambda, which is not printed, is swept.",
     },
-    table,
+    markdown_tables,
 )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from equilibrist.certificates import Json
 from equilibrist.core.draws import Batches
 from equilibrist.core.field import VectorField
 from equilibrist.errors import NonFiniteError, StoppedError
-from equilibrist.papers.model import Measures, Place
+from equilibrist.papers.model import Measures, Workspace
 from equilibrist.run import Run, ensemble, load, train
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import Record
@@ -23,8 +23,8 @@ from equilibrist.solvers import Alternating, Solver
 QUIET = "none"
 
 
-def trained(
-    place: Place,
+def train_seeds(
+    place: Workspace,
     recipe: Recipe,
     seeds: Sequence[int],
     *,
@@ -64,7 +64,11 @@ def trained(
         for seed in seeds:
             try:
                 run = train(
-                    made, folder(place.runs, seed), seed=seed, device=place.device, progress=QUIET
+                    made,
+                    seed_folder(place.runs, seed),
+                    seed=seed,
+                    device=place.device,
+                    progress=QUIET,
                 )
             except NonFiniteError:  # its record says so
                 continue
@@ -73,20 +77,20 @@ def trained(
                 break
     if stopped:
         raise StoppedError("interrupted: the same command goes on")
-    return {"seeds": {str(seed): seen(folder(place.runs, seed)) for seed in seeds}}
+    return {"seeds": {str(seed): seen(seed_folder(place.runs, seed)) for seed in seeds}}
 
 
-def folder(runs: Path, seed: int) -> Path:
+def seed_folder(runs: Path, seed: int) -> Path:
     """The run directory of a seed."""
     return runs / f"seed_{seed}"
 
 
 def taken_up(runs: Path, recipe: Recipe, seed: int, device: str) -> Run:
     """The run of a seed that `trained` made with these scores, at its last checkpoint."""
-    return load(folder(runs, seed), recipe, device=device)
+    return load(seed_folder(runs, seed), recipe, device=device)
 
 
-def seen(where: Path) -> dict[str, Any]:
+def seen(where: Path) -> Json:
     """What a run directory recorded, as short lists."""
     record = Record(where)
     scores: dict[str, list[list[float]]] = {}
@@ -160,7 +164,7 @@ class _Stepper:
         return time.process_time() - begun
 
 
-def last(seen: Mapping[str, Any], key: str, step: int | None = None) -> float | None:
+def last(seen: Json, key: str, step: int | None = None) -> float | None:
     """The last value of a score, or that at the last look no later than `step`; None for a seed that diverged
     before, or where none was measured."""
     if seen["diverged"] is not None and (step is None or seen["diverged"] <= step):

@@ -11,8 +11,8 @@ from equilibrist.files.owned import publish
 from equilibrist.play import pictures
 from equilibrist.play.played import Played, place_text
 from equilibrist.play.trajectories import DIVERGED, NONE, Array
-from equilibrist.report.shell import document, e, table
-from equilibrist.report.words import number
+from equilibrist.report.formatting import format_number
+from equilibrist.report.shell import document, escape, table
 
 
 def write_play(played: Played, path: Path) -> Path:
@@ -47,7 +47,7 @@ def page(played: Played) -> str:
         )
         caption = f"After {played.steps:,} steps: {played.ends(shown.outcomes)}."
         figures.append(
-            f"<figure><h3>{e(_title(shown.name))}</h3>{picture}<figcaption>{e(caption)}</figcaption></figure>"
+            f"<figure><h3>{escape(_title(shown.name))}</h3>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
         )
     chart = _chart(played, single=len(figures) % 2 == 1)
     if chart and len(figures) % 2 == 1:
@@ -60,9 +60,9 @@ def page(played: Played) -> str:
     )
     head = ["Stationary point", "Kind", "Solver", "Predicted factor", "Observed factor"]
     parts = [
-        f'<div class="top"><span><b>equilibrist play {e(played.title)}</b></span></div>',
-        f'<main class="head"><h1>{e(_title(played.title))}</h1><p>{e(played.line)}</p>'
-        f'<p class="lead">{e(lead)}</p></main>',
+        f'<div class="top"><span><b>equilibrist play {escape(played.title)}</b></span></div>',
+        f'<main class="head"><h1>{escape(_title(played.title))}</h1><p>{escape(played.line)}</p>'
+        f'<p class="lead">{escape(lead)}</p></main>',
         _legend(
             points,
             bool(colours) or any(s.basins is not None for s in played.shown),
@@ -73,10 +73,10 @@ def page(played: Played) -> str:
         f"<section><h2>Distance to the nearest stationary point</h2>{chart}</section>"
         if chart
         else "",
-        f"<section><h2>Prediction and observation</h2><p>{e(_READING)}</p>"
+        f"<section><h2>Prediction and observation</h2><p>{escape(_READING)}</p>"
         f"{table(head, played.rows(), (3, 4))}</section>"
         if t.points
-        else f"<section><p>No stationary point: {e(t.game.why_none)}.</p></section>",
+        else f"<section><p>No stationary point: {escape(t.game.why_none)}.</p></section>",
     ]
     return document(f"{played.title}: {', '.join(s.name for s in played.shown)}", parts)
 
@@ -97,7 +97,7 @@ def _legend(
     items = ["<li>Grey arrows: gradient steps, \N{MINUS SIGN}v; longer is faster</li>"]
     items.append("<li>Dots: starts, the same for all</li>")
     for kind in dict.fromkeys(kind for _, kind in points):
-        items.append(f"<li><b>{pictures.MARKS[kind]}</b>{e(_KINDS[kind])}</li>")
+        items.append(f"<li><b>{pictures.MARKS[kind]}</b>{escape(_KINDS[kind])}</li>")
     if basins:
         shared = [k for k, c in colours.items() if c == pictures.CHOICES - 1]
         for point, colour in colours.items():
@@ -111,7 +111,7 @@ def _legend(
             )
             items.append(
                 f'<li><span class="key {pictures.basin_class(colour)}"></span>starts that end at '
-                f"{e(where)}</li>"
+                f"{escape(where)}</li>"
             )
         seen = {int(k) for s in played.shown if s.basins is not None for k in np.unique(s.basins)}
         if DIVERGED in seen:
@@ -135,19 +135,21 @@ def _chart(played: Played, single: bool) -> str:
         return ""
     lines = [(s.name, np.nanmedian(played.table.distances(s.paths), axis=1)) for s in played.shown]
     words = "Distance to the nearest stationary point over steps: " + "; ".join(
-        f"{name} ends at {number(float(d[-1]))}" for name, d in lines
+        f"{name} ends at {format_number(float(d[-1]))}" for name, d in lines
     )
     sizes = pictures.SQUARE if single else pictures.broad()
     chart, note = pictures.distances(lines, sizes, words)
     legend = "".join(
-        f'<li><i class="c{i % pictures.CHOICES}"></i>{e(_title(name))}</li>'
+        f'<li><i class="c{i % pictures.CHOICES}"></i>{escape(_title(name))}</li>'
         for i, (name, _) in enumerate(lines)
     )
     held = any((s.outcomes == DIVERGED).any() for s in played.shown)
     note += " What has diverged is held where it left." if held else ""
     caption = f"Median over the starts, logarithmic. {note}".strip()
     title = "<h3>Distance to the nearest stationary point</h3>" if single else ""
-    return f'{title}<ul class="legend">{legend}</ul>{chart}<figcaption>{e(caption)}</figcaption>'
+    return (
+        f'{title}<ul class="legend">{legend}</ul>{chart}<figcaption>{escape(caption)}</figcaption>'
+    )
 
 
 def _basin_colours(played: Played) -> dict[int, int]:

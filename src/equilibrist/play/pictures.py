@@ -13,8 +13,8 @@ from equilibrist.report.charts import (
     BROAD,
     Axes,
     Size,
-    both,
     px,
+    render_sizes,
     svg_path,
     svg_text,
 )
@@ -99,7 +99,7 @@ def plane(
         up = svg_text(axes.left, 16, names[1], "middle", "axis")
         return up + axes.draw(marks, names[0])
 
-    return both(draw, SQUARE, words)
+    return render_sizes(draw, SQUARE, words)
 
 
 def point_mark(x: float, y: float, kind: str) -> str:
@@ -219,7 +219,7 @@ def distances(
         return axes.draw(marks, "step")
 
     note = "Below 10⁻¹⁴ nothing is drawn." if (values <= 1e-14).any() else ""
-    return both(draw, sizes, words), note
+    return render_sizes(draw, sizes, words), note
 
 
 def broad() -> Sequence[Size]:
@@ -239,4 +239,4 @@ def curve(window: Sequence[float], x: Array, y: Array, upward: str, words: str) 
         up = up.replace('text-anchor="middle"', 'text-anchor="start"')
         return up + axes.draw(marks + svg_path(at, "line c0"), "eigenvalue")
 
-    return both(draw, SQUARE, words)
+    return render_sizes(draw, SQUARE, words)

@@ -26,7 +26,7 @@ from equilibrist.play.trajectories import (
     rate,
     starts_near,
 )
-from equilibrist.report.words import number
+from equilibrist.report.formatting import format_number
 from equilibrist.solvers import Averaged, Simultaneous, Solver
 from equilibrist.solvers.named import solver_from_text
 
@@ -237,7 +237,7 @@ def _window(window: Sequence[float]) -> tuple[float, float, float, float]:
 
 def place_text(place: Array) -> str:
     """A place in the plane as text: (1, -0.5)."""
-    return f"({', '.join(number(float(v) if abs(v) > 1e-12 else 0.0) for v in place)})"
+    return f"({', '.join(format_number(float(v) if abs(v) > 1e-12 else 0.0) for v in place)})"
 
 
 def _factor(value: float) -> str:

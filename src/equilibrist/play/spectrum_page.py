@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from equilibrist.files.atomic import json_bytes
 from equilibrist.files.owned import publish
 from equilibrist.play import pictures
-from equilibrist.report.shell import document, e, table
-from equilibrist.report.words import count, number
+from equilibrist.report.formatting import format_count, format_number
+from equilibrist.report.shell import document, escape, table
 from equilibrist.spectra import Density, Eigenvalues, Spectrum
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def sentences(found: Spectrum) -> list[str]:
     plain = found.stepped
     remarks = [_verdict(found)]
     if found.scaled is not None:
-        rates = ", ".join(f"{player} {number(rate)}" for player, rate in found.rates.items())
+        rates = ", ".join(f"{player} {format_number(rate)}" for player, rate in found.rates.items())
         remarks.append(
             f"Players have step sizes of their own ({rates}): disc and step refer to (H/h) J, H the step sizes, h "
             "the largest."
@@ -57,18 +57,18 @@ def sentences(found: Spectrum) -> list[str]:
     rotation = (
         "is infinite: some eigenvalue lies on the imaginary axis"
         if plain.q == float("inf")
-        else f"is {number(plain.q)}"
+        else f"is {format_number(plain.q)}"
     )
     if plain.nonzero.size:
         remarks.append(f"Rotation q = max |Im/Re| {rotation}.")
     if zeros := len(plain.values) - len(plain.nonzero):
         remarks.append(
-            f"{count(zeros)} of {count(len(plain.values))} eigenvalues are zero to rounding: directions in which "
-            "nothing pulls. They count neither for nor against stability."
+            f"{format_count(zeros)} of {format_count(len(plain.values))} eigenvalues are zero to rounding: directions "
+            "in which nothing pulls. They count neither for nor against stability."
         )
     if found.consensus is not None and found.gamma is not None:
         remarks.append(
-            f"With consensus, gamma {number(found.gamma)}: {_numbers(found.consensus, found.h)}"
+            f"With consensus, gamma {format_number(found.gamma)}: {_numbers(found.consensus, found.h)}"
         )
     if (symmetric := found.densities.get("symmetric")) is not None:
         low = symmetric.lowest
@@ -79,12 +79,12 @@ def sentences(found: Spectrum) -> list[str]:
             else "no push was found to grow, not even at first"
         )
         remarks.append(
-            f"The numerical abscissa {limit} {number(low.value)}: {grows} under gradient flow."
+            f"The numerical abscissa {limit} {format_number(low.value)}: {grows} under gradient flow."
         )
     for words, why in plain.missing.items():
         remarks.append(f"The search for the {words} is incomplete: {why}.")
     pulls = ", ".join(
-        f"{player} {number(size)} at |x| = {number(found.norms[player])}"
+        f"{player} {format_number(size)} at |x| = {format_number(found.norms[player])}"
         for player, size in found.gradients.items()
     )
     remarks.append(
@@ -102,29 +102,29 @@ def _verdict(found: Spectrum) -> str:
         return "No eigenvalue differs from zero: the linear analysis says nothing."
     bad = int((plain.nonzero.real <= 0).sum())
     if bad:
-        least = number(float(plain.nonzero.real.min()))
+        least = format_number(float(plain.nonzero.real.min()))
         return (
-            f"No step size makes plain gradient steps stable here: {count(bad)} eigenvalues{some} of J have a real "
-            f"part that is not positive (the least: {least})."
+            f"No step size makes plain gradient steps stable here: {format_count(bad)} eigenvalues{some} of J have a "
+            f"real part that is not positive (the least: {least})."
         )
     upto = "below" if plain.complete else "at most below"
-    limit = f"plain gradient steps are locally stable {upto} h_max = {number(plain.h_max)}"
+    limit = f"plain gradient steps are locally stable {upto} h_max = {format_number(plain.h_max)}"
     if h is None:
         return f"All eigenvalues{some} of J have positive real parts: {limit}."
     if out := plain.outside(h):
         return (
-            f"Not stable at the step size in use: {count(out)} eigenvalues{some} lie outside of the disc of "
-            f"h = {number(h)}; {limit}."
+            f"Not stable at the step size in use: {format_count(out)} eigenvalues{some} lie outside of the disc of "
+            f"h = {format_number(h)}; {limit}."
         )
     sure = "Locally stable at" if plain.complete else "Nothing found speaks against stability at"
-    return f"{sure} the step size in use, h = {number(h)}: {limit}."
+    return f"{sure} the step size in use, h = {format_number(h)}: {limit}."
 
 
 def _numbers(found: Eigenvalues, h: float | None) -> str:
-    q = "infinite" if found.q == float("inf") else number(found.q)
-    text = f"h_max = {number(found.h_max)}, q = {q}"
+    q = "infinite" if found.q == float("inf") else format_number(found.q)
+    text = f"h_max = {format_number(found.h_max)}, q = {q}"
     if h is not None:
-        text += f", {count(found.outside(h))} eigenvalues outside of the disc of h = {number(h)}"
+        text += f", {format_count(found.outside(h))} eigenvalues outside of the disc of h = {format_number(h)}"
     return f"{text}."
 
 
@@ -134,25 +134,25 @@ def page(found: Spectrum, title: str, step: int) -> str:
     plain = found.stepped
     figures = _views(plain, found.h, "plain", "J" if found.scaled is None else "(H/h) J")
     if found.consensus is not None:
-        name = f"J + {number(found.gamma)} JᵀJ"
+        name = f"J + {format_number(found.gamma)} JᵀJ"
         if found.scaled is not None:
             name = f"(H/h) ({name})"
         figures += _views(found.consensus, found.h, "pulled", name)
     curves = "".join(_density(name, part) for name, part in found.densities.items())
-    items = "".join(f"<li>{e(text)}</li>" for text in rest)
+    items = "".join(f"<li>{escape(text)}</li>" for text in rest)
     parts = [
-        f'<div class="top"><span><b>{e(title)}</b></span><span>step {count(step)}</span></div>',
-        f'<main class="head"><h1>Spectrum</h1><p>{e(verdict)}</p>'
-        f'<p class="lead">{e(_lead(found))}</p></main>',
+        f'<div class="top"><span><b>{escape(title)}</b></span><span>step {format_count(step)}</span></div>',
+        f'<main class="head"><h1>Spectrum</h1><p>{escape(verdict)}</p>'
+        f'<p class="lead">{escape(_lead(found))}</p></main>',
         _legend(found),
         f'<div class="charts">{"".join(figures)}</div>',
         f"<section><h2>Findings</h2><ul>{items}</ul></section>",
         _numbers_table(found),
         _listed(plain),
-        f'<section><h2>Densities</h2><p>{e(_DENSITIES)}</p></section><div class="charts">{curves}</div>'
+        f'<section><h2>Densities</h2><p>{escape(_DENSITIES)}</p></section><div class="charts">{curves}</div>'
         if curves
         else "",
-        f"<section><h2>How to read this</h2><p>{e(_READING)}</p></section>",
+        f"<section><h2>How to read this</h2><p>{escape(_READING)}</p></section>",
     ]
     return document(f"{title}: spectrum", parts)
 
@@ -175,10 +175,10 @@ _READING = (
 
 def _lead(found: Spectrum) -> str:
     how = "all eigenvalues" if found.jacobian.complete else "extreme eigenvalues, by Krylov-Schur"
-    over = f", J averaged over {count(found.samples)} samples" if found.samples else ""
+    over = f", J averaged over {format_count(found.samples)} samples" if found.samples else ""
     if found.samples and found.batches > 1:
-        over += f" in {count(found.batches)} minibatches"
-    return f"{count(found.parameters)} parameters: {how}{over}, float64."
+        over += f" in {format_count(found.batches)} minibatches"
+    return f"{format_count(found.parameters)} parameters: {how}{over}, float64."
 
 
 def _legend(found: Spectrum) -> str:
@@ -188,7 +188,7 @@ def _legend(found: Spectrum) -> str:
     if found.h is not None:
         items.append('<li><span class="key out"></span>outside of the disc</li>')
         items.append(
-            f'<li><span class="key disc"></span>the disc of h = {e(number(found.h))}: stable</li>'
+            f'<li><span class="key disc"></span>the disc of h = {escape(format_number(found.h))}: stable</li>'
         )
     return f'<ul class="legend">{"".join(items)}</ul>'
 
@@ -220,9 +220,9 @@ def _views(found: Eigenvalues, h: float | None, kind: str, name: str) -> list[st
         words = f"Eigenvalues of {name} {where}: {seen} of {len(values)} in the frame".strip()
         title = f"{name}{', ' + where if where else ''}"
         picture = pictures.complex_plane(frame, series, h, words)
-        caption = f"{count(seen)} of {count(len(values))} eigenvalues."
+        caption = f"{format_count(seen)} of {format_count(len(values))} eigenvalues."
         figures.append(
-            f"<figure><h3>{e(title)}</h3>{picture}<figcaption>{e(caption)}</figcaption></figure>"
+            f"<figure><h3>{escape(title)}</h3>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
         )
     return figures
 
@@ -236,10 +236,10 @@ def _density(name: str, part: Density) -> str:
     low, high = float(log.min()), float(log.max())
     room = 0.08 * ((high - low) or 1.0)
     window = (float(at[0]), float(at[-1]), low - room, high + room)
-    ends = f"{number(part.lowest.value)} to {number(part.highest.value)}"
-    how = "all eigenvalues" if part.probes == 0 else f"{count(part.steps)} Lanczos steps"
+    ends = f"{format_number(part.lowest.value)} to {format_number(part.highest.value)}"
+    how = "all eigenvalues" if part.probes == 0 else f"{format_count(part.steps)} Lanczos steps"
     picture = pictures.curve(window, at, log, "log10 of the density", f"Density of {title}: {ends}")
-    return f"<figure><h3>{e(title)}</h3>{picture}<figcaption>{e(f'{ends}; {how}.')}</figcaption></figure>"
+    return f"<figure><h3>{escape(title)}</h3>{picture}<figcaption>{escape(f'{ends}; {how}.')}</figcaption></figure>"
 
 
 def _frame(values: NDArray[np.complex128]) -> tuple[float, float, float, float]:
@@ -255,18 +255,20 @@ def _numbers_table(found: Spectrum) -> str:
     rows: list[Sequence[str]] = []
     matrices = [("J", found.jacobian), ("(H/h) J", found.scaled)]
     if found.gamma is not None:
-        matrices.append((f"with consensus, gamma {number(found.gamma)}", found.consensus))
+        matrices.append((f"with consensus, gamma {format_number(found.gamma)}", found.consensus))
     for name, part in matrices:
         if part is None:
             continue
         rows.append(
             (
                 name,
-                number(part.h_max) if part.complete else f"at most {number(part.h_max)}",
-                number(part.q),
+                format_number(part.h_max)
+                if part.complete
+                else f"at most {format_number(part.h_max)}",
+                format_number(part.q),
                 "" if found.h is None else f"{part.radius(found.h):.6g}",
                 _departure(part),
-                number(float(part.residuals.max())) if part.residuals.size else "",
+                format_number(float(part.residuals.max())) if part.residuals.size else "",
             )
         )
     head = [
@@ -282,11 +284,11 @@ def _numbers_table(found: Spectrum) -> str:
 
 def _departure(part: Eigenvalues) -> str:
     if part.departure is not None:
-        return number(part.departure)
+        return format_number(part.departure)
     bounds = part.departure_bounds
     if bounds is None:
         return "not known"
-    return f"{number(bounds.low, 2)} to {number(bounds.high, 2)}, estimated"
+    return f"{format_number(bounds.low, 2)} to {format_number(bounds.high, 2)}, estimated"
 
 
 def _listed(found: Eigenvalues) -> str:
@@ -304,8 +306,8 @@ def _listed(found: Eigenvalues) -> str:
     rows = [
         (
             _complex(l[k]),
-            number(float(allowed[k])) if allowed[k] > 0 else "none",
-            number(float(r[k])),
+            format_number(float(allowed[k])) if allowed[k] > 0 else "none",
+            format_number(float(r[k])),
         )
         for k in order
     ]
@@ -317,7 +319,7 @@ def _listed(found: Eigenvalues) -> str:
 
 
 def _complex(value: complex) -> str:
-    real, size = number(float(value.real)), number(abs(float(value.imag)))
+    real, size = format_number(float(value.real)), format_number(abs(float(value.imag)))
     if value.imag == 0:
         return real
     return f"{real} {'+' if value.imag > 0 else chr(0x2212)} {size}i"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from equilibrist.interop import Play, TorchRule
 from equilibrist.prescriptions.loop_fork import LoopFork
 from equilibrist.prescriptions.run_fork import RunFork
 from equilibrist.run import Recipe, Run
+from equilibrist.solvers.base import State
 
 
-def _run_of(play: Play, data: Source, batch: int) -> tuple[Run, Any]:
+def _run_of(play: Play, data: Source, batch: int) -> tuple[Run, State]:
     """A Play as a run at the step where it is, and its solver's state."""
     solver: Any = play.solver
     while hasattr(solver, "solver"):
@@ -36,14 +38,17 @@ def _run_of(play: Play, data: Source, batch: int) -> tuple[Run, Any]:
     return run, held["state"]
 
 
-def fork_of(of: Any, changes: Any, options: dict[str, Any]) -> RunFork | LoopFork:
+def fork_of(
+    of: object, changes: Mapping[str, Any] | None, options: dict[str, Any]
+) -> RunFork | LoopFork:
     """What `prescribe` branches off."""
     made: dict[str, Any]
+    fork: RunFork | LoopFork
     if isinstance(of, Run):
         made = {k: options.pop(k) for k in ("by", "seed") if k in options}
         if (out := options.pop("held_out", None)) is not None:
             made["held_out"] = source_of(out)
-        fork: Any = RunFork(of, changes, **made)
+        fork = RunFork(of, changes, **made)
     elif isinstance(of, Play):
         made = {k: options.pop(k) for k in ("by", "seed") if k in options}
         if "data" not in options:
@@ -64,5 +69,4 @@ def fork_of(of: Any, changes: Any, options: dict[str, Any]) -> RunFork | LoopFor
         )
     if options:
         raise RecipeError(f"prescribe has no option {next(iter(options))!r} here")
-    found: RunFork | LoopFork = fork
-    return found
+    return fork

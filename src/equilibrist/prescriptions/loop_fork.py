@@ -1,17 +1,17 @@
-"""Branches of somebody's loop that has save and load."""
+"""Branches of a user's loop that has save and load."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from equilibrist.checkpoints import EnergyScore, HeldOut
+from equilibrist.checkpoints.intervals import Array
 from equilibrist.data.loaders import source_of
 from equilibrist.diagnosis import Loop, first_of, modules_of
 from equilibrist.errors import RecipeError
@@ -22,7 +22,7 @@ FACTORS = {"a quarter of": 0.25, "four times": 4.0}
 
 
 class LoopFork:
-    """Branches of somebody's loop.
+    """Branches of a user's loop.
 
     Args:
         loop: with `save` and `load`.
@@ -39,8 +39,8 @@ class LoopFork:
     def __init__(
         self,
         loop: Loop,
-        changes: Mapping[str, Callable[[Loop], Any]] | None = None,
-        measure: Callable[[Loop], Any] | None = None,
+        changes: Mapping[str, Callable[[Loop], object]] | None = None,
+        measure: Callable[[Loop], object] | None = None,
         start: int = 0,
     ) -> None:
         if loop.save is None or loop.load is None:
@@ -58,7 +58,7 @@ class LoopFork:
             for name, optimizers in self._players().items()
             for words, factor in FACTORS.items()
         }
-        self._changes: dict[str, Callable[[Loop], Any]] = {**own, **(changes or {})}
+        self._changes: dict[str, Callable[[Loop], object]] = {**own, **(changes or {})}
         self.names = tuple(self._changes)
 
     def cost(self, name: str) -> float:
@@ -142,7 +142,7 @@ class LoopFork:
 
         def change(loop: Loop) -> Callable[[], None]:
             def scaled(by: float) -> Callable[..., None]:
-                def hook(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+                def hook(optimizer: torch.optim.Optimizer, *_: object) -> None:
                     for group in optimizer.param_groups:
                         group["lr"] = group["lr"] * by
 
@@ -165,7 +165,7 @@ def _counted() -> Iterator[list[torch.optim.Optimizer]]:
     """The optimisers that are stepped within, once for every step."""
     steps: list[torch.optim.Optimizer] = []
 
-    def stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def stepped(optimizer: torch.optim.Optimizer, *_: object) -> None:
         steps.append(optimizer)
 
     handle = register_optimizer_step_pre_hook(stepped)
@@ -175,7 +175,7 @@ def _counted() -> Iterator[list[torch.optim.Optimizer]]:
         handle.remove()
 
 
-def _energy(loop: Loop) -> Callable[[Loop], Any]:
+def _energy(loop: Loop) -> Callable[[Loop], object]:
     """The energy distance of the loop's samples to its held-out real ones."""
     if loop.sample is None or loop.real is None:
         raise RecipeError(
@@ -187,7 +187,7 @@ def _energy(loop: Loop) -> Callable[[Loop], Any]:
     def sample(n: int) -> torch.Tensor:
         return first_of(made(n))
 
-    def measure(at: Loop) -> Any:
+    def measure(at: Loop) -> Array:
         values, failed = held.of_samples(sample(held.wanted * held.score.per_row).detach())
         return np.array([np.nan]) if values is None or failed else values.values
 

@@ -86,8 +86,8 @@ def _rates(player: str, factor: float) -> Change:
 
 def _penalty(factor: float) -> Change:
     def change(recipe: Recipe) -> Recipe:
-        game: Any = copy.copy(recipe.game)
         own: tuple[Any, ...] = tuple(recipe.game.penalties)
+        game: Any = copy.copy(recipe.game)
         game.penalties = tuple(
             dataclasses.replace(p, weight=p.weight * factor) if hasattr(p, "weight") else p
             for p in own

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.display import Rows, Shown
 from equilibrist.statistics import Estimate
 
@@ -34,7 +34,7 @@ class Tried:
     failed: int = 0
     beside: Estimate | None = None
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values."""
         estimates = {"effect": self.effect, "beside": self.beside}
         return vars(self) | {k: None if v is None else v.to_json() for k, v in estimates.items()}
@@ -67,7 +67,7 @@ class Prescription(Shown):
     own_cost: float = 0.0
     other: str = ""
     notes: tuple[str, ...] = ()
-    about: dict[str, Any] = field(default_factory=dict)
+    about: Json = field(default_factory=dict)
 
     @property
     def best(self) -> Tried | None:
@@ -134,7 +134,7 @@ class Prescription(Shown):
         rows += [("note", note) for note in self.notes]
         return self.sentence, rows
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values, as prescription.json has them."""
         return {
             "format": 1,

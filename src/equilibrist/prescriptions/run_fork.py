@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +12,13 @@ from equilibrist.checkpoints import HeldOut
 from equilibrist.compare.cost import cost
 from equilibrist.core.draws import Batches, StackedDraws
 from equilibrist.core.field import VectorField
+from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.errors import RecipeError
 from equilibrist.prescriptions.fork import AS_IS, Measured
 from equilibrist.prescriptions.menu import Change, changes_of
 from equilibrist.run import Run, checkpoint
+from equilibrist.solvers.base import State
 
 SEARCH = 200  # minibatch gradients for the gap at the end of a branch
 
@@ -41,7 +42,7 @@ class RunFork:
         by: str = "gap",
         held_out: Source | None = None,
         seed: int = 0,
-        state: Any = None,
+        state: State | None = None,
     ) -> None:
         if by not in ("gap", "score"):
             raise RecipeError(f"by={by!r}: choose 'gap' or 'score'")
@@ -83,10 +84,10 @@ class RunFork:
         recipe, run, count = self.recipes[name], self.run, len(seeds)
         stacked = count if count > 1 else None
 
-        def repeated(one: Any) -> Any:
+        def repeated(one: tree.Tree) -> tree.Tree:
             return tree.stack([one] * count) if stacked else tree.clone(one)
 
-        def member(whole: Any, i: int) -> Any:
+        def member(whole: tree.Tree, i: int) -> tree.Tree:
             return tree.member(whole, i) if stacked else whole
 
         players, constants = repeated(run.players), repeated(run.constants)
@@ -109,18 +110,18 @@ class RunFork:
         ]
         field = VectorField(recipe.game, stacked=stacked)
         for i in range(rounds):
-            draws: Any = [one.at(i) for one in batches]
+            draws = [one.at(i) for one in batches]
             players, constants, state, _ = recipe.solver.step(
                 field, players, constants, state, StackedDraws(draws) if stacked else draws[0]
             )
         ends = [{**players, **state.get("average", {})}, constants]
         return [self._sound(member(ends[0], i), member(ends[1], i)) for i in range(count)]
 
-    def _sound(self, players: Any, constants: Any) -> Measured:
+    def _sound(self, players: Players, constants: Constants) -> Measured:
         finite = all(bool(torch.isfinite(leaf).all()) for leaf in tree.leaves(players))
         return self.measured(players, constants) if finite else (None, None)
 
-    def measured(self, players: Any, constants: Any) -> Measured:
+    def measured(self, players: Players, constants: Constants) -> Measured:
         """What is measured of a pair, in the game as it was declared."""
         game = self.run.recipe.game
         score, gap, _ = self.held.measure(game, players, constants, self.run.recipe.batch)
@@ -132,17 +133,18 @@ class RunFork:
         return self.measured(self.run.pair(), self.run.constants)
 
 
-def _solver_state(run: Run) -> Any:
+def _solver_state(run: Run) -> State | None:
     """The solver's state in the run's checkpoint; None where there is none."""
     if not run.checkpoint:
         return None
     path = run.directory / "checkpoints" / run.checkpoint
-    flat = checkpoint.read(path)[0]
+    flat = checkpoint.read_checkpoint(path)[0]
     like = {"state": run.recipe.solver.init(run.players)}
-    return checkpoint.fit(flat, like, path)["state"]
+    state: State = checkpoint.fit(flat, like, path)["state"]
+    return state
 
 
-def _alike(a: Any, b: Any) -> bool:
+def _alike(a: tree.Tree, b: tree.Tree) -> bool:
     """Whether two states hold tensors of the same names and shapes."""
     first, second = dict(tree.items(a)), dict(tree.items(b))
     return first.keys() == second.keys() and all(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from equilibrist.core.draws import Use
 from equilibrist.core.numpy_errors import usual_errors
+from equilibrist.diagnosis import Loop
 from equilibrist.errors import RecipeError
+from equilibrist.interop import Play
 from equilibrist.prescriptions.fork import AS_IS, Fork, Measured
 from equilibrist.prescriptions.fork_of import fork_of
 from equilibrist.prescriptions.prescription import Prescription, Tried
 from equilibrist.progress import showing
+from equilibrist.run import Run
 from equilibrist.run.requirements import require_seed
 from equilibrist.statistics import Estimate, paired
 
@@ -39,8 +42,8 @@ class _Record:
 
 @usual_errors
 def prescribe(
-    of: Any,
-    changes: Mapping[str, Any] | None = None,
+    of: Run | Play | Loop,
+    changes: Mapping[str, Callable[..., object]] | None = None,
     *,
     gradients: int = 20_000,
     seeds: int = 5,
@@ -214,8 +217,8 @@ def _halves(count: int) -> list[int]:
     return found
 
 
-def _mean(values: Any) -> float | None:
-    sound: Sequence[float] = [v for v in values if v is not None]
+def _mean(values: Iterable[float | None]) -> float | None:
+    sound = [v for v in values if v is not None]
     return sum(sound) / len(sound) if sound else None
 
 

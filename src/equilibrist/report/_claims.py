@@ -3,12 +3,17 @@
 Plain text only; escaping is the page's business.
 """
 
-from typing import Any
-
 from equilibrist.certificates import Words
 from equilibrist.report._meanings import meaning_of
-from equilibrist.report._numbers import count, estimate, label, number, plain, with_unit
-from equilibrist.report._record import Certificate, Verdict, as_number
+from equilibrist.report._record import CertificateRecord, Verdict, as_number
+from equilibrist.report.formatting import (
+    as_label,
+    format_count,
+    format_estimate,
+    format_number,
+    format_value,
+    with_unit,
+)
 
 # The words of audit.json and of the printed audit, as they are read aloud.
 BADGES = {
@@ -50,7 +55,7 @@ VERDICT_MEANINGS = {
 }
 
 
-def side(certificate: Certificate) -> str:
+def side(certificate: CertificateRecord) -> str:
     """The player that a certificate is about, from its field or from its claim's name."""
     return certificate.player or certificate.claim.partition("/")[2]
 
@@ -60,12 +65,12 @@ def other(player: str) -> str:
     return {"generator": "critic", "critic": "generator"}.get(player, "other player")
 
 
-def _known(certificate: Certificate) -> Words | None:
+def _known(certificate: CertificateRecord) -> Words | None:
     """The claim's own words, or those of a claim that is known here."""
     return certificate.about or meaning_of(certificate.kind, certificate.claim.partition("/")[2])
 
 
-def claim_title(certificate: Certificate) -> str:
+def claim_title(certificate: CertificateRecord) -> str:
     """The claim as a sentence that can be true or false."""
     kind, player = certificate.claim.partition("/")[0], side(certificate)
     if kind == "nash" and player:
@@ -75,22 +80,22 @@ def claim_title(certificate: Certificate) -> str:
     if kind == "stationary":
         return f"The {player} is at rest" if player else "Both players are at rest"
     known = _known(certificate)
-    return _filled(known.sentence, player) if known else label(certificate.claim)
+    return _filled(known.sentence, player) if known else as_label(certificate.claim)
 
 
-def claim_short(certificate: Certificate) -> str:
+def claim_short(certificate: CertificateRecord) -> str:
     """The claim in a few words, for the overview."""
     kind, player = certificate.claim.partition("/")[0], side(certificate)
     if kind == "nash":
-        return f"{label(player)} cannot gain alone" if player else "Nash equilibrium"
+        return f"{as_label(player)} cannot gain alone" if player else "Nash equilibrium"
     if kind == "stationary":
-        return f"{label(player)}'s gradient at rest" if player else "Both gradients at rest"
+        return f"{as_label(player)}'s gradient at rest" if player else "Both gradients at rest"
     known = _known(certificate)
-    return _filled(known.short, player) if known else label(certificate.claim)
+    return _filled(known.short, player) if known else as_label(certificate.claim)
 
 
-def claim_meaning(certificate: Certificate) -> str:
-    """What the claim means, for somebody who has never met it."""
+def claim_meaning(certificate: CertificateRecord) -> str:
+    """What the claim means, for a reader who has never met it."""
     kind, player = certificate.claim.partition("/")[0], side(certificate)
     if kind == "nash" and player:
         return (
@@ -114,7 +119,7 @@ def claim_meaning(certificate: Certificate) -> str:
     return _filled(known.meaning, player) if known else ""
 
 
-def claim_question(certificate: Certificate) -> str:
+def claim_question(certificate: CertificateRecord) -> str:
     """The claim as a question, "" where its title says enough."""
     known = _known(certificate)
     return _filled(known.question, side(certificate)) if known else ""
@@ -124,16 +129,16 @@ def _filled(text: str, player: str) -> str:
     return text.replace("{player}", player).replace("{other}", other(player))
 
 
-def gain_words(certificate: Certificate) -> tuple[str, str]:
+def gain_words(certificate: CertificateRecord) -> tuple[str, str]:
     """The gain with its unit, and its interval in brackets."""
-    value, low, high = estimate(certificate.number("gain"), certificate.interval)
+    value, low, high = format_estimate(certificate.number("gain"), certificate.interval)
     gain = with_unit(value, certificate.unit)
     if certificate.interval is None:
         return gain, ""
     return gain, f"({interval_name(certificate)} {low} to {high})"
 
 
-def interval_name(certificate: Certificate) -> str:
+def interval_name(certificate: CertificateRecord) -> str:
     """ "95% interval", by the recorded confidence."""
     confidence = certificate.number("confidence")
     if confidence is None or not 0 < confidence < 1:
@@ -141,7 +146,7 @@ def interval_name(certificate: Certificate) -> str:
     return f"{100 * confidence:.4g}% interval"
 
 
-def budget_words(certificate: Certificate) -> str:
+def budget_words(certificate: CertificateRecord) -> str:
     """How hard a search looked: starts, steps, gradients."""
     budget = certificate.evidence.get("budget")
     if not isinstance(budget, dict):
@@ -150,12 +155,18 @@ def budget_words(certificate: Certificate) -> str:
     gradients = budget.get("gradients")
     parts = []
     if isinstance(starts, int):
-        parts.append(f"{count(starts)} start{'' if starts == 1 else 's'}")
+        parts.append(f"{format_count(starts)} start{'' if starts == 1 else 's'}")
     if isinstance(steps, int):
-        parts.append(f"{count(steps)} steps each" if starts != 1 else f"{count(steps)} steps")
+        parts.append(
+            f"{format_count(steps)} steps each" if starts != 1 else f"{format_count(steps)} steps"
+        )
     text = " of ".join(parts) if len(parts) < 2 else f"{parts[0]}, {parts[1]}"
     if isinstance(gradients, int):
-        text += f" ({count(gradients)} gradients)" if text else f"{count(gradients)} gradients"
+        text += (
+            f" ({format_count(gradients)} gradients)"
+            if text
+            else f"{format_count(gradients)} gradients"
+        )
     return text
 
 
@@ -242,7 +253,7 @@ _LABELS = {
 _MANY = 12  # numbers beyond this are for machines
 
 
-def evidence_rows(certificate: Certificate) -> list[tuple[str, str]]:
+def evidence_rows(certificate: CertificateRecord) -> list[tuple[str, str]]:
     """The recorded numbers that the page does not show elsewhere, as (label, words)."""
     shown = _SHOWN[""] | _SHOWN.get(certificate.kind, set())
     rows = []
@@ -252,32 +263,36 @@ def evidence_rows(certificate: Certificate) -> list[tuple[str, str]]:
         if key == "budget" and budget_words(certificate):
             rows.append(("Search", budget_words(certificate)))
             rest = {k: v for k, v in value.items() if k not in ("starts", "steps", "gradients")}
-            rows += [(label(f"search {k}"), plain(v)) for k, v in rest.items()]
+            rows += [(as_label(f"search {k}"), format_value(v)) for k, v in rest.items()]
             continue
         as_float = as_number(value)
         unit = certificate.unit if key in ("loss_before", "loss_after", "noise_floor") else ""
-        words = with_unit(number(as_float, 4), unit) if as_float is not None else plain(value)
+        words = (
+            with_unit(format_number(as_float, 4), unit)
+            if as_float is not None
+            else format_value(value)
+        )
         if key == "departure_interval" and isinstance(value, list):
-            words = " to ".join(number(as_number(end), 2) for end in value)
+            words = " to ".join(format_number(as_number(end), 2) for end in value)
         if isinstance(value, str) and value in _VERDICTS:
             words = BADGES[Verdict(value)]
         if _size(value) > _MANY:
-            words = f"{count(_size(value))} numbers, in audit.json"
+            words = f"{format_count(_size(value))} numbers, in audit.json"
         named = _LABELS.get(key) if certificate.kind in _SHOWN else None
-        rows.append((named or label(key), words))
+        rows.append((named or as_label(key), words))
     if certificate.kind == "self-tests":
         rows += _tests(certificate)
     return rows
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """How many single values a recorded one holds."""
     if isinstance(value, list):
         return sum(map(_size, value))
     return sum(map(_size, value.values())) if isinstance(value, dict) else 1
 
 
-def _tests(certificate: Certificate) -> list[tuple[str, str]]:
+def _tests(certificate: CertificateRecord) -> list[tuple[str, str]]:
     tests = certificate.evidence.get("tests")
     rows = []
     for name, test in tests.items() if isinstance(tests, dict) else ():
@@ -285,6 +300,9 @@ def _tests(certificate: Certificate) -> list[tuple[str, str]]:
             off = as_number(test.get("off"))
             caption = "passed" if test.get("passed") is True else "failed"
             rows.append(
-                (label(str(name)), caption if not off else f"{caption}, off by {number(off)}")
+                (
+                    as_label(str(name)),
+                    caption if not off else f"{caption}, off by {format_number(off)}",
+                )
             )
     return rows

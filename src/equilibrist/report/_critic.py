@@ -1,11 +1,11 @@
 """What the audit of a critic alone shows besides its numbers: the columns and rows that give generated samples away."""
 
 from equilibrist.report._html import table
-from equilibrist.report._numbers import number
-from equilibrist.report._record import Certificate, Json, Record, as_number
+from equilibrist.report._record import CertificateRecord, Json, RunRecord, as_number
+from equilibrist.report.formatting import format_number
 
 
-def betrayed(record: Record) -> str:
+def betrayed(record: RunRecord) -> str:
     """Tables of the columns that tell by themselves and of the rows that the best critic is surest of."""
     certificate = _find(record, "indistinguishable")
     if certificate is None:
@@ -23,7 +23,7 @@ def betrayed(record: Record) -> str:
     return "\n".join(parts)
 
 
-def overlooked(record: Record) -> str:
+def overlooked(record: RunRecord) -> str:
     """A table of what the parts of the input tell beyond the score, and how much the score depends on them."""
     certificate = _find(record, "not-blind")
     if certificate is None:
@@ -46,18 +46,18 @@ def overlooked(record: Record) -> str:
     return table(head, rows, (1, 2, 3)) if rows else ""
 
 
-def _find(record: Record, claim: str) -> Certificate | None:
+def _find(record: RunRecord, claim: str) -> CertificateRecord | None:
     return record.audit.find(claim) if record.audit is not None else None
 
 
-def _rows(certificate: Certificate, name: str) -> list[Json]:
+def _rows(certificate: CertificateRecord, name: str) -> list[Json]:
     found = certificate.evidence.get(name)
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def _number(value: object) -> str:
     found = as_number(value)
-    return number(found) if found is not None else "not measured"
+    return format_number(found) if found is not None else "not measured"
 
 
 def _per_cent(value: object, above: float) -> str:

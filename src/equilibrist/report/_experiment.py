@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist.report import scatter, words
-from equilibrist.report._html import e, picture, table, window
-from equilibrist.report._numbers import number, with_unit
-from equilibrist.report._record import Certificate, Record, as_number, numbers
-from equilibrist.report.charts import BROAD, Axes, Size, both, svg_path
+from equilibrist.report import scatter
+from equilibrist.report._claims import BADGES, claim_short, interval_name
+from equilibrist.report._html import escape, picture, table, window
+from equilibrist.report._record import CertificateRecord, RunRecord, as_number, numbers
+from equilibrist.report.charts import BROAD, Axes, Size, render_sizes, svg_path
+from equilibrist.report.formatting import format_estimate, format_number, with_unit
 
 Array = NDArray[np.float64]
 CLAIM = "generator-vs-prox"
@@ -26,7 +27,7 @@ class DescentPath:
     failed: str
 
 
-def ways(certificate: Certificate) -> dict[str, DescentPath]:
+def ways(certificate: CertificateRecord) -> dict[str, DescentPath]:
     """The recorded ways, "proximal" and "frozen", without points that are not finite."""
     curves = certificate.evidence.get("curves")
     found = {}
@@ -43,19 +44,19 @@ def ways(certificate: Certificate) -> dict[str, DescentPath]:
     return found
 
 
-def experiment(record: Record) -> str:
+def experiment_section(record: RunRecord) -> str:
     """The section's body; "" where the audit has not made the experiment."""
     certificate = record.audit.find(CLAIM) if record.audit else None
     if certificate is None:
         return ""
     lam = certificate.number("lambda")
-    price = "" if lam is None else f", at the price λ = {number(lam)},"
+    price = "" if lam is None else f", at the price λ = {format_number(lam)},"
     lead = (
         "The generator trains on alone, twice, from the same weights. Once the critic is frozen; once the "
         f"critic answers every step{price} and the generator goes down V_prox, the value with that answer. A frozen "
         "critic can nearly always be fooled. What matters is whether the other curve falls."
     )
-    parts = [f'<p class="lead">{e(lead)}</p>']
+    parts = [f'<p class="lead">{escape(lead)}</p>']
     found = ways(certificate)
     if found:
         alt = f"The value along both ways. {certificate.summary}"
@@ -63,9 +64,9 @@ def experiment(record: Record) -> str:
         notes = [f"The value that the generator goes down{unit}, on the data that selects."]
         notes += [f"{_NAMES[n]}: {w.failed}." for n, w in found.items() if w.failed]
         parts.append(_legend(certificate, found))
-        caption = e(" ".join(notes))
+        caption = escape(" ".join(notes))
         parts.append(f"<figure>{_chart(found, alt)}<figcaption>{caption}</figcaption></figure>")
-    parts.append(f'<p class="gap">{e(certificate.summary)}</p>')
+    parts.append(f'<p class="gap">{escape(certificate.summary)}</p>')
     for prefix, name in (("", _NAMES["proximal"]), ("frozen-", _NAMES["frozen"])):
         parts.append(_sheets(certificate, record, prefix, name))
     return "".join(parts)
@@ -75,7 +76,7 @@ _NAMES = {"proximal": "The critic answers (V_prox)", "frozen": "The critic is fr
 _KINDS = {"proximal": "generator", "frozen": "critic dashed"}
 
 
-def _legend(certificate: Certificate, found: dict[str, DescentPath]) -> str:
+def _legend(certificate: CertificateRecord, found: dict[str, DescentPath]) -> str:
     items = []
     falls = {
         "proximal": (certificate.number("fall"), certificate.interval),
@@ -85,11 +86,11 @@ def _legend(certificate: Certificate, found: dict[str, DescentPath]) -> str:
         value, interval = falls[name]
         wording = _NAMES[name]
         if value is not None and math.isfinite(value):
-            shown, low, high = words.estimate(value, interval)
+            shown, low, high = format_estimate(value, interval)
             wording += f": falls by {with_unit(shown, certificate.unit)}"
-            wording += f" ({words.interval_name(certificate)} {low} to {high})" if interval else ""
+            wording += f" ({interval_name(certificate)} {low} to {high})" if interval else ""
         key = "generator" if name == "proximal" else "critic dashes"
-        items.append(f'<li><i class="{key}"></i>{e(wording)}</li>')
+        items.append(f'<li><i class="{key}"></i>{escape(wording)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
@@ -110,20 +111,20 @@ def _chart(found: dict[str, DescentPath], alt: str) -> str:
             marks += svg_path(points, f"line {_KINDS[name]}") if len(points) > 1 else ""
         return axes.draw(marks, "step of the generator")
 
-    return both(draw, BROAD, alt)
+    return render_sizes(draw, BROAD, alt)
 
 
-def _sheets(certificate: Certificate, record: Record, prefix: str, name: str) -> str:
+def _sheets(certificate: CertificateRecord, record: RunRecord, prefix: str, name: str) -> str:
     frame: scatter.Window = window(record)
     figures = []
     for when, wording in _WHEN.items():
         sample = certificate.samples.get(f"{prefix}{when}")
         if sample is not None:
             alt = f"Samples of the generator, {wording.lower()}. {name}"
-            figures.append(picture(sample, record.real, frame, f"<b>{e(wording)}</b>", alt))
+            figures.append(picture(sample, record.real, frame, f"<b>{escape(wording)}</b>", alt))
     if not figures:
         return ""
-    return f'<h3 class="gap">{e(name)}</h3><div class="strip three">{"".join(figures)}</div>'
+    return f'<h3 class="gap">{escape(name)}</h3><div class="strip three">{"".join(figures)}</div>'
 
 
 # --- gaps -------------------------------------------------------------------------------------
@@ -131,14 +132,16 @@ def _sheets(certificate: Certificate, record: Record, prefix: str, name: str) ->
 _GAPS = ("duality-gap", "proximal-duality-gap")
 
 
-def gaps(record: Record) -> str:
+def gaps_section(record: RunRecord) -> str:
     """Both duality gaps and what they are made of, as a table; "" where the audit has none."""
     found = [c for name in _GAPS if record.audit and (c := record.audit.find(name)) is not None]
     rows = []
     for certificate in found:
         lam = as_number(certificate.evidence.get("lambda"))
-        price = "" if lam is None else " (λ = ∞)" if math.isinf(lam) else f" (λ = {number(lam)})"
-        name = words.claim_short(certificate) + price
+        price = (
+            "" if lam is None else " (λ = ∞)" if math.isinf(lam) else f" (λ = {format_number(lam)})"
+        )
+        name = claim_short(certificate) + price
         whole = _with_interval(certificate.evidence, "gap", certificate.unit)
         parts = []
         for player in ("critic", "generator"):
@@ -147,7 +150,7 @@ def gaps(record: Record) -> str:
             status = str(part.get("status") or "")
             value = _with_interval(part, "gain", certificate.unit)
             parts.append(value if status in ("found", "") else f"{value}; {status}")
-        rows.append((name, words.BADGES[certificate.verdict], whole, *parts))
+        rows.append((name, BADGES[certificate.verdict], whole, *parts))
     if not rows:
         return ""
     lead = (
@@ -155,11 +158,11 @@ def gaps(record: Record) -> str:
         "against this critic. With a price λ on the critic's answers the second meets a critic that moves."
     )
     head = ("Gap", "That it is zero", "Size", "The critic gains", "The generator gains")
-    return f'<p class="lead">{e(lead)}</p>' + table(head, rows, (2, 3, 4))
+    return f'<p class="lead">{escape(lead)}</p>' + table(head, rows, (2, 3, 4))
 
 
 def _with_interval(values: dict[str, object], key: str, unit: str) -> str:
     ends = numbers(values.get("interval"))
     interval = None if ends is None or ends.size != 2 else (float(ends[0]), float(ends[1]))
-    shown, low, high = words.estimate(as_number(values.get(key)), interval)
+    shown, low, high = format_estimate(as_number(values.get(key)), interval)
     return f"{with_unit(shown, unit)} ({low} to {high})" if interval else with_unit(shown, unit)

@@ -5,13 +5,15 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from equilibrist.report import scatter, words
-from equilibrist.report._record import Record, Sample
+from equilibrist.report import scatter
+from equilibrist.report._claims import MARKS, TONES
+from equilibrist.report._record import RunRecord, Sample
+from equilibrist.report.formatting import format_count
 
 _LINK = re.compile(r"https?://[^\s<>\"'`]+[^\s<>\"'`.,;:)\]}]")
 
 
-def e(value: object) -> str:
+def escape(value: object) -> str:
     """Escapes a value for text and for attributes."""
     return html.escape(str(value))
 
@@ -19,7 +21,7 @@ def e(value: object) -> str:
 def section(name: str, title: str, body: str) -> str:
     """A titled section; `body` is HTML."""
     return f'<section id="{name}" aria-labelledby="{name}-title">\n' + (
-        f'<h2 id="{name}-title">{e(title)}</h2>\n{body}\n</section>'
+        f'<h2 id="{name}-title">{escape(title)}</h2>\n{body}\n</section>'
     )
 
 
@@ -27,20 +29,22 @@ def part(name: str, title: str, body: str) -> str:
     """A section that opens when its title is clicked; `body` is HTML."""
     return (
         f'<section class="part" id="{name}" aria-labelledby="{name}-title"><details>\n'
-        f'<summary><h2 id="{name}-title">{e(title)}</h2></summary>\n{body}\n</details></section>'
+        f'<summary><h2 id="{name}-title">{escape(title)}</h2></summary>\n{body}\n</details></section>'
     )
 
 
 def badge(tone: str, text: str) -> str:
     """A verdict in words with its mark."""
-    marks = {words.TONES[verdict]: mark for verdict, mark in words.MARKS.items()}
+    marks = {TONES[verdict]: mark for verdict, mark in MARKS.items()}
     mark = marks.get(tone, "\N{EN DASH}")
-    return f'<span class="badge {tone}"><span aria-hidden="true">{mark}</span>{e(text)}</span>'
+    return f'<span class="badge {tone}"><span aria-hidden="true">{mark}</span>{escape(text)}</span>'
 
 
-def facts(rows: Iterable[tuple[str, str]], kind: str = "facts") -> str:
+def fact_list(rows: Iterable[tuple[str, str]], kind: str = "facts") -> str:
     """A list of labels and texts that stacks on a narrow screen."""
-    body = "".join(f"<div><dt>{e(name)}</dt><dd>{e(text)}</dd></div>" for name, text in rows)
+    body = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in rows
+    )
     return f'<dl class="{kind}">{body}</dl>' if body else ""
 
 
@@ -52,9 +56,9 @@ def table(
 ) -> str:
     """A table of plain texts that stacks on a narrow screen; columns `figures` hold numbers."""
     top = "".join(
-        f'<th scope="col" class="figure">{e(name)}</th>'
+        f'<th scope="col" class="figure">{escape(name)}</th>'
         if i in figures
-        else f'<th scope="col">{e(name)}</th>'
+        else f'<th scope="col">{escape(name)}</th>'
         for i, name in enumerate(head)
     )
     body = ""
@@ -62,34 +66,34 @@ def table(
         cells = ""
         for i, cell in enumerate(row):
             figure = ' class="figure"' if i in figures else ""
-            name = f' data-name="{e(head[i])}"' if i else ""
-            cells += f"<td{figure}{name}>{e(cell)}</td>"
+            name = f' data-name="{escape(head[i])}"' if i else ""
+            cells += f"<td{figure}{name}>{escape(cell)}</td>"
         body += f"<tr>{cells}</tr>"
     kind = ' class="loose"' if loose else ""
     return f"<table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def kind_of(player: str) -> str:
+def player_class(player: str) -> str:
     """The CSS class of a player. Names are data, so only known ones become a class."""
     return player if player in ("generator", "critic") else "other"
 
 
 def fold(title: str, body: str) -> str:
     """A part that opens when its title is clicked; `body` is HTML."""
-    return f"<details><summary>{e(title)}</summary>{body}</details>"
+    return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
 def linked(text: str) -> str:
     """Escaped text whose web addresses are links (nothing is fetched until someone clicks)."""
     parts, end = [], 0
     for match in _LINK.finditer(text):
-        parts.append(e(text[end : match.start()]))
-        parts.append(f'<a href="{e(match[0])}" rel="noreferrer">{e(match[0])}</a>')
+        parts.append(escape(text[end : match.start()]))
+        parts.append(f'<a href="{escape(match[0])}" rel="noreferrer">{escape(match[0])}</a>')
         end = match.end()
-    return "".join(parts) + e(text[end:])
+    return "".join(parts) + escape(text[end:])
 
 
-def window(record: Record) -> scatter.Window:
+def window(record: RunRecord) -> scatter.Window:
     """The part of the plane that all scatter plots of the run share."""
     clouds = [s.points for s in (record.real, *record.samples) if s and s.points is not None]
     return scatter.window(clouds)
@@ -110,13 +114,13 @@ def picture(
             sample.points, under, frame, alt, "real" if sample is real else "made"
         )
         if outside:
-            caption += f". {e(words.count(outside))} points lie outside the frame."
+            caption += f". {escape(format_count(outside))} points lie outside the frame."
     else:
         data = base64.b64encode(sample.png or b"").decode("ascii")
         # A grid of small pictures is shown larger than it is: sharp pixels beat a blur.
         small = " pixelated" if sample.width <= 256 else ""
         body = (
             f'<img class="picture{small}" src="data:image/png;base64,{data}" '
-            f'width="{sample.width}" height="{sample.height}" alt="{e(alt)}">'
+            f'width="{sample.width}" height="{sample.height}" alt="{escape(alt)}">'
         )
     return f'<figure class="{kind}">{body}<figcaption>{caption}</figcaption></figure>'

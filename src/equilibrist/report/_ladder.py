@@ -1,10 +1,10 @@
 """The ladder from motion to Nash."""
 
 from equilibrist.certificates import HOLDS
-from equilibrist.report._record import Audit, Verdict
+from equilibrist.report._record import AuditRecord, Verdict
 
 
-def highest(audit: Audit) -> str | None:
+def highest(audit: AuditRecord) -> str | None:
     """The highest rung that holds or that nothing speaks against; None where the pair still moves, where the
     self-tests failed, or where no rung holds."""
     tests = audit.find("self-tests")

@@ -15,37 +15,18 @@ from typing import TypeVar
 import numpy as np
 
 from equilibrist.errors import RecordError
-from equilibrist.files.atomic import finite
+from equilibrist.files.atomic import json_ready
 from equilibrist.files.reading import ROW, open_regular, parse_json, reason
 from equilibrist.report._load_audit import load_audit
-from equilibrist.report._read import expect, json_object, read_json, read_sample, short
+from equilibrist.report._read import expect, json_object, read_json_if_there, read_sample, short
 from equilibrist.report._record import (
-    Audit,
-    Certificate,
-    Curve,
     Json,
-    Record,
+    RunRecord,
     Sample,
     Series,
     Status,
-    Tolerance,
-    Verdict,
     as_number,
 )
-
-__all__ = [
-    "Audit",
-    "Certificate",
-    "Curve",
-    "Record",
-    "Sample",
-    "Series",
-    "Status",
-    "Tolerance",
-    "Verdict",
-    "as_number",
-    "load",
-]
 
 T = TypeVar("T")
 Sheets = tuple[list[Sample], Sample | None, Sample | None]
@@ -54,7 +35,7 @@ Metrics = tuple[dict[str, dict[str, Series]], int | None, float | None]
 _STEP_NAME = re.compile(r"step_(\d{1,12})\.(png|npy|safetensors)")
 
 
-def load(run_directory: Path) -> Record:
+def load_record(run_directory: Path) -> RunRecord:
     """Reads the run directory.
 
     Raises `RecordError` where the folder is missing or holds no run. A file that is damaged is left
@@ -93,7 +74,7 @@ def load(run_directory: Path) -> Record:
     reached = [logged, *(s.step for s in samples), *saved, audit.step if audit else None]
     if status is not None:
         reached.append(status.step)
-    return Record(
+    return RunRecord(
         name=run_directory.resolve().name,
         recipe=recipe,
         sessions=part("environment.json", _sessions, []),
@@ -112,7 +93,7 @@ def load(run_directory: Path) -> Record:
 
 
 def _recipe(path: Path) -> Json | None:
-    value = read_json(path)
+    value = read_json_if_there(path)
     if value is None:
         return None
     data = json_object(value, path)
@@ -135,7 +116,7 @@ def _recipe(path: Path) -> Json | None:
 
 
 def _status(path: Path) -> Status | None:
-    value = read_json(path)
+    value = read_json_if_there(path)
     if value is None:
         return None
     data = json_object(value, path)
@@ -147,7 +128,7 @@ def _status(path: Path) -> Status | None:
 
 
 def _sessions(path: Path) -> list[Json]:
-    value = read_json(path)
+    value = read_json_if_there(path)
     if value is None:
         return []
     sessions = value if isinstance(value, list) else [value]
@@ -203,7 +184,7 @@ def _scores(path: Path, notes: list[str]) -> list[Json]:
     bad: list[str] = []
     for number, line, last in _filled(path):
         try:
-            row = finite(parse_json(line))
+            row = json_ready(parse_json(line))
             step = row["step"]
             if type(step) is not int or not 0 <= step < 2**53 or not isinstance(row["name"], str):
                 raise ValueError("no step or name")

@@ -7,10 +7,10 @@ from typing import Any
 from equilibrist.certificates import RUNGS
 from equilibrist.errors import RecordError
 from equilibrist.findings import Finding, from_recorded
-from equilibrist.report._read import expect, json_object, read_json, read_sample, short
+from equilibrist.report._read import expect, json_object, read_json_if_there, read_sample, short
 from equilibrist.report._record import (
-    Audit,
-    Certificate,
+    AuditRecord,
+    CertificateRecord,
     Curve,
     Json,
     Rung,
@@ -39,14 +39,14 @@ _LAST = "self-tests"
 _FORMER = {"section-6.1": "generator-vs-prox"}  # names of claims in audits of former versions
 
 
-def load_audit(path: Path, notes: list[str]) -> Audit | None:
+def load_audit(path: Path, notes: list[str]) -> AuditRecord | None:
     """The audit in audit.json; None where there is none. Raises `RecordError` where it is damaged."""
-    value = read_json(path)
+    value = read_json_if_there(path)
     if value is None:
         return None
     data = json_object(value, path)
     certificates = expect(data, "certificates", list, "a list", path) or []
-    return Audit(
+    return AuditRecord(
         step=expect(data, "step", int, "a whole number", path),
         seconds=as_number(data.get("seconds")),
         checkpoint=expect(data, "checkpoint", str, "a text", path),
@@ -64,15 +64,15 @@ def load_audit(path: Path, notes: list[str]) -> Audit | None:
     )
 
 
-def _rank(certificate: Certificate) -> int:
+def _rank(certificate: CertificateRecord) -> int:
     if certificate.claim == _LAST:
         return len(_ORDER) + 1
     return _ORDER.index(certificate.claim) if certificate.claim in _ORDER else len(_ORDER)
 
 
-def _rung(data: Any, path: Path) -> Rung:
+def _rung(data: object, path: Path) -> Rung:
     claim = data.get("claim") if isinstance(data, dict) else None
-    if not isinstance(claim, str) or not claim:
+    if not isinstance(data, dict) or not isinstance(claim, str) or not claim:
         raise RecordError(f"{path}: a rung of 'ladder' has no 'claim': {short(repr(data))}")
     verdict = data.get("verdict")
     words = expect(data, "words", str, "a text", path) or claim
@@ -100,7 +100,7 @@ def _work(data: Json, path: Path) -> dict[str, Json]:
     return {name: item for name, item in data.items() if item is not None}
 
 
-def _verdict(value: Any, claim: str, path: Path) -> Verdict:
+def _verdict(value: object, claim: str, path: Path) -> Verdict:
     try:
         return Verdict(str(value))
     except ValueError:
@@ -110,12 +110,12 @@ def _verdict(value: Any, claim: str, path: Path) -> Verdict:
         ) from None
 
 
-def _certificate(data: Any, path: Path, notes: list[str]) -> Certificate:
+def _certificate(data: object, path: Path, notes: list[str]) -> CertificateRecord:
     if not isinstance(data, dict):
         raise RecordError(f"{path}: 'certificates' should be a list of objects")
     try:
         claim = data.get("claim")
-        found = Certificate.from_row({**data, "claim": _FORMER.get(str(claim), claim)})
+        found = CertificateRecord.from_row({**data, "claim": _FORMER.get(str(claim), claim)})
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from None
     evidence = found.evidence

@@ -1,4 +1,4 @@
-"""What the second-order and proximal claims ask and mean, for somebody who has not read the papers."""
+"""What the second-order and proximal claims ask and mean, for readers who have not read the papers."""
 
 from equilibrist.certificates import Words
 

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from equilibrist.report._claims import interval_name
-from equilibrist.report._numbers import estimate, fixed, number, with_unit
-from equilibrist.report._record import Certificate, Verdict, as_number
+from equilibrist.report._record import CertificateRecord, Verdict, as_number
+from equilibrist.report.formatting import format_estimate, format_fixed, format_number, with_unit
 
 _BY_KIND = {
     # kind: (evidence of the number, of its interval, what the number is)
@@ -47,7 +47,7 @@ class Measure:
     scale: str = ""
 
 
-def measure_of(certificate: Certificate) -> Measure | None:
+def measure_of(certificate: CertificateRecord) -> Measure | None:
     """The claim's main number, None where it has none."""
     kind = certificate.kind
     if kind == "stable":
@@ -65,7 +65,7 @@ def measure_of(certificate: Certificate) -> Measure | None:
     return None
 
 
-def _number(certificate: Certificate, key: str, ends: str, name: str) -> Measure | None:
+def _number(certificate: CertificateRecord, key: str, ends: str, name: str) -> Measure | None:
     if key not in certificate.evidence:
         return None
     value = certificate.number(key)
@@ -74,7 +74,7 @@ def _number(certificate: Certificate, key: str, ends: str, name: str) -> Measure
             return None
         value = math.nan  # recorded as null: it was measured and was not finite
     interval = certificate.ends(ends)
-    shown, low, high = estimate(value, interval)
+    shown, low, high = format_estimate(value, interval)
     shown = with_unit(shown, certificate.unit)
     if interval is None:
         return Measure(name, shown, value=value)
@@ -84,7 +84,7 @@ def _number(certificate: Certificate, key: str, ends: str, name: str) -> Measure
     return Measure(name, shown, between, value, *interval, scale="linear")
 
 
-def _stable(certificate: Certificate) -> Measure | None:
+def _stable(certificate: CertificateRecord) -> Measure | None:
     ends = certificate.evidence.get("extremes")
     least = ends.get("smallest real part") if isinstance(ends, dict) else None
     pair = least.get("value") if isinstance(least, dict) else None
@@ -96,14 +96,17 @@ def _stable(certificate: Certificate) -> Measure | None:
     if isinstance(confirmed, dict) and isinstance(confirmed.get("interval"), list):
         low, high = ([*map(as_number, confirmed["interval"]), None, None])[:2]
         if low is not None and high is not None:
-            _, a, b = estimate(as_number(confirmed.get("value")), (low, high))
+            _, a, b = format_estimate(as_number(confirmed.get("value")), (low, high))
             between = f"on unseen samples {a} to {b}"
     return Measure(
-        "Smallest real part of an eigenvalue (negative: it is left)", number(real), between, real
+        "Smallest real part of an eigenvalue (negative: it is left)",
+        format_number(real),
+        between,
+        real,
     )
 
 
-def _star(certificate: Certificate) -> Measure | None:
+def _star(certificate: CertificateRecord) -> Measure | None:
     key = "interval" if certificate.kind == "lambda-search" else "lambda_star"
     ends = certificate.evidence.get(key)
     if not isinstance(ends, list) or len(ends) != 2:
@@ -118,7 +121,7 @@ def _star(certificate: Certificate) -> Measure | None:
     name, between = _STAR, ""
     noise = certificate.number("lambda_star_noise")
     if noise is not None and math.isfinite(noise) and math.isfinite(low):
-        between = f"noise of the batches: about ±{number(abs(noise), 2)}"
+        between = f"noise of the batches: about ±{format_number(abs(noise), 2)}"
     strict = certificate.ends("lambda_star_strict")
     if math.isinf(low) and strict is not None and math.isfinite(strict[0]):
         between = f"for any gain at all, within no tolerance: {lambda_words(*strict)}"
@@ -133,27 +136,27 @@ def lambda_words(low: float, high: float) -> str:
     if math.isinf(low):
         return "every λ"
     if math.isinf(high):
-        return f"at least {number(low)}" if low > 0 else "unknown"
+        return f"at least {format_number(low)}" if low > 0 else "unknown"
     if high <= 0:
         return "0"
     if low <= 0:
-        return f"below {number(high)}"
+        return f"below {format_number(high)}"
     # As many digits as the interval's width asks for.
     if high - low <= 5e-3 * high:
-        return number(math.sqrt(low) * math.sqrt(high))
-    a, b = number(low), number(high)
+        return format_number(math.sqrt(low) * math.sqrt(high))
+    a, b = format_number(low), format_number(high)
     return f"{a} to {b}" if a != b else a
 
 
-def _tests(certificate: Certificate) -> Measure | None:
+def _tests(certificate: CertificateRecord) -> Measure | None:
     tests = certificate.evidence.get("tests")
     if not isinstance(tests, dict) or not tests:
         return None
     passed = sum(isinstance(t, dict) and t.get("passed") is True for t in tests.values())
-    return Measure("Tests passed", f"{fixed(passed, 0)} of {fixed(len(tests), 0)}")
+    return Measure("Tests passed", f"{format_fixed(passed, 0)} of {format_fixed(len(tests), 0)}")
 
 
-def small_words(certificate: Certificate) -> str:
+def small_words(certificate: CertificateRecord) -> str:
     """The number in a few words, for the ladder: lambda*, or what a player gains."""
     if certificate.kind in ("proximal", "lambda-search"):
         found = measure_of(certificate)

@@ -3,15 +3,26 @@
 from collections.abc import Iterator
 from importlib import resources
 
-from equilibrist.report import charts, words
+from equilibrist.report import charts
 from equilibrist.report._cards import verdicts
 from equilibrist.report._findings import lists, opening
-from equilibrist.report._html import badge, fold, kind_of, part, picture, section, window
-from equilibrist.report._html import e as e
+from equilibrist.report._headline import Headline, headline, training_progress
+from equilibrist.report._html import (
+    badge,
+    escape,
+    fold,
+    part,
+    picture,
+    player_class,
+    section,
+    window,
+)
+from equilibrist.report._missing import missing
 from equilibrist.report._notes import cite, reading, reproduce
-from equilibrist.report._record import Record, Sample
+from equilibrist.report._record import RunRecord, Sample
 from equilibrist.report._scores import scores
-from equilibrist.report._trained import trained
+from equilibrist.report._trained import trained_section
+from equilibrist.report.formatting import as_label, format_count, format_number
 
 # Nothing may be fetched or run, whatever a record contains. The browser enforces it.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -19,9 +30,9 @@ _MOST_SAMPLES = 7
 _LONG = 90  # characters of a headline that is set smaller
 
 
-def page(record: Record) -> str:
+def report_page(record: RunRecord) -> str:
     """The whole report as one HTML document."""
-    head, own = words.headline(record), words.is_pair(record)
+    head, own = headline(record), record.is_pair
     title = record.text("title") or record.text("recipe") or record.name
     parts = [
         _top(record, title),
@@ -36,7 +47,7 @@ def page(record: Record) -> str:
             part("scores", "Scores of the samples", scores(record)) if record.scores else "",
         ]
     parts += [
-        part("trained", _what(record), trained(record)),
+        part("trained", _what(record), trained_section(record)),
         part("reading", "How to read this", reading(record)),
         part("reproduce", "How to reproduce it", reproduce(record)),
     ]
@@ -48,7 +59,7 @@ def page(record: Record) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>{e(title)}: {e(head.badge)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}: {escape(head.badge)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#verdict">Skip to the verdict</a>\n<div class="page">\n'
         + "\n".join(part for part in parts if part)
         + "\n<footer>Made by equilibrist from its folder alone. This file holds everything "
@@ -56,63 +67,62 @@ def page(record: Record) -> str:
     )
 
 
-def _what(record: Record) -> str:
+def _what(record: RunRecord) -> str:
     """The title of the section on what was trained."""
-    if words.is_critic(record):
+    if record.is_critic:
         return "The critic"
-    return "The pair" if words.is_pair(record) else "What was trained"
+    return "The pair" if record.is_pair else "What was trained"
 
 
-def _top(record: Record, title: str) -> str:
-    facts = [words.progress(record)]
+def _top(record: RunRecord, title: str) -> str:
+    facts = [training_progress(record)]
     seed = record.integer("seed")
     if seed is not None:
         facts.append(f"seed {seed}")
-    return (
-        f'<div class="top"><span><b>{e(title)}</b></span><span>{e(", ".join(facts))}</span></div>'
-    )
+    return f'<div class="top"><span><b>{escape(title)}</b></span><span>{escape(", ".join(facts))}</span></div>'
 
 
-def _hero(record: Record, head: words.Headline) -> str:
-    aside = f' <span class="aside">{e(head.aside)}</span>' if head.aside else ""
-    detail = "".join(f'<p class="detail">{e(text)}</p>' for text in head.detail)
+def _hero(record: RunRecord, head: Headline) -> str:
+    aside = f' <span class="aside">{escape(head.aside)}</span>' if head.aside else ""
+    detail = "".join(f'<p class="detail">{escape(text)}</p>' for text in head.detail)
     plain, notes = (record.audit.facts, record.audit.notes) if record.audit else ([], [])
-    facts = f'<p class="plain">{e(" ".join(plain))}</p>' if plain else ""
-    reported = "".join(f'<p class="told"><b>Note</b> {e(note)}.</p>' for note in notes)
+    facts = f'<p class="plain">{escape(" ".join(plain))}</p>' if plain else ""
+    reported = "".join(f'<p class="told"><b>Note</b> {escape(note)}.</p>' for note in notes)
     figures = _figures(record)
     long = ' class="long"' if len(head.text) > _LONG else ""
     kind = "hero" if figures else "hero alone"
     return (
         f'<main id="verdict" class="{kind}"><div>{badge(head.tone, head.badge)}'
-        f"<h1{long}>{e(head.text)}{aside}</h1>{opening(record)}{reported}{facts}{detail}{lists(record)}</div>{figures}</main>"
+        f"<h1{long}>{escape(head.text)}{aside}</h1>{opening(record)}{reported}{facts}{detail}{lists(record)}</div>{figures}</main>"
     )
 
 
-def _figures(record: Record) -> str:
+def _figures(record: RunRecord) -> str:
     """The newest samples, and the real data beside them."""
     shown = record.samples[-1] if record.samples else None
     figures = []
     if shown is not None:
-        at = "" if shown.step is None else f", at step {words.count(shown.step)}"
+        at = "" if shown.step is None else f", at step {format_count(shown.step)}"
         caption = f"What the generator makes{at}"
         if shown.points is not None and record.real is not None:
             caption += " (real points in grey)"
-        figures.append(picture(shown, record.real, window(record), e(caption), caption))
+        figures.append(picture(shown, record.real, window(record), escape(caption), caption))
     if record.real is not None:
         alone = "" if shown is not None else "; no samples of the generator were saved"
         caption = f"Real data{alone}"
         figures.append(
-            picture(record.real, record.real, window(record), e(caption), caption, "truth")
+            picture(record.real, record.real, window(record), escape(caption), caption, "truth")
         )
     return f'<div class="figures">{"".join(figures)}</div>' if figures else ""
 
 
-def _missing(record: Record) -> str:
+def _missing(record: RunRecord) -> str:
     items = [
-        f"<li>{e(part.what)}" + (f"<code>{e(part.command)}</code>" if part.command else "")
-        for part in words.missing(record)
+        f"<li>{escape(part.what)}"
+        + (f"<code>{escape(part.command)}</code>" if part.command else "")
+        for part in missing(record)
     ]
-    items += [f"<li>{e(note)}" for note in record.notes]
+    items += [f"<li>{escape(note)}" for note in record.notes]
     if not items:
         return ""
     rows = "</li>".join(items)
@@ -126,7 +136,7 @@ def _pick(samples: list[Sample], most: int) -> list[Sample]:
     return [samples[round(i * (len(samples) - 1) / (most - 1))] for i in range(most)]
 
 
-def _samples(record: Record) -> str:
+def _samples(record: RunRecord) -> str:
     # The newest and the real data are at the head of the page.
     shown = _pick(record.samples[:-1], _MOST_SAMPLES)
     if not shown and record.mean is None:
@@ -134,7 +144,7 @@ def _samples(record: Record) -> str:
     frame = window(record)
     figures = []
     for sample in shown:
-        step = words.count(sample.step or 0)
+        step = format_count(sample.step or 0)
         alt = f"Samples of the generator at step {step}"
         figures.append(picture(sample, record.real, frame, f"Step <b>{step}</b>", alt))
     if record.mean is not None:
@@ -153,8 +163,8 @@ def _samples(record: Record) -> str:
             "generators. The mean network is the other summary of a mixture: what it makes need not resemble what they "
             "make."
         )
-    note = f'<p class="note gap">{e(" ".join(notes))}</p>' if notes else ""
-    return f'<p class="lead">{e(lead)}</p><div class="strip">{"".join(figures)}</div>{note}'
+    note = f'<p class="note gap">{escape(" ".join(notes))}</p>' if notes else ""
+    return f'<p class="lead">{escape(lead)}</p><div class="strip">{"".join(figures)}</div>{note}'
 
 
 # --- training ---------------------------------------------------------------------------------
@@ -163,7 +173,7 @@ _PLAYERS = {"generator": 0, "critic": 1}
 _QUANTITIES = {"loss": "loss", "grad_norm": "gradient norm"}
 
 
-def _training(record: Record) -> str:
+def _training(record: RunRecord) -> str:
     if not record.series:
         return "<p>Nothing was logged: metrics.jsonl is missing or empty.</p>"
     lead = (
@@ -178,21 +188,21 @@ def _training(record: Record) -> str:
         extra = fold(
             "Gradients and other logged numbers", f'<div class="charts">{"".join(more)}</div>'
         )
-    return f'<p class="lead">{e(lead)}</p><div class="charts">{"".join(figures)}</div>{extra}'
+    return f'<p class="lead">{escape(lead)}</p><div class="charts">{"".join(figures)}</div>{extra}'
 
 
-def _training_charts(record: Record, *quantities: str) -> Iterator[str]:
+def _training_charts(record: RunRecord, *quantities: str) -> Iterator[str]:
     for quantity in quantities:
         found = record.series.get(quantity, {})
         for player in sorted(found, key=lambda name: _PLAYERS.get(name, len(_PLAYERS))):
             series = found[player]
-            what = _QUANTITIES.get(quantity, words.label(quantity))
-            title = words.label(f"{player} {what}".strip())
-            final = words.number(float(series.values[-1]))
-            alt = f"{title} over {words.count(len(series.steps))} logged steps, last value {final}"
+            what = _QUANTITIES.get(quantity, as_label(quantity))
+            title = as_label(f"{player} {what}".strip())
+            final = format_number(float(series.values[-1]))
+            alt = f"{title} over {format_count(len(series.steps))} logged steps, last value {final}"
             log = quantity == "grad_norm"
-            chart, note = charts.training_chart(series, kind_of(player), alt, log)
+            chart, note = charts.training_chart(series, player_class(player), alt, log)
             yield (
-                f'<figure><h4><span class="swatch {kind_of(player)}"></span>{e(title)}</h4>{chart}'
-                f"<figcaption>Last value {e(final)}. {e(note)}</figcaption></figure>"
+                f'<figure><h4><span class="swatch {player_class(player)}"></span>{escape(title)}</h4>{chart}'
+                f"<figcaption>Last value {escape(final)}. {escape(note)}</figcaption></figure>"
             )

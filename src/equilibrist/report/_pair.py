@@ -4,8 +4,8 @@ from pathlib import Path
 
 from equilibrist.errors import RecordError
 from equilibrist.report._load_audit import load_audit
-from equilibrist.report._read import expect, json_object, read_json
-from equilibrist.report._record import PAIR, Json, Record
+from equilibrist.report._read import expect, json_object, read_json_if_there
+from equilibrist.report._record import PAIR, Json, RunRecord
 
 AUDIT = "audit.json"
 
@@ -15,7 +15,7 @@ def is_pair(folder: Path) -> bool:
     return (folder / AUDIT).is_file() and not (folder / "recipe.json").exists()
 
 
-def load_pair(folder: Path) -> Record:
+def load_pair(folder: Path) -> RunRecord:
     """The folder's audit as a record of its own.
 
     Raises:
@@ -26,7 +26,7 @@ def load_pair(folder: Path) -> Record:
     audit = load_audit(path, notes)
     if audit is None:
         raise RecordError(f"{folder} holds no {AUDIT}: audit the pair again")
-    about = json_object(read_json(path), path)
+    about = json_object(read_json_if_there(path), path)
     names = expect(about, "pair", dict, "an object", path) or {}
     game = expect(about, "game", dict, "an object", path) or {}
     for player in expect(game, "players", dict, "an object", path) or {}:
@@ -43,7 +43,7 @@ def load_pair(folder: Path) -> Record:
         },
     }
     shown = next((c.samples["before"] for c in audit.certificates if "before" in c.samples), None)
-    return Record(
+    return RunRecord(
         name=folder.resolve().name,
         recipe=recipe,
         sessions=[session] if session else [],

@@ -1,107 +1,26 @@
 """The equilibrium profile: what the generator gains at each lambda, from Stackelberg to Nash."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist.report import words
-from equilibrist.report._html import e, fold, table
+from equilibrist.report._claims import interval_name
+from equilibrist.report._html import escape, fold, table
+from equilibrist.report._lambda_axis import LambdaAxis, axis_through, format_lambda
 from equilibrist.report._measures import lambda_words
-from equilibrist.report._numbers import count, duration, number, with_unit
-from equilibrist.report._record import Certificate, Record, Verdict, as_number, numbers
-from equilibrist.report.charts import BROAD, SLIM, Axes, Size, both, px, svg_path, svg_text
+from equilibrist.report._record import CertificateRecord, RunRecord, as_number, numbers
+from equilibrist.report.charts import BROAD, Axes, Size, px, render_sizes, svg_path, svg_text
+from equilibrist.report.formatting import (
+    format_estimate,
+    format_number,
+    format_tolerance,
+    with_unit,
+)
 
 Array = NDArray[np.float64]
 CLAIM = "profile"
-
-
-@dataclass(frozen=True)
-class LambdaAxis:
-    """Lambda on a logarithmic axis, with 0 (Stackelberg) before its first and infinity (Nash) behind its last."""
-
-    first: float
-    last: float
-
-    @property
-    def gap(self) -> float:
-        """Distance of either end from its neighbour, in powers of ten."""
-        return max(0.7, 0.13 * (math.log10(self.last) - math.log10(self.first)))
-
-    def at(self, lam: float) -> float:
-        """The place of lambda, in powers of ten."""
-        if lam <= 0:
-            return math.log10(self.first) - self.gap
-        if math.isinf(lam):
-            return math.log10(self.last) + self.gap
-        low, high = self.at(0.0), self.at(math.inf)
-        return min(max(math.log10(lam), low), high)
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """The frame's ends: a little room beside 0 and infinity."""
-        low, high = self.at(0.0), self.at(math.inf)
-        room = 0.05 * (high - low)
-        return low - room, high + room
-
-    def labels(self, width: float) -> list[tuple[float, str]]:
-        """0, as many powers of ten as fit into an axis of so many pixels, infinity."""
-        room = 52 * (self.span[1] - self.span[0]) / width
-        low, high = math.log10(self.first), math.log10(self.last)
-        powers = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
-        every = max(1, math.ceil(room))
-        middle = [
-            (float(p), number(10.0**p))
-            for p in powers
-            if p % every == 0 and min(p - self.at(0.0), self.at(math.inf) - p) >= 0.75 * room
-        ]
-        return [(self.at(0.0), "0"), *middle, (self.at(math.inf), "∞")]
-
-
-def _axis(values: Sequence[float]) -> LambdaAxis:
-    sound = [v for v in values if 1e-150 < v < 1e150]
-    return LambdaAxis(min([1e-3, *sound]), max([1e3, *sound]))
-
-
-def scale_chart(low: float, high: float, tone: str, alt: str) -> str:
-    """lambda* between Stackelberg and Nash: where the pair holds, where it is open, where it is lost."""
-    axis = _axis((low / 2, low * 2, high / 2, high * 2))
-
-    def draw(size: Size) -> str:
-        left, right, line = 10.0, 10.0, 30.0
-        start, stop = axis.span
-
-        def x(lam: float) -> float:
-            return left + (size.width - left - right) * (axis.at(lam) - start) / (stop - start)
-
-        ends = x(0.0), x(math.inf)
-        parts = [svg_path([(ends[0], line), (ends[1], line)], "grid")]
-        if low > 0:
-            parts.append(svg_path([(ends[0], line), (x(low), line)], f"bar {tone}"))
-        if high > low:
-            parts.append(svg_path([(x(low), line), (x(high), line)], f"bar maybe {tone}"))
-        for lam in {low, high} if math.isfinite(low) else set():
-            if math.isfinite(lam):
-                parts.append(svg_path([(x(lam), line - 9), (x(lam), line + 9)], f"bar edge {tone}"))
-        if x(low) - ends[0] > 60:
-            parts.append(svg_text((ends[0] + x(low)) / 2, line - 12, "holds", "middle"))
-        if ends[1] - x(high) > 60:
-            parts.append(svg_text((x(high) + ends[1]) / 2, line - 12, "lost", "middle"))
-        for place, wording in axis.labels(size.width - left - right):
-            at = left + (size.width - left - right) * (place - start) / (stop - start)
-            parts.append(svg_path([(at, line + 3), (at, line + 7)], "zero"))
-            parts.append(svg_text(at, line + 22, wording, "middle"))
-        parts.append(svg_text(left, 76, "Stackelberg", "start", "axis"))
-        parts.append(svg_text(size.width - right, 76, "Nash", "end", "axis"))
-        return "".join(parts)
-
-    return both(draw, SLIM, alt)
-
-
-# --- the section ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -119,7 +38,7 @@ class Profile:
     both: Array
 
 
-def profile_of(certificate: Certificate) -> Profile | None:
+def profile_of(certificate: CertificateRecord) -> Profile | None:
     """The recorded profile; None where it is not whole."""
     lam = numbers(certificate.evidence.get("lambda"))
     if lam is None or not lam.size:
@@ -136,7 +55,7 @@ def profile_of(certificate: Certificate) -> Profile | None:
     return found if np.isfinite(found.r).sum() >= 2 else None
 
 
-def _failed(certificate: Certificate, lam: Array) -> NDArray[np.bool_]:
+def _failed(certificate: CertificateRecord, lam: Array) -> NDArray[np.bool_]:
     trials = certificate.evidence.get("trials")
     bad = np.zeros(lam.size, dtype=bool)
     if isinstance(trials, list) and len(trials) == lam.size:
@@ -145,7 +64,7 @@ def _failed(certificate: Certificate, lam: Array) -> NDArray[np.bool_]:
     return bad
 
 
-def profile(record: Record) -> str:
+def profile_section(record: RunRecord) -> str:
     """The section's body; "" where the audit has no profile."""
     certificate = record.audit.find(CLAIM) if record.audit else None
     if certificate is None:
@@ -158,7 +77,7 @@ def profile(record: Record) -> str:
     )
     found = profile_of(certificate)
     if found is None:
-        return f'<p class="lead">{e(lead)}</p><p>{e(certificate.summary)}</p>'
+        return f'<p class="lead">{escape(lead)}</p><p>{escape(certificate.summary)}</p>'
     limit = certificate.limit
     star = _star(certificate)
     alt = f"What the generator gains at {found.lam.size} values of lambda. {certificate.summary}"
@@ -167,19 +86,19 @@ def profile(record: Record) -> str:
         f"What the generator gains{', in ' + certificate.unit if certificate.unit else ''}. {note}"
     )
     return (
-        f'<p class="lead">{e(lead)}</p>{_legend(certificate, star)}'
-        f"<figure>{chart}<figcaption>{e(caption.strip())}</figcaption></figure>"
-        f'<p class="gap">{e(certificate.summary)} {e(_slack(certificate))}</p>'
+        f'<p class="lead">{escape(lead)}</p>{_legend(certificate, star)}'
+        f"<figure>{chart}<figcaption>{escape(caption.strip())}</figcaption></figure>"
+        f'<p class="gap">{escape(certificate.summary)} {escape(_slack(certificate))}</p>'
         + fold("The numbers", _numbers_table(certificate, found))
     )
 
 
-def _star(certificate: Certificate) -> tuple[float, float] | None:
+def _star(certificate: CertificateRecord) -> tuple[float, float] | None:
     ends = certificate.ends("lambda_star")
     return ends if ends is not None and not any(map(math.isnan, ends)) else None
 
 
-def _slack(certificate: Certificate) -> str:
+def _slack(certificate: CertificateRecord) -> str:
     slack = certificate.number("slack")
     interval = certificate.ends("slack_interval")
     limit = certificate.limit
@@ -187,26 +106,26 @@ def _slack(certificate: Certificate) -> str:
         return ""
     if limit is not None and abs(slack) < 1e-6 * limit:
         return "So the critic answers best: it has no slack to speak of."
-    value, low, high = words.estimate(slack, interval)
-    between = f" ({words.interval_name(certificate)} {low} to {high})" if interval else ""
+    value, low, high = format_estimate(slack, interval)
+    between = f" ({interval_name(certificate)} {low} to {high})" if interval else ""
     return (
         f"That slack, {with_unit(value, certificate.unit)}{between}, is what the critic itself still gains against the "
         "generator at rest. It is part of r(λ) with the opposite sign, which is why r may lie below zero on the left."
     )
 
 
-def _legend(certificate: Certificate, star: tuple[float, float] | None) -> str:
+def _legend(certificate: CertificateRecord, star: tuple[float, float] | None) -> str:
     items = [
         '<li><i class="generator"></i>r(λ), made monotone; the band is its '
-        f"{e(words.interval_name(certificate))}</li>",
+        f"{escape(interval_name(certificate))}</li>",
         '<li><i class="point"></i>each estimate as measured</li>',
         '<li><i class="critic dashes"></i>with the slack added that the critic has within reach (Definition 1)</li>',
     ]
     if certificate.limit is not None:
-        wording = f"tolerance, {words.tolerance_words(certificate.tolerance)}"
-        items.append(f'<li><i class="dash"></i>{e(wording)}</li>')
+        wording = f"tolerance, {format_tolerance(certificate.tolerance)}"
+        items.append(f'<li><i class="dash"></i>{escape(wording)}</li>')
     if star is not None:
-        items.append(f'<li><i class="range"></i>λ* {e(lambda_words(*star))}</li>')
+        items.append(f'<li><i class="range"></i>λ* {escape(lambda_words(*star))}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
@@ -214,7 +133,7 @@ def _chart(
     found: Profile, tolerance: float | None, star: tuple[float, float] | None, alt: str
 ) -> tuple[str, str]:
     finite = found.lam[(found.lam > 0) & np.isfinite(found.lam)]
-    axis = LambdaAxis(float(finite.min()), float(finite.max())) if finite.size else _axis(())
+    axis = LambdaAxis(float(finite.min()), float(finite.max())) if finite.size else axis_through(())
     shown = [found.r, found.low, found.high, found.raw, found.both]
     values = np.concatenate(shown)
     values = values[np.isfinite(values) & (np.abs(values) < 1e150)]
@@ -254,9 +173,9 @@ def _chart(
                 "Where the curve lies below its band, searches at a greater λ found less than those at a smaller one: "
                 "longer searches (prox_steps, prox_starts) may help."
             )
-    if lost := [_lambda(float(v)) for v in found.lam[np.isnan(found.raw)]]:
+    if lost := [format_lambda(float(v)) for v in found.lam[np.isnan(found.raw)]]:
         notes.append(f"At λ = {', '.join(lost)} the searches failed: no point is drawn.")
-    return both(draw, BROAD, alt), " ".join(notes)
+    return render_sizes(draw, BROAD, alt), " ".join(notes)
 
 
 @dataclass(frozen=True)
@@ -281,7 +200,7 @@ class _Scale:
             near = [abs(axes.y(place) - axes.y(self.at(v))) < 20 for v in chosen]
             if sits and not any(near):
                 chosen.append(value)
-        return [(self.at(value), number(value)) for value in sorted(chosen)]
+        return [(self.at(value), format_number(value)) for value in sorted(chosen)]
 
 
 def _marks(
@@ -325,24 +244,18 @@ def _marks(
     return marks
 
 
-def _numbers_table(certificate: Certificate, found: Profile) -> str:
+def _numbers_table(certificate: CertificateRecord, found: Profile) -> str:
     rows = []
     for k in range(found.lam.size):
         low, high = float(found.low[k]), float(found.high[k])
-        r, a, b = words.estimate(float(found.r[k]), (low, high))
-        slack = number(float(found.slack[k]))
-        rows.append((_lambda(float(found.lam[k])), r, f"{a} to {b}", slack))
-    head = ("λ", "r(λ)", words.interval_name(certificate).capitalize(), "Critic's slack in reach")
+        r, a, b = format_estimate(float(found.r[k]), (low, high))
+        slack = format_number(float(found.slack[k]))
+        rows.append((format_lambda(float(found.lam[k])), r, f"{a} to {b}", slack))
+    head = ("λ", "r(λ)", interval_name(certificate).capitalize(), "Critic's slack in reach")
     return table(head, rows, (1, 2, 3))
 
 
-def _lambda(value: float) -> str:
-    if math.isinf(value):
-        return "∞ (Nash)"
-    return "0 (Stackelberg)" if value == 0 else number(value)
-
-
-def trials_table(certificate: Certificate) -> str:
+def trials_table(certificate: CertificateRecord) -> str:
     """What was tried at each lambda, of a check that keeps trials; else ""."""
     trials = certificate.evidence.get("trials")
     if not isinstance(trials, list):
@@ -351,78 +264,15 @@ def trials_table(certificate: Certificate) -> str:
     for trial in trials:
         if not isinstance(trial, dict) or (lam := as_number(trial.get("lambda"))) is None:
             continue
-        value, low, high = words.estimate(
+        value, low, high = format_estimate(
             as_number(trial.get("gain")), _pair(trial.get("gain_interval"))
         )
         wording = str(trial.get("failed") or trial.get("verdict") or "")
-        rows.append((_lambda(lam), wording, f"{value} ({low} to {high})"))
+        rows.append((format_lambda(lam), wording, f"{value} ({low} to {high})"))
     head = ("λ", "Said", "Gain, the critic answering")
     return table(head, rows, (2,)) if rows else ""
 
 
-def _pair(value: Any) -> tuple[float, float] | None:
+def _pair(value: object) -> tuple[float, float] | None:
     found = numbers(value)
     return (float(found[0]), float(found[1])) if found is not None and found.size == 2 else None
-
-
-# --- the offer --------------------------------------------------------------------------------
-
-# Work units of the searches (`equilibrist.checks.proximal._sampled`, which would import torch).
-_POOL, _PENALISED, _PLAIN, _LEAD, _MEASURED = 64, 1.1, 0.6, 0.8, 2.5
-
-
-def offer(record: Record) -> str:
-    """Of an audit without a profile: the command that makes one, and about what it takes. "" where it has one, or
-    where the game has no lambda."""
-    audit = record.audit
-    if audit is None or not audit.ladder or audit.find(CLAIM):
-        return ""
-    tests, near = audit.find("self-tests"), audit.find("proximal")
-    if tests is not None and tests.verdict is not Verdict.VERIFIED:
-        return ""
-    if near is not None and "lambda_star" not in near.evidence:
-        return ""
-    if audit.find("not-saturated") is not None:  # a critic alone has no generator that could move
-        return ""
-    command = words.audit_command(record, more=(CLAIM,))
-    return fold(
-        "What lies between Stackelberg and Nash was not measured",
-        f"<p>{e(_cost(record))}This audits again, with the profile:</p><pre>{e(command)}</pre>",
-    )
-
-
-def _cost(record: Record) -> str:
-    assert record.audit is not None
-    planned = planned_work(record.audit.settings)
-    if planned is None:
-        return ""
-    pace = [
-        (as_number(row.get("gradients")) or 0.0, as_number(row.get("seconds")) or 0.0)
-        for row in record.audit.work.values()
-    ]
-    spent, seconds = sum(g for g, _ in pace), sum(s for _, s in pace)
-    text = f"With this audit's settings it takes about {count(round(planned))} minibatch gradients"
-    if spent > 0 and seconds > 0:
-        text += f", some {duration(planned * seconds / spent)} at this audit's pace"
-    return f"{text}. "
-
-
-def planned_work(settings: dict[str, Any]) -> float | None:
-    """The work that `equilibrist audit --check profile` announces for sampled losses, in minibatch gradients; None
-    where the settings do not tell."""
-    names = ["prox_starts", "prox_steps", "prox_track", "inner_steps", "look_batches", "batches"]
-    values = [as_number(settings.get(name)) for name in names]
-    grid = settings.get("prox_lambdas")
-    if None in values or not isinstance(grid, list):
-        return None
-    starts, steps, track, inner, looked, batches = (v for v in values if v is not None)
-    searches = starts + 1
-    answer, look = 2 * inner * _PENALISED, looked * _MEASURED
-    one = (
-        2 * searches * steps * (track * _PENALISED + _LEAD)
-        + searches * answer
-        + 2 * (3 * searches + 2) * (answer + look)
-        + 5 * (5 * answer + 3 * look)
-        + 4 * batches * _MEASURED
-    )
-    return _POOL * _PLAIN + (len(grid) + 2) * one

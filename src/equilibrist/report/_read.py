@@ -24,7 +24,7 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _SAMPLE_BYTES = 2**25  # of a picture or of points: a page holds dozens
 
 
-def read_json(path: Path) -> Any:
+def read_json_if_there(path: Path) -> Any:
     """The file's JSON value, or None where there is no such file."""
     try:
         raw = read_regular(path, JSON_BYTES)
@@ -53,7 +53,7 @@ def expect(data: Json, name: str, kind: type[T], words: str, path: Path) -> T | 
     return value
 
 
-def json_object(value: Any, path: Path) -> Json:
+def json_object(value: object, path: Path) -> Json:
     if not isinstance(value, dict):
         raise RecordError(f"{path}: should hold a JSON object, found {short(repr(value))}")
     written = value.get("format", FORMAT)
@@ -83,7 +83,7 @@ def read_sample(path: Path, step: int | None, notes: list[str]) -> Sample | None
         return None
 
 
-def _points(name: str, step: int | None, points: NDArray[Any]) -> Sample:
+def _points(name: str, step: int | None, points: NDArray[np.generic]) -> Sample:
     if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "fiu":
         raise ValueError(f"an array of shape {points.shape}, not points")
     with np.errstate(all="ignore"):  # what is beyond float64 becomes infinite

@@ -2,21 +2,20 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist.certificates import Json, Rung, Statement, Tolerance, Verdict, as_number
+from equilibrist.certificates import STATES, Json, Rung, Statement, Tolerance, Verdict, as_number
 from equilibrist.files.reading import dig
 from equilibrist.findings import Finding
 
 __all__ = [
-    "Audit",
-    "Certificate",
+    "AuditRecord",
+    "CertificateRecord",
     "Curve",
     "Json",
-    "Record",
+    "RunRecord",
     "Rung",
     "Sample",
     "Series",
@@ -28,6 +27,7 @@ __all__ = [
     "numbers",
 ]
 
+AUDIT_FILE = "audit/audit.json"  # as a report names it
 PAIR = "pair"  # the origin of a record that is no run's but the audit of a user's own pair
 
 
@@ -63,7 +63,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Certificate(Statement):
+class CertificateRecord(Statement):
     """A statement as recorded, whose witness is the name of a file, with the searches and samples behind it."""
 
     witness: str | None = field(default=None, repr=False, compare=False)
@@ -86,7 +86,7 @@ class Certificate(Statement):
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditRecord:
     """The audit of one checkpoint. `ladder` has the lowest rung first, `work` gradients and seconds by check.
 
     `facts` are sentences on losses, separation and samples, `notes` on what does not fit together. Audits of
@@ -99,7 +99,7 @@ class Audit:
     sha256: str | None
     settings: Json
     dtype: Json
-    certificates: list[Certificate]
+    certificates: list[CertificateRecord]
     place: str = ""
     findings: list[Finding] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Audit:
     notes: list[str] = field(default_factory=list)
     work: dict[str, Json] = field(default_factory=dict)
 
-    def find(self, claim: str) -> Certificate | None:
+    def find(self, claim: str) -> CertificateRecord | None:
         """The certificate of a claim, None where the audit says nothing of it."""
         return next((c for c in self.certificates if c.claim == claim), None)
 
@@ -123,7 +123,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """Everything that a report may use from one run directory. `damaged` names the files that were left
     out because they could not be read."""
 
@@ -133,7 +133,7 @@ class Record:
     series: dict[str, dict[str, Series]]
     samples: list[Sample]
     real: Sample | None
-    audit: Audit | None
+    audit: AuditRecord | None
     status: Status | None
     last_step: int | None
     seconds: float | None
@@ -152,6 +152,21 @@ class Record:
         """A whole number of the recipe, found along `path`; None where it is absent."""
         value = dig(self.recipe, *path)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    @property
+    def origin(self) -> str | None:
+        """Where the recipe came from: builtin, file, python or pair."""
+        return self.text("origin", "kind")
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether this is the audit of a user's own pair, with no run around it."""
+        return self.origin == PAIR
+
+    @property
+    def is_critic(self) -> bool:
+        """Whether this is the audit of a critic alone."""
+        return self.audit is not None and any(self.audit.find(claim) for claim in STATES)
 
     @property
     def diverged(self) -> bool:
@@ -177,16 +192,16 @@ class Record:
         return min(found, key=lambda item: item[2], default=None)
 
 
-def common_scope(audit: Audit) -> Json:
-    """What several claims have in common of their scope and no other contradicts: said once, with the settings."""
-    found: dict[str, list[Any]] = {}
+def common_scope(audit: AuditRecord) -> Json:
+    """What several claims have in common of their scope and no other contradicts: shown once, with the settings."""
+    found: dict[str, list[object]] = {}
     for certificate in audit.certificates:
         for key, value in certificate.scope.items():
             found.setdefault(key, []).append(value)
     return {k: v[0] for k, v in found.items() if len(v) > 1 and all(x == v[0] for x in v)}
 
 
-def numbers(value: Any) -> NDArray[np.float64] | None:
+def numbers(value: object) -> NDArray[np.float64] | None:
     """An array from a JSON list of numbers, NaN where an entry is none; None where it is no list."""
     if not isinstance(value, list):
         return None

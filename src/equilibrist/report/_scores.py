@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import html
 import math
-from typing import Any
 
 import numpy as np
 
-from equilibrist.report import charts, words
-from equilibrist.report._load import Record, Series, as_number
+from equilibrist.certificates import Json
+from equilibrist.report import charts
+from equilibrist.report._record import RunRecord, Series, as_number
+from equilibrist.report.formatting import as_label, format_count, format_number, format_value
 
 _BETTER = {"lower": "lower is better", "higher": "higher is better"}
 
 
-def scores(record: Record) -> str:
+def scores(record: RunRecord) -> str:
     """For each score its last figures beside their floors, and each figure over training."""
     if not record.scores:
         return ""
-    by_name: dict[str, list[dict[str, Any]]] = {}
+    by_name: dict[str, list[Json]] = {}
     for row in record.scores:
         by_name.setdefault(str(row.get("name")), []).append(row)
     lead = (
@@ -30,15 +31,15 @@ def scores(record: Record) -> str:
     return f'<p class="lead">{_e(lead)}</p>{"".join(parts)}'
 
 
-def _score(name: str, history: list[dict[str, Any]]) -> str:
+def _score(name: str, history: list[Json]) -> str:
     last = history[-1]
     floors, better = last.get("floor") or {}, last.get("better") or {}
-    step = words.count(int(last["step"]))
-    caption = f"At step {step}, from {words.plain(last.get('samples'))} samples of each kind."
+    step = format_count(int(last["step"]))
+    caption = f"At step {step}, from {format_value(last.get('samples'))} samples of each kind."
     if last.get("failed"):
         caption = f"At step {step} there is no figure: {last['failed']}."
     rows = "".join(
-        f"<tr><td>{_e(words.label(key))}</td><td>{_e(_BETTER.get(str(better.get(key)), ''))}</td>"
+        f"<tr><td>{_e(as_label(key))}</td><td>{_e(_BETTER.get(str(better.get(key)), ''))}</td>"
         f'<td class="figure" data-name="Samples">{_e(_shown(value))}</td>'
         f'<td class="figure" data-name="Real against real">{_e(_shown(floors.get(key)))}</td></tr>'
         for key, value in (last.get("values") or {}).items()
@@ -54,13 +55,13 @@ def _score(name: str, history: list[dict[str, Any]]) -> str:
     return f"<h3>{_e(name)}</h3><p>{_e(caption)}</p>{table}{charted}"
 
 
-def _figure(history: list[dict[str, Any]], key: str) -> str:
+def _figure(history: list[Json], key: str) -> str:
     points = [(r["step"], as_number((r.get("values") or {}).get(key))) for r in history]
     if len(points) < 2:
         return ""
     steps = np.array([step for step, _ in points], dtype=float)
     values = np.array([math.nan if v is None else v for _, v in points], dtype=float)
-    title = words.label(key)
+    title = as_label(key)
     chart, note = charts.training_chart(Series(steps, values), "generator", title, log=True)
     return (
         f'<figure><h4><span class="swatch generator"></span>{_e(title)}</h4>{chart}'
@@ -68,9 +69,9 @@ def _figure(history: list[dict[str, Any]], key: str) -> str:
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     number = as_number(value)
-    return "" if number is None else words.number(float(number))
+    return "" if number is None else format_number(float(number))
 
 
 def _e(text: object) -> str:

@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from equilibrist.certificates import Json
 from equilibrist.errors import RecordError
 from equilibrist.files.owned import publish
-from equilibrist.report import words
+from equilibrist.report._claims import BADGES
+from equilibrist.report._commands import audit_command, run_command
 from equilibrist.report._findings import record_findings
-from equilibrist.report._load import load
-from equilibrist.report._page import page
+from equilibrist.report._headline import headline
+from equilibrist.report._load import load_record
+from equilibrist.report._missing import missing
+from equilibrist.report._page import report_page
 from equilibrist.report._pair import is_pair, load_pair
-from equilibrist.report._record import Certificate, Record, Series
+from equilibrist.report._record import CertificateRecord, RunRecord, Series
 
 
 def write_report(run_directory: Path) -> Path:
@@ -42,7 +46,7 @@ def write_report(run_directory: Path) -> Path:
             report's.
     """
     run_directory = Path(run_directory)
-    record = load_pair(run_directory) if is_pair(run_directory) else load(run_directory)
+    record = load_pair(run_directory) if is_pair(run_directory) else load_record(run_directory)
     text, body = _composed(replace(record, where=str(run_directory)))
     # A lone surrogate in a name cannot be written as UTF-8: it becomes a question mark.
     html = text.encode("utf-8", "replace")
@@ -50,7 +54,7 @@ def write_report(run_directory: Path) -> Path:
     return run_directory / "report.html"
 
 
-_PARTS: dict[str, dict[str, Any]] = {
+_PARTS: dict[str, Json] = {
     "audit/audit.json": {"audit": None},
     "scores.jsonl": {"scores": []},
     "environment.json": {"sessions": []},
@@ -60,7 +64,7 @@ _PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _composed(record: Record) -> tuple[str, str]:
+def _composed(record: RunRecord) -> tuple[str, str]:
     """The page and its facts. Where an entry deep in one file is of another kind than any page was made
     for, that file is left out and the rest is shown."""
     try:
@@ -79,14 +83,16 @@ def _composed(record: Record) -> tuple[str, str]:
         raise RecordError(f"{record.name}: entries of its files are of the wrong kind") from None
 
 
-def _written(record: Record) -> tuple[str, str]:
+def _written(record: RunRecord) -> tuple[str, str]:
     with np.errstate(all="ignore"):
-        return page(record), json.dumps(facts(record), indent=1, allow_nan=False) + "\n"
+        return report_page(record), json.dumps(
+            report_facts(record), indent=1, allow_nan=False
+        ) + "\n"
 
 
-def facts(record: Record) -> dict[str, Any]:
+def report_facts(record: RunRecord) -> Json:
     """The report's content as JSON values; numbers that are not finite become texts."""
-    head, audit = words.headline(record), record.audit
+    head, audit = headline(record), record.audit
     content = {
         "format": 1,
         "run": record.name,
@@ -97,7 +103,7 @@ def facts(record: Record) -> dict[str, Any]:
             "detail": list(head.detail),
         },
         "findings": [f.describe() for f in record_findings(record)],
-        "missing": [{"what": m.what, "command": m.command} for m in words.missing(record)],
+        "missing": [{"what": m.what, "command": m.command} for m in missing(record)],
         "notes": record.notes,
         "recipe": record.recipe,
         "status": None if record.status is None else record.status.state,
@@ -131,16 +137,16 @@ def facts(record: Record) -> dict[str, Any]:
             "certificates": [_certificate_facts(c) for c in audit.certificates],
         },
         "commands": {
-            "run": words.run_command(record),
-            "audit": words.audit_command(record, settings=True),
+            "run": run_command(record),
+            "audit": audit_command(record, settings=True),
         },
         "sessions": record.sessions,
     }
-    cleaned: dict[str, Any] = _clean(content)
+    cleaned: Json = _clean(content)
     return cleaned
 
 
-def _series_facts(series: Series) -> dict[str, Any]:
+def _series_facts(series: Series) -> Json:
     sound = series.values[np.isfinite(series.values)]
     return {
         "count": int(series.values.size),
@@ -152,12 +158,12 @@ def _series_facts(series: Series) -> dict[str, Any]:
     }
 
 
-def _certificate_facts(certificate: Certificate) -> dict[str, Any]:
+def _certificate_facts(certificate: CertificateRecord) -> Json:
     row = replace(certificate, evidence=_evidence(certificate)).to_row(certificate.witness)
-    return row | {"meaning": words.BADGES[certificate.verdict]}
+    return row | {"meaning": BADGES[certificate.verdict]}
 
 
-def _evidence(certificate: Certificate) -> dict[str, Any]:
+def _evidence(certificate: CertificateRecord) -> Json:
     # The curves of searches are long, and in audit.json; those of other claims are what the claim is about.
     long = {"curves"} if certificate.curves else set()
     return {k: v for k, v in certificate.evidence.items() if k not in long}

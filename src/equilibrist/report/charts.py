@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist.report._numbers import fixed, number
 from equilibrist.report._record import Curve, Series
+from equilibrist.report.formatting import format_fixed, format_number
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ BROAD = (Size("wide", 1000, 320, 300), Size("narrow", 328, 250, 90))
 SLIM = (Size("wide", 460, 92, 0), Size("narrow", 296, 96, 0))
 
 
-def both(draw: Callable[[Size], str], sizes: Sequence[Size], words: str) -> str:
+def render_sizes(draw: Callable[[Size], str], sizes: Sequence[Size], words: str) -> str:
     """The chart in both sizes; `words` is what a screen reader says instead."""
     label = html.escape(words)
     return "".join(
@@ -159,12 +159,12 @@ def labelled(values: Sequence[float]) -> list[tuple[float, str]]:
     even = not gaps or max(gaps) <= 1.5 * least  # powers of ten are not
     if even and least >= 1e-4 and most < 1e6:
         decimals = max(0, math.ceil(-math.log10(least) - 1e-9))
-        return [(v, fixed(v, decimals) if v else "0") for v in values]
-    remarks = [number(v) for v in values]
+        return [(v, format_fixed(v, decimals) if v else "0") for v in values]
+    remarks = [format_number(v) for v in values]
     for digits in range(4, 16):
         if len(set(remarks)) == len(values):
             break
-        remarks = [number(v, digits) for v in values]
+        remarks = [format_number(v, digits) for v in values]
     return list(zip(values, remarks, strict=True))
 
 
@@ -211,7 +211,7 @@ def training_chart(series: Series, player: str, words: str, log: bool) -> tuple[
         notes.append("logarithmic scale")
     if cut:
         notes.append(
-            f"values run from {number(float(values.min()))} to {number(float(values.max()))}, "
+            f"values run from {format_number(float(values.min()))} to {format_number(float(values.max()))}, "
             "beyond the frame"
         )
     lost = int((~sound).sum())
@@ -233,7 +233,7 @@ def training_chart(series: Series, player: str, words: str, log: bool) -> tuple[
             marks += f'height="{px(axes.height)}"/>'
         return axes.draw(marks, "training step")
 
-    return both(draw, WIDE, words), (_sentence(notes))
+    return render_sizes(draw, WIDE, words), (_sentence(notes))
 
 
 def _sentence(notes: list[str]) -> str:
@@ -281,7 +281,7 @@ def gain_chart(
     low, high = min(float(gains[shown].min()), 0.0), max(float(gains[shown].max()), *reference)
     # A start that was disturbed badly begins far below zero; what matters is what lies above it.
     if high > 0 and low < -1.2 * high:
-        notes.append(f"curves below the frame are cut (down to {number(low)})")
+        notes.append(f"curves below the frame are cut (down to {format_number(low)})")
         low = -1.2 * high
     pad = 0.07 * (high - low) or 1.0
     low, high = low - pad, high + pad
@@ -306,7 +306,7 @@ def gain_chart(
             marks += f'<circle class="dot {player}" cx="{px(x)}" cy="{px(y)}" r="5"/>'
         return axes.draw(marks, "optimisation step of the lone player")
 
-    return both(draw, BROAD, words), _sentence(notes)
+    return render_sizes(draw, BROAD, words), _sentence(notes)
 
 
 def _chosen_point(
@@ -367,7 +367,7 @@ def interval_chart(
         for at in ticks(low, high, 5):
             place = x(at)
             anchor = "start" if place < 20 else "end" if place > size.width - 20 else "middle"
-            parts.append(svg_text(place, 84, number(at), anchor))
+            parts.append(svg_text(place, 84, format_number(at), anchor))
         return "".join(parts)
 
-    return both(draw, SLIM, words)
+    return render_sizes(draw, SLIM, words)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilibrist.certificates import Chart
-from equilibrist.report._html import e
-from equilibrist.report._numbers import number
-from equilibrist.report.charts import WIDE, Axes, Size, both, svg_path
+from equilibrist.report._html import escape
+from equilibrist.report.charts import WIDE, Axes, Size, render_sizes, svg_path
+from equilibrist.report.formatting import format_number
 
 Array = NDArray[np.float64]
 LABEL = 40  # characters of an axis' label that fit on a phone
@@ -63,24 +63,24 @@ def line_chart(
                 drawn += svg_path(points, f"line c{line.colour}")
         return axes.draw(drawn, x_words, _powers(axes) if log_x else None)
 
-    return both(draw, WIDE, words)
+    return render_sizes(draw, WIDE, words)
 
 
 def _powers(axes: Axes) -> list[tuple[float, str]]:
     """Powers of ten along x, at their logarithms."""
     powers = range(math.ceil(axes.x0 - 1e-9), math.floor(axes.x1 + 1e-9) + 1)
     every = max(1, math.ceil(len(powers) / max(2, int(axes.width // 70))))
-    return [(float(power), number(10.0**power)) for power in powers[::every]]
+    return [(float(power), format_number(10.0**power)) for power in powers[::every]]
 
 
 def legend(lines: Sequence[Line], dashed: str = "") -> str:
-    items = "".join(f'<li><i class="c{line.colour}"></i>{e(line.name)}</li>' for line in lines)
+    items = "".join(f'<li><i class="c{line.colour}"></i>{escape(line.name)}</li>' for line in lines)
     if dashed:
-        items += f'<li><i class="dash"></i>{e(dashed)}</li>'
+        items += f'<li><i class="dash"></i>{escape(dashed)}</li>'
     return f'<ul class="legend">{items}</ul>'
 
 
-def drawn(chart: Chart) -> str:
+def chart_picture(chart: Chart) -> str:
     """The picture of a claim, with its legend; "" where no line has two points to join."""
     x = np.array(chart.x, dtype=float)
     lines = [
@@ -101,5 +101,5 @@ def drawn(chart: Chart) -> str:
         chart.log_x,
         chart.log_y,
     )
-    below = "" if short else f'<p class="small">Along x: {e(chart.x_label)}</p>'
+    below = "" if short else f'<p class="small">Along x: {escape(chart.x_label)}</p>'
     return picture + below + (legend(lines) if len(lines) > 1 else "")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist.report.charts import Axes, Size, both, px, svg_path, svg_text
+from equilibrist.report.charts import Axes, Size, px, render_sizes, svg_path, svg_text
 
 # Frames whose inside is square: 410 and 262 pixels.
 SQUARE = (Size("wide", 480, 478, 15), Size("narrow", 332, 330, 11))
@@ -43,7 +43,7 @@ def complex_plane(
         up = up.replace('text-anchor="middle"', 'text-anchor="start"')
         return up + axes.draw(marks, "real part")
 
-    return both(draw, SQUARE, words)
+    return render_sizes(draw, SQUARE, words)
 
 
 def disc(axes: Axes, h: float) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from equilibrist.report._numbers import number
 from equilibrist.report.charts import (
     px,
 )
+from equilibrist.report.formatting import format_number
 
 Array = NDArray[np.float64]
 
@@ -26,8 +26,8 @@ class Window:
     def __str__(self) -> str:
         x1, y1 = self.x0 + self.side, self.y0 + self.side
         return (
-            f"{number(self.x0, 2)} to {number(x1, 2)} across, "
-            f"{number(self.y0, 2)} to {number(y1, 2)} up"
+            f"{format_number(self.x0, 2)} to {format_number(x1, 2)} across, "
+            f"{format_number(self.y0, 2)} to {format_number(y1, 2)} up"
         )
 
 

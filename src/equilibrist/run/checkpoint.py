@@ -11,13 +11,13 @@ import json
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.errors import RecordError
 from equilibrist.files.atomic import write_atomically
 from equilibrist.files.reading import parse_json, reason
@@ -37,6 +37,9 @@ def step_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+Found = tuple[Path, dict[str, Tensor], Json, str]  # path, tensors by key, meta, checksum
+
+
 def existing(folder: Path) -> list[tuple[int, Path]]:
     """(step, path) of the checkpoints in `folder`, oldest first; unfinished files do not count."""
     found = [
@@ -45,7 +48,7 @@ def existing(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def write(path: Path, values: tree.Tree, meta: dict[str, Any]) -> str:
+def write_checkpoint(path: Path, values: tree.Tree, meta: Json) -> str:
     """Write `values` (nested dictionaries of tensors) and `meta` (JSON); returns the checksum."""
     flat = {_key(p): t.detach().cpu().contiguous() for p, t in tree.items(values)}
     text = json.dumps(meta, sort_keys=True)
@@ -58,7 +61,7 @@ def write(path: Path, values: tree.Tree, meta: dict[str, Any]) -> str:
     return digest
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Json, str]:
     """(tensors by key, meta, checksum) of a checkpoint; RecordError names what is wrong with it."""
     try:
         with opened(path) as file:
@@ -90,13 +93,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     return flat, values, digest
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], str] | None:
+def newest(folder: Path) -> Found | None:
     """The newest checkpoint that is sound, with a warning for each newer one that is not; None
     where there is none at all."""
     found, damaged = existing(folder), []
     for _, path in reversed(found):
         try:
-            sound = (path, *read(path))
+            sound = (path, *read_checkpoint(path))
         except RecordError as error:
             damaged.append(str(error))
             continue
@@ -135,7 +138,7 @@ def prune(folder: Path, keep: int, sound: set[str]) -> None:
     for _, path in reversed(existing(folder)):
         if path.name not in sound:
             try:
-                read(path)
+                read_checkpoint(path)
             except RecordError:
                 continue
             sound.add(path.name)

@@ -15,23 +15,27 @@ import sys
 import textwrap
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeGuard
 
 from torch import nn
 
+from equilibrist.certificates import Json
+from equilibrist.run.recipe import Recipe
+
 # Their versions are recorded: their code is not a user's.
 _GIVEN = {"torch", "numpy", "equilibrist", "equilibrist_recipes", *sys.stdlib_module_names}
+Part = type | types.FunctionType
 _PLAIN = (int, float, str, bytes, bool, type(None))
 
 
-def sources(recipe: Any) -> dict[str, str]:
+def sources(recipe: Recipe) -> dict[str, str]:
     """Checksum by name of what defines `recipe`; what has no source that can be read is left out."""
     game = recipe.game
     roots = [*game.modules.values(), game.formulation, recipe.solver, game.latent]
     for name in ("penalties", "projections", "auxiliary"):
         roots += getattr(game, name, ())
     found: dict[str, str] = {}
-    seen: set[Any] = set()
+    seen: set[Part] = set()
     waiting = [part for root in roots for part in _parts(root)]
     while waiting:
         part = waiting.pop()
@@ -48,7 +52,7 @@ def sources(recipe: Any) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def changes(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def changes(was: Json, now: Json) -> list[str]:
     """What two manifests say of the code that differs, by name."""
     pairs = [(m.get("code") or {}, (m.get("origin") or {}).get("sha256")) for m in (was, now)]
     (before, file), (after, new_file) = pairs
@@ -58,7 +62,7 @@ def changes(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return names
 
 
-def _parts(value: Any) -> Iterator[Any]:
+def _parts(value: object) -> Iterator[Part]:
     """The classes and functions of which a value is made."""
     if isinstance(value, nn.Module):
         for module in value.modules():
@@ -79,13 +83,13 @@ def _parts(value: Any) -> Iterator[Any]:
                 yield from _parts(entry)
 
 
-def _own(part: Any) -> bool:
+def _own(part: object) -> TypeGuard[Part]:
     module = getattr(part, "__module__", None)
     kind = isinstance(part, type | types.FunctionType)
     return kind and isinstance(module, str) and module.partition(".")[0] not in _GIVEN
 
 
-def _called(part: Any) -> Iterator[tuple[str, Any]]:
+def _called(part: Part) -> Iterator[tuple[str, object]]:
     """What a class's methods, or a function, refer to by a global name."""
     for function in _functions(part):
         names = set(_names(function.__code__))
@@ -99,11 +103,11 @@ def _called(part: Any) -> Iterator[tuple[str, Any]]:
                 yield name, value
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(entry, _PLAIN) for entry in value)
 
 
-def _functions(part: Any) -> Iterator[types.FunctionType]:
+def _functions(part: Part) -> Iterator[types.FunctionType]:
     if isinstance(part, types.FunctionType):
         yield part
         return
@@ -120,7 +124,7 @@ def _names(code: types.CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _text(part: Any) -> str | None:
+def _text(part: Part) -> str | None:
     """The source without comments, docstrings and layout."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(part)))

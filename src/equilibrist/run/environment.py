@@ -9,10 +9,10 @@ import platform
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from equilibrist.certificates import Json
 from equilibrist.errors import RecipeError
 from equilibrist.files.reading import dig, read_regular
 
@@ -36,7 +36,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def environment(device: torch.device, from_step: int) -> dict[str, Any]:
+def environment(device: torch.device, from_step: int) -> Json:
     """Versions, machine, threads, git commit and start of this session, as plain values."""
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -70,7 +70,7 @@ class deterministic:  # noqa: N801 (reads as a statement)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.before
 
 
-def identity(entry: Any) -> dict[str, Any]:
+def identity(entry: object) -> Json:
     """The part of a session's environment on which bit-identical resumption depends; None for what an
     entry that was damaged or made elsewhere does not say."""
     return {
@@ -118,7 +118,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REFERENCE = re.compile(r"refs(?:/(?!\.)[^/\s\\:]+)+")
 
 
-def _git() -> dict[str, Any] | None:
+def _git() -> Json | None:
     """The commit of the repository that holds the working directory; None where none can be read.
 
     Its files are read: a repository's configuration, which may have come with a folder of somebody

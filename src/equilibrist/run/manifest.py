@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from equilibrist.certificates import Json
 from equilibrist.run import code
 from equilibrist.run.recipe import Recipe
 
@@ -25,10 +25,10 @@ class Provenance:
     """
 
     name: str = "python"
-    settings: dict[str, Any] | None = None
-    origin: dict[str, Any] | None = None
+    settings: Json | None = None
+    origin: Json | None = None
 
-    def manifest(self, recipe: Recipe, seed: int, device: torch.device) -> dict[str, Any]:
+    def manifest(self, recipe: Recipe, seed: int, device: torch.device) -> Json:
         """The content of recipe.json for this recipe and seed."""
         return {
             "format": FORMAT,
@@ -46,7 +46,7 @@ class Provenance:
         }
 
 
-def identity(recipe: Recipe) -> dict[str, Any]:
+def identity(recipe: Recipe) -> Json:
     """The entries by which two recipes are told apart."""
     return {
         "dtype": str(recipe.dtype).removeprefix("torch."),
@@ -54,7 +54,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def identifying_part(key: str, value: Any) -> Any:
+def identifying_part(key: str, value: object) -> object:
     """The part of an entry that makes it another run: not the steps asked for, nor the sentence that
     says which file the data came from (their checksum counts)."""
     if key == "settings" and isinstance(value, dict):
@@ -64,7 +64,7 @@ def identifying_part(key: str, value: Any) -> Any:
     return value
 
 
-def differing_entry(was: Any, now: Any, where: str) -> tuple[str, Any, Any]:
+def differing_entry(was: object, now: object, where: str) -> tuple[str, object, object]:
     """The innermost place at which two values differ."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in [*was, *now]:
@@ -73,7 +73,7 @@ def differing_entry(was: Any, now: Any, where: str) -> tuple[str, Any, Any]:
     return where, was, now
 
 
-def cut_json(value: Any) -> str:
+def cut_json(value: object) -> str:
     """A value as JSON, cut for one line."""
     text = json.dumps(value)
     return text if len(text) <= 200 else text[:197] + "..."

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.core.draws import Batches
 from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
@@ -63,7 +64,7 @@ class Member:
 
     def log(self, step: int, seconds: float, means: dict[str, float]) -> None:
         """A row of metrics; `means` by "kind/player"."""
-        row: dict[str, Any] = {"step": step, "seconds": round(seconds, 3)}
+        row: Json = {"step": step, "seconds": round(seconds, 3)}
         for name, value in means.items():
             kind, player = name.split("/", 1)
             row.setdefault(kind, {})[player] = value
@@ -89,7 +90,7 @@ class Member:
     def score(self, step: int, players: Players, constants: Constants) -> None:
         """The recipe's scores at this step."""
         recipe = self.recipe
-        for row in samples.scored(
+        for row in samples.score_rows(
             recipe.game, recipe.scores, self.data, players, constants, self.seed, recipe.batch
         ):
             self.record.score({"step": step, **row})
@@ -99,7 +100,7 @@ class Member:
         path = checkpoint.path_of(self.record.checkpoints, step)
         self.record.fsync_metrics()
         meta = {"step": step, "seed": self.seed, "window": names}
-        self.sha256 = checkpoint.write(path, values, meta)
+        self.sha256 = checkpoint.write_checkpoint(path, values, meta)
         self.checkpoint = self.record.checkpoint = path.name
         self._sound.add(path.name)
 

@@ -1,15 +1,16 @@
-"""Files of JSON in a run directory, read with suspicion: they may be cut short, edited or somebody else's."""
+"""Files of JSON in a run directory, read with suspicion: they may be cut short, edited, or made by others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from equilibrist.certificates import Json
 from equilibrist.errors import RecordError
 from equilibrist.files.reading import JSON_BYTES, json_lines, parse_json, read_regular, reason
 
 
-def json_rows(path: Path, *numbers: str, **kinds: type) -> list[dict[str, Any]]:
+def json_rows(path: Path, *numbers: str, **kinds: type) -> list[Json]:
     """The whole rows of a file of JSON lines, each with a step and these numbers, and with entries of
     these kinds where it has them."""
     rows = []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
+from equilibrist.certificates import Json
 from equilibrist.data import Source
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import RecipeError
@@ -63,7 +63,7 @@ class Recipe(Shown):
     mixed_precision: bool = False
     scores: tuple[Score, ...] = ()
     keep: int = 3
-    audit: dict[str, Any] = field(default_factory=dict)
+    audit: Json = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
@@ -145,7 +145,7 @@ class Recipe(Shown):
             1, self.steps // {"log": 200, "sample": 8, "checkpoint": 20, "score": 8}[what]
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Plain values for the record."""
         return {
             "game": self.game.describe(),

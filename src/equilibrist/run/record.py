@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from equilibrist.certificates import Json
 from equilibrist.errors import RecordError
 from equilibrist.files.atomic import (
     PART,
-    finite,
+    json_ready,
     remove_leftovers,
     try_lock,
     unless_unsupported,
@@ -23,7 +24,7 @@ from equilibrist.files.atomic import (
     write_atomically,
     write_json,
 )
-from equilibrist.files.owned import LEDGER, mark, require_folder, unmark
+from equilibrist.files.owned import LEDGER, mark_written, require_folder, unmark_written
 from equilibrist.files.reading import JSON_BYTES, parse_json, read_regular, reason
 from equilibrist.run import checkpoint, code
 from equilibrist.run.manifest import FORMAT, cut_json, differing_entry, identifying_part
@@ -48,26 +49,14 @@ class Record:
         self.checkpoints = self.directory / "checkpoints"
         self.samples = self.directory / "samples"
         self.audit = self.directory / "audit"
+        self.manifest_path = self.directory / "recipe.json"
+        self.metrics_path = self.directory / "metrics.jsonl"
+        self.scores_path = self.directory / "scores.jsonl"
+        self.status_path = self.directory / "status.json"
         self.checkpoint: str | None = None  # the newest that this session knows of
         self._metrics: IO[str] | None = None
 
-    @property
-    def manifest_path(self) -> Path:
-        return self.directory / "recipe.json"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.directory / "metrics.jsonl"
-
-    @property
-    def scores_path(self) -> Path:
-        return self.directory / "scores.jsonl"
-
-    @property
-    def status_path(self) -> Path:
-        return self.directory / "status.json"
-
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Json:
         """recipe.json; RecordError where there is none or it cannot be read."""
         path = self.manifest_path
         try:
@@ -114,7 +103,7 @@ class Record:
                     "folder with --dir"
                 )
 
-    def create(self, manifest: dict[str, Any]) -> None:
+    def create(self, manifest: Json) -> None:
         """Make the folders and recipe.json, or see that what is there is the same run.
 
         A record of a run in which no step was done gives way to another; what is no record never does.
@@ -138,7 +127,7 @@ class Record:
                 # A process may have been killed before it came to this. (Runs of former versions go without.)
                 begun = self.status_path.exists() or any(folder.iterdir())
                 if fresh or folder.is_symlink() or not begun:
-                    mark(folder)
+                    mark_written(folder)
         except OSError as error:
             raise unwritable(Path(error.filename or self.directory), error) from None
 
@@ -171,7 +160,7 @@ class Record:
             (self.directory / name).unlink(missing_ok=True)
         for folder in (self.checkpoints, self.samples, self.directory / "tensorboard"):
             if not folder.is_symlink():
-                unmark(folder)
+                unmark_written(folder)
                 with contextlib.suppress(OSError):
                     folder.rmdir()
         return True
@@ -192,7 +181,7 @@ class Record:
         except RecordError:
             return False
 
-    def update(self, manifest: dict[str, Any], step: int) -> None:
+    def update(self, manifest: Json, step: int) -> None:
         """Renew recipe.json (more steps, another device) once it is clear that training goes on at
         `step`. Where the code is another, what it was until then stays in its "history"."""
         held = self.manifest()
@@ -201,10 +190,10 @@ class Record:
             history.append({"until_step": step, **{k: held.get(k) for k in ("origin", "code")}})
         if history:
             manifest = {**manifest, "history": history}
-        if held != finite(manifest):
+        if held != json_ready(manifest):
             write_json(self.manifest_path, manifest)
 
-    def warn_of_other_code(self, now: dict[str, Any], step: int | None = None) -> None:
+    def warn_of_other_code(self, now: Json, step: int | None = None) -> None:
         """A warning where the run was made, before or all of it, by other code than `now`.
 
         Args:
@@ -262,7 +251,7 @@ class Record:
         """The state in status.json; empty where there is none."""
         return str(self.status_values().get("state") or "")
 
-    def status_values(self) -> dict[str, Any]:
+    def status_values(self) -> Json:
         """status.json, empty where there is none that can be read."""
         try:
             value = parse_json(read_regular(self.status_path, JSON_BYTES))
@@ -270,9 +259,9 @@ class Record:
             return {}
         return value if isinstance(value, dict) else {}
 
-    def require_same(self, wanted: dict[str, Any], *keys: str) -> None:
+    def require_same(self, wanted: Json, *keys: str) -> None:
         """RecordError unless the record and `wanted` agree in these keys, naming where they do not."""
-        held, wanted = self.manifest(), finite(wanted)
+        held, wanted = self.manifest(), json_ready(wanted)
         for key in keys or ("recipe", "seed", "settings", "dtype", "description"):
             was, now = (identifying_part(key, m.get(key)) for m in (held, wanted))
             if was != now:
@@ -313,21 +302,21 @@ class Record:
 
     # -- metrics --------------------------------------------------------------------------------
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Json]:
         """Every whole row of metrics.jsonl; a last line cut short by a crash does not count."""
         return [
             {**row, "seconds": float(row["seconds"])}
             for row in json_rows(self.metrics_path, "seconds", loss=dict)
         ]
 
-    def scores(self) -> list[dict[str, Any]]:
+    def scores(self) -> list[Json]:
         """Every whole row of scores.jsonl."""
         return json_rows(self.scores_path, name=str, values=dict, floor=dict, better=dict)
 
-    def score(self, row: dict[str, Any]) -> None:
+    def score(self, row: Json) -> None:
         """Append one row of scores.jsonl, on the disk at once: they are few."""
         rows = [*self.scores(), row]
-        text = "".join(json.dumps(finite(r)) + "\n" for r in rows)
+        text = "".join(json.dumps(json_ready(r)) + "\n" for r in rows)
         write_atomically(self.scores_path, text.encode())
 
     def rewind(self, step: int) -> float:
@@ -344,12 +333,12 @@ class Record:
                 sheet.unlink()
         return float(kept[-1]["seconds"]) if kept else 0.0
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: Json) -> None:
         """Append one row."""
         try:
             if self._metrics is None:
                 self._metrics = self.metrics_path.open("a", encoding="utf-8")
-            self._metrics.write(json.dumps(finite(row)) + "\n")
+            self._metrics.write(json.dumps(json_ready(row)) + "\n")
             self._metrics.flush()
         except OSError as error:
             raise unwritable(self.metrics_path, error) from None
@@ -372,7 +361,7 @@ class Record:
                 self._metrics.close()
             self._metrics = None
 
-    def session(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    def session(self, entry: Json) -> list[Json]:
         """Add a session to environment.json; returns all of them."""
         path = self.directory / "environment.json"
         sessions = read_json(path) if path.exists() else []

@@ -7,7 +7,7 @@ import math
 import operator
 import os
 from pathlib import Path
-from typing import Any
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from equilibrist.run.recipe import Recipe
 OVERGROWN = 1e3
 
 
-def require_seed(value: Any) -> int:
+def require_seed(value: SupportsIndex) -> int:
     """The seed as a whole number; RecipeError for anything that is none, or is negative."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
@@ -34,7 +34,7 @@ def require_seed(value: Any) -> int:
 
 
 def affordable(recipe: Recipe, device: torch.device, members: int = 1) -> None:
-    """RecipeError where one minibatch would not fit into the machine's memory: said at once, before
+    """RecipeError where one minibatch would not fit into the machine's memory: raised at once, before
     anything of that size is drawn.
 
     Counted are the samples and what every layer makes of them, which is kept for the gradients.
@@ -53,7 +53,7 @@ def _activations(recipe: Recipe) -> int:
     """How many numbers the layers of both players make of one sample; 0 where it cannot be seen."""
     total = 0
 
-    def count(module: nn.Module, inputs: Any, output: Any) -> None:
+    def count(module: nn.Module, inputs: object, output: object) -> None:
         nonlocal total
         if isinstance(output, Tensor) and not any(module.children()):
             total += output.numel()

@@ -6,13 +6,13 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from equilibrist.certificates import Json
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
@@ -26,6 +26,7 @@ from equilibrist.scores import Score
 SHEET = {"images": 64, "points": 2048, "arrays": 64}
 
 
+# More parameters than other functions: what addresses a sample (seed, index) and what it is made of.
 def generate(
     game: SampledGame,
     players: Players,
@@ -126,7 +127,7 @@ def score_generator(seed: int, place: int, what: int = 0) -> np.random.Generator
     return use.at(place=place).generator(seed)
 
 
-def scored(
+def score_rows(
     game: SampledGame,
     scores: Sequence[Score],
     data: Source,
@@ -134,7 +135,7 @@ def scored(
     constants: Constants,
     seed: int,
     batch: int = 0,
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Every score's plain values, on samples, real data and conditions of their own addresses. Of a mixture
     its own first, then those of its mean network, the other summary of a measure."""
     rows = _scored(game, scores, data, players, constants, seed, batch)
@@ -153,7 +154,7 @@ def _scored(
     constants: Constants,
     seed: int,
     batch: int,
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     rows = []
     for place, score in enumerate(scores):
         condition = None
@@ -171,7 +172,7 @@ def sheet(samples: Tensor, data: Source) -> tuple[str, bytes]:
     """Samples as people look at them, as (ending, content) of a file: ".png", a square grid, of
     images; ".npy" of points and arrays."""
     if data.kind != "images":
-        return ".npy", array(samples)
+        return ".npy", npy_bytes(samples)
     values = samples.detach().double().cpu().numpy()
     buffer = io.BytesIO()
     low, high = data.value_range or _usual_range(float(values.min()), float(values.max()))
@@ -185,7 +186,7 @@ def _usual_range(low: float, high: float) -> tuple[float, float]:
     return next((r for r in usual if r[0] <= low and high <= r[1]), (low, max(high, low + 1e-9)))
 
 
-def array(samples: Tensor) -> bytes:
+def npy_bytes(samples: Tensor) -> bytes:
     """Samples as a NumPy file, float32 [n, ...], without pickles."""
     buffer = io.BytesIO()
     np.save(buffer, samples.detach().float().cpu().numpy(), allow_pickle=False)
@@ -200,7 +201,7 @@ def write_sheet(stem: Path, samples: Tensor, data: Source) -> Path:
     return path
 
 
-def export(
+def export_players(
     game: SampledGame, players: Players, constants: Constants, folder: Path, *, force: bool = False
 ) -> list[Path]:
     """Each player's state_dict as `folder`/<player>.safetensors, spectral normalisation folded in.

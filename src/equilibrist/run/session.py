@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -71,10 +71,10 @@ class Session:
 
     # -- stacks -----------------------------------------------------------------------------------
 
-    def _join(self, trees: Sequence[Any]) -> Any:
+    def _join(self, trees: Sequence[tree.Tree]) -> tree.Tree:
         return tree.stack(trees) if self.stacked else trees[0]
 
-    def _part(self, whole: Any, i: int) -> Any:
+    def _part(self, whole: tree.Tree, i: int) -> tree.Tree:
         return tree.member(whole, i) if self.stacked else whole
 
     def _state_of(self, i: int) -> tree.Tree:
@@ -126,7 +126,7 @@ class Session:
             self._sheets()
             self._score()  # also where a score shows that it does not fit the data
 
-    def _newest(self, ended: dict[int, int]) -> tuple[int, dict[int, Any]] | None:
+    def _newest(self, ended: dict[int, int]) -> tuple[int, dict[int, checkpoint.Found]] | None:
         """(step, what every member's checkpoint there holds); a diverged member needs none from then on."""
         folders = [member.record.checkpoints for member in self.members]
         if not self.stacked:
@@ -139,7 +139,9 @@ class Session:
                 continue
             paths = {i: checkpoint.path_of(folders[i], step) for i in needed}
             try:
-                return step, {i: (path, *checkpoint.read(path)) for i, path in paths.items()}
+                return step, {
+                    i: (path, *checkpoint.read_checkpoint(path)) for i, path in paths.items()
+                }
             except RecordError as error:
                 warn_user(f"{error}; all members fall back with it")
         if any(steps):
@@ -147,12 +149,12 @@ class Session:
         return None
 
     @property
-    def _root(self) -> Any:
+    def _root(self) -> Path:
         """The folder that a warning names."""
         directory = self.members[0].record.directory
         return directory.parent if self.stacked else directory
 
-    def _arrange(self, held: dict[int, Any]) -> None:
+    def _arrange(self, held: dict[int, checkpoint.Found]) -> None:
         """Take over what the checkpoints hold. Initial weights stand where a member has diverged."""
         parts, windows = [], {}
         for i, member in enumerate(self.members):
@@ -349,7 +351,7 @@ class Session:
         names = list(self._window[0]) if self._window else []
         table = self._measured(self._window) if names else None
         for i, member in self._live():
-            values: dict[str, Any] = {
+            values: tree.Tree = {
                 "players": self._part(self.players, i),
                 "constants": self._part(self.constants, i),
                 "state": self._state_of(i),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.certificates import Json
 from equilibrist.core.game import Constants, Players
 from equilibrist.data import Source
 from equilibrist.data.absent import is_absent
@@ -107,7 +107,7 @@ def load(
         found = checkpoint.newest(record.checkpoints)
     else:
         path = checkpoint.path_of(record.checkpoints, step)
-        found = (path, *checkpoint.read(path))
+        found = (path, *checkpoint.read_checkpoint(path))
     if found is None:
         raise RecordError(f"{directory} holds no checkpoint yet: train it with `equilibrist run`")
     path, flat, meta, digest = found
@@ -145,7 +145,7 @@ def newest_or_start(record: Record, recipe: Recipe, seed: int, device: torch.dev
 
 
 def require_own(
-    path: Path, flat: dict[str, Tensor], meta: dict[str, Any], seed: int, like: dict[str, Any]
+    path: Path, flat: dict[str, Tensor], meta: Json, seed: int, like: tree.Tree
 ) -> None:
     """RecordError for a checkpoint of another seed, or with tensors that the recipe does not have."""
     if meta.get("seed") != seed:

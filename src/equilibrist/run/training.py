@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from equilibrist.certificates import Json
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import RecipeError, RecordError
 from equilibrist.games import Mixture
@@ -48,14 +49,15 @@ class Ensemble:
     interrupted: bool = False
 
 
+# More parameters than other functions: users give the last ones by name, and each has a default.
 @usual_errors
 def train(
     recipe: Recipe,
     directory: Path | str,
     *,
     name: str = "python",
-    settings: dict[str, Any] | None = None,
-    origin: dict[str, Any] | None = None,
+    settings: Json | None = None,
+    origin: Json | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: str = "auto",
@@ -108,8 +110,8 @@ def ensemble(
     seeds: Sequence[int] = tuple(range(8)),
     *,
     name: str = "python",
-    settings: dict[str, Any] | None = None,
-    origin: dict[str, Any] | None = None,
+    settings: Json | None = None,
+    origin: Json | None = None,
     device: str = "auto",
     progress: str = "auto",
 ) -> Ensemble:
@@ -213,7 +215,7 @@ class _Job:
     own: list[Recipe]
     seeds: list[int]
     records: list[Record]
-    manifests: list[dict[str, Any]]
+    manifests: list[Json]
     device: torch.device
 
     @classmethod
@@ -307,7 +309,7 @@ def _unfinished(recipe: Recipe, records: Sequence[Record]) -> list[int]:
         try:
             if newest < recipe.steps:
                 raise RecordError("not there yet")
-            checkpoint.read(checkpoint.path_of(record.checkpoints, newest))
+            checkpoint.read_checkpoint(checkpoint.path_of(record.checkpoints, newest))
         except RecordError:
             lacking.append(i)
             continue
@@ -321,7 +323,7 @@ def _unfinished(recipe: Recipe, records: Sequence[Record]) -> list[int]:
     return sorted(lacking + behind)
 
 
-def _stack_of(record: Record) -> tuple[Any, ...]:
+def _stack_of(record: Record) -> tuple[object, ...]:
     """What the members of one stack have in common in their last sessions."""
     path = record.directory / "environment.json"
     last = read_json(path)[-1] if path.exists() else {}

@@ -15,7 +15,7 @@ from equilibrist.certificates import Json
 from equilibrist.data import Source
 from equilibrist.data.arrays import Array
 from equilibrist.errors import DataError, first_line
-from equilibrist.files.atomic import finite
+from equilibrist.files.atomic import json_ready
 from equilibrist.scores._arrays import nonfinite_rows
 from equilibrist.scores.network import FeatureNetwork, pixels
 
@@ -51,7 +51,7 @@ class Result:
 
     def to_json(self) -> Json:
         """Plain values for JSON; numbers that are not finite become None."""
-        plain: Json = finite(dict(vars(self)))
+        plain: Json = json_ready(dict(vars(self)))
         return plain
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from equilibrist.certificates import Json
 from equilibrist.data.arrays import check_range
 from equilibrist.errors import DataError, RequirementError, first_line
-from equilibrist.files.reading import reason, shown
+from equilibrist.files.reading import printable_path, reason
 from equilibrist.files.safetensors import opened
 from equilibrist.nn.wrapped import copied
 
@@ -265,7 +265,7 @@ def from_safetensors(
         DataError: a file that is missing, damaged or does not fit.
     """
     own = copied(module, f"feature network {name}")
-    where = shown(Path(path).relative_to(Path(path).parent))
+    where = printable_path(Path(path).relative_to(Path(path).parent))
     try:
         with opened(Path(path)) as file:
             own.load_state_dict({key: file.tensor(key) for key in file.keys})

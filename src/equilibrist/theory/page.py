@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equilibrist.files.owned import publish
-from equilibrist.report.shell import document, e, table
-from equilibrist.report.words import number
+from equilibrist.report.formatting import format_number
+from equilibrist.report.shell import document, escape, table
 from equilibrist.theory import pictures
 from equilibrist.theory.statements import CheckedStatement, Setting
 
@@ -41,16 +41,16 @@ def page(setting: Setting, found: Sequence[CheckedStatement]) -> str:
     parts = [
         '<div class="top"><span><b>equilibrist theory</b></span></div>',
         '<main class="head"><h1>Do GANs always have Nash equilibria?</h1>'
-        f"<p>The statements of Farnia and Ozdaglar (2020) at {e(at)} ({theorem} at s = {other:g}): data "
+        f"<p>The statements of Farnia and Ozdaglar (2020) at {escape(at)} ({theorem} at s = {other:g}): data "
         "N(0, s²I), generator Wz + u. Each number is computed twice, by a closed form and from the "
         "definition.</p>"
-        f'<p class="lead">{e(_count(found))}</p></main>',
+        f'<p class="lead">{escape(_count(found))}</p></main>',
         _overview(found),
         f'<section><h2>Pictures</h2><div class="charts">{"".join(_figures(setting))}</div></section>',
         f"<section><h2>Figure 3: nested proximal equilibria</h2>{pictures.nested(setting)}"
-        f"<figcaption>{e(_NESTED)}</figcaption></section>",
+        f"<figcaption>{escape(_NESTED)}</figcaption></section>",
         "<section><h2>The statements</h2>" + "".join(map(_card, found)) + "</section>",
-        f"<section><h2>Reference</h2><p>{e(_REFERENCE)}</p></section>",
+        f"<section><h2>Reference</h2><p>{escape(_REFERENCE)}</p></section>",
     ]
     return document("Do GANs always have Nash equilibria? On numbers", parts)
 
@@ -80,8 +80,8 @@ def _count(found: Sequence[CheckedStatement]) -> str:
 
 def _overview(found: Sequence[CheckedStatement]) -> str:
     rows = "".join(
-        f'<li><a class="{_TONE[x.verdict]}" href="#{x.key}"><span>{e(x.title)}</span>'
-        f'<span class="says">{e(x.verdict)}</span></a></li>'
+        f'<li><a class="{_TONE[x.verdict]}" href="#{x.key}"><span>{escape(x.title)}</span>'
+        f'<span class="says">{escape(x.verdict)}</span></a></li>'
         for x in found
     )
     return f'<ul class="overview">{rows}</ul>'
@@ -114,8 +114,8 @@ def _figures(setting: Setting) -> list[str]:
         (
             "Theorem 2: the profile, W2GAN",
             pictures.profile_chart(setting),
-            f"What the generator gains on V_prox. Theorem 2 promises 0 up to 1/(4 eta) = {number(wide.theorem_2)}; "
-            f"it is 0 up to lambda* = {number(wide.lambda_star)}.",
+            f"What the generator gains on V_prox. Theorem 2 promises 0 up to 1/(4 eta) = "
+            f"{format_number(wide.theorem_2)}; it is 0 up to lambda* = {format_number(wide.lambda_star)}.",
         ),
         (
             "Theorem 3: the profile, WGAN, d = 1",
@@ -125,7 +125,7 @@ def _figures(setting: Setting) -> list[str]:
         ),
     ]
     return [
-        f"<figure><h3>{e(title)}</h3>{chart}<figcaption>{e(caption)}</figcaption></figure>"
+        f"<figure><h3>{escape(title)}</h3>{chart}<figcaption>{escape(caption)}</figcaption></figure>"
         for title, chart, caption in drawn
     ]
 
@@ -143,9 +143,9 @@ def _card(x: CheckedStatement) -> str:
     head = ["Number", "Independently by", "Closed form", "Independent"]
     aside = "" if x.printed else '<p class="small">Not claimed by the paper.</p>'
     return (
-        f'<article class="card {_TONE[x.verdict]}" id="{x.key}"><header><div><h3>{e(x.title)}</h3></div>'
-        f'<span class="badge">{e(x.verdict)}</span></header>{aside}<p>{e(x.claim)}</p>'
-        f'<p class="small">{e(x.at)}</p>{table(head, rows, (2, 3))}<p class="why">{e(x.why)}</p></article>'
+        f'<article class="card {_TONE[x.verdict]}" id="{x.key}"><header><div><h3>{escape(x.title)}</h3></div>'
+        f'<span class="badge">{escape(x.verdict)}</span></header>{aside}<p>{escape(x.claim)}</p>'
+        f'<p class="small">{escape(x.at)}</p>{table(head, rows, (2, 3))}<p class="why">{escape(x.why)}</p></article>'
     )
 
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from equilibrist.formulations.divergences import divergence
-from equilibrist.report.charts import BROAD, Size, both, svg_path, svg_text
+from equilibrist.report.charts import BROAD, Size, render_sizes, svg_path, svg_text
+from equilibrist.report.formatting import format_number
 from equilibrist.report.lines import Line, legend, line_chart
-from equilibrist.report.words import number
 from equilibrist.theory.fgan import FGaussian, condition
 from equilibrist.theory.statements import Setting
 from equilibrist.theory.w2gan import W2Gaussian
@@ -59,7 +59,7 @@ def values_chart(setting: Setting) -> str:
         Line("max-min", t, np.array([game.max_min_value for game in games]), 1),
     ]
     words = "Min-max and max-min value of the W2GAN over t: equal at t = 0 only"
-    own = f"t = {number(setting.t)}"
+    own = f"t = {format_number(setting.t)}"
     return legend(lines, own) + line_chart(lines, "bound t on the shift", words, (setting.t,))
 
 
@@ -100,13 +100,18 @@ def profile_chart(setting: Setting) -> str:
     r = np.array([game.profile(float(lam)) for lam in lams])
     lines = [
         Line("r(lambda)", lams, r, 0),
-        Line(f"Nash gain {number(game.nash_gain)}", lams[[0, -1]], np.full(2, game.nash_gain), 1),
+        Line(
+            f"Nash gain {format_number(game.nash_gain)}",
+            lams[[0, -1]],
+            np.full(2, game.nash_gain),
+            1,
+        ),
     ]
     marks = (game.theorem_2, game.lambda_star)
-    dashed = f"1/(4 eta) = {number(marks[0])}, then lambda* = {number(marks[1])}"
+    dashed = f"1/(4 eta) = {format_number(marks[0])}, then lambda* = {format_number(marks[1])}"
     words = (
-        f"Profile r of the W2GAN optimum: 0 up to lambda* = {number(game.lambda_star)}, then rising to the Nash gain "
-        f"{number(game.nash_gain)}"
+        f"Profile r of the W2GAN optimum: 0 up to lambda* = {format_number(game.lambda_star)}, then rising to the "
+        f"Nash gain {format_number(game.nash_gain)}"
     )
     return legend(lines, dashed) + line_chart(lines, "lambda", words, marks, log_x=True)
 
@@ -121,7 +126,12 @@ def profile_wgan_chart(setting: Setting) -> str:
     lines = [
         Line("r(lambda)", lams, r, 0),
         Line("law for small lambda", lams, law, 2),
-        Line(f"Nash gain {number(game.nash_gain)}", lams[[0, -1]], np.full(2, game.nash_gain), 1),
+        Line(
+            f"Nash gain {format_number(game.nash_gain)}",
+            lams[[0, -1]],
+            np.full(2, game.nash_gain),
+            1,
+        ),
     ]
     words = "Profile r of the 1-d WGAN optimum: positive for every lambda, so that lambda* is 0"
     return legend(lines) + line_chart(lines, "lambda", words, log_x=True, log_y=True)
@@ -170,17 +180,19 @@ def nested(setting: Setting) -> str:
                 svg_path([(left, y), (end, y)], f"bar {'verified' if star == math.inf else 'open'}")
             )
             parts.append(svg_text(left - 10, y + 4, f"s = {game.s:g}", "end"))
-            label = "always" if star == math.inf else number(star)
+            label = "always" if star == math.inf else format_number(star)
             parts.append(svg_text(end + 8, y + 4, label))
         base = 40 + row * len(games)
         parts.append(svg_path([(x(bound), 24), (x(bound), base - 6)], "tolerance"))
-        parts.append(svg_text(x(bound), base + 8, f"1/(4 eta) = {number(bound)}", "middle"))
+        parts.append(svg_text(x(bound), base + 8, f"1/(4 eta) = {format_number(bound)}", "middle"))
         return "".join(parts)
 
     tall = 40 + 34 * len(games) + 24
     sizes = [Size(size.kind, size.width, tall, 0) for size in BROAD]
     words = (
         "The values of lambda for which the W2GAN optimum is a proximal equilibrium: "
-        + "; ".join(f"s = {g.s:g}: up to {number(x)}" for g, x in zip(games, stars, strict=True))
+        + "; ".join(
+            f"s = {g.s:g}: up to {format_number(x)}" for g, x in zip(games, stars, strict=True)
+        )
     )
-    return both(draw, sizes, words)
+    return render_sizes(draw, sizes, words)

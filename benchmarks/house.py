@@ -103,6 +103,19 @@ def functions(
                 yield f"{path.name}:{node.lineno} {node.name}", node
 
 
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many parameters a signature has besides self."""
+    own = node.args.args[:1] != [] and node.args.args[0].arg in ("self", "cls")
+    return len(node.args.args + node.args.kwonlyargs + node.args.posonlyargs) - own
+
+
+def explained(node: ast.FunctionDef | ast.AsyncFunctionDef, text: list[str]) -> bool:
+    """Whether a comment stands right above a function or at its signature."""
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    above, signature = text[max(first - 2, 0)], text[first - 1 : node.body[0].lineno - 1]
+    return above.lstrip().startswith("#") or any("# " in line for line in signature)
+
+
 def twice(found: dict[str, tuple[Path, ast.Module]]) -> list[str]:
     """Public classes and functions of one name in several packages, re-exports left out."""
     homes: dict[str, set[str]] = collections.defaultdict(set)
@@ -123,11 +136,12 @@ def counts(src: Path) -> dict[str, tuple[int, list[str]]]:
         if (node.end_lineno or 0) - node.lineno + 1 > LONG
     ]
     wide = [
-        place
-        for place, node in functions(found)
-        if len(node.args.args + node.args.kwonlyargs + node.args.posonlyargs)
-        - (node.args.args[:1] != [] and node.args.args[0].arg in ("self", "cls"))
-        > WIDE
+        f"{path.name}:{node.lineno} {node.name}"
+        for path, body in found.values()
+        for node in ast.walk(body)
+        if isinstance(node, FUNCTION)
+        and parameters(node) > WIDE
+        and not explained(node, text[path])
     ]
     any_ = [
         f"{path.name}:{node.lineno}"
@@ -143,7 +157,7 @@ def counts(src: Path) -> dict[str, tuple[int, list[str]]]:
         "statements": (sum(statements(body) for _, body in found.values()), []),
         f"files over {LINES} lines": (len(large), large),
         f"functions over {LONG} lines": (len(long), long),
-        f"signatures over {WIDE} parameters": (len(wide), wide),
+        f"signatures over {WIDE} parameters without a reason": (len(wide), wide),
         "`Any`": (len(any_), []),
         "circles between packages": (len(groups), groups),
         "private names imported from another package": (len(doors), doors),

@@ -18,7 +18,7 @@ from equilibrist.diagnosis._decay import decay_share, judge_decay
 from equilibrist.diagnosis._frame import without_the_frame
 from equilibrist.diagnosis._judge_loss import _misfit
 from equilibrist.diagnosis._judge_steps import untrained
-from equilibrist.diagnosis._outcome import Look, Outcome
+from equilibrist.diagnosis._outcome import GameLook, Outcome
 from equilibrist.diagnosis._seen import Opposition
 from equilibrist.findings import Finding
 from equilibrist.formulations import Vanilla
@@ -66,7 +66,7 @@ def test_terms_that_oppose_one_another(early: Any, late: Any, away: float, level
 def terms_of(early: Any, late: Any, away: float) -> list[Finding]:
     """What is found of an autoencoder's terms, from rows of its first and last rounds."""
     generator = mlp(3, 3)
-    looks = [Look(k, 0.5, 1.0 if k == 0 else away) for k in range(10)]
+    looks = [GameLook(k, 0.5, 1.0 if k == 0 else away) for k in range(10)]
     calls = [(torch.randn(8, 3),) for _ in range(9)]
     run: Any = SimpleNamespace(
         early=SimpleNamespace(oppositions=[Opposition(*row) for row in early]),

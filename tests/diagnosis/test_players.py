@@ -14,7 +14,7 @@ from equilibrist.checks import Certificate, Verdict
 from equilibrist.diagnosis import Loop, check_wiring, diagnose
 from equilibrist.diagnosis._alterations import _descends
 from equilibrist.diagnosis._conditions import draws
-from equilibrist.diagnosis._outcome import Look, Outcome
+from equilibrist.diagnosis._outcome import GameLook, Outcome
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._seen import last_function
 from equilibrist.diagnosis._states import Way, states
@@ -24,7 +24,8 @@ def way(orders: Any, distances: Any, travels: Any, rounds: int = 400, **more: An
     """A game of ten looks, all alike but for the first distance of 1."""
     orders = orders if isinstance(orders, list) else [orders] * 10
     looks = [
-        Look(rounds * k // 9, order, 1.0 if k == 0 else distances) for k, order in enumerate(orders)
+        GameLook(rounds * k // 9, order, 1.0 if k == 0 else distances)
+        for k, order in enumerate(orders)
     ]
     return Way(Outcome(looks), travels, rounds, **{"penalised": False, **more})
 
@@ -50,7 +51,7 @@ def test_states_are_told_from_the_way_of_a_game(given: Way, name: str) -> None:
 
 
 def test_hops_are_in_units_of_how_far_samples_lie_apart() -> None:
-    looks = [Look(10 * k, 0.5, 1.0, variety=0.2, moved=0.6) for k in range(9)]
+    looks = [GameLook(10 * k, 0.5, 1.0, variety=0.2, moved=0.6) for k in range(9)]
     outcome = Outcome(looks)
     assert outcome.variety == pytest.approx(0.2)
     assert outcome.hops == pytest.approx(3.0)

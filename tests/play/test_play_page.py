@@ -13,9 +13,8 @@ import torch
 from equilibrist import JacobianOperator, VectorField
 from equilibrist.games import Quadratic, bilinear
 from equilibrist.play import pictures, play, write_play, write_spectrum
-from equilibrist.play.page import page
-from equilibrist.play.spectrum_page import page as spectrum_html
-from equilibrist.play.spectrum_page import sentences
+from equilibrist.play.page import play_html
+from equilibrist.play.spectrum_page import sentences, spectrum_html
 from equilibrist.spectra import spectrum_at
 
 
@@ -40,7 +39,7 @@ def wells():
 
 def test_pictures_are_well_formed(played, wells):
     for shown in (played, wells):
-        drawn = svgs(page(shown))
+        drawn = svgs(play_html(shown))
         # Each solver's plane and the chart of distances, wide and narrow.
         assert len(drawn) == 2 * (len(shown.shown) + 1)
         for svg in drawn:
@@ -48,7 +47,7 @@ def test_pictures_are_well_formed(played, wells):
 
 
 def test_the_trajectories_drawn_are_the_paths(played):
-    wide = svgs(page(played))[0]
+    wide = svgs(play_html(played))[0]
     ways = [p for p in wide.iter("path") if (p.get("class") or "").startswith("way")]
     assert len(ways) == len(played.starts)
     size = pictures.SQUARE[0]
@@ -84,7 +83,7 @@ def test_arrows_point_along_gradient_steps():
 
 
 def test_basins_are_drawn_once_each(wells):
-    wide = svgs(page(wells))[0]
+    wide = svgs(play_html(wells))[0]
     basins = [p for p in wide.iter("path") if (p.get("class") or "").startswith("basin")]
     assert 1 <= len(basins) <= 10
     area = 0.0
@@ -98,7 +97,7 @@ def test_basins_are_drawn_once_each(wells):
 
 
 def test_the_table_is_on_the_page(played):
-    text = page(played)
+    text = play_html(played)
     for row in played.rows():
         for cell in row:
             assert cell in text
@@ -117,7 +116,7 @@ def test_what_users_type_is_escaped(tmp_path):
         'def made(kind: str = "<b>"):\n    """<script>alert(1)</script>"""\n'
         "    from equilibrist.games import bilinear\n    return bilinear()\n"
     )
-    text = page(play(f"{source}:made", ["simultaneous"], steps=2))
+    text = play_html(play(f"{source}:made", ["simultaneous"], steps=2))
     assert "<script>" not in text
     assert "<b>&lt;" not in text
     assert "&lt;script&gt;" in text

@@ -11,7 +11,7 @@ from equilibrist.errors import GameError
 from equilibrist.games import Dirac, Planar, bilinear, false_attractor
 from equilibrist.optimizers import SGD, Adam
 from equilibrist.play import boards
-from equilibrist.play.page import page
+from equilibrist.play.page import play_html
 from equilibrist.play.played import play
 from equilibrist.play.trajectories import (
     DIVERGED,
@@ -251,4 +251,4 @@ def test_every_board_plays():
     for name, board in boards.BOARDS.items():
         played = play(name, steps=2, starts=2, basins=False)
         assert len(played.shown) == len(board.solvers)
-        assert board.line in page(played).replace("&gt;", ">").replace("&lt;", "<")
+        assert board.line in play_html(played).replace("&gt;", ">").replace("&lt;", "<")

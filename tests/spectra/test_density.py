@@ -8,7 +8,14 @@ from spectra_networks import operator
 
 from equilibrist import tree
 from equilibrist.core.jacobian import HessianOperator
-from equilibrist.spectra import Density, abscissa, exact_density, forecast, henrici, suggested
+from equilibrist.spectra import (
+    SpectralDensity,
+    abscissa,
+    exact_density,
+    forecast,
+    henrici,
+    suggested,
+)
 from equilibrist.spectra.consensus import transposed
 from equilibrist.spectra.density import block_diagonal, density
 from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
@@ -23,7 +30,7 @@ def symmetric(n: int = 300, seed: int = 0) -> np.ndarray:
     return (Q * values) @ Q.T
 
 
-def distance(a: Density, b: Density) -> float:
+def distance(a: SpectralDensity, b: SpectralDensity) -> float:
     """The largest difference of the distribution functions of two curves, on a common grid."""
     at = np.linspace(min(a.nodes.min(), b.nodes.min()), max(a.nodes.max(), b.nodes.max()), 400)
     width = 0.03 * (at[-1] - at[0])

@@ -351,12 +351,12 @@ def test_a_pair_that_is_not_finite():
 
 
 def test_the_page_shows_densities_and_the_abscissa():
-    from equilibrist.play.spectrum_page import page, sentences
+    from equilibrist.play.spectrum_page import sentences, spectrum_html
 
     op = operator(quadratic(40, 30, seed=3), 40, 30)
     for dense, words in ((None, "all eigenvalues."), (10, "30 Lanczos steps.")):
         found = spectrum_at(op, {"x": 0.1, "y": 0.1}, dense=dense)
-        text = page(found, "a game", 3)
+        text = spectrum_html(found, "a game", 3)
         assert text.count("Density of ") >= 3
         assert words in text
         said = " ".join(sentences(found))

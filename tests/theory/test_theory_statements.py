@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from equilibrist.theory import W2Gaussian, _section_3, _section_4
-from equilibrist.theory.page import _count, page, write_theory
+from equilibrist.theory.page import _count, theory_html, write_theory
 from equilibrist.theory.statements import VERDICTS, Number, Setting, statements, two_shifts
 
 
@@ -119,7 +119,7 @@ def test_bad_settings(numbers, words) -> None:
 
 def test_page(found, tmp_path) -> None:
     setting = Setting(1, 2.0, 0.5, 1.0)
-    text = page(setting, found)
+    text = theory_html(setting, found)
     for x in found:
         assert text.count(f'id="{x.key}"') == 1
         assert f'href="#{x.key}"' in text

@@ -14,7 +14,7 @@ from torch import Tensor
 from equilibrist.cli.program import main
 from equilibrist.diagnosis import VOCABULARY, Loop
 from equilibrist.errors import RecipeError, RecordError
-from equilibrist.zoo import CASES, HALVES, KITS, Matrix, Record, half_of, isolated, run
+from equilibrist.zoo import CASES, HALVES, KITS, CaseRecord, Matrix, half_of, isolated, run
 
 FAULTY = [case for case in CASES.values() if case.fault]
 PRACTICE = [case for case in CASES.values() if not case.fault and not case.twin]
@@ -194,9 +194,9 @@ def test_a_tool_that_fails_is_wrong_and_seeds_count_as_one_case() -> None:
     assert found.rate("faulty").cases == 1
     assert found.misses[0].error == "ValueError: no idea"
     note = {"name": "wrong-loss", "level": "note"}
-    right = Record("a", 0, "", "development", [note], "", 0.0, "")
+    right = CaseRecord("a", 0, "", "development", [note], "", 0.0, "")
     assert right.right
-    wrong = Record("a", 1, "", "development", [{"name": "wrong-loss"}], "", 0.0, "")
+    wrong = CaseRecord("a", 1, "", "development", [{"name": "wrong-loss"}], "", 0.0, "")
     assert Matrix((right, right)).rate("healthy").right == 1
     assert Matrix((right, wrong)).rate("healthy").right == 0
 

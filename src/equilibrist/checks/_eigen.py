@@ -16,7 +16,7 @@ from equilibrist.core.game import Players
 from equilibrist.core.jacobian import JacobianOperator
 from equilibrist.spectra import krylov, normality
 from equilibrist.spectra.arrays import Array, Complex, Mask
-from equilibrist.spectra.density import Density
+from equilibrist.spectra.density import SpectralDensity
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenpairs
 from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
 from equilibrist.spectra.products import product_with
@@ -49,7 +49,7 @@ class JacobianSpectrum:
     residual: float
     row: Complex | None
     column: Complex | None
-    densities: dict[str, Density] = field(default_factory=dict)
+    densities: dict[str, SpectralDensity] = field(default_factory=dict)
     matrix: Array | None = None
 
     @property

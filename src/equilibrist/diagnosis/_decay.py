@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from equilibrist.diagnosis._seen import CRITIC, Side, Step
+from equilibrist.diagnosis._seen import CRITIC, PlayerStep, Side
 from equilibrist.findings import Finding
 
 LEAST = 3
@@ -40,7 +40,7 @@ def decay_share(optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, 
     return max(shares)
 
 
-def judge_decay(sides: Mapping[str, Side], steps: Sequence[Step]) -> list[Finding]:
+def judge_decay(sides: Mapping[str, Side], steps: Sequence[PlayerStep]) -> list[Finding]:
     """The findings "smothered" of a critic and "collapsed" of a generator that weight decay empties."""
     found = []
     for side in sides.values():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from equilibrist.diagnosis._calls import FAKE, GENERATOR, REAL, Call
 from equilibrist.diagnosis._fit import EXACT, Fit, Problem
-from equilibrist.diagnosis._seen import BEFORE, CRITIC, Step, factor_of
+from equilibrist.diagnosis._seen import BEFORE, CRITIC, PlayerStep, factor_of
 
 # Parts of a received gradient: declared ones, then what is none.
 OWN = "its own loss"
@@ -42,7 +42,7 @@ class Explained:
         inferred: whether a coefficient was told by the others, because two parts are one column.
     """
 
-    step: Step
+    step: PlayerStep
     totals: dict[str, float]
     residual: float
     plain: float
@@ -57,7 +57,7 @@ class Explained:
         return self.totals.get(part, 0.0)
 
 
-def explain(step: Step, known: Sequence[str]) -> Explained | None:
+def explain(step: PlayerStep, known: Sequence[str]) -> Explained | None:
     """The step explained; None where there is nothing to explain.
 
     Args:
@@ -75,7 +75,7 @@ def explain(step: Step, known: Sequence[str]) -> Explained | None:
     return _of_critic(step, known) if step.player == CRITIC else _of_generator(step)
 
 
-def _of_own_losses(step: Step) -> Explained:
+def _of_own_losses(step: PlayerStep) -> Explained:
     assert step.problem is not None
     base = [name for name in step.columns if name.startswith(TERM)]
     first = step.problem.fit(base)
@@ -95,7 +95,7 @@ def _of_own_losses(step: Step) -> Explained:
     )
 
 
-def _left_in(step: Step, base: Sequence[str], totals: dict[str, float]) -> bool:
+def _left_in(step: PlayerStep, base: Sequence[str], totals: dict[str, float]) -> bool:
     """Whether the other player's loss is one column with a term of one's own, and was received beside it.
 
     The fit gives such a term 1 + b r, where the other's loss is r times the term. With b = 1, as of a gradient that was
@@ -119,7 +119,7 @@ def _left_in(step: Step, base: Sequence[str], totals: dict[str, float]) -> bool:
 # -- the generator ---------------------------------------------------------------------------------
 
 
-def _of_generator(step: Step) -> Explained | None:
+def _of_generator(step: PlayerStep) -> Explained | None:
     assert step.problem is not None
     linked = [i for i, call in enumerate(step.calls) if call.linked]
     if not linked:
@@ -158,7 +158,7 @@ def _of_generator(step: Step) -> Explained | None:
 # -- the critic ------------------------------------------------------------------------------------
 
 
-def _of_critic(step: Step, known: Sequence[str]) -> Explained:
+def _of_critic(step: PlayerStep, known: Sequence[str]) -> Explained:
     assert step.problem is not None
     pays = [n for n, (_, role) in step.columns.items() if role in known]
     best: tuple[float, Fit, list[str], list[str]] | None = None
@@ -212,7 +212,7 @@ def _of_critic(step: Step, known: Sequence[str]) -> Explained:
     )
 
 
-def _cancelled(step: Step, kinds: Sequence[str], fit: Fit, totals: dict[str, float]) -> bool:
+def _cancelled(step: PlayerStep, kinds: Sequence[str], fit: Fit, totals: dict[str, float]) -> bool:
     """Tells the generator's loss from a missing term, where the one is minus the other.
 
     Where nobody cleared the critic's gradient after the generator's backward pass, and the generator's loss is a
@@ -253,7 +253,7 @@ def _part(role: str, kind: str) -> str:
     return role
 
 
-def _extras(step: Step, kinds: Sequence[str], known: Sequence[str]) -> list[str]:
+def _extras(step: PlayerStep, kinds: Sequence[str], known: Sequence[str]) -> list[str]:
     """What may have got in besides: the other player's loss, what was there before, other labels, other penalties."""
     apart = any(k == FAKE and not c.linked for k, c in zip(kinds, step.calls, strict=True))
     found = [f"{i}:{GENERATOR}" for i, call in enumerate(step.calls) if call.linked] + [BEFORE]
@@ -268,7 +268,7 @@ def _extras(step: Step, kinds: Sequence[str], known: Sequence[str]) -> list[str]
     return found + [n for n, (_, role) in step.columns.items() if role not in roles]
 
 
-def _tangled(problem: Problem, fit: Fit, step: Step, kinds: Sequence[str]) -> bool:
+def _tangled(problem: Problem, fit: Fit, step: PlayerStep, kinds: Sequence[str]) -> bool:
     """Whether a real and a generated part were one column."""
     for kept, others in fit.merged.items():
         for other in others:

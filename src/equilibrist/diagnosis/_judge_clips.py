@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from equilibrist.diagnosis._explain import MIXED, Explained
 from equilibrist.diagnosis._recorder import Recorder
-from equilibrist.diagnosis._seen import BEFORE, Clip, Side, Step
+from equilibrist.diagnosis._seen import BEFORE, Clip, PlayerStep, Side
 from equilibrist.findings import Finding
 
 LEAST = 3
@@ -28,7 +28,7 @@ def judge_clips(recorder: Recorder, by: Mapping[str, Sequence[Explained]]) -> li
     return found
 
 
-def _scaled(side: Side, mine: Sequence[Step], clips: Sequence[Clip]) -> list[Finding]:
+def _scaled(side: Side, mine: Sequence[PlayerStep], clips: Sequence[Clip]) -> list[Finding]:
     """Clipping to a norm of which the optimiser receives a small part: a loss scale was on the gradients."""
     last = {c.step: c for c in clips if c.players == (side.role,) and c.limit > 0 and c.graded}
     rows = [(last[k], s.received) for k, s in enumerate(mine) if k in last and s.received]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from equilibrist.certificates import Json
 from equilibrist.diagnosis._schedulers import Schedulers
-from equilibrist.diagnosis._seen import CRITIC, Side, Step
+from equilibrist.diagnosis._seen import CRITIC, PlayerStep, Side
 from equilibrist.findings import Finding
 
 LEAST = 3
@@ -75,7 +75,7 @@ class RateSeries:
 
 
 def judge_rates(
-    sides: Mapping[str, Side], steps: Sequence[Step], schedulers: Schedulers | None = None
+    sides: Mapping[str, Side], steps: Sequence[PlayerStep], schedulers: Schedulers | None = None
 ) -> list[Finding]:
     """Findings from the watched steps: schedulers that write one another's rates, and rules beside them."""
     found: list[Finding] = []
@@ -226,7 +226,7 @@ def _equal(a: float, b: float) -> bool:
 # -- schedulers of torch ---------------------------------------------------------------------------
 
 
-def _never_acts(side: Side, steps: Sequence[Step], schedulers: Schedulers) -> list[Finding]:
+def _never_acts(side: Side, steps: Sequence[PlayerStep], schedulers: Schedulers) -> list[Finding]:
     """Rates that are written between two steps and overwritten by a scheduler before the second."""
     for key in {s.optimizer for s in steps if s.player == side.role}:
         count, last = schedulers.count[key], schedulers.last.get(key)
@@ -249,7 +249,7 @@ def _never_acts(side: Side, steps: Sequence[Step], schedulers: Schedulers) -> li
 
 
 def _scheduled(
-    sides: Mapping[str, Side], side: Side, mine: Sequence[Step], steps: Sequence[Step]
+    sides: Mapping[str, Side], side: Side, mine: Sequence[PlayerStep], steps: Sequence[PlayerStep]
 ) -> list[Finding]:
     values = [s.rates[0] for s in mine if s.rates]
     if len(set(values)) < 2:

@@ -18,7 +18,7 @@ from equilibrist.diagnosis._hidden import judge_hidden
 from equilibrist.diagnosis._judge_clips import judge_clips
 from equilibrist.diagnosis._judge_rates import judge_rates
 from equilibrist.diagnosis._recorder import SEVERAL, Recorder
-from equilibrist.diagnosis._seen import BEFORE, CRITIC, Side, Step
+from equilibrist.diagnosis._seen import BEFORE, CRITIC, PlayerStep, Side
 from equilibrist.findings import Finding
 
 LEAST = 3
@@ -44,7 +44,7 @@ def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Find
 
 
 def _steps(
-    recorder: Recorder, side: Side, mine: Sequence[Step], by: dict[str, list[Explained]]
+    recorder: Recorder, side: Side, mine: Sequence[PlayerStep], by: dict[str, list[Explained]]
 ) -> list[Finding]:
     others = [s for s in recorder.steps if s.player and s.player != side.role]
     strangers = [s for s in recorder.steps if not s.player and s.foreign]
@@ -136,7 +136,7 @@ def _own_calls(recorder: Recorder, side: Side) -> list[Call]:
 
 
 def _no_gradient(
-    recorder: Recorder, side: Side, mine: Sequence[Step], steps: Sequence[Explained]
+    recorder: Recorder, side: Side, mine: Sequence[PlayerStep], steps: Sequence[Explained]
 ) -> list[Finding]:
     later = [s for s in mine[len(mine) // 4 :] if s.received is not None]
     if len(mine) >= 2 * LEAST and not later and not any(p.requires_grad for p in side.params):
@@ -185,7 +185,7 @@ def _due(e: Explained) -> bool:
     return any(f"{i}:{kind}" in names for i, kind in enumerate(e.kinds))
 
 
-def _repeated(side: Side, mine: Sequence[Step]) -> list[Finding]:
+def _repeated(side: Side, mine: Sequence[PlayerStep]) -> list[Finding]:
     again = [s for s in mine if s.fresh == 0 and s.received]
     if len(again) < LEAST or len(again) < 0.25 * len(mine) or len(again) == len(mine):
         return []
@@ -211,7 +211,7 @@ def _repeated(side: Side, mine: Sequence[Step]) -> list[Finding]:
 # -- parts of a player -----------------------------------------------------------------------------
 
 
-def _parts(side: Side, mine: Sequence[Step]) -> list[Finding]:
+def _parts(side: Side, mine: Sequence[PlayerStep]) -> list[Finding]:
     if len(mine) < LEAST or not any(s.received for s in mine) or len(side.optimizers) > SEVERAL:
         return []
     found = []
@@ -305,7 +305,7 @@ def untrained(weight: Tensor) -> bool:
     return bool(stats.kstest(flat.flatten().cpu().numpy(), uniform.cdf).pvalue > 0.01)
 
 
-def _in_optimizers(mine: Sequence[Step]) -> set[int]:
+def _in_optimizers(mine: Sequence[PlayerStep]) -> set[int]:
     return set().union(*(s.held for s in mine))
 
 

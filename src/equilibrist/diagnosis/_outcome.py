@@ -22,7 +22,7 @@ LEAST = 4  # looks, from which a mean is told
 
 
 @dataclass
-class Look:
+class GameLook:
     """One look at the game.
 
     Attributes:
@@ -51,7 +51,7 @@ class Outcome:
         last: the generated samples of the last look.
     """
 
-    looks: list[Look] = field(default_factory=list)
+    looks: list[GameLook] = field(default_factory=list)
     fault: str = ""
     last: Tensor | None = None
     _centre: Tensor | None = field(default=None, repr=False)
@@ -85,10 +85,10 @@ class Outcome:
         except Exception as error_of_users:  # a user's own sample() may fail in any way
             self.fault = f"sample() failed: {type(error_of_users).__name__}: {error_of_users}"
             return
-        self.looks.append(Look(round, order, *seen))
+        self.looks.append(GameLook(round, order, *seen))
 
     @property
-    def late(self) -> list[Look]:
+    def late(self) -> list[GameLook]:
         """Those of the second half of the run."""
         end = self.looks[-1].round if self.looks else 0
         return [look for look in self.looks if look.round >= end / 2]

@@ -29,12 +29,11 @@ from equilibrist.diagnosis._seen import (
     Clip,
     ModuleHook,
     Opposition,
+    PlayerStep,
     Side,
-    Step,
     ascended,
     bare,
     heads_of,
-    hooked,
     opposition,
     side_of,
     stranger,
@@ -42,7 +41,7 @@ from equilibrist.diagnosis._seen import (
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation
 from equilibrist.interop.origin import ancestor, tensors_of
-from equilibrist.nn.wrapped import uncompiled
+from equilibrist.nn.wrapped import hook_target, uncompiled
 
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
 SEVERAL = 3  # optimisers of one player
@@ -83,7 +82,7 @@ class Recorder:
         self.owners = {id(p): s.role for s in self.sides.values() for p in s.params}
         self.feeders = {k: role for k, role in self.owners.items() if role != CRITIC}
         self.known = [*right_norms(penalties)]
-        self.steps: list[Step] = []
+        self.steps: list[PlayerStep] = []
         self.calls: list[Call] = []
         self.quiet: list[tuple[int, Tensor, bool]] = []
         self.clips: list[Clip] = []
@@ -119,7 +118,7 @@ class Recorder:
         for side in self.sides.values():
             # Hooks on the inner module would be traced by torch.compile; DDP hands its calls on to it.
             for module in side.modules:
-                inner = hooked(module)
+                inner = hook_target(module)
                 hook = self._critic_called if side.role == CRITIC else self._generator_called
                 try:
                     handle = inner.register_forward_hook(ModuleHook(hook), with_kwargs=True)
@@ -314,7 +313,7 @@ class Recorder:
             g for g in optimizer.param_groups if any(id(p) in side.names for p in g["params"])
         ]
         self.steps.append(
-            Step(
+            PlayerStep(
                 side.role,
                 self.round,
                 id(optimizer),
@@ -342,7 +341,7 @@ class Recorder:
         self._explain(self.steps[-1])
         side.end_step(whole if some else None)
 
-    def _explain(self, step: Step) -> None:
+    def _explain(self, step: PlayerStep) -> None:
         found = self.explained[id(step)] = explain(step, self.known)
         self._routine.note(step, found)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from equilibrist.diagnosis._calls import GENERATOR
 from equilibrist.diagnosis._explain import Explained
 from equilibrist.diagnosis._fit import EXACT
-from equilibrist.diagnosis._seen import CRITIC, Step
+from equilibrist.diagnosis._seen import CRITIC, PlayerStep
 
 FIRST = 2  # steps of each player that tell what the others are like
 WHOLE = 3  # rounds in which every step is compared; where all were alike,
@@ -30,7 +30,7 @@ class Routine:
         self._alike = True
         self._shared = False
 
-    def note(self, step: Step, found: Explained | None) -> None:
+    def note(self, step: PlayerStep, found: Explained | None) -> None:
         """A step was compared."""
         if found is None:
             return

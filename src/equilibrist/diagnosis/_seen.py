@@ -37,7 +37,7 @@ class Opposition(NamedTuple):
 
 
 @dataclass
-class Step:
+class PlayerStep:
     """One step of an optimiser on one player.
 
     Attributes:
@@ -223,12 +223,6 @@ def _factors(count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     return 2 * drawn + 1
 
 
-def hooked(module: nn.Module) -> nn.Module:
-    while type(module).__name__ == "DistributedDataParallel":
-        module = module.module  # type: ignore[assignment]
-    return module
-
-
 def side_of(role: str, name: str, modules: list[nn.Module]) -> Side:
     params: dict[int, nn.Parameter] = {}
     names: dict[int, str] = {}
@@ -319,10 +313,10 @@ def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def stranger(optimizer: torch.optim.Optimizer, round: int, strangers: int) -> Step:
+def stranger(optimizer: torch.optim.Optimizer, round: int, strangers: int) -> PlayerStep:
     rates = tuple(float(g["lr"]) for g in optimizer.param_groups if "lr" in g)
     name = type(optimizer).__name__
-    return Step(
+    return PlayerStep(
         "",
         round,
         id(optimizer),

@@ -106,8 +106,7 @@ def diagnose(
         print(equilibrist.diagnose(loop, rounds=500))
 
     The wiring is checked in the first rounds and in the last, numbers in all; then the samples, the average and the
-    size of steps are looked at, and the critic is audited on held-out samples. The loop is stepped as it is: its
-    modules train. Random states are the loop's own while it runs.
+    size of steps are looked at, and the critic is audited on held-out samples. The loop's modules train.
 
     Args:
         loop: the loop.

@@ -230,6 +230,7 @@ class Wiring(Shown):
         return title, rows
 
 
+# Many parameters, each an option of one call by its name: players and a loss are all that is needed.
 def check_wiring(
     players: Mapping[str, Held],
     loss: Loss | None = None,

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from equilibrist.core.draws import Use
 from equilibrist.critics import CriticAudit
 from equilibrist.errors import DataError, GameError
-from equilibrist.interop.listening import Heard, audited
+from equilibrist.interop._audited import audited
+from equilibrist.interop.listening import Heard
 from equilibrist.nn.noise import GLOBAL, derived, seeded
 from equilibrist.nn.wrapped import copied
 from equilibrist.penalties import GradientPenalty

@@ -19,7 +19,8 @@ from torch.nn.functional import logsigmoid
 
 from equilibrist.critics import CriticAudit
 from equilibrist.errors import DataError, GameError
-from equilibrist.interop.listening import Heard, audited, listen
+from equilibrist.interop._audited import audited
+from equilibrist.interop.listening import Heard, listen
 
 PARTS = ("state", "action", "next state", "done")
 FIELDS = ("obs", "acts", "next_obs", "dones")

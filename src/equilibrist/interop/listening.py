@@ -9,10 +9,11 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from equilibrist.critics import CriticAudit, audit_critic
+from equilibrist.critics import CriticAudit
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import DataError, GameError, RecipeError, did_you_mean, warn_user
 from equilibrist.formulations import Formulation
+from equilibrist.interop._audited import audited
 from equilibrist.interop._kept import (
     KINDS,
     Batch,
@@ -26,7 +27,7 @@ from equilibrist.interop._kept import (
 from equilibrist.interop._listener import Listener
 from equilibrist.interop._root import Name, Root
 from equilibrist.interop._rounds import FAKE, REAL, SKIP, Rounds, Tell
-from equilibrist.nn.noise import GLOBAL, derived, seeded
+from equilibrist.nn.noise import GLOBAL, seeded
 from equilibrist.nn.wrapped import copied, unwrapped
 
 
@@ -358,7 +359,9 @@ def listen(
     def rounds() -> Rounds:
         return Rounds(keep, int(megabytes * 2**20), order, tell)
 
-    return Heard(lambda *callbacks: Listener(rounds, critic, generator, *callbacks), every, then, keep)
+    return Heard(
+        lambda *callbacks: Listener(rounds, critic, generator, *callbacks), every, then, keep
+    )
 
 
 def _require(
@@ -384,20 +387,6 @@ def _require(
         raise RecipeError(f"every={every!r}: steps cannot be negative")
     if then is not None and not every:
         raise RecipeError("then is called at the steps of every=...: give those too")
-
-
-def audited(
-    critic: nn.Module,
-    real: object,
-    fake: object,
-    loss: Formulation | str | Callable[..., Tensor],
-    *,
-    seed: int = 0,
-    **options: Any,
-) -> CriticAudit:
-    """`audit_critic`, with global random states put back: of a critic with dropout in training mode too."""
-    with seeded(derived(seed), GLOBAL):
-        return audit_critic(critic, real, fake, loss, seed=seed, **options)
 
 
 @contextmanager

@@ -17,11 +17,11 @@ from equilibrist.report.shell import document, escape, table
 
 def write_play(played: Played, path: Path) -> Path:
     """The page of `play`: one self-contained HTML file; an earlier one is replaced, a user's file never."""
-    publish(path.parent, {path.name: page(played).encode()})
+    publish(path.parent, {path.name: play_html(played).encode()})
     return path
 
 
-def page(played: Played) -> str:
+def play_html(played: Played) -> str:
     """The page as one HTML document."""
     t = played.table
     points = [

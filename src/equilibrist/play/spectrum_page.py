@@ -14,7 +14,7 @@ from equilibrist.files.owned import publish
 from equilibrist.play import pictures
 from equilibrist.report.formatting import format_count, format_number
 from equilibrist.report.shell import document, escape, table
-from equilibrist.spectra import Density, Eigenvalues, Spectrum
+from equilibrist.spectra import Eigenvalues, SpectralDensity, Spectrum
 
 if TYPE_CHECKING:
     from equilibrist.run import Run
@@ -39,7 +39,7 @@ def write_spectrum(found: Spectrum, run: Run, iterate: str = "last") -> Path:
         **found.describe(),
     }
     title = run.recipe.title or run.directory.name
-    html = page(found, title, run.step).encode("utf-8", "replace")
+    html = spectrum_html(found, title, run.step).encode("utf-8", "replace")
     publish(run.directory, {"spectrum.json": json_bytes(facts), "spectrum.html": html})
     return run.directory / "spectrum.html"
 
@@ -128,7 +128,7 @@ def _numbers(found: Eigenvalues, h: float | None) -> str:
     return f"{text}."
 
 
-def page(found: Spectrum, title: str, step: int) -> str:
+def spectrum_html(found: Spectrum, title: str, step: int) -> str:
     """The page as one HTML document."""
     verdict, *rest = sentences(found)
     plain = found.stepped
@@ -227,7 +227,7 @@ def _views(found: Eigenvalues, h: float | None, kind: str, name: str) -> list[st
     return figures
 
 
-def _density(name: str, part: Density) -> str:
+def _density(name: str, part: SpectralDensity) -> str:
     """The picture of a density: log10 of the smoothed masses."""
     title = "(J + Jᵀ)/2" if name == "symmetric" else f"the {name}'s Hessian"
     curve = part.curve()

@@ -9,7 +9,7 @@ from equilibrist.spectra.at_point import (
     local_convergence,
 )
 from equilibrist.spectra.consensus import Forecast, forecast, suggested
-from equilibrist.spectra.density import Density, exact_density
+from equilibrist.spectra.density import SpectralDensity, exact_density
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
 from equilibrist.spectra.krylov import extremes
 from equilibrist.spectra.normality import HenriciBounds, abscissa, henrici, henrici_bounds
@@ -18,11 +18,11 @@ from equilibrist.spectra.spectrum import Spectrum, spectrum_at
 
 __all__ = [
     "Convergence",
-    "Density",
     "Eigenvalues",
     "Forecast",
     "HenriciBounds",
     "Jacobian",
+    "SpectralDensity",
     "Spectrum",
     "abscissa",
     "eigenvalues",

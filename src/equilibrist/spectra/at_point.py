@@ -22,7 +22,7 @@ from equilibrist.errors import GameError, did_you_mean
 from equilibrist.games import GAN
 from equilibrist.solvers import Solver
 from equilibrist.spectra.arrays import Array, Complex
-from equilibrist.spectra.density import Density, density
+from equilibrist.spectra.density import SpectralDensity, density
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
 from equilibrist.spectra.krylov import MEMORY
 from equilibrist.spectra.products import product_with
@@ -165,7 +165,9 @@ def hessian(
 
 
 @usual_errors
-def lanczos_density(operator: Any, *, steps: int = 30, probes: int = 8, seed: int = 0) -> Density:
+def lanczos_density(
+    operator: Any, *, steps: int = 30, probes: int = 8, seed: int = 0
+) -> SpectralDensity:
     """The spectral density of a symmetric operator, by stochastic Lanczos quadrature.
 
     Takes `steps` products from each of `probes` random vectors, and two more to see that it is symmetric.

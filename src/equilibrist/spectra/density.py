@@ -22,7 +22,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Density:
+class SpectralDensity:
     """The share of eigenvalues near each number: point masses that integrate to 1.
 
     Attributes:
@@ -53,7 +53,9 @@ class Density:
         return {"at": [float(x) for x in at], "density": [float(y) for y in density]}
 
 
-def density(product: Product, n: int, steps: int, probes: int, rng: np.random.Generator) -> Density:
+def density(
+    product: Product, n: int, steps: int, probes: int, rng: np.random.Generator
+) -> SpectralDensity:
     """The density of a symmetric operator on R^n by stochastic Lanczos quadrature.
 
     From each unit Gaussian probe v, `steps` Lanczos steps give a tridiagonal T with eigenpairs (t_j, s_j); the
@@ -72,7 +74,7 @@ def density(product: Product, n: int, steps: int, probes: int, rng: np.random.Ge
     return _of_masses(nodes, weights, lows, highs, (probes, min(steps, n)))
 
 
-def block_diagonal(parts: Sequence[tuple[int, Density]]) -> Density:
+def block_diagonal(parts: Sequence[tuple[int, SpectralDensity]]) -> SpectralDensity:
     """The density of a block diagonal operator from (dimension, density) of its blocks."""
     n = sum(size for size, _ in parts)
     blocks = [found for _, found in parts]
@@ -91,11 +93,11 @@ def _of_masses(
     lows: Sequence[End],
     highs: Sequence[End],
     spent: tuple[int, int],
-) -> Density:
+) -> SpectralDensity:
     """One density of several lists of masses and of their ends; `spent`: probes, steps."""
     at, mass = np.concatenate(nodes), np.concatenate(weights)
     order = np.argsort(at, kind="stable")
-    return Density(
+    return SpectralDensity(
         at[order],
         mass[order],
         min(lows, key=lambda end: end.value),
@@ -104,7 +106,7 @@ def _of_masses(
     )
 
 
-def exact_density(matrix: Array) -> Density:
+def exact_density(matrix: Array) -> SpectralDensity:
     """The density of a symmetric matrix [n, n] from all its eigenvalues.
 
     Args:
@@ -115,7 +117,7 @@ def exact_density(matrix: Array) -> Density:
     """
     values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
     rounding = float(np.finfo(np.float64).eps * len(values) * np.abs(values).max())
-    return Density(
+    return SpectralDensity(
         values.astype(np.float64),
         np.full(len(values), 1 / len(values)),
         End(float(values[0]), rounding),

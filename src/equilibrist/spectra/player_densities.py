@@ -11,14 +11,14 @@ from equilibrist import tree
 from equilibrist.core.jacobian import HessianOperator, JacobianOperator
 from equilibrist.spectra import density
 from equilibrist.spectra.arrays import Array, Mask
-from equilibrist.spectra.density import Density
+from equilibrist.spectra.density import SpectralDensity
 from equilibrist.spectra.products import product_with, symmetric_part
 
 if TYPE_CHECKING:
     pass
 
 
-def exact_densities(J: Array, sizes: Mapping[str, int]) -> dict[str, Density]:
+def exact_densities(J: Array, sizes: Mapping[str, int]) -> dict[str, SpectralDensity]:
     """Of each player's diagonal block of a dense J, by its size, and of (J + J^T) / 2."""
     found, start = {}, 0
     for player, size in sizes.items():
@@ -34,13 +34,13 @@ def lanczos_densities(
     steps: int,
     rng: np.random.Generator,
     masks: Mapping[str, Mask] | None = None,
-) -> dict[str, Density]:
+) -> dict[str, SpectralDensity]:
     """The same by stochastic Lanczos quadrature, `steps` products from one probe each; with `masks` (bool [n_p] of
     each player) on those coordinates alone.
 
     The symmetric part of a zero-sum game's J is block diagonal: it then needs no further products.
     """
-    found: dict[str, tuple[int, Density]] = {}
+    found: dict[str, tuple[int, SpectralDensity]] = {}
     masks = masks or {p: np.ones(tree.count(part), bool) for p, part in operator.players.items()}
     for player in operator.players:
         own = HessianOperator(

@@ -16,7 +16,7 @@ from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import GameError, RecipeError
 from equilibrist.spectra import consensus, density, krylov, normality
 from equilibrist.spectra.arrays import Array, Product
-from equilibrist.spectra.density import Density
+from equilibrist.spectra.density import SpectralDensity
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
 from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
 from equilibrist.spectra.products import Tick, counted, dense_matrix, product_with
@@ -69,7 +69,7 @@ class Spectrum:
     batches: int
     zero_sum: bool
     notes: tuple[str, ...] = ()
-    densities: dict[str, Density] = field(default_factory=dict)
+    densities: dict[str, SpectralDensity] = field(default_factory=dict)
 
     @property
     def h(self) -> float | None:
@@ -103,7 +103,7 @@ class Spectrum:
         }
 
 
-def described(found: Density) -> Json:
+def described(found: SpectralDensity) -> Json:
     """A density as plain values: its ends with residuals, and its curve in at most 200 numbers."""
     return {
         "lowest": [found.lowest.value, found.lowest.residual],
@@ -204,7 +204,7 @@ def spectrum_at(  # its numbers are what callers choose one by one
 
 
 # Eigenvalues of J, of J with unequal step sizes, of J with consensus; and the densities.
-_Parts = tuple[Eigenvalues, Eigenvalues | None, Eigenvalues | None, dict[str, Density]]
+_Parts = tuple[Eigenvalues, Eigenvalues | None, Eigenvalues | None, dict[str, SpectralDensity]]
 
 
 def _from_matrix(

@@ -28,11 +28,11 @@ _PLURAL = {
 
 def write_theory(setting: Setting, found: Sequence[CheckedStatement], path: Path) -> Path:
     """The page as one self-contained HTML file; an earlier one is replaced, a user's file never."""
-    publish(path.parent, {path.name: page(setting, found).encode()})
+    publish(path.parent, {path.name: theory_html(setting, found).encode()})
     return path
 
 
-def page(setting: Setting, found: Sequence[CheckedStatement]) -> str:
+def theory_html(setting: Setting, found: Sequence[CheckedStatement]) -> str:
     """The page as one HTML document."""
     wide = setting.wide
     at = f"d = {setting.d}, s = {setting.s:g}, eta = {setting.eta:g}, t = {setting.t:g}"

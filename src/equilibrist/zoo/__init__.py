@@ -17,7 +17,7 @@ from equilibrist.zoo import (
 )
 from equilibrist.zoo._case import CASES, HALVES, Case, half_of, isolated
 from equilibrist.zoo._kits import KITS
-from equilibrist.zoo._matrix import Matrix, Rate, Record
+from equilibrist.zoo._matrix import CaseRecord, Matrix, Rate
 from equilibrist.zoo.run import diagnose_case, run
 
 FAMILIES = (  # importing them has made their cases
@@ -41,9 +41,9 @@ __all__ = [
     "HALVES",
     "KITS",
     "Case",
+    "CaseRecord",
     "Matrix",
     "Rate",
-    "Record",
     "diagnose_case",
     "half_of",
     "isolated",

@@ -17,7 +17,7 @@ HEALTHY, NONE, FAILED = "healthy", "none", "failed"
 
 
 @dataclass(frozen=True)
-class Record:
+class CaseRecord:
     """What a tool said of a case at a seed.
 
     Attributes:
@@ -79,7 +79,7 @@ class Matrix(Shown):
         records: one for each case and seed.
     """
 
-    records: tuple[Record, ...]
+    records: tuple[CaseRecord, ...]
 
     def table(self, half: str = "") -> dict[str, dict[str, int]]:
         """Counts of trials: {true cause, or "healthy": {first finding, "none" or "failed": count}}.
@@ -115,7 +115,7 @@ class Matrix(Shown):
         return Rate(right, cases, *exact_interval(right, cases, confidence))
 
     @property
-    def misses(self) -> tuple[Record, ...]:
+    def misses(self) -> tuple[CaseRecord, ...]:
         """The trials in which the tool was wrong."""
         return tuple(record for record in self.records if not record.right)
 
@@ -159,7 +159,7 @@ class Matrix(Shown):
             lines.append(f"| {name} | {counts.get(wanted, 0)} of {sum(counts.values())} | {said} |")
         return "\n".join(lines)
 
-    def _of(self, half: str) -> list[Record]:
+    def _of(self, half: str) -> list[CaseRecord]:
         return [record for record in self.records if half in ("", record.half)]
 
     def _facts(self) -> tuple[str, Rows]:

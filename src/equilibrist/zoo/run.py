@@ -22,7 +22,7 @@ from equilibrist.errors import RecipeError, RecordError, did_you_mean
 from equilibrist.files.atomic import write_atomically
 from equilibrist.progress import showing
 from equilibrist.zoo._case import CASES, HALVES, Case, isolated
-from equilibrist.zoo._matrix import Matrix, Record
+from equilibrist.zoo._matrix import CaseRecord, Matrix
 
 Tool = Callable[[Loop, int], Iterable[object]]
 CHECKED = ("diagnosis", "critics", "zoo")  # whose code decides what our own tool says
@@ -64,7 +64,7 @@ def run(
     path = None if out is None else Path(out)
     key = _key(diagnose)
     kept = _read(path) if path else {}
-    records: dict[tuple[str, int], Record] = {}
+    records: dict[tuple[str, int], CaseRecord] = {}
     todo: list[tuple[Case, int]] = []
     for case, seed in _trials(chosen, seeds):
         if (old := kept.get((case.name, seed))) and old.tool == key:
@@ -80,7 +80,7 @@ def run(
     return Matrix(tuple(records[case.name, seed] for case, seed in _trials(chosen, seeds)))
 
 
-def diagnose_case(case: Case, seed: int, diagnose: Tool | None = None, key: str = "") -> Record:
+def diagnose_case(case: Case, seed: int, diagnose: Tool | None = None, key: str = "") -> CaseRecord:
     """What a tool says of one case; where it fails, its error is the record's.
 
     Args:
@@ -103,7 +103,7 @@ def diagnose_case(case: Case, seed: int, diagnose: Tool | None = None, key: str 
         except Exception as problem:  # whatever the tool does, the other cases go on
             error = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
     seconds = round(time.perf_counter() - begun, 2)
-    return Record(case.name, seed, case.fault, case.half, found, error, seconds, key)
+    return CaseRecord(case.name, seed, case.fault, case.half, found, error, seconds, key)
 
 
 def _own(case: Case, seed: int) -> tuple[Finding, ...]:
@@ -148,13 +148,13 @@ def _trials(cases: Sequence[Case], seeds: Sequence[int] | None) -> Iterator[tupl
 
 def _results(
     todo: Sequence[tuple[Case, int]], diagnose: Tool | None, key: str, jobs: int
-) -> Iterator[Record]:
+) -> Iterator[CaseRecord]:
     if jobs <= 1:
         yield from (diagnose_case(case, seed, diagnose, key) for case, seed in todo)
         return
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread)
     with pool:
-        futures: list[Future[Record]] = [
+        futures: list[Future[CaseRecord]] = [
             pool.submit(_in_a_process, case.name, seed, diagnose, key) for case, seed in todo
         ]
         try:
@@ -166,7 +166,7 @@ def _results(
             raise
 
 
-def _in_a_process(name: str, seed: int, diagnose: Tool | None, key: str) -> Record:
+def _in_a_process(name: str, seed: int, diagnose: Tool | None, key: str) -> CaseRecord:
     return diagnose_case(CASES[name], seed, diagnose, key)
 
 
@@ -186,18 +186,18 @@ def _key(diagnose: Tool | None) -> str:
     return f"equilibrist {digest.hexdigest()[:16]}"
 
 
-def _read(path: Path) -> dict[tuple[str, int], Record]:
+def _read(path: Path) -> dict[tuple[str, int], CaseRecord]:
     if not path.exists():
         return {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        records = [Record(**json.loads(line)) for line in lines if line]
+        records = [CaseRecord(**json.loads(line)) for line in lines if line]
     except (OSError, ValueError, TypeError):
         raise RecordError(f"{path} is no record of the zoo: choose another file") from None
     return {(record.case, record.seed): record for record in records}
 
 
-def _write(path: Path, records: Iterable[Record]) -> None:
+def _write(path: Path, records: Iterable[CaseRecord]) -> None:
     os.makedirs(path.parent, exist_ok=True)
     lines = [json.dumps(record.describe(), ensure_ascii=False) for record in records]
     write_atomically(path, ("\n".join(lines) + "\n").encode())

@@ -51,7 +51,7 @@ def test_v_prox_equals_its_closed_form_with_a_bound_that_holds(lam: float, dim: 
     if lam > 0:
         assert answer.gap is not None
         assert 0 <= expected - found + 1e-12 <= answer.gap + 2e-12
-        assert answer.residual < 1e-9
+        assert answer.residual < 1e-8
         # The bound is no tautology: it holds where the inner problem is far from solved as well.
         held = prox.trained["critic"]
         flat = torch.cat([held["A"].flatten(), held["b"]])

@@ -30,7 +30,7 @@ from torch import nn
 from equilibrist import GAN, SGD, WGAN, Vanilla, Verdict, WeightClipping
 from equilibrist.checks import Audit, deviation
 from equilibrist.checks._probes import Reach
-from equilibrist.checks._search import Descent, Relative
+from equilibrist.checks._search import Descent, Relative, SearchOutcome
 from equilibrist.checks.context import AuditContext, student
 
 FAST = {"steps": 60, "looks": 6, "batch": 32, "batches": 32, "look_batches": 8}
@@ -358,9 +358,9 @@ def descent(u: float | None = None, gain: float = 0.0, failed: str = "") -> Desc
     return made
 
 
-def outcome(*descents: Descent, finished: bool = True) -> deviation.Outcome:
+def outcome(*descents: Descent, finished: bool = True) -> SearchOutcome:
     """What a search with these descents found."""
-    return deviation.Outcome(
+    return SearchOutcome(
         list(descents), {"descents": Reach(len(descents), 1.0)}, finished, 0.0, 10.0
     )
 

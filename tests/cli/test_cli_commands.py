@@ -147,7 +147,8 @@ def test_run_with_audit(tmp_path, well, monkeypatch):
 
     monkeypatch.setattr(checks, "audit", answer)
     answer = well("run", "eight-gaussians", *POINTS, *QUIET, "--dir", tmp_path / "r", "--audit")
-    assert seen == [(4, {"checks": CHECKS, "progress": "none", "iterate": "auto"})]
+    given = {"checks": CHECKS, "progress": "none", "iterate": "auto", "gradients": None}
+    assert seen == [(4, given)]
     assert "as it is" in answer.out
     assert "Next:" not in answer.out
 

@@ -51,7 +51,9 @@ def test_exported_modules_make_the_same_samples(tmp_path: Path) -> None:
     run = train(mirrored(game), tmp_path, device="cpu", progress="none")
     z = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     module = game.load(run.players, run.constants)["generator"]
-    assert torch.equal(module(z), game.generate(run.players, run.constants, z))
+    # One by one and as a stack, matrix products may round in another order.
+    samples = game.generate(run.players, run.constants, z)
+    torch.testing.assert_close(module(z), samples, rtol=1e-5, atol=1e-6)
 
 
 def test_ensembles_of_mixtures_are_their_single_runs(tmp_path: Path) -> None:

@@ -240,6 +240,8 @@ def _against(shown: Tensor, reference: Tensor) -> tuple[float, float]:
     """(scale, shift) between two sets of samples, by their overall means and spreads."""
     x, y = shown.flatten(1), reference.flatten(1)
     scale = float(x.var(0).mean().sqrt() / y.var(0).mean().sqrt().clamp_min(1e-12))
+    if abs(scale - 1) <= FACTOR:
+        scale = 1.0  # of data far from zero, a scale a little off would be a shift
     return scale, float(x.mean() - scale * y.mean())
 
 

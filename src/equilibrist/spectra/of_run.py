@@ -78,7 +78,7 @@ def spectrum_of(  # its numbers are what callers choose one by one
             operator,
             rates,
             gamma=gamma,
-            dense=dense,
+            dense=limit,
             k=k,
             samples=batches * size,
             notes=notes,

@@ -13,7 +13,9 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
-from equilibrist.formulations import WGAN, Vanilla
+from equilibrist.errors import RecipeError
+from equilibrist.formulations import WGAN, LeastSquares, Vanilla, formulation_of
+from equilibrist.formulations.named import is_formulation
 
 F64 = torch.float64
 ALL = [Vanilla(), Vanilla(saturating=True), WGAN()]
@@ -215,3 +217,11 @@ def test_words(formulation: Any) -> None:
     assert ("non-saturating" in formulation.formula) is (not formulation.zero_sum)
     assert formulation.unit
     assert "\n" not in formulation.formula
+
+
+@pytest.mark.parametrize("name", ["least-squares", "least_squares", "Least_Squares"])
+def test_names_are_taken_as_they_are_written_elsewhere(name: str) -> None:
+    assert is_formulation(name)
+    assert formulation_of(name) == LeastSquares()
+    with pytest.raises(RecipeError, match="there is no formulation 'leastsquare'"):
+        formulation_of("leastsquare")

@@ -36,7 +36,7 @@ _OF_TORCH = {
 def is_formulation(value: object) -> TypeGuard[Formulation | str]:
     """Whether this can only be meant as a formulation, or as a loss in its place."""
     return (
-        (isinstance(value, str) and value in FORMULATIONS)
+        (isinstance(value, str) and _key(value) in FORMULATIONS)
         or hasattr(value, "losses")
         or _name(value) in _OF_TORCH
     )
@@ -62,12 +62,12 @@ def formulation_of(value: Formulation | str | type) -> Formulation:
         'score units'
     """
     if isinstance(value, str):
-        if value not in FORMULATIONS:
+        if _key(value) not in FORMULATIONS:
             hint = did_you_mean(value, FORMULATIONS)
             raise RecipeError(
                 f"there is no formulation {value!r}{hint}; choose from {', '.join(FORMULATIONS)}"
             )
-        return cast(Formulation, FORMULATIONS[value]())
+        return cast(Formulation, FORMULATIONS[_key(value)]())
     if (name := _name(value)) in _OF_TORCH:
         raise GameError(
             f"formulation={name} is a loss of torch, which does not say what each player minimises: "
@@ -78,6 +78,11 @@ def formulation_of(value: Formulation | str | type) -> Formulation:
     if not hasattr(value, "losses"):
         raise GameError(f"formulation={value!r} is none: write Vanilla() or WGAN()")
     return value
+
+
+def _key(name: str) -> str:
+    """A name as it stands here: "least_squares" is meant as "least-squares"."""
+    return name.lower().replace("_", "-")
 
 
 def _name(value: object) -> str:

@@ -44,7 +44,7 @@ class Beside:
         return (self.saved.get(key) or self.loaded[key]).kind
 
     def values(self, key: Key) -> str:
-        def said(state: State) -> str:
+        def described(state: State) -> str:
             if key not in state:
                 return "missing"
             value = state[key].value
@@ -52,4 +52,4 @@ class Beside:
                 value = value.item()
             return f"{value:.6g}" if isinstance(value, int | float) else "another"
 
-        return f"{said(self.loaded)} after loading, {said(self.saved)} when saved"
+        return f"{described(self.loaded)} after loading, {described(self.saved)} when saved"

@@ -13,7 +13,7 @@ from equilibrist.diagnosis._seen import Side
 
 
 class ClippingListener(Protocol):
-    """Who is told of it."""
+    """What is notified of a call."""
 
     sides: dict[str, Side]
 

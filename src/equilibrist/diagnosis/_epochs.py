@@ -13,7 +13,7 @@ from equilibrist.diagnosis._seen import fingerprints
 MOST_ROWS, MOST = 100_000, 2**24  # rows and entries of data that are told apart
 EXPECTED = 7.0  # rows that independent draws would repeat: none comes again by chance once in a thousand times
 RECENT = 8  # batches that a round may show again
-DISTINCT = 0.99  # of the rows, or their order cannot be told
+DISTINCT = 0.99  # of the rows, or their order is unknown
 
 
 class Epochs:

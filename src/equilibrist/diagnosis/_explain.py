@@ -22,7 +22,7 @@ TERM = "own:"
 USED = 0.02  # coefficients below are none
 ALIKE = 0.01  # of coefficients that are taken for 1
 CANCELS = 0.1  # of a coefficient, from which another part is in it
-GUESSES = 6  # calls of a step whose kind is told by the fit; of more, by their order
+GUESSES = 6  # calls of a step whose kind the fit decides; of more, by their order
 
 
 @dataclass
@@ -34,12 +34,12 @@ class Explained:
         totals: coefficients by part, summed over calls: REAL, FAKE, a penalty's name, ...
         residual: |unexplained| / |received|.
         plain: residual of the declared parts alone.
-        kinds: of the calls, told or found.
+        kinds: of the calls, known or found.
         paid: penalties that had a call in this step.
         tangled: whether real and generated parts cannot be told apart here.
         used: places in `step.calls` of those that take part in what was received; of a generator's, those whose part
             is the critic's.
-        inferred: whether a coefficient was told by the others, because two parts are one column.
+        inferred: whether a coefficient was inferred from the others, because two parts are one column.
     """
 
     step: PlayerStep
@@ -280,12 +280,12 @@ def _tangled(problem: Problem, fit: Fit, step: PlayerStep, kinds: Sequence[str])
 
 def _assignments(calls: Sequence[Call]) -> Iterator[list[str]]:
     """Kinds that the calls may have, the usual order first."""
-    told = [call.kind for call in calls]
+    given = [call.kind for call in calls]
     apart = any(call.kind == FAKE and not call.linked for call in calls)
     several = sum(not call.kind and not call.linked and not call.penalties for call in calls) > 1
     options: list[list[str]] = []
     turn = 0
-    for call, kind in zip(calls, told, strict=True):
+    for call, kind in zip(calls, given, strict=True):
         if kind:
             options.append([kind])
         elif call.linked:

@@ -88,10 +88,10 @@ def _own(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]
         return []
     largest = max(abs(median(clear, term)) for term in words) if words else 0.0
     found = []
-    for term, said in words.items():
+    for term, description in words.items():
         if not any(e.step.problem and term in e.step.problem.names for e in clear):
             continue  # the declared term has no gradient: its weight is zero
-        where = f"term {term.removeprefix(TERM)} ({said}) of the {name}'s loss"
+        where = f"term {term.removeprefix(TERM)} ({description}) of the {name}'s loss"
         evidence = as_evidence(clear, *words)
         if share(clear, below(term, -0.3 * largest)) >= SHARE and largest > SMALL:
             text = (
@@ -109,7 +109,7 @@ def _own(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]
                 f"{median(clear, term):.3f} where "
                 f"1 is declared), in {len(clear)} steps."
             )
-            kind = "constant-penalty" if said == "gradient penalty" else "missing-term"
+            kind = "constant-penalty" if description == "gradient penalty" else "missing-term"
             found.append(Finding(kind, where, text, evidence=evidence))
     return found + _leak(recorder, role, clear)
 

@@ -159,14 +159,14 @@ def _misfit(
 ) -> Misfit | None:
     # A call may have had several backward passes: the one that fits best is this player's.
     scores = call.scores[0].reshape(-1).cpu()
-    told = _told(loss, scores)
-    if not bool(told.any()):
+    distinct = _distinct(loss, scores)
+    if not bool(distinct.any()):
         return None
-    scores, declared = scores[told], [slopes[told] for slopes in declared]
+    scores, declared = scores[distinct], [slopes[distinct] for slopes in declared]
     best: tuple[float, Tensor] | None = None
     for received in call.received:
         got = sign * _flat(received)
-        got = got[told] if got.numel() == told.numel() else got
+        got = got[distinct] if got.numel() == distinct.numel() else got
         if got.numel() == scores.numel() and float((got != 0).double().mean()) > MOST:
             size = _left_over(got, declared)
             if best is None or size < best[0]:
@@ -183,7 +183,7 @@ def _misfit(
     return Misfit(size, _as_function(scores.double(), got), named, _varied(loss, kind, call))
 
 
-def _told(loss: Formulation, scores: Tensor) -> Tensor:
+def _distinct(loss: Formulation, scores: Tensor) -> Tensor:
     """Scores whose slopes are not rounded away: torch's loss of probabilities is cut off where they are 0 or 1."""
     if not (isinstance(loss, Vanilla) and loss.probabilities):
         return torch.ones_like(scores, dtype=torch.bool)

@@ -22,7 +22,7 @@ from equilibrist.diagnosis._seen import BEFORE, CRITIC, PlayerStep, Side
 from equilibrist.findings import Finding
 
 LEAST = 3
-ENTRIES = 32  # of a layer's weights, from which their distribution is told
+ENTRIES = 32  # of a layer's weights, from which their distribution is known
 
 
 def judge_steps(recorder: Recorder, by: dict[str, list[Explained]]) -> list[Finding]:

@@ -18,7 +18,7 @@ from equilibrist.nn.wrapped import copied, unwrapped
 
 ROWS = 256
 NEAR = 0.15  # of the first distance: samples that are as good as those of sound loops
-LEAST = 4  # looks, from which a mean is told
+LEAST = 4  # looks, from which a mean is given
 
 
 @dataclass

@@ -94,8 +94,8 @@ class Declared:
             columns: dict[str, Tensor] = {}
             words: dict[str, str] = {}
             self.through.clear()
-            for k, (node, term, said) in enumerate(terms(found[name], at), 1):
-                columns[f"own:{k}"], words[f"own:{k}"] = term, said
+            for k, (node, term, description) in enumerate(terms(found[name], at), 1):
+                columns[f"own:{k}"], words[f"own:{k}"] = term, description
                 if role != CRITIC and _reaches(node, scores):
                     self.through.add(f"own:{k}")
             others = [loss for other, loss in found.items() if other != name and loss.requires_grad]
@@ -228,15 +228,15 @@ def _twice(node: Any, most: int = 200) -> bool:
 
 def _words(node: Any) -> str:
     """What a term is, by the functions nearest to its end."""
-    said: list[str] = []
+    parts: list[str] = []
     if _twice(node):
         return "gradient penalty"
     for _ in range(5):
-        if node is None or len(said) == 2:
+        if node is None or len(parts) == 2:
             break
         word = PLAIN.get(node.name().removesuffix("0").removesuffix("Backward"))
-        if word and word not in said:
-            said.append(word)
+        if word and word not in parts:
+            parts.append(word)
         following: Sequence[Any] = [p for p, _ in node.next_functions if p is not None]
         node = following[0] if following else None
-    return " of ".join(said) or "term"
+    return " of ".join(parts) or "term"

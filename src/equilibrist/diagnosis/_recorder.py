@@ -167,9 +167,9 @@ class Recorder:
         """Whether this round's steps are not compared."""
         return self.declared is None and self._routine.resting
 
-    def rest(self, resting: bool) -> None:
-        """Hears nothing until told otherwise; what comes then is of steps of its own."""
-        self._paused = resting
+    def pause(self, paused: bool) -> None:
+        """Stops or resumes recording; what was seen of an unfinished step is dropped."""
+        self._paused = paused
         for side in self.sides.values():
             side.forget()
 

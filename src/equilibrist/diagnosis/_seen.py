@@ -239,7 +239,7 @@ def side_of(role: str, name: str, modules: list[nn.Module]) -> Side:
 def opposition(side: Side, received: Tensor, problem: Problem | None) -> Opposition | None:
     """How a generator's adversarial gradient lies to the rest of what it receives.
 
-    Its size is told by the slopes that the loop's loss sent into the scores.
+    Its size is known from the slopes that the loop's loss sent into the scores.
     """
     names = [f"{i}:{GENERATOR}" for i, call in enumerate(side.calls) if call.linked]
     if side.role == CRITIC or problem is None or problem.fit(names).residual < ALONE:

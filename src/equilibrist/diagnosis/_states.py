@@ -89,12 +89,12 @@ class Way:
     def describe(self) -> str:
         """The numbers, in words."""
         orders = self.orders
-        said = f"the critic orders {min(orders):.0%} to {max(orders):.0%} of held-out pairs rightly"
+        text = f"the critic orders {min(orders):.0%} to {max(orders):.0%} of held-out pairs rightly"
         if self.slow or self.fast:
             ends = sorted({f"{t:.2g}" for t in self.travels}, key=float)
-            said += f", moves {' to '.join(ends)} times as far as the generator"
+            text += f", moves {' to '.join(ends)} times as far as the generator"
         away = self.outcome.away
-        return said + (
+        return text + (
             "" if away is None else f", and samples are at {away:.2g} of their first distance"
         )
 

@@ -76,24 +76,24 @@ def _judged(
     """The finding, from layers that were never updated, layers that are not the generator's, and what it costs."""
     worse = effect is not None and effect[0].low is not None and effect[0].low > 0
     evidence: Json = {"layers": differ[:8], "never_updated": len(idle)}
-    said = ""
+    cost = ""
     if effect is not None:
         gap, own, with_module = effect
         evidence |= {"value": gap.mean, "interval": [gap.low, gap.high], "confidence": confidence}
         evidence |= {"own": own, "with_module": with_module}
-        said = (
+        cost = (
             f" In evaluation mode its samples' energy distance to real ones is {own:.3g}, and {with_module:.3g} with "
             f"the statistics of the generator that is trained (difference {gap})."
         )
     if idle:
         level = "note" if effect is not None and not worse else "fault" if worse else "warning"
         text = (
-            f"The batch-norm statistics of {idle[0]} ({len(idle)} layers) were never updated.{said}"
+            f"The batch-norm statistics of {idle[0]} ({len(idle)} layers) were never updated.{cost}"
         )
         return (Finding("average-buffers", where, text, level, "certain", evidence),)
     if not worse or effect is None or effect[1] < WORSE * effect[2]:
         return ()
-    text = f"The batch-norm statistics of {differ[0]} ({len(differ)} layers) are out of date.{said}"
+    text = f"The batch-norm statistics of {differ[0]} ({len(differ)} layers) are out of date.{cost}"
     return (Finding("average-buffers", where, text, "fault", "likely", evidence),)
 
 

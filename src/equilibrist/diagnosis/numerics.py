@@ -52,15 +52,17 @@ def check_single(
     one, whole = ([tree_map(_first(n), value) for value in inputs] for n in (1, None))
     if _failure(net, whole, seed) is not None:
         return ()
-    said = _failure(net, one, seed)
-    if said is None:
+    failure = _failure(net, one, seed)
+    if failure is None:
         return ()
     last = rows is not None and batch is not None and rows % batch == 1 % batch and not drop_last
     occurs = seen or last
     when = "a batch of one was seen" if seen else ""
     if last and not seen:
         when = f"{rows} samples in batches of {batch} leave a last batch of one"
-    text = f"On one sample in training mode, {said}; {when or 'no batch of one is known to occur'}."
+    text = (
+        f"On one sample in training mode, {failure}; {when or 'no batch of one is known to occur'}."
+    )
     evidence: Json = {"rows": rows, "batch": batch, "seen": seen}
     level = "fault" if occurs else "note"
     return (Finding("batch-of-one", where, text, level, evidence=evidence),)
@@ -84,8 +86,8 @@ def _failure(net: nn.Module, inputs: list[Any], seed: int) -> str | None:
         try:
             out = net(*inputs)
         except Exception as error:  # of the user's module
-            said = (str(error).splitlines() or [""])[0][:120]
-            return f"{_innermost(bad)} fails ({said})"
+            message = (str(error).splitlines() or [""])[0][:120]
+            return f"{_innermost(bad)} fails ({message})"
         if bad["name"]:
             return f"the first value that is not finite is in {bad['name']}"
         total = sum(v.float().mean() for v in _floats(out))

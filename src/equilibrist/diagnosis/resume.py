@@ -268,9 +268,9 @@ def _named(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of the user's function
-        said = (str(error).splitlines() or [""])[0][:200]
+        message = (str(error).splitlines() or [""])[0][:200]
         raise RecipeError(
-            f"{what} fails on a run of this loop: {type(error).__name__}: {said}"
+            f"{what} fails on a run of this loop: {type(error).__name__}: {message}"
         ) from error
 
 

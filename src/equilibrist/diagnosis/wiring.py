@@ -112,14 +112,14 @@ class Wiring(Shown):
         """
         recorder = self._recorder
         recorder.start()
-        recorder.rest(True)
+        recorder.pause(True)
 
         def one(i: int, step: Callable[[int], object], first: int = 0) -> None:
-            recorder.rest(False)
+            recorder.pause(False)
             try:
                 self.round(i, step, first)
             finally:
-                recorder.rest(True)
+                recorder.pause(True)
 
         try:
             yield one

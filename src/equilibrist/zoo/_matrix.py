@@ -1,4 +1,4 @@
-"""What a tool said of the zoo, counted."""
+"""What a tool answered for the zoo, counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEALTHY, NONE, FAILED = "healthy", "none", "failed"
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What a tool said of a case at a seed.
+    """What a tool answered for a case at a seed.
 
     Attributes:
         case, seed, fault, half: the trial; `fault` is "" of a healthy loop.
@@ -155,8 +155,10 @@ class Matrix(Shown):
         lines = ["| true cause | right | first finding |", "|---|---|---|"]
         for name, counts in self.table(half).items():
             wanted = NONE if name == HEALTHY else name
-            said = ", ".join(f"{first} {count}" for first, count in counts.items())
-            lines.append(f"| {name} | {counts.get(wanted, 0)} of {sum(counts.values())} | {said} |")
+            others = ", ".join(f"{first} {count}" for first, count in counts.items())
+            lines.append(
+                f"| {name} | {counts.get(wanted, 0)} of {sum(counts.values())} | {others} |"
+            )
         return "\n".join(lines)
 
     def _of(self, half: str) -> list[CaseRecord]:

@@ -98,8 +98,10 @@ def diagnose_case(case: Case, seed: int, diagnose: Tool | None = None, key: str 
     with warnings.catch_warnings(), isolated(seed):
         warnings.simplefilter("ignore")  # faulty loops are warned about, and meant to be
         try:
-            said = _own(case, seed) if diagnose is None else diagnose(case.make(seed), case.rounds)
-            found = [_plain(finding) for finding in said]
+            answer = (
+                _own(case, seed) if diagnose is None else diagnose(case.make(seed), case.rounds)
+            )
+            found = [_plain(finding) for finding in answer]
         except Exception as problem:  # whatever the tool does, the other cases go on
             error = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
     seconds = round(time.perf_counter() - begun, 2)

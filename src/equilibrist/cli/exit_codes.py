@@ -1,4 +1,4 @@
-"""Exit codes of the command. Errors that a user can act upon carry their own (`_errors`)."""
+"""Exit codes of the command. Errors that a user can act upon carry their own (`errors.py`)."""
 
 from equilibrist.errors import NonFiniteError, StoppedError
 

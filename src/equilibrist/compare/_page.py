@@ -74,8 +74,8 @@ def _headline(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
     verdicts: dict[str, list[str]] = {}
     for name in names[1:]:
         verdicts.setdefault(_verdict(chosen, name), []).append(name)
-    remarks = [f"{_listed(group)} {words_} {names[0]}" for words_, group in verdicts.items()]
-    return f"{as_label(chosen['figure'])}: {'; '.join(remarks)}, after as many steps."
+    clauses = [f"{_listed(group)} {relation} {names[0]}" for relation, group in verdicts.items()]
+    return f"{as_label(chosen['figure'])}: {'; '.join(clauses)}, after as many steps."
 
 
 def _verdict(figure: FigureFacts, name: str) -> str:
@@ -221,11 +221,11 @@ def _charts(facts: ComparisonFacts, figure: FigureFacts) -> str:
         ("steps", "training step"),
         ("seconds", "seconds of training, one seed"),
     )
-    drawn = [_chart(facts, figure, axis, remarks) for axis, remarks in over]
+    drawn = [_chart(facts, figure, axis, axis_title) for axis, axis_title in over]
     return f'<div class="charts">{"".join(drawn)}</div>'
 
 
-def _chart(facts: ComparisonFacts, figure: FigureFacts, axis: Axis, remarks: str) -> str:
+def _chart(facts: ComparisonFacts, figure: FigureFacts, axis: Axis, axis_title: str) -> str:
     """Mean lines within their intervals."""
     curves = [figure["curves"][name] for name in _names(facts)]
     bounds = [b for c in curves for b in _bounds(c)]
@@ -243,7 +243,7 @@ def _chart(facts: ComparisonFacts, figure: FigureFacts, axis: Axis, remarks: str
     if logarithmic:
         low, high, cut = min(means) / 1.3, max(means) * 1.3, False
     else:
-        low, high, cut = charts._frame(low, high, core)
+        low, high, cut = charts.axis_range(low, high, core)
     x1 = max(xs) or 1.0
 
     def draw(size: charts.Size) -> str:
@@ -254,16 +254,16 @@ def _chart(facts: ComparisonFacts, figure: FigureFacts, axis: Axis, remarks: str
             for layer in (0, 1)
             for i, pair in enumerate(both)
         )
-        return axes.draw(marks, remarks)
+        return axes.draw(marks, axis_title)
 
     notes = ["logarithmic scale"] if logarithmic else []
     if cut:
         notes.append("some values lie beyond the frame")
     caption = ". ".join(n[:1].upper() + n[1:] for n in notes)
-    label = f"{say.title(figure)}, over {remarks}"
+    label = f"{say.title(figure)}, over {axis_title}"
     return (
         f"<figure>{charts.render_sizes(draw, charts.WIDE, label)}"
-        f"<figcaption>Over {escape(remarks)}. {escape(caption)}{'.' if caption else ''}</figcaption></figure>"
+        f"<figcaption>Over {escape(axis_title)}. {escape(caption)}{'.' if caption else ''}</figcaption></figure>"
     )
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from equilibrist.certificates import Json
+from equilibrist.certificates import STATES, Json
 from equilibrist.checks import Interval, Tolerance
 from equilibrist.checks.context import Meter
 from equilibrist.core.draws import Use
@@ -25,7 +25,6 @@ from equilibrist.critics.judge import CriticLoss, Judge
 from equilibrist.nn.noise import GLOBAL, seeded
 from equilibrist.projections import Projection
 
-STATES = 6  # that a critic may be found in; the confidence holds for all of them together
 # Paired parts of the held-out samples, at most: the independent values behind an interval.
 CHUNKS = 40
 SHOWN = 2000  # held-out samples of each kind whose scores are looked at
@@ -105,7 +104,7 @@ class CriticCase:
     @property
     def of_states(self) -> float:
         """The confidence of one state's interval, such that all states together have the stated one."""
-        return 1 - (1 - self.settings.confidence) / STATES
+        return 1 - (1 - self.settings.confidence) / len(STATES)
 
     # --- critics ------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from equilibrist.critics._case import TELLS, CriticCase
 from equilibrist.critics._rates import missing_share
 
 SMOTHERED, LAGGING = "not-smothered", "not-lagging"
-STATES = {SMOTHERED: "smothered", LAGGING: "lagging"}
+HELD_BACK_STATES = {SMOTHERED: "smothered", LAGGING: "lagging"}
 MISSING = 0.75  # of the best critic's advantage over chance: a critic without it is near chance
 # Of pairs ordered rightly: below, samples or scores were probably given the wrong way round.
 TURNED = 0.3
@@ -198,7 +198,7 @@ def _summary(
     case: CriticCase, claim: str, verdict: Verdict, found: Nearness, explained: str
 ) -> str:
     lag = claim == LAGGING
-    state = STATES[claim]
+    state = HELD_BACK_STATES[claim]
     share = found.behind if lag else found.below
     if share.mean < 0 and verdict is Verdict.NOT_REFUTED:
         return f"Not {state}: it tells real from generated no worse than the best critic that was found."

@@ -201,7 +201,7 @@ def generated(
         model: the fitted model.
         generator: its own, or a copy of an earlier one.
         count: rows.
-        conditions: what is asked for [n, categories]; dealt out in another order.
+        conditions: what is asked for [n, categories]; in another order.
         harden: whether soft choices are made.
         seed: of noise and order.
     """

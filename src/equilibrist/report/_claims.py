@@ -298,11 +298,11 @@ def _tests(certificate: CertificateRecord) -> list[tuple[str, str]]:
     for name, test in tests.items() if isinstance(tests, dict) else ():
         if isinstance(test, dict):
             off = as_number(test.get("off"))
-            caption = "passed" if test.get("passed") is True else "failed"
+            result = "passed" if test.get("passed") is True else "failed"
             rows.append(
                 (
                     as_label(str(name)),
-                    caption if not off else f"{caption}, off by {format_number(off)}",
+                    result if not off else f"{result}, off by {format_number(off)}",
                 )
             )
     return rows

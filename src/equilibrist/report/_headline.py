@@ -144,8 +144,8 @@ _STANDS = {
 def _placed(audit: AuditRecord, detail: tuple[str, ...]) -> Headline:
     """The headline that the audit's own sentence about the pair's place gives."""
     first, *rest = _SENTENCE.split(audit.place.strip(), maxsplit=1)
-    tone, caption = _standing(audit)
-    return Headline(tone, caption, first.rstrip("."), " ".join(rest), detail)
+    tone, badge = _standing(audit)
+    return Headline(tone, badge, first.rstrip("."), " ".join(rest), detail)
 
 
 def _standing(audit: AuditRecord) -> tuple[str, str]:
@@ -164,9 +164,9 @@ def _standing(audit: AuditRecord) -> tuple[str, str]:
         return "refuted", "not a Nash equilibrium"
     if verdicts.get("nash") is Verdict.VERIFIED:
         return "verified", "Nash equilibrium"
-    for claim, caption in _STANDS.items():
+    for claim, badge in _STANDS.items():
         if (verdict := verdicts.get(claim)) in (Verdict.VERIFIED, Verdict.NOT_REFUTED):
-            return TONES[verdict], caption
+            return TONES[verdict], badge
     if any(verdicts.get(claim) is Verdict.REFUTED for claim in _STANDS):
         return "refuted", "not an equilibrium"
     return "unknown", "undecided"

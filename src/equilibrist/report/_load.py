@@ -58,8 +58,8 @@ def load_record(run_directory: Path) -> RunRecord:
             return read(run_directory / name)
         except RecordError as error:
             damaged.append(name)
-            caption = str(error).removeprefix(f"{run_directory / name}")
-            notes.append(f"{name}{caption}. It is left out.")
+            problem = str(error).removeprefix(f"{run_directory / name}")
+            notes.append(f"{name}{problem}. It is left out.")
             return otherwise
 
     recipe = part("recipe.json", _recipe, None)

@@ -36,7 +36,9 @@ _ORDER = (
     *(f"stationary{side}" for side in _SIDES),
 )
 _LAST = "self-tests"
-_FORMER = {"section-6.1": "generator-vs-prox"}  # names of claims in audits of former versions
+_RENAMED_CLAIMS = {
+    "section-6.1": "generator-vs-prox"
+}  # names of claims in audits of earlier versions
 
 
 def load_audit(path: Path, notes: list[str]) -> AuditRecord | None:
@@ -76,7 +78,7 @@ def _rung(data: object, path: Path) -> Rung:
         raise RecordError(f"{path}: a rung of 'ladder' has no 'claim': {short(repr(data))}")
     verdict = data.get("verdict")
     words = expect(data, "words", str, "a text", path) or claim
-    # Audits of former versions have the words alone: where the claim is known, so are its name and meaning.
+    # Audits of earlier versions have the words alone: where the claim is known, so are its name and meaning.
     known = next((rung for rung in RUNGS if rung.claim == claim), Rung(claim, words))
     name = expect(data, "name", str, "a text", path)
     if name:
@@ -115,7 +117,9 @@ def _certificate(data: object, path: Path, notes: list[str]) -> CertificateRecor
         raise RecordError(f"{path}: 'certificates' should be a list of objects")
     try:
         claim = data.get("claim")
-        found = CertificateRecord.from_row({**data, "claim": _FORMER.get(str(claim), claim)})
+        found = CertificateRecord.from_row(
+            {**data, "claim": _RENAMED_CLAIMS.get(str(claim), claim)}
+        )
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from None
     evidence = found.evidence

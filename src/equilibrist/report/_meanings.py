@@ -52,7 +52,7 @@ MEANINGS = {
         "The score of a critic that answers best holds all that tells real from generated samples: among samples of "
         "one score nothing is left to be told. Each column, or part of an image, is tested for what it still tells "
         "there, all tests corrected for their number. If one tells something and the score does not change when "
-        "that part is dealt out anew among the samples, the critic does not look at it.",
+        "that part is shuffled among the samples, the critic does not look at it.",
     ),
     "not-memorising": Words(
         "Has the critic learnt its training samples by heart?",

@@ -21,7 +21,7 @@ _BY_KIND = {
     "not-smothered": ("missing", "interval", "Missing of the best critic's advantage over chance"),
     "not-lagging": ("missing", "interval", "Missing of the best critic's advantage over chance"),
     "not-memorising": ("excess", "interval", "Pairs in which its own samples come first"),
-    "not-blind": ("depends", "interval", "Change of the score when that part is dealt out anew"),
+    "not-blind": ("depends", "interval", "Change of the score when that part is shuffled"),
     "best-response": ("gain", "interval", "Gain by training on"),
     "best-of-class": ("gain", "interval", "Gain of a fresh critic"),
     "penalty-costs-nothing": ("gain", "interval", "Gain without the penalty"),

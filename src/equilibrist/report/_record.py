@@ -171,8 +171,8 @@ class RunRecord:
     @property
     def diverged(self) -> bool:
         """Whether training met numbers that are not finite and did not recover."""
-        caption = self.status is not None and self.status.state == "diverged"
-        return caption or self.first_broken is not None
+        by_status = self.status is not None and self.status.state == "diverged"
+        return by_status or self.first_broken is not None
 
     @property
     def first_broken(self) -> tuple[str, str, int] | None:

@@ -130,19 +130,19 @@ class Axes:
         parts = []
         if at_y is None:
             at_y = labelled(self._levels())
-        for value, remarks in at_y:
+        for value, label in at_y:
             at = self.top + self.y(value)
             kind = "zero" if value == 0 else "grid"
             line = [(self.left, at), (self.left + self.width, at)]
             parts.append(svg_path(line, kind))
-            parts.append(svg_text(self.left - 8, at + 4, remarks, "end"))
+            parts.append(svg_text(self.left - 8, at + 4, label, "end"))
         if at_x is None:
             even = ticks(self.x0, self.x1, max(3, int(self.width // 90)))
             at_x = labelled(even)
-        for value, remarks in at_x:
+        for value, label in at_x:
             at = self.left + self.x(value)
             anchor = "end" if at > self.size.width - 24 else "middle"
-            parts.append(svg_text(at, self.size.height - self.bottom + 18, remarks, anchor))
+            parts.append(svg_text(at, self.size.height - self.bottom + 18, label, anchor))
         middle = self.left + self.width / 2
         parts.append(svg_text(middle, self.size.height - 4, x_words, "middle", "axis"))
         parts.append(
@@ -160,15 +160,15 @@ def labelled(values: Sequence[float]) -> list[tuple[float, str]]:
     if even and least >= 1e-4 and most < 1e6:
         decimals = max(0, math.ceil(-math.log10(least) - 1e-9))
         return [(v, format_fixed(v, decimals) if v else "0") for v in values]
-    remarks = [format_number(v) for v in values]
+    labels = [format_number(v) for v in values]
     for digits in range(4, 16):
-        if len(set(remarks)) == len(values):
+        if len(set(labels)) == len(values):
             break
-        remarks = [format_number(v, digits) for v in values]
-    return list(zip(values, remarks, strict=True))
+        labels = [format_number(v, digits) for v in values]
+    return list(zip(values, labels, strict=True))
 
 
-def _frame(low: float, high: float, core: tuple[float, float]) -> tuple[float, float, bool]:
+def axis_range(low: float, high: float, core: tuple[float, float]) -> tuple[float, float, bool]:
     """Padded limits; a few wild values are cut off where they would flatten all others."""
     cut = False
     spread = core[1] - core[0]
@@ -206,7 +206,7 @@ def training_chart(series: Series, player: str, words: str, log: bool) -> tuple[
         low, high, cut = values.min() / 1.3, values.max() * 1.3, False
     else:
         core = (float(np.quantile(values, 0.02)), float(np.quantile(values, 0.98)))
-        low, high, cut = _frame(float(values.min()), float(values.max()), core)
+        low, high, cut = axis_range(float(values.min()), float(values.max()), core)
     if logarithmic:
         notes.append("logarithmic scale")
     if cut:

@@ -124,7 +124,7 @@ class Record:
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(exist_ok=True)
                 remove_leftovers(folder)
-                # A process may have been killed before it came to this. (Runs of former versions go without.)
+                # A process may have been killed before it came to this. (Runs of earlier versions go without.)
                 begun = self.status_path.exists() or any(folder.iterdir())
                 if fresh or folder.is_symlink() or not begun:
                     mark_written(folder)

@@ -88,7 +88,7 @@ def _memory(device: torch.device) -> float:
 
 
 def overgrown(players: Players, start: Players, real: Tensor) -> str:
-    """What is wrong with weights that have left all proportion, in words; empty where nothing is.
+    """What is wrong with weights that have grown more than a thousandfold, in words; empty where nothing is.
 
     No loss is infinite then, for bounded and normalised networks take any weights: but nothing that
     was learnt is left in them.

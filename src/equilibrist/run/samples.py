@@ -43,7 +43,7 @@ def generate(
     They are made `batch` at a time (0: all at once). Where samples interact (batch statistics) every
     batch is a full one, the last filled up with further latents. A conditional game is shown
     `condition` [n, ...]; without it the classes in order and in equal shares, or conditions of `data`.
-    Where samples interact, the classes are dealt out among the batches: each sees a mixture.
+    Where samples interact, the classes are spread over the batches: each sees a mixture.
     """
     rng = Use.SHEET.at(sheet=index).generator(seed)
     if isinstance(game, AdversarialGame):

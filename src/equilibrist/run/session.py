@@ -40,7 +40,7 @@ class Session:
         step: how many steps were done.
         seconds: of training, all members together, without scores, sample sheets and checkpoints.
         diverged: seed to the step at which its losses, gradients or weights ceased to be finite, or at which
-            its weights were found to have left all proportion.
+            its weights were found to have grown more than a thousandfold.
     """
 
     def __init__(self, recipe: Recipe, members: Sequence[Member], device: torch.device) -> None:
@@ -99,7 +99,7 @@ class Session:
     def restore(self, ended: dict[int, int]) -> None:
         """Go on from the newest step at which every member has a sound checkpoint, or begin.
 
-        `ended`: seed to step of members that have diverged in former sessions and are left as they are.
+        `ended`: seed to step of members that have diverged in earlier sessions and are left as they are.
         """
         found = self._newest(ended)
         step = -1 if found is None else found[0]
@@ -369,7 +369,7 @@ class Session:
             member.record.status(state, self.step)
 
     def _conclude(self) -> None:
-        """The states in which the session ends; weights that have left all proportion are called so."""
+        """The states in which the session ends; weights that have grown more than a thousandfold count as diverged."""
         if self.step < self.recipe.steps:
             self._status("interrupted")
             return

@@ -134,7 +134,7 @@ class Detached(nn.Module):
 
 @fault("frozen-part", "digits features sigmoid")
 def detach_within_forward(kit: Kit, faulty: bool) -> Loop:
-    """A detach() from a former experiment is left in the generator's forward."""
+    """A detach() from an earlier experiment is left in the generator's forward."""
     D = kit.critic()
     G = Detached(kit.latent, 64, cut=faulty)  # fault: forward detaches what the first half made
     opt_g, opt_d = kit.optimizer(G.parameters()), kit.optimizer(D.parameters())
@@ -176,7 +176,7 @@ def critic_replaced(kit: Kit, faulty: bool) -> Loop:
     """A fresh critic takes the place of the one for which the optimiser was made."""
     G, D, opt_g, opt_d = kit.players()
     D = copy.deepcopy(D)
-    if not faulty:  # fault: the optimiser still holds the former critic's tensors
+    if not faulty:  # fault: the optimiser still holds the earlier critic's tensors
         opt_d = kit.optimizer(D.parameters())
 
     def step(i: int) -> None:

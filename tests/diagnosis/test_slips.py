@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from equilibrist.diagnosis import Loop, check_wiring, diagnose
+from equilibrist import GradientPenalty
+from equilibrist.diagnosis import Loop, check_step_size, check_wiring, diagnose
 from equilibrist.diagnosis._after import _terms
 from equilibrist.diagnosis._outcome import GameLook, Outcome
 from equilibrist.diagnosis._seen import Opposition
@@ -214,3 +216,69 @@ def test_averaged_statistics_lag_a_little(factor: float, faults: int) -> None:
     gaps = estimate([0.01 * (factor - 1) * (1 + 0.01 * k) for k in range(10)])
     found = _judged([], ["1"], (gaps, 0.01 * factor, 0.01), "average", 0.95)
     assert len(found) == faults
+
+
+@pytest.mark.parametrize("used_up", [True, False])
+def test_clipping_of_an_iterator_that_was_used_up(used_up: bool) -> None:
+    torch.manual_seed(0)
+    g, d = mlp(4, 4), mlp(4, 1)
+    weights = d.parameters()
+    if used_up:
+        list(weights)
+
+    def clip() -> None:
+        given = weights if used_up else d.parameters()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns once
+            nn.utils.clip_grad_norm_(given, 0.5)
+
+    step = alternating(g, d, before_critics_step=clip)
+    found = check_wiring({"generator": g, "critic": d}, "vanilla", step=step)
+    assert [n for n, _ in names(found)] == (["clipping"] if used_up else []), found
+
+
+def test_a_penalty_by_a_functional_transform_does_not_end_the_loop() -> None:
+    """Within torch.func's transforms tensors hold no values that could be looked at."""
+    torch.manual_seed(0)
+    g, d = mlp(4, 4), mlp(4, 1)
+    adam_g, adam_d = adam(g), adam(d)
+    slope = torch.func.vmap(torch.func.grad(lambda p: d(p[None]).sum()))
+
+    def step(i: int) -> None:
+        x, fake = DATA[torch.randint(600, (BATCH,))], g(torch.randn(BATCH, 4))
+        between = torch.lerp(x, fake.detach(), torch.rand(BATCH, 1))
+        penalty = 2 * (slope(between).norm(dim=1) - 1).square().mean()
+        adam_d.zero_grad()
+        (d(fake.detach()).mean() - d(x).mean() + penalty).backward()
+        adam_d.step()
+        adam_g.zero_grad()
+        (-d(fake).mean()).backward()
+        adam_g.step()
+
+    penalties = [GradientPenalty(2.0)]
+    loop = Loop(step, {"generator": g, "critic": d}, "wgan", penalties, real=DATA[600:])
+    result = diagnose(loop, rounds=30, progress="none")
+    assert result.rounds >= 30
+    assert names(result) == [], result
+
+
+def test_what_a_measurement_raises_does_not_end_the_loop() -> None:
+    """A loop that is a generator function is over once an exception has passed through it."""
+    net = nn.Linear(2, 1)
+    sgd = torch.optim.SGD(net.parameters(), 0.1)
+
+    def rounds() -> Iterator[None]:
+        while True:
+            sgd.zero_grad()
+            net(torch.randn(4, 2)).mean().backward()
+            sgd.step()
+            yield
+
+    loop = rounds()
+
+    def loss() -> Tensor:
+        raise RuntimeError("of the loss alone")
+
+    with pytest.raises(RuntimeError, match="of the loss alone"):
+        check_step_size(lambda i: next(loop), {"critic": net}, {"critic": loss})
+    next(loop)  # it goes on

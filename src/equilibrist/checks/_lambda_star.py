@@ -19,7 +19,7 @@ from equilibrist.checks._linear import (
     dense_symmetric,
     random_direction,
 )
-from equilibrist.checks._pursuit import Pursuit, State, answered, turned
+from equilibrist.checks._pursuit import Pursuit, PursuitState, answered, turned
 from equilibrist.checks._schur import ReducedSchur
 from equilibrist.checks._second_order import found_draws
 from equilibrist.checks.context import AuditContext, Tick, order_of
@@ -203,7 +203,7 @@ def _by_products(
     )
 
 
-def _pursued(pursuit: Pursuit, cut: float) -> tuple[float, float, State, bool]:
+def _pursued(pursuit: Pursuit, cut: float) -> tuple[float, float, PursuitState, bool]:
     """lambda* for the threshold -cut: (lower end, upper end, where it was found, whether that is settled)."""
     star, state = _at_threshold(pursuit, cut)
     while pursuit.grow(state, cut):
@@ -225,7 +225,7 @@ def _damped(damping: float, own: Curvature) -> list[str]:
     ]
 
 
-def _at_threshold(pursuit: Pursuit, cut: float) -> tuple[float, State]:
+def _at_threshold(pursuit: Pursuit, cut: float) -> tuple[float, PursuitState]:
     small = pursuit.small()
     star, _ = small.threshold(cut, 0.0)
     # At 0 every answer is allowed; far out none but those that M does not see.
@@ -253,7 +253,9 @@ def _certain(pursuit: Pursuit, small: ReducedSchur, star: float, cut: float) -> 
     return low
 
 
-def _upper(pursuit: Pursuit, small: ReducedSchur, state: State, star: float, cut: float) -> float:
+def _upper(
+    pursuit: Pursuit, small: ReducedSchur, state: PursuitState, star: float, cut: float
+) -> float:
     """A lambda above which the critical direction alone refutes, with the bound of what its answer misses; infinite
     where none was found."""
     if math.isinf(star):

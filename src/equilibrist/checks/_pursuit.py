@@ -17,7 +17,7 @@ FEWEST = 8  # directions of the leader, where it has as many
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class PursuitState:
     """Where a pursuit stands at one lambda.
 
     Attributes:
@@ -125,7 +125,7 @@ class Pursuit:
         m = torch.stack(self.Q, dim=1).mT @ torch.stack(self.MQ, dim=1)
         return ReducedSchur(a, g, c, (m + m.mT) / 2)
 
-    def state(self, lam: float, small: ReducedSchur | None = None) -> State:
+    def state(self, lam: float, small: ReducedSchur | None = None) -> PursuitState:
         """The critical direction at lambda, and how far it is from that of the whole spaces."""
         found = (small or self.small()).at(lam)
         u, image = _combined(self.U, found.y), _combined(self.AU, found.y)
@@ -141,7 +141,7 @@ class Pursuit:
             w, rest = torch.zeros_like(asked), asked
         turn = image - found.value * u
         size, left = float(asked.norm()), float(rest.norm())
-        return State(
+        return PursuitState(
             lam,
             found.value,
             u,
@@ -168,7 +168,7 @@ class Pursuit:
         """Whether the next direction would exceed the budget, or a product was not finite."""
         return self.failed or self.products + 2 * self._cost > self.budget
 
-    def grow(self, state: State, cut: float) -> bool:
+    def grow(self, state: PursuitState, cut: float) -> bool:
         """One more direction where the state is furthest from settled; False where it is settled, or nothing
         more can be had."""
         turn, rest = state.residuals
@@ -188,7 +188,7 @@ def missed(square: float, least: float) -> float:
     return square / least if least > 0 else (math.inf if square else 0.0)
 
 
-def answered(state: State, cut: float) -> bool:
+def answered(state: PursuitState, cut: float) -> bool:
     """Whether the answer is known: its equation to 0.1%, or what it misses is nothing; or it does not matter, for
     an answer only raises an eigenvalue that is above -cut already."""
     if state.follower <= 1e-3 or state.missed <= 0.05 * max(cut, abs(state.value)):
@@ -196,7 +196,7 @@ def answered(state: State, cut: float) -> bool:
     return (math.isinf(state.lam) or state.lam == 0) and state.value >= -cut
 
 
-def turned(state: State, cut: float) -> bool:
+def turned(state: PursuitState, cut: float) -> bool:
     """Whether the direction is known: its eigenvalue to 5%, or above -cut for certain."""
     return state.leader <= 0.05 * max(abs(state.value), cut)
 

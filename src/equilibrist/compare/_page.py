@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from importlib import resources
-from typing import Literal
 
 from equilibrist.compare import _words as say
-from equilibrist.compare._facts import ComparisonFacts, CurveFacts, FigureFacts
-from equilibrist.report import charts
+from equilibrist.compare._charts import COLOURS, figure_charts, legend, line_key, solver_names
+from equilibrist.compare._facts import ComparisonFacts, FigureFacts
 from equilibrist.report.formatting import as_label, format_count, format_duration
 from equilibrist.report.shell import document, escape, section
-
-_COLOURS = 8
-Axis = Literal["steps", "seconds"]
 
 
 def comparison_page(facts: ComparisonFacts) -> str:
@@ -37,7 +32,7 @@ def comparison_page(facts: ComparisonFacts) -> str:
 
 
 def _hero(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
-    names, total = _names(facts), len(facts["seeds"])
+    names, total = solver_names(facts), len(facts["seeds"])
     lead = (
         f"{format_count(facts['steps'])} steps of batch {format_count(facts['batch'])}, {total} "
         f"seed{'s' if total > 1 else ''} of each."
@@ -54,7 +49,7 @@ def _hero(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
         else ""
     )
     rows = "".join(
-        f'<div class="s{i % _COLOURS}"><dt>{_key()}{escape(name)}</dt><dd>{escape(entry["text"])}</dd></div>'
+        f'<div class="s{i % COLOURS}"><dt>{line_key()}{escape(name)}</dt><dd>{escape(entry["text"])}</dd></div>'
         for i, (name, entry) in enumerate(zip(names, facts["solvers"], strict=True))
     )
     summary = f"<p>{escape(facts['summary'])}</p>" if facts["summary"] else ""
@@ -67,7 +62,7 @@ def _hero(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
 
 def _headline(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
     """Where an interval of a paired difference leaves out zero; of the first figure with a good direction."""
-    names = _names(facts)
+    names = solver_names(facts)
     chosen = next((f for f in figures if f["better"]), None)
     if chosen is None or len(names) < 2:
         return f"{len(names)} solver{'s' if len(names) > 1 else ''} on {facts['title']}"
@@ -96,7 +91,7 @@ def _listed(names: Sequence[str]) -> str:
 def _figure(facts: ComparisonFacts, figure: FigureFacts) -> str:
     hint = "; ".join(part for part in (str(figure["score"]), say.way(figure)) if part)
     lead = f'<p class="lead">{escape(hint)}.</p>'
-    return f"{lead}{_legend(facts)}{_charts(facts, figure)}{_table(facts, figure)}"
+    return f"{lead}{legend(facts)}{figure_charts(facts, figure)}{_table(facts, figure)}"
 
 
 def _losses(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
@@ -106,14 +101,18 @@ def _losses(facts: ComparisonFacts, figures: Sequence[FigureFacts]) -> str:
         "generator's loss what does not depend on the generator, and takes it against the new critic."
     )
     body = "".join(
-        f"<h3>{escape(say.title(figure))}</h3>{_charts(facts, figure)}{_table(facts, figure)}"
+        f"<h3>{escape(say.title(figure))}</h3>{figure_charts(facts, figure)}{_table(facts, figure)}"
         for figure in figures
     )
-    return f'<p class="lead">{escape(lead)}</p>{_legend(facts)}{body}'
+    return f'<p class="lead">{escape(lead)}</p>{legend(facts)}{body}'
 
 
 def _table(facts: ComparisonFacts, figure: FigureFacts) -> str:
-    names, total, limit = _names(facts), len(facts["seeds"]), facts["seconds_at_equal_compute"]
+    names, total, limit = (
+        solver_names(facts),
+        len(facts["seeds"]),
+        facts["seconds_at_equal_compute"],
+    )
     after = f"After {format_count(facts['steps'])} steps"
     later = f"After {format_duration(limit)} a seed" if limit is not None else "Equal compute"
     columns = ["Solver", after, "Difference", later, "Difference then", "At step", "Seeds"]
@@ -132,7 +131,7 @@ def _table(facts: ComparisonFacts, figure: FigureFacts) -> str:
             f'<td data-name="{escape(c)}">{_whole(text)}</td>' if text else "<td></td>"
             for c, text in zip(columns[1:], cells, strict=True)
         )
-        rows.append(f'<tr class="s{i % _COLOURS}"><td>{_key()}{escape(name)}</td>{body}</tr>')
+        rows.append(f'<tr class="s{i % COLOURS}"><td>{line_key()}{escape(name)}</td>{body}</tr>')
     return _framed(columns, rows)
 
 
@@ -170,7 +169,7 @@ def _cost(facts: ComparisonFacts) -> str:
             for c, text in zip(columns[1:], cells, strict=True)
         )
         rows.append(
-            f'<tr class="s{i % _COLOURS}"><td>{_key()}{escape(entry["name"])}</td>{body}</tr>'
+            f'<tr class="s{i % COLOURS}"><td>{line_key()}{escape(entry["name"])}</td>{body}</tr>'
         )
     lead = (
         "Counted while one real step was taken: gradients of each player's own loss on one minibatch, products with "
@@ -183,7 +182,7 @@ def _cost(facts: ComparisonFacts) -> str:
 def _reading(facts: ComparisonFacts) -> str:
     level = f"{100 * facts['confidence']:g}%"
     limit = format_duration(facts["seconds_at_equal_compute"])
-    first = _names(facts)[0]
+    first = solver_names(facts)[0]
     texts = [
         f"Lines and figures are means over seeds; bands and brackets are Student's {level} intervals of those "
         "means. Differences are paired: the same seed starts from the same weights and sees the same minibatches "
@@ -199,98 +198,3 @@ def _reading(facts: ComparisonFacts) -> str:
         "lose for that reason alone.",
     ]
     return "".join(f"<p>{escape(text)}</p>" for text in texts)
-
-
-# --- charts ---------------------------------------------------------------------------------------
-
-
-def _legend(facts: ComparisonFacts) -> str:
-    items = "".join(
-        f'<li class="s{i % _COLOURS}">{_key()}{escape(name)}</li>'
-        for i, name in enumerate(_names(facts))
-    )
-    return f'<ul class="legend">{items}</ul>'
-
-
-def _key() -> str:
-    return '<svg class="key" viewBox="0 0 32 12" aria-hidden="true"><path d="M0 6H32"/></svg>'
-
-
-def _charts(facts: ComparisonFacts, figure: FigureFacts) -> str:
-    over: tuple[tuple[Axis, str], ...] = (
-        ("steps", "training step"),
-        ("seconds", "seconds of training, one seed"),
-    )
-    drawn = [_chart(facts, figure, axis, axis_title) for axis, axis_title in over]
-    return f'<div class="charts">{"".join(drawn)}</div>'
-
-
-def _chart(facts: ComparisonFacts, figure: FigureFacts, axis: Axis, axis_title: str) -> str:
-    """Mean lines within their intervals."""
-    curves = [figure["curves"][name] for name in _names(facts)]
-    bounds = [b for c in curves for b in _bounds(c)]
-    means = [m for c in curves for m in c["mean"] if abs(m) < 1e150]
-    bounds = [b for b in bounds if abs(b) < 1e150]
-    xs = [x for c in curves for x in c[axis] if math.isfinite(x)]
-    if not means or not xs:
-        return (
-            '<figure><figcaption class="note">No finite figure was recorded.</figcaption></figure>'
-        )
-    low, high = min(bounds + means), max(bounds + means)
-    ordered = sorted(means)
-    core = (ordered[round(0.02 * (len(means) - 1))], ordered[round(0.98 * (len(means) - 1))])
-    logarithmic = min(means) > 0 and max(means) > 50 * min(means)
-    if logarithmic:
-        low, high, cut = min(means) / 1.3, max(means) * 1.3, False
-    else:
-        low, high, cut = charts.axis_range(low, high, core)
-    x1 = max(xs) or 1.0
-
-    def draw(size: charts.Size) -> str:
-        axes = charts.Axes(size, 0.0, x1, low, high, logarithmic)
-        both = [_marks(axes, c, axis) for c in curves]
-        marks = "".join(  # bands first: no line lies under another solver's band
-            f'<g class="s{i % _COLOURS}">{pair[layer]}</g>'
-            for layer in (0, 1)
-            for i, pair in enumerate(both)
-        )
-        return axes.draw(marks, axis_title)
-
-    notes = ["logarithmic scale"] if logarithmic else []
-    if cut:
-        notes.append("some values lie beyond the frame")
-    caption = ". ".join(n[:1].upper() + n[1:] for n in notes)
-    label = f"{say.title(figure)}, over {axis_title}"
-    return (
-        f"<figure>{charts.render_sizes(draw, charts.WIDE, label)}"
-        f"<figcaption>Over {escape(axis_title)}. {escape(caption)}{'.' if caption else ''}</figcaption></figure>"
-    )
-
-
-def _bounds(curve: CurveFacts) -> list[float]:
-    return [end for pair in curve["interval"] if pair is not None for end in pair]
-
-
-def _marks(axes: charts.Axes, curve: CurveFacts, axis: Axis) -> tuple[str, str]:
-    """(band, line) of one solver."""
-    rows = [
-        (float(x), mean, interval)
-        for x, mean, interval in zip(curve[axis], curve["mean"], curve["interval"], strict=True)
-        if math.isfinite(x) and abs(mean) < 1e150
-    ]
-    floor = axes.y0 if axes.log else -1e150
-    banded = [(x, i) for x, _, i in rows if i is not None and abs(i[0]) + abs(i[1]) < 1e150]
-    line = [(axes.x(x), axes.y(mean)) for x, mean, _ in rows]
-    band = ""
-    if len(banded) > 1:
-        upper = [(axes.x(x), axes.y(max(i[1], floor))) for x, i in banded]
-        lower = [(axes.x(x), axes.y(max(i[0], floor))) for x, i in banded]
-        band = charts.svg_path(upper + lower[::-1], "band mark")
-    if len(line) == 1:
-        x, y = line[0]
-        return band, f'<circle class="dot mark" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
-    return band, charts.svg_path(line, "line mark") if line else ""
-
-
-def _names(facts: ComparisonFacts) -> list[str]:
-    return [entry["name"] for entry in facts["solvers"]]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from equilibrist.certificates import Json
-from equilibrist.diagnosis._beside import Beside
+from equilibrist.diagnosis._comparison import RunComparison
 from equilibrist.diagnosis._difference import Key, differing
-from equilibrist.diagnosis._rest import Rest
 from equilibrist.diagnosis._rounds import Watched
 from equilibrist.diagnosis._state import CARRIED, Leaf, State, relative_gap
+from equilibrist.diagnosis._unrestored import UnrestoredState
 from equilibrist.display import shortened
 from equilibrist.findings import Finding
 
@@ -45,7 +45,7 @@ def forgotten(
     runs = (plain, saving, resumed, rounds, repeats)
     found += Restored(*runs).direct()
     if repeats:
-        rest = Rest(*runs)
+        rest = UnrestoredState(*runs)
         found += rest.drawn()
         if not [f for f in found if f.level != "note" and f.name != "save-disturbs"]:
             found += rest.remaining()
@@ -113,7 +113,7 @@ def _draws(saving: Watched, rounds: int) -> list[Finding]:
     return [Finding("save-disturbs", name, text, "note", "certain", {"source": name}, cure)]
 
 
-class Restored(Beside):
+class Restored(RunComparison):
     """What differs right after loading, and what that says."""
 
     def direct(self) -> list[Finding]:

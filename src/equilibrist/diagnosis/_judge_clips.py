@@ -92,6 +92,10 @@ def _clipping(recorder: Recorder) -> list[Finding]:
             continue
         names = " and ".join(recorder.sides[r].name for r in players)
         if not players:
+            unused = sum(not c.given for c in mine)
+            if unused >= LEAST:
+                why = "it is given no weights at all (an iterator that was used up before)"
+                found.append(_no_clip("", why, unused))
             if any(c.strangers for c in mine):
                 found.append(_no_clip("", "it is given tensors that no player uses", len(mine)))
             continue

@@ -41,6 +41,7 @@ from equilibrist.diagnosis._seen import (
 from equilibrist.errors import GameError
 from equilibrist.formulations import Formulation
 from equilibrist.interop.origin import ancestor, tensors_of
+from equilibrist.nn.functional import in_transform
 from equilibrist.nn.wrapped import hook_target, uncompiled
 
 CALLS = 24  # of a critic, kept between two steps of a player; older ones are dropped
@@ -175,7 +176,7 @@ class Recorder:
 
     def listening(self) -> bool:
         """Whether what happens now is recorded."""
-        if torch.compiler.is_compiling() or self._paused:
+        if self._paused or in_transform():
             return False
         return not self._own and self.fault is None and threading.get_ident() == self._thread
 
@@ -394,5 +395,6 @@ class Recorder:
                 sum(id(p) not in self.owners for p in params),
                 whose[0].steps if len(whose) == 1 else -1,
                 self._count,
+                len(params),
             )
         )

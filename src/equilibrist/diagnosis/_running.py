@@ -22,6 +22,7 @@ from equilibrist.diagnosis.wiring import ROUNDS, Wiring, check_wiring
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
 from equilibrist.interop.origin import tensors_of
+from equilibrist.nn.functional import in_transform
 from equilibrist.nn.wrapped import uncompiled, unwrapped
 
 OneRound = Callable[[int, Callable[[int], Any], int], None]
@@ -233,13 +234,13 @@ class Running:
                 self.rates[name][id(optimizer)].append((self._count, rate))
 
     def _made(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if not in_transform():
             for made in tensors_of(output):
                 self.ages.made(self.done, made)
 
     def _called(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            if in_transform() or not torch.is_grad_enabled():
                 return
             shown = [t for t in tensors_of((args, kwargs)) if t.ndim]
             sizes = [len(t) for t in shown]

@@ -17,7 +17,7 @@ from equilibrist.diagnosis._fit import Problem
 from equilibrist.nn.wrapped import unwrapped
 
 CRITIC = "critic"
-ALONE = 0.05  # residual below which a generator receives its adversarial loss alone
+ALONE = 0.01  # residual below which a generator receives its adversarial loss alone
 BEFORE = "before"
 RESHAPES = {"View", "Reshape", "ReshapeAlias", "UnsafeView", "Unsqueeze", "Squeeze", "Transpose"}
 
@@ -90,8 +90,8 @@ class PlayerStep:
 @dataclass
 class Clip:
     """A call of torch's gradient clipping: whose weights, how many had a gradient, the norm, the limit, how many
-    backward passes had reached them since the owner's last step, how many steps its only owner had made, and how many
-    all optimisers."""
+    backward passes had reached them since the owner's last step, how many steps its only owner had made, how many
+    all optimisers, and how many weights it was given."""
 
     players: tuple[str, ...]
     graded: int
@@ -101,6 +101,7 @@ class Clip:
     strangers: int
     step: int = -1
     count: int = 0
+    given: int = 0
 
 
 @dataclass

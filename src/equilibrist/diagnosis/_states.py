@@ -23,7 +23,7 @@ FAST = 10.0  # times it: a critic above is much the quicker one
 LONG = 300  # rounds before which players pass through all states
 SHORT = 150  # the same, of what does not pass: weights that hardly move, penalties, unseen parts
 CEILING = 0.025  # of the best critic's advantage: a penalty under which none of the class has more
-APART = 0.9  # share of pairs that a critic without the penalty orders rightly
+APART = 0.8  # share of pairs that a critic without the penalty orders rightly
 HELD = 0.1  # of the best advantage: a critic that is held back below it
 
 

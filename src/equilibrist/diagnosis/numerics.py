@@ -20,6 +20,7 @@ from equilibrist.diagnosis._seen import weights_of
 from equilibrist.diagnosis._untouched import untouched
 from equilibrist.errors import EquilibristError
 from equilibrist.findings import Finding
+from equilibrist.nn.functional import in_transform
 from equilibrist.nn.wrapped import copied, unwrapped
 
 
@@ -201,7 +202,7 @@ def watched(players: Mapping[str, nn.Module], i: int) -> Iterator[list[Finding]]
     doubtful: list[Finding] = []  # under a scaler, forward values may overflow once and be left out
 
     def returned(module: nn.Module, inputs: Any, out: Any) -> None:
-        if doubtful or id(module) not in layers or torch.compiler.is_compiling():
+        if doubtful or id(module) not in layers or in_transform():
             return
         if not all(_finite(v) for v in _floats(out)):
             name, path = layers[id(module)]

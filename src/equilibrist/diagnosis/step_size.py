@@ -87,10 +87,15 @@ class _Steps:
         self._owners = {id(p): name for name in losses for p in players[name].parameters()}
         self._held: dict[int, list[Tensor]] = {}
         self._inside, self._round = False, 0
+        self._fault: Exception | None = None
 
     @contextmanager
     def of_round(self, i: int) -> Iterator[None]:
-        """Takes the losses around every step of round i."""
+        """Takes the losses around every step of round i.
+
+        Raises:
+            Exception: what a loss raised, once the round is over: it does not reach the loop.
+        """
         self._round = i
         handles = [
             register_optimizer_step_pre_hook(self._before),
@@ -101,14 +106,22 @@ class _Steps:
         finally:
             for handle in handles:
                 handle.remove()
+        if self._fault is not None:
+            raise self._fault
 
     def _before(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self._held[id(optimizer)] = [p.detach().clone() for p in weights_of(optimizer)]
 
     def _after(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         old = self._held.pop(id(optimizer), None)
-        if old is None or self._inside:
+        if old is None or self._inside or self._fault is not None:
             return
+        try:
+            self._measure(optimizer, old)
+        except Exception as fault:
+            self._fault = fault
+
+    def _measure(self, optimizer: torch.optim.Optimizer, old: list[Tensor]) -> None:
         own = weights_of(optimizer)
         stepped = {self._owners[id(p)] for p in own if id(p) in self._owners}
         if len(stepped) != 1:  # both players at once: neither's step is its own

@@ -176,3 +176,8 @@ def grad(*args: Any, **options: Any) -> tuple[Tensor, ...]:
         raise GameError(
             f"torch cannot differentiate a layer of this game twice ({first}): {cure}"
         ) from error
+
+
+def in_transform() -> bool:
+    """Whether a module is called within one of `torch.func`'s transforms, or compiled: its tensors hold no values."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()

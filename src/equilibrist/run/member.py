@@ -95,7 +95,7 @@ class Member:
         ):
             self.record.score({"step": step, **row})
 
-    def save(self, step: int, values: tree.Tree, names: list[str]) -> None:
+    def write_checkpoint(self, step: int, values: tree.Tree, names: list[str]) -> None:
         """A checkpoint; `names` are those of the columns of the measurements in values["window"]."""
         path = checkpoint.path_of(self.record.checkpoints, step)
         self.record.fsync_metrics()
@@ -104,7 +104,7 @@ class Member:
         self.checkpoint = self.record.checkpoint = path.name
         self._sound.add(path.name)
 
-    def saved(self, step: int) -> None:
+    def announce_checkpoint(self, step: int) -> None:
         """Once the checkpoints of all members are written: what the status names has been there."""
         self.record.status("running", step)
         self.prune()

@@ -81,7 +81,7 @@ class Session:
         """Member i's state as a single run has it."""
         return tree.map(lambda t, one: t if t.ndim == one.ndim else t[i], self.state, self._alone)
 
-    def _pair(self, i: int) -> tuple[Players, Constants]:
+    def _used_weights(self, i: int) -> tuple[Players, Constants]:
         """Member i as it is used: averaged where there are averages."""
         players = {**self._part(self.players, i), **self._state_of(i).get("average", {})}
         return players, self._part(self.constants, i)
@@ -245,11 +245,11 @@ class Session:
 
     # -- the loop ---------------------------------------------------------------------------------
 
-    def play(self, stop: StopRequest, title: str, progress: str) -> None:
+    def train(self, stop: StopRequest, title: str, progress: str) -> None:
         """Step until the end, until asked to stop, or until every member has diverged."""
         recipe = self.recipe
         kinds = ("log", "sample", "checkpoint", "score")
-        log, sheet, save, judge = (recipe.every(what) for what in kinds)
+        log_every, sheet_every, save_every, score_every = (recipe.every(what) for what in kinds)
         if self.step < recipe.steps:
             self._status("running")
         with (
@@ -261,16 +261,19 @@ class Session:
                 self._advance()
                 end = self.step == recipe.steps
                 last = end or bool(stop)
-                if last or any(self.step % every == 0 for every in (log, sheet, save, judge)):
-                    self._mark_diverged(weights=last or self.step % save == 0)
+                if last or any(
+                    self.step % every == 0
+                    for every in (log_every, sheet_every, save_every, score_every)
+                ):
+                    self._mark_diverged(weights=last or self.step % save_every == 0)
                     self.seconds += time.monotonic() - begun  # the device was waited for just now
-                    if end or self.step % log == 0:
+                    if end or self.step % log_every == 0:
                         bar.update(self.step, self._log())
-                    if end or self.step % sheet == 0:
+                    if end or self.step % sheet_every == 0:
                         self._sheets()
-                    if end or self.step % judge == 0:
+                    if end or self.step % score_every == 0:
                         self._score()
-                    if last or self.step % save == 0:
+                    if last or self.step % save_every == 0:
                         self._save()
                     begun = time.monotonic()
             if self._saved != self.step:
@@ -340,11 +343,11 @@ class Session:
 
     def _sheets(self) -> None:
         for i, member in self._live():
-            member.sheet(self.step, *self._pair(i))
+            member.sheet(self.step, *self._used_weights(i))
 
     def _score(self) -> None:
         for i, member in self._live() if self.recipe.scores else ():
-            member.score(self.step, *self._pair(i))
+            member.score(self.step, *self._used_weights(i))
 
     def _save(self) -> None:
         """A checkpoint of every live member, as if it had been trained by itself."""
@@ -358,11 +361,11 @@ class Session:
             }
             if table is not None:
                 values["window"] = table[:, :, i]
-            member.save(self.step, values, names)
+            member.write_checkpoint(self.step, values, names)
         self._saved = self.step
         # After all have been written: a process killed between them leaves a step that all share.
         for _, member in self._live():
-            member.saved(self.step)
+            member.announce_checkpoint(self.step)
 
     def _status(self, state: str) -> None:
         for _, member in self._live():

@@ -267,7 +267,7 @@ class _Job:
                 session = Session(recipe, members, self.device)
                 session.restore(ended or {})
                 self.renew(which, session.step)
-                session.play(stop, title, progress)
+                session.train(stop, title, progress)
             except BaseException:
                 if session is None or session.step == 0:
                     for record in self.records:  # a corrected recipe would be refused otherwise

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from equilibrist.certificates import Json
-from equilibrist.diagnosis._beside import Beside
+from equilibrist.diagnosis._comparison import RunComparison
 from equilibrist.diagnosis._difference import Key, differing
 from equilibrist.diagnosis._state import Leaf
 from equilibrist.findings import Finding
 
 
-class Rest(Beside):
+class UnrestoredState(RunComparison):
     """What is found where the state of modules, optimisers and schedules does not say it all."""
 
     def drawn(self) -> list[Finding]:
@@ -43,7 +43,7 @@ class Rest(Beside):
         return [Finding("random-not-restored", "loop", text, "warning", evidence=evidence)]
 
     def _other_call(self) -> tuple[str, bool]:
-        """Where the calls of networks part, in words, and whether it is by what one of them is given."""
+        """The first call of a network that differs, in words, and whether it is by what one of them is given."""
         mine, theirs = self.saving.inputs, self.resumed.inputs
         for count, (a, b) in enumerate(zip(mine, theirs, strict=False), 1):
             if a[0] != b[0]:
@@ -54,7 +54,7 @@ class Rest(Beside):
         return "", False
 
     def remaining(self) -> list[Finding]:
-        """Nothing that is watched was forgotten, and yet the runs part: the loop keeps something else."""
+        """Nothing that is watched was forgotten, but the runs still differ: the loop keeps something else."""
         candidates = self._candidates()
         call, inputs = self._other_call()
         rates = self._other_rates()

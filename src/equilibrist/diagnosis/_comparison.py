@@ -11,7 +11,7 @@ from equilibrist.diagnosis._rounds import Watched
 from equilibrist.diagnosis._state import State
 
 
-class Beside:
+class RunComparison:
     """A resumed run beside the one that went on.
 
     Args:

@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 from equilibrist import GradientPenalty
 from equilibrist.diagnosis import Loop, check_step_size, check_wiring, diagnose
 from equilibrist.diagnosis._after import _terms
+from equilibrist.diagnosis._epochs import Epochs
 from equilibrist.diagnosis._outcome import GameLook, Outcome
 from equilibrist.diagnosis._seen import Opposition
 from equilibrist.diagnosis.averages import _judged
@@ -282,3 +283,16 @@ def test_what_a_measurement_raises_does_not_end_the_loop() -> None:
     with pytest.raises(RuntimeError, match="of the loss alone"):
         check_step_size(lambda i: next(loop), {"critic": net}, {"critic": loss})
     next(loop)  # it goes on
+
+
+def test_a_fault_of_ours_does_not_reach_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(Epochs, "meet", fails)
+    torch.manual_seed(0)
+    g, d = mlp(4, 4), mlp(4, 1)
+    loop = Loop(alternating(g, d), {"generator": g, "critic": d}, "vanilla")
+    result = diagnose(loop, rounds=30, progress="none")
+    assert names(result) == [], result
+    assert result.skipped["what networks were given"] == "RuntimeError: ours"

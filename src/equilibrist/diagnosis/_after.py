@@ -34,6 +34,8 @@ def after(run: Running, generator: str, critic: str) -> tuple[list[Finding], dic
     """All findings of this kind, and what could not be looked at."""
     found: list[Finding] = []
     skipped: dict[str, str] = {}
+    if run.fault is not None:
+        skipped["what networks were given"] = f"{type(run.fault).__name__}: {run.fault}"
     asked: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
         ("batches of one", lambda: _single(run)),
         ("the average", lambda: _average(run, generator)),

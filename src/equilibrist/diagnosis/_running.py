@@ -42,6 +42,7 @@ class Running:
         early, late: wiring checks of the first and the last rounds.
         spread: what two terms of the generator's loss were like in rounds of the second half.
         outcome: looks at the game on the way.
+        fault: what ended the looks at what networks were given; None where nothing did.
         stopped: the finding that ended the run early; None where it ran to its end.
         given: what each player was given in its last rounds, (arguments, output's rows) by name.
         least: samples in the smallest batch that each player was given.
@@ -66,6 +67,7 @@ class Running:
         self.late: Wiring | None = None
         self.spread: Wiring | None = None
         self.stopped: Finding | None = None
+        self.fault: Exception | None = None
         self.middle: Tensor | None = None
         self.sizes: list[Finding] = []
         self.rates: dict[str, dict[int, list[tuple[int, float]]]] = {
@@ -213,13 +215,25 @@ class Running:
         stack.callback(register_optimizer_step_post_hook(self._stepped).remove)
         for name, held in self.loop.players.items():
             for module in modules_of(held):
-                hook = module.register_forward_pre_hook(
-                    ModuleHook(self._called(name)), with_kwargs=True
-                )
+                called = ModuleHook(self._harmless(self._called(name)))
+                hook = module.register_forward_pre_hook(called, with_kwargs=True)
                 stack.callback(hook.remove)
                 if name != self.critic:
-                    stack.callback(module.register_forward_hook(ModuleHook(self._made)).remove)
+                    made = ModuleHook(self._harmless(self._made))
+                    stack.callback(module.register_forward_hook(made).remove)
         return stack
+
+    def _harmless(self, look: Callable[..., None]) -> Callable[..., None]:
+        """A look whose faults do not reach the loop: after the first it looks no more."""
+
+        def hook(*args: object) -> None:
+            if self.fault is None:
+                try:
+                    look(*args)
+                except Exception as fault:
+                    self.fault = fault
+
+        return hook
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         self._count += 1

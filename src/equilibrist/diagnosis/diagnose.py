@@ -135,8 +135,7 @@ def diagnose(
     audit = None
     if run.stopped is None:
         others, skipped = after(run, generator, critic)
-        others = _unopposed(others)
-        found += [f for f in others if _new(f, found)]
+        found += [f for f in _unopposed(others) if _new(f, found)]
         found += [run.stopped] if run.stopped is not None else []  # in the rounds that it ran
     if fresh is not None and run.stopped is None:
         found += _resumed(fresh, seed, skipped)

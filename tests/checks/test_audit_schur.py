@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from equilibrist.checks import _lambda_star
-from equilibrist.checks._pursuit import Pursuit, State, answered, turned
+from equilibrist.checks._pursuit import Pursuit, PursuitState, answered, turned
 from equilibrist.checks._schur import ReducedSchur, restricted
 
 F64 = torch.float64
@@ -318,10 +318,10 @@ def test_what_is_not_finite_fails_it() -> None:
     assert not other.sound()
 
 
-def stands(**given: Any) -> State:
+def stands(**given: Any) -> PursuitState:
     nothing = torch.zeros(1)
     plain = {"lam": 1.0, "value": -1.0, "leader": 1.0, "follower": 1.0, "missed": 1.0}
-    return State(**(plain | given), u=nothing, w=nothing, residuals=(nothing, nothing))  # type: ignore[arg-type]
+    return PursuitState(**(plain | given), u=nothing, w=nothing, residuals=(nothing, nothing))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

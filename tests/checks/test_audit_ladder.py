@@ -57,6 +57,7 @@ def test_every_rung_is_there_lowest_first_and_knows_what_was_not_asked() -> None
         ([made("stable", R)], "gradient flow leaves it", "comes back"),
         ([made("stable", V)], "comes back", "leaves"),
         ([made("stable", N, q=math.inf)], "circles it", "comes back"),
+        ([made("stable", U, q=math.inf)], "imultaneous steps of any size leave it", "circles"),
         ([made("self-tests", U), made("nash", V)], "No verdict can be had", "A Nash equilibrium"),
         ([], "No check was asked for", "Nash"),
     ],

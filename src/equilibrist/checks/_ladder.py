@@ -182,7 +182,10 @@ def _stability(by: dict[str, Certificate]) -> list[str]:
             else "gradient flow leaves it"
         ]
     if total_rotation(stable):
-        return ["gradient flow circles it, and simultaneous steps of any size leave it"]
+        leaves = "simultaneous steps of any size leave it"
+        # Where it is not known whether the flow leaves, that it circles is not known either.
+        unknown = stable.verdict is Verdict.UNASSESSED
+        return [leaves if unknown else f"gradient flow circles it, and {leaves}"]
     if stable.verdict is Verdict.VERIFIED:
         return ["gradient flow comes back to it"]
     # Where it is unknown whether the pair is at rest, a search that found no gain is no headline.

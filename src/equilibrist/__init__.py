@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from equilibrist import (  # noqa: F401
         auxiliary,
         checkpoints,
+        compiled,
         contract,
         critics,
         data,
@@ -86,6 +87,7 @@ _WHERE = {
 # Not among the names of `__all__`, and found here all the same: `eq.Hinge` is `eq.formulations.Hinge`.
 _ALSO = {
     "auxiliary": ("Reconstruction", "Term"),
+    "compiled": ("CompiledStep",),
     "checkpoints": ("Choice", "EnergyScore", "RowScore", "choose_checkpoint"),
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),
@@ -122,6 +124,7 @@ _ALSO = {
         "draw_of_rows",
     ),
     "interop": ("Heard", "Play", "TorchRule", "Watch", "lightning_callback", "listen"),
+    "errors": ("CompilationError",),
     "langevin": ("SGLD", "RMSPropSGLD"),
     "optimizers": ("TFRMSProp",),
     "mixed": ("MatrixGame", "MirrorDescent", "MirrorProx", "OptimisticMirror", "PayoffGame"),
@@ -161,6 +164,7 @@ _MODULES = (
     "auxiliary",
     "checkpoints",
     "checks",
+    "compiled",
     "contract",
     "critics",
     "data",

@@ -36,6 +36,10 @@ class RecipeError(EquilibristError):
     """A recipe or a setting that does not exist or does not fit."""
 
 
+class CompilationError(EquilibristError):
+    """A step that cannot be compiled, with the reason: it can be taken eagerly all the same."""
+
+
 class NonFiniteError(EquilibristError):
     """Training met an infinite or undefined loss or gradient.
 

@@ -12,6 +12,9 @@ Adam, points that are not stationary would attract. `schedules.update` then divi
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -29,6 +32,22 @@ Params = dict[str, Tensor]
 Coupled = tuple[str, ...] | None
 _LARGEST = 3e38  # of float32
 _BELOW_ONE = 1 - sys.float_info.epsilon
+_unfused = ContextVar("unfused", default=False)
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Rules without torch's fused kernels, in plain tensor operations, which can be traced: the same step up to
+    rounding.
+
+    Returns:
+        A context manager.
+    """
+    token = _unfused.set(True)
+    try:
+        yield
+    finally:
+        _unfused.reset(token)
 
 
 class Optimizer(Protocol):
@@ -201,6 +220,9 @@ class Adam:
             y if y.stride() == x.stride() else torch.empty_like(x).copy_(y)
             for x, y in zip(p, g, strict=True)
         ]
+        if _unfused.get():
+            self._plain(p, g, mean, square, count)
+            return
         adam(
             p,
             g,
@@ -217,6 +239,24 @@ class Adam:
             eps=self.eps,
             maximize=False,
         )
+
+    def _plain(
+        self,
+        p: list[Tensor],
+        g: list[Tensor],
+        mean: list[Tensor],
+        square: list[Tensor],
+        count: list[Tensor],
+    ) -> None:
+        """The update in plain operations."""
+        for x, y, m, s, t in zip(p, g, mean, square, count, strict=True):
+            t.add_(1)
+            m.lerp_(y, 1 - self.beta1)
+            s.mul_(self.beta2).addcmul_(y, y, value=1 - self.beta2)
+            # As the fused kernel has it: 1 - b^t in float64.
+            first, second = (1 - b ** t.double() for b in (self.beta1, self.beta2))
+            root = s.sqrt() / second.sqrt().to(s.dtype) + self.eps
+            x.sub_((self.lr / first).to(x.dtype) * m / root)
 
 
 @dataclass(frozen=True)

@@ -337,6 +337,7 @@ def test_one_entry_a_session(tmp_path, go, stop_at):
         "machine",
         "threads",
         "git",
+        "steps",
     }
 
 

@@ -30,6 +30,12 @@ AuditSetOption = Annotated[
 ]
 GameSetOption = Annotated[list[str] | None, _set_option(help="An option of the game.")]
 
+CompileOption = Annotated[
+    str,
+    typer.Option(
+        help="The whole step as one compiled function: on, off, or auto (long runs, where it repays)."
+    ),
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(

@@ -12,6 +12,7 @@ from equilibrist.cli.auditing import audit_run
 from equilibrist.cli.exit_codes import DIVERGED, INTERRUPTED
 from equilibrist.cli.loading import parse_settings
 from equilibrist.cli.options import (
+    CompileOption,
     DataOption,
     DeviceOption,
     ProgressOption,
@@ -54,6 +55,7 @@ def run(
             min=1, help="Checkpoints that stay on the disk; 3 unless the recipe has it otherwise."
         ),
     ] = None,
+    compile: CompileOption = "auto",
     threads: ThreadsOption = 0,
     progress: ProgressOption = "auto",
 ) -> None:
@@ -74,6 +76,7 @@ def run(
         device=device,
         progress=progress,
         tensorboard=tensorboard,
+        compile=compile,
     )
     _require_finished(trained, where)
     from equilibrist.report import write_report
@@ -98,9 +101,11 @@ def _train(
     device: str,
     progress: str,
     tensorboard: bool,
+    compile: str,
 ) -> Run:
     """Build the recipe and train it in the folder `where`."""
     from equilibrist.run import train
+    from equilibrist.run.stepping import compile_mode
 
     built = resolved.build()
     if keep is not None:
@@ -117,6 +122,7 @@ def _train(
             device=device,
             progress=progress,
             tensorboard=tensorboard,
+            compile=compile_mode(compile),
         )
     except KeyboardInterrupt:
         complain(

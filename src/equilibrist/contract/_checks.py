@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from equilibrist import tree
+from equilibrist.compiled import CompiledStep
 from equilibrist.contract._arena import Arena, arena
 from equilibrist.contract._outcomes import CheckOutcome, NotApplicable, ensure, outcome_of
 from equilibrist.contract._ranks import Joined, on_two_ranks
@@ -20,7 +21,7 @@ from equilibrist.contract._solver_run import SolverRun
 from equilibrist.core.draws import StackedDraws, normal
 from equilibrist.core.field import Reduce, VectorField
 from equilibrist.core.game import Game, Players
-from equilibrist.errors import GameError
+from equilibrist.errors import CompilationError, GameError
 from equilibrist.games.truth import Known, Point, sizes_of
 from equilibrist.solvers import Solver
 from equilibrist.solvers.base import DrawSource, Linear
@@ -44,7 +45,8 @@ def check_solver(
     Args:
         solver: hyperparameters as for training; step sizes that suit the game.
         where: a game that carries its truth, or an `Arena`.
-        only: names of the checks to run; all if None.
+        only: names of the checks to run; all of `CHECKS` if None. "traced", the step as the graph that is compiled
+            (`equilibrist.CompiledStep`), costs a second and runs only if it is named.
         excluded: checks (or "*", all) that do not apply, by name, each with its reason.
 
     What does not apply (no `linear_map`, nothing drawn, no known points) is excluded with the reason.
@@ -61,10 +63,11 @@ def check_solver(
     """
     place = where if isinstance(where, Arena) else arena(where)
     left = excluded or {}
+    wanted = set(CHECKS) if only is None else set(only)
     return tuple(
         outcome_of(name, partial(check, solver, place), left.get(name, left.get("*")))
-        for name, check in CHECKS.items()
-        if only is None or name in only
+        for name, check in {**CHECKS, **COSTLY}.items()
+        if name in wanted
     )
 
 
@@ -286,6 +289,23 @@ def _two_ranks(solver: Solver, where: Arena) -> str:
     return f"{worst:.1e}"
 
 
+def _traced(solver: Solver, where: Arena) -> str:
+    """The step as one graph of operations, which is what is compiled, is the eager step."""
+    eager, run = SolverRun(solver, where), SolverRun(solver, where)
+    step = CompiledStep(solver, run.field, compiler=lambda graph, examples: graph)
+    worst = 0.0
+    for k in range(STEPS):
+        eager.go()
+        try:
+            taken = step(run.players, run.constants, run.state, where.draws(0, k))
+        except CompilationError as refused:
+            raise NotApplicable(f"refused: {refused}") from None
+        run.players, run.constants, run.state, run.info = taken
+        worst = max(worst, _apart(run, eager))
+        ensure(worst < EXACT, f"step {k} differs by {worst:.1e}")
+    return f"{step.operations} operations, {worst:.1e}"
+
+
 CHECKS: dict[str, Callable[[Solver, Arena], str]] = {
     "frozen": _frozen,
     "values": _values,
@@ -297,6 +317,8 @@ CHECKS: dict[str, Callable[[Solver, Arena], str]] = {
     "stacked": _stacked,
     "two ranks": _two_ranks,
 }
+# Checks that cost a second a cell: they run where `only` names them.
+COSTLY: dict[str, Callable[[Solver, Arena], str]] = {"traced": _traced}
 
 
 def gives(game: Game, attribute: str) -> TypeGuard[Known]:

@@ -57,7 +57,9 @@ def train_seeds(
         keep=1,
     )
     if stacked and len(seeds) > 1:
-        found = ensemble(made, place.runs, seeds, device=place.device, progress=QUIET)
+        found = ensemble(
+            made, place.runs, seeds, device=place.device, progress=QUIET, compile="off"
+        )
         stopped = found.interrupted
     else:
         stopped = False
@@ -69,6 +71,7 @@ def train_seeds(
                     seed=seed,
                     device=place.device,
                     progress=QUIET,
+                    compile="off",  # rows are compared by seconds
                 )
             except NonFiniteError:  # its record says so
                 continue

@@ -84,6 +84,20 @@ def identity(entry: object) -> Json:
     }
 
 
+def changes(first: Json, now: Json, stacked: bool) -> str:
+    """In what two sessions differ, as far as bits depend on it: "threads: 2, now 1", or nothing. A member of a stack
+    may go on by itself, but not in another stack."""
+    was, here = (
+        {
+            **identity(entry),
+            "steps": dig(entry, "steps", "mode") or "eager",
+            **({"members": entry.get("members")} if stacked else {}),
+        }
+        for entry in (first, now)
+    )
+    return "; ".join(f"{key}: {was[key]}, now {here[key]}" for key in was if was[key] != here[key])
+
+
 def _versions() -> dict[str, str]:
     found = {}
     for name in ("equilibrist", "torch", "numpy", "scipy", "safetensors"):

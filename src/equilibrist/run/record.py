@@ -373,6 +373,13 @@ class Record:
         write_json(path, sessions)
         return sessions
 
+    def last_session(self) -> Json | None:
+        """The newest entry of environment.json; None where there is none that can be read."""
+        path = self.directory / "environment.json"
+        sessions = read_json(path) if path.exists() else []
+        last = sessions[-1] if isinstance(sessions, list) and sessions else None
+        return last if isinstance(last, dict) else None
+
     def status(self, state: str, step: int, message: str = "") -> None:
         """Write status.json: running, interrupted, diverged or finished; and the newest checkpoint."""
         value = {"state": state, "step": step, "message": message, "checkpoint": self.checkpoint}

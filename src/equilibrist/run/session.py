@@ -19,6 +19,7 @@ from equilibrist.run.guarded_field import GuardedField
 from equilibrist.run.member import Member
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.requirements import affordable, fits, overgrown
+from equilibrist.run.stepping import Compile, Standing, choose_stepping
 from equilibrist.run.stopping import StopRequest
 from equilibrist.run.trained import Run, newest_or_start, require_own
 
@@ -26,7 +27,7 @@ Measurements = list[dict[str, Tensor]]  # a dictionary a step, by "kind/player"
 
 
 class Session:
-    """Training from one step to another, without a pause.
+    """Training from one step to another.
 
     One member is trained by itself. The parameters, moments and minibatches of several are stacked along a
     leading dimension, and one `step` of the solver moves them all; counters in the solver's state are shared.
@@ -35,6 +36,7 @@ class Session:
         recipe: with a solver whose parameters may have a value for each member.
         members: the seeds, each with its record.
         device: of training.
+        compile: whether the steps are compiled (`choose_stepping`).
 
     Attributes:
         step: how many steps were done.
@@ -43,8 +45,15 @@ class Session:
             its weights were found to have grown more than a thousandfold.
     """
 
-    def __init__(self, recipe: Recipe, members: Sequence[Member], device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        members: Sequence[Member],
+        device: torch.device,
+        compile: Compile = "off",
+    ) -> None:
         self.recipe, self.members, self.device = recipe, members, device
+        self.compile = compile
         self.stacked = len(members) if len(members) > 1 else None
         affordable(recipe, device, len(members))
         self.batches = [member.batches(device) for member in members]
@@ -90,13 +99,13 @@ class Session:
         """Index and member of those that have not diverged."""
         return [(i, m) for i, m in enumerate(self.members) if m.seed not in self.diverged]
 
-    def _draws(self) -> Draws | StackedDraws:
-        draws = [batches.at(self.step) for batches in self.batches]
+    def _draws(self, step: int) -> Draws | StackedDraws:
+        draws = [batches.at(step) for batches in self.batches]
         return StackedDraws(draws) if self.stacked else draws[0]
 
     # -- beginning and end --------------------------------------------------------------------------
 
-    def restore(self, ended: dict[int, int]) -> None:
+    def restore(self, ended: dict[int, int], progress: str = "none") -> None:
         """Go on from the newest step at which every member has a sound checkpoint, or begin.
 
         `ended`: seed to step of members that have diverged in earlier sessions and are left as they are.
@@ -117,6 +126,9 @@ class Session:
                 f"steps={self.recipe.steps}: ask for more steps, or choose another --dir"
             )
         self.seconds = max(member.record.rewind(step) for member in self.members)
+        here = Standing(self.players, self.constants, self.state, self._draws, self.step)
+        last, mode = self.members[0].record.last_session(), self.compile
+        self._stepping = choose_stepping(mode, self.recipe, self.field, here, last, progress)
         self._register()
         for member in self.members:
             if self.stacked:  # some members wrote further checkpoints, others did not
@@ -187,20 +199,15 @@ class Session:
 
     def _register(self) -> None:
         """Add this session to the members' records; a warning where its bits will be others'."""
-        entry = environment.environment(self.device, self.step)
+        entry = {**environment.environment(self.device, self.step), "steps": self._stepping.entry}
         if self.stacked:
             entry["members"] = self.stacked
         for member in self.members:
             sessions = member.record.session(entry)
-        was, now = (
-            {**environment.identity(e), "members": e.get("members")} for e in (sessions[0], entry)
-        )
-        if not self.stacked:  # a member of an ensemble may go on by itself
-            del was["members"], now["members"]
-        if changed := [f"{k}: {was[k]}, now {now[k]}" for k in was if was[k] != now[k]]:
+        if changed := environment.changes(sessions[0], entry, stacked=bool(self.stacked)):
             warn_user(
-                f"resuming {self._root} in a different environment ({'; '.join(changed)}): "
-                "the continuation will not be bit-identical to an uninterrupted run"
+                f"resuming {self._root} in a different environment ({changed}): the continuation will not "
+                "be bit-identical to an uninterrupted run"
             )
 
     def _require_fit(self) -> None:
@@ -209,7 +216,7 @@ class Session:
         fits(self.recipe, self._part(self.players, 0), self._part(self.constants, 0), first)
         if not self.stacked:
             return
-        draw = self._draws().batch(0)
+        draw = self._draws(self.step).batch(0)
         try:
             constants = self.field.refresh(self.players, self.constants, draw)
             self.field(self.players, constants, draw)
@@ -221,27 +228,25 @@ class Session:
 
     def runs(self, interrupted: bool = False) -> list[Run]:
         """The members as single runs; those that met a non-finite number at their newest checkpoints."""
-        found = []
-        for i, member in enumerate(self.members):
-            if member.seed in self.diverged and not member.overgrown:
-                run = newest_or_start(member.record, member.recipe, member.seed, self.device)
-            else:
-                run = Run(
-                    member.record.directory,
-                    member.recipe,
-                    member.data,
-                    tree.clone(self._part(self.players, i)),
-                    tree.clone(self._part(self.constants, i)),
-                    self.step,
-                    member.seed,
-                    member.checkpoint,
-                    member.sha256,
-                    interrupted,
-                    tree.clone(self._state_of(i).get("average", {})),
-                    member.overgrown,
-                )
-            found.append(run)
-        return found
+        return [self._run(i, member, interrupted) for i, member in enumerate(self.members)]
+
+    def _run(self, i: int, member: Member, interrupted: bool) -> Run:
+        if member.seed in self.diverged and not member.overgrown:
+            return newest_or_start(member.record, member.recipe, member.seed, self.device)
+        return Run(
+            member.record.directory,
+            member.recipe,
+            member.data,
+            tree.clone(self._part(self.players, i)),
+            tree.clone(self._part(self.constants, i)),
+            self.step,
+            member.seed,
+            member.checkpoint,
+            member.sha256,
+            interrupted,
+            tree.clone(self._state_of(i).get("average", {})),
+            member.overgrown,
+        )
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -282,8 +287,8 @@ class Session:
 
     def _advance(self) -> None:
         """One step of the solver."""
-        self.players, self.constants, self.state, info = self.recipe.solver.step(
-            self.field, self.players, self.constants, self.state, self._draws()
+        self.players, self.constants, self.state, info = self._stepping.take(
+            self.players, self.constants, self.state, self._draws(self.step)
         )
         self.step += 1
         self._window.append(

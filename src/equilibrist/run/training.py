@@ -25,6 +25,7 @@ from equilibrist.run.recipe import Recipe
 from equilibrist.run.record import Record
 from equilibrist.run.requirements import require_seed
 from equilibrist.run.session import Session
+from equilibrist.run.stepping import Compile, compile_mode
 from equilibrist.run.stopping import StopRequest
 from equilibrist.run.trained import Run, newest_or_start
 
@@ -62,6 +63,7 @@ def train(
     device: str = "auto",
     progress: str = "auto",
     tensorboard: bool = False,
+    compile: Compile = "auto",
 ) -> Run:
     """Train `recipe` in `directory` up to its last step, or go on where that directory stopped.
 
@@ -81,6 +83,10 @@ def train(
         device: "auto", "cpu", "cuda", "cuda:1", ...
         progress: "auto", "bar", "lines" or "none".
         tensorboard: whether metrics are written for TensorBoard, too.
+        compile: whether the whole step is one compiled function: "on", "off", or "auto", which compiles a
+            long run on the CPU (of ten minutes or more) where measurements say that it repays. The record says what
+            was done.
+            Compiled steps equal eager ones up to rounding; a run is resumed as it began.
 
     Returns:
         The run at its last step, or at the step at which it was asked to stop.
@@ -92,10 +98,11 @@ def train(
         GameError: the data do not fit the networks.
         NonFiniteError: a loss or gradient became infinite or undefined.
         UnwritableError: the disk is full.
+        CompilationError: compile="on", and the step cannot be compiled.
     """
     seed = require_seed(seed)
     given = Provenance(name, settings, origin)
-    job = _Job.of(recipe, [recipe], {seed: Path(directory)}, given, device)
+    job = _Job.of(recipe, [recipe], {seed: Path(directory)}, given, device, compile)
     with job.held(), StopRequest() as stop:
         session = job.play([0], stop, recipe.title or name, progress, tensorboard=tensorboard)
     if failure := session.members[0].failure:
@@ -103,6 +110,7 @@ def train(
     return session.runs(bool(stop) and session.step < recipe.steps)[0]
 
 
+# More parameters than other functions: users give the last ones by name, and each has a default.
 @usual_errors
 def ensemble(
     recipe: Recipe,
@@ -114,6 +122,7 @@ def ensemble(
     origin: Json | None = None,
     device: str = "auto",
     progress: str = "auto",
+    compile: Compile = "auto",
 ) -> Ensemble:
     """Train `recipe` from every seed at once, each in DIR/seed_S, or go on where they stopped.
 
@@ -133,7 +142,7 @@ def ensemble(
         recipe: what to train.
         directory: the folder of the members' run directories.
         seeds: of the members, each once.
-        name, settings, origin, device, progress: as in `train`.
+        name, settings, origin, device, progress, compile: as in `train`.
 
     Returns:
         The members' runs, and what became of them.
@@ -144,7 +153,7 @@ def ensemble(
     """
     given = Provenance(name, settings, origin)
     with StopRequest() as stop:
-        return train_members(recipe, directory, seeds, stop, given, device, progress)
+        return train_members(recipe, directory, seeds, stop, given, device, progress, compile)
 
 
 def train_members(
@@ -155,6 +164,7 @@ def train_members(
     given: Provenance,
     device: str,
     progress: str,
+    compile: Compile = "off",
 ) -> Ensemble:
     """`ensemble`, for a caller that trains several and must not lose a stop request between them."""
     seeds = tuple(require_seed(seed) for seed in seeds)
@@ -166,7 +176,7 @@ def train_members(
         for i in range(len(seeds))
     ]
     folders = {seed: Path(directory) / f"seed_{seed}" for seed in seeds}
-    job = _Job.of(recipe, own, folders, given, device)
+    job = _Job.of(recipe, own, folders, given, device, compile)
     if _fills_the_stack(recipe):
         return _one_by_one(job, stop, title, progress)
     with job.held():
@@ -217,6 +227,7 @@ class _Job:
     records: list[Record]
     manifests: list[Json]
     device: torch.device
+    compile: Compile
 
     @classmethod
     def of(
@@ -226,12 +237,13 @@ class _Job:
         folders: dict[int, Path],
         given: Provenance,
         device: str,
+        compile: Compile,
     ) -> _Job:
         """The job of training every seed in its folder."""
         seeds, place = list(folders), device_of(device)
         records = [Record(folder) for folder in folders.values()]
         manifests = [given.manifest(one, s, place) for one, s in zip(own, seeds, strict=True)]
-        return cls(recipe, own, seeds, records, manifests, place)
+        return cls(recipe, own, seeds, records, manifests, place, compile_mode(compile))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -264,8 +276,8 @@ class _Job:
                 ]
                 for member in members:
                     opened.callback(member.close)
-                session = Session(recipe, members, self.device)
-                session.restore(ended or {})
+                session = Session(recipe, members, self.device, self.compile)
+                session.restore(ended or {}, progress)
                 self.renew(which, session.step)
                 session.train(stop, title, progress)
             except BaseException:

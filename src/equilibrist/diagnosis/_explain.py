@@ -226,7 +226,7 @@ def _cancelled(step: PlayerStep, kinds: Sequence[str], fit: Fit, totals: dict[st
         if kind != FAKE or call.linked or slope is None or name not in step.problem.names:
             continue
         sent = sum(factor_of(got.reshape(slope.shape), slope) or 0.0 for got in call.received)
-        lost = fit.coefficients.get(name, 0.0) - sent
+        lost = _coefficient(step.problem, fit, name) - sent
         if not call.received or abs(lost) < CANCELS:
             continue
         for j in linked:
@@ -237,6 +237,14 @@ def _cancelled(step: PlayerStep, kinds: Sequence[str], fit: Fit, totals: dict[st
                 totals[OTHER] = totals.get(OTHER, 0.0) + lost / ratio
                 return True
     return False
+
+
+def _coefficient(problem: Problem, fit: Fit, name: str) -> float:
+    """A column's coefficient, that of its twin where the two are one column."""
+    if name in fit.coefficients:
+        return fit.coefficients[name]
+    kept = next((k for k, twins in fit.merged.items() if name in twins), None)
+    return 0.0 if kept is None else fit.coefficients[kept] * problem.ratio(kept, name)
 
 
 def _opposite(problem: Problem, place: int) -> float:

@@ -56,7 +56,7 @@ def judge_gradients(recorder: Recorder) -> tuple[list[Finding], dict[str, list[E
         if role != CRITIC and len(steps) >= LEAST:
             findings += judge_generator(recorder, role, steps, flipped)
         if len(steps) >= LEAST:
-            findings += _stale(recorder, role, steps) + _scale(recorder, role, steps)
+            findings += _stale(recorder, role, steps) + _scale(recorder, role, by)
     return findings, by
 
 
@@ -273,16 +273,21 @@ def _some(e: Explained) -> float:
     return max((abs(v) for part, v in e.totals.items() if part not in (BEFORE, MIXED)), default=0.0)
 
 
-def _scale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Finding]:
-    side = recorder.sides[role]
+def _factor(role: str, steps: Sequence[Explained]) -> float:
+    """The factor on all declared parts of a player's loss; 0 where too few steps tell it."""
     parts = (REAL, FAKE) if role == CRITIC else (OWN,)
     sizes = [max(abs(e.get(p)) for p in parts) for e in steps if e.residual < 0.05]
-    if len(sizes) < LEAST:
-        return []
-    size = statistics.median(sizes)
+    return statistics.median(sizes) if len(sizes) >= LEAST else 0.0
+
+
+def _scale(recorder: Recorder, role: str, by: dict[str, list[Explained]]) -> list[Finding]:
+    side, steps = recorder.sides[role], by[role]
+    parts = (REAL, FAKE) if role == CRITIC else (OWN,)
+    size = _factor(role, steps)
     counts = {c.scores[0].numel() for e in steps for c in e.step.calls}
-    if size < SCALE or any(abs(size / count - 1) < 0.01 for count in counts):
-        return []  # a sum over the batch where a mean is declared is as large
+    mean = any(abs(_factor(other, by[other]) - 1) < 0.01 for other in by if other != role)
+    if size < SCALE or (not mean and any(abs(size / count - 1) < 0.01 for count in counts)):
+        return []  # a sum over the batch where a mean is declared is as large, of both players' losses
     power = math.log2(size)
     exact = abs(power - round(power)) < 0.02
     return [

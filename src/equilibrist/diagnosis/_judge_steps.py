@@ -79,6 +79,18 @@ def _steps(
                 evidence={"steps": 0, "other_steps": len(others), "stale": len(stale)},
             )
         ]
+    idle = [s for s in others if s.fresh == 0 and not s.received]
+    if LEAST <= len(idle) < len(others) and reached:
+        other = recorder.sides[idle[0].player].name
+        return [
+            Finding(
+                "wrong-optimizer",
+                f"{side.name}'s optimiser",
+                f"The {side.name}'s gradients are computed and its optimiser never steps; the {other}'s optimiser "
+                f"steps {len(others)} times, {len(idle)} of them without a gradient of its own.",
+                evidence={"steps": 0, "other_steps": len(others), "idle": len(idle)},
+            )
+        ]
     borrowed = _borrowed(recorder, side, by)
     if borrowed is not None:
         return [borrowed]

@@ -70,7 +70,7 @@ def exploded(run: Running) -> list[Finding]:
         return []
     if run.late is None:
         text = f"The critic's scores grew from {before:.2g} to {now:.2g} before a value was not finite."
-    elif travel > ROUND * steps:
+    elif steps and travel > ROUND * steps:
         text = f"The {name}'s steps are as large as its weights: {moved}."
     elif now > LARGE and now > GROWN * before and travel > FAR:
         text = f"The critic's scores grew from {before:.2g} to {now:.2g} in {run.done} rounds; {moved}."

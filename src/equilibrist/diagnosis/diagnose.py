@@ -155,6 +155,8 @@ def _of_loop(run: Running, loop: Loop, generator: str, critic: str, seed: int) -
     """What was found while the loop ran: wiring, data, rates, numbers."""
     found = [_lasting(f, run.late) for f in run.early.findings]
     late = run.late.findings if run.late else ()
+    if any(f.name == "wrong-sign" and f.sure == "certain" for f in found):
+        late = ()  # where a game that is turned round has come to
     # A check of the last rounds takes samples that were made before them for altered ones.
     found += [f for f in late if _new(f, found) and not (run.ages.known and f.name in ALTERED)]
     found = without_the_frame(without_echoes(found), loop, generator, seed)

@@ -20,6 +20,8 @@ def start(load: Callable[[], Callable[[], int]]) -> NoReturn:
     Args:
         load: Imports the command and returns its `main`. It is called once Ctrl-C is handled.
     """
+    # torch's large tensors in huge pages, where the system gives them: half the time to make one of 30 million numbers.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by nohup
         signal.signal(signal.SIGINT, leave)
     main = load()  # the command replaces the handler once torch is imported

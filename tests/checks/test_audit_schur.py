@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from equilibrist.checks import _lambda_star
+from equilibrist.checks import _lambda_star, _pursuit
 from equilibrist.checks._pursuit import Pursuit, PursuitState, answered, turned
 from equilibrist.checks._schur import ReducedSchur, restricted
 
@@ -227,6 +227,29 @@ def test_residuals_and_what_an_answer_misses_are_those_of_the_whole_spaces() -> 
     u = found.U[0]
     true = float(u @ a @ u + (g @ u) @ torch.linalg.solve(K, g @ u))
     assert value <= true <= value + missed
+
+
+def test_directions_of_a_large_pair_are_kept_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same state as in float64, to float32's rounding, from half the memory."""
+    parts = blocks(21, k=6, m=9)
+
+    def state() -> tuple[Pursuit, PursuitState]:
+        found = begun(pursuit(parts, damping=0.3), leaders=2)
+        for k in range(3):
+            found.add_follower(coupling(9, 1, 40 + k)[:, 0])
+        return found, found.state(0.8)
+
+    (wide, want), _ = state(), monkeypatch.setattr(_pursuit, "LARGE", 0)
+    small, got = state()
+    assert wide.U[0].dtype == F64
+    assert {x.dtype for x in (*small.U, *small.AU, *small.GU, *small.Q, *small.CQ)} == {
+        torch.float32
+    }
+    assert small.most >= 4
+    assert got.value == pytest.approx(want.value, rel=1e-5)
+    assert got.u.dtype == F64
+    np.testing.assert_allclose(got.u, want.u, atol=1e-5)
+    np.testing.assert_allclose(got.residuals[1], want.residuals[1], atol=1e-5)
 
 
 def test_no_coupling_needs_no_answer() -> None:

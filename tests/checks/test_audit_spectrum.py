@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from audit_games import F64, Gaussian, Shift, Unit, audited, boxed
 from torch import Tensor, nn
 
 from equilibrist import GAN, JacobianOperator, Quadratic, RecipeError, Vanilla, Verdict, tree
-from equilibrist.checks import CHECKS, Settings, audit_game, spectrum
+from equilibrist.checks import CHECKS, Settings, _eigen, audit_game, spectrum
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._eigen import ROUNDING, probe_cost, probes_of
 from equilibrist.checks.certificate import Certificate
@@ -23,6 +24,7 @@ from equilibrist.checks.spectrum import planned_gradients, stable
 from equilibrist.files.atomic import json_ready
 from equilibrist.games import Dirac, GaussianW2GAN, three_nash
 from equilibrist.penalties import R1
+from equilibrist.spectra import arrays
 
 
 def exact(game: Any, players: Any, **settings: Any) -> Certificate:
@@ -207,6 +209,33 @@ def test_krylov_verdicts_on_an_exact_game() -> None:
     assert fine.verdict is Verdict.NOT_REFUTED
     assert fine.evidence["extremes"]["smallest real part"]["value"][0] == pytest.approx(0.2)
     assert exact(game, players).verdict is Verdict.VERIFIED
+
+
+def test_a_basis_that_does_not_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pair too large for the usual search the leftmost eigenvalue is found all the same, from restarts of a small
+    basis; nothing is said of the ends that were not looked at."""
+    monkeypatch.setattr(arrays, "MEMORY", 20 * 8 * 120.0)
+    game, players = krylov_pair([-0.7, 3.0])
+    found = exact(game, players, spectrum_dense=10)
+    assert found.verdict is Verdict.REFUTED
+    assert found.evidence["extremes"]["smallest real part"]["value"][0] == pytest.approx(-0.7)
+    assert found.evidence["extremes"]["largest imaginary part"] is None
+    game, players = krylov_pair([0.2, 3.0])
+    assert exact(game, players, spectrum_dense=10).verdict is Verdict.NOT_REFUTED
+
+
+@pytest.mark.parametrize(("n", "k", "dtype", "room"), [
+    (5_000_000, 4, np.float64, None), (6_000_000, 1, np.float32, 62), (30_000_000, 1, np.float32, 12),
+])  # fmt: skip
+def test_what_a_search_of_many_parameters_keeps(
+    n: int, k: int, dtype: type, room: int | None
+) -> None:
+    """No more than 1.5 GB, in the precision of the products."""
+    size = _eigen._Size.of(n, SimpleNamespace(dtype=torch.float32))  # type: ignore[arg-type]
+    assert (size.k, size.dtype, size.room) == (k, dtype, room)
+    assert n * np.dtype(dtype).itemsize * (room or 36) <= 1.5e9
+    exactly = _eigen._Size.of(n, SimpleNamespace(dtype=F64))  # type: ignore[arg-type]
+    assert exactly.dtype is np.float64
 
 
 def test_not_converged_is_said() -> None:

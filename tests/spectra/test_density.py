@@ -11,13 +11,14 @@ from equilibrist.core.jacobian import HessianOperator
 from equilibrist.spectra import (
     SpectralDensity,
     abscissa,
+    arrays,
     exact_density,
     forecast,
     henrici,
     suggested,
 )
 from equilibrist.spectra.consensus import transposed
-from equilibrist.spectra.density import block_diagonal, density
+from equilibrist.spectra.density import block_diagonal, density, lanczos
 from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
 from equilibrist.spectra.products import product_with, symmetric_part
 from equilibrist.spectra.spectrum import described
@@ -215,3 +216,13 @@ def test_consensus_as_products() -> None:
     assert product(u) == pytest.approx(whole.T @ u)
     plain = transposed(lambda x: J @ x, lambda x: J.T @ x, 0.7)
     assert plain(u) == pytest.approx((J + 0.7 * J.T @ J).T @ u)
+
+
+def test_lanczos_takes_as_many_steps_as_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "MEMORY", 6 * 8 * 50.0)
+    A = np.diag(np.linspace(1, 2, 50))
+    start = np.random.default_rng(0).standard_normal(50)
+    basis, T, _ = lanczos(lambda u: A @ u, start, 20)
+    assert len(basis) == len(T) == 6
+    monkeypatch.setattr(arrays, "MEMORY", 1.0)
+    assert len(lanczos(lambda u: A @ u, start, 20)[0]) == 4

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, aslinearoperator, eigs
 from spectra_networks import GAMES, by_differences, operator
 
 from equilibrist.errors import GameError
-from equilibrist.spectra import extremes
+from equilibrist.spectra import arrays, extremes
 from equilibrist.spectra import krylov as krylov_module
 from equilibrist.spectra.eigenvalues import eigenpairs
 from equilibrist.spectra.krylov import ENDS, _extend, krylov, partner, refined
@@ -86,6 +86,46 @@ def test_restarts_find_what_a_small_basis_cannot_hold() -> None:
         assert found.values[i] == pytest.approx(expected, abs=1e-8)
     truth = M @ found.vectors - found.vectors * found.values
     assert np.linalg.norm(truth, axis=0).max() < 1e-8
+
+
+def test_a_basis_in_float32() -> None:
+    """Half the memory; what it finds is as good as float32 is, and its own residuals say so."""
+    M = normal_matrix(400, 0, (3 + 1j, -1 + 0.2j))
+    found = krylov(
+        lambda u: M @ u,
+        400,
+        k=1,
+        tolerance=1e-5,
+        products=300,
+        room=14,
+        rounding=3e-5,
+        dtype=np.float32,
+    )
+    i = found.outermost("smallest real part")
+    assert i is not None
+    assert abs(found.values[i] - (-1 + 0.2j)) < 1e-4
+    assert found.residuals[i] < 3e-4
+    truth = M @ found.vectors[:, i] - found.vectors[:, i] * found.values[i]
+    assert np.linalg.norm(truth) < found.residuals[i]
+    assert found.vectors.dtype == np.complex128
+    # The left vector's partner, from a basis of the same kind.
+    row = eigenpairs(torch.from_numpy(M))[2]
+    values = np.linalg.eigvals(M)
+    left = row[:, int(np.argmin(eigenpairs(torch.from_numpy(M))[0].values.real))].conj()
+    value = complex(values[np.argmin(values.real)])
+    pair = partner(lambda u: M @ u, left, value.real + 1j * abs(value.imag), 200, 1e-3, np.float32)
+    assert np.linalg.norm(M @ pair.vector - pair.value * pair.vector) < 5e-3
+
+
+def test_complex_combinations_are_made_of_their_parts() -> None:
+    rng = np.random.default_rng(0)
+    basis, Y = (
+        rng.standard_normal((50, 4)),
+        rng.standard_normal((4, 3)) + 1j * rng.standard_normal((4, 3)),
+    )
+    np.testing.assert_allclose(arrays.combined(basis, Y), basis @ Y, atol=1e-12)
+    np.testing.assert_allclose(arrays.combined(basis, Y[:, 0]), basis @ Y[:, 0], atol=1e-12)
+    np.testing.assert_allclose(arrays.combined(basis, Y.real + 0j), basis @ Y.real, atol=1e-12)
 
 
 @pytest.mark.parametrize(("end", "which"), list(zip(ENDS, ("SR", "LR", "LI", "LM"), strict=True)))

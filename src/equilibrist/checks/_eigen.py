@@ -15,7 +15,7 @@ from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
 from equilibrist.core.jacobian import JacobianOperator
 from equilibrist.spectra import krylov, normality
-from equilibrist.spectra.arrays import Array, Complex, Mask
+from equilibrist.spectra.arrays import Array, Complex, Mask, columns
 from equilibrist.spectra.density import SpectralDensity
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenpairs
 from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
@@ -169,23 +169,27 @@ def _sparse(
     quick = _quick(context, exact)
     close = _close(quick)
     n = int(mask.sum())
+    size = _Size.of(n, quick)
     first = krylov.krylov(
         product_with(quick.T, mask=mask),
         n,
-        k=K,
+        k=size.k,
         rng=_rng(context, Use.EIGENVALUES),
         tolerance=close,
         products=settings.spectrum_products,
-        rounding=1e-15 if quick.dtype == torch.float64 else 5e-6,
+        ends=size.ends,
+        room=size.room,
+        rounding=size.rounding,
+        dtype=size.dtype,
     )
     tick(TRANSPOSED * first.products * count)
-    found = krylov.without_vectors(first, K)
+    found = krylov.without_vectors(first, size.k)
     rng = _rng(context, Use.DENSITIES)
     densities = lanczos_densities(quick, lanczos_steps(context), rng, masks)
     steps = densities["symmetric"].steps
     whole = 0.0 if context.game.zero_sum else TRANSPOSED + FORWARD
     tick(steps * count * (OWN * len(masks) + whole))
-    if probes := probes_of(context):
+    if (probes := probes_of(context)) and not size.narrow:
         back, forth = (product_with(op, mask=mask) for op in (quick.T, quick))
         rng = _rng(context, Use.NORMALITY)
         bounds = normality.henrici_bounds(
@@ -195,7 +199,8 @@ def _sparse(
         found = replace(found, departure_bounds=bounds)
     # The eigenvalues that decide, in float64: the leftmost, and whichever converged at each end.
     assert first.first is not None
-    decide = sorted({i for end in krylov.ENDS if (i := first.outermost(end)) is not None})
+    ends = () if size.narrow else tuple(krylov.ENDS)
+    decide = sorted({i for end in ends if (i := first.outermost(end)) is not None})
     backward = product_with(exact.T, mask=mask)
     sharp = krylov.refined(
         backward,
@@ -207,6 +212,31 @@ def _sparse(
     row = krylov.Eigenpair(complex(sharp.values[0]), float(sharp.residuals[0]), sharp.vectors[:, 0])
     column, residual = _column(context, quick, row, masks, first.size, tick)
     return JacobianSpectrum(found, first.size, row.value, residual, row.vector, column, densities)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What a search for eigenvalues keeps, by the memory that its basis may take."""
+
+    k: int
+    ends: tuple[str, ...]
+    room: int | None
+    rounding: float
+    dtype: type
+    narrow: bool
+
+    @classmethod
+    def of(cls, n: int, quick: JacobianOperator) -> _Size:
+        """K values at every end; where the basis of that search does not fit in memory, the leftmost and the largest
+        alone, from a basis in the products' precision."""
+        single = quick.dtype != torch.float64
+        rounding = 5e-6 if single else 1e-15
+        if columns(n) >= 4 * K + 20:
+            return cls(K, tuple(krylov.ENDS), None, rounding, np.float64, False)
+        kind: type = np.float32 if single else np.float64
+        ends = ("smallest real part", "largest modulus")
+        # Sums of so many float32 numbers are wrong by more than the products.
+        return cls(1, ends, max(12, columns(n, kind)), 6 * rounding, kind, True)
 
 
 def _column(
@@ -231,7 +261,8 @@ def _column(
     forward = product_with(quick, mask=mask)
     aim = max(0.02 * abs(row.value.real), _close(quick) * size)
     most = context.settings.spectrum_products
-    pair = krylov.partner(forward, row.vector, row.value, most, aim)
+    kind = _Size.of(len(row.vector), quick).dtype
+    pair = krylov.partner(forward, row.vector, row.value, most, aim, kind)
     tick(FORWARD * pair.products * len(quick.draws))
     if pair.residual <= 0.25 * abs(row.value):
         return pair.vector, max(row.residual, pair.residual)

@@ -260,7 +260,7 @@ def _upper(
     where none was found."""
     if math.isinf(star):
         return math.inf
-    y = torch.stack([q @ state.u for q in pursuit.U])
+    y = torch.stack([q.to(state.u.dtype) @ state.u for q in pursuit.U])
     if star > 0:
         tried = [star * factor for factor in (1, 1.001, 1.01, 1.03, 1.1, 1.3, 2, 4, 16, 256)]
     else:

@@ -244,9 +244,10 @@ def lanczos_extremes(apply: Apply, start: Tensor, steps: int) -> Extremes:
 
 def orthogonal(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
     """x orthogonalised against an orthonormal basis; twice, because of rounding."""
+    x = x.clone()
     for _ in range(2):
         for q in basis:
-            x = x - (q @ x) * q
+            x.sub_(q, alpha=float(q.to(x.dtype) @ x))
     return x
 
 

@@ -14,6 +14,7 @@ from equilibrist.checks._linear import ValueHessian, orthogonal
 from equilibrist.checks._schur import ReducedSchur
 
 FEWEST = 8  # directions of the leader, where it has as many
+LARGE = 5e6  # parameters beyond which directions are kept in float32, and fewer of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +68,13 @@ class Pursuit:
         # By direction: u, V_tt u, V_wt u of the leader; q, (c + damping) q, M q, V_tw q of the follower.
         self.U, self.AU, self.GU = (list[Tensor]() for _ in range(3))
         self.Q, self.CQ, self.MQ, self.BQ = (list[Tensor]() for _ in range(4))
+        self._a, self._g, self._c, self._m = (_Products() for _ in range(4))
         self._cost = len(value.draws)
-        # A float64 vector of the follower is kept three times: stay within a gigabyte or so.
-        self.most = max(8, int(4e7 / max(value.follower.n, 1)))
+        # A vector of the follower is kept four times, one of the leader three times: stay within a gigabyte or so.
+        large = value.leader.n + value.follower.n > LARGE
+        self._kept = torch.float32 if large else torch.float64
+        self.most = max(4 if large else 8, int(4e7 / max(value.follower.n, 1)))
+        self.fewest = 4 if large else FEWEST
 
     def sound(self) -> bool:
         """Whether every product was finite: otherwise nothing here should be used."""
@@ -85,7 +90,9 @@ class Pursuit:
         if not tree.all_finite(a, g):
             self.failed = True
             return False
-        _append((self.U, self.AU, self.GU), (new, a, g))
+        self._append((self.U, self.AU, self.GU), (new, a, g))
+        self._a.extend(self.U, self.AU)
+        self._g.extend(self.Q, self.GU)
         return True
 
     def add_follower(self, q: Tensor) -> bool:
@@ -99,18 +106,23 @@ class Pursuit:
         if not tree.all_finite(b, c, m):
             self.failed = True
             return False
-        _append((self.Q, self.CQ, self.MQ, self.BQ), (new, c + self.damping * new, m, b))
+        self._append((self.Q, self.CQ, self.MQ, self.BQ), (new, c + self.damping * new, m, b))
+        self._c.extend(self.Q, self.CQ)
+        self._m.extend(self.Q, self.MQ)
+        self._g.extend(self.Q, self.GU)
         return True
+
+    def _append(self, lists: Sequence[list[Tensor]], new: Sequence[Tensor]) -> None:
+        for held, one in zip(lists, new, strict=True):
+            held.append(one.to(self._kept))
 
     def _blocks(self) -> tuple[Tensor, Tensor, Tensor]:
         """a, g and c over the subspaces, the damping in c."""
-        U, A, G = (torch.stack(x, dim=1) for x in (self.U, self.AU, self.GU))
-        a = U.mT @ A
+        like = self.U[0]
+        a, g, c = (block.on(like) for block in (self._a, self._g, self._c))
         if not self.Q:
-            return (a + a.mT) / 2, U.new_zeros(0, U.shape[1]), U.new_zeros(0, 0)
-        Q, C = (torch.stack(x, dim=1) for x in (self.Q, self.CQ))
-        c = Q.mT @ C
-        return (a + a.mT) / 2, Q.mT @ G, (c + c.mT) / 2
+            return (a + a.mT) / 2, a.new_zeros(0, len(a)), a.new_zeros(0, 0)
+        return (a + a.mT) / 2, g, (c + c.mT) / 2
 
     def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
         """a, g and c over the subspaces (see `ReducedSchur`), without the damping."""
@@ -122,7 +134,7 @@ class Pursuit:
         a, g, c = self._blocks()
         if not self.Q:
             return ReducedSchur(a, g, c)
-        m = torch.stack(self.Q, dim=1).mT @ torch.stack(self.MQ, dim=1)
+        m = self._m.on(self.U[0])
         return ReducedSchur(a, g, c, (m + m.mT) / 2)
 
     def state(self, lam: float, small: ReducedSchur | None = None) -> PursuitState:
@@ -174,7 +186,7 @@ class Pursuit:
         turn, rest = state.residuals
         wants_answer = not answered(state, cut)
         # A few directions say nothing of an eigenvalue, however small the residual.
-        wants_turn = len(self.U) < FEWEST or not turned(state, cut)
+        wants_turn = len(self.U) < self.fewest or not turned(state, cut)
         if self.spent or not (wants_answer or wants_turn):
             return False
         # The leader's residual means something only once the answer is known.
@@ -201,9 +213,27 @@ def turned(state: PursuitState, cut: float) -> bool:
     return state.leader <= 0.05 * max(abs(state.value), cut)
 
 
-def _append(lists: Sequence[list[Tensor]], new: Sequence[Tensor]) -> None:
-    for held, one in zip(lists, new, strict=True):
-        held.append(one)
+class _Products:
+    """The inner products of two lists of vectors, x_i^T y_j, which grows as they do."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[float]] = []
+
+    def extend(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> None:
+        """Take in what was appended to either list."""
+        for i, x in enumerate(left):
+            if i == len(self._rows):
+                self._rows.append([])
+            row = self._rows[i]
+            row += [_inner(x, y) for y in right[len(row) :]]
+
+    def on(self, like: Tensor) -> Tensor:
+        """[len(left), len(right)], float64, where `like` is."""
+        return torch.tensor(self._rows, dtype=torch.float64, device=like.device)
+
+
+def _inner(x: Tensor, y: Tensor) -> float:
+    return float(x @ y) if x.dtype == torch.float64 else float((x.double() * y).sum())
 
 
 def _normal(x: Tensor, basis: list[Tensor]) -> Tensor | None:
@@ -216,7 +246,7 @@ def _normal(x: Tensor, basis: list[Tensor]) -> Tensor | None:
 
 
 def _combined(vectors: list[Tensor], weights: Tensor) -> Tensor:
-    total = torch.zeros_like(vectors[0])
+    total = torch.zeros_like(vectors[0], dtype=torch.float64)
     for vector, weight in zip(vectors, weights, strict=True):
-        total = total + weight * vector
+        total.add_(vector, alpha=float(weight))  # in place: temporaries of this size are slow
     return total

@@ -71,10 +71,14 @@ def free(context: AuditContext) -> Free:
 def _free(context: AuditContext) -> Free:
     players, constants = context.wide
     field, draws = context.smooth(), context.linear_draws()  # all of them: a gradient is cheap
-    fields = [field(players, constants, draw).v for draw in draws]
+    means: dict[str, Tensor] = {}  # one at a time: a large pair's gradients would fill the memory
+    for draw in draws:
+        for player, part in field(players, constants, draw).v.items():
+            share = tree.flatten(part).div_(len(draws))
+            means[player] = means[player].add_(share) if player in means else share
     found = Free({}, {}, {}, {}, {})
     for player in context.game.players:
-        v = torch.stack([tree.flatten(f[player]) for f in fields]).mean(0)
+        v = means[player]
         x = tree.flatten(players[player])
         found.gradient[player] = v
         found.masks[player], names, walls = torch.ones_like(x, dtype=torch.bool), [], 0

@@ -63,7 +63,8 @@ class JacobianOperator:
             raise ValueError(f"J has {self.shape[1]} columns, the vector has shape {list(u.shape)}")
         direction = tree.unflatten(u, self.players)
         product = self._transposed_product if self.transposed else self._product
-        return torch.stack([tree.flatten(p) for p in product(direction)]).mean(0)
+        found = [tree.flatten(p) for p in product(direction)]
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
 
     def _product(self, u: Players) -> list[Players]:
         if self.field.game.zero_sum and not self.field.follows(self.constants):

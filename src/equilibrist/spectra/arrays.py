@@ -11,3 +11,19 @@ Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Mask = NDArray[np.bool_]
 Product = Callable[[Array], Array]  # u -> M u on vectors [n]
+
+MEMORY = 1.5e9  # bytes that the basis of a search may take
+
+
+def columns(n: int, dtype: type = np.float64) -> int:
+    """How many vectors [n] the memory of a basis holds."""
+    return int(MEMORY / (np.dtype(dtype).itemsize * max(n, 1)))
+
+
+def combined(basis: Array, Y: Complex) -> Complex:
+    """basis [n, m] times complex coordinates [m] or [m, k], without a complex copy of the basis."""
+    real, imaginary = (np.ascontiguousarray(part, basis.dtype) for part in (Y.real, Y.imag))
+    found = (basis @ real).astype(np.complex128)
+    if imaginary.any():
+        found.imag = basis @ imaginary
+    return found

@@ -21,10 +21,9 @@ from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.errors import GameError, did_you_mean
 from equilibrist.games import GAN
 from equilibrist.solvers import Solver
-from equilibrist.spectra.arrays import Array, Complex
+from equilibrist.spectra.arrays import MEMORY, Array, Complex
 from equilibrist.spectra.density import SpectralDensity, density
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenvalues
-from equilibrist.spectra.krylov import MEMORY
 from equilibrist.spectra.products import product_with
 from equilibrist.validation import at_least
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equilibrist.spectra.arrays import Array, Product
+from equilibrist.spectra.arrays import Array, Product, columns
 
 REFERENCE = "Golub and Welsch 1969; Ghorbani, Krishnan and Xiao 2019, section 2 (Lanczos densities)"
 
@@ -129,18 +129,18 @@ def exact_density(matrix: Array) -> SpectralDensity:
 
 def lanczos(product: Product, start: Array, steps: int) -> tuple[Array, Array, float]:
     """(orthonormal basis [m, n], tridiagonal matrix [m, m], its next off-diagonal entry) of Lanczos' method with full
-    reorthogonalisation (Golub and Van Loan 2013, section 10.3.1)."""
+    reorthogonalisation (Golub and Van Loan 2013, section 10.3.1). Of large vectors as many steps as memory holds."""
     n = len(start)
-    steps = min(steps, n)
+    steps = min(steps, n, max(4, columns(n)))
     basis = np.empty((steps, n))
     basis[0] = start / np.linalg.norm(start)
     alpha, beta = np.zeros(steps), np.zeros(steps)
     size = 0.0
     for j in range(steps):
-        w = product(basis[j])
+        w = np.array(product(basis[j]))
         alpha[j] = basis[j] @ w
         for _ in range(2):
-            w = w - (basis[: j + 1] @ w) @ basis[: j + 1]
+            w -= (basis[: j + 1] @ w) @ basis[: j + 1]
         beta[j] = np.linalg.norm(w)
         size = max(size, abs(alpha[j]), beta[j])
         # Not a number where a product was not finite.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from equilibrist.spectra.arrays import Array, Complex, Mask, Product
+from equilibrist.spectra.arrays import Array, Complex, Mask, Product, columns, combined
 from equilibrist.spectra.eigenvalues import Eigenvalues
 
 # Own-loss sign: the smallest real part decides stability, imaginary parts rotation, the rest the step.
@@ -18,7 +18,6 @@ ENDS: dict[str, Callable[[Complex], Array]] = {
     "largest imaginary part": lambda z: np.abs(z.imag),
     "largest modulus": lambda z: np.abs(z),
 }
-MEMORY = 1.5e9  # bytes of a basis
 REFERENCE = "Stewart 2002, A Krylov-Schur algorithm for large eigenproblems"
 
 
@@ -80,6 +79,7 @@ def krylov(  # a search has this many choices of its own
     start: Array | None = None,
     room: int | None = None,
     rounding: float = 1e-15,
+    dtype: type = np.float64,
 ) -> Ritz:
     """The k outermost eigenvalues at each end of the spectrum, by Krylov-Schur.
 
@@ -94,11 +94,13 @@ def krylov(  # a search has this many choices of its own
         rng: of the start vector (None: seed 0), unless there is a `start` [n].
         room: columns of the basis (None: what 1.5 GB hold).
         rounding: relative error of a product; residuals are reported with this times the largest modulus on top.
+        dtype: of the basis: float32 halves it, for products of that precision.
     """
     rng = rng or np.random.default_rng(0)
-    room = room or max(4 * k + 20, int(MEMORY / (8 * n)))
+    room = room or max(4 * k + 20, columns(n))
     m = max(1, min(n, products, room))
-    V, H = np.empty((m + 1, n)), np.zeros((m + 1, m))
+    V: Array = np.empty((m + 1, n), dtype)
+    H = np.zeros((m + 1, m))
     begin = rng.standard_normal(n) if start is None else start
     V[0] = begin / np.linalg.norm(begin)
     kept, spent, look = 0, 0, min(m, 4 * k)
@@ -133,12 +135,17 @@ def _chosen(
     values: Complex, residuals: Array, basis: Array, Y: Complex, which: list[int]
 ) -> tuple[Complex, Array, Complex]:
     """Values [k], residuals [k] and vectors [n, k] of some of the Ritz pairs, Y their coordinates in the basis."""
-    vectors = (basis @ Y[:, which]).astype(np.complex128)
+    vectors = combined(basis, Y[:, which])
     return values[which].astype(np.complex128), residuals[which], vectors
 
 
 def partner(
-    product: Product, row: Complex, value: complex, products: int, close: float
+    product: Product,
+    row: Complex,
+    value: complex,
+    products: int,
+    close: float,
+    dtype: type = np.float64,
 ) -> Eigenpair:
     """The right eigenvector that belongs to a left one, row^T M = value row^T, by Arnoldi's method started at it.
 
@@ -149,12 +156,14 @@ def partner(
     Args:
         products: the budget, at least one.
         close: the residual at which to stop.
+        dtype: of the basis, which ends the search where it is full.
     """
     n = len(row)
     # A turning pair needs both of its directions in the space.
     first = row.real + row.imag
-    m = min(products, n)
-    V, H = np.empty((m + 1, n)), np.zeros((m + 1, m))
+    m = min(products, n, max(12, columns(n, dtype)))
+    V: Array = np.empty((m + 1, n), dtype)
+    H = np.zeros((m + 1, m))
     V[0] = first / np.linalg.norm(first)
     rng = np.random.default_rng(0)
     for j in range(m):
@@ -162,13 +171,14 @@ def partner(
         if (j + 1) % 4 and j + 1 < m:
             continue
         values, Y, residuals = _ritz(H, j + 1)
-        overlaps = np.abs((V[: j + 1] @ row) @ Y)
+        seen = V[: j + 1] @ row.real.astype(dtype) + 1j * (V[: j + 1] @ row.imag.astype(dtype))
+        overlaps = np.abs(seen @ Y)
         near = np.abs(values - value) <= 0.25 * abs(value)
         overlaps = np.where(near, overlaps, -1.0 - np.abs(values - value))
         best = int(np.argmax(overlaps))
         if residuals[best] <= close:
             break
-    vector = (V[: j + 1].T @ Y[:, best]).astype(np.complex128)
+    vector = combined(V[: j + 1].T, Y[:, best])
     return Eigenpair(complex(values[best]), float(residuals[best]), vector, j + 1)
 
 
@@ -235,10 +245,10 @@ def refined(product: Product, values: Complex, vectors: Complex) -> Ritz:
 
 def _extend(product: Product, V: Array, H: Array, j: int, rng: np.random.Generator) -> None:
     """Column j of B, and basis vector j + 1."""
-    w = product(V[j])
+    w = np.array(product(V[j]), V.dtype)
     for _ in range(2):
         h = V[: j + 1] @ w
-        w = w - h @ V[: j + 1]
+        w -= h @ V[: j + 1]  # in place: temporaries of a large pair's size are slow
         H[: j + 1, j] += h
     length = float(np.linalg.norm(w))
     n = len(w)
@@ -248,7 +258,7 @@ def _extend(product: Product, V: Array, H: Array, j: int, rng: np.random.Generat
         return
     # The space is invariant: its eigenvalues are exact, and another direction begins the next one.
     H[j + 1, j] = 0.0
-    w = rng.standard_normal(n)
+    w = rng.standard_normal(n).astype(V.dtype)
     if j + 1 < n:
         for _ in range(3):
             w = w - (V[: j + 1] @ w) @ V[: j + 1]
@@ -300,7 +310,7 @@ def _restart(V: Array, H: Array, m: int, wanted: Complex) -> int:
         return bool((np.abs(complex(x, y) - wanted) <= near).any())
 
     T, Q, p = schur(B, output="real", sort=keep)
-    V[:p] = Q[:, :p].T @ V[:m]
+    V[:p] = Q[:, :p].T.astype(V.dtype) @ V[:m]
     V[p] = V[m]
     H[:] = 0.0
     H[:p, :p] = T[:p, :p]

@@ -49,6 +49,8 @@ def symmetric_part(operator: JacobianOperator, mask: Mask | None = None) -> Prod
 def product_with(operator: Any, mask: Mask | None = None) -> Product:
     """operator @ u on float64 vectors [n], computed where and as the operator is; with a mask, on vectors over its
     coordinates, the others zero."""
+    if mask is not None and mask.all():
+        mask = None
 
     def product(u: Array) -> Array:
         if mask is not None:

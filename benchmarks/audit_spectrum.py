@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench_rows import Row, keep
 
 from equilibrist import JacobianOperator, VectorField, train, tree
 from equilibrist.core.exact import Exact
@@ -87,6 +88,7 @@ def measured(name: str, recipe: Recipe, options: argparse.Namespace) -> int:
     print(f"{name}: {n:,} parameters, a gradient {1e3 * one:.1f} ms")
     print(f"  J^T u: {middle:.2f} gradients ({low:.2f}-{high:.2f}; at most {PRODUCT:g})")
     missed = int(middle > PRODUCT)
+    keep(Row("Products of an audit", f"J^T u, {name}", "a gradient", middle, low, high, PRODUCT))
     searches = (
         (("largest modulus", "largest imaginary part"), OUTER, 5),
         (("smallest real part",), INNER, 10),

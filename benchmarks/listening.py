@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from bench_rows import Row, keep
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -168,6 +169,7 @@ def main() -> int:
             1000 * statistics.median(one[i] for one in found) / case.steps for i in (1, 2)
         )
         missed += middle > BOUND
+        keep(Row("Listening", name, "the loop alone", middle, low, high, BOUND, mine, theirs))
         print(
             f"{name:34} {mine:8.2f} {theirs:8.2f} {middle:6.3f} {low:6.3f}-{high:5.3f} {BOUND:6.2f}",
             flush=True,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from bench_rows import Row, keep
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -120,6 +121,17 @@ def main() -> int:
             low, middle, high = statistics.quantiles(seen, n=4)
             kept = "" if middle <= BOUND else "  ABOVE"
             above += bool(kept)
+            keep(
+                Row(
+                    "Losses of one's own",
+                    f"{name}, {which}",
+                    "the same GAN",
+                    middle,
+                    low,
+                    high,
+                    BOUND,
+                )
+            )
             print(
                 f"{name:14} {which:20} {middle:.3f} ({low:.3f} to {high:.3f}), bound {BOUND}{kept}"
             )

@@ -9,7 +9,8 @@ new one each step. Interleaved blocks A B A B ..., the order alternating: median
 - cooper's ExtraSGD: extragradient, one optimiser a player, gradients from one backward pass.
 - CGDs' BCGD: competitive gradient descent, solved to the same relative residual (its tolerance is of squares).
 - optax's optimistic gradient: the whole step in one jitted function, which XLA compiles. Ours is eager PyTorch: where
-  the networks are small its time is the interpreter's, which a compiled step has not.
+  the networks are small its time is the interpreter's, which a compiled step has not: compiled rows are the same step
+  through `CompiledStep`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
+from bench_rows import Row, keep
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from equilibrist import VectorField
+from equilibrist.compiled import CompiledStep
 from equilibrist.core.draws import Draws
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN
@@ -36,6 +40,8 @@ from equilibrist.optimizers import SGD
 from equilibrist.solvers import Competitive, Extragradient, Optimistic
 
 LATENT, POOL = 16, 32
+OPTAX = "compiled optimistic / optax, jitted"
+BOUNDS = {(OPTAX, "4x16, batch 64"): 1.5, (OPTAX, "3x128, batch 512"): 1.1}
 Stepper = Callable[[int], None]
 
 
@@ -67,16 +73,17 @@ def mlp(inputs: int, outputs: int, case: Case) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(case.width, outputs))
 
 
-def ours(case: Case, solver: Any) -> Stepper:
+def ours(case: Case, solver: Any, compiled: bool = False) -> Stepper:
     game = GAN(*case.networks(), Vanilla(saturating=True), latent=LATENT)
     field, pool = VectorField(game), case.pool()
     players, constants = game.init()
     held = {"players": players, "constants": constants, "state": solver.init(players)}
+    take = CompiledStep(solver, field) if compiled else partial(solver.step, field)
 
     def step(k: int) -> None:
         draws = Draws(lambda rng: pool[k % POOL], 0, k)
-        held["players"], held["constants"], held["state"], _ = solver.step(
-            field, held["players"], held["constants"], held["state"], draws
+        held["players"], held["constants"], held["state"], _ = take(
+            held["players"], held["constants"], held["state"], draws
         )
 
     return step
@@ -166,6 +173,16 @@ CASES = {
 }
 # name: (our solver, theirs, the package that must be there)
 ROWS: dict[str, tuple[Any, Callable[[Case], Stepper], str]] = {
+    "compiled extragradient / cooper": (
+        Extragradient(SGD(1e-3)),
+        lambda case: cooper(case, 1e-3),
+        "cooper",
+    ),
+    "compiled optimistic / optax, jitted": (
+        Optimistic(SGD(1e-3)),
+        lambda case: optimistic(case, 1e-3),
+        "optax",
+    ),
     "extragradient / cooper": (
         Extragradient(SGD(1e-3)),
         lambda case: cooper(case, 1e-3),
@@ -209,7 +226,7 @@ def main() -> int:
             label = f"{name}, {size}"
             if options.only not in label:
                 continue
-            sides = [ours(case, solver), theirs(case)]
+            sides = [ours(case, solver, name.startswith("compiled")), theirs(case)]
             for side in sides:
                 block(side, 5, 0)
             pairs = []
@@ -219,6 +236,10 @@ def main() -> int:
                 pairs.append((took[0], took[1]))
             low, middle, high = statistics.quantiles([a / b for a, b in pairs], n=4)
             mine, other = (statistics.median(p[i] for p in pairs) for i in (0, 1))
+            mine_of, rival = name.split(" / ")
+            bound = BOUNDS.get((name, size))
+            label_of = f"{mine_of}, {size}"
+            keep(Row("Public solvers", label_of, rival, middle, low, high, bound, mine, other))
             print(
                 f"{label:44} {mine:7.2f} {other:7.2f} {middle:6.3f} {low:6.3f}-{high:5.3f}",
                 flush=True,

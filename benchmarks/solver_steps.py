@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from bench_rows import Row, keep
 from torch import nn
 from training_step import CASES, Case, lean, ratios, reals
 
@@ -163,6 +164,10 @@ def stepper(
     return step
 
 
+def _plain(base: Any) -> str:
+    return f"{type(base).__name__.lower()} step"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -194,6 +199,8 @@ def main() -> int:
         )
         low, middle, high = statistics.quantiles(found, n=4)
         missed += middle > bound
+        rival = "recomputed slopes" if isinstance(base, Recomputing) else _plain(base)
+        keep(Row("Solvers", name.strip(), rival, middle, low, high, bound, mine, theirs))
         print(
             f"{name:34} {mine:8.2f} {theirs:8.2f} {middle:6.3f} {low:6.3f}-{high:5.3f} {bound:6.2f}",
             flush=True,
@@ -212,6 +219,8 @@ def main() -> int:
         found = [ratio / members for ratio in found]
         low, middle, high = statistics.quantiles(found, n=4)
         missed += middle > bound
+        label, each = f"{name}, each", mine / members
+        keep(Row("Solvers", label, "lean eager loop", middle, low, high, bound, each, theirs))
         print(
             f"{name:34} {mine / members:8.2f} {theirs:8.2f} {middle:6.3f} {low:6.3f}-{high:5.3f} {bound:6.2f}",
             flush=True,
@@ -227,6 +236,8 @@ def main() -> int:
         found = [ratio / count for ratio in found]
         low, middle, high = statistics.quantiles(found, n=4)
         missed += bound is not None and middle > bound
+        label, each = f"{name}, each", mine / count
+        keep(Row("Solvers", label, "one chain", middle, low, high, bound, each, theirs))
         shown = "none" if bound is None else f"{bound:.2f}"
         print(
             f"{name:34} {mine / count:8.2f} {theirs:8.2f} {middle:6.3f} {low:6.3f}-{high:5.3f} {shown:>6}",

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from bench_rows import Row, keep
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -224,6 +225,9 @@ def main() -> int:
         low, middle, high = statistics.quantiles(found, n=4)
         memory = peak(name, "ours") / peak(name, "lean")
         missed += middle > case.bound
+        note = f"memory {memory:.2f} of the loop's"
+        found_row = (middle, low, high, case.bound, mine, theirs, note)
+        keep(Row("Eager steps", name, "lean eager loop", *found_row))
         print(
             f"{name:32} {mine:8.2f} {theirs:8.2f} {middle:6.3f} {low:6.3f}-{high:5.3f} {case.bound:6.2f} {memory:7.3f}",
             flush=True,
@@ -238,6 +242,8 @@ def main() -> int:
         low, middle, high = statistics.quantiles(found, n=4)
         bound = PENALTY_BOUND if case.penalty_bound else None
         missed += bound is not None and middle > bound
+        label, rival = f"critic's step with a gradient penalty, {name}", "without it"
+        keep(Row("Eager steps", label, rival, middle, low, high, bound, mine, theirs))
         print(
             f"{name:32} {mine:8.2f} {theirs:8.2f} {middle:6.3f} {low:6.3f}-{high:5.3f} "
             f"{'none' if bound is None else f'{bound:.2f}':>6}",

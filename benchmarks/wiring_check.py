@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from bench_rows import Row, keep
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -137,6 +138,7 @@ def main() -> int:
         alone = 1e3 * statistics.median(b for _, b in pairs) / ROUNDS
         print(f"{name:<34}{alone:>12.2f}{median:>17.2f}{f'{low:.2f}-{high:.2f}':>14}{BOUND:>7}")
         above += median > BOUND
+        keep(Row("The wiring check", name, "the loop alone", median, low, high, BOUND))
     print("every ratio is within its bound" if not above else f"{above} ratio(s) above the bound")
     return int(above > 0)
 

@@ -1,6 +1,6 @@
 """Our solvers against public implementations of the same method, side by side; what is not installed is skipped.
 
-    pip install cooper-optim CGDs optax jax      # the ones that run today
+    pip install cooper-optim CGDs optax jax curvlinops-for-pytorch      # the ones that run today
     python benchmarks/public_solvers.py [--pairs 15] [--only NAME] [--threads 1]
 
 The game is the zero-sum vanilla GAN of two MLPs with SGD; both sides meet the same minibatches, drawn beforehand, a
@@ -8,6 +8,7 @@ new one each step. Interleaved blocks A B A B ..., the order alternating: median
 
 - cooper's ExtraSGD: extragradient, one optimiser a player, gradients from one backward pass.
 - CGDs' BCGD: competitive gradient descent, solved to the same relative residual (its tolerance is of squares).
+- curvlinops' product with the critic's Hessian, on the same minibatch.
 - optax's optimistic gradient: the whole step in one jitted function, which XLA compiles. Ours is eager PyTorch: where
   the networks are small its time is the interpreter's, which a compiled step has not: compiled rows are the same step
   through `CompiledStep`.
@@ -34,6 +35,7 @@ from torch.nn.functional import softplus
 from equilibrist import VectorField
 from equilibrist.compiled import CompiledStep
 from equilibrist.core.draws import Draws
+from equilibrist.core.jacobian import HessianOperator
 from equilibrist.formulations import Vanilla
 from equilibrist.games import GAN
 from equilibrist.optimizers import SGD
@@ -129,7 +131,8 @@ def bcgd(case: Case, rate: float) -> Stepper:
     return step
 
 
-def optimistic(case: Case, rate: float) -> Stepper:
+def optimistic(case: Case, rate: float, scanned: bool = False) -> Stepper:
+    """optax's step; `scanned`: a whole timed block of them in one call, the minibatches on the device."""
     jax, optax = importlib.import_module("jax"), importlib.import_module("optax")
     jnp = jax.numpy
     layers = [
@@ -151,7 +154,6 @@ def optimistic(case: Case, rate: float) -> Stepper:
         on_real = jax.nn.softplus(-forward(critic, draw["real"])).mean()
         return -(on_real + jax.nn.softplus(fake).mean())
 
-    @jax.jit
     def moved(players: Any, state: Any, draw: Any) -> Any:
         down, up = jax.grad(loss)(players, draw)
         v = [down, jax.tree_util.tree_map(lambda g: -g, up)]
@@ -159,12 +161,43 @@ def optimistic(case: Case, rate: float) -> Stepper:
         return optax.apply_updates(players, updates), state
 
     held = {"players": layers, "state": rule.init(layers)}
+    single = jax.jit(moved)
+    stacked = {k: jnp.stack([pool[i % POOL][k] for i in range(case.steps)]) for k in pool[0]}
+
+    @jax.jit
+    def block_of(players: Any, state: Any) -> Any:
+        return jax.lax.scan(lambda at, draw: (moved(*at, draw), None), (players, state), stacked)[0]
 
     def step(k: int) -> None:
-        found = moved(held["players"], held["state"], pool[k % POOL])
+        if scanned and k % case.steps:
+            return  # done by the block's first
+        now = held["players"], held["state"]
+        found = block_of(*now) if scanned else single(*now, pool[k % POOL])
         held["players"], held["state"] = jax.block_until_ready(found)
 
     return step
+
+
+def hessian_product(case: Case) -> tuple[Stepper, Stepper]:
+    """A product with the critic's Hessian, ours and curvlinops'."""
+    curvlinops = importlib.import_module("curvlinops")
+    generator, critic = case.networks()
+    draw = case.pool()[0]
+    game = GAN(generator, critic, Vanilla(saturating=True), latent=LATENT)
+    players, constants = game.init()
+    mine = HessianOperator(VectorField(game), players, constants, [draw], "critic")
+    with torch.no_grad():
+        fake = generator(draw["latent"])
+    inputs = torch.cat([draw["real"], fake])
+    labels = torch.cat([torch.ones(case.batch, 1), torch.zeros(case.batch, 1)])
+    loss = nn.BCEWithLogitsLoss()
+    theirs = curvlinops.HessianLinearOperator(
+        critic, loss, list(critic.parameters()), [(inputs, labels)], check_deterministic=False
+    )
+    u = torch.randn(mine.shape[1], generator=torch.Generator().manual_seed(0))
+    apart = (2 * (theirs @ u) - mine @ u).norm() / (mine @ u).norm()
+    assert float(apart) < 1e-3, f"not the same Hessian: {float(apart):.2g}"
+    return (lambda k: mine @ u), (lambda k: theirs @ u)
 
 
 CASES = {
@@ -193,6 +226,16 @@ ROWS: dict[str, tuple[Any, Callable[[Case], Stepper], str]] = {
         Optimistic(SGD(1e-3)),
         lambda case: optimistic(case, 1e-3),
         "optax",
+    ),
+    "compiled optimistic / JAX scan": (
+        Optimistic(SGD(1e-3)),
+        lambda case: optimistic(case, 1e-3, scanned=True),
+        "optax",
+    ),
+    "product with a Hessian / curvlinops": (
+        None,
+        lambda case: hessian_product(case)[1],
+        "curvlinops",
     ),
 }
 
@@ -226,7 +269,10 @@ def main() -> int:
             label = f"{name}, {size}"
             if options.only not in label:
                 continue
-            sides = [ours(case, solver, name.startswith("compiled")), theirs(case)]
+            if solver is None:
+                sides = list(hessian_product(case))
+            else:
+                sides = [ours(case, solver, name.startswith("compiled")), theirs(case)]
             for side in sides:
                 block(side, 5, 0)
             pairs = []

@@ -220,6 +220,7 @@ def test_a_basis_that_does_not_fit_in_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert found.verdict is Verdict.REFUTED
     assert found.evidence["extremes"]["smallest real part"]["value"][0] == pytest.approx(-0.7)
     assert found.evidence["extremes"]["largest imaginary part"] is None
+    assert any("the search kept 20 vectors in float64" in limit for limit in found.limits)
     game, players = krylov_pair([0.2, 3.0])
     assert exact(game, players, spectrum_dense=10).verdict is Verdict.NOT_REFUTED
 

@@ -41,6 +41,7 @@ class JacobianSpectrum:
             differs from J by no more (in the 2-norm). Not a number where nothing was found.
         row, column: its unit vectors with r^T J = l r^T and J c = l c; None where not found, or not asked for.
         matrix: J where it is dense.
+        kept: what the search could keep in memory, in words, where that was less than usual.
     """
 
     found: Eigenvalues
@@ -51,6 +52,7 @@ class JacobianSpectrum:
     column: Complex | None
     densities: dict[str, SpectralDensity] = field(default_factory=dict)
     matrix: Array | None = None
+    kept: str = ""
 
     @property
     def floor(self) -> float:
@@ -211,7 +213,9 @@ def _sparse(
     found = _sharpened(found, sharp, decide, close * first.size)
     row = krylov.Eigenpair(complex(sharp.values[0]), float(sharp.residuals[0]), sharp.vectors[:, 0])
     column, residual = _column(context, quick, row, masks, first.size, tick)
-    return JacobianSpectrum(found, first.size, row.value, residual, row.vector, column, densities)
+    return JacobianSpectrum(
+        found, first.size, row.value, residual, row.vector, column, densities, kept=size.in_words(n)
+    )
 
 
 @dataclass(frozen=True)
@@ -237,6 +241,17 @@ class _Size:
         ends = ("smallest real part", "largest modulus")
         # Sums of so many float32 numbers are wrong by more than the products.
         return cls(1, ends, max(12, columns(n, kind)), 6 * rounding, kind, True)
+
+    def in_words(self, n: int) -> str:
+        """What was kept of `n` coordinates, where it is less than usual."""
+        if not self.narrow or self.room is None:
+            return ""
+        kind = np.dtype(self.dtype)
+        size = self.room * n * kind.itemsize / 1e9
+        return (
+            f"{n:,} coordinates: the search kept {self.room} vectors in {kind.name} ({size:.2g} GB) and sought the "
+            "leftmost and the largest eigenvalue alone"
+        )
 
 
 def _column(

@@ -363,6 +363,8 @@ def _limits(
             f"{zero} eigenvalues are zero within the tolerance: directions in which nothing pulls count neither for "
             "nor against stability"
         )
+    if kept := seen.kept:
+        remarks.append(kept)
     if not found.complete:
         remarks.append(
             "only outer eigenvalues were sought, and a Krylov space may miss one; h_max is an upper bound, q is not "

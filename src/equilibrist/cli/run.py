@@ -23,7 +23,7 @@ from equilibrist.cli.options import (
 from equilibrist.cli.output import complain, say
 from equilibrist.cli.paths import folder_name
 from equilibrist.cli.setup import prepare
-from equilibrist.errors import RecordError
+from equilibrist.errors import CompilationError, RecordError
 from equilibrist.files.reading import quoted
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def _train(
             tensorboard=tensorboard,
             compile=compile_mode(compile),
         )
+    except CompilationError as error:
+        raise CompilationError(f"{error} (--compile off)") from error
     except KeyboardInterrupt:
         complain(
             f"interrupted at once; {where} goes on from its last checkpoint when it is run again"

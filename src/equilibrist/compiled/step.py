@@ -76,7 +76,7 @@ class CompiledStep:
     ) -> None:
         if field.reduce is not None:
             raise CompilationError(
-                "a step that averages over machines is not compiled: take it eagerly"
+                "a step that averages over machines is not compiled: take eager steps"
             )
         self.solver, self.field = solver, field
         self._compiler = compiler or compile_graph
@@ -116,7 +116,7 @@ class CompiledStep:
             first = self._eager(_copies(given), recorder)
         if count.operations > _MOST:
             raise CompilationError(
-                f"the step has {count.operations:,} operations, too many to be compiled: take it eagerly"
+                f"the step has {count.operations:,} operations, too many to be compiled: take eager steps"
             )
         answers = {request: answer for request, (answer, _) in recorder.answers.items()}
         like = (first.players, first.constants, first.state)
@@ -228,7 +228,7 @@ def _require_same_form(before: tuple[Tree, Tree, Tree], after: tuple[Tree, Tree,
             )
             raise CompilationError(
                 f"the step changes the form of {'.'.join(changed[0]) or 'its state'}, so that it cannot be "
-                "compiled: take it eagerly"
+                "compiled: take eager steps"
             )
 
 
@@ -248,5 +248,5 @@ def _require_agreement(start: Players, eager: Players, compiled: Players) -> Non
         if not apart <= _AGREE**2 * moved:
             raise CompilationError(
                 f"the compiled step moves the {player} differently from the eager one (by "
-                f"{(apart / moved) ** 0.5 if moved else apart**0.5:.2g} of its update): take it eagerly"
+                f"{(apart / moved) ** 0.5 if moved else apart**0.5:.2g} of its update): take eager steps"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
 from collections.abc import Callable
 from typing import cast
@@ -50,13 +52,13 @@ def traced(function: Callable[..., list[Tensor]], examples: list[Tensor]) -> tor
         raise
     except Exception as error:  # whatever torch raises on what it cannot trace
         raise CompilationError(
-            f"the step cannot be traced ({_first_line(error)}): take it eagerly"
+            f"the step cannot be traced ({_first_line(error)}): take eager steps"
         ) from error
     for node in graph.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise CompilationError(
                 f"the step draws random numbers by itself ({node.target}), which a compiled one would draw "
-                "otherwise: take it eagerly"
+                "otherwise: take eager steps"
             )
     return graph
 
@@ -74,6 +76,13 @@ def compile_graph(
     Raises:
         CompilationError: there is no C++ compiler, or another reason why it fails.
     """
+    if (
+        torch.device(examples[0].device).type == "cpu"
+        and shutil.which(os.environ.get("CXX", "g++")) is None
+    ):
+        raise CompilationError(
+            "no C++ compiler was found (g++, or what CXX names): install one, or take eager steps"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about its own parts
@@ -84,7 +93,7 @@ def compile_graph(
             return cast(Callable[..., list[Tensor]], inductor(graph, [*examples]))
     except Exception as error:
         raise CompilationError(
-            f"the step cannot be compiled ({_first_line(error)}): take it eagerly"
+            f"the step cannot be compiled ({_first_line(error)}): take eager steps"
         ) from error
 
 

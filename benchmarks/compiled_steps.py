@@ -132,7 +132,9 @@ def of_many(pairs: int, wanted: str) -> Iterator[Row]:
             training = Training(CASES[which], Alternating(1, RULE), seeds)
             mine = training.step(compiled=True)
             mine(0)
-            found, *times = ratios(shorter(CASES[which], 6), pairs, mine, lean(CASES[which]))
+            # Minibatches are drawn for 16 steps at a time.
+            case = Case(**{**vars(CASES[which]), "steps": 32 if which == SMALL else 16})
+            found, *times = ratios(case, pairs, mine, lean(CASES[which]))
             each = [ratio / seeds for ratio in found]
             yield row(
                 "Compiled steps",

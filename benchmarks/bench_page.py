@@ -24,8 +24,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES: dict[str, str] = {
     "Compiled steps": "The whole step as one compiled function (`equilibrist.CompiledStep`, `equilibrist run "
     "--compile`), drawing included: against the loop that a careful engineer writes by hand, and against our own eager "
-    "step. Seconds to compile are those with torch's cache of kernels warm, as on a resumption; without it they were 8 to "
-    "28, one core busy with something else.",
+    "step. Seconds to compile are those with torch's cache of kernels warm, as on a resumption; without it they were "
+    "8 to 28, one core busy with something else.",
     "Eager steps": "Our eager step against the same loop, and what a gradient penalty costs.",
     "Solvers": "What the solvers' eager steps cost, in steps of another method; ensembles and particles by the member.",
     "Public solvers": "Against public implementations of the same method, on the same minibatches.",

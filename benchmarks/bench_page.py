@@ -22,8 +22,8 @@ from equilibrist.run import environment
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES: dict[str, str] = {
-    "Compiled steps": "The whole step as one compiled function (`equilibrist.CompiledStep`, or `--compile` "
-    "of the command), drawing included: against the loop that a careful engineer writes by hand, and against our own eager "
+    "Compiled steps": "The whole step as one compiled function (`equilibrist.CompiledStep`, or `--compile` of the "
+    "command), drawing included: against the loop that a careful engineer writes by hand, and against our own eager "
     "step. Seconds to compile are those with torch's cache of kernels warm, as on a resumption; without it they were "
     "8 to 28, one core busy with something else.",
     "Eager steps": "Our eager step against the same loop, and what a gradient penalty costs.",

@@ -60,7 +60,7 @@ types: $(VENV)/developer
 	$(BIN)/mypy
 
 bench: $(VENV)/developer
-	mkdir -p runs
+	mkdir -p runs; rm -f runs/bench.jsonl
 	export EQUILIBRIST_BENCH=runs/bench.jsonl; status=0; for one in compiled_steps training_step solver_steps public_solvers own_losses audit_spectrum audit_cost listening wiring_check; do $(BIN)/python benchmarks/$$one.py || status=1; done; $(BIN)/python benchmarks/bench_page.py runs/bench.jsonl; exit $$status
 
 kill: $(VENV)/developer

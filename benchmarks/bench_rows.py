@@ -5,6 +5,7 @@ EQUILIBRIST_BENCH=rows.jsonl python benchmarks/training_step.py
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -71,3 +72,14 @@ def keep(found: Row) -> None:
     if path := os.environ.get(ENVIRONMENT):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(found)) + "\n")
+
+
+def arguments(about: str, pairs: int) -> argparse.ArgumentParser:
+    """What scripts of interleaved pairs take: --pairs, --only, --threads."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=pairs, help=f"default: {pairs}")
+    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser

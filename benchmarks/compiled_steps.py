@@ -7,13 +7,12 @@ Interleaved blocks A B A B ..., the order alternating: medians and quartiles of 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from bench_rows import Row, row
+from bench_rows import Row, arguments, row
 from solver_steps import RULE, particles
 from training_step import CASES, Case, lean, ratios, reals
 
@@ -157,12 +156,7 @@ def of_many(pairs: int, wanted: str) -> Iterator[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments(__doc__, 15)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} thread(s), {options.pairs} pairs")

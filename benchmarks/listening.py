@@ -10,7 +10,6 @@ critic's first rounds, all of which are recorded, are over.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import statistics
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from bench_rows import Row, keep
+from bench_rows import Row, arguments, keep
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -142,10 +141,7 @@ def seconds(steps: Callable[[int], None], count: int, heard: bool) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments(__doc__, 15)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     chosen = {name: case for name, case in CASES.items() if options.only in name}

@@ -16,7 +16,6 @@ new one each step. Interleaved blocks A B A B ..., the order alternating: median
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import statistics
 import sys
@@ -28,7 +27,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from bench_rows import Row, keep
+from bench_rows import Row, arguments, keep
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -249,12 +248,7 @@ def block(step: Stepper, steps: int, begin: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments(__doc__, 15)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} thread(s), {options.pairs} pairs")

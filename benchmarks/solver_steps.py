@@ -14,14 +14,13 @@ simultaneous steps and consensus on two minibatches six.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench_rows import Row, keep
+from bench_rows import Row, arguments, keep
 from torch import nn
 from training_step import CASES, Case, lean, ratios, reals
 
@@ -169,12 +168,7 @@ def _plain(base: Any) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--pairs", type=int, default=11)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments(__doc__, 11)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} thread(s), {options.pairs} pairs")

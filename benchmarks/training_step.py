@@ -14,7 +14,6 @@ drawing, generator's pass and update included.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from bench_rows import Row, keep
+from bench_rows import Row, arguments, keep
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -196,12 +195,7 @@ def peak(name: str, side: str) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--pairs", type=int, default=21)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments(__doc__, 21)
     parser.add_argument("--peak", choices=("ours", "lean"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -143,13 +143,35 @@ def test_another_batch_compiles_anew() -> None:
 
     step = eq.CompiledStep(training.solver, training.field, counting)
     held = tuple(tree.clone(part) for part in training.held)
-    for rows in (8, 8, 4):
+    for rows in (8, 8, 4, 8, 4):  # the last batch of an epoch is smaller, each time
         batch = {k: v[:rows] for k, v in training.draws(0).batch(0).items()}
         step(*held, eq.Given(batch))
     assert len(seen) == 2
     moved = tuple(tree.map(lambda t: t.float(), part) for part in held)
     step(*moved, eq.Given({k: v.float() for k, v in batch.items()}))
     assert len(seen) == 3
+
+
+def test_tensors_that_are_replaced_in_their_dictionary_are_seen() -> None:
+    training = Training(ADAM)
+    step = eq.CompiledStep(training.solver, training.field, as_graph)
+    mine, theirs = (tuple(tree.clone(part) for part in training.held) for _ in range(2))
+    for k in range(2):
+        step(*mine, training.draws(k))
+        training.solver.step(training.field, *theirs, training.draws(k))
+        for held in (mine, theirs):
+            part = held[0]["critic"]
+            part.update({name: 0.5 * t for name, t in part.items()})
+    for a, b in zip(tree.leaves(mine[0]), tree.leaves(theirs[0]), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+def test_measurements_that_are_wrong_are_caught() -> None:
+    def doubling(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Any:
+        return lambda *arguments: [2 * value for value in graph(*arguments)]
+
+    with pytest.raises(eq.CompilationError, match="measures another loss of the"):
+        Training(ADAM).compare(doubling)
 
 
 def test_a_compiler_that_errs_is_caught() -> None:

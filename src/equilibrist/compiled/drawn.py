@@ -15,6 +15,8 @@ from equilibrist.core.draws import Draw
 from equilibrist.solvers.base import DrawSource, independent
 from equilibrist.tree import Nested, Tree
 
+Signature = tuple[tuple[object, ...], ...]
+
 
 class Request(NamedTuple):
     """One thing that a step asks for: minibatch `number`, or noise `number` for tensors of these shapes."""
@@ -83,6 +85,6 @@ def _shapes(like: Nested) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
     return tuple((path, tuple(t.shape)) for path, t in tree.items(like))
 
 
-def signature(tensors: list[Tensor]) -> list[tuple[object, ...]]:
+def signature(tensors: list[Tensor]) -> Signature:
     """What a compiled function relies on: shapes, strides, types and devices."""
-    return [(t.shape, t.stride(), t.dtype, t.device) for t in tensors]
+    return tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors)

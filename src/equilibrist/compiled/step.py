@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from operator import is_
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from equilibrist import tree
-from equilibrist.compiled.drawn import DrawRecorder, Handed, Request, draw, signature
+from equilibrist.compiled.drawn import DrawRecorder, Handed, Request, Signature, draw, signature
 from equilibrist.compiled.trace import Counter, compile_graph, operations, traced
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Constants, Players
@@ -30,10 +31,7 @@ class _Program(NamedTuple):
     """A compiled function of (players, constants, state, draws), which overwrites the first three."""
 
     call: Callable[..., list[Tensor]]
-    requests: dict[Request, Nested]  # what the step draws, and the shapes of noise
     info: dict[str, list[str]]  # the measurements' names, in the order of the function's results
-    held: list[tuple[object, ...]]  # signatures of players, constants and state
-    drawn: list[tuple[object, ...]]
 
 
 class CompiledStep:
@@ -80,31 +78,32 @@ class CompiledStep:
             )
         self.solver, self.field = solver, field
         self._compiler = compiler or compile_graph
-        self._program: _Program | None = None
-        self._last: tuple[Tree, Tree, Tree] | None = None  # what the last call returned
-        self._leaves: list[Tensor] = []  # its tensors
+        self._programs: dict[
+            tuple[Signature, Signature], _Program
+        ] = {}  # by what is held and drawn
+        self._requests: dict[Request, Nested] = {}  # what the step draws, and the shapes of noise
+        self._leaves: list[Tensor] = []  # what the last call overwrote
+        self._held: Signature = ()  # its signature
         self.seconds, self.operations = 0.0, 0
 
     def __call__(
         self, players: Players, constants: Constants, state: State, draws: DrawSource
     ) -> Step:
-        """One step. Another shape of the arguments than at the first call compiles anew."""
+        """One step. Shapes that were not met before compile anew."""
         given = (players, constants, state)
-        known = self._last is not None and all(
-            a is b for a, b in zip(given, self._last, strict=True)
-        )
-        if not known:
-            self._leaves = _leaves(given)
-        program = self._program
-        if program is None or (not known and signature(self._leaves) != program.held):
-            program = self._program = self._prepared(given, draws)
-        drawn = _drawn(program, draws)
-        if signature(drawn) != program.drawn:
-            program = self._program = self._prepared(given, draws)
-            drawn = _drawn(program, draws)
+        leaves = _leaves(given)
+        if len(leaves) != len(self._leaves) or not all(map(is_, leaves, self._leaves)):
+            self._leaves, self._held = leaves, signature(leaves)
+        drawn = self._drawn(draws)
+        key = self._held, signature(drawn)
+        if key not in self._programs:
+            program = self._prepared(given, draws)
+            drawn = self._drawn(draws)
+            key = self._held, signature(drawn)
+            self._programs[key] = program
+        program = self._programs[key]
         with torch.no_grad():
-            values = program.call(*self._leaves, *drawn)
-        self._last = given
+            values = program.call(*leaves, *drawn)
         return Step(players, constants, state, _info(program.info, values))
 
     def _prepared(self, given: tuple[Tree, Tree, Tree], draws: DrawSource) -> _Program:
@@ -140,20 +139,23 @@ class CompiledStep:
         graph = traced(whole, examples)
         self.operations = operations(graph)
         call = self._compiler(graph, examples)
-        program = _Program(
-            call,
-            {request: shapes for request, (_, shapes) in recorder.answers.items()},
-            {kind: list(part) for kind, part in first.info.items()},
-            signature(_leaves(given)),
-            signature(drawn),
-        )
+        program = _Program(call, {kind: list(part) for kind, part in first.info.items()})
         mine = _copies(given)
         for eager in (first, second):
             with torch.no_grad():
-                call(*_leaves(mine), *drawn)
+                values = call(*_leaves(mine), *drawn)
             _require_agreement(given[0], eager.players, mine[0])
+            _require_measurements(eager.info, _info(program.info, values))
+        self._requests = {request: like for request, (_, like) in recorder.answers.items()}
         self.seconds = time.monotonic() - begun
         return program
+
+    def _drawn(self, draws: DrawSource) -> list[Tensor]:
+        return [
+            leaf
+            for request, like in self._requests.items()
+            for leaf in tree.leaves(draw(draws, request, like))
+        ]
 
     def _eager(self, given: tuple[Tree, Tree, Tree], draws: DrawSource) -> Step:
         return self.solver.step(self.field, *given, draws)
@@ -177,14 +179,6 @@ def seconds_to_compile(
     with count:
         solver.step(field, *_copies(given), draws)
     return 15 + 0.035 * count.operations
-
-
-def _drawn(program: _Program, draws: DrawSource) -> list[Tensor]:
-    return [
-        leaf
-        for request, like in program.requests.items()
-        for leaf in tree.leaves(draw(draws, request, like))
-    ]
 
 
 def _info(names: dict[str, list[str]], values: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -250,3 +244,15 @@ def _require_agreement(start: Players, eager: Players, compiled: Players) -> Non
                 f"the compiled step moves the {player} differently from the eager one (by "
                 f"{(apart / moved) ** 0.5 if moved else apart**0.5:.2g} of its update): take eager steps"
             )
+
+
+def _require_measurements(
+    eager: dict[str, dict[str, Tensor]], compiled: dict[str, dict[str, Tensor]]
+) -> None:
+    """CompilationError where a loss or a gradient's norm differs by more than rounding."""
+    for kind, part in eager.items():
+        for name, want in part.items():
+            if not torch.allclose(compiled[kind][name], want, _AGREE, 1e-5, equal_nan=True):
+                raise CompilationError(
+                    f"the compiled step measures another {kind} of the {name} than the eager one: take eager steps"
+                )

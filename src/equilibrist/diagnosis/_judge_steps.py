@@ -66,31 +66,29 @@ def _steps(
         return []
     called = _own_calls(recorder, side)
     reached = any(call.received for call in called) or bool(side.reached and side.role != CRITIC)
-    stale = [s for s in others if s.fresh == 0 and s.received]
-    if len(stale) >= LEAST and reached:
-        other = recorder.sides[stale[0].player].name
-        return [
-            Finding(
-                "wrong-optimizer",
-                f"{side.name}'s optimiser",
-                f"The {side.name}'s gradients are computed and its optimiser never steps; the "
-                f"{other}'s optimiser steps "
-                f"{len(others)} times, {len(stale)} of them with a gradient that it has used already.",
-                evidence={"steps": 0, "other_steps": len(others), "stale": len(stale)},
-            )
-        ]
-    idle = [s for s in others if s.fresh == 0 and not s.received]
-    if LEAST <= len(idle) < len(others) and reached:
-        other = recorder.sides[idle[0].player].name
-        return [
-            Finding(
-                "wrong-optimizer",
-                f"{side.name}'s optimiser",
-                f"The {side.name}'s gradients are computed and its optimiser never steps; the {other}'s optimiser "
-                f"steps {len(others)} times, {len(idle)} of them without a gradient of its own.",
-                evidence={"steps": 0, "other_steps": len(others), "idle": len(idle)},
-            )
-        ]
+    for kind, count, how in (
+        (
+            "stale",
+            sum(s.fresh == 0 and bool(s.received) for s in others),
+            "with a gradient that it has used already",
+        ),
+        (
+            "idle",
+            sum(s.fresh == 0 and not s.received for s in others),
+            "without a gradient of its own",
+        ),
+    ):
+        if reached and count >= LEAST and (kind == "stale" or count < len(others)):
+            other = recorder.sides[others[0].player].name
+            return [
+                Finding(
+                    "wrong-optimizer",
+                    f"{side.name}'s optimiser",
+                    f"The {side.name}'s gradients are computed and its optimiser never steps; the {other}'s optimiser "
+                    f"steps {len(others)} times, {count} of them {how}.",
+                    evidence={"steps": 0, "other_steps": len(others), kind: count},
+                )
+            ]
     borrowed = _borrowed(recorder, side, by)
     if borrowed is not None:
         return [borrowed]

@@ -337,8 +337,7 @@ def _unfinished(recipe: Recipe, records: Sequence[Record]) -> list[int]:
 
 def _stack_of(record: Record) -> tuple[object, ...]:
     """What the members of one stack have in common in their last sessions."""
-    path = record.directory / "environment.json"
-    last = read_json(path)[-1] if path.exists() else {}
+    last = record.last_session() or {}
     return last.get("started"), last.get("members"), last.get("from_step")
 
 

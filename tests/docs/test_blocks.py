@@ -96,6 +96,8 @@ def fault(line: str) -> str:
     if program == "python":
         script = ROOT / rest[0]
         source = script.read_text(encoding="utf-8") if script.is_file() else ""
+        if re.search(r"^from bench_rows import .*\barguments\b", source, re.M):  # shared options
+            source += (script.parent / "bench_rows.py").read_text(encoding="utf-8")
         options = [word.partition("=")[0] for word in rest[1:] if word.startswith("--")]
         missing = [o for o in options if f'"{o}"' not in source]
         return f"{rest[0]} has no {missing}" if missing or not source else ""

@@ -14,14 +14,13 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from bench_rows import Row, keep
+from memory import Peak
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -83,14 +82,6 @@ CASES = {
 }
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(
-        next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-    )
-
-
 def seconds_of_a_gradient(case: Case, g: nn.Module, d: nn.Module, data: Tensor) -> float:
     """The median of five."""
 
@@ -117,22 +108,12 @@ def measured(case: Case, gradients: int) -> dict[str, float]:
     weights = 4 * sum(p.numel() for m in (g, d) for p in m.parameters())
     data = torch.rand(2000, *case.shape) * 2 - 1
     before = seconds_of_a_gradient(case, g, d, data)
-    base, peak, done = resident(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.02):
-            peak = max(peak, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    begun = time.perf_counter()
     settings = Settings.within(gradients)
     options = {"latent": case.latent, "batch": case.batch, "progress": "none"}
-    eq.audit_pair(g, d, data, eq.Vanilla(), settings=settings, **options)
-    spent = time.perf_counter() - begun
-    done.set()
-    watcher.join()
+    with Peak() as peak:
+        begun = time.perf_counter()
+        eq.audit_pair(g, d, data, eq.Vanilla(), settings=settings, **options)
+        spent = time.perf_counter() - begun
     after = seconds_of_a_gradient(case, g, d, data)
     unit = (before + after) / 2
     ends = sorted((before, after))
@@ -143,7 +124,7 @@ def measured(case: Case, gradients: int) -> dict[str, float]:
         "seconds": spent,
         "unit": unit,
         "weights": weights,
-        "memory": peak - base,
+        "memory": peak.bytes,
     }
 
 

@@ -67,8 +67,33 @@ def row(
     return found
 
 
-def keep(found: Row) -> None:
-    """Add a row to the file that the environment names, if it does."""
+@dataclass(frozen=True)
+class Curve:
+    """How seconds and memory grow along an axis.
+
+    Attributes:
+        name: of the curve.
+        what: is done.
+        axis: what grows.
+        x: its values.
+        seconds, bytes: at each of them.
+        time_power, memory_power: p of fits a + b x^p.
+        end: where 24 GiB end, by that fit.
+    """
+
+    name: str
+    what: str
+    axis: str
+    x: list[int]
+    seconds: list[float]
+    bytes: list[int]
+    time_power: float
+    memory_power: float
+    end: float
+
+
+def keep(found: Row | Curve) -> None:
+    """Add a row or a curve to the file that the environment names, if it does."""
     if path := os.environ.get(ENVIRONMENT):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(found)) + "\n")

@@ -46,11 +46,12 @@ class Training:
     """One GAN, eager or compiled."""
 
     def __init__(self, solver: Solver, members: int = 0, **options: Any) -> None:
+        generator = options.pop("generator", lambda: mlp([3, 8, 2]))
         critic = options.pop("critic", lambda: mlp([2, 8, 1]))
         formulation = options.pop("formulation", eq.Vanilla())
         field = {k: options.pop(k) for k in ("parts", "autocast") if k in options}
         self.dtype = options.pop("dtype", F64)
-        game = eq.GAN(lambda: mlp([3, 8, 2]), critic, formulation, latent=3, **options)
+        game = eq.GAN(generator, critic, formulation, latent=3, **options)
         data = eq.ArraySource(
             torch.randn(64, 2, generator=torch.Generator().manual_seed(1)), kind="points"
         )
@@ -189,6 +190,49 @@ def test_a_compiler_that_errs_is_caught() -> None:
     training = Training(ADAM)
     with pytest.raises(eq.CompilationError, match="moves the generator differently"):
         training.compare(losing)
+
+
+def rounding(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
+    """A compiler whose function rounds otherwise: it starts from weights that differ in the last bits."""
+    rng = torch.Generator().manual_seed(1)
+
+    def call(*arguments: Tensor) -> Any:
+        for held in arguments[:12]:
+            if held.is_floating_point():
+                held.mul_(1 + torch.finfo(held.dtype).eps * torch.randn(held.shape, generator=rng))
+        return graph(*arguments)
+
+    return call
+
+
+def normed() -> Training:
+    """Batch norm after a layer with biases, whose gradients are rounding, which Adam divides by its size."""
+
+    def generator() -> nn.Module:
+        wide = (nn.Linear(3, 64), nn.BatchNorm1d(64, track_running_stats=False), nn.ReLU())
+        return nn.Sequential(*wide, nn.Linear(64, 2))
+
+    return Training(ADAM, generator=generator, dtype=torch.float32)
+
+
+def test_gradients_that_are_rounding_do_not_refuse_a_step() -> None:
+    normed().compare(rounding, steps=1)
+
+
+def test_a_lost_update_beside_them_is_caught() -> None:
+    def losing(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Any:
+        rounded = rounding(graph, examples)
+
+        def call(*arguments: Tensor) -> Any:
+            before = arguments[0].clone()
+            found = rounded(*arguments)
+            arguments[0].copy_(before)
+            return found
+
+        return call
+
+    with pytest.raises(eq.CompilationError, match="moves the generator differently"):
+        normed().compare(losing, steps=1)
 
 
 def test_nothing_is_overwritten_by_a_refusal() -> None:

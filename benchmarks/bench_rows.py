@@ -78,7 +78,7 @@ class Curve:
         x: its values.
         seconds, bytes: at each of them.
         time_power, memory_power: p of fits a + b x^p.
-        end: where 24 GiB end, by that fit.
+        end: where 24 GiB end, by that fit; None where memory does not grow.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Curve:
     bytes: list[int]
     time_power: float
     memory_power: float
-    end: float
+    end: float | None
 
 
 def keep(found: Row | Curve) -> None:

@@ -1,8 +1,8 @@
-"""The critic's step on images (dim 64, 3 channels, 32 x 32), as a share of the rate of a matrix product in the same run.
+"""The critic's step on images (dim 64, 3 channels, 32 x 32) against the rate of a matrix product in the same run.
 
-The step is the library's: minibatch, the generator's pass, both of the critic's and Adam. Its operations (a multiplication
-and an addition are two) are counted by torch. Matrix products of 1024 x 1024 in float32 are timed in between; the
-ratio is their rate over the step's. Below stand what was tried to raise it: the channels last, whole steps compiled,
+The step is the library's: minibatch, the generator's pass, both of the critic's and Adam. Its operations are counted
+by torch (a multiplication and an addition are two). Matrix products of 1024 x 1024 in float32 are timed in between;
+the ratio is their rate over the step's. Below stand what was tried to raise it: channels last, whole steps compiled,
 and the exact form of the image-side transposed convolution by an ordinary one and `pixel_shuffle`.
 
     python benchmarks/convolutions.py [--pairs 9] [--threads 1]

@@ -37,6 +37,7 @@ from equilibrist.networks import MixtureCritic, MixtureGenerator
 from equilibrist.solvers import Alternating, Proximal
 
 LIMIT = 24 * 2**30
+FLAT = 1.1  # largest over smallest, below which a curve is flat
 BLOCKS, ENOUGH = 5, 0.3  # timed blocks of a step, and the seconds that one should last
 Measured = tuple[float, int]  # seconds, bytes
 
@@ -125,9 +126,9 @@ SCALES: dict[str, Scale] = {
         (1, 2, 5, 10, 20, 40), lambda n: step(mlp(128, 3, 512), Proximal(n, optimizer=RULE)),
     ),
     "Krylov dimension": Scale(
-        "the check of stability, perceptrons of 3.3 million parameters, batch 16", "products",
-        (8, 16, 32, 64, 128),
-        lambda n: audited(perceptrons(1270), checks=("stable",), settings=Settings(spectrum_products=n)),
+        "the check of stability, perceptrons of 0.8 million parameters, batch 16", "products",
+        (10, 20, 40, 80, 160),
+        lambda n: audited(perceptrons(600), checks=("stable",), settings=Settings(spectrum_products=n)),
     ),
     "audit of perceptrons": Scale(
         "a whole audit of 400 gradients, perceptrons, batch 16", "parameters",
@@ -151,7 +152,9 @@ class Growth:
     power: float
 
     def reaches(self, limit: float) -> float:
-        """Where it is `limit`."""
+        """Where it is `limit`; infinity if it does not grow."""
+        if not self.factor:
+            return math.inf
         return ((limit - self.constant) / self.factor) ** (1 / self.power)
 
 
@@ -160,6 +163,8 @@ def growth(x: Sequence[float], y: Sequence[float]) -> Growth:
 
     Neither constant nor factor is below zero.
     """
+    if max(y) < FLAT * min(y):
+        return Growth(statistics.median(y), 0.0, 0.0)
     found, least = Growth(0.0, 1.0, 1.0), math.inf
     for power in np.linspace(0.3, 3.0, 271):
         terms = np.stack([np.ones(len(x)), np.power(x, power)], 1) / np.array(y)[:, None]
@@ -196,9 +201,10 @@ def main() -> int:
         x = [scale.axis_of(point) for point in scale.points]
         time_of, memory_of = growth(x, seconds), growth(x, held)
         end = memory_of.reaches(LIMIT)
+        last = end if math.isfinite(end) else None
         keep(
             Curve(
-                name, scale.what, scale.axis, x, seconds, held, time_of.power, memory_of.power, end
+                name, scale.what, scale.axis, x, seconds, held, time_of.power, memory_of.power, last
             )
         )
         print(

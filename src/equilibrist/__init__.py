@@ -87,7 +87,7 @@ _WHERE = {
 # Not among the names of `__all__`, and found here all the same: `eq.Hinge` is `eq.formulations.Hinge`.
 _ALSO = {
     "auxiliary": ("Reconstruction", "Term"),
-    "compiled": ("CompiledStep",),
+    "compiled": ("CompiledJacobian", "CompiledStep"),
     "checkpoints": ("Choice", "EnergyScore", "RowScore", "choose_checkpoint"),
     "checks": ("Settings", "Tolerance", "audit_game", "audit_mixed"),
     "checks.pair": ("Pair",),

@@ -1,5 +1,6 @@
-"""The whole step of a solver as one compiled function."""
+"""The whole step of a solver, and products with a game's Jacobian, as compiled functions."""
 
+from equilibrist.compiled.product import CompiledJacobian
 from equilibrist.compiled.step import CompiledStep, seconds_to_compile
 
-__all__ = ["CompiledStep", "seconds_to_compile"]
+__all__ = ["CompiledJacobian", "CompiledStep", "seconds_to_compile"]

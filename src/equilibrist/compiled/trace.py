@@ -39,8 +39,15 @@ class Counter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def traced(function: Callable[..., list[Tensor]], examples: list[Tensor]) -> torch.fx.GraphModule:
+def traced(
+    function: Callable[..., list[Tensor]], examples: list[Tensor], what: str = "step"
+) -> torch.fx.GraphModule:
     """Every tensor operation that `function(*examples)` performs, derivatives of any order included.
+
+    Args:
+        function: of tensors.
+        examples: arguments.
+        what: it is, in errors.
 
     Raises:
         CompilationError: the function reads a number from a tensor, or draws random numbers by itself.
@@ -52,13 +59,13 @@ def traced(function: Callable[..., list[Tensor]], examples: list[Tensor]) -> tor
         raise
     except Exception as error:  # whatever torch raises on what it cannot trace
         raise CompilationError(
-            f"the step cannot be traced ({_first_line(error)}): take eager steps"
+            f"the {what} cannot be traced ({_first_line(error)}): take eager {what}s"
         ) from error
     for node in graph.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise CompilationError(
-                f"the step draws random numbers by itself ({node.target}), which a compiled one would draw "
-                "otherwise: take eager steps"
+                f"the {what} draws random numbers by itself ({node.target}), which a compiled one would draw "
+                f"otherwise: take eager {what}s"
             )
     return graph
 
@@ -69,7 +76,7 @@ def operations(graph: torch.fx.GraphModule) -> int:
 
 
 def compile_graph(
-    graph: torch.fx.GraphModule, examples: list[Tensor]
+    graph: torch.fx.GraphModule, examples: list[Tensor], what: str = "step"
 ) -> Callable[..., list[Tensor]]:
     """The graph compiled by TorchInductor, for arguments shaped as the examples.
 
@@ -81,7 +88,7 @@ def compile_graph(
         and shutil.which(os.environ.get("CXX", "g++")) is None
     ):
         raise CompilationError(
-            "no C++ compiler was found (g++, or what CXX names): install one, or take eager steps"
+            f"no C++ compiler was found (g++, or what CXX names): install one, or take eager {what}s"
         )
     try:
         with warnings.catch_warnings():
@@ -93,7 +100,7 @@ def compile_graph(
             return cast(Callable[..., list[Tensor]], inductor(graph, [*examples]))
     except Exception as error:
         raise CompilationError(
-            f"the step cannot be compiled ({_first_line(error)}): take eager steps"
+            f"the {what} cannot be compiled ({_first_line(error)}): take eager {what}s"
         ) from error
 
 

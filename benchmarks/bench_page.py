@@ -1,8 +1,8 @@
-"""Writes docs/bench.md and docs/bench.json from the rows that the benchmarks have kept.
+"""Writes docs/bench.md, docs/bench.json and a picture from the rows and curves that the benchmarks have kept.
 
     python benchmarks/bench_page.py runs/bench.jsonl
 
-A row that was measured twice counts as it was measured last.
+A row or curve that was measured twice counts as it was measured last.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from bench_rows import Row
+from bench_rows import Curve, Row
+from missed import MISSED
+from scale_picture import picture
 
 from equilibrist.files.atomic import write_atomically, write_json
 from equilibrist.run import environment
 
+PICTURE = "scale_curves.svg"
+NOT_YET = "not looked into yet."
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES: dict[str, str] = {
     "Compiled steps": "The whole step as one compiled function (`equilibrist.CompiledStep`, or `--compile` of the "
@@ -30,14 +34,18 @@ TABLES: dict[str, str] = {
     "Solvers": "What the solvers' eager steps cost, in steps of another method; ensembles and particles by the member.",
     "Public solvers": "Against public implementations of the same method, on the same minibatches.",
     "Losses of one's own": "An audit of losses given as functions, against that of the GAN that they write out.",
-    "Products of an audit": "What a product with J^T costs in gradients of both players, in float64.",
+    "Convolutions": "The critic's step of the CIFAR-10 pair of width 64 against matrix products of the same run, by "
+    "operations; and what was tried to raise it (none of it is on by default: each helps a little where it helps).",
+    "Products of an audit": "What a product with J^T costs in gradients of both players, in float64; compiled: "
+    "`equilibrist.CompiledJacobian`.",
     "Audits": "Seconds of a whole audit over (gradients asked for) x (seconds of a gradient of both players); memory.",
     "Listening": "A training that is heard, against the same alone.",
+    "Start": "Seconds over the 0.3 s that each may take: the command's help, and imports beyond torch's own.",
     "The wiring check": "A round that is watched, against the same alone.",
 }
 
 
-def page(rows: Sequence[Row], machine: str) -> str:
+def page(rows: Sequence[Row], curves: Sequence[Curve], machine: str) -> str:
     """The page in Markdown."""
     bounded = [row for row in rows if row.bound is not None]
     missed = [row for row in bounded if row.missed]
@@ -67,6 +75,14 @@ def page(rows: Sequence[Row], machine: str) -> str:
             "|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         lines += [_line(row) for row in own]
+    if missed:
+        lines += ["", "## What is above its bound, and what was tried", ""]
+        lines += [
+            f"- **{row.name}** ({row.table.lower()}): {MISSED.get(row.name, NOT_YET)}"
+            for row in missed
+        ]
+    if curves:
+        lines += _scales(curves)
     lines += [
         "",
         "## On a GPU",
@@ -74,6 +90,36 @@ def page(rows: Sequence[Row], machine: str) -> str:
         "Not measured: no machine with one was at hand. `--compile auto` leaves steps on a GPU eager until it is.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _scales(curves: Sequence[Curve]) -> list[str]:
+    """The section of scale curves."""
+    lines = [
+        "", "## Scale curves", "",
+        "How time and memory (beyond what the libraries hold) grow, one thread, each point in a process of its own;",
+        "the powers p are those of fits a + b x^p to all points. Memory of small runs is mostly what torch and its",
+        "allocator keep, so that where 24 GiB end is an extrapolation from the largest ones. An audit's basis of",
+        "directions stays within 1.5 GB, whatever is asked for.", "",
+        f"![seconds and memory against what grows, a panel a curve](images/{PICTURE})", "",
+        "| what | grows | from | to | seconds | p | memory | p | 24 GiB end at |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for c in curves:
+        seconds = f"{c.seconds[0]:.3g} to {c.seconds[-1]:.3g}"
+        memory = f"{c.bytes[0] / 2**20:,.0f} to {c.bytes[-1] / 2**20:,.0f} MiB"
+        power = f"{c.memory_power:.2f}" if c.memory_power else "constant"
+        end = (
+            "never"
+            if c.end is None
+            else f"{c.end:,.2g}"
+            if c.end < 1000
+            else f"{float(f'{c.end:.2g}'):,.0f}"
+        )
+        lines.append(
+            f"| {c.what} | {c.axis} | {c.x[0]:,} | {c.x[-1]:,} | {seconds} | {c.time_power:.2f} | {memory} | {power} | "
+            f"{end} |"
+        )
+    return lines
 
 
 def _line(row: Row) -> str:
@@ -87,16 +133,24 @@ def _line(row: Row) -> str:
 def main() -> None:
     path = Path(sys.argv[1])
     kept: dict[tuple[str, str, str], Row] = {}
+    measured: dict[str, Curve] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        row = Row(**json.loads(line))
+        held = json.loads(line)
+        if "axis" in held:
+            measured[held["name"]] = Curve(**held)
+            continue
+        row = Row(**held)
         kept[row.table, row.name, row.rival] = row
-    rows = list(kept.values())
+    rows, curves = list(kept.values()), list(measured.values())
     seen = environment.environment(torch.device("cpu"), 0)
     about = seen["machine"]
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     machine = f"{about['processor']}, {about['cores']} cores, {versions}"
-    write_atomically(DOCS / "bench.md", page(rows, machine).encode())
-    write_json(DOCS / "bench.json", {"machine": machine, "rows": [asdict(row) for row in rows]})
+    write_atomically(DOCS / "bench.md", page(rows, curves, machine).encode())
+    held = {"rows": [asdict(row) for row in rows], "curves": [asdict(curve) for curve in curves]}
+    write_json(DOCS / "bench.json", {"machine": machine, **held})
+    if curves:
+        write_atomically(DOCS / "images" / PICTURE, picture(curves).encode())
     missed = [row for row in rows if row.missed]
     print(f"{len(rows)} rows, {len(missed)} above their bounds: {DOCS / 'bench.md'}")
 

@@ -212,10 +212,13 @@ def test_a_term_without_effect(ratio: float, away: float, level: str) -> None:
     assert [f.level for f in _terms(run, "generator", "critic")] == ([level] if level else [])
 
 
-@pytest.mark.parametrize(("factor", "faults"), [(1.4, 0), (1.7, 1)])
-def test_averaged_statistics_lag_a_little(factor: float, faults: int) -> None:
+@pytest.mark.parametrize(
+    ("factor", "wide", "faults"), [(1.4, 1.0, 0), (1.7, 1.0, 1), (1.7, 5.0, 0)]
+)
+def test_averaged_statistics_lag_a_little(factor: float, wide: float, faults: int) -> None:
+    """Or a lot, by what is next to nothing of the data's width."""
     gaps = estimate([0.01 * (factor - 1) * (1 + 0.01 * k) for k in range(10)])
-    found = _judged([], ["1"], (gaps, 0.01 * factor, 0.01), "average", 0.95)
+    found = _judged([], ["1"], (gaps, 0.01 * factor, 0.01, wide), "average", 0.95)
     assert len(found) == faults
 
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from equilibrist.certificates import Json
 from equilibrist.diagnosis._conditions import drawn, draws, is_noise, known, latent, unseen
+from equilibrist.diagnosis._outcome import Outcome
 from equilibrist.diagnosis._running import Running
 from equilibrist.diagnosis._seen import Opposition
 from equilibrist.diagnosis._sizes import exploded, step_sizes
@@ -27,6 +29,7 @@ LONG = 300  # rounds before which samples may well be alike
 SHORT = 150  # the same, of samples that move together
 HOPS = 4.0  # times as far as they lie apart: samples that move together, from look to look (cycling players: 3)
 FAR = 0.75  # of their first distance to the data: samples that have hardly got nearer
+PATH = 2.0  # of the data's scale, that samples go in the second half: those of sound loops hardly move by then
 LEAST = 8  # steps whose terms are compared
 
 
@@ -128,15 +131,10 @@ def _diversity(run: Running, generator: str) -> list[Finding]:
         return []
     real = run.loop.held_out[: 2 * SAMPLES]
     found = list(check_diversity(fake, real, where=generator, seed=run.seed))
-    variety, hops = run.outcome.variety, run.outcome.hops
-    if found and run.done >= SHORT and variety and hops and variety < NARROW and hops > HOPS:
-        # A generator that has only begun to learn stays where it is.
-        text = (
-            f"Generated samples hop: throughout the second half they vary {variety:.2g} times as much as real ones, "
-            f"and from look to look all of them move {hops:.2g} times as far as they lie apart."
-        )
-        evidence = {**found[0].evidence, "variety": variety, "hops": hops}
-        return [replace(found[0], level="fault", sure="likely", text=text, evidence=evidence)]
+    if found and run.done >= SHORT and (restless := _restless(run.outcome)):
+        words, seen = restless
+        evidence = {**found[0].evidence, **seen}
+        return [replace(found[0], level="fault", sure="likely", text=words, evidence=evidence)]
     # Players that go round one another pass through narrow samples, and a generator that has only begun to learn
     # makes them: a fault lasts, and is of samples that look real or are all but one.
     lasts = run.done >= LONG and middle is not None
@@ -145,6 +143,26 @@ def _diversity(run: Running, generator: str) -> list[Finding]:
         if earlier and earlier[0].level != "note":
             return found
     return _as_notes(found)
+
+
+def _restless(outcome: Outcome) -> tuple[str, Json] | None:
+    """Narrow samples that move about: a generator that has only begun to learn stays where it is, or comes nearer."""
+    variety, hops, path, away = outcome.variety, outcome.hops, outcome.path, outcome.away
+    if not variety or not hops or away is None or variety >= NARROW:
+        return None
+    seen: Json = {"variety": variety, "hops": hops, "path": path, "away": away}
+    vary = f"throughout the second half they vary {variety:.2g} times as much as real ones"
+    if hops > HOPS:
+        return (
+            f"Generated samples hop: {vary}, and from look to look all of them move {hops:.2g} times as far as they "
+            "lie apart."
+        ), seen
+    if path > PATH and away > 1:
+        return (
+            f"Generated samples wander: {vary}, go {path:.2g} times as far as the data are wide, and are no nearer to "
+            "them than at the start."
+        ), seen
+    return None
 
 
 def _terms(run: Running, generator: str, critic: str) -> list[Finding]:

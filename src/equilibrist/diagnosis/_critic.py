@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equilibrist.critics import CriticAudit, audit_critic
-from equilibrist.diagnosis.loop import Held, Loop, modules_of
+from equilibrist.diagnosis.loop import Held, Loop, Samples, modules_of
 from equilibrist.errors import EquilibristError
 from equilibrist.formulations.named import is_formulation
 from equilibrist.games import Modules, accepted_arguments, roles
@@ -84,7 +84,9 @@ def _audited(
     try:
         with seeded(derived(seed), GLOBAL):
             with torch.no_grad():
-                fake = loop.sample(SAMPLES)
+                fake = _samples(loop)
+            if isinstance(fake, str):
+                return fake
             return audit_critic(
                 copied(module, "critic"),
                 loop.real,
@@ -98,6 +100,21 @@ def _audited(
             )
     except EquilibristError as error:
         return str(error)
+
+
+def _samples(loop: Loop) -> Samples | str:
+    """As many generated samples as are wanted, or as there are real ones (conditions may be those of held-out
+    samples); or why there are none."""
+    assert loop.sample is not None
+    held = loop.held_out
+    counts = [SAMPLES] if held is None or len(held) >= SAMPLES else [SAMPLES, len(held)]
+    fault: Exception | None = None
+    for count in counts:
+        try:
+            return loop.sample(count)
+        except Exception as error:  # a user's own sample() may fail in any way
+            fault = error
+    return f"sample({counts[-1]}) failed: {type(fault).__name__}: {str(fault).splitlines()[0]}"
 
 
 def _loss(loop: Loop, critic: str) -> Any:

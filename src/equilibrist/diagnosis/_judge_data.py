@@ -35,6 +35,7 @@ ENDS = {  # functions of torch
     "Exp": (0.0, math.inf),
     "Abs": (0.0, math.inf),
 }
+MANY = 500  # different values, from which data are not quantised by themselves
 FAR = 30.0  # ratio of scales that no training bridges
 
 
@@ -48,8 +49,8 @@ def judge_data(
     rows = {kind: _rows(call.samples for call in calls) for kind, calls in shown.items()}
     if min(map(len, rows.values())) < LEAST or rows[REAL].shape[1:] != rows[FAKE].shape[1:]:
         return []
-    found = _precision(shown, rows)
     given = [t for t in (train, real) if t is not None and t.shape[1:] == rows[REAL].shape[1:]]
+    found = _precision(shown, rows, given[-1] if given else None)
     # Where the data fit the generator's range and what the critic is shown does not, it was altered on the way.
     plain = {**rows, REAL: given[0].detach().float().cpu()} if given else rows
     ranges = _range(recorder, plain)
@@ -95,14 +96,16 @@ def _rows(batches: Iterable[Tensor]) -> Tensor:
 # -- precision -------------------------------------------------------------------------------------
 
 
-def _precision(shown: dict[str, list[Call]], rows: dict[str, Tensor]) -> list[Finding]:
+def _precision(
+    shown: dict[str, list[Call]], rows: dict[str, Tensor], plain: Tensor | None
+) -> list[Finding]:
     dtypes = {
         kind: {c.samples.dtype for c in calls if not c.lowered} for kind, calls in shown.items()
     }
     if dtypes[REAL] and dtypes[FAKE] and not dtypes[REAL] & dtypes[FAKE]:
         names = {k: "/".join(str(d).removeprefix("torch.") for d in v) for k, v in dtypes.items()}
         return [_precision_finding(f"in {names[REAL]}", f"in {names[FAKE]}", names)]
-    coarse = {kind: _grid(r) for kind, r in rows.items()}
+    coarse = {kind: _grid(r, plain) for kind, r in rows.items()}
     if bool(coarse[REAL]) == bool(coarse[FAKE]) or any(
         c.lowered for v in shown.values() for c in v
     ):
@@ -116,11 +119,16 @@ def _precision(shown: dict[str, list[Call]], rows: dict[str, Tensor]) -> list[Fi
     return [_precision_finding(words[REAL], words[FAKE], words)]
 
 
-def _grid(rows: Tensor) -> str:
-    """The half precision on whose grid all values lie, though they are many."""
+def _grid(rows: Tensor, plain: Tensor | None) -> str:
+    """The half precision on whose grid all values lie, though they are many, or real ones have many more."""
     flat = rows.flatten()
-    if len(flat.unique()) < 500:
-        return ""  # few values, such as pixels of 8 bits or categories
+    if len(flat.unique()) < MANY:
+        # Few values, such as pixels of 8 bits or categories, unless those that nobody altered lie between them.
+        if plain is None or not plain.is_floating_point():
+            return ""
+        sample = plain.detach().flatten()[: flat.numel()].to("cpu", torch.float32)
+        if len(sample.unique()) < MANY:
+            return ""
     for dtype in (torch.bfloat16, torch.float16):
         if torch.equal(flat.to(dtype).float(), flat):
             return str(dtype).removeprefix("torch.")

@@ -251,7 +251,10 @@ def _stale(recorder: Recorder, role: str, steps: list[Explained]) -> list[Findin
     old = [
         e
         for e in steps
-        if e.get(BEFORE) > 0.9 * _some(e) > 0.01 and e.residual < 0.05 and e.step.fresh
+        if e.get(BEFORE) > 0.9 * _some(e) > 0.01
+        and e.residual < 0.05
+        and e.step.fresh
+        and not e.step.cleared  # a gradient much like the one before is no old one
     ]
     later = [e for e in steps if e.step.problem is not None and BEFORE in e.step.columns]
     if len(old) < LEAST or len(old) < 0.6 * len(later):

@@ -32,6 +32,7 @@ from equilibrist.diagnosis._recorder import Recorder
 from equilibrist.diagnosis._seen import BEFORE, CRITIC
 from equilibrist.findings import Finding
 
+ABSENT = 1e-3  # residual of a step that received nothing besides the loss
 FAINT = 1e-3  # of what is received: gradients below are not seen
 NOTHING = 2e-4  # of a penalty's coefficient: a smaller weight than declared is no penalty without gradient
 
@@ -43,6 +44,7 @@ def judge_penalties(recorder: Recorder, name: str, steps: list[Explained]) -> li
         # Where slopes have vanished, as in a critic whose layers are saturated, a penalty has no gradient to miss.
         paying = [e for e in steps if e.residual < CLEAR and _weighs(e, penalty)]
         if len(paying) < LEAST:
+            found += _hidden(recorder, name, penalty, steps)
             continue
         if share(paying, below(penalty, -0.3)) >= SHARE:
             text = (
@@ -75,6 +77,22 @@ def judge_penalties(recorder: Recorder, name: str, steps: list[Explained]) -> li
                 )
             )
     return found
+
+
+def _hidden(
+    recorder: Recorder, name: str, penalty: str, steps: Sequence[Explained]
+) -> list[Finding]:
+    """A penalty that is computed inside a transform of torch.func, where nothing of it is seen, and has no effect."""
+    inside = [e for e in steps if e.step.transformed and e.residual < ABSENT]
+    if len(inside) < LEAST or len(inside) < SHARE * len(steps):
+        return []
+    plain = statistics.median(e.residual for e in inside)
+    text = (
+        f"The penalty ({penalty}) is computed by torch.func and has no gradient: what the {name} receives is the "
+        f"unpenalised loss to {plain:.1g}. Weights that are detached before functional_call gets them have none."
+    )
+    evidence = as_evidence(inside, REAL, FAKE)
+    return [Finding("constant-penalty", f"{name}, penalty", text, sure="likely", evidence=evidence)]
 
 
 def _weighs(e: Explained, penalty: str) -> bool:

@@ -142,6 +142,14 @@ def _together(
         )
         evidence = mine.evidence() | {"up": up, "down": len(common) - up, "changes": moved}
         return Finding("rate-rewritten", where, text, evidence=evidence)
+    if (adopted := _adopted(mine, other)) is not None:
+        text = (
+            f"Something writes the {name}'s learning rate into the {critic}'s as well, {how}: it begins at "
+            f"{adopted[0].old:.3g}, jumps to the {name}'s {adopted[0].new:.3g}, and follows every change from there "
+            f"({mine.seen()})."
+        )
+        evidence = mine.evidence() | {"common": len(adopted), "to": adopted[0].new}
+        return Finding("rate-rewritten", where, text, sure="likely", evidence=evidence)
     forced = _forced(mine, other)
     if len(forced) < TURNS:
         return None
@@ -188,6 +196,17 @@ def _common(mine: RateSeries, other: RateSeries) -> list[Change]:
         ),
         key=len,
     )
+
+
+def _adopted(mine: RateSeries, other: RateSeries) -> list[Change] | None:
+    """Changes of a rate that jumps to another optimiser's at once, and is that one's ever after."""
+    for pairs in _pairs(mine, other):
+        begun = bool(pairs) and not _equal(pairs[0][0].old, pairs[0][1].old)
+        jumps = begun and abs(pairs[0][0].factor) > math.log(DROP)
+        follows = all(_equal(c.new, d.new) for c, d in pairs)
+        if jumps and follows and sum(abs(d.factor) > SAME for _, d in pairs) > 1:
+            return [c for c, _ in pairs]
+    return None
 
 
 def _forced(mine: RateSeries, other: RateSeries) -> list[Change]:

@@ -127,6 +127,11 @@ class Outcome:
         return sum(late) / len(late) if len(late) >= LEAST else None
 
     @property
+    def path(self) -> float:
+        """How far the mean of samples went in the second half, in their scale."""
+        return sum(look.moved for look in self.late)
+
+    @property
     def hops(self) -> float | None:
         """How far the mean of samples goes from look to look in the second half, over how far samples lie apart."""
         variety = self.variety

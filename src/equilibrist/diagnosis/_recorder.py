@@ -32,6 +32,7 @@ from equilibrist.diagnosis._seen import (
     PlayerStep,
     Side,
     ascended,
+    backward_hooks,
     bare,
     heads_of,
     opposition,
@@ -130,12 +131,7 @@ class Recorder:
                         "module as it is before it is scripted"
                     ) from None
                 self._handles.append(handle)
-            for p in side.params:
-                if p.requires_grad or p.is_leaf:
-                    with contextlib.suppress(RuntimeError):
-                        self._handles.append(
-                            p.register_post_accumulate_grad_hook(self._reached(side))
-                        )
+            self._handles += backward_hooks(side, self.listening)
             self._handles += layers_used(side)
             self._handles += wrappers_called(side, self.wrappers)
             self.hidden[side.role] = Hidden(side)
@@ -205,6 +201,7 @@ class Recorder:
 
     def _critic_called(self, module: nn.Module, args: Any, kwargs: Any, made: Any) -> None:
         if not self.listening():
+            self.sides[CRITIC].transformed |= in_transform()
             return
         samples = next(tensors_of((args, kwargs)), None)
         if samples is None or samples.ndim == 0:
@@ -251,15 +248,6 @@ class Recorder:
             call.listen(heads[0], rows, lambda: self.on and not self._own)
 
     # -- backward passes and steps -----------------------------------------------------------------
-
-    def _reached(self, side: Side) -> Callable[[Tensor], None]:
-        def hook(p: Tensor) -> None:
-            if self.listening() and p.grad is not None:
-                side.counts[id(p)] = side.counts.get(id(p), 0) + 1
-                side.versions[id(p)] = p.grad._version
-                side.reached.add(id(p))
-
-        return hook
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if not self.listening():
@@ -337,6 +325,8 @@ class Recorder:
                 self._count,
                 turned,
                 decay_share(optimizer, groups),
+                side.cleared,
+                side.transformed,
             )
         )
         self._explain(self.steps[-1])

@@ -62,6 +62,8 @@ class PlayerStep:
         count: of all steps of optimisers so far.
         turned: whether the optimiser maximises, so that what it received is minus what was compared.
         decay: share of the weights that weight decay takes at a step, where it does so by itself.
+        cleared: whether a backward pass since the player's last step found its gradients empty.
+        transformed: whether the critic was called inside a transform of torch.func since that step.
     """
 
     player: str
@@ -85,6 +87,8 @@ class PlayerStep:
     count: int = 0
     turned: bool = False
     decay: float = 0.0
+    cleared: bool = True
+    transformed: bool = False
 
 
 @dataclass
@@ -124,6 +128,10 @@ class Side:
     used: set[str] = field(default_factory=set)
     optimizers: set[int] = field(default_factory=set)
     travel: float = 0.0  # of its weights, relative to their norm at the start
+    cleared: bool = False  # whether a backward pass since its last step found its gradients empty
+    transformed: bool = (
+        False  # whether the critic was called inside a transform of torch.func since then
+    )
 
     @property
     def fresh(self) -> int:
@@ -144,6 +152,7 @@ class Side:
         self.calls = []
         self.counts.clear()
         self.versions.clear()
+        self.cleared = self.transformed = False
         self.steps += 1
 
     def forget(self) -> None:
@@ -155,6 +164,38 @@ class Side:
     def moved(self) -> float:
         """How far its weights are from where they were, at the compared coordinates."""
         return float((self.at.vector(self.params) - self.start).norm())
+
+
+def backward_hooks(side: Side, listening: Callable[[], bool]) -> list[Any]:
+    """Hooks that count the backward passes which reach a player's weights, and see whether gradients were empty.
+
+    Returns:
+        Their handles.
+    """
+
+    def counted(p: Tensor) -> None:
+        if listening() and p.grad is not None:
+            side.counts[id(p)] = side.counts.get(id(p), 0) + 1
+            side.versions[id(p)] = p.grad._version
+            side.reached.add(id(p))
+
+    def arrives_at(p: nn.Parameter) -> Callable[[Tensor], None]:
+        def arrives(_: Tensor) -> None:  # before it is added
+            if not side.cleared and id(p) in side.reached and listening():
+                side.cleared = p.grad is None or not bool(p.grad.any())
+
+        return arrives
+
+    handles: list[Any] = []
+    trained = [p for p in side.params if p.requires_grad]
+    ends = {id(p) for p in trained[:1] + trained[-1:]}  # two tell, and cost little
+    for p in side.params:
+        with contextlib.suppress(RuntimeError):
+            if p.requires_grad or p.is_leaf:
+                handles.append(p.register_post_accumulate_grad_hook(counted))
+            if id(p) in ends:
+                handles.append(p.register_hook(arrives_at(p)))
+    return handles
 
 
 class ModuleHook:

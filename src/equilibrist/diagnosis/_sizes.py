@@ -68,6 +68,8 @@ def exploded(run: Running) -> list[Finding]:
     moved = f"in its first {steps} steps the {name} moved by {travel:.0%} of its weights' norm"
     if run.late is None and not (run.stopped is not None and now > GROWN * before):
         return []
+    if run.stopped is not None and run.stopped.evidence.get("round") == 0:
+        return []  # what is not finite before any step has been taken is not so because of steps
     if run.late is None:
         text = f"The critic's scores grew from {before:.2g} to {now:.2g} before a value was not finite."
     elif steps and travel > ROUND * steps:

@@ -23,7 +23,12 @@ BLOCKS, ROWS = 10, 128
 WORSE = 1.5  # times as far from the real samples with the average's own statistics: averaged ones lag a little
 
 Layers = list[tuple[str, Any, Any]]
-Effect = tuple[Estimate, float, float]  # the difference, and both distances
+SEEN = (
+    0.005  # of the mean distance of real samples: energy distances below it are of no consequence
+)
+Effect = tuple[
+    Estimate, float, float, float
+]  # the difference, both distances, and real samples' mean distance
 
 
 def check_average(
@@ -78,7 +83,7 @@ def _judged(
     evidence: Json = {"layers": differ[:8], "never_updated": len(idle)}
     cost = ""
     if effect is not None:
-        gap, own, with_module = effect
+        gap, own, with_module, _ = effect
         evidence |= {"value": gap.mean, "interval": [gap.low, gap.high], "confidence": confidence}
         evidence |= {"own": own, "with_module": with_module}
         cost = (
@@ -91,7 +96,7 @@ def _judged(
             f"The batch-norm statistics of {idle[0]} ({len(idle)} layers) were never updated.{cost}"
         )
         return (Finding("average-buffers", where, text, level, "certain", evidence),)
-    if not worse or effect is None or effect[1] < WORSE * effect[2]:
+    if not worse or effect is None or effect[1] < max(WORSE * effect[2], SEEN * effect[3]):
         return ()
     text = f"The batch-norm statistics of {differ[0]} ({len(differ)} layers) are out of date.{cost}"
     return (Finding("average-buffers", where, text, "fault", "likely", evidence),)
@@ -165,7 +170,7 @@ def _effect(
                 )
             found.append(energy(made, block))
     gap = estimate([a - b for a, b in zip(*far, strict=True)], confidence)
-    return gap, sum(far[0]) / BLOCKS, sum(far[1]) / BLOCKS
+    return gap, sum(far[0]) / BLOCKS, sum(far[1]) / BLOCKS, float(torch.pdist(rows).mean())
 
 
 def energy(x: Tensor, y: Tensor) -> float:

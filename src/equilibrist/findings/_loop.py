@@ -187,7 +187,8 @@ LOOP: dict[str, Kind] = {
         "NaN at the end of an epoch",
         "a player is not finite, or has no gradient, on a batch of one sample",
         "drop the last batch (drop_last=True), or compute statistics that exist for one sample",
-        "the player is run on one sample in training mode, and the first layer whose value is not finite is named",
+        "the player is run on one sample in training mode, and the first layer whose value is not finite is named; "
+        "a fault where such a batch occurs, else a note",
     ),
     "not-finite": Kind(
         "numerics",

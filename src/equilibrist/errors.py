@@ -56,6 +56,12 @@ class NonFiniteError(EquilibristError):
         self.step, self.player, self.quantity, self.checkpoint = step, player, quantity, checkpoint
 
 
+class RankLostError(EquilibristError):
+    """Another process of a training by several is gone, or does not answer: what to run again."""
+
+    exit_code = 6
+
+
 class StoppedError(EquilibristError):
     """A command was asked to stop (Ctrl-C): what is kept, and how to go on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,12 +57,21 @@ def run(
         ),
     ] = None,
     compile: CompileOption = "auto",
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Cut every minibatch into so many parts: less memory. Under torchrun, the same bits for any number of "
+            "processes that divides them.",
+        ),
+    ] = None,
     threads: ThreadsOption = 0,
     progress: ProgressOption = "auto",
 ) -> None:
     """Train a recipe. Running it again goes on where it stopped.
 
     Example: equilibrist run mnist-sngan --set dim=16 --set steps=20000 --dir runs/sngan
+    Two processes: torchrun --nproc-per-node 2 -m equilibrist run mnist-sngan --parts 4
     """
     prepare(data_root, threads, progress)
     from equilibrist.recipe_lookup import resolve
@@ -72,12 +82,15 @@ def run(
         resolved,
         where,
         keep=keep,
+        parts=parts,
         seed=seed,
         device=device,
         progress=progress,
         tensorboard=tensorboard,
         compile=compile,
     )
+    if trained is None:
+        return  # rank 0 says what became of it
     _require_finished(trained, where)
     from equilibrist.report import write_report
 
@@ -97,40 +110,50 @@ def _train(
     where: Path,
     *,
     keep: int | None,
+    parts: int | None,
     seed: int,
     device: str,
     progress: str,
     tensorboard: bool,
     compile: str,
-) -> Run:
-    """Build the recipe and train it in the folder `where`."""
+) -> Run | None:
+    """Build the recipe and train it in the folder `where`; None on all processes of torchrun but the first."""
+    from equilibrist.distributed import joined, launched
     from equilibrist.run import train
     from equilibrist.run.stepping import compile_mode
 
     built = resolved.build()
     if keep is not None:
         built = dataclasses.replace(built, keep=keep)
-    _require_usable(where)
-    try:
-        return train(
-            built,
-            where,
-            name=resolved.name,
-            settings=resolved.settings,
-            origin=resolved.origin,
-            seed=seed,
-            device=device,
-            progress=progress,
-            tensorboard=tensorboard,
-            compile=compile_mode(compile),
-        )
-    except CompilationError as error:
-        raise CompilationError(f"{error} (--compile off)") from error
-    except KeyboardInterrupt:
-        complain(
-            f"interrupted at once; {where} goes on from its last checkpoint when it is run again"
-        )
-        raise typer.Exit(INTERRUPTED) from None
+    if parts is not None:
+        built = dataclasses.replace(built, accumulate=parts)
+    with ExitStack() as group:
+        ranks = group.enter_context(joined(device)) if launched() > 1 else None
+        leads = ranks is None or not ranks.rank
+        if leads:
+            _require_usable(where)
+        try:
+            trained = train(
+                built,
+                where,
+                name=resolved.name,
+                settings=resolved.settings,
+                origin=resolved.origin,
+                seed=seed,
+                device=device,
+                progress=progress,
+                tensorboard=tensorboard,
+                compile=compile_mode(compile),
+                ranks=ranks,
+            )
+            return trained if leads else None
+        except CompilationError as error:
+            raise CompilationError(f"{error} (--compile off)") from error
+        except KeyboardInterrupt:
+            complain(
+                f"interrupted at once; {where} goes on from its last checkpoint when it is run again"
+            )
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _require_usable(where: Path) -> None:

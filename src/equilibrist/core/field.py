@@ -16,6 +16,7 @@ from equilibrist.core._graph import Forward, Graph
 from equilibrist.core.draws import Draw
 from equilibrist.core.exact import followed_leaves
 from equilibrist.core.game import Constants, Game, Players, coupled_parameters, feasible_everywhere
+from equilibrist.core.parts import Ranks, cut, mean_of, require_separable
 from equilibrist.errors import GameError
 from equilibrist.nn.functional import grad
 from equilibrist.nn.slopes import Slopes
@@ -65,6 +66,9 @@ class VectorField:
             that size (an ensemble of seeds). Losses then have shape [stacked].
         parts: cut every draw into that many parts, one after the other, and average: the same
             gradient in less memory (accumulation).
+        ranks: the processes among which the parts are divided; each is given the whole draw, evaluates its own parts
+            and gets the mean over all of them: the bits of one process with as many parts, where their means are
+            taken in order.
         autocast: the losses' matrix products in this dtype (torch.bfloat16); parameters, gradients
             and penalties keep theirs.
         frozen: hold the power vectors of spectral norms fixed in second derivatives (`linearize`, `jvp`, `vjp`,
@@ -94,19 +98,16 @@ class VectorField:
         parts: int = 1,
         autocast: torch.dtype | None = None,
         frozen: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
             raise GameError(f"parts={parts!r}: it must be a whole number of at least 1")
-        if (reduce is not None or parts > 1) and not game.separable:
-            how = "over machines" if reduce is not None else "in parts"
-            instead = "train it on one machine" if reduce is not None else "take whole batches"
-            why = getattr(game, "why_not_separable", "") or "its losses are not means over samples"
-            raise GameError(
-                f"{type(game).__name__} cannot be averaged {how}: {why}; {instead}, or replace "
-                "what mixes the samples of a batch (batch norm by layer or group norm)"
-            )
+        many = reduce is not None or ranks is not None
+        if many or parts > 1:
+            require_separable(game, many)
         self.game, self.reduce, self.stacked = game, reduce, stacked
         self.parts, self.autocast, self.frozen = parts, autocast, frozen
+        self.ranks = ranks
         self._everywhere = feasible_everywhere(game)
         self.coupled = coupled_parameters(game)
         self._apart = bool(getattr(game, "one_by_one", False))
@@ -129,10 +130,11 @@ class VectorField:
         if self.parts > 1:
             whole = self._whole()
             pieces = [whole.linearize(players, constants, part) for part in self._cut(draw)]
-            v, losses = _mean([p.v for p in pieces]), _mean([p.losses for p in pieces])
+            v = self._over_parts([p.v for p in pieces])
+            losses = self._over_parts([p.losses for p in pieces])
 
             def averaged(u: Players, only: str | None = None) -> Players:
-                return _mean([p.pullback(u, only) for p in pieces])
+                return self._over_parts([p.pullback(u, only) for p in pieces])
 
             return Linearization(v, losses, averaged)
         players = {player: players[player] for player in self.game.players}
@@ -169,7 +171,7 @@ class VectorField:
         if self.parts > 1:
             whole = self._whole()
             pieces = [whole.jvp(players, constants, u, part) for part in self._cut(draw)]
-            return _mean(pieces)
+            return self._over_parts(pieces)
         players = {player: players[player] for player in self.game.players}
         return Forward(self, players, constants, draw)(u, retain_graph=False)
 
@@ -265,6 +267,7 @@ class VectorField:
             parts=parts,
             autocast=self.autocast,
             frozen=self.frozen,
+            ranks=self.ranks if parts > 1 else None,
         )
 
     def _whole(self) -> VectorField:
@@ -272,33 +275,37 @@ class VectorField:
         return self._of(self.game, 1)
 
     def _cut(self, draw: Draw) -> list[Draw]:
-        dim = 1 if self.stacked else 0
-        sizes = {len(t) if dim == 0 else t.shape[1] for t in draw.values() if t.ndim > dim}
-        if any(size % self.parts for size in sizes):
-            raise GameError(
-                f"a batch of {min(sizes)} cannot be cut into {self.parts} equal parts: take a multiple"
-            )
-        pieces = {
-            k: t.chunk(self.parts, dim) if t.ndim > dim else (t,) * self.parts
-            for k, t in draw.items()
-        }
-        return [{k: piece[i] for k, piece in pieces.items()} for i in range(self.parts)]
+        """The parts of a draw that this process evaluates."""
+        pieces = cut(draw, self.parts, 1 if self.stacked else 0)
+        return pieces if self.ranks is None else [pieces[i] for i in self.ranks.own(self.parts)]
+
+    def _over_parts(self, trees: list[Tree]) -> Tree:
+        """The mean over all parts, of what this process found on its own."""
+        if self.ranks is None:
+            return mean_of(trees)
+        return tree.fill(trees[0], self.ranks.mean([tree.leaves(t) for t in trees], self.parts))
 
     def _accumulated(
         self, players: Players, constants: Constants, draw: Draw, only: str | None
     ) -> Evaluation:
         """The mean over parts, one part's graph alive at a time; averaged over machines once."""
         total: list[Tensor] = []
+        rows: list[list[Tensor]] = []
         for part in self._cut(draw):
             _, losses, v, _ = self._differentiate(
                 players, constants, part, only, create_graph=False
             )
             found = [*tree.leaves(v), *losses.values()]
-            if total:
+            if self.ranks is not None:
+                rows.append(found)
+            elif total:
                 torch._foreach_add_(total, found)
             else:
                 total = [leaf.clone() for leaf in found]
-        torch._foreach_div_(total, self.parts)
+        if self.ranks is not None:
+            total = self.ranks.mean(rows, self.parts)
+        else:
+            torch._foreach_div_(total, self.parts)
         count = len(total) - len(losses)
         return Evaluation(
             *self._averaged(
@@ -392,8 +399,3 @@ class VectorField:
 
     def _mean(self, tensors: list[Tensor]) -> list[Tensor]:
         return tensors if self.reduce is None else self.reduce(tensors)
-
-
-def _mean(trees: list[Tree]) -> Tree:
-    """The mean of trees of the same structure."""
-    return tree.map(lambda *leaves: torch.stack(leaves).mean(0), trees[0], *trees[1:])

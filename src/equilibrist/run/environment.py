@@ -91,6 +91,7 @@ def changes(first: Json, now: Json, stacked: bool) -> str:
         {
             **identity(entry),
             "steps": dig(entry, "steps", "mode") or "eager",
+            "processes": dig(entry, "processes") if dig(entry, "sums") == "reduced" else 1,
             **({"members": entry.get("members")} if stacked else {}),
         }
         for entry in (first, now)

@@ -21,6 +21,7 @@ from equilibrist.run.recipe import Recipe
 from equilibrist.run.requirements import affordable, fits, overgrown
 from equilibrist.run.stepping import Compile, Standing, choose_stepping
 from equilibrist.run.stopping import StopRequest
+from equilibrist.run.team import Lead
 from equilibrist.run.trained import Run, newest_or_start, require_own
 
 Measurements = list[dict[str, Tensor]]  # a dictionary a step, by "kind/player"
@@ -37,6 +38,7 @@ class Session:
         members: the seeds, each with its record.
         device: of training.
         compile: whether the steps are compiled (`choose_stepping`).
+        lead: of the processes that train together.
 
     Attributes:
         step: how many steps were done.
@@ -51,17 +53,18 @@ class Session:
         members: Sequence[Member],
         device: torch.device,
         compile: Compile = "off",
+        lead: Lead | None = None,
     ) -> None:
         self.recipe, self.members, self.device = recipe, members, device
-        self.compile = compile
+        self.compile, self.lead = compile, lead or Lead()
         self.stacked = len(members) if len(members) > 1 else None
         affordable(recipe, device, len(members))
         self.batches = [member.batches(device) for member in members]
         self.field = GuardedField(
             recipe.game,
             stacked=self.stacked,
-            parts=recipe.accumulate,
             autocast=torch.bfloat16 if recipe.mixed_precision else None,
+            **self.lead.options(recipe),
         )
         starts = [member.start(device) for member in members]
         self.players: Players = self._join([start.players for start in starts])
@@ -199,7 +202,8 @@ class Session:
 
     def _register(self) -> None:
         """Add this session to the members' records; a warning where its bits will be others'."""
-        entry = {**environment.environment(self.device, self.step), "steps": self._stepping.entry}
+        entry = environment.environment(self.device, self.step) | self.lead.entry()
+        entry["steps"] = self._stepping.entry
         if self.stacked:
             entry["members"] = self.stacked
         for member in self.members:
@@ -261,6 +265,7 @@ class Session:
             environment.deterministic(self.device),
             showing(progress, title, recipe.steps, self.step) as bar,
         ):
+            self.lead.begin(self.step, self.players, self.constants, self.state)
             begun = time.monotonic()
             while self.step < recipe.steps and not stop and self._live():
                 self._advance()
@@ -281,12 +286,14 @@ class Session:
                     if last or self.step % save_every == 0:
                         self._save()
                     begun = time.monotonic()
+            self.lead.end()
             if self._saved != self.step:
                 self._save()  # asked to stop between steps, or before the first
         self._conclude()
 
     def _advance(self) -> None:
         """One step of the solver."""
+        self.lead.step()
         self.players, self.constants, self.state, info = self._stepping.take(
             self.players, self.constants, self.state, self._draws(self.step)
         )

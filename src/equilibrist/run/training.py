@@ -13,7 +13,8 @@ import torch
 
 from equilibrist.certificates import Json
 from equilibrist.core.numpy_errors import usual_errors
-from equilibrist.errors import RecipeError, RecordError
+from equilibrist.distributed import Ranks
+from equilibrist.errors import CompilationError, RecipeError, RecordError
 from equilibrist.games import Mixture
 from equilibrist.per_member import member_of
 from equilibrist.run import checkpoint
@@ -27,6 +28,7 @@ from equilibrist.run.requirements import require_seed
 from equilibrist.run.session import Session
 from equilibrist.run.stepping import Compile, compile_mode
 from equilibrist.run.stopping import StopRequest
+from equilibrist.run.team import Lead, follow
 from equilibrist.run.trained import Run, newest_or_start
 
 
@@ -64,6 +66,7 @@ def train(
     progress: str = "auto",
     tensorboard: bool = False,
     compile: Compile = "auto",
+    ranks: Ranks | None = None,
 ) -> Run:
     """Train `recipe` in `directory` up to its last step, or go on where that directory stopped.
 
@@ -87,9 +90,12 @@ def train(
             long run on the CPU (of ten minutes or more) where measurements say that it repays. The record says what
             was done.
             Compiled steps equal eager ones up to rounding; a run is resumed as it began.
+        ranks: the processes that train together (`equilibrist.distributed.joined`); every one of them calls `train`.
+            Rank 0 alone writes. With `recipe.accumulate` parts, a multiple of their number, bits do not depend on
+            how many they are; without, the sums over them are rounded otherwise. Steps are eager.
 
     Returns:
-        The run at its last step, or at the step at which it was asked to stop.
+        The run at its last step, or at the step at which it was asked to stop; the same on every process.
 
     Raises:
         RecordError: the directory holds something else, is damaged, is in use, or has lost its
@@ -99,12 +105,25 @@ def train(
         NonFiniteError: a loss or gradient became infinite or undefined.
         UnwritableError: the disk is full.
         CompilationError: compile="on", and the step cannot be compiled.
+        RankLostError: another process is gone.
     """
     seed = require_seed(seed)
+    if ranks is not None:
+        if compile == "on":
+            raise CompilationError("steps of several processes are not compiled: leave it out")
+        compile = "off"
+        if ranks.rank:
+            return follow(recipe, Path(directory), seed, device_of(device), ranks)
     given = Provenance(name, settings, origin)
     job = _Job.of(recipe, [recipe], {seed: Path(directory)}, given, device, compile)
-    with job.held(), StopRequest() as stop:
-        session = job.play([0], stop, recipe.title or name, progress, tensorboard=tensorboard)
+    lead = Lead(ranks)
+    try:
+        with job.held(), StopRequest() as stop:
+            title = recipe.title or name
+            session = job.play([0], stop, title, progress, tensorboard=tensorboard, lead=lead)
+    except BaseException:
+        lead.fail()
+        raise
     if failure := session.members[0].failure:
         raise failure
     return session.runs(bool(stop) and session.step < recipe.steps)[0]
@@ -263,6 +282,7 @@ class _Job:
         progress: str,
         ended: dict[int, int] | None = None,
         tensorboard: bool = False,
+        lead: Lead | None = None,
     ) -> Session:
         """Train these members together, from where they are, until they end or are asked to stop."""
         session = None
@@ -276,7 +296,7 @@ class _Job:
                 ]
                 for member in members:
                     opened.callback(member.close)
-                session = Session(recipe, members, self.device, self.compile)
+                session = Session(recipe, members, self.device, self.compile, lead)
                 session.restore(ended or {}, progress)
                 self.renew(which, session.step)
                 session.train(stop, title, progress)

@@ -148,8 +148,7 @@ def _together() -> Iterator[None]:
     except RuntimeError as error:
         raise RankLostError(
             "another process of this training is gone, or did not answer in time: run the same command again, with "
-            "any number of processes, and it goes on from the last checkpoint "
-            f"({str(error).splitlines()[0][:120]})"
+            "any number of processes, and it goes on from the last checkpoint"
         ) from error
 
 

@@ -32,8 +32,11 @@ def require_separable(game: Game, many: bool) -> None:
         ("over machines", "train it on one machine") if many else ("in parts", "take whole batches")
     )
     why = getattr(game, "why_not_separable", "") or "its losses are not means over samples"
+    name = type(game).__name__
+    if name.startswith("_"):  # an inner problem of a solver's own
+        raise GameError(f"this solver's steps cannot be averaged {how}: {why}; {instead}")
     raise GameError(
-        f"{type(game).__name__} cannot be averaged {how}: {why}; {instead}, or replace "
+        f"{name} cannot be averaged {how}: {why}; {instead}, or replace "
         "what mixes the samples of a batch (batch norm by layer or group norm)"
     )
 

@@ -28,6 +28,7 @@ class _Ahead(Wrapped):
 
     zero_sum = False
     separable = False
+    why_not_separable = "the mean of unrolled losses is not the unrolled mean"
 
     def __init__(self, game: Game, leader: str, follower: str, steps: int, rate: float) -> None:
         super().__init__(game)

@@ -64,7 +64,7 @@ class Ranks:
 
         if not dist.is_initialized():
             raise RuntimeError(
-                "Ranks needs a process group: call torch.distributed.init_process_group first, or enter `joined()`"
+                "Ranks needs a process group: enter `process_group()`, or call torch.distributed.init_process_group"
             )
         self.canonical = canonical
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -159,7 +159,7 @@ def launched() -> int:
 
 
 @contextmanager
-def joined(
+def process_group(
     device: str = "auto", minutes: float = MINUTES, canonical: bool = True
 ) -> Iterator[Ranks]:
     """The processes that torchrun has started, as one group while this is entered.

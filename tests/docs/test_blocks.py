@@ -22,6 +22,7 @@ RUN_BY = {
     "docs/already_train.md": "docs/test_already_train.py",
     "docs/checkpoints.md": "checkpoints/test_choose_checkpoint.py",
     "docs/choose.md": "docs/test_replay.py",
+    "docs/cluster.md": "run/test_team.py",
     "docs/critic.md": "critics/test_critic_docs.py",
     "docs/extend.md": "docs/test_extend.py",
     "docs/listen.md": "interop/test_listen_docs.py",
@@ -101,6 +102,8 @@ def fault(line: str) -> str:
         options = [word.partition("=")[0] for word in rest[1:] if word.startswith("--")]
         missing = [o for o in options if f'"{o}"' not in source]
         return f"{rest[0]} has no {missing}" if missing or not source else ""
+    if program == "torchrun":
+        program, *rest = rest[rest.index("-m") + 1 :]
     if program != "equilibrist":
         return "" if program in OTHERS else f"what is {program}?"
     return fault_of_ours(rest)
@@ -145,5 +148,6 @@ def test_faults_are_seen() -> None:
         "equilibrist run digits-sngan --set stepz=3",
         "equilibrist audit runs/x --gradients many",
         "curl example.org",
+        "torchrun --nproc-per-node 2 -m equilibrist run digits-sngan --part 4",
     ):
         assert fault(line), line

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from equilibrist import tree
-from equilibrist.distributed import Ranks, joined, launched
-from equilibrist.errors import RecipeError
+from equilibrist.distributed import Ranks, launched, process_group
+from equilibrist.errors import CompilationError, RecipeError
 from equilibrist.run import Run, load, train
 from equilibrist.run.record import Record
 from equilibrist_recipes.digits import digits_sngan
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+from fences import to_run
 
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
@@ -112,7 +117,36 @@ def test_two_processes_end_with_the_bits_of_one(tmp_path: Path) -> None:
 
 def test_without_torchrun_nothing_is_joined() -> None:
     assert launched() == 1
-    with pytest.raises(RecipeError, match="was not started by torchrun"), joined():
+    with pytest.raises(RecipeError, match="was not started by torchrun"), process_group():
         pass
     with pytest.raises(RuntimeError, match="needs a process group"):
         Ranks()
+
+
+def test_the_page_as_one_process_of_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/cluster.md's Python, in a group of one."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    told = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    (text,) = to_run("docs/cluster.md")
+    names: dict[str, Any] = {}
+    exec(text.replace("steps=2000", "steps=6"), names)
+    run, recipe = names["run"], names["recipe"]
+    assert same(run, train(recipe, tmp_path / "alone", progress="none", compile="off"))
+    with process_group("cpu") as ranks:
+        assert (ranks.rank, ranks.size, list(ranks.own(4))) == (0, 1, [0, 1, 2, 3])
+        ranks.canonical = False
+        half, whole = ranks.mean([[torch.ones(2), torch.zeros(1, dtype=torch.int64)]] * 2, 2)
+        assert half.tolist() == [1.0, 1.0]
+        assert whole.dtype == torch.float32 or whole.tolist() == [0]
+        kept = {"a": {"b": torch.tensor([True, False])}}
+        assert torch.equal(ranks.share(kept)["a"]["b"], kept["a"]["b"])
+        assert ranks.tell(7) == 7
+        with pytest.raises(CompilationError, match="several processes are not compiled"):
+            train(recipe, tmp_path / "compiled", compile="on", ranks=ranks)

@@ -36,6 +36,20 @@ CompileOption = Annotated[
         help="The whole step as one compiled function: on, off, or auto (long runs, where it repays)."
     ),
 ]
+KeepOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Checkpoints that stay on the disk; 3 unless the recipe has it otherwise."
+    ),
+]
+PartsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Cut every minibatch into so many parts: less memory. Under torchrun, the same bits for any number of "
+        "processes that divides them.",
+    ),
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(

@@ -16,6 +16,8 @@ from equilibrist.cli.options import (
     CompileOption,
     DataOption,
     DeviceOption,
+    KeepOption,
+    PartsOption,
     ProgressOption,
     RecipeArgument,
     SetOption,
@@ -50,21 +52,9 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option(help="Also write TensorBoard events to RUN/tensorboard.")
     ] = False,
-    keep: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Checkpoints that stay on the disk; 3 unless the recipe has it otherwise."
-        ),
-    ] = None,
+    keep: KeepOption = None,
     compile: CompileOption = "auto",
-    parts: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Cut every minibatch into so many parts: less memory. Under torchrun, the same bits for any number of "
-            "processes that divides them.",
-        ),
-    ] = None,
+    parts: PartsOption = None,
     threads: ThreadsOption = 0,
     progress: ProgressOption = "auto",
 ) -> None:
@@ -105,6 +95,7 @@ def run(
         say(f"Next: equilibrist audit {quoted(str(where))}{own}")
 
 
+# More parameters than other functions: the command's options.
 def _train(
     resolved: Resolved,
     where: Path,
@@ -118,7 +109,7 @@ def _train(
     compile: str,
 ) -> Run | None:
     """Build the recipe and train it in the folder `where`; None on all processes of torchrun but the first."""
-    from equilibrist.distributed import joined, launched
+    from equilibrist.distributed import launched, process_group
     from equilibrist.run import train
     from equilibrist.run.stepping import compile_mode
 
@@ -128,7 +119,7 @@ def _train(
     if parts is not None:
         built = dataclasses.replace(built, accumulate=parts)
     with ExitStack() as group:
-        ranks = group.enter_context(joined(device)) if launched() > 1 else None
+        ranks = group.enter_context(process_group(device)) if launched() > 1 else None
         leads = ranks is None or not ranks.rank
         if leads:
             _require_usable(where)

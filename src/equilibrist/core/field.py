@@ -16,7 +16,7 @@ from equilibrist.core._graph import Forward, Graph
 from equilibrist.core.draws import Draw
 from equilibrist.core.exact import followed_leaves
 from equilibrist.core.game import Constants, Game, Players, coupled_parameters, feasible_everywhere
-from equilibrist.core.parts import Ranks, cut, mean_of, require_separable
+from equilibrist.core.parts import Collective, cut, mean_of, require_separable
 from equilibrist.errors import GameError
 from equilibrist.nn.functional import grad
 from equilibrist.nn.slopes import Slopes
@@ -98,7 +98,7 @@ class VectorField:
         parts: int = 1,
         autocast: torch.dtype | None = None,
         frozen: bool = False,
-        ranks: Ranks | None = None,
+        ranks: Collective | None = None,
     ) -> None:
         if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
             raise GameError(f"parts={parts!r}: it must be a whole number of at least 1")

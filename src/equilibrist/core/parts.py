@@ -14,7 +14,7 @@ from equilibrist.errors import GameError
 from equilibrist.tree import Tree
 
 
-class Ranks(Protocol):
+class Collective(Protocol):
     """The processes that evaluate a draw together (`equilibrist.distributed.Ranks`)."""
 
     def own(self, parts: int) -> range:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,10 +13,11 @@ from equilibrist.certificates import Json
 from equilibrist.core.draws import Batches
 from equilibrist.core.game import Constants, Players
 from equilibrist.distributed import END, FAILED, STEP, Ranks
-from equilibrist.errors import RankLostError
+from equilibrist.errors import CompilationError, RankLostError
 from equilibrist.run import environment
 from equilibrist.run.guarded_field import GuardedField
 from equilibrist.run.recipe import Recipe
+from equilibrist.run.stepping import Compile
 from equilibrist.run.stopping import StopRequest
 from equilibrist.run.trained import Run
 from equilibrist.solvers.base import State
@@ -34,7 +34,7 @@ class Lead:
     ranks: Ranks | None = None
     over: bool = False  # the others have been told that it is
 
-    def options(self, recipe: Recipe) -> dict[str, Any]:
+    def options(self, recipe: Recipe) -> dict[str, object]:
         """What a field is given so that all evaluate each minibatch together."""
         if self.ranks is None:
             return {"parts": recipe.accumulate}
@@ -72,14 +72,27 @@ class Lead:
             self.ranks.tell(END)
             self.over = True
 
-    def fail(self) -> None:
-        """It has ended with an error."""
-        if self.ranks is not None and not self.over:
+    def compile_mode(self, wanted: Compile) -> Compile:
+        """Steps of several processes are eager. CompilationError where they have to be compiled."""
+        if self.ranks is None:
+            return wanted
+        if wanted == "on":
+            raise CompilationError("steps of several processes are not compiled: leave it out")
+        return "off"
+
+    def __enter__(self) -> Lead:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Where it ends with an error, the others are told."""
+        if kind is not None and self.ranks is not None and not self.over:
             with contextlib.suppress(RankLostError):
                 self.ranks.tell(FAILED)
 
 
-def follow(recipe: Recipe, directory: Path, seed: int, device: torch.device, ranks: Ranks) -> Run:
+def follow_lead(
+    recipe: Recipe, directory: Path, seed: int, device: torch.device, ranks: Ranks
+) -> Run:
     """Take rank 0's steps from where it begins until it ends. Nothing is read or written.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from equilibrist.certificates import Json
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.distributed import Ranks
-from equilibrist.errors import CompilationError, RecipeError, RecordError
+from equilibrist.errors import RecipeError, RecordError
 from equilibrist.games import Mixture
 from equilibrist.per_member import member_of
 from equilibrist.run import checkpoint
@@ -28,7 +28,7 @@ from equilibrist.run.requirements import require_seed
 from equilibrist.run.session import Session
 from equilibrist.run.stepping import Compile, compile_mode
 from equilibrist.run.stopping import StopRequest
-from equilibrist.run.team import Lead, follow
+from equilibrist.run.team import Lead, follow_lead
 from equilibrist.run.trained import Run, newest_or_start
 
 
@@ -73,10 +73,8 @@ def train(
     A resumed run is bit-identical to an uninterrupted one on the same machine, thread count and
     torch build. A directory in which no step was ever done takes any recipe.
 
-    A run whose weights have grown beyond all proportion at its end warns, has the state "diverged" and
-    says why in `Run.diverged`: its losses may be finite all the same.
-
-    In metrics.jsonl `seconds` are those of training alone, without scores, sample sheets and checkpoints.
+    A run whose weights have grown beyond all proportion at its end warns, has the state "diverged" and says why in
+    `Run.diverged`. In metrics.jsonl `seconds` are those of training, without scores, sample sheets and checkpoints.
 
     Args:
         recipe: what to train.
@@ -86,20 +84,16 @@ def train(
         device: "auto", "cpu", "cuda", "cuda:1", ...
         progress: "auto", "bar", "lines" or "none".
         tensorboard: whether metrics are written for TensorBoard, too.
-        compile: whether the whole step is one compiled function: "on", "off", or "auto", which compiles a
-            long run on the CPU (of ten minutes or more) where measurements say that it repays. The record says what
-            was done.
-            Compiled steps equal eager ones up to rounding; a run is resumed as it began.
-        ranks: the processes that train together (`equilibrist.distributed.joined`); every one of them calls `train`.
-            Rank 0 alone writes. With `recipe.accumulate` parts, a multiple of their number, bits do not depend on
-            how many they are; without, the sums over them are rounded otherwise. Steps are eager.
+        compile: whether the whole step is one compiled function: "on", "off", or "auto", for long runs on the CPU
+            where measurements say that it repays; equal up to rounding, recorded, and resumed as it began.
+        ranks: the processes that train together (`equilibrist.distributed.process_group`), each of which calls `train`;
+            rank 0 alone writes. With `recipe.accumulate` parts, a multiple of their number, bits do not depend on it.
 
     Returns:
         The run at its last step, or at the step at which it was asked to stop; the same on every process.
 
     Raises:
-        RecordError: the directory holds something else, is damaged, is in use, or has lost its
-            checkpoints.
+        RecordError: the directory holds something else, is damaged, in use, or has lost checkpoints.
         RecipeError: a seed that is no whole number, or a minibatch beyond the machine's memory.
         GameError: the data do not fit the networks.
         NonFiniteError: a loss or gradient became infinite or undefined.
@@ -108,22 +102,15 @@ def train(
         RankLostError: another process is gone.
     """
     seed = require_seed(seed)
-    if ranks is not None:
-        if compile == "on":
-            raise CompilationError("steps of several processes are not compiled: leave it out")
-        compile = "off"
-        if ranks.rank:
-            return follow(recipe, Path(directory), seed, device_of(device), ranks)
+    lead = Lead(ranks)
+    compile = lead.compile_mode(compile)
+    if ranks is not None and ranks.rank:
+        return follow_lead(recipe, Path(directory), seed, device_of(device), ranks)
     given = Provenance(name, settings, origin)
     job = _Job.of(recipe, [recipe], {seed: Path(directory)}, given, device, compile)
-    lead = Lead(ranks)
-    try:
-        with job.held(), StopRequest() as stop:
-            title = recipe.title or name
-            session = job.play([0], stop, title, progress, tensorboard=tensorboard, lead=lead)
-    except BaseException:
-        lead.fail()
-        raise
+    with lead, job.held(), StopRequest() as stop:
+        title = recipe.title or name
+        session = job.play([0], stop, title, progress, tensorboard=tensorboard, lead=lead)
     if failure := session.members[0].failure:
         raise failure
     return session.runs(bool(stop) and session.step < recipe.steps)[0]

@@ -66,9 +66,8 @@ class VectorField:
             that size (an ensemble of seeds). Losses then have shape [stacked].
         parts: cut every draw into that many parts, one after the other, and average: the same
             gradient in less memory (accumulation).
-        ranks: the processes among which the parts are divided; each is given the whole draw, evaluates its own parts
-            and gets the mean over all of them: the bits of one process with as many parts, where their means are
-            taken in order.
+        ranks: the processes that divide the parts among them; each is given the whole draw, and gets the mean over all
+            parts: the bits of one process, where parts are added in their order.
         autocast: the losses' matrix products in this dtype (torch.bfloat16); parameters, gradients
             and penalties keep theirs.
         frozen: hold the power vectors of spectral norms fixed in second derivatives (`linearize`, `jvp`, `vjp`,

@@ -29,6 +29,7 @@ from equilibrist.checks.certificate import Certificate
 from equilibrist.checks.context import AuditContext
 from equilibrist.checks.context_exact import ExactContext
 from equilibrist.checks.registry import CHECKS, REGISTRY, named_checks
+from equilibrist.core.full_precision import full_float32
 from equilibrist.core.game import Constants, Game, Players
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.data import Source
@@ -277,7 +278,7 @@ def audit_game(
 
     if progress != "none":
         announce(context, costs)
-    with showing(progress, "audit", round(sum(costs.values()))) as bar:
+    with showing(progress, "audit", round(sum(costs.values()))) as bar, full_float32():
         shows = data is not None and not getattr(game, "lacks", lambda what: "")("samples")
         session = AuditSession(context, costs, meter(bar, costs), kept, show if shows else None)
         for k, name in enumerate(chosen):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from equilibrist.certificates import STATES, Json
 from equilibrist.checks import Certificate, Verdict, require_place
 from equilibrist.checks.context import Meter
+from equilibrist.core.full_precision import full_float32
 from equilibrist.core.numpy_errors import usual_errors
 from equilibrist.critics._case import CriticCase
 from equilibrist.critics._groups import Columns
@@ -141,7 +142,7 @@ def audit_critic(
         held, notes = read_kinds(module, given, limit, pack)
         judge = Judge(score, pack, takes_two(module) and held["real"].batch.y is not None)
         heads, noisy = heads_and_noise(judge, module, held["fake"].batch)
-        with showing(progress, "critic", gradients) as bar:
+        with showing(progress, "critic", gradients) as bar, full_float32():
 
             def shown(gradients: float = 1.0) -> None:
                 bar.update(round(meter.spent), {})

@@ -55,19 +55,24 @@ def environment(device: torch.device, from_step: int) -> Json:
 
 
 class deterministic:  # noqa: N801 (reads as a statement)
-    """cuDNN's deterministic kernels while a run goes on: resumption is bit-identical on a GPU too."""
+    """cuDNN's deterministic kernels while a run goes on: resumption is bit-identical on a GPU too.
+
+    Convolutions take TF32 where matrix products do, by choice: `torch.set_float32_matmul_precision("high")`.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
 
     def __enter__(self) -> None:
         backend = torch.backends.cudnn
-        self.before = (backend.deterministic, backend.benchmark)
+        self.before = (backend.deterministic, backend.benchmark, backend.allow_tf32)
         if self.cuda:
             backend.deterministic, backend.benchmark = True, False
+            backend.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
 
     def __exit__(self, *_: object) -> None:
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.before
+        backend = torch.backends.cudnn
+        backend.deterministic, backend.benchmark, backend.allow_tf32 = self.before
 
 
 def identity(entry: object) -> Json:

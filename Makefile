@@ -15,7 +15,7 @@ help:
 	@echo "make docs    these pages and the reference of the API as a site, in site/ (half a minute after the install)"
 	@echo "make dist    wheel and sdist in dist/, each installed into an empty environment and tried (minutes; needs a network)"
 	@echo "make papers  the page of the papers' claims, docs/papers.md, from the records in docs/papers"
-	@echo "make bench   steps, audits and solvers against their rivals, interleaved; writes docs/bench.md (half an hour)"
+	@echo "make bench   steps, audits and solvers against their rivals, interleaved; writes docs/bench.md (three quarters of an hour)"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
 	@echo "make mutants faults planted in the mathematics one at a time: do the tests notice? (hours; goes on where it stopped)"
 	@echo "make house   sizes, circles and private imports of the source, counted"
@@ -61,7 +61,7 @@ types: $(VENV)/developer
 
 bench: $(VENV)/developer
 	mkdir -p runs; rm -f runs/bench.jsonl
-	export EQUILIBRIST_BENCH=runs/bench.jsonl; status=0; for one in compiled_steps training_step solver_steps public_solvers own_losses audit_spectrum audit_cost listening wiring_check; do $(BIN)/python benchmarks/$$one.py || status=1; done; $(BIN)/python benchmarks/bench_page.py runs/bench.jsonl; exit $$status
+	export EQUILIBRIST_BENCH=runs/bench.jsonl; status=0; for one in compiled_steps training_step solver_steps public_solvers own_losses audit_spectrum audit_cost listening wiring_check convolutions start_time scale_curves gpu_steps; do $(BIN)/python benchmarks/$$one.py || status=1; done; $(BIN)/python benchmarks/bench_page.py runs/bench.jsonl; exit $$status
 
 kill: $(VENV)/developer
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill_campaign.py --kills 200

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: help demo test browser docs papers dist lint types bench kill mutants house clean
+.PHONY: help demo test browser docs papers dist lint types bench faults kill mutants house clean
 
 help:
 	@echo "make demo    train a GAN on real digits, audit it, write its report (about two minutes on 2 cores, after the install)"
@@ -16,6 +16,7 @@ help:
 	@echo "make dist    wheel and sdist in dist/, each installed into an empty environment and tried (minutes; needs a network)"
 	@echo "make papers  the page of the papers' claims, docs/papers.md, from the records in docs/papers"
 	@echo "make bench   steps, audits and solvers against their rivals, interleaved; writes docs/bench.md (three quarters of an hour)"
+	@echo "make faults  damaged files for every reader, and kills among several processes (five minutes)"
 	@echo "make kill    at least 200 kills of a training process, each resumed and compared"
 	@echo "make mutants faults planted in the mathematics one at a time: do the tests notice? (hours; goes on where it stopped)"
 	@echo "make house   sizes, circles and private imports of the source, counted"
@@ -62,6 +63,10 @@ types: $(VENV)/developer
 bench: $(VENV)/developer
 	mkdir -p runs; rm -f runs/bench.jsonl
 	export EQUILIBRIST_BENCH=runs/bench.jsonl; status=0; for one in compiled_steps training_step solver_steps public_solvers own_losses audit_spectrum audit_cost listening wiring_check convolutions start_time scale_curves gpu_steps; do $(BIN)/python benchmarks/$$one.py || status=1; done; $(BIN)/python benchmarks/bench_page.py runs/bench.jsonl; exit $$status
+
+faults: $(VENV)/developer
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz_readers.py --inputs 100000
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rank_campaign.py --kills 10
 
 kill: $(VENV)/developer
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill_campaign.py --kills 200

@@ -248,10 +248,18 @@ def test_a_rate_that_becomes_the_other_players(adopted: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moved", "distance", "says"),
-    [(0.3, 2.0, "wander"), (0.3, 0.3, ""), (0.02, 2.0, ""), (1.2, 0.3, "hop")],
+    ("variety", "moved", "distance", "says"),
+    [
+        (0.1, 0.3, 3.0, "wander"),
+        (0.1, 0.3, 0.3, ""),  # they come nearer
+        (0.1, 0.02, 3.0, ""),  # they stay where they are
+        (0.3, 0.3, 3.0, ""),  # as those of sound loops that have only begun
+        (0.2, 1.2, 0.3, "hop"),
+    ],
 )
-def test_narrow_samples_that_move_about(moved: float, distance: float, says: str) -> None:
-    looks = [GameLook(10 * k, 0.5, 1.0 if not k else distance, 0.2, moved) for k in range(25)]
+def test_narrow_samples_that_move_about(
+    variety: float, moved: float, distance: float, says: str
+) -> None:
+    looks = [GameLook(10 * k, 0.5, 1.0 if not k else distance, variety, moved) for k in range(25)]
     found = _restless(Outcome(looks))
     assert (says in found[0] and bool(says)) if found else not says

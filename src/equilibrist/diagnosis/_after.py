@@ -29,7 +29,12 @@ LONG = 300  # rounds before which samples may well be alike
 SHORT = 150  # the same, of samples that move together
 HOPS = 4.0  # times as far as they lie apart: samples that move together, from look to look (cycling players: 3)
 FAR = 0.75  # of their first distance to the data: samples that have hardly got nearer
-PATH = 2.0  # of the data's scale, that samples go in the second half: those of sound loops hardly move by then
+# Sound loops that have only begun wander as well, with a quarter of the data's variety or more, and come back.
+THIN, PATH, LOST_BY = (
+    0.15,
+    3.0,
+    2.0,
+)  # variety; of the data's scale, in the second half; distance over that at the start
 LEAST = 8  # steps whose terms are compared
 
 
@@ -157,10 +162,10 @@ def _restless(outcome: Outcome) -> tuple[str, Json] | None:
             f"Generated samples hop: {vary}, and from look to look all of them move {hops:.2g} times as far as they "
             "lie apart."
         ), seen
-    if path > PATH and away > 1:
+    if variety < THIN and path > PATH and away > LOST_BY:
         return (
-            f"Generated samples wander: {vary}, go {path:.2g} times as far as the data are wide, and are no nearer to "
-            "them than at the start."
+            f"Generated samples wander: {vary}, go {path:.2g} times as far as the data are wide, and are {away:.2g} "
+            "times as far from them as at the start."
         ), seen
     return None
 

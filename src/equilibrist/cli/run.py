@@ -61,7 +61,7 @@ def run(
     """Train a recipe. Running it again goes on where it stopped.
 
     Example: equilibrist run mnist-sngan --set dim=16 --set steps=20000 --dir runs/sngan
-    Two processes: torchrun --nproc-per-node 2 -m equilibrist run mnist-sngan --parts 4
+    Two processes: torchrun --nproc-per-node 2 -m equilibrist run digits-sngan --parts 4
     """
     prepare(data_root, threads, progress)
     from equilibrist.recipe_lookup import resolve

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 _PROCESS = Path("/proc/self")
 
 
-def _bytes(entry: str) -> int:
+def held(entry: str = "VmRSS") -> int:
+    """Bytes of this process: now (VmRSS), or at most (VmHWM)."""
     status = (_PROCESS / "status").read_text(encoding="ascii")
     return 1024 * int(
         next(line.split()[1] for line in status.splitlines() if line.startswith(entry))
@@ -26,13 +26,8 @@ class Peak:
 
     def __enter__(self) -> Peak:
         (_PROCESS / "clear_refs").write_text("5")  # sets VmHWM to what is held now
-        self._before = _bytes("VmRSS")
+        self._before = held("VmRSS")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bytes = _bytes("VmHWM") - self._before
+    def __exit__(self, *_: object) -> None:
+        self.bytes = held("VmHWM") - self._before

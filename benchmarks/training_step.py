@@ -20,10 +20,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from bench_rows import Row, arguments, keep
+from memory import held
 from torch import nn
 from torch.nn.functional import softplus
 
@@ -204,8 +204,7 @@ def main() -> int:
         case = chosen[options.only]
         block((ours if options.peak == "ours" else lean)(case), 0, 20)
         # Not getrusage: its maximum survives exec, so that a child inherits its parent's.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+        print(held("VmHWM") // 1024)
         return 0
     print(
         f"torch {torch.__version__}, {options.threads} thread(s), {options.pairs} interleaved pairs"

@@ -173,7 +173,7 @@ def test_a_gradient_like_the_last_one_is_no_old_gradient(cleared: bool) -> None:
 
     found = check_wiring({"generator": g, "critic": d}, "vanilla", step=step)
     stale = [f for f in found.findings if f.name == "stale-gradients"]
-    assert not (stale and cleared), found
+    assert bool(stale) != cleared, found
 
 
 @pytest.mark.parametrize("detached", [True, False])

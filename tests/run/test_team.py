@@ -144,7 +144,7 @@ def test_the_page_as_one_process_of_torchrun(
         ranks.canonical = False
         half, whole = ranks.mean([[torch.ones(2), torch.zeros(1, dtype=torch.int64)]] * 2, 2)
         assert half.tolist() == [1.0, 1.0]
-        assert whole.dtype == torch.float32 or whole.tolist() == [0]
+        assert whole.tolist() == [0.0]
         kept = {"a": {"b": torch.tensor([True, False])}}
         assert torch.equal(ranks.share(kept)["a"]["b"], kept["a"]["b"])
         assert ranks.tell(7) == 7

@@ -46,12 +46,7 @@ class Member:
 
     def batches(self, device: torch.device) -> Batches:
         """The minibatches of this seed."""
-        recipe = self.recipe
-        return Batches(
-            lambda rng, n: recipe.game.draw(rng, self.data, n, recipe.dtype, device),
-            recipe.batch,
-            self.seed,
-        )
+        return minibatches(self.recipe, self.data, self.seed, device)
 
     def start(self, device: torch.device) -> Start:
         """The initial weights of this seed."""
@@ -134,6 +129,13 @@ class Member:
         self.record.close()
         if self.writer is not None:
             self.writer.close()
+
+
+def minibatches(recipe: Recipe, data: Source, seed: int, device: torch.device) -> Batches:
+    """The minibatches of a seed, the same in every process."""
+    return Batches(
+        lambda rng, n: recipe.game.draw(rng, data, n, recipe.dtype, device), recipe.batch, seed
+    )
 
 
 def _writer(record: Record) -> Any:

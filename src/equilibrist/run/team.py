@@ -10,12 +10,12 @@ import torch
 
 from equilibrist import tree
 from equilibrist.certificates import Json
-from equilibrist.core.draws import Batches
 from equilibrist.core.game import Constants, Players
 from equilibrist.distributed import END, FAILED, STEP, Ranks
 from equilibrist.errors import CompilationError, RankLostError
 from equilibrist.run import environment
 from equilibrist.run.guarded_field import GuardedField
+from equilibrist.run.member import minibatches
 from equilibrist.run.recipe import Recipe
 from equilibrist.run.stepping import Compile
 from equilibrist.run.stopping import StopRequest
@@ -114,9 +114,7 @@ def follow_lead(
     )
     start = recipe.game.init(seed, device=device, dtype=recipe.dtype)
     held = [start.players, start.constants, recipe.solver.init(start.players)]
-    batches = Batches(
-        lambda rng, n: recipe.game.draw(rng, data, n, recipe.dtype, device), recipe.batch, seed
-    )
+    batches = minibatches(recipe, data, seed, device)
     # Who is asked to stop waits for rank 0, which is asked as well and says so.
     with StopRequest(), environment.deterministic(device):
         step = _heard(ranks) - 1

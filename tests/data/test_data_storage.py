@@ -146,3 +146,13 @@ def test_bytes_need_a_range(monkeypatch) -> None:
     monkeypatch.setattr(_rows, "LARGE", 0)
     with pytest.raises(DataError, match="uint8 has no scale"):
         ArraySource(BYTES.reshape(300, 20), kind="points")
+
+
+def test_wider_floats_need_no_second_copy() -> None:
+    rows = torch.rand(50, 3, dtype=torch.float32)
+    source = ArraySource(rows, kind="points")
+    wide = source.to(dtype=torch.float64)
+    assert wide._rows.values.data_ptr() == source._rows.values.data_ptr()
+    assert torch.equal(wide.all(), rows.double())
+    assert torch.equal(wide.take(torch.tensor([3])), rows[3:4].double())
+    assert source.to(dtype=torch.float16)._rows.values.dtype == torch.float16

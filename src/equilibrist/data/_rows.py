@@ -62,7 +62,7 @@ class Rows:
         return self._floats(self.values.index_select(0, index))
 
     def all(self) -> torch.Tensor:
-        """Every row. Where floats are stored this is the stored tensor, not a copy of it."""
+        """Every row. Where floats of this dtype are stored, this is the stored tensor, not a copy of it."""
         return self._floats(self.values)
 
     def chunks(self) -> Iterator[torch.Tensor]:
@@ -83,14 +83,17 @@ class Rows:
         return held
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Rows:
-        """The same rows elsewhere; memory is shared where nothing changes."""
+        """The same rows elsewhere; memory is shared where the device stays and no number gets shorter.
+
+        Wider numbers are made when rows are read: an audit that scores in float64 needs no second copy of the data.
+        """
         moved = copy.copy(self)
+        moved.values = self.values.to(device=device)
         if dtype is not None and dtype != self._through[-1]:
             moved._through = (*self._through, dtype)
-        if self._table is None:
-            moved.values = self.values.to(device=device, dtype=dtype)
-        else:
-            moved.values = self.values.to(device=device)
+            if self._table is None and dtype.itemsize <= self._through[-1].itemsize:
+                moved.values, moved._through = moved.values.to(dtype), (dtype,)
+        if self._table is not None:
             moved._table = moved._tabulated(moved.device)
         return moved
 
@@ -110,11 +113,12 @@ class Rows:
 
     def _floats(self, values: torch.Tensor) -> torch.Tensor:
         if self._table is None:
-            return values
-        if values.device.type != "cpu":
+            read = values
+        elif values.device.type != "cpu":
             # Not arithmetic: an accelerator may divide by multiplying with a rounded reciprocal.
             return self._table.index_select(0, values.flatten().int()).view(values.shape)
-        read = scaled(values, self._ends, self._through[0])  # twice as fast as the table
+        else:
+            read = scaled(values, self._ends, self._through[0])  # twice as fast as the table
         for dtype in self._through[1:]:
             read = read.to(dtype)
         return read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from equilibrist.optimizers import Optimizer, Params, metric
 from equilibrist.schedules import WrappedRule, part_way
 from equilibrist.tree import Tree
 from equilibrist.validation import is_number
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -106,3 +108,32 @@ def _scaled(rule: Optimizer, factor: float) -> Optimizer:
     if not hasattr(rule, "lr"):
         raise RecipeError(f"PerMember: {rule} has no step size lr that could be scaled")
     return dataclasses.replace(rule, lr=rule.lr * factor)  # type: ignore[type-var]
+
+
+def smaller_steps(solver: S, factor: float) -> S:
+    """The solver with the step sizes of all its rules times `factor`; its state stays the same.
+
+    Raises:
+        RecipeError: none of its parts has a step size.
+    """
+    made = cast(S, _rescaled(solver, factor))
+    if made is solver:
+        raise RecipeError(f"{type(solver).__name__} has no update rules whose lr could be scaled")
+    return made
+
+
+def _rescaled(value: object, factor: float) -> object:
+    """The value itself where there is nothing to scale in it."""
+    if hasattr(value, "update") and hasattr(value, "init"):
+        return _scaled(cast(Optimizer, value), factor)
+    if isinstance(value, dict):
+        parts = {key: _rescaled(part, factor) for key, part in value.items()}
+        return parts if any(parts[key] is not part for key, part in value.items()) else value
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+    own = {key: _rescaled(part, factor) for key, part in parts.items()}
+    if isinstance(eta := parts.get("eta"), float):  # the step of competitive gradient descent
+        own["eta"] = eta * factor
+    changed = {key: own[key] for key, part in parts.items() if own[key] is not part}
+    return dataclasses.replace(value, **changed) if changed else value

@@ -199,6 +199,18 @@ def test_diverged(tmp_path, cli):
     assert status["message"] in first.err
 
 
+def test_a_guard_says_what_it_changes(tmp_path, cli):
+    words = ["run", "eight-gaussians", *POINTS, "--set", "lr=1e30", *QUIET, "--dir", tmp_path / "r"]
+    answer = cli(*words, "--guard")
+    assert answer.code == 4  # a thirtieth of 1e30 is no better
+    *changes, last = answer.err.splitlines()
+    assert len(changes) == 5
+    assert "with 0.5 of the step sizes" in changes[0]
+    assert "with 0.03125 of the step sizes" in changes[4]
+    assert "not finite" in last
+    assert len(json.loads((tmp_path / "r" / "guard.json").read_text())) == 5
+
+
 def test_more_steps(tmp_path, cli):
     where = ["--dir", tmp_path / "r", *QUIET]
     assert cli("run", "eight-gaussians", *POINTS, *where).code == 0

@@ -67,6 +67,21 @@ def test_a_silent_critic_gains_what_the_best_one_would() -> None:
     assert found["best-response"].witness["critic"]["weight"].shape == (1, 3)
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_one_score_for_all_samples(apart: bool) -> None:
+    """A softmax over one column: a fault where samples can be told apart, and right where they cannot."""
+    real, fake = gaussians()
+    other = torch.randn(real.shape, generator=torch.Generator().manual_seed(9), dtype=real.dtype)
+    same = real.std(0) * other + real.mean(0)
+    critic = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softmax(1)).double()
+    audit = audited(critic, real, fake if apart else same, "vanilla")
+    (found,) = [f for f in audit.findings if f.name == "constant-score"]
+    assert (found.level, found.sure) == (("fault", "likely") if apart else ("warning", "possible"))
+    assert found.evidence["value"] == 1
+    assert audit.findings[0] is not None
+    assert audit.place.startswith("The critic gives every sample the same score (1,")
+
+
 def test_lagging_and_its_twin(healthy: Any) -> None:
     """A critic trained against samples that have moved to the other side."""
     real, fake = gaussians()

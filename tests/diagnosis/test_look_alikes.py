@@ -263,3 +263,76 @@ def test_narrow_samples_that_move_about(
     looks = [GameLook(10 * k, 0.5, 1.0 if not k else distance, variety, moved) for k in range(25)]
     found = _restless(Outcome(looks))
     assert (says in found[0] and bool(says)) if found else not says
+
+
+def shared(both_hold_all: bool) -> Loop:
+    """Two optimisers step the critic after one backward pass: its body and its head, or all of it twice."""
+    torch.manual_seed(0)
+    g, d = mlp(4, 16, 5), mlp(5, 16, 16, 1)
+    body, head = adam(d if both_hold_all else d[:3]), adam(d if both_hold_all else d[3:])
+    adam_g = adam(g)
+
+    def step(i: int) -> None:
+        real, fake = DATA[torch.randint(len(DATA), (BATCH,))], g(torch.randn(BATCH, 4))
+        body.zero_grad(), head.zero_grad()
+        (softplus(-d(real)).mean() + softplus(d(fake.detach())).mean()).backward()
+        body.step(), head.step()
+        adam_g.zero_grad()
+        softplus(-d(fake)).mean().backward()
+        adam_g.step()
+
+    return Loop(step, {"generator": g, "critic": d}, "vanilla")
+
+
+@pytest.mark.parametrize("both_hold_all", [False, True])
+def test_a_body_and_a_head_may_have_an_optimiser_each(both_hold_all: bool) -> None:
+    made = shared(both_hold_all)
+    found = [f.name for f in check_wiring(made.players, made.loss, step=made.step).findings]
+    assert ("stepped-twice" in found) == both_hold_all
+
+
+def translated(cut: bool, first: bool) -> Loop:
+    """Pairs (condition, image) beside one another as the critic's one input; `cut`: the L1 term has no gradient."""
+    torch.manual_seed(0)
+    a = torch.randn(600, 4)
+    b = a.cumsum(1)
+    g, d = mlp(4, 16, 4), mlp(8, 16, 1)
+    adam_g, adam_d = adam(g), adam(d)
+
+    def beside(condition: Tensor, x: Tensor) -> Tensor:
+        return torch.cat([x, condition] if first else [condition, x], 1)
+
+    def losses(modules: Any, pair: Tensor) -> dict[str, Tensor]:
+        condition, x = (pair[:, 4:], pair[:, :4]) if first else (pair[:, :4], pair[:, 4:])
+        fake = modules.generator(condition)
+        shown = beside(condition, fake)
+        critic = softplus(-modules.critic(pair)).mean() + softplus(modules.critic(shown.detach()))
+        adversarial = softplus(-modules.critic(shown)).mean()
+        return {"critic": critic.mean(), "generator": adversarial + 5 * (fake - x).abs().mean()}
+
+    def step(i: int) -> None:
+        k = torch.randint(600, (BATCH,))
+        fake = g(a[k])
+        adam_d.zero_grad()
+        real = softplus(-d(beside(a[k], b[k]))).mean()
+        (real + softplus(d(beside(a[k], fake.detach()))).mean()).backward()
+        adam_d.step()
+        adam_g.zero_grad()
+        with torch.set_grad_enabled(not cut):
+            distance = (fake - b[k]).abs().mean()
+        (softplus(-d(beside(a[k], fake))).mean() + 5 * distance).backward()
+        adam_g.step()
+
+    return Loop(step, {"generator": g, "critic": d}, losses)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_batch_of_pairs_is_the_real_one(cut: bool, first: bool) -> None:
+    """Generated samples beside their conditions are no batch of data: with them the L1 term would be zero."""
+    made = translated(cut, first)
+    found = check_wiring(made.players, made.loss, step=made.step)
+    assert [f.name for f in found.findings if f.level == "fault"] == (
+        ["missing-term"] if cut else []
+    )
+    assert max(found.residuals.values()) < 1e-3

@@ -177,3 +177,23 @@ def test_noise_without_descent_is_no_large_step() -> None:
     torch.manual_seed(1)
     check_step_size(step, {"critic": net}, losses, rounds=1)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), after, strict=True))
+
+
+@pytest.mark.parametrize(("momentum", "seen"), [(0.0, True), (0.9, False)])
+def test_small_steps_along_the_gradient_alone_can_be_too_large(momentum: float, seen: bool) -> None:
+    """Weights that do not matter make every step a small part of all: of momentum that says nothing."""
+    net = nn.Linear(2, 1, bias=False).double()
+    sgd = torch.optim.SGD(net.parameters(), 2.1, momentum=momentum)
+
+    def loss() -> Tensor:
+        return net.weight[0, 0].square() / 2
+
+    def step(i: int) -> None:
+        with torch.no_grad():
+            net.weight.copy_(torch.tensor([[1.0 + 0.1 * (i % 3), 1000.0]]))
+        sgd.zero_grad()
+        loss().backward()
+        sgd.step()
+
+    found = check_step_size(step, {"critic": net}, {"critic": loss})
+    assert [f.level for f in found] == (["fault"] if seen else [])

@@ -55,6 +55,14 @@ def run(
     keep: KeepOption = None,
     compile: CompileOption = "auto",
     parts: PartsOption = None,
+    guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard",
+            help="Where training diverges, go back to the last good checkpoint and on with half of the step sizes, "
+            "at most five times; RUN/guard.json says when.",
+        ),
+    ] = False,
     threads: ThreadsOption = 0,
     progress: ProgressOption = "auto",
 ) -> None:
@@ -78,9 +86,16 @@ def run(
         progress=progress,
         tensorboard=tensorboard,
         compile=compile,
+        guard=guard,
     )
     if trained is None:
         return  # rank 0 says what became of it
+    own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {quoted(recipe)}"
+    _conclude(trained, where, audit_too, progress, own)
+
+
+def _conclude(trained: Run, where: Path, audit_too: bool, progress: str, own: str) -> None:
+    """Say what became of a run that ended, audit it if asked to, and write its report."""
     _require_finished(trained, where)
     from equilibrist.report import write_report
 
@@ -91,7 +106,6 @@ def run(
         audit_run(trained, CHECKS, progress)
     say(f"Report: {write_report(where)}")
     if not audit_too:
-        own = "" if resolved.origin["kind"] == "builtin" else f" --recipe {quoted(recipe)}"
         say(f"Next: equilibrist audit {quoted(str(where))}{own}")
 
 
@@ -107,6 +121,7 @@ def _train(
     progress: str,
     tensorboard: bool,
     compile: str,
+    guard: bool,
 ) -> Run | None:
     """Build the recipe and train it in the folder `where`; None on all processes of torchrun but the first."""
     from equilibrist.distributed import launched, process_group
@@ -136,6 +151,7 @@ def _train(
                 tensorboard=tensorboard,
                 compile=compile_mode(compile),
                 ranks=ranks,
+                guard=guard,
             )
             return trained if leads else None
         except CompilationError as error:

@@ -36,6 +36,32 @@ def finding_of(
     return Finding(state, "critic", certificate.summary, level, sure, evidence)
 
 
+def constant_findings(certificates: Sequence[Certificate]) -> list[Finding]:
+    """That the critic gives all samples one score: a fault where a critic of its class can tell them apart, and at
+    some equilibria as it should be."""
+    by = {c.claim: c for c in certificates}
+    score = by["not-saturated"].evidence.get("constant") if "not-saturated" in by else None
+    if not isinstance(score, float):
+        return []
+    apart = "indistinguishable" in by and by["indistinguishable"].verdict is Verdict.REFUTED
+    text = (
+        f"The critic gives every sample the same score ({score:.3g}, real and generated alike): its output does not "
+        "depend on the sample, so that the generator has no gradient from it."
+    )
+    if apart:
+        text += f" {by['indistinguishable'].summary}"
+    return [
+        Finding(
+            "constant-score",
+            "critic",
+            text,
+            "fault" if apart else "warning",
+            "likely" if apart else "possible",
+            {"value": score, "separation": by["not-saturated"].evidence.get("separation")},
+        )
+    ]
+
+
 def critic_findings(certificates: Sequence[Certificate]) -> list[Finding]:
     """What was established of a critic alone.
 
@@ -43,7 +69,7 @@ def critic_findings(certificates: Sequence[Certificate]) -> list[Finding]:
     flat follows from other states, beside which it is a note.
     """
     found = established(certificates)
-    return [
+    return constant_findings(certificates) + [
         finding_of(
             state,
             certificate,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from equilibrist.certificates import Json
 from equilibrist.checks import Certificate, Chart, Interval, Tolerance, Verdict, decide
-from equilibrist.critics._case import CriticCase
+from equilibrist.critics._case import CriticCase, Measured
 from equilibrist.critics._rates import wilson
 from equilibrist.critics._reward import FLAT, Reward
 
 CLAIM, STATE = "not-saturated", "saturated"
+SAME = 5e-7  # of the largest score: scores in float32 that differ by less are the same
 SEPARATES = 0.98  # of held-out pairs ordered rightly: nearly all
 WITHOUT = 0.2  # of generated samples without slope: what leaves a generator without a signal
 LIMITS = (
@@ -29,6 +31,7 @@ def saturated(case: CriticCase, reward: Reward) -> Certificate:
         WITHOUT, "of generated samples", f"where over {SEPARATES:.0%} of pairs are told apart"
     )
     evidence: Json = {
+        "constant": _constant(case.measured("own")),
         "separation": separation.mean,
         "separation_interval": separation.ends,
         "confidence": case.of_states,
@@ -82,6 +85,13 @@ def _summary(verdict: Verdict, separation: Interval, share: Interval, reward: Re
     if separation.mean >= SEPARATES:
         return f"Not saturated: {apart}, but {flat} only."
     return f"Not saturated: {apart}, not nearly all."
+
+
+def _constant(own: Measured) -> float | None:
+    """The score that all samples have, to rounding."""
+    scores = torch.cat([own.real.flatten(), own.fake.flatten()])
+    low, high = (float(end) for end in torch.aminmax(scores))
+    return high if high - low <= SAME * max(abs(low), abs(high)) else None
 
 
 def _percent(share: Interval) -> str:

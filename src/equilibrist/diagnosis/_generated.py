@@ -53,9 +53,27 @@ class Generated:
                 return FAKE, None if whole else block
         return "", None
 
+    def within(self, samples: Tensor) -> bool:
+        """Whether an output lies beside other columns or channels, as where a critic is shown conditions with it."""
+        return any(_beside(samples.detach(), made) for _, made in reversed(self._kept))
+
     def like(self, shape: torch.Size) -> Tensor | None:
         """The last output of this shape."""
         return next((t for _, t in reversed(self._kept) if t.shape == shape), None)
+
+
+def _beside(samples: Tensor, made: Tensor) -> bool:
+    """Whether `made` is a block of the columns (dimension 1) of `samples`."""
+    if samples.ndim != made.ndim or made.ndim < 2 or not made.numel():
+        return False
+    here, wanted = list(samples.shape), list(made.shape)
+    room = here[1] - wanted[1]
+    if room < 1 or [here[0], *here[2:]] != [wanted[0], *wanted[2:]] or samples.dtype != made.dtype:
+        return False
+    first = samples[0].flatten(1)[:, 0] if samples.ndim > 2 else samples[0]
+    start = made[0].flatten()[0]
+    places = (first[: room + 1] == start).nonzero().flatten().tolist()
+    return any(torch.equal(samples.narrow(1, k, wanted[1]), made) for k in places)
 
 
 def split_by_kind(

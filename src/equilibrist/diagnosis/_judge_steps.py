@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from scipy import stats
 from torch import Tensor, nn
@@ -196,7 +196,7 @@ def _due(e: Explained) -> bool:
 
 
 def _repeated(side: Side, mine: Sequence[PlayerStep]) -> list[Finding]:
-    again = [s for s in mine if s.fresh == 0 and s.received]
+    again = [s for s in _used_again(mine) if s.received]
     if len(again) < LEAST or len(again) < 0.25 * len(mine) or len(again) == len(mine):
         return []
     who = Counter(s.kind for s in again).most_common(1)[0][0]
@@ -216,6 +216,19 @@ def _repeated(side: Side, mine: Sequence[PlayerStep]) -> list[Finding]:
             evidence={"repeated": len(again), "steps": len(mine), "rounds": mine[-1].round + 1},
         )
     ]
+
+
+def _used_again(mine: Sequence[PlayerStep]) -> Iterator[PlayerStep]:
+    """Steps with gradients that another step has used since the last backward pass. Optimisers that hold different
+    weights of a player (several networks, a body and its head) may all step after one."""
+    used: frozenset[int] = frozenset()
+    for step in mine:
+        if step.fresh:
+            used = step.held
+            continue
+        if not step.held or used & step.held:
+            yield step
+        used |= step.held
 
 
 # -- parts of a player -----------------------------------------------------------------------------

@@ -215,7 +215,8 @@ class Recorder:
             return
         with self.alone():
             linked = ancestor(samples, self.feeders) is not None
-            if not linked and kind != FAKE and args and not samples.requires_grad:
+            known = linked or kind == FAKE or samples.requires_grad
+            if args and not known and not self.generated.within(samples):
                 self.batch = args[0] if len(args) == 1 else args
             for part, chosen in split_by_kind(kind, rows, heads, samples):
                 self._record(part, linked, samples, heads, chosen)

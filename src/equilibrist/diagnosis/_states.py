@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from equilibrist.certificates import STATES
 from equilibrist.checks import Certificate, Verdict
@@ -129,7 +129,10 @@ def states(found: CriticAudit | None, where: str, way: Way) -> list[Finding]:
     held = "lagging" in seen and "smothered" not in seen and way.penalised and not way.slow
     if held and flat is not None:
         seen["smothered"] = seen.pop("lagging")
-    return [_finding(state, found, where, way, flat is not None) for state, found in seen.items()]
+    same = [f for f in found.findings if f.name == "constant-score"] if found is not None else []
+    return [replace(f, where=where) for f in same] + [
+        _finding(state, found, where, way, flat is not None) for state, found in seen.items()
+    ]
 
 
 def _far_ahead(way: Way, flat: bool) -> bool:

@@ -21,6 +21,7 @@ from equilibrist.findings import Finding
 from equilibrist.statistics import Estimate, estimate
 
 TINY = 0.02  # of the weights' norm: steps below are not what is too large
+LOST = 0.25  # of what half of a plain gradient step gains: small steps that keep less overshoot
 PARTS = (1.0, 0.5, 0.1, 0.01)  # of a step
 
 
@@ -63,7 +64,7 @@ def check_step_size(
     for name, rows in measured.changes.items():
         rows = [row for row in rows if all(map(math.isfinite, row))]
         if len(rows) >= 5:
-            found += _overshoots(name, rows, measured.sizes[name], confidence)
+            found += _overshoots(name, rows, measured.sizes[name], confidence, measured.plain[name])
     return tuple(found)
 
 
@@ -73,6 +74,7 @@ class _Steps:
     Attributes:
         changes: by player, for every step the change of its loss after each of `PARTS`, and the loss before.
         sizes: by player, how far every step moves the weights, relative to their norm.
+        plain: by player, whether all of its steps are along minus its gradient (SGD without momentum).
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class _Steps:
     ) -> None:
         self.changes: dict[str, list[list[float]]] = {name: [] for name in losses}
         self.sizes: dict[str, list[float]] = {name: [] for name in losses}
+        self.plain: dict[str, bool] = dict.fromkeys(losses, True)
         self._losses, self._seed = losses, seed
         self._owners = {id(p): name for name in losses for p in players[name].parameters()}
         self._held: dict[int, list[Tensor]] = {}
@@ -140,6 +143,7 @@ class _Steps:
             _put(own, new)
             self._inside = False
         self.changes[name].append([*row, start])
+        self.plain[name] &= _along_the_gradient(optimizer)
         whole = _norm(old)
         moved = _norm([a.double() - b.double() for a, b in zip(old, new, strict=True)])
         self.sizes[name].append(moved / whole if whole > 0 else math.inf)
@@ -147,6 +151,11 @@ class _Steps:
     def _loss(self, name: str) -> float:
         with untouched(self._seed, self._round), torch.enable_grad():  # penalties differentiate
             return float(self._losses[name]().detach())
+
+
+def _along_the_gradient(optimizer: torch.optim.Optimizer) -> bool:
+    groups = optimizer.param_groups
+    return isinstance(optimizer, torch.optim.SGD) and not any(g["momentum"] for g in groups)
 
 
 def _between(old: Tensor, new: Tensor, part: float) -> Tensor:
@@ -164,7 +173,7 @@ def _put(weights: list[Tensor], values: list[Tensor]) -> None:
 
 
 def _overshoots(
-    name: str, rows: list[list[float]], sizes: list[float], confidence: float
+    name: str, rows: list[list[float]], sizes: list[float], confidence: float, plain: bool
 ) -> list[Finding]:
     """The finding, where the whole step raises the loss and a part of it lowers it, round after round."""
     changes = {part: [row[k] for row in rows] for k, part in enumerate(PARTS)}
@@ -183,7 +192,8 @@ def _overshoots(
     if share < 0.6:  # a few large jumps are no rule
         return []
     scale = sorted(sizes)[len(sizes) // 2]
-    if scale < TINY:  # momentum goes past the minimum of a batch in small steps too
+    # Momentum goes past the minimum of a batch in small steps too; a gradient alone only where its step is too large.
+    if scale < TINY and not (plain and whole.mean > LOST * estimate(changes[0.5], confidence).mean):
         return []
     text = (
         f"The {name}'s steps overshoot: they change its own loss by {whole} on the same batch, where "

@@ -117,7 +117,7 @@ class Member:
         )
         message = (
             f"step {step}: the {player}'s {quantity} is not finite; {kept} in {self.record.checkpoints}: "
-            "try a smaller step size or another loss"
+            "try a smaller step size (--guard goes back and takes one) or another loss"
         )
         self.record.status("diverged", step, message)
         self.failure = NonFiniteError(

@@ -53,6 +53,7 @@ class Record:
         self.metrics_path = self.directory / "metrics.jsonl"
         self.scores_path = self.directory / "scores.jsonl"
         self.status_path = self.directory / "status.json"
+        self.guard_path = self.directory / "guard.json"
         self.checkpoint: str | None = None  # the newest that this session knows of
         self._metrics: IO[str] | None = None
 
@@ -155,6 +156,7 @@ class Record:
             "scores.jsonl",
             "environment.json",
             "status.json",
+            "guard.json",
             "recipe.json",
         ):
             (self.directory / name).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from equilibrist.games import Mixture
 from equilibrist.per_member import member_of
 from equilibrist.run import checkpoint
 from equilibrist.run.environment import device_of
+from equilibrist.run.guard import Guard, go_back, require_guard, slowed
 from equilibrist.run.manifest import Provenance
 from equilibrist.run.member import Member
 from equilibrist.run.reading import read_json
@@ -67,14 +68,14 @@ def train(
     tensorboard: bool = False,
     compile: Compile = "auto",
     ranks: Ranks | None = None,
+    guard: Guard | bool = False,
 ) -> Run:
     """Train `recipe` in `directory` up to its last step, or go on where that directory stopped.
 
-    A resumed run is bit-identical to an uninterrupted one on the same machine, thread count and
-    torch build. A directory in which no step was ever done takes any recipe.
-
-    A run whose weights have grown beyond all proportion at its end warns, has the state "diverged" and says why in
-    `Run.diverged`. In metrics.jsonl `seconds` are those of training, without scores, sample sheets and checkpoints.
+    A resumed run is bit-identical to an uninterrupted one on the same machine, thread count and torch build. A
+    directory in which no step was ever done takes any recipe. A run whose weights have grown beyond all proportion at
+    its end warns, has the state "diverged" and says why in `Run.diverged`. In metrics.jsonl `seconds` are those of
+    training, without scores, sample sheets and checkpoints.
 
     Args:
         recipe: what to train.
@@ -88,6 +89,8 @@ def train(
             where measurements say that it repays; equal up to rounding, recorded, and resumed as it began.
         ranks: the processes that train together (`equilibrist.distributed.process_group`), each of which calls `train`;
             rank 0 alone writes. With `recipe.accumulate` parts, a multiple of their number, bits do not depend on it.
+        guard: where training diverges, go back to the last good state and take half of the step sizes, at most five
+            times, on record (guard.json); `Guard(factor, times)` says otherwise.
 
     Returns:
         The run at its last step, or at the step at which it was asked to stop; the same on every process.
@@ -95,13 +98,12 @@ def train(
     Raises:
         RecordError: the directory holds something else, is damaged, in use, or has lost checkpoints.
         RecipeError: a seed that is no whole number, or a minibatch beyond the machine's memory.
-        GameError: the data do not fit the networks.
-        NonFiniteError: a loss or gradient became infinite or undefined.
-        UnwritableError: the disk is full.
+        GameError: the data do not fit the networks. NonFiniteError: a loss or gradient is infinite or undefined.
+        UnwritableError: the disk is full. RankLostError: another process is gone.
         CompilationError: compile="on", and the step cannot be compiled.
-        RankLostError: another process is gone.
     """
     seed = require_seed(seed)
+    watch = require_guard(guard, 1 if ranks is None else ranks.size)
     lead = Lead(ranks)
     compile = lead.compile_mode(compile)
     if ranks is not None and ranks.rank:
@@ -109,8 +111,7 @@ def train(
     given = Provenance(name, settings, origin)
     job = _Job.of(recipe, [recipe], {seed: Path(directory)}, given, device, compile)
     with lead, job.held(), StopRequest() as stop:
-        title = recipe.title or name
-        session = job.play([0], stop, title, progress, tensorboard=tensorboard, lead=lead)
+        session = job.play_guarded(watch, stop, recipe.title or name, progress, tensorboard, lead)
     if failure := session.members[0].failure:
         raise failure
     return session.runs(bool(stop) and session.step < recipe.steps)[0]
@@ -273,7 +274,9 @@ class _Job:
     ) -> Session:
         """Train these members together, from where they are, until they end or are asked to stop."""
         session = None
-        recipe = self.recipe if len(which) > 1 else self.own[which[0]]
+        recipe = self.recipe
+        if len(which) == 1:
+            recipe = slowed(self.own[which[0]], self.records[which[0]])
         with ExitStack() as opened:
             try:
                 data = recipe.data.to(self.device, recipe.dtype)
@@ -293,6 +296,25 @@ class _Job:
                         record.forget_untrained()
                 raise
         return session
+
+    def play_guarded(
+        self,
+        guard: Guard | None,
+        stop: StopRequest,
+        title: str,
+        progress: str,
+        tensorboard: bool,
+        lead: Lead,
+    ) -> Session:
+        """Train the only member, again from its last good state where it diverges and the guard allows it."""
+        while True:
+            session = self.play([0], stop, title, progress, tensorboard=tensorboard, lead=lead)
+            (member,) = session.members
+            fine = member.failure is None and not member.overgrown
+            if fine or stop or guard is None:
+                return session
+            if not go_back(guard, self.recipe, member, self.device):
+                return session
 
     def renew(self, which: list[int], step: int) -> None:
         """The manifests as they are now; a warning where other code goes on with these members."""

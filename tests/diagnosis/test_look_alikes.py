@@ -336,3 +336,23 @@ def test_a_batch_of_pairs_is_the_real_one(cut: bool, first: bool) -> None:
         ["missing-term"] if cut else []
     )
     assert max(found.residuals.values()) < 1e-3
+
+
+def test_gradients_that_the_loop_puts_in_place_are_used_once() -> None:
+    """torch.autograd.grad for both players at one point: no backward pass announces their gradients."""
+    torch.manual_seed(0)
+    g, d = mlp(4, 16, 5), mlp(5, 16, 1)
+    adam_g, adam_d = adam(g), adam(d)
+
+    def step(i: int) -> None:
+        real, scores = d(DATA[torch.randint(len(DATA), (BATCH,))]), d(g(torch.randn(BATCH, 4)))
+        critic = softplus(-real).mean() + softplus(scores).mean()
+        found = torch.autograd.grad(critic, list(d.parameters()), retain_graph=True)
+        made = torch.autograd.grad(softplus(-scores).mean(), list(g.parameters()))
+        for p, grad_of in zip([*d.parameters(), *g.parameters()], [*found, *made], strict=True):
+            p.grad = grad_of
+        adam_d.step()
+        adam_g.step()
+
+    found = check_wiring({"generator": g, "critic": d}, "vanilla", step=step).findings
+    assert [f.name for f in found if f.level != "note"] == []

@@ -267,3 +267,22 @@ def test_whole_sheets_are_shown(make_run: Make) -> None:
     assert (first.width, first.height) == (9, 5)
     assert second.points is not None
     assert second.points.tolist() == [[3.0, 4.0]]
+
+
+def test_a_guard_is_told_and_a_damaged_one_left_out(make_run: Make) -> None:
+    from equilibrist.report._trained import trained_section
+
+    run = make_run()
+    assert "Guard" not in trained_section(load_record(run))
+    entry = {"diverged": 120, "back_to": 100, "factor": 0.5, "why": "step 120: ..."}
+    (run / "guard.json").write_text(json.dumps([entry]))
+    page = trained_section(load_record(run))
+    assert "diverged once, last at step 120; went back to step 100 and on with 0.5 of the" in page
+    (run / "guard.json").write_text(json.dumps([entry, entry | {"back_to": 0, "factor": 0.25}]))
+    page = trained_section(load_record(run))
+    assert "diverged 2 times" in page
+    assert "the initial weights and on with 0.25 of the step sizes" in page
+    for wrong in ({}, [1], [entry | {"back_to": "x"}], [entry | {"factor": None}]):
+        (run / "guard.json").write_text(json.dumps(wrong))
+        assert "guard.json" in left_out(run, "guard.json")
+        assert "Guard" not in trained_section(load_record(run))

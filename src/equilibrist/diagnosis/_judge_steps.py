@@ -197,8 +197,10 @@ def _due(e: Explained) -> bool:
 
 def _repeated(side: Side, mine: Sequence[PlayerStep]) -> list[Finding]:
     again = [s for s in _used_again(mine) if s.received]
-    if len(again) < LEAST or len(again) < 0.25 * len(mine) or len(again) == len(mine):
+    if len(again) < LEAST or len(again) < 0.25 * len(mine):
         return []
+    if not any(s.fresh for s in mine):
+        return []  # gradients that the loop puts in place itself, which no backward pass announces
     who = Counter(s.kind for s in again).most_common(1)[0][0]
     several = len({s.optimizer for s in mine}) > 1
     return [

@@ -87,6 +87,7 @@ def load_record(run_directory: Path) -> RunRecord:
         last_step=max((step for step in reached if step is not None), default=None),
         seconds=seconds,
         scores=part("scores.jsonl", lambda path: _scores(path, notes), []),
+        guard=part("guard.json", _guard, []),
         notes=notes,
         damaged=damaged,
     )
@@ -125,6 +126,20 @@ def _status(path: Path) -> Status | None:
         step=expect(data, "step", int, "a whole number", path),
         message=expect(data, "message", str, "a text", path) or "",
     )
+
+
+def _guard(path: Path) -> list[Json]:
+    value = read_json_if_there(path)
+    entries = [] if value is None else value
+    if not isinstance(entries, list):
+        raise RecordError(f"{path}: should be a list")
+    for entry in entries:
+        data = json_object(entry, path)
+        for name in ("diverged", "back_to"):
+            expect(data, name, int, "a whole number", path)
+        if as_number(data.get("factor")) is None:
+            raise RecordError(f"{path}: 'factor' should be a number")
+    return entries
 
 
 def _sessions(path: Path) -> list[Json]:

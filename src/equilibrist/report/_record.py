@@ -142,6 +142,7 @@ class RunRecord:
     scores: list[Json] = field(default_factory=list)
     mean: Sample | None = None
     where: str = ""  # the folder as it was named, for commands
+    guard: list[Json] = field(default_factory=list)  # what a guard against divergence has changed
 
     def text(self, *path: str) -> str | None:
         """A text of the recipe, found along `path`; None where it is absent or empty."""

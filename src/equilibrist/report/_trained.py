@@ -58,6 +58,8 @@ def trained_section(record: RunRecord) -> str:
         for key in ("accumulate", "mixed_precision"):
             if solver.get(key) is not None:
                 rows.append((as_label(key), format_value(solver[key])))
+    if record.guard:
+        rows.append(("Guard", _guard_words(record.guard)))
     steps = record.integer("steps")
     if steps is not None:
         reached = "" if record.last_step is None else f"; reached {format_count(record.last_step)}"
@@ -66,6 +68,19 @@ def trained_section(record: RunRecord) -> str:
         rows.append(("Training time", format_duration(record.seconds)))
     parts.append(fact_list(rows, "facts pairs"))
     return "\n".join(part for part in parts if part) or "<p>The recipe describes nothing.</p>"
+
+
+def _guard_words(entries: list[Json]) -> str:
+    """How often a diverging run was taken back, and the step sizes with which it went on."""
+    last = entries[-1]
+    times = "once" if len(entries) == 1 else f"{len(entries)} times"
+    begin = (
+        f"step {format_count(last['back_to'])}" if last.get("back_to") else "the initial weights"
+    )
+    return (
+        f"diverged {times}, last at step {format_count(last.get('diverged') or 0)}; went back to {begin} and on "
+        f"with {format_value(last['factor'])} of the step sizes"
+    )
 
 
 def _data_words(data: Json) -> str:

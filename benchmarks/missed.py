@@ -56,11 +56,12 @@ MISSED: dict[str, str] = {
     "2x16, 2-d, plain": _OWN,
     "2x16, 2-d, only_what_is_asked": _OWN,
     "DCGAN of 0.2 million": (
-        "a gradient takes 18 ms, so that what is fixed weighs: of 11 s one is imports (scipy.stats, and "
-        "sympy, which torch imports at the first product with given slopes), and self-tests in float64 and "
-        "facts on samples take 1.9 and 1.8 s for 27 counted gradients. Memory settings as for the perceptrons"
-        " changed nothing here; counting float64 by its time would raise the least budget by half, and is not"
-        " in use"
+        "a gradient takes 18 ms, so that what is fixed weighs: self-tests in float64 and facts on samples take 1.9 and "
+        "1.8 s for 27 counted gradients, a product with J^T in float64 six gradients of float32, and a look at a batch "
+        "of samples, which counts a third of a gradient, two thirds. Tried: imports before the clock starts (2.10 and "
+        "2.15 became 2.04 and 2.02 on a busy machine; this is how it is measured now), memory settings as for the "
+        "perceptrons (no change), allocations by mmap (a gradient takes twice as long). Counting float64 by its time "
+        "would raise the least budget by half, and is not in use"
     ),
     "perceptrons of 6.6 million": _MEMORY,
     "perceptrons of 30.8 million": _MEMORY,

@@ -74,7 +74,7 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert meta["Requires-Python"] == ">=3.11"
     assert meta["License-Expression"] == "MIT"
     adaptors = {"accelerate", "ctgan", "imitation", "lightning", "monai"}
-    assert adaptors | {"dev", "docs", "inception", "mutants", "tensorboard"} == set(
+    assert adaptors | {"dev", "docs", "inception", "mutants", "ray", "slurm", "tensorboard"} == set(
         meta.get_all("Provides-Extra")
     )
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -174,7 +174,12 @@ def test_a_process_that_dies_takes_no_other_with_it(
     order: list[str] = []
 
     def start(
-        experiment: Experiment, unit: Unit, size: Any, folders: runner.Folders, device: str
+        place: Any,
+        experiment: Experiment,
+        unit: Unit,
+        size: Any,
+        folders: runner.Folders,
+        device: str,
     ) -> runner._Running:
         order.append(unit.key)
         code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -184,14 +189,15 @@ def test_a_process_that_dies_takes_no_other_with_it(
                 UnitRecord(unit.key, "done", {}, ABOUT),
             )
             code = ""
-        return runner._Running(subprocess.Popen([sys.executable, "-c", code]), one, unit, 0.0)
+        process: Any = subprocess.Popen([sys.executable, "-c", code])
+        return runner._Running(process, one, unit, 0.0)
 
     monkeypatch.setattr(runner, "_start", start)
     monkeypatch.setattr(runner.time, "monotonic", lambda: 0.0)
     said: list[str] = []
     wanted = [(one, unit) for unit in one.units("tiny")]
     assert not runner.run_all(wanted, "tiny", folders, jobs=2, say=said.append)
-    assert sorted(order) == ["first", "killed", "last"]
+    assert sorted(order) == ["first", "killed", "killed", "last"]  # it is begun once more
     assert order.index("first") < order.index("last")
     assert any("ended with code -9" in line for line in said)
     assert [unit.key for unit in runner.left(one, "tiny", folders)] == ["killed"]

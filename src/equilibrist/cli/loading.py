@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from equilibrist.run import Recipe, Run
 
 
-def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:
-    """The values of --set KEY=VALUE by their keys.
+def parse_settings(texts: Sequence[str] | None, flag: str = "--set") -> dict[str, str]:
+    """The values of KEY=VALUE, as `flag` gives them, by their keys.
 
     Raises:
         RecipeError: A text without "=", or a key that is given twice.
@@ -26,9 +26,9 @@ def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise RecipeError(f"--set {text}: write it as key=value")
+            raise RecipeError(f"{flag} {text}: write it as key=value")
         if key in pairs:
-            raise RecipeError(f"--set {key} is given twice: give it once")
+            raise RecipeError(f"{flag} {key} is given twice: give it once")
         pairs[key] = value
     return pairs
 

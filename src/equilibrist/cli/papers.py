@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from equilibrist.cli.loading import parse_settings
 from equilibrist.cli.output import say
 from equilibrist.errors import RecipeError, RecordError, StoppedError
 
@@ -35,6 +36,18 @@ _Runs = Annotated[Path, typer.Option(help="The folder of checkpoints, as large a
 _Weights = Annotated[
     Path | None,
     typer.Option(help="A folder with classifiers' weights, which then judge the samples."),
+]
+
+_On = Annotated[
+    str, typer.Option(help="Where the processes run: local, slurm or ray (extras of the package).")
+]
+_Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Of the place, several times: slurm_partition=gpu, timeout_min=90 (submitit's parameters); "
+        "address=auto (Ray's).",
+    ),
 ]
 
 
@@ -76,6 +89,8 @@ def run(
     records: _Records = RECORDS,
     runs: _Runs = RUNS,
     weights: _Weights = None,
+    on: _On = "local",
+    option: _Options = None,
 ) -> None:
     """Run experiments, a unit after the other, each in a process of its own.
 
@@ -88,6 +103,7 @@ def run(
 
     from equilibrist.papers import runner
     from equilibrist.papers.catalogue import EXPERIMENTS, experiment_named
+    from equilibrist.workers import workers_on
 
     folders = runner.Folders(records, runs, weights)
     chosen = [experiment_named(name) for name in experiments or ()] or list(EXPERIMENTS)
@@ -102,11 +118,24 @@ def run(
         return
     minutes = sum(left.minutes for _, left in wanted)
     say(f"{len(wanted)} units, {minutes / 60:.1f} h of one core planned")
+    given = {k: _number(v) for k, v in parse_settings(option, "--option").items()}
+    workers = workers_on(on, runs / "jobs", given)
+    count = jobs or os.cpu_count() or 1
     done = runner.run_all(
-        wanted, size, folders, jobs=jobs or os.cpu_count() or 1, hours=hours, device=device, say=say
+        wanted, size, folders, jobs=count, hours=hours, device=device, say=say, workers=workers
     )
     if not done:
         raise StoppedError("not every unit has ended: the same command goes on")
+
+
+def _number(text: str) -> str | int | float:
+    """A number where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _one(experiment: Experiment, key: str, size: SizeName, folders: Folders, device: str) -> None:

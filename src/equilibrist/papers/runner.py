@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +26,7 @@ from equilibrist.files.atomic import try_lock
 from equilibrist.papers import records
 from equilibrist.papers.model import Experiment, Size, Unit, UnitRecord, Workspace
 from equilibrist.run.environment import environment
+from equilibrist.workers import INTERRUPTED, Here, Job, Workers
 
 Say = Callable[[str], None]
 POLL = 0.2  # seconds between two looks at the processes
@@ -158,13 +157,29 @@ class _clock:  # noqa: N801 (a small account)
 
 @dataclass
 class _Running:
-    process: subprocess.Popen[bytes]
+    process: Job
     experiment: Experiment
     unit: Unit
     begun: float
     stopped: bool = False
 
+    def stop(self, due: bool) -> None:
+        """Ask it to stop, once, where it is due."""
+        if due and not self.stopped:
+            self.process.interrupt()
+            self.stopped = True
 
+    def again(self, code: int, over: bool, lost: set[str]) -> bool:
+        """Whether a unit that ended without a record is begun anew: stopped for its length, or lost the first time."""
+        if self.stopped or code == INTERRUPTED:
+            return self.stopped and not over
+        name = f"{self.experiment.key} {self.unit.key}"
+        first = name not in lost
+        lost.add(name)
+        return first
+
+
+# More parameters than other functions: the command's options, given by name.
 def run_all(
     wanted: Sequence[tuple[Experiment, Unit]],
     size: Size,
@@ -175,8 +190,11 @@ def run_all(
     unit_hours: float = 1.0,
     device: str = "cpu",
     say: Say = print,
+    workers: Workers | None = None,
 ) -> bool:
     """Run units in processes of one thread each, `jobs` at a time; whether all of them ended.
+
+    A unit whose process ends without a record (killed, or on a machine that is gone) is begun once more.
 
     Args:
         wanted: in order of worth. A unit waits for those that it needs; where one of them has no record, it is
@@ -184,46 +202,67 @@ def run_all(
         hours: stop after so long; what is unfinished goes on with the next call.
         unit_hours: a unit that takes longer than this is interrupted, and taken up again after the others.
         say: gets a line when a unit begins or ends.
+        workers: where the processes run; None: on this machine.
     """
-    queue, complete = list(wanted), True
+    queue, lacking = list(wanted), False
     running: list[_Running] = []
+    place, lost, pace = workers or Here(), set[str](), _Pace(wanted)
     end = None if hours is None else time.monotonic() + 3600 * hours
     try:
         while queue or running:
             while queue and len(running) < jobs and (end is None or time.monotonic() < end):
-                found = _next(
-                    queue, [(r.experiment.key, r.unit.key) for r in running], size, folders
-                )
+                busy = [(r.experiment.key, r.unit.key) for r in running]
+                found = _next(queue, busy, size, folders)
                 if found is None:
                     break
                 queue.remove(found)
-                running.append(_start(*found, size, folders, device))
-                say(
-                    f"{found[0].key} {size} {found[1].key}: begun ({found[1].minutes:.0f} min planned)"
-                )
+                running.append(_start(place, *found, size, folders, device))
+                name, minutes = f"{found[0].key} {size} {found[1].key}", found[1].minutes
+                say(f"{name}: begun ({minutes:.0f} min planned)")
             if not running:
                 break
             time.sleep(POLL)
+            over = end is not None and time.monotonic() > end
             for one in list(running):
                 code = one.process.poll()
-                late = time.monotonic() - one.begun > 3600 * unit_hours
-                over = end is not None and time.monotonic() > end
-                if code is None and (late or over) and not one.stopped:
-                    one.process.send_signal(signal.SIGINT)
-                    one.stopped = True
-                if code is not None:
-                    running.remove(one)
-                    if not _report(one, code, size, folders, say):
-                        complete = False
-                        if one.stopped and not over:
-                            queue.append((one.experiment, one.unit))
+                if code is None:
+                    one.stop(over or time.monotonic() - one.begun > 3600 * unit_hours)
+                    continue
+                running.remove(one)
+                if _report(one, code, size, folders, say):
+                    say(pace.after(one.unit))
+                elif one.again(code, over, lost):
+                    queue.append((one.experiment, one.unit))
+                else:
+                    lacking = True
     except KeyboardInterrupt:
-        for one in running:
-            one.process.send_signal(signal.SIGINT)
-        for one in running:
-            one.process.wait()
+        _stop_all(running)
         raise StoppedError("interrupted: the same command goes on") from None
-    return complete and not queue
+    return not lacking and not queue
+
+
+def _stop_all(running: Sequence[_Running]) -> None:
+    for one in running:
+        one.process.interrupt()
+    while any(one.process.poll() is None for one in running):
+        time.sleep(POLL)
+
+
+class _Pace:
+    """How much of what was planned has ended, and how long the rest takes at that pace."""
+
+    def __init__(self, wanted: Sequence[tuple[Experiment, Unit]]) -> None:
+        self.planned, self.ended = sum(unit.minutes for _, unit in wanted), 0.0
+        self.begun = time.monotonic()
+
+    def after(self, unit: Unit) -> str:
+        """The words once a unit has ended."""
+        self.ended += unit.minutes
+        share = self.ended / self.planned if self.planned else 1.0
+        minutes = (time.monotonic() - self.begun) / 60
+        rest = minutes * (1 / share - 1) if share else 0.0
+        words = f"{rest:.0f} min" if rest < 90 else f"{rest / 60:.1f} h"
+        return f"{share:.0%} of the planned work has ended; about {words} to go"
 
 
 def _next(
@@ -242,26 +281,17 @@ def _next(
 
 
 def _start(
-    experiment: Experiment, unit: Unit, size: Size, folders: Folders, device: str
+    place: Workers, experiment: Experiment, unit: Unit, size: Size, folders: Folders, device: str
 ) -> _Running:
     words = [
         sys.executable, "-m", "equilibrist", "papers", "run", experiment.key,
         "--size", size, "--unit", unit.key, "--device", device,
-        "--records", str(folders.records), "--runs", str(folders.runs),
+        "--records", str(folders.records.resolve()), "--runs", str(folders.runs.resolve()),
     ]  # fmt: skip
     if folders.weights is not None:
-        words += ["--weights", str(folders.weights)]
+        words += ["--weights", str(folders.weights.resolve())]
     log = folders.runs / experiment.key / size / f"{unit.key}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C reaches this process, which then asks its children to stop
-        )
+    process = place.start(words, log)
     return _Running(process, experiment, unit, time.monotonic())
 
 
@@ -274,7 +304,7 @@ def _report(one: _Running, code: int, size: Size, folders: Folders, say: Say) ->
         took = float(record.about.get("cpu_seconds", 0.0))
         say(f"{name}: {record.state}, {took / 60:.1f} min of CPU {record.message}".rstrip())
         return True
-    if one.stopped or code == 130:
+    if one.stopped or code == INTERRUPTED:
         say(f"{name}: interrupted, goes on later")
     else:
         log = folders.runs / one.experiment.key / size / f"{one.unit.key}.log"

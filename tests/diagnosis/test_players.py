@@ -279,7 +279,7 @@ def test_a_critic_at_chance_beside_good_samples_is_not_blamed_on_its_penalty(
     certificate = Certificate(
         "not-smothered", Verdict.REFUTED, "The critic is smothered.", evidence
     )
-    audit: Any = SimpleNamespace(certificates=[certificate])
+    audit: Any = SimpleNamespace(certificates=[certificate], findings=())
     (found,) = states(audit, "critic", way(0.6, away, (1.0, 1.0), penalised=True))
     assert (found.name, found.level) == ("smothered", level)
 

@@ -39,10 +39,9 @@ TABLES: dict[str, str] = {
     "Products of an audit": "What a product with J^T costs in gradients of both players, in float64; compiled: "
     "`equilibrist.CompiledJacobian`.",
     "Audits": "Seconds of a whole audit over (gradients asked for) x (seconds of a gradient of both players); the "
-    "rows in gradients include what an audit imports (a second, once a process), which `make bench` loads before from now "
-    "on. Stacking the starts of a search was not built: all "
-    "its gradients together are 4%, 17% and 31% of an audit of 400 and 1,500 gradients and of the default one, of the "
-    "smallest pair that there is here (4x16), and most of them are of one descent.",
+    "rows in gradients include what an audit imports (a second, once a process), which `make bench` loads before from "
+    "now on. Stacking the starts of a search was not built: all gradients of searches together are 4%, 17% and 31% of "
+    "an audit of 400 and 1,500 gradients and of the default one, of the smallest pair that there is here (4x16).",
     "Memory of an audit": "The most that an audit holds beyond what the process held before, over twelve times the "
     "weights, plus what one product with J^T takes on a batch by plain autograd in float64, plus the Krylov basis.",
     "Listening": "A training that is heard, against the same alone.",

@@ -169,7 +169,7 @@ def _by_products(
     fine = max(FINE * -nash.value, 0.0)
     strict = (low, high)
     if fine < cut:
-        lower, upper, _, _ = _pursued(pursuit, fine)
+        lower, upper = _strictly(pursuit, fine)
         strict = (min(low, lower), min(high, upper))
     if not pursuit.sound():
         return _NOT_FINITE
@@ -216,6 +216,13 @@ def _pursued(pursuit: Pursuit, cut: float) -> tuple[float, float, PursuitState, 
         state,
         done,
     )
+
+
+def _strictly(pursuit: Pursuit, fine: float) -> tuple[float, float]:
+    """lambda* without a tolerance. It is pursued at the threshold -fine, whose root lies above that at 0: the lower
+    end is taken at 0."""
+    lower, upper, _, _ = _pursued(pursuit, fine)
+    return _certain(pursuit, pursuit.small(), lower, 0.0), upper
 
 
 def _damped(damping: float, own: Curvature) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from equilibrist.core.memory import give_back
+
 _PROCESS = Path("/proc/self")
 
 
@@ -25,6 +27,7 @@ class Peak:
     bytes = 0
 
     def __enter__(self) -> Peak:
+        give_back()  # or what was freed before would be used first, and not be counted
         (_PROCESS / "clear_refs").write_text("5")  # sets VmHWM to what is held now
         self._before = held("VmRSS")
         return self

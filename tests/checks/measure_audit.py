@@ -16,7 +16,7 @@ from torch import nn
 from equilibrist import GAN, SGD, Vanilla, Verdict
 from equilibrist.checks import deviation
 from equilibrist.checks.context import student
-from equilibrist.checks.stationarity import squared_norm
+from equilibrist.checks.stationarity import gram_of, squared_norm
 
 
 def floor_and_jackknife(trials: int = 1000, K: int = 10, seed: int = 0) -> None:
@@ -33,7 +33,7 @@ def floor_and_jackknife(trials: int = 1000, K: int = 10, seed: int = 0) -> None:
             size = trials if n < 1000 else 200
             out = np.array(
                 [
-                    squared_norm(torch.from_numpy(m + rng.standard_normal((K, n))), 0.95)
+                    squared_norm(gram_of(torch.from_numpy(m + rng.standard_normal((K, n)))), 0.95)
                     for _ in range(size)
                 ]
             )

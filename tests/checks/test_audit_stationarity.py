@@ -30,7 +30,7 @@ from equilibrist.checks import Settings, stationarity
 from equilibrist.checks._decide import Interval
 from equilibrist.checks._first_order import FirstOrder
 from equilibrist.checks.certificate import Tolerance, of_all_players
-from equilibrist.checks.stationarity import _trace_of_square, squared_norm, unblocked
+from equilibrist.checks.stationarity import _trace_of_square, gram_of, squared_norm, unblocked
 
 
 def groups(mean: np.ndarray, spread: np.ndarray, K: int, trials: int, seed: int) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_squared_norm_by_hand() -> None:
 
     left_out = np.array([u(torch.cat([x[:i], x[i + 1 :]])) for i in range(4)])
     reach = stats.t.ppf(0.95, 3) * math.sqrt(3 / 4 * ((left_out - left_out.mean()) ** 2).sum())
-    estimate, low, high, _ = squared_norm(x, 0.9)
+    estimate, low, high, _ = squared_norm(gram_of(x), 0.9)
     assert estimate == pytest.approx(np.mean(pairs), abs=1e-14)
     assert (low, high) == (pytest.approx(estimate - reach), pytest.approx(estimate + reach))
 
@@ -66,7 +66,7 @@ def test_squared_norm_is_unbiased(size: float) -> None:
     spread = np.linspace(0.2, 2.0, n)
     mean = size * np.ones(n) / math.sqrt(n)
     x = groups(mean, spread, K, trials, 3)
-    estimates = np.array([squared_norm(g, 0.95)[0] for g in x])
+    estimates = np.array([squared_norm(gram_of(g), 0.95)[0] for g in x])
     error = estimates.std() / math.sqrt(trials)
     assert abs(estimates.mean() - size**2) < 4 * error
     naive = float(x.mean(1).square().sum(1).mean())
@@ -82,7 +82,7 @@ def test_the_interval_covers(n: int, ratio: float) -> None:
     hits = [
         low <= mean[0] ** 2 <= high
         for _, low, high, _ in (
-            squared_norm(g, 0.95) for g in groups(mean, np.ones(n), K, trials, 5)
+            squared_norm(gram_of(g), 0.95) for g in groups(mean, np.ones(n), K, trials, 5)
         )
     ]
     assert 0.92 < np.mean(hits) <= 1.0
@@ -93,7 +93,7 @@ def test_the_floor_is_a_one_sided_bound_of_pure_noise(n: int) -> None:
     above = [
         est > floor
         for est, _, _, floor in (
-            squared_norm(g, 0.95) for g in groups(np.zeros(n), np.ones(n), 10, 1500, 7)
+            squared_norm(gram_of(g), 0.95) for g in groups(np.zeros(n), np.ones(n), 10, 1500, 7)
         )
     ]
     assert 0.005 < np.mean(above) < 0.075
@@ -102,14 +102,16 @@ def test_the_floor_is_a_one_sided_bound_of_pure_noise(n: int) -> None:
 def test_the_floor_in_many_dimensions() -> None:
     """Its square is t times the standard deviation sqrt(2 n / (K (K - 1))) of the estimate, for N(0, I_n)."""
     n, K = 20_000, 10
-    floors = [squared_norm(g, 0.95)[3] for g in groups(np.zeros(n), np.ones(n), K, 10, 11)]
+    floors = [squared_norm(gram_of(g), 0.95)[3] for g in groups(np.zeros(n), np.ones(n), K, 10, 11)]
     truth = stats.t.ppf(0.95, K - 1) * math.sqrt(2 * n / (K * (K - 1)))
     assert np.mean(floors) == pytest.approx(truth, rel=0.15)
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_pure_noise_is_not_taken_for_motion(n: int) -> None:
-    lows = [squared_norm(g, 0.95)[1] for g in groups(np.zeros(n), np.ones(n), 10, 1000, 13)]
+    lows = [
+        squared_norm(gram_of(g), 0.95)[1] for g in groups(np.zeros(n), np.ones(n), 10, 1000, 13)
+    ]
     assert np.mean(np.array(lows) > 0) < 0.025
 
 
@@ -235,7 +237,7 @@ def judged(
     )
     moved = FirstOrder("generator", Interval(*measured), 0.5, math.nan, b.players["generator"])
     found = stationarity._certificate(
-        b, "generator", torch.zeros(3, 1, dtype=F64), Tolerance(tolerance, "", ""), moved
+        b, "generator", torch.zeros(3, 3, dtype=F64), Tolerance(tolerance, "", ""), moved
     )
     assert (found.witness is None) == (found.verdict is not Verdict.REFUTED)
     return found.verdict

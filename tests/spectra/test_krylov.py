@@ -248,13 +248,13 @@ def test_refinement_in_higher_precision() -> None:
     i = found.outermost("largest modulus")
     assert i is not None
     assert found.residuals[i] >= 1e-6 * found.size
-    sharp = refined(lambda u: M @ u, found.values[[i]], found.vectors[:, [i]])
+    sharp = refined(lambda u: M @ u, found.values[[i]], [found.vectors[:, i]])
     assert sharp.products == 2
     assert sharp.values[0] == pytest.approx(3 + 1j, abs=1e-9)
     truth = M @ sharp.vectors[:, 0] - sharp.values[0] * sharp.vectors[:, 0]
     assert np.linalg.norm(truth) == pytest.approx(sharp.residuals[0], rel=1e-6, abs=1e-12)
     # A vector that is none is told by its residual.
-    wrong = refined(lambda u: M @ u, found.values[[i]], np.ones((200, 1), complex) / 200**0.5)
+    wrong = refined(lambda u: M @ u, found.values[[i]], [np.ones(200, complex) / 200**0.5])
     assert wrong.residuals[0] > 1e-2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from equilibrist import tree
@@ -71,38 +73,65 @@ def _agreement(
         d = direction(point, here.v, player, attempt)
         product = Evaluation(point.forward(d), {player: tree.dot(here.v[player], d[player])})
         predicted = _parts(product, player)
-        tiny = _moved(point, d, TINY, player)
-        # What so small a move changes beyond its slope is rounding.
-        noise = {
-            k: float((tiny[k] - at[k] - TINY * predicted[k]).norm() + 2e-16 * at[k].norm())
-            for k in at
-        }
+        noise = _rounding(at, predicted, _moved(point, d, TINY, player))
         tick(PER_DIRECTION)
-        former: dict[str, Tensor] = {}
+        former: dict[str, list[Tensor]] = {}
         for h in STEPS:
-            ahead, behind = (_moved(point, d, s * h, player) for s in (1, -1))
+            seen = _slopes(point, d, h, player)
             tick(PER_STEP)
             for key, j in predicted.items():
-                seen = (ahead[key] - behind[key]) / (2 * h)
-                size = max(float(seen.norm()), float(j.norm()), 1e-300)
-                off = float((seen - j).norm()) / (size + 10 * noise[key] / (h * AGREE))
+                size = max(_apart(seen[key]), _apart(j), 1e-300)
+                off = _apart(seen[key], j) / (size + 10 * noise[key] / (h * AGREE))
                 best[key] = min(best[key], off if off == off else float("inf"))
                 if key in former:
-                    apart[key] = min(apart[key], float((seen - former[key]).norm()) / size)
-                former[key] = seen
+                    apart[key] = min(apart[key], _apart(seen[key], former[key]) / size)
             if max(best.values()) <= AGREE:
                 return best, apart
+            former = seen
     return best, apart
 
 
-def _parts(found: Evaluation, player: str) -> dict[str, Tensor]:
-    """The player's loss and the players' flat gradients."""
-    return {"slope": found.losses[player], **{p: tree.flatten(v) for p, v in found.v.items()}}
+# Vectors are lists of tensors here, of which no more is held than is compared: those of a large pair are most of what
+# an audit of it takes in memory.
 
 
-def _moved(point: EvaluationPoint, d: Players, h: float, player: str) -> dict[str, Tensor]:
-    """The same at x + h d."""
-    return _parts(point.evaluated(tree.axpy(h, d, point.players)), player)
+def _parts(found: Evaluation, player: str) -> dict[str, list[Tensor]]:
+    """The player's loss and the players' gradients."""
+    return {"slope": [found.losses[player]], **{p: tree.leaves(v) for p, v in found.v.items()}}
+
+
+def _moved(point: EvaluationPoint, d: Players, h: float, player: str) -> dict[str, list[Tensor]]:
+    """The same at x + h d, d of that player alone."""
+    there = {**point.players, player: tree.axpy(h, d[player], point.players[player])}
+    return _parts(point.evaluated(there), player)
+
+
+def _slopes(point: EvaluationPoint, d: Players, h: float, player: str) -> dict[str, list[Tensor]]:
+    """Central differences along d, over the step."""
+    ahead, behind = (_moved(point, d, s * h, player) for s in (1, -1))
+    for key, parts in ahead.items():
+        ahead[key] = [a.sub(b).div_(2 * h) for a, b in zip(parts, behind.pop(key), strict=True)]
+    return ahead
+
+
+def _rounding(
+    at: dict[str, list[Tensor]], slope: dict[str, list[Tensor]], moved: dict[str, list[Tensor]]
+) -> dict[str, float]:
+    """What a move of TINY changes beyond its slope."""
+    beyond = {
+        key: [
+            b.sub(a).sub_(s, alpha=TINY)
+            for a, b, s in zip(at[key], moved[key], slope[key], strict=True)
+        ]
+        for key in at
+    }
+    return {key: _apart(beyond[key]) + 2e-16 * _apart(at[key]) for key in at}
+
+
+def _apart(a: list[Tensor], b: list[Tensor] | None = None) -> float:
+    """|a - b|, or |a|, of vectors in parts."""
+    parts = a if b is None else [x - y for x, y in zip(a, b, strict=True)]
+    return math.hypot(*(float(part.norm()) for part in parts))
 
 
 def direction(point: EvaluationPoint, v: Players, player: str, attempt: int) -> Players:
@@ -120,4 +149,6 @@ def direction(point: EvaluationPoint, v: Players, player: str, attempt: int) -> 
         # On the gradient's side: opposite ones (of a single weight, say) would add up to nothing.
         side = 1.0 if float(tree.dot(d, v[player])) >= 0 else -1.0
         d = tree.axpy(side / slope, v[player], d)
-    return {**tree.zeros_like(players), player: tree.scale(size / float(tree.norm(d)), d)}
+    # Zeros that are one number in memory.
+    zeros = tree.map(lambda t: t.new_zeros(()).expand(t.shape), players)
+    return {**zeros, player: tree.scale(size / float(tree.norm(d)), d)}

@@ -15,7 +15,7 @@ from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
 from equilibrist.core.jacobian import JacobianOperator
 from equilibrist.spectra import krylov, normality
-from equilibrist.spectra.arrays import Array, Complex, Mask, columns
+from equilibrist.spectra.arrays import Array, Mask, Vectors, columns
 from equilibrist.spectra.density import SpectralDensity
 from equilibrist.spectra.eigenvalues import Eigenvalues, eigenpairs
 from equilibrist.spectra.player_densities import exact_densities, lanczos_densities
@@ -48,8 +48,8 @@ class JacobianSpectrum:
     size: float
     value: complex
     residual: float
-    row: Complex | None
-    column: Complex | None
+    row: Vectors | None
+    column: Vectors | None
     densities: dict[str, SpectralDensity] = field(default_factory=dict)
     matrix: Array | None = None
     kept: str = ""
@@ -183,6 +183,7 @@ def _sparse(
         room=size.room,
         rounding=size.rounding,
         dtype=size.dtype,
+        first_alone=size.narrow,
     )
     tick(TRANSPOSED * first.products * count)
     found = krylov.without_vectors(first, size.k)
@@ -207,7 +208,7 @@ def _sparse(
     sharp = krylov.refined(
         backward,
         np.concatenate([[first.first.value], first.values[decide]]),
-        np.column_stack([first.first.vector, first.vectors[:, decide]]),
+        [first.first.vector, *first.vectors[:, decide].T],
     )
     tick(TRANSPOSED * sharp.products * count)
     found = _sharpened(found, sharp, decide, close * first.size)
@@ -261,16 +262,15 @@ def _column(
     masks: dict[str, Mask],
     size: float,
     tick: Tick,
-) -> tuple[Complex | None, float]:
+) -> tuple[Vectors | None, float]:
     """The right eigenvector of the leftmost eigenvalue, where it is found and may refute, and the residual of both
     eigenvectors."""
     mask = np.concatenate(list(masks.values()))
     if context.game.zero_sum:
         # J = K J^T K, K = 1 on the first player and -1 on the second: J^T r = l r gives J K r = l K r.
-        signs = np.concatenate(
-            [np.full(len(m), 1.0 - 2.0 * i) for i, m in enumerate(masks.values())]
-        )
-        return signs[mask] * row.vector, row.residual
+        column = row.vector.copy()
+        column[int(next(iter(masks.values())).sum()) :] *= -1.0
+        return column, row.residual
     if not row.value.real < -share_of(context) * size:
         return None, row.residual
     forward = product_with(quick, mask=mask)
@@ -343,8 +343,8 @@ def confirmed(context: AuditContext, seen: JacobianSpectrum, moves: Free, tick: 
     for draw in context.bank("score"):
         operator = JacobianOperator(context.smooth(), *context.wide, [draw])
         backward = product_with(operator.T, mask=mask)
-        image = backward(np.ascontiguousarray(seen.row.real)) + 0j
-        if np.abs(seen.row.imag).max() > 0:
+        image: Vectors = backward(np.ascontiguousarray(seen.row.real))
+        if np.iscomplexobj(seen.row) and seen.row.imag.any():
             image = image + 1j * backward(np.ascontiguousarray(seen.row.imag))
         values.append((complex(image @ seen.column) / overlap).real)
         size = rows_in(draw)

@@ -104,6 +104,7 @@ def first_order(
     found = _FOUND.setdefault(context, {})
     if (player, value) not in found:
         found[player, value] = _first_order(context, player, tick, value)
+        _SLOPES[context][value].pop(player)  # as large as the player, and asked for once
     return found[player, value]
 
 

@@ -163,17 +163,16 @@ def _by_products(
         nash = pursuit.state(math.inf)
         if nash.leader <= 0.01 * abs(nash.value) and nash.value < -cut:
             break
+    fine = max(FINE * -nash.value, 0.0)
+    del nash  # a state is as large as the pair twice over
     # Without the critic's own curvature, what its answers miss is not known either.
     known = own.ends.converged(2 * context.tolerance().value / own.reach**2)
     low, high, state, done = _pursued(pursuit, cut)
-    fine = max(FINE * -nash.value, 0.0)
-    strict = (low, high)
-    if fine < cut:
-        lower, upper = _strictly(pursuit, fine)
-        strict = (min(low, lower), min(high, upper))
+    strict = _strictly(pursuit, fine, low, high) if fine < cut else (low, high)
     if not pursuit.sound():
         return _NOT_FINITE
-    stackelberg, at_nash = pursuit.small().at(0.0).value, pursuit.state(math.inf).value
+    small = pursuit.small()
+    stackelberg, at_nash = small.at(0.0).value, small.at(math.inf).value
     evidence = {
         "complete": False,
         "threshold": -cut,
@@ -207,6 +206,7 @@ def _pursued(pursuit: Pursuit, cut: float) -> tuple[float, float, PursuitState, 
     """lambda* for the threshold -cut: (lower end, upper end, where it was found, whether that is settled)."""
     star, state = _at_threshold(pursuit, cut)
     while pursuit.grow(state, cut):
+        del state
         star, state = _at_threshold(pursuit, cut)
     small = pursuit.small()
     done = answered(state, cut) and turned(state, cut)
@@ -218,11 +218,11 @@ def _pursued(pursuit: Pursuit, cut: float) -> tuple[float, float, PursuitState, 
     )
 
 
-def _strictly(pursuit: Pursuit, fine: float) -> tuple[float, float]:
-    """lambda* without a tolerance. It is pursued at the threshold -fine, whose root lies above that at 0: the lower
-    end is taken at 0."""
+def _strictly(pursuit: Pursuit, fine: float, low: float, high: float) -> tuple[float, float]:
+    """lambda* without a tolerance, no end above that with one (`low`, `high`). It is pursued at the threshold -fine,
+    whose root lies above that at 0: the lower end is taken at 0."""
     lower, upper, _, _ = _pursued(pursuit, fine)
-    return _certain(pursuit, pursuit.small(), lower, 0.0), upper
+    return min(low, _certain(pursuit, pursuit.small(), lower, 0.0)), min(high, upper)
 
 
 def _damped(damping: float, own: Curvature) -> list[str]:

@@ -14,6 +14,7 @@ from equilibrist.checks._linear import ValueHessian, orthogonal
 from equilibrist.checks._schur import ReducedSchur
 
 FEWEST = 8  # directions of the leader, where it has as many
+_PIECE = 2**20  # entries that are held in float64 at once
 LARGE = 5e6  # parameters beyond which directions are kept in float32, and fewer of them
 
 
@@ -91,6 +92,7 @@ class Pursuit:
             self.failed = True
             return False
         self._append((self.U, self.AU, self.GU), (new, a, g))
+        del new, a, g
         self._a.extend(self.U, self.AU)
         self._g.extend(self.Q, self.GU)
         return True
@@ -106,7 +108,10 @@ class Pursuit:
         if not tree.all_finite(b, c, m):
             self.failed = True
             return False
-        self._append((self.Q, self.CQ, self.MQ, self.BQ), (new, c + self.damping * new, m, b))
+        self._append(
+            (self.Q, self.CQ, self.MQ, self.BQ), (new, c.add_(new, alpha=self.damping), m, b)
+        )
+        del new, b, c, m  # kept in less precision where they are large
         self._c.extend(self.Q, self.CQ)
         self._m.extend(self.Q, self.MQ)
         self._g.extend(self.Q, self.GU)
@@ -140,19 +145,20 @@ class Pursuit:
     def state(self, lam: float, small: ReducedSchur | None = None) -> PursuitState:
         """The critical direction at lambda, and how far it is from that of the whole spaces."""
         found = (small or self.small()).at(lam)
-        u, image = _combined(self.U, found.y), _combined(self.AU, found.y)
-        asked = _combined(self.GU, found.y)
+        # In place: vectors of this size are most of what an audit of a large pair holds.
+        u, turn = _combined(self.U, found.y), _combined(self.AU, found.y)
+        rest = _combined(self.GU, found.y)
+        size = float(rest.norm())
         if self.Q:
             w = _combined(self.Q, found.z)
-            image = image + _combined(self.BQ, found.z)
-            kept = _combined(self.CQ, found.z)
+            _combined(self.BQ, found.z, turn)
+            _combined(self.CQ, -found.z, rest)
             if math.isfinite(lam):
-                kept = kept + 2 * lam * _combined(self.MQ, found.z)
-            rest = asked - kept
+                _combined(self.MQ, -2 * lam * found.z, rest)
         else:
-            w, rest = torch.zeros_like(asked), asked
-        turn = image - found.value * u
-        size, left = float(asked.norm()), float(rest.norm())
+            w = torch.zeros_like(rest)
+        turn.sub_(u, alpha=found.value)
+        left = float(rest.norm())
         return PursuitState(
             lam,
             found.value,
@@ -172,7 +178,8 @@ class Pursuit:
         rest = _combined(self.GU, y)
         if self.Q:
             z = small.V @ (coupled / d)
-            rest = rest - _combined(self.CQ, z) - 2 * lam * _combined(self.MQ, z)
+            _combined(self.CQ, -z, rest)
+            _combined(self.MQ, -2 * lam * z, rest)
         return value, missed(float(rest.square().sum()), self.least)
 
     @property
@@ -233,7 +240,10 @@ class _Products:
 
 
 def _inner(x: Tensor, y: Tensor) -> float:
-    return float(x @ y) if x.dtype == torch.float64 else float((x.double() * y).sum())
+    if x.dtype == torch.float64:
+        return float(x @ y)
+    pieces = zip(x.split(_PIECE), y.split(_PIECE), strict=True)
+    return sum(float(a.double() @ b.double()) for a, b in pieces)
 
 
 def _normal(x: Tensor, basis: list[Tensor]) -> Tensor | None:
@@ -245,8 +255,9 @@ def _normal(x: Tensor, basis: list[Tensor]) -> Tensor | None:
     return rest / left if left > 1e-10 else None
 
 
-def _combined(vectors: list[Tensor], weights: Tensor) -> Tensor:
-    total = torch.zeros_like(vectors[0], dtype=torch.float64)
+def _combined(vectors: list[Tensor], weights: Tensor, into: Tensor | None = None) -> Tensor:
+    """The weighted sum, added to `into` in place where that is given."""
+    total = torch.zeros_like(vectors[0], dtype=torch.float64) if into is None else into
     for vector, weight in zip(vectors, weights, strict=True):
-        total.add_(vector, alpha=float(weight))  # in place: temporaries of this size are slow
+        total.add_(vector, alpha=float(weight))
     return total

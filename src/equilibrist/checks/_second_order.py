@@ -24,7 +24,8 @@ class Free:
         masks: bool [n_p] of each player, True where a coordinate is free.
         held: tensors that the boundary of a set other than a box holds: whole.
         walls: how many single coordinates a box holds.
-        gradient: mean gradient [n_p] of the player's own loss on the draws of the Jacobian products.
+        gradient: mean gradient [n_p] of the player's own loss on the draws of the Jacobian products, kept in the
+            pair's precision.
         residual: move * |x| * |r|, r the projected gradient's residual (see `stationarity`): what is left
             to gain to first order. On few draws it holds their noise.
     """
@@ -78,9 +79,9 @@ def _free(context: AuditContext) -> Free:
             means[player] = means[player].add_(share) if player in means else share
     found = Free({}, {}, {}, {}, {})
     for player in context.game.players:
-        v = means[player]
+        v = means.pop(player)
         x = tree.flatten(players[player])
-        found.gradient[player] = v
+        found.gradient[player] = v.to(context.dtype)
         found.masks[player], names, walls = torch.ones_like(x, dtype=torch.bool), [], 0
         norm, reach = float(v.norm()), reach_of(context, player)
         residual = norm
@@ -130,7 +131,7 @@ def feasible_direction(context: AuditContext, player: str, u: Tensor, gain: floa
     not climb the player's own loss to first order (by more than a tenth of `gain`); None if there is
     none. At most half of the move may be lost to the projection."""
     x, reach = context.flat(player), reach_of(context, player)
-    slope = free(context).gradient[player]
+    slope = free(context).gradient[player].to(x)
     best = None
     for sign in (1.0, -1.0):
         d = projected(context, player, x + sign * reach * u) - x

@@ -16,6 +16,7 @@ from equilibrist.checks._save import CheckCache
 from equilibrist.checks.certificate import Certificate, Verdict
 from equilibrist.checks.context import AuditContext, Meter, Show, SpentError
 from equilibrist.checks.registry import REGISTRY, Found
+from equilibrist.core.memory import give_back
 from equilibrist.progress import Progress
 
 
@@ -87,6 +88,7 @@ class AuditSession:
         """Record what is spent meanwhile and was planned, in minibatch gradients, and the seconds."""
         before, since = self.meter.spent, time.monotonic()
         yield
+        give_back()  # the next check would need as much on top
         self.work[name] = {
             "gradients": round(self.meter.spent - before, 1),
             "planned": round(self.costs[name], 1),

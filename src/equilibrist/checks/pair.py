@@ -232,6 +232,8 @@ class Prepared:
                     one.module.train(mode == "train")
             game["spectral_norm"] = _normalised(made["critic"], game.get("spectral_norm", False))
             built = _built(made, formulation, **game)
+            # The game has copies of its own: one set is enough.
+            made = {p: replace(one, module=built.modules[p]) for p, one in made.items()}
             source = as_made(source, built.sample_shape)
             prepared = cls(modules, made, built, source, mode)
             players, constants = prepared.here()

@@ -149,18 +149,15 @@ def _tested(point: EvaluationPoint, tick: Tick) -> list[SelfTestResult]:
         f"a network computes in less than float64 ({lost}), which rounds derivatives away: let it "
         "follow the dtype of its weights",
     )
-    w = {player: direction(point, here.v, player, 0)[player] for player in point.players}
-    jw = point.forward(w)
-    if not tree.all_finite(*tree.leaves(jw)):
-        means = _ROOT.format("second derivative")
-        return [precision, SelfTestResult("differentiable", False, float("nan"), means)]
-    repeat, adjoint = _repeat(point, here, w, jw), _adjoint(point, w, jw)
+    first, *adjoint = _of_products(point, here)
+    if not adjoint:
+        return [precision, first]
     tick(EVALUATIONS)
     semi = getattr(point.context.game, "semi_gradient", False)
     tested = () if semi else tuple(point.players)
     differences = [r for player in tested for r in difference_tests(point, here, player, tick)]
     after = point.state()
-    changed = next((name for name in before if not _same(before[name], after[name])), None)
+    changed = next((name for name in before if before[name] != after[name]), None)
     buffers = SelfTestResult(
         "buffers",
         changed is None,
@@ -168,21 +165,31 @@ def _tested(point: EvaluationPoint, tick: Tick) -> list[SelfTestResult]:
         f"evaluating the losses changes {changed}, so they are no function of the weights: call .eval() "
         "on the layer that does it, or compute the new value outside the forward pass",
     )
-    return [precision, repeat, buffers, adjoint, *differences]
+    return [precision, first, buffers, *adjoint, *differences]
 
 
 # -- the tests ------------------------------------------------------------------------------------------
 
 
+def _of_products(point: EvaluationPoint, here: Evaluation) -> list[SelfTestResult]:
+    """Repeat and adjoint; one failure alone where J w is not finite."""
+    w = {player: direction(point, here.v, player, 0)[player] for player in point.players}
+    jw = point.forward(w)
+    if not tree.all_finite(*tree.leaves(jw)):
+        means = _ROOT.format("second derivative")
+        return [SelfTestResult("differentiable", False, float("nan"), means)]
+    return [_repeat(point, here, w, jw), _adjoint(point, w, jw)]
+
+
 def _repeat(point: EvaluationPoint, here: Evaluation, w: Players, jw: Players) -> SelfTestResult:
     again = point.evaluated()
-    once = [*here.losses.values(), *tree.leaves(here.v), *tree.leaves(jw)]
-    twice = [*again.losses.values(), *tree.leaves(again.v), *tree.leaves(point.forward(w))]
-    off = max(
-        float((a - b).norm() / (a.norm() + b.norm()).clamp_min(1e-300))
-        for a, b in zip(once, twice, strict=True)
+    values = _compared(
+        [*here.losses.values(), *tree.leaves(here.v)],
+        [*again.losses.values(), *tree.leaves(again.v)],
     )
-    equal = all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+    del again  # as large as the pair
+    products = _compared(tree.leaves(jw), tree.leaves(point.forward(w)))
+    off, equal = max(values[0], products[0]), values[1] and products[1]
     # Kernels on a GPU may add up in any order.
     passed = equal or (point.context.device.type != "cpu" and off <= EXACT)
     means = (
@@ -190,6 +197,13 @@ def _repeat(point: EvaluationPoint, here: Evaluation, w: Players, jw: Players) -
         "random numbers (dropout) and for state kept between calls (call .eval())"
     )
     return SelfTestResult("repeat", passed, off, means)
+
+
+def _compared(once: list[Tensor], twice: list[Tensor]) -> tuple[float, bool]:
+    """How far apart two vectors in parts are at most, relatively; whether they are equal bit for bit."""
+    pairs = list(zip(once, twice, strict=True))
+    off = max(float((a - b).norm() / (a.norm() + b.norm()).clamp_min(1e-300)) for a, b in pairs)
+    return off, all(torch.equal(a, b) for a, b in pairs)
 
 
 def _adjoint(point: EvaluationPoint, w: Players, jw: Players) -> SelfTestResult:
@@ -250,7 +264,3 @@ def _blamed(result: SelfTestResult, point: EvaluationPoint) -> SelfTestResult:
         else "it shows the same fault by itself"
     )
     return replace(result, means=f"{result.means}; look at {layer}: {fault}")
-
-
-def _same(a: tuple[Tensor, int], b: tuple[Tensor, int]) -> bool:
-    return a[1] == b[1] and torch.equal(a[0].nan_to_num(), b[0].nan_to_num())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -16,6 +17,8 @@ from equilibrist.core.draws import Batch
 from equilibrist.core.field import VectorField
 from equilibrist.core.game import Players
 
+ROUNDING = 1e-14  # a variance below this part of the squares is their rounding
+_PIECE = 2**20  # entries of a vector that are held in float64 at once
 REFERENCES = ("Farnia and Ozdaglar 2020, section 2", "Jin, Netrapalli and Jordan 2020, section 2")
 
 
@@ -57,9 +60,9 @@ def stationarity(context: AuditContext, tick: Tick = no_tick) -> list[Certificat
     parts = []
     for player in context.game.players:
         tolerance = context.tolerance(f" per {settings.move:.0%} move", player)
-        groups = torch.stack([tree.flatten(mean[player]).double().cpu() for mean in means])
-        groups, moved = unblocked(context, player, groups), first_order(context, player, tick)
-        parts.append(_certificate(context, player, groups, tolerance, moved))
+        gram = gram_of(_residuals(context, player, [mean.pop(player) for mean in means]))
+        moved = first_order(context, player, tick)
+        parts.append(_certificate(context, player, gram, tolerance, moved))
     residual = [part.evidence["residual"] or 0.0 for part in parts]
     return [*parts, of_all_players("stationary", parts, residual)]
 
@@ -69,14 +72,28 @@ def planned_gradients(context: AuditContext) -> float:
     return context.settings.groups * context.settings.group_batches + planned(context)
 
 
+def _residuals(
+    context: AuditContext, player: str, means: list[dict[str, torch.Tensor]]
+) -> Sequence[torch.Tensor]:
+    """Each group's gradient without what the projection would undo: K vectors [n]."""
+    flat = [tree.flatten(mean) for mean in means]
+    if not _may_block(context, player):
+        return flat
+    return list(unblocked(context, player, torch.stack([x.double().cpu() for x in flat])))
+
+
+def _may_block(context: AuditContext, player: str) -> bool:
+    """Whether the player's feasible set may have walls."""
+    known = getattr(context.game, "projections", None)
+    return known is None or any(p.player == player for p in known)
+
+
 def unblocked(context: AuditContext, player: str, groups: torch.Tensor) -> torch.Tensor:
     """The groups' gradients [K, n] without what the projection would undo of a step along their mean:
     coordinates, where its feasible set is a box, else directions."""
     mean = groups.mean(0)
     size = float(mean.norm())
-    known = getattr(context.game, "projections", None)
-    own = [p for p in known or () if p.player == player]
-    if not size > 0 or (known is not None and not own):
+    if not size > 0 or not _may_block(context, player):
         return groups
     x = context.players[player]
     flat = tree.flatten(x)
@@ -114,13 +131,21 @@ def _slid(context: AuditContext, player: str, groups: torch.Tensor, h: float) ->
     return torch.stack(rows)
 
 
-def squared_norm(groups: torch.Tensor, confidence: float) -> tuple[float, float, float, float]:
-    """From K independent estimates [K, n] of a vector m: an unbiased estimate of |m|^2, its jackknife
-    interval, and the bound below which |m|^2 = 0 would lie with this (one-sided) confidence."""
+def gram_of(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Inner products [K, K] of K vectors [n] in float64, of which few entries at a time are held in it."""
+    gram = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for pieces in zip(*(x.split(_PIECE) for x in vectors), strict=True):
+        block = torch.stack([piece.double().cpu() for piece in pieces])
+        gram += block @ block.mT
+    return gram
+
+
+def squared_norm(gram: torch.Tensor, confidence: float) -> tuple[float, float, float, float]:
+    """From the inner products [K, K] of K independent estimates of a vector m: an unbiased estimate of |m|^2, its
+    jackknife interval, and the bound below which |m|^2 = 0 would lie with this (one-sided) confidence."""
     from scipy.special import stdtrit
 
-    K = len(groups)
-    gram = groups @ groups.mT
+    K = len(gram)
     cross = gram.sum() - gram.diagonal().sum()
     estimate = cross / (K * (K - 1))
     without = (cross - 2 * (gram.sum(1) - gram.diagonal())) / ((K - 1) * (K - 2))
@@ -156,7 +181,7 @@ def _trace_of_square(gram: torch.Tensor) -> torch.Tensor:
 def _certificate(
     context: AuditContext,
     player: str,
-    groups: torch.Tensor,
+    gram: torch.Tensor,
     tolerance: Tolerance,
     moved: FirstOrder,
 ) -> Certificate:
@@ -172,7 +197,7 @@ def _certificate(
         f"the interval is statistical, at {settings.confidence:.0%} confidence over minibatches of "
         f"{settings.batch}",
     )
-    verdict, summary, evidence = _judged(context, player, groups, tolerance, moved)
+    verdict, summary, evidence = _judged(context, player, gram, tolerance, moved)
     refuted = verdict is Verdict.REFUTED
     return Certificate(
         f"stationary/{player}",
@@ -191,19 +216,22 @@ def _certificate(
 def _judged(
     context: AuditContext,
     player: str,
-    groups: torch.Tensor,
+    gram: torch.Tensor,
     tolerance: Tolerance,
     moved: FirstOrder,
 ) -> tuple[Verdict, str, Json]:
     """The verdict on "the player is at rest", its sentence and its evidence."""
     settings = context.settings
-    if not torch.isfinite(groups).all():
+    if not torch.isfinite(gram).all():
         wording = f"The {player}'s gradient is not finite, so nothing can be said."
         return Verdict.UNASSESSED, wording, {"residual": None}
     unit = reach_of(context, player)
-    squares = squared_norm(groups, settings.confidence)
+    squares = squared_norm(gram, settings.confidence)
     value, low, high, floor = (unit * max(s, 0.0) ** 0.5 for s in squares)
-    noise = unit * float(groups.var(0).sum().sqrt())
+    # The variances' sum over coordinates, of K vectors: (sum of |g_i|^2 - K |mean|^2) / (K - 1).
+    K, sizes = len(gram), float(gram.diagonal().sum())
+    spread = (sizes - float(gram.sum()) / K) / (K - 1)
+    noise = unit * spread**0.5 if spread > ROUNDING * sizes else 0.0
     promise = decide(Interval(value, low, high), tolerance.value, exhaustive=True, noise=floor)
     gained = decide(moved.gain, tolerance.value)
     verdict, wording = promise.verdict, _SAID.get(promise.reason, promise.reason.value)

@@ -54,10 +54,10 @@ class Forward:
         self.field, self.players = field, players
         graph = field._differentiate(players, constants, draw, None, create_graph=True)
         leaves = tree.leaves(graph.v)
-        self.zeros = [torch.zeros_like(leaf) for leaf in leaves]
         self.where = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]
         outputs = [leaves[i] for i in self.where]
-        self.probe = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
+        # Zeros that are one number in memory: the place where it is differentiated, not what.
+        self.probe = [leaf.new_zeros(()).expand(leaf.shape).requires_grad_() for leaf in outputs]
         self.product: list[Tensor] = []
         if outputs:
             self.product = graph.back(outputs, self.probe, players, create_graph=True)
@@ -70,15 +70,16 @@ class Forward:
             if self.product
             else []
         )
-        result = list(self.zeros)
+        found: dict[int, Tensor] = {}
         if pairs:
-            found = grad(
+            along = grad(
                 [p for p, _ in pairs],
                 self.probe,
                 [d for _, d in pairs],
                 retain_graph=retain_graph,
                 materialize_grads=True,
             )
-            for i, value in zip(self.where, found, strict=True):
-                result[i] = value.detach()
+            found = {i: value.detach() for i, value in zip(self.where, along, strict=True)}
+        like = tree.leaves(self.players)
+        result = [found[i] if i in found else torch.zeros_like(x) for i, x in enumerate(like)]
         return tree.fill(self.players, self.field._mean(result))

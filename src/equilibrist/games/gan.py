@@ -97,6 +97,8 @@ class GAN(SampledGame):
         self._readings: tuple[Reading, ...] = (Reading(),)
         self._pure = {p: PureModule(m, p) for p, m in built.items()}
         self.modules = {p: copied(m, p) for p, m in built.items()}
+        # Of modules that were given, the copies are enough.
+        self._build = {p: build for p, build in self._build.items() if self._fresh[p]}
         self.normalised = inputs.normalised(self.modules["critic"], spectral_norm)
         self._check()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from equilibrist.spectra.arrays import Array, Complex, Mask, Product, columns, combined
+from equilibrist.spectra.arrays import Array, Complex, Mask, Product, Vectors, columns, combined
 from equilibrist.spectra.eigenvalues import Eigenvalues
 
 # Own-loss sign: the smallest real part decides stability, imaginary parts rotation, the rest the step.
@@ -27,7 +27,7 @@ class Eigenpair:
 
     value: complex
     residual: float
-    vector: Complex
+    vector: Vectors
     products: int = 0
 
 
@@ -37,7 +37,7 @@ class Ritz:
 
     Attributes:
         values, residuals: [k], as in `Eigenvalues`, by real part.
-        vectors: [n, k], unit eigenvectors.
+        vectors: [n, k], unit eigenvectors; none of them (k = 0) where the first alone was asked for.
         size: the largest modulus of a Ritz value.
         converged: by end, how many of the outermost Ritz values converged, counted from the outside.
         products: matrix-vector products that were spent.
@@ -46,7 +46,7 @@ class Ritz:
 
     values: Complex
     residuals: Array
-    vectors: Complex
+    vectors: Vectors
     size: float
     converged: dict[str, int]
     products: int
@@ -80,6 +80,7 @@ def krylov(  # a search has this many choices of its own
     room: int | None = None,
     rounding: float = 1e-15,
     dtype: type = np.float64,
+    first_alone: bool = False,
 ) -> Ritz:
     """The k outermost eigenvalues at each end of the spectrum, by Krylov-Schur.
 
@@ -94,11 +95,10 @@ def krylov(  # a search has this many choices of its own
         rng: of the start vector (None: seed 0), unless there is a `start` [n].
         room: columns of the basis (None: what 1.5 GB hold).
         rounding: relative error of a product; residuals are reported with this times the largest modulus on top.
-        dtype: of the basis: float32 halves it, for products of that precision.
+        dtype: of the basis: float32 halves it, for products of that precision. `first_alone`: no other eigenvector.
     """
     rng = rng or np.random.default_rng(0)
-    room = room or max(4 * k + 20, columns(n))
-    m = max(1, min(n, products, room))
+    m = max(1, min(n, products, room or max(4 * k + 20, columns(n))))
     V: Array = np.empty((m + 1, n), dtype)
     H = np.zeros((m + 1, m))
     begin = rng.standard_normal(n) if start is None else start
@@ -123,25 +123,36 @@ def krylov(  # a search has this many choices of its own
             break
         kept = _restart(V, H, used, values[_outermost(values, ends, k + k // 2 + 2, m // 2)])
         look = kept + max(10, (m - kept) // 2)
-    wanted = [i for i in _outermost(values, ends, k, len(values)) if good[i]]
-    wanted.sort(key=lambda i: (values[i].real, values[i].imag))
+    outer = _outermost(values, ends, k, len(values))
+    wanted = [int(i) for i in np.lexsort((values.imag, values.real)) if good[i] and i in outer]
     found = values, residuals + rounding * size, V[:used].T, Y
-    (value,), (residual,), vector = _chosen(*found, [edge(values, ends[0], size)])
-    first = Eigenpair(complex(value), float(residual), vector[:, 0])
-    return Ritz(*_chosen(*found, wanted), size, converged, spent, first)
+    first = _first(*found, edge(values, ends[0], size))
+    return Ritz(*_chosen(*found, wanted, not first_alone), size, converged, spent, first)
+
+
+def _first(values: Complex, residuals: Array, basis: Array, Y: Complex, which: int) -> Eigenpair:
+    """One of the Ritz pairs."""
+    (value,), (residual,), vector = _chosen(values, residuals, basis, Y, [which])
+    return Eigenpair(complex(value), float(residual), vector[:, 0])
 
 
 def _chosen(
-    values: Complex, residuals: Array, basis: Array, Y: Complex, which: list[int]
-) -> tuple[Complex, Array, Complex]:
-    """Values [k], residuals [k] and vectors [n, k] of some of the Ritz pairs, Y their coordinates in the basis."""
-    vectors = combined(basis, Y[:, which])
+    values: Complex,
+    residuals: Array,
+    basis: Array,
+    Y: Complex,
+    which: list[int],
+    formed: bool = True,
+) -> tuple[Complex, Array, Vectors]:
+    """Values [k], residuals [k] and, where they are to be formed, vectors [n, k] of some of the Ritz pairs, Y their
+    coordinates in the basis."""
+    vectors = combined(basis, Y[:, which if formed else []])
     return values[which].astype(np.complex128), residuals[which], vectors
 
 
 def partner(
     product: Product,
-    row: Complex,
+    row: Vectors,
     value: complex,
     products: int,
     close: float,
@@ -223,24 +234,31 @@ def without_vectors(found: Ritz, k: int) -> Eigenvalues:
     )
 
 
-def refined(product: Product, values: Complex, vectors: Complex) -> Ritz:
-    """Rayleigh-Ritz in the span of approximate eigenvectors [n, k]: of each, the nearest Ritz value of
+def refined(product: Product, values: Complex, vectors: Sequence[Vectors]) -> Ritz:
+    """Rayleigh-Ritz in the span of approximate eigenvectors, k times [n]: of each, the nearest Ritz value of
     `product`, with its residual.
 
     For pairs found with products of lower precision. One product for a real eigenvector, two for a pair.
     """
-    span = np.concatenate([vectors.real, vectors.imag], axis=1)
-    U, sigma, _ = np.linalg.svd(span, full_matrices=False)
-    X = U[:, sigma > 1e-6 * sigma[0]]
+    from scipy.linalg import svd
+
+    parts = [v.real for v in vectors] + [v.imag for v in vectors if np.iscomplexobj(v)]
+    # Columns one after the other in memory, and in place: a large pair has no room for copies.
+    span = np.empty((len(parts[0]), len(parts)), order="F")
+    for j, part in enumerate(parts):
+        span[:, j] = part
+    U, sigma, _ = svd(span, full_matrices=False, overwrite_a=True)
+    del span
+    enough = sigma > 1e-6 * sigma[0]
+    X = U if enough.all() else U[:, enough]
+    del U
     W = np.stack([product(column) for column in X.T], axis=1)
     own, Y = np.linalg.eig(X.T @ W)
     nearest = [int(np.argmin(np.abs(own - z))) for z in values]
     U_, l = Y[:, nearest], own[nearest]  # noqa: E741
-    residuals = np.linalg.norm(W @ U_ - (X @ U_) * l, axis=0)
+    residuals = np.linalg.norm(combined(W, U_) - combined(X, U_ * l), axis=0)
     size = float(np.abs(own).max())
-    return Ritz(
-        l.astype(np.complex128), residuals, (X @ U_).astype(np.complex128), size, {}, X.shape[1]
-    )
+    return Ritz(l.astype(np.complex128), residuals, combined(X, U_), size, {}, X.shape[1])
 
 
 def _extend(product: Product, V: Array, H: Array, j: int, rng: np.random.Generator) -> None:

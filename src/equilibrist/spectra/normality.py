@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equilibrist.spectra.arrays import Array, Complex, Product
+from equilibrist.spectra.arrays import Array, Complex, Product, Vectors
 
 NOTHING = 1e-4  # what a lower end must exceed: eigenpairs found are no more accurate
 
@@ -77,7 +77,7 @@ def henrici_bounds(
     probes: int,
     rng: np.random.Generator,
     values: Complex | None = None,
-    vectors: Complex | None = None,
+    vectors: Vectors | None = None,
     confidence: float = 0.95,
 ) -> HenriciBounds:
     """Where sqrt(1 - sum |l|^2 / |M|_F^2) lies, from four products with each random vector.
@@ -168,7 +168,7 @@ def _ratios(mean: Array, m: int, whole: float, own: float) -> Array:
 
 
 def _invariant(
-    n: int, values: Complex | None, vectors: Complex | None, apart: float = 1e-2
+    n: int, values: Complex | None, vectors: Vectors | None, apart: float = 1e-2
 ) -> tuple[Array, Array, Complex]:
     """(Q [n, k], T [k, k], its eigenvalues [k]): M Q = Q T on the span of real eigenvectors and of real and
     imaginary parts of the others, largest modulus first.

@@ -9,13 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import killing
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import softplus
 
-from equilibrist import Adam, RecipeError, RecordError, Verdict, audit, resolve, tree
+from equilibrist import (
+    GAN,
+    Adam,
+    GameError,
+    RecipeError,
+    RecordError,
+    Vanilla,
+    VectorField,
+    Verdict,
+    audit,
+    eight_gaussians,
+    resolve,
+    tree,
+)
+from equilibrist.cli import main
+from equilibrist.cli.loading import load_run
 from equilibrist.penalties import GradientPenalty
 from equilibrist.run import load, train
 from equilibrist.solvers import Alternating, Averaged, Simultaneous
+from equilibrist.solvers.unrolled import _Ahead
 
 F64 = torch.float64
 
@@ -112,6 +131,96 @@ def test_batch_norm_is_refused() -> None:
         recipe(2, norm=True)
     assert "\n" not in str(e.value)
     assert recipe(1, norm=True)
+
+
+def halves(seed: int = 0) -> tuple[Any, Any, Any]:
+    """A generator and a critic with batch norm, and a minibatch of sixteen."""
+    torch.manual_seed(seed)
+    generator = nn.Sequential(nn.Linear(4, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 2))
+    critic = nn.Sequential(nn.Linear(2, 12), nn.BatchNorm1d(12), nn.LeakyReLU(), nn.Linear(12, 1))
+    game = GAN(generator.double(), critic.double(), Vanilla(), latent=4)
+    rng = np.random.default_rng(seed)
+    draw = game.draw(rng, eight_gaussians(), 16, F64, torch.device("cpu"))
+    return game, (generator, critic), draw
+
+
+def by_hand(modules: Any, draw: Any, parts: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The players' gradients of the mean of the parts' losses, with their graph, and the parameters: plain PyTorch."""
+    generator, critic = modules
+    lost = []
+    for real, z in zip(draw["real"].chunk(parts), draw["latent"].chunk(parts), strict=True):
+        fake = generator(z)
+        # One batch of each kind at a time, as training loops have it.
+        scores = softplus(-critic(real)).mean() + softplus(critic(fake)).mean()
+        lost.append((softplus(-critic(fake)).mean(), scores))
+    own = [list(m.parameters()) for m in modules]
+    means = [torch.stack(x).mean() for x in zip(*lost, strict=True)]
+    v = [torch.autograd.grad(x, w, create_graph=True) for x, w in zip(means, own, strict=True)]
+    return [*v[0], *v[1]], [*own[0], *own[1]]
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_each_part_a_batch_of_its_own(parts: int) -> None:
+    """v and J^T u of the mean of the parts' losses, each part normalised by itself, by plain autograd."""
+    game, modules, draw = halves()
+    players, constants = game.init(dtype=F64)
+    field = VectorField(game, parts=parts, per_part=True)
+    v, own = by_hand(modules, draw, parts)
+    found = tree.leaves(field(players, constants, draw).v)
+    for a, b in zip(found, v, strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-10, atol=1e-12)
+    whole = tree.flatten(VectorField(game)(players, constants, draw).v)
+    assert float((tree.flatten(field(players, constants, draw).v) - whole).norm()) > 1e-3
+    u = tree.map(torch.randn_like, players)
+    along = sum((a * b).sum() for a, b in zip(v, tree.leaves(u), strict=True))
+    wanted = torch.autograd.grad(along, own)
+    for a, b in zip(tree.leaves(field.vjp(players, constants, u, draw)), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_a_run_by_part_is_told_apart_and_audited_by_part(tmp_path: Path) -> None:
+    made = recipe(4, norm=True, further={"per_part": True}, steps=6, dtype=F64)
+    run = play(made, tmp_path / "r")
+    held = json.loads((tmp_path / "r/recipe.json").read_text())["description"]["solver"]
+    assert (held["accumulate"], held["per_part"]) == (4, True)
+    other = play(recipe(1, norm=True, steps=6, dtype=F64), tmp_path / "whole")
+    assert not torch.equal(tree.flatten(run.players), tree.flatten(other.players))
+    with pytest.raises(RecordError, match="another run"):
+        load(tmp_path / "r", other.recipe, device="cpu")
+    found = audit(run, checks=("stationary",), groups=3, group_batches=1, progress="none")
+    assert "minibatches of 4" in " ".join(found["stationary/critic"].limits)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"accumulate": 1, "norm": True}, "a minibatch is not cut"),
+        ({"accumulate": 2}, "means over samples"),
+    ],
+)
+def test_by_part_for_nothing(more: Any, why: str) -> None:
+    with pytest.raises(RecipeError, match=why):
+        recipe(**more, further={"per_part": True})
+
+
+def test_what_no_part_can_be_a_batch_of() -> None:
+    """Unrolled steps are no mean over parts, and dropout draws its numbers in every evaluation anew."""
+    game, _, _ = halves()
+    with pytest.raises(GameError, match="unrolled"):
+        VectorField(_Ahead(game, "generator", "critic", 1, 0.1), parts=2, per_part=True)
+    dropping = nn.Sequential(nn.Linear(2, 8), nn.Dropout(), nn.Linear(8, 1))
+    noisy = GAN(nn.Linear(4, 2), dropping, Vanilla(), latent=4)
+    with pytest.raises(GameError, match="random numbers"):
+        VectorField(noisy, parts=2, per_part=True)
+
+
+def test_the_command_cuts_and_its_audit_knows(tmp_path: Path) -> None:
+    """A run made with --parts is rebuilt with its parts, by whatever reads it afterwards."""
+    folder = str(tmp_path / "r")
+    small = ["--set", "dim=4", "--set", "latent=4", "--set", "steps=4", "--set", "batch=16"]
+    quiet = ["--progress", "none", "--device", "cpu"]
+    assert not main(["run", "digits-sngan", "--dir", folder, "--parts", "4", *small, *quiet])
+    assert load_run(Path(folder), device="cpu").recipe.accumulate == 4
 
 
 # -- mixed precision -----------------------------------------------------------------------------

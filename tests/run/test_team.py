@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from equilibrist import tree
+from equilibrist.cli.loading import load_run
 from equilibrist.distributed import Ranks, launched, process_group
 from equilibrist.errors import CompilationError, RecipeError
 from equilibrist.run import Run, load, train
@@ -113,6 +114,34 @@ def test_two_processes_end_with_the_bits_of_one(tmp_path: Path) -> None:
     assert not done.returncode, done.stderr
     reference = alone(tmp_path / "one")
     assert same(load(folder, reference.recipe, device="cpu"), reference)
+
+
+NORMALISED = """
+from torch import nn
+from equilibrist import Adam, Alternating, GAN, Recipe, Vanilla, eight_gaussians
+def recipe():
+    norm = lambda a, b: nn.Sequential(nn.Linear(a, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, b))
+    game = GAN(lambda: norm(4, 2), lambda: norm(2, 1), Vanilla(), latent=4)
+    return Recipe(game, eight_gaussians(), Alternating(1, Adam(1e-2)), steps=12, batch=16, log_every=4)
+"""
+
+
+def test_batch_norm_by_part_has_the_bits_of_one_process(tmp_path: Path) -> None:
+    """Each of four parts normalised by itself, by two processes and by one."""
+    file = tmp_path / "normalised.py"
+    file.write_text(NORMALISED, encoding="utf-8")
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+                "--rdzv-endpoint", "localhost:0"]  # fmt: skip
+    for name, launcher in (("two", torchrun), ("one", [])):
+        done = subprocess.run(
+            [sys.executable, *launcher, "-m", "equilibrist", "run", f"{file}:recipe", "--dir", str(tmp_path / name),
+             "--parts", "4", "--per-part", "--progress", "none", "--device", "cpu", "--compile", "off"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert not done.returncode, done.stderr
+    runs = [load_run(tmp_path / n, recipe=f"{file}:recipe", device="cpu") for n in ("two", "one")]
+    assert same(*runs)
+    assert runs[0].recipe.per_part
 
 
 def test_without_torchrun_nothing_is_joined() -> None:

@@ -130,7 +130,7 @@ def _of_run(
         out,
         score=score,
         gradients=GRADIENTS if gradients is None else gradients,
-        batch=recipe.batch if asked.batch is None else asked.batch,
+        batch=recipe.seen_together if asked.batch is None else asked.batch,
         seed=run.seed if asked.seed is None else asked.seed,
     )
     ledger = _ledger(held, asked, recipe.game.formulation.unit)
@@ -138,7 +138,9 @@ def _of_run(
         for k, step in enumerate(steps):
             at = load(run.directory, recipe, device=str(_device(run)), step=step)
             pair = at.pair(asked.iterate or "auto")
-            score_, gap, failed = held.measure(recipe.game, pair, at.constants, recipe.batch)
+            score_, gap, failed = held.measure(
+                recipe.game, pair, at.constants, recipe.seen_together
+            )
             ledger.add(step, score_, gap, failed)
             bar.update(k + 1, {})
     notes = held.notes

@@ -137,7 +137,7 @@ def _audited(
         seed=run.seed,
         checks=checks,
         progress=progress,
-        generator_batch=recipe.batch,
+        generator_batch=recipe.seen_together,
         kept=kept,
         origin=_initial_weights(run)
         if any(REGISTRY[c].from_origin for c in named_checks(checks))
@@ -184,7 +184,7 @@ def _settings_for(
         budget = settings_of(known, gradients)
         known |= {"gradients": budget.gradients, "fixed": budget.fixed}
     rules, steps = _rules_of(run)
-    own = Settings(batch=recipe.batch, optimizers=rules, step_sizes=steps)
+    own = Settings(batch=recipe.seen_together, optimizers=rules, step_sizes=steps)
     return replace(own, **known_settings(known))
 
 

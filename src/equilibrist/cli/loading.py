@@ -71,7 +71,18 @@ def load_run(
         from equilibrist.solvers.named import solver_from_text
 
         built = dataclasses.replace(built, solver=solver_from_text(text, built.solver))
-    return load(directory, built, device=device, step=step)
+    return load(directory, _cut(built, manifest["description"]), device=device, step=step)
+
+
+def _cut(built: Recipe, described: Json) -> Recipe:
+    """The recipe with its minibatches in parts, where the command (`--parts`, `--per-part`) had it so."""
+    import dataclasses
+
+    cut = described.get("solver") or {}
+    parts, per_part = cut.get("accumulate", 1), cut.get("per_part", False)
+    if (parts, per_part) == (built.accumulate, built.per_part):
+        return built
+    return dataclasses.replace(built, accumulate=parts, per_part=per_part)
 
 
 def _resolve_recipe(directory: Path, manifest: Json, recipe: str | None, call: str) -> Resolved:

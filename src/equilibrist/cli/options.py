@@ -50,6 +50,13 @@ PartsOption = Annotated[
         "processes that divides them.",
     ),
 ]
+PerPartOption = Annotated[
+    bool,
+    typer.Option(
+        "--per-part",
+        help="With --parts, where losses depend on whole batches (batch norm): every part is a batch of its own.",
+    ),
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(

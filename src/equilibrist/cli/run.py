@@ -18,6 +18,7 @@ from equilibrist.cli.options import (
     DeviceOption,
     KeepOption,
     PartsOption,
+    PerPartOption,
     ProgressOption,
     RecipeArgument,
     SetOption,
@@ -55,6 +56,7 @@ def run(
     keep: KeepOption = None,
     compile: CompileOption = "auto",
     parts: PartsOption = None,
+    per_part: PerPartOption = False,
     guard: Annotated[
         bool,
         typer.Option(
@@ -81,6 +83,7 @@ def run(
         where,
         keep=keep,
         parts=parts,
+        per_part=per_part,
         seed=seed,
         device=device,
         progress=progress,
@@ -116,6 +119,7 @@ def _train(
     *,
     keep: int | None,
     parts: int | None,
+    per_part: bool,
     seed: int,
     device: str,
     progress: str,
@@ -131,8 +135,9 @@ def _train(
     built = resolved.build()
     if keep is not None:
         built = dataclasses.replace(built, keep=keep)
-    if parts is not None:
-        built = dataclasses.replace(built, accumulate=parts)
+    if parts is not None or per_part:
+        parts = built.accumulate if parts is None else parts
+        built = dataclasses.replace(built, accumulate=parts, per_part=per_part)
     with ExitStack() as group:
         ranks = group.enter_context(process_group(device)) if launched() > 1 else None
         leads = ranks is None or not ranks.rank

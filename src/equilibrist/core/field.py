@@ -60,19 +60,17 @@ class VectorField:
     Args:
         game: the game.
         reduce: averages a list of tensors over machines (`equilibrist.distributed.mean_over_ranks`).
-            It is applied to finished linear quantities (v, J^T u, J u, losses) and to nothing else:
-            averaging each rank's nonlinear combination of them would be wrong.
+            It is applied to finished linear quantities (v, J^T u, J u, losses) and to nothing else.
         stacked: number of members when players, constants and draws carry a leading dimension of
             that size (an ensemble of seeds). Losses then have shape [stacked].
-        parts: cut every draw into that many parts, one after the other, and average: the same
-            gradient in less memory (accumulation).
+        parts: cut every draw into that many parts, and average: the same gradient in less memory (accumulation).
         ranks: the processes that divide the parts among them; each is given the whole draw, and gets the mean over all
             parts: the bits of one process, where parts are added in their order.
         autocast: the losses' matrix products in this dtype (torch.bfloat16); parameters, gradients
             and penalties keep theirs.
-        frozen: hold the power vectors of spectral norms fixed in second derivatives (`linearize`, `jvp`, `vjp`,
-            `JacobianOperator`). By default they follow the weights that they belong to, and J is the derivative of
-            the field: exact where the power iteration has converged. v itself is the same either way.
+        per_part: where losses depend on whole batches (batch norm), take the mean over parts all the same.
+        frozen: hold the power vectors of spectral norms fixed in second derivatives. By default they follow their
+            weights, and J is the derivative of the field: exact where the power iteration has converged.
 
     Raises:
         GameError: a game that is not separable can neither be averaged over machines nor in parts; parts below 1.
@@ -98,15 +96,16 @@ class VectorField:
         autocast: torch.dtype | None = None,
         frozen: bool = False,
         ranks: Collective | None = None,
+        per_part: bool = False,
     ) -> None:
         if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1:
             raise GameError(f"parts={parts!r}: it must be a whole number of at least 1")
         many = reduce is not None or ranks is not None
         if many or parts > 1:
-            require_separable(game, many)
+            require_separable(game, many, per_part and parts > 1 and reduce is None)
         self.game, self.reduce, self.stacked = game, reduce, stacked
         self.parts, self.autocast, self.frozen = parts, autocast, frozen
-        self.ranks = ranks
+        self.ranks, self.per_part = ranks, per_part
         self._everywhere = feasible_everywhere(game)
         self.coupled = coupled_parameters(game)
         self._apart = bool(getattr(game, "one_by_one", False))
@@ -267,6 +266,7 @@ class VectorField:
             autocast=self.autocast,
             frozen=self.frozen,
             ranks=self.ranks if parts > 1 else None,
+            per_part=self.per_part,
         )
 
     def _whole(self) -> VectorField:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equilibrist import tree
 from equilibrist.core.draws import Draw
-from equilibrist.core.game import Game
+from equilibrist.core.game import Game, Wrapped
 from equilibrist.errors import GameError
 from equilibrist.tree import Tree
 
@@ -24,9 +24,14 @@ class Collective(Protocol):
         """The means over all parts; `rows` has this process's, in order."""
 
 
-def require_separable(game: Game, many: bool) -> None:
-    """GameError for a game whose losses are no means over samples: it cannot be averaged in parts, or over machines."""
-    if game.separable:
+def require_separable(game: Game, many: bool, per_part: bool = False) -> None:
+    """GameError for a game whose losses are no means over samples: it cannot be averaged in parts, or over machines.
+
+    With `per_part`, losses of a game that depend on whole batches may be averaged, each part a batch of its own. Not
+    those that a solver makes of them in another way (the mean of unrolled losses is not the unrolled mean), nor where
+    random numbers are drawn within.
+    """
+    if game.separable or (per_part and _depends_on_batches(game)):
         return
     how, instead = (
         ("over machines", "train it on one machine") if many else ("in parts", "take whole batches")
@@ -39,6 +44,15 @@ def require_separable(game: Game, many: bool) -> None:
         f"{name} cannot be averaged {how}: {why}; {instead}, or replace "
         "what mixes the samples of a batch (batch norm by layer or group norm)"
     )
+
+
+def _depends_on_batches(game: Game) -> bool:
+    """Whether that is why losses are no means over samples, of the game itself and not of what wraps it."""
+    while isinstance(game, Wrapped):
+        if "separable" in vars(type(game)):
+            return False
+        game = game.game
+    return not getattr(game, "noise", ())
 
 
 def cut(draw: Draw, parts: int, dim: int = 0) -> list[Draw]:

@@ -52,7 +52,7 @@ class RunFork:
         self.names = tuple(self._changes)
         self.by, self.measuring = by, SEARCH if by == "gap" else 0
         self.held = HeldOut(
-            run.data, held_out, gradients=self.measuring, batch=recipe.batch, seed=seed
+            run.data, held_out, gradients=self.measuring, batch=recipe.seen_together, seed=seed
         )
         self.quantity = "duality gap" if by == "gap" else self.held.score.name
         self.other = (
@@ -108,7 +108,12 @@ class RunFork:
             )
             for seed in seeds
         ]
-        field = VectorField(recipe.game, stacked=stacked)
+        field = VectorField(
+            recipe.game,
+            stacked=stacked,
+            parts=recipe.accumulate if recipe.per_part else 1,
+            per_part=recipe.per_part,
+        )
         for i in range(rounds):
             draws = [one.at(i) for one in batches]
             players, constants, state, _ = recipe.solver.step(
@@ -124,7 +129,7 @@ class RunFork:
     def measured(self, players: Players, constants: Constants) -> Measured:
         """What is measured of a pair, in the game as it was declared."""
         game = self.run.recipe.game
-        score, gap, _ = self.held.measure(game, players, constants, self.run.recipe.batch)
+        score, gap, _ = self.held.measure(game, players, constants, self.run.recipe.seen_together)
         score_, gap_ = (None if v is None else float(np.mean(v.values)) for v in (score, gap))
         return (gap_, score_) if self.by == "gap" else (score_, None)
 

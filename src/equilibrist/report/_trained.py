@@ -55,7 +55,7 @@ def trained_section(record: RunRecord) -> str:
         rows.append(("Solver", format_value(solver.get("text") or solver.get("name"))))
         if solver.get("batch") is not None:
             rows.append(("Batch", format_value(solver["batch"])))
-        for key in ("accumulate", "mixed_precision"):
+        for key in ("accumulate", "per_part", "mixed_precision"):
             if solver.get(key) is not None:
                 rows.append((as_label(key), format_value(solver[key])))
     if record.guard:

@@ -79,14 +79,22 @@ class Member:
         if isinstance(game, Mixture):  # the other summary, of the newest step
             pairs["mean"] = (game.base, *game.mean(players, constants))
         for stem, pair in pairs.items():
-            made = samples.generate(*pair, n, self.seed, batch=self.recipe.batch, data=self.data)
+            made = samples.generate(
+                *pair, n, self.seed, batch=self.recipe.seen_together, data=self.data
+            )
             samples.write_sheet(folder / stem, made, self.data)
 
     def score(self, step: int, players: Players, constants: Constants) -> None:
         """The recipe's scores at this step."""
         recipe = self.recipe
         for row in samples.score_rows(
-            recipe.game, recipe.scores, self.data, players, constants, self.seed, recipe.batch
+            recipe.game,
+            recipe.scores,
+            self.data,
+            players,
+            constants,
+            self.seed,
+            recipe.seen_together,
         ):
             self.record.score({"step": step, **row})
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from equilibrist.certificates import Json
+from equilibrist.core.parts import require_separable
 from equilibrist.data import Source
 from equilibrist.display import Rows, Shown
 from equilibrist.errors import RecipeError
@@ -36,7 +37,10 @@ class Recipe(Shown):
         title, summary: for people.
         dtype: of parameters and data.
         accumulate: cut each minibatch into that many equal parts, one after the other: the same
-            gradient in less memory (not with batch norm).
+            gradient in less memory (with batch norm: see `per_part`).
+        per_part: where losses depend on whole batches (batch norm, minibatch discrimination), let each of the
+            `accumulate` parts be a batch of its own, as every process of DistributedDataParallel has its own batch
+            norm. The record says so, and audits evaluate batches of that size.
         mixed_precision: losses in bfloat16, parameters and penalties in `dtype`; audits never.
             (bfloat16 has float32's range, so there is no loss scale that could go wrong.)
         scores: what to measure on samples while training goes on (see `equilibrist.scores`).
@@ -60,6 +64,7 @@ class Recipe(Shown):
     checkpoint_every: int = 0
     score_every: int = 0
     accumulate: int = 1
+    per_part: bool = False
     mixed_precision: bool = False
     scores: tuple[Score, ...] = ()
     keep: int = 3
@@ -98,10 +103,11 @@ class Recipe(Shown):
                 raise RecipeError(
                     f"{name}={getattr(self, name)} in the recipe: it must not be negative"
                 )
-        if not isinstance(self.mixed_precision, bool):
-            raise RecipeError(
-                f"mixed_precision={self.mixed_precision!r} in the recipe: it must be True or False"
-            )
+        for name in ("mixed_precision", "per_part"):
+            if not isinstance(getattr(self, name), bool):
+                raise RecipeError(
+                    f"{name}={getattr(self, name)!r} in the recipe: it must be True or False"
+                )
         if self.dtype not in (torch.float32, torch.float64):
             raise RecipeError(
                 f"dtype={self.dtype!r} in the recipe: take torch.float32 or torch.float64 "
@@ -112,11 +118,7 @@ class Recipe(Shown):
                 f"batch={self.batch} cannot be cut into accumulate={self.accumulate} equal parts: "
                 "take a multiple"
             )
-        if self.accumulate > 1 and not self.game.separable:
-            raise RecipeError(
-                f"accumulate={self.accumulate}, but losses depend on whole batches "
-                f"({self.game.why_not_separable}): leave it at 1, or replace batch norm"
-            )
+        self._require_parts()
         if self.mixed_precision and self.dtype != torch.float32:
             raise RecipeError(
                 f"mixed_precision with dtype {self.dtype}: it is meant for torch.float32"
@@ -126,6 +128,30 @@ class Recipe(Shown):
                 f"batch={self.batch} is larger than the {self.data.size} samples of {self.data.name}: "
                 "take a smaller batch"
             )
+
+    def _require_parts(self) -> None:
+        """RecipeError where minibatches cannot be cut, or parts are to be batches of their own for nothing."""
+        if self.per_part and (self.accumulate == 1 or self.game.separable):
+            why = (
+                "its losses are means over samples"
+                if self.game.separable
+                else "a minibatch is not cut (accumulate=1, --parts on the command)"
+            )
+            raise RecipeError(f"per_part=True in the recipe, but {why}: leave it out")
+        if self.accumulate == 1 or self.game.separable:
+            return
+        if not self.per_part:
+            raise RecipeError(
+                f"accumulate={self.accumulate}, but losses depend on whole batches "
+                f"({self.game.why_not_separable}): leave it at 1, replace batch norm, or let every part be a batch of "
+                "its own (per_part=True, --per-part on the command)"
+            )
+        require_separable(self.game, many=False, per_part=True)
+
+    @property
+    def seen_together(self) -> int:
+        """How many samples the losses are evaluated on at once, where they depend on that."""
+        return self.batch // self.accumulate if self.per_part else self.batch
 
     def _facts(self) -> tuple[str, Rows]:
         players = self.game.describe()["players"]
@@ -164,6 +190,7 @@ class Recipe(Shown):
                 "batch": self.batch,
                 # Only where they are used: a record from before they existed describes the same run.
                 **({"accumulate": self.accumulate} if self.accumulate > 1 else {}),
+                **({"per_part": True} if self.per_part else {}),
                 **({"mixed_precision": "bfloat16"} if self.mixed_precision else {}),
             },
             **({"scores": [repr(score) for score in self.scores]} if self.scores else {}),

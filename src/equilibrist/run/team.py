@@ -37,12 +37,14 @@ class Lead:
     def options(self, recipe: Recipe) -> dict[str, object]:
         """What a field is given so that all evaluate each minibatch together."""
         if self.ranks is None:
-            return {"parts": recipe.accumulate}
+            return {"parts": recipe.accumulate, "per_part": recipe.per_part}
         # As many parts as processes leave nothing that would have to be added in their order.
         self.ranks.canonical = recipe.accumulate > 1
         parts = recipe.accumulate if self.ranks.canonical else self.ranks.size
         self.ranks.own(parts)  # can they be divided?
-        return {"parts": parts, "ranks": self.ranks} if parts > 1 else {"parts": 1}
+        if parts == 1:
+            return {"parts": 1}
+        return {"parts": parts, "ranks": self.ranks, "per_part": recipe.per_part}
 
     def entry(self) -> Json:
         """What the record says of a session: how many processes, and whether bits depend on that."""

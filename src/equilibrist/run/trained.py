@@ -83,7 +83,7 @@ class Run(Shown):
             n,
             self.seed,
             index,
-            batch=self.recipe.batch,
+            batch=self.recipe.seen_together,
             data=self.data,
         )
 

@@ -14,6 +14,7 @@ from equilibrist.checks.context import AuditContext, Tick, rows_in
 from equilibrist.core.draws import Draw, Use
 from equilibrist.core.game import Players
 from equilibrist.core.jacobian import JacobianOperator
+from equilibrist.core.memory import give_back
 from equilibrist.spectra import krylov, normality
 from equilibrist.spectra.arrays import Array, Mask, Vectors, columns
 from equilibrist.spectra.density import SpectralDensity
@@ -168,10 +169,9 @@ def _sparse(
     tick: Tick,
 ) -> JacobianSpectrum:
     settings, count = context.settings, len(exact.draws)
-    quick = _quick(context, exact)
-    close = _close(quick)
-    n = int(mask.sum())
-    size = _Size.of(n, quick)
+    give_back()  # what finding the free coordinates took
+    quick, n = _quick(context, exact), int(mask.sum())
+    close, size = _close(quick), _Size.of(n, quick)
     first = krylov.krylov(
         product_with(quick.T, mask=mask),
         n,
@@ -187,8 +187,10 @@ def _sparse(
     )
     tick(TRANSPOSED * first.products * count)
     found = krylov.without_vectors(first, size.k)
-    rng = _rng(context, Use.DENSITIES)
-    densities = lanczos_densities(quick, lanczos_steps(context), rng, masks)
+    densities = lanczos_densities(
+        quick, lanczos_steps(context), _rng(context, Use.DENSITIES), masks
+    )
+    give_back()
     steps = densities["symmetric"].steps
     whole = 0.0 if context.game.zero_sum else TRANSPOSED + FORWARD
     tick(steps * count * (OWN * len(masks) + whole))
@@ -204,18 +206,20 @@ def _sparse(
     assert first.first is not None
     ends = () if size.narrow else tuple(krylov.ENDS)
     decide = sorted({i for end in ends if (i := first.outermost(end)) is not None})
-    backward = product_with(exact.T, mask=mask)
     sharp = krylov.refined(
-        backward,
+        product_with(exact.T, mask=mask),
         np.concatenate([[first.first.value], first.values[decide]]),
         [first.first.vector, *first.vectors[:, decide].T],
     )
     tick(TRANSPOSED * sharp.products * count)
-    found = _sharpened(found, sharp, decide, close * first.size)
+    largest = first.size
+    del first  # its vector is as long as the pair
+    give_back()
+    found = _sharpened(found, sharp, decide, close * largest)
     row = krylov.Eigenpair(complex(sharp.values[0]), float(sharp.residuals[0]), sharp.vectors[:, 0])
-    column, residual = _column(context, quick, row, masks, first.size, tick)
+    column, residual = _column(context, quick, row, masks, largest, tick)
     return JacobianSpectrum(
-        found, first.size, row.value, residual, row.vector, column, densities, kept=size.in_words(n)
+        found, largest, row.value, residual, row.vector, column, densities, kept=size.in_words(n)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from equilibrist.checks._second_order import found_draws
 from equilibrist.checks.context import AuditContext, Tick, order_of
 from equilibrist.checks.curvature import Curvature
 from equilibrist.core.draws import Use
+from equilibrist.core.memory import give_back
 
 FINE = 1e-3  # "no tolerance" by products: this part of V_tt's own most negative curvature
 
@@ -144,6 +145,7 @@ def _dense(
 def _by_products(
     context: AuditContext, own: Curvature, cut: float, budget: int, tick: Tick
 ) -> LambdaStar:
+    give_back()  # what the curvatures took
     draws = found_draws(context)
     damping, least = damped(own.ends)
     value = ValueHessian(context, draws, tick)
@@ -210,6 +212,7 @@ def _pursued(pursuit: Pursuit, cut: float) -> tuple[float, float, PursuitState, 
         star, state = _at_threshold(pursuit, cut)
     small = pursuit.small()
     done = answered(state, cut) and turned(state, cut)
+    state = replace(state, residuals=())  # half of what it holds
     return (
         _certain(pursuit, small, star, cut),
         _upper(pursuit, small, state, star, cut),

@@ -27,7 +27,7 @@ class PursuitState:
         leader: |S u - value u|, the answer taken as it is.
         follower: |V_wt u - K w| / |V_wt u|, K = c + 2 lambda M + damping.
         missed: bound on what a full answer would add to `value`, |V_wt u - K w|^2 / (smallest eigenvalue of K).
-        residuals: S u - value u, V_wt u - K w.
+        residuals: S u - value u, V_wt u - K w; none where they are not needed any more.
     """
 
     lam: float
@@ -37,7 +37,7 @@ class PursuitState:
     leader: float
     follower: float
     missed: float
-    residuals: tuple[Tensor, Tensor]
+    residuals: tuple[Tensor, ...]
 
 
 class Pursuit:

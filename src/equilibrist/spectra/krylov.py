@@ -99,7 +99,8 @@ def krylov(  # a search has this many choices of its own
     """
     rng = rng or np.random.default_rng(0)
     m = max(1, min(n, products, room or max(4 * k + 20, columns(n))))
-    V, H = np.empty((m + 1, n), dtype), np.zeros((m + 1, m))
+    V: Array = np.empty((m + 1, n), dtype)
+    H = np.zeros((m + 1, m))
     begin = rng.standard_normal(n) if start is None else start
     V[0] = begin / np.linalg.norm(begin)
     kept, spent, look = 0, 0, min(m, 4 * k)

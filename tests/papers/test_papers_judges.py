@@ -10,7 +10,7 @@ import pytest
 from equilibrist.papers import reach, sections, statements, table1
 from equilibrist.papers import reached as outcomes
 from equilibrist.papers.model import UnitRecord
-from equilibrist.papers.reach import BASELINE, METHODS
+from equilibrist.papers.reach import BASELINE, DOMAINS, METHODS, _solver
 
 ROW = table1.ROWS[0]
 NAME = "Frechet distance (pixels-8x8) / frechet_distance"
@@ -239,3 +239,11 @@ def test_every_grid_has_six_settings() -> None:
     assert {len(method.grid()) for method in METHODS.values()} == {6}
     assert partial(reach._steps, 6000)(2.9) == 2100
     assert reach._steps(10, 30) == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_solver_of_the_grid_can_be_made(name: str) -> None:
+    """A name that a solver does not have ends the whole unit."""
+    base = DOMAINS["tiny"]["plane"].made()
+    for rate, text in METHODS[name].grid():
+        assert _solver(base, text, rate)

@@ -70,7 +70,7 @@ METHODS = {
     "follow the ridge": Method("ridge"),
     "unrolled": Method("unrolled", "unroll", (2, 5)),
     "proximal": Method("proximal", "lam", (0.1, 1.0)),
-    "lookahead": Method("lookahead", "k", (5, 20)),
+    "lookahead": Method("lookahead", "period", (5, 20)),
     "averaged": Method("recipe:average=exponential", "", ()),
     "mirror": Method("mirror", "inner", (2, 5)),
     "mirror-prox": Method("mirror-prox", "inner", (2, 5)),
